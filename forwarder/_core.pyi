@@ -1,0 +1,113 @@
+"""The compiled core: shared-memory rings, MAC table, counters and the forwarding engine of one port.
+
+Descriptors returned by the ``*_create`` functions belong to the caller. Descriptors given to
+``Engine`` and ``Block`` are borrowed unless said otherwise: memory is mapped at once, and the caller
+may close them afterwards; the VM's descriptor and the doorbells must stay open as long as the engine.
+"""
+
+from typing import Final
+
+LAYOUT: Final[int]
+"""Version of every shared-memory layout; two processes must agree on it before they share a ring."""
+MAX_PORTS: Final[int]
+"""Port numbers run from 1 to MAX_PORTS - 1."""
+MIN_FRAME: Final[int]
+MAX_FRAME: Final[int]
+"""Frame lengths in bytes, Ethernet header included, FCS excluded."""
+
+EVENT_CONTROL: Final[int]
+"""A watched control descriptor is readable (or a signal arrived)."""
+EVENT_LINK_DOWN: Final[int]
+"""The VM's link is finished; ``Engine.link_error`` says why. Nothing is read or written any more."""
+EVENT_WANTED: Final[int]
+"""``Engine.wanted()`` has ports that a ring is wanted to."""
+
+def doorbell_create() -> int:
+    """A new non-blocking eventfd."""
+
+def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> int:
+    """A new unicast ring as a sealed memfd. ``size``: data bytes, a power of two and a multiple of the page."""
+
+def flood_create(size: int, port: int, epoch: int) -> int:
+    """A new flood ring as a sealed memfd; its writer maps it first, everybody after that may only read."""
+
+def block_create() -> int:
+    """A new port block (counters and MAC table) as a sealed memfd."""
+
+def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
+    """Open (make) TAP device ``name``, in the network namespace of descriptor ``netns`` if >= 0, and set it up.
+
+    Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.
+    """
+
+
+class Block:
+    """Read-only view of a port's block: what its worker last published."""
+
+    def __init__(self, fd: int) -> None: ...
+    def counters(self) -> dict[str, int]:
+        """All counters by name, since the block was made (they outlive a worker)."""
+
+    def losses(self) -> list[tuple[int, int, int, int]]:
+        """(peer port, peer's first epoch, frames lost towards it, flood frames lost from it), non-zero rows only."""
+
+    def macs(self) -> list[tuple[bytes, int, bool]]:
+        """MAC addresses behind this port itself: (address, seconds since seen, pinned)."""
+
+class Engine:
+    """Forwarding engine of one port: sole user of the VM's descriptor."""
+
+    link_error: str
+
+    def __init__(
+        self,
+        *,
+        port: int,
+        epoch: int,
+        kind: str,
+        vm: int,
+        doorbell: int,
+        flood_doorbell: int,
+        block: int,
+        flood: int,
+    ) -> None:
+        """``kind``: "stream", "seqpacket", "dgram" or "tap"."""
+
+    def watch(self, fd: int) -> None:
+        """Make ``run`` return EVENT_CONTROL when ``fd`` is readable (level triggered)."""
+
+    def unwatch(self, fd: int) -> None: ...
+    def run(self, timeout: float) -> int:
+        """Forward for at most ``timeout`` seconds, GIL released; returns early on an event. Returns EVENT_* bits."""
+
+    def wanted(self) -> list[int]:
+        """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
+
+    def peer_join(self, port: int, epoch: int, born: int) -> None:
+        """Port ``port`` exists (again) under ``epoch``; an older epoch's rings are detached."""
+
+    def peer_leave(self, port: int) -> None: ...
+    def attach_flood(self, port: int, epoch: int, fd: int) -> None: ...
+    def attach_tx(self, port: int, epoch: int, ring: int, doorbell: int) -> None:
+        """The ring towards ``port``. Takes ownership of ``doorbell``."""
+
+    def attach_rx(self, port: int, epoch: int, ring: int) -> None: ...
+    def pin(self, port: int, macs: list[bytes]) -> None:
+        """Exactly these addresses are pinned to ``port`` (own port: others are then spoofed sources)."""
+
+    def set_flood_unknown(self, enabled: bool) -> None:
+        """Whether unknown unicast is delivered to this port's VM."""
+
+    def age(self, now: int) -> None:
+        """Coarse clock in seconds for ageing; call at least once a second or so."""
+
+    def queued(self) -> int:
+        """Bytes waiting for the VM."""
+
+    def progress(self) -> tuple[int, int]:
+        """(turns done, bytes written to the VM so far)."""
+
+    def publish(self) -> None:
+        """Publish the counters to the block now."""
+
+    def close(self) -> None: ...
