@@ -1,0 +1,94 @@
+"""The words of the control plane as value types, and the constants that processes must agree on.
+
+Everything here is immutable: a record describes one moment, and only the registry makes new ones. A
+port's number is small and dense, so that tables can be indexed by it. Its *epoch* is the incarnation
+of its worker: it grows with every worker the port gets, and whatever carries another epoch (a ring, a
+message) belongs to a past life. *born* is the epoch of the port's first worker, so that two records
+with one number and one ``born`` are the same attachment of the same virtual machine.
+"""
+
+import re
+from typing import NamedTuple
+
+from forwarder.errors import LocalError
+
+PROTOCOL_VERSION = 1
+"""What two processes must agree on to work together: messages, their order, shared-memory layouts."""
+
+MAX_PORTS = 1024
+"""Port numbers run from 1 to MAX_PORTS - 1; the compiled core sizes its tables by it, and a snapshot of all
+of them fits into one message."""
+
+RING_BYTES = 1 << 20
+"""Data bytes of a unicast ring: 3 ms at 3 Gbit/s, or 15 of the largest frames."""
+
+FLOOD_BYTES = 512 << 10
+"""Data bytes of a port's flood ring; floods are small and rare beside unicast."""
+
+MAX_PINNED = 16
+"""Addresses pinned to one port: the interfaces of one virtual machine, and a bound on a record's size."""
+
+MAX_NAME = 63
+"""Characters of a port's name: fits a DNS label, an interface name and one column of a table."""
+
+TRANSPORT_KIND = {"qemu": "stream", "bess": "seqpacket", "vfkit": "dgram", "tap": "tap"}
+"""Every transport, and the kind of descriptor that it gives the core."""
+
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{MAX_NAME - 1}}}", re.ASCII)
+_MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}", re.ASCII | re.IGNORECASE)
+
+
+class Identity(NamedTuple):
+    """One process for good: a process id alone is used again by another process."""
+
+    pid: int
+    start: int
+    """Field 22 of ``/proc/<pid>/stat``: clock ticks from boot to the start of the process."""
+
+
+class Policy(NamedTuple):
+    """What an operator may set for one port; every field has a default."""
+
+    pinned: tuple[bytes, ...] = ()
+    """The port's own addresses (6 bytes each). If any is given, frames from other sources are dropped."""
+    flood_unknown: bool = True
+    """Whether frames to an unknown address are delivered to this port."""
+
+
+class PortRecord(NamedTuple):
+    """A port as membership tells it to every worker."""
+
+    port: int
+    epoch: int
+    born: int
+    name: str
+    transport: str
+    policy: Policy
+
+
+def valid_name(name: str) -> bool:
+    """Whether ``name`` can name a port: letters, digits and ``._:@+-`` (not first), MAX_NAME at most."""
+    return _NAME.fullmatch(name) is not None
+
+
+def valid_mac(mac: bytes) -> bool:
+    """Whether ``mac`` is six bytes that can be the address of one station: not a group, not all zero."""
+    return len(mac) == 6 and not mac[0] & 1 and any(mac)
+
+
+def format_mac(mac: bytes) -> str:
+    """Six bytes as ``52:54:00:12:34:56``."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> bytes:
+    """Six bytes from ``52:54:00:12:34:56`` or with dashes.
+
+    Raises LocalError for other text and for an address that no single station can have.
+    """
+    if _MAC.fullmatch(text) is None:
+        raise LocalError(f"{text!r} is not a MAC address; write it like 52:54:00:12:34:56")
+    mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    if not valid_mac(mac):
+        raise LocalError(f"{text} is a group address or zero; only the address of one station can be pinned")
+    return mac
