@@ -99,8 +99,8 @@ class Machine:
 
         wait_for(listening, f"{self.name} to listen for iperf3")
 
-    def iperf(self, address: str, *, seconds: float = 1.0, streams: int = 1, reverse: bool = False) -> float:
+    def iperf(self, address: str, *, seconds: int = 1, streams: int = 1, reverse: bool = False) -> float:
         """Return the TCP throughput in bits per second towards ``address`` (from it, if ``reverse``)."""
-        command = f"iperf3 -c {address} -t {seconds:g} -P {streams} -J{' -R' if reverse else ''}"
+        command = f"iperf3 -c {address} -t {seconds} -P {streams} -J{' -R' if reverse else ''}"
         report: dict[str, Any] = json.loads(self.run(command, timeout=seconds + 30))
         return float(report["end"]["sum_received"]["bits_per_second"])
