@@ -1,0 +1,1 @@
+"""The parent process: registry, listeners, worker processes, membership, statistics, command line."""

@@ -1,0 +1,115 @@
+"""The life of a port as the table that the registry runs on.
+
+```
+            ASSIGNED          HELLO
+  PENDING ───────────► STARTING ───► LIVE ◄── a worker claims its port after the supervisor was replaced
+     ▲                    │           │
+     │ RETRY_DUE          │ LOST      │ LOST
+     └───── WAITING ◄─────┴───────────┘         LOST_PARK ► PARKED      END, LOST_CLOSE ► ENDING or GONE
+```
+
+A port in STARTING, LIVE or ENDING has a worker, in any other state it has none. GONE is where the
+registry forgets the port; nothing leads out of it, and a VM that comes back gets a new port.
+"""
+
+from enum import Enum, auto
+
+
+class State(Enum):
+    """Where a port is in its life; the value is the word an operator reads."""
+
+    PENDING = "pending"
+    """Its descriptor is here, and it waits for a worker to be given to."""
+    STARTING = "starting"
+    """A worker has its descriptors and has not said HELLO yet."""
+    LIVE = "live"
+    """Its worker forwards."""
+    WAITING = "waiting"
+    """Its worker was lost, and the next one starts when the back-off is over."""
+    PARKED = "parked"
+    """It has lost too many workers; only detaching it, or its VM hanging up, ends this."""
+    ENDING = "ending"
+    """Its worker was told to end and has not ended yet."""
+    GONE = "gone"
+    """It is no port any more."""
+
+
+class Event(Enum):
+    """What happens to a port. A lost worker is one of three events; the registry decides which."""
+
+    ASSIGNED = auto()
+    HELLO = auto()
+    LOST_RETRY = auto()
+    """The worker is lost, the link can go on, and the budget allows another worker."""
+    LOST_PARK = auto()
+    """The same, and the budget is used up."""
+    LOST_CLOSE = auto()
+    """The worker is lost and the link cannot go on, or nobody wants it to."""
+    RETRY_DUE = auto()
+    END = auto()
+    """The VM is gone, the operator detaches the port, or the switch stops."""
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.PENDING, Event.ASSIGNED): State.STARTING,
+    (State.PENDING, Event.LOST_RETRY): State.WAITING,  # no worker could be started for it
+    (State.PENDING, Event.LOST_PARK): State.PARKED,
+    (State.PENDING, Event.END): State.GONE,
+    (State.STARTING, Event.HELLO): State.LIVE,
+    (State.STARTING, Event.LOST_RETRY): State.WAITING,
+    (State.STARTING, Event.LOST_PARK): State.PARKED,
+    (State.STARTING, Event.LOST_CLOSE): State.GONE,
+    (State.STARTING, Event.END): State.ENDING,
+    (State.LIVE, Event.HELLO): State.LIVE,  # the answer to "hello again"
+    (State.LIVE, Event.LOST_RETRY): State.WAITING,
+    (State.LIVE, Event.LOST_PARK): State.PARKED,
+    (State.LIVE, Event.LOST_CLOSE): State.GONE,
+    (State.LIVE, Event.END): State.ENDING,
+    (State.WAITING, Event.RETRY_DUE): State.PENDING,
+    (State.WAITING, Event.END): State.GONE,
+    (State.PARKED, Event.END): State.GONE,
+    (State.ENDING, Event.HELLO): State.ENDING,  # crossed with the order to end; it stands
+    (State.ENDING, Event.LOST_CLOSE): State.GONE,
+    (State.ENDING, Event.END): State.ENDING,  # the VM hangs up while its port is detached
+}
+
+_ONE_WORKER = "a port has one worker at most, or two processes would write to one VM"
+_NO_WORKER = "there is no worker that could do this"
+_NOT_UNTIL_LOST = "only a port that waits after a loss has a retry to come"
+_NEVER_AGAIN = "nobody wants this port any more, whatever its budget says"
+_UNTOUCHED = "no worker has touched the link yet, so its position is known and it need not be closed"
+_FORGOTTEN = "a gone port is forgotten; its number may belong to another VM by now"
+
+PROHIBITED: dict[tuple[State, Event], str] = {
+    (State.PENDING, Event.HELLO): _NO_WORKER,
+    (State.PENDING, Event.LOST_CLOSE): _UNTOUCHED,
+    (State.PENDING, Event.RETRY_DUE): _NOT_UNTIL_LOST,
+    (State.STARTING, Event.ASSIGNED): _ONE_WORKER,
+    (State.STARTING, Event.RETRY_DUE): _NOT_UNTIL_LOST,
+    (State.LIVE, Event.ASSIGNED): _ONE_WORKER,
+    (State.LIVE, Event.RETRY_DUE): _NOT_UNTIL_LOST,
+    (State.WAITING, Event.ASSIGNED): "a worker now would make the back-off worth nothing",
+    (State.WAITING, Event.HELLO): _NO_WORKER,
+    (State.WAITING, Event.LOST_RETRY): _NO_WORKER,
+    (State.WAITING, Event.LOST_PARK): _NO_WORKER,
+    (State.WAITING, Event.LOST_CLOSE): _NO_WORKER,
+    (State.PARKED, Event.ASSIGNED): "the budget is used up; another worker would die like the others",
+    (State.PARKED, Event.HELLO): _NO_WORKER,
+    (State.PARKED, Event.LOST_RETRY): _NO_WORKER,
+    (State.PARKED, Event.LOST_PARK): _NO_WORKER,
+    (State.PARKED, Event.LOST_CLOSE): _NO_WORKER,
+    (State.PARKED, Event.RETRY_DUE): _NOT_UNTIL_LOST,
+    (State.ENDING, Event.ASSIGNED): _ONE_WORKER,
+    (State.ENDING, Event.LOST_RETRY): _NEVER_AGAIN,
+    (State.ENDING, Event.LOST_PARK): _NEVER_AGAIN,
+    (State.ENDING, Event.RETRY_DUE): _NOT_UNTIL_LOST,
+    **{(State.GONE, event): _FORGOTTEN for event in Event},
+}
+"""Every pair that is not a transition, and why: a test checks that no pair is in both tables or in none."""
+
+HAS_WORKER = frozenset({State.STARTING, State.LIVE, State.ENDING})
+
+RESUMABLE = {"stream": False, "seqpacket": True, "dgram": True, "tap": True}
+"""Whether a link of this kind goes on when its worker is lost. Where the kernel keeps frames apart, the
+next worker starts at a whole frame. In a byte stream it would start wherever the lost worker happened to
+be, in the middle of a frame as likely as not, and the VM would read garbage as lengths for ever."""
