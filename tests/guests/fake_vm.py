@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 # The largest frame a VM may send (libkrun's and vmnet's limit) is 65,550; a little more shows one that grew.
@@ -30,6 +31,8 @@ DEADLINE = 10.0
 ETHERTYPE = 0x88B5  # IEEE 802 local experimental: no kernel answers it
 BROADCAST = b"\xff" * 6
 HANDSHAKE = b"VFKT"  # vfkit says this first
+
+V = TypeVar("V", bound="FakeVM")
 
 
 class LinkClosed(ConnectionError):  # noqa: N818 - an event of the link, not always an error
@@ -55,7 +58,7 @@ class FakeVM:
         self.sock = sock
         self._received: deque[bytes] = deque()
 
-    def __enter__(self) -> FakeVM:
+    def __enter__(self: V) -> V:
         return self
 
     def __exit__(

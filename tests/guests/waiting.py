@@ -12,7 +12,9 @@ T = TypeVar("T")
 PATIENCE = 20.0
 
 
-def wait_for(condition: Callable[[], T | None], what: str | Callable[[], str], timeout: float = PATIENCE) -> T:
+def wait_for(
+    condition: Callable[[], T | None], what: str | Callable[[], str], timeout: float = PATIENCE
+) -> T:
     """Poll ``condition`` until it returns something true, and return that.
 
     Raises TimeoutError, which names ``what`` was waited for (a callable is asked only then, so that it can
