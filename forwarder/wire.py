@@ -247,6 +247,15 @@ _RECORD = fields(
         ("policy", _POLICY),
     ),
 )
+
+
+def _unique_ports(value: object) -> object:
+    records = cast(tuple[PortRecord, ...], many(_RECORD, MAX_PORTS - 1)(value))
+    if len({record.port for record in records}) < len(records):
+        raise PeerError("one port is there twice")
+    return records
+
+
 _LINK = (("port", _PORT), ("epoch", _EPOCH))
 _PAIR = fields(lambda port, epoch: (port, epoch), _LINK)
 
@@ -265,7 +274,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     ),
     Goodbye: (*_LINK, ("reason", _REASON)),
     SnapshotRequest: _LINK,
-    Snapshot: (("epoch", _EPOCH), ("sequence", _COUNT), ("records", many(_RECORD, MAX_PORTS - 1))),
+    Snapshot: (("epoch", _EPOCH), ("sequence", _COUNT), ("records", _unique_ports)),
     HelloAgain: (("epoch", _EPOCH),),
     Drain: _LINK,
     Ready: (("identity", _IDENTITY), ("version", _VERSION)),
