@@ -1,0 +1,13 @@
+"""What all tests share: how Hypothesis searches.
+
+In CI (the variable CI is set) the examples are derived from each test itself, so that a run that was
+green is green again; elsewhere each run looks at new ones. No deadline per example: the machine is shared.
+"""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("search", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("same" if "CI" in os.environ else "search")
