@@ -1,0 +1,197 @@
+"""Messages and the descriptors that belong to them, over one unix SOCK_SEQPACKET connection.
+
+The control plane's other messages go through ZeroMQ, which cannot pass descriptors. A channel joins the
+supervisor and one worker; its end is also how each learns at once that the other has gone.
+
+Invariants:
+
+- Nothing here blocks. What the kernel does not take is queued in order, at most ``BACKLOG`` messages; a
+  peer that does not read for that long is given up, since a worker without its rings is of no use.
+- A descriptor is never leaked: each one that arrives is handed to the caller with a message that is
+  entitled to exactly that many (``entitled``), or closed here. Sending never closes the caller's; what is
+  queued is a duplicate.
+- ``receive`` raises PeerError for a message that is no good and can be called again at once; only
+  ``ChannelClosedError`` ends the channel.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+
+from forwarder.errors import LocalError, PeerError
+from forwarder.wire import Assign, Claim, Floods, Message, RingRx, RingTx, decode, encode
+
+CHANNEL_BYTES = 64 << 10
+"""Longest message on a channel: a ``WantFloods`` with every port is a fifth of it."""
+
+BACKLOG = 4096
+"""Messages queued for a peer that does not read: two for each port that there can be, when all of them start
+to talk to one, and the same again."""
+
+_FIXED = {Assign: 5, Claim: 5, RingTx: 2, RingRx: 1}
+_INT = struct.calcsize("i")
+_MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
+_ANCILLARY = socket.CMSG_SPACE(_MOST * _INT)
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
+_LATER = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+"""Not now, and polling for writability would say "now" all the same: wait for time to pass."""
+
+
+class ChannelClosedError(PeerError):
+    """The other end is gone, or as good as gone; close the channel."""
+
+
+def entitled(message: Message) -> int:
+    """How many descriptors come with ``message``: no more and no fewer."""
+    return len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0)
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close each of them, whatever the others say."""
+    for descriptor in descriptors:
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue
+
+
+class Channel:
+    """One end. ``fileno`` is for polling: readable means ``receive``, writable means ``flush``."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over a connected socket."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._backlog: deque[tuple[bytes, list[int]]] = deque()
+        self._poll_helps = False
+
+    @classmethod
+    def connect(cls, path: str) -> "Channel":
+        """Connect to the supervisor's end. Raises OSError: nobody listens there (yet)."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll; -1 when closed."""
+        return self._sock.fileno()
+
+    @property
+    def backlog(self) -> int:
+        """Messages that wait to be sent; ``flush`` them when writable, and now and then."""
+        return len(self._backlog)
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether polling for writability tells when ``flush`` gets on."""
+        return bool(self._backlog) and self._poll_helps
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send ``message`` with its descriptors, which stay the caller's, or queue it.
+
+        Raises ChannelClosedError if the other end is gone or has not read for too long, LocalError if the
+        message and its descriptors do not go together or this process is out of descriptors.
+        """
+        if len(descriptors) != entitled(message):
+            kind = type(message).__name__
+            raise LocalError(f"a {kind} goes with {entitled(message)} descriptors, not {len(descriptors)}")
+        data = encode(message)
+        if len(data) > CHANNEL_BYTES:
+            raise LocalError(f"a {type(message).__name__} of {len(data)} bytes is over {CHANNEL_BYTES}")
+        if not self._backlog and self._try(data, descriptors):
+            return
+        if len(self._backlog) >= BACKLOG:
+            raise ChannelClosedError(f"the other end has left {BACKLOG} messages unread")
+        self._backlog.append((data, _duplicate(descriptors)))
+
+    def flush(self) -> None:
+        """Send what is queued, as far as it goes. Raises ChannelClosedError."""
+        while self._backlog:
+            data, descriptors = self._backlog[0]
+            if not self._try(data, descriptors):
+                return
+            self._backlog.popleft()
+            close_all(descriptors)
+
+    def receive(self) -> tuple[Message, tuple[int, ...]] | None:
+        """Return the next message and its descriptors, now the caller's; None if there is none now.
+
+        Raises PeerError for a bad message (the next one may be good), ChannelClosedError at the end.
+        """
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(
+                CHANNEL_BYTES, _ANCILLARY, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise ChannelClosedError(f"the channel broke: {error.strerror}") from None
+        descriptors = _received(ancillary)
+        try:
+            if not data:
+                raise ChannelClosedError("the other end has closed the channel")
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise PeerError("a truncated message, or more descriptors than can be taken")
+            message = decode(data)
+            if len(descriptors) != entitled(message):
+                raise PeerError(
+                    f"{len(descriptors)} descriptors came with a {type(message).__name__}, "
+                    f"not {entitled(message)}"
+                )
+        except PeerError:
+            close_all(descriptors)
+            raise
+        return message, tuple(descriptors)
+
+    def close(self) -> None:
+        """Close this end and drop what is queued; the other end reads what was sent, then the end."""
+        self._sock.close()
+        while self._backlog:
+            close_all(self._backlog.popleft()[1])
+
+    def _try(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """Say whether the kernel took it."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
+        try:
+            self._sock.sendmsg(
+                [data], rights if descriptors else [], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+            )
+        except (BlockingIOError, InterruptedError):
+            self._poll_helps = True
+            return False
+        except OSError as error:
+            if error.errno in _GONE or self._sock.fileno() < 0:
+                raise ChannelClosedError("the other end has closed the channel") from None
+            if error.errno not in _LATER:
+                raise LocalError(f"cannot send on a channel: {error.strerror}") from None
+            self._poll_helps = False
+            return False
+        return True
+
+
+def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    descriptors: list[int] = []
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = len(data) - len(data) % _INT
+            descriptors += struct.unpack(f"{whole // _INT}i", data[:whole])
+    return descriptors
+
+
+def _duplicate(descriptors: Sequence[int]) -> list[int]:
+    """Duplicate all or none. Raises LocalError."""
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))
+    except OSError as error:
+        close_all(copies)
+        raise LocalError(f"no descriptor left to queue one with a message: {error.strerror}") from None
+    return copies
