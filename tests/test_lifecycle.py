@@ -1,0 +1,37 @@
+import pytest
+
+from forwarder import membership
+from forwarder.names import TRANSPORT_KIND
+from supervisor import lifecycle
+
+
+@pytest.mark.parametrize("machine", [lifecycle, membership], ids=["port", "replica"])
+def test_every_pair_is_a_transition_or_prohibited_with_a_reason(machine):
+    pairs = {(state, event) for state in machine.State for event in machine.Event}
+    assert machine.TRANSITIONS.keys() | machine.PROHIBITED.keys() == pairs
+    assert not machine.TRANSITIONS.keys() & machine.PROHIBITED.keys()
+    assert all(machine.PROHIBITED.values())
+
+
+@pytest.mark.parametrize(
+    ("machine", "first"), [(lifecycle, lifecycle.State.PENDING), (membership, membership.State.COLD)]
+)
+def test_every_state_can_be_reached(machine, first):
+    reached, edge = set(), {first}
+    while edge:
+        reached |= edge
+        edge = {after for (before, _), after in machine.TRANSITIONS.items() if before in edge} - reached
+    assert reached == set(machine.State)
+
+
+def test_a_port_can_end_from_every_state():
+    for state in lifecycle.State:
+        if state is not lifecycle.State.GONE:
+            ended = lifecycle.TRANSITIONS[state, lifecycle.Event.END]
+            assert ended is (
+                lifecycle.State.ENDING if state in lifecycle.HAS_WORKER else lifecycle.State.GONE
+            )
+
+
+def test_every_kind_of_link_has_its_rule_for_a_lost_worker():
+    assert set(lifecycle.RESUMABLE) == set(TRANSPORT_KIND.values())

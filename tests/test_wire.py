@@ -1,0 +1,218 @@
+"""The codec: what is sent arrives, and nothing that arrives can do more than raise PeerError."""
+
+import contextlib
+from typing import get_args
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forwarder import wire
+from forwarder.checks import DEPTH
+from forwarder.errors import LocalError, PeerError
+from forwarder.names import MAX_NAME, MAX_PINNED, MAX_PORTS, Identity, Policy, PortRecord
+
+U63 = (1 << 63) - 1
+RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", Policy((b"\x52\x54\0\0\0\x01",), False))
+EXAMPLES: list[wire.Message] = [
+    wire.Beat(5, 0, 1000),
+    wire.Update(5, 1, "join", RECORD),
+    wire.Hello(1, 7, Identity(4711, 99), 1),
+    wire.Heartbeat(1, 7, 0, 0, 12, 0, True, 3),
+    wire.Goodbye(1, 7, "the VM hung up"),
+    wire.SnapshotRequest(1, 7),
+    wire.Snapshot(5, 2, (RECORD, RECORD._replace(port=2, name="bess-2", transport="bess"))),
+    wire.HelloAgain(5),
+    wire.Drain(1, 7),
+    wire.Ready(Identity(4711, 99), 1),
+    wire.Claim(Identity(4711, 99), 1, RECORD),
+    wire.Assign(RECORD, 5, 1000),
+    wire.WantFloods(((1, 7), (2, 8))),
+    wire.Floods(()),
+    wire.WantRing(2, 8),
+    wire.RingTx(2, 8),
+    wire.RingRx(2, 8),
+    wire.LinkLost(2, 8),
+    wire.Command("stats", {"by_source": True, "ports": [1, 2]}),
+    wire.Reply(
+        True, {"ports": [{"port": 1, "rx": {"frames": 1}, "rate": 0.5, "mac": b"\x01", "none": None}]}
+    ),
+]
+
+
+def altered(message: wire.Message, field: str, value: object) -> bytes:
+    fields = [value if name == field else item for name, item in zip(message._fields, message, strict=True)]
+    return msgpack.packb((1, type(message).__name__, *fields))
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
+def test_a_message_arrives_as_it_was_sent(message):
+    arrived = wire.decode(wire.encode(message))
+    assert arrived == message
+    assert type(arrived) is type(message)
+
+
+def test_every_message_has_its_checks_and_an_example():
+    kinds = set(get_args(wire.Message))
+    assert kinds == set(wire.MESSAGES) == {type(message) for message in EXAMPLES}
+    for kind, checks in wire.MESSAGES.items():
+        assert kind._fields == tuple(name for name, _ in checks)
+
+
+def test_records_arrive_as_records():
+    snapshot = wire.decode(wire.encode(EXAMPLES[6]))
+    assert isinstance(snapshot, wire.Snapshot)
+    assert isinstance(snapshot.records[0], PortRecord)
+    assert isinstance(snapshot.records[0].policy, Policy)
+
+
+def test_the_largest_snapshot_fits_into_one_message():
+    policy = Policy(tuple(b"\xfe\xff\xff\xff\xff" + bytes([n]) for n in range(MAX_PINNED)), False)
+    records = [
+        PortRecord(port, U63, U63, f"{port:x<{MAX_NAME}}", "vfkit", policy) for port in range(1, MAX_PORTS)
+    ]
+    snapshot = wire.Snapshot(U63, U63, tuple(records))
+    data = wire.encode(snapshot)
+    assert len(data) < wire.MESSAGE_BYTES / 2
+    assert wire.decode(data) == snapshot
+
+
+BAD_FIELDS = [
+    (wire.Beat(5, 0, 1000), "epoch", 0),
+    (wire.Beat(5, 0, 1000), "epoch", True),
+    (wire.Beat(5, 0, 1000), "epoch", 1 << 63),
+    (wire.Beat(5, 0, 1000), "sequence", -1),
+    (wire.Beat(5, 0, 1000), "interval_ms", 0),
+    (wire.Beat(5, 0, 1000), "interval_ms", 1.5),
+    (wire.Update(5, 1, "join", RECORD), "sequence", 0),
+    (wire.Update(5, 1, "join", RECORD), "change", "explode"),
+    (wire.Update(5, 1, "join", RECORD), "change", ["join"]),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(port=0)),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(port=MAX_PORTS)),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(name="a b")),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(transport="carrier pigeon")),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(policy=Policy((b"\x01\0\0\0\0\x01",)))),
+    (
+        wire.Update(5, 1, "join", RECORD),
+        "record",
+        RECORD._replace(policy=Policy((b"\x02\0\0\0\0\x01",) * 17)),
+    ),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD[:-1]),
+    (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", Identity(0, 99)),
+    (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", None),
+    (wire.Heartbeat(1, 7, 0, 0, 12, 0, True, 3), "stalled", 1),
+    (wire.Goodbye(1, 7, ""), "reason", "two\nlines"),
+    (wire.Goodbye(1, 7, ""), "reason", "x" * 201),
+    (wire.Snapshot(5, 2, (RECORD,)), "records", [RECORD, RECORD]),
+    (wire.Snapshot(5, 2, (RECORD,)), "records", [RECORD._replace(port=1)] * MAX_PORTS),
+    (wire.Floods(()), "ports", [[1, 1]] * 201),
+    (wire.WantFloods(()), "ports", [[1]]),
+    (wire.Command("stats", {}), "name", "rm -rf"),
+    (wire.Command("stats", {}), "arguments", []),
+    (wire.Command("stats", {}), "arguments", {"when": msgpack.Timestamp(0)}),
+    (wire.Reply(True, None), "result", msgpack.ExtType(5, b"x")),
+]
+
+
+@pytest.mark.parametrize(("message", "field", "value"), BAD_FIELDS)
+def test_a_bad_field_is_refused_by_name(message, field, value):
+    with pytest.raises(PeerError, match=rf"^{type(message).__name__}: {field}: ") as caught:
+        wire.decode(altered(message, field, value))
+    text = str(caught.value)
+    assert text.isprintable()
+    assert len(text) < 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xdd\xff\xff\xff\xff",  # a list of 4,294,967,295 that is not there
+        b"\xc6\xff\xff\xff\xff",
+        b"\x91" * 100_000,
+        msgpack.packb({1: 2}),
+        msgpack.packb([]),
+        msgpack.packb([1]),
+        msgpack.packb([2, "Beat", 5, 0, 1000]),
+        msgpack.packb([True, "Beat", 5, 0, 1000]),
+        msgpack.packb([1, "Bleat", 5, 0, 1000]),
+        msgpack.packb([1, ["Beat"], 5, 0, 1000]),
+        msgpack.packb([1, "Beat", 5, 0]),
+        msgpack.packb([1, "Beat", 5, 0, 1000, 1]),
+        msgpack.packb([1, "Beat", 5, 0, 1000]) + b"\0",
+    ],
+)
+def test_what_is_no_message_is_refused(data):
+    with pytest.raises(PeerError):
+        wire.decode(data)
+
+
+def test_an_oversized_message_is_not_even_looked_at():
+    data = wire.encode(wire.Reply(True, "x" * wire.MESSAGE_BYTES))
+    with pytest.raises(PeerError, match="longer than"):
+        wire.decode(data)
+    assert wire.decode(data, wire.REPLY_BYTES) == wire.Reply(True, "x" * wire.MESSAGE_BYTES)
+
+
+def test_plain_data_has_a_floor():
+    value: object = 1
+    for _ in range(DEPTH):
+        value = [value]
+    assert wire.decode(wire.encode(wire.Reply(True, value))) == wire.Reply(True, value)
+    with pytest.raises(PeerError, match="nested"):
+        wire.decode(wire.encode(wire.Reply(True, [value])))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.Reply(True, object()),
+        wire.Reply(True, 1 << 64),
+        wire.Reply(True, "x" * wire.REPLY_BYTES),
+        wire.Command("stats", {"x": "x" * wire.MESSAGE_BYTES}),
+    ],
+    ids=["no data", "large integer", "long reply", "long command"],
+)
+def test_what_cannot_be_sent_is_our_own_fault(message):
+    with pytest.raises(LocalError):
+        wire.encode(message)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_raises_nothing_but_peer_error(data):
+    with contextlib.suppress(PeerError):
+        wire.decode(data)
+
+
+@given(st.sampled_from(EXAMPLES).map(wire.encode), st.data())
+def test_a_damaged_message_raises_nothing_but_peer_error(data, draw):
+    damaged = bytearray(data)
+    for _ in range(draw.draw(st.integers(1, 4))):
+        damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
+    try:
+        message = wire.decode(bytes(damaged))
+    except PeerError:
+        return
+    again = wire.encode(message)
+    assert wire.encode(wire.decode(again)) == again
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats()
+    | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(sorted(kind.__name__ for kind in wire.MESSAGES)), st.lists(ANYTHING, max_size=8))
+def test_any_fields_raise_nothing_but_peer_error(tag, fields):
+    with contextlib.suppress(PeerError):
+        wire.decode(msgpack.packb([1, tag, *fields]))
