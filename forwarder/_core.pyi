@@ -51,8 +51,11 @@ class Block:
     def losses(self) -> list[tuple[int, int, int, int]]:
         """(peer port, peer's first epoch, frames lost towards it, flood frames lost from it), non-zero rows only."""
 
-    def macs(self) -> list[tuple[bytes, int, bool]]:
-        """MAC addresses behind this port itself: (address, seconds since seen, pinned)."""
+    def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
+        """MAC addresses that the block's table has behind ``port``: (address, seconds since seen, pinned).
+
+        Asked for the block's own port, these are what is behind that VM.
+        """
 
 class Engine:
     """Forwarding engine of one port: sole user of the VM's descriptor."""
@@ -98,16 +101,51 @@ class Engine:
     def set_flood_unknown(self, enabled: bool) -> None:
         """Whether unknown unicast is delivered to this port's VM."""
 
+    def give_up_ring(self, port: int) -> None:
+        """No ring to ``port`` is to be had for now: what waits for one is flooded, until ``attach_tx``."""
+
     def age(self, now: int) -> None:
-        """Coarse clock in seconds for ageing; call at least once a second or so."""
+        """Coarse monotonic clock in seconds for the ageing of the MAC table; to be called every few seconds."""
 
-    def queued(self) -> int:
-        """Bytes waiting for the VM."""
-
-    def progress(self) -> tuple[int, int]:
-        """(turns done, bytes written to the VM so far)."""
-
-    def publish(self) -> None:
-        """Publish the counters to the block now."""
+    def progress(self) -> tuple[int, int, int]:
+        """(turns done, bytes written to the VM so far, bytes waiting for the VM)."""
 
     def close(self) -> None: ...
+
+class Fdb:
+    """A MAC table by itself. ``secret`` keys its hash."""
+
+    def __init__(self, secret: int = 0) -> None: ...
+    def learn(self, mac: bytes, port: int) -> bool:
+        """False: refused (a group address, or pinned to another port)."""
+
+    def pin(self, mac: bytes, port: int) -> bool: ...
+    def lookup(self, mac: bytes) -> int:
+        """The port, 0 if unknown."""
+
+    def age(self, now: int) -> None: ...
+    def forget(self, port: int) -> None: ...
+    def count(self, port: int) -> int:
+        """Entries of ``port``, those that have aged out since the last change of generation included."""
+
+class RingWriter:
+    """Producer's end of a ring."""
+
+    broken: bool
+
+    def __init__(self, fd: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> None: ...
+    def put(self, records: bytes, src: bytes) -> int:
+        """Append one run of whole records; returns how many of its frames fitted."""
+
+    def publish(self) -> bool: ...
+
+class RingReader:
+    """Consumer's end of a ring."""
+
+    broken: bool
+
+    def __init__(self, fd: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> None: ...
+    def take(self, most: int) -> bytes:
+        """Consume at most ``most`` bytes of records, from one run."""
+
+    def unread_frames(self) -> int: ...

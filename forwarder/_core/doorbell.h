@@ -1,0 +1,53 @@
+/* Sleeping and waking without a lost wake-up and without a shared lock.
+
+   Theory of operation. A worker that finds nothing to do announces that it sleeps, looks once more, and
+   then waits in epoll. A neighbour that has published something for it looks at the announcement and
+   rings only if the worker sleeps. With a full fence between the two steps on both sides, either the
+   sleeper sees the new cursor or the producer sees the announcement:
+
+     sleeper:  announce (odd); fence; look at all cursors; wait        ... awake: announce (even)
+     producer: publish the cursor; fence; read the announcement; if odd and not yet rung for it: ring
+
+   The announcement is a number that grows with each change, odd while asleep. A producer remembers the
+   number it rang for, so a sleep costs each producer one system call at the most, and no neighbour ever
+   writes to the sleeper's memory: the word lives where only its owner can write.
+
+   A worker whose VM does not read stays "awake" on purpose while it waits for the VM: news in its rings
+   are of no use to it, and nobody pays for ringing.
+
+   The bell itself is an eventfd that is only ever written: its readers wait for it edge-triggered. */
+#ifndef BULKHEAD_DOORBELL_H
+#define BULKHEAD_DOORBELL_H
+
+#include <stdatomic.h>
+
+#include "common.h"
+
+struct sleep_word {
+    _Atomic uint32_t number;
+};
+
+static inline void sleep_announce(struct sleep_word *word)
+{
+    uint32_t number = atomic_load_explicit(&word->number, memory_order_relaxed);
+    atomic_store_explicit(&word->number, number + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+static inline void sleep_over(struct sleep_word *word)
+{
+    uint32_t number = atomic_load_explicit(&word->number, memory_order_relaxed);
+    atomic_store_explicit(&word->number, number + 1, memory_order_relaxed);
+}
+
+/* After publishing and a full fence: must the owner of this word be rung? */
+static inline bool sleep_needs_bell(const struct sleep_word *word, uint32_t *rung)
+{
+    uint32_t number = atomic_load_explicit(&((struct sleep_word *)(uintptr_t)word)->number, memory_order_relaxed);
+    if ((number & 1u) == 0 || number == *rung)
+        return false;
+    *rung = number;
+    return true;
+}
+
+#endif

@@ -1,0 +1,242 @@
+/* Exhale: from the other ports' rings to the VM.
+
+   Theory of operation. Sources are served by deficit round robin in bytes. A visit to a source takes first
+   what it flooded, then what it sent here alone: the unicast cursor is read before the flood cursor, so a
+   frame that was flooded before its destination was learned is never overtaken by a later one.
+
+   Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs
+   go to the kernel from the ring as they lie there. The staging is emptied before any ring is touched, and
+   a ring whose run is begun stays in service until the run is finished: so at any instant at most one
+   record is cut, and the next byte written is the next byte of that record.
+
+     state            left by                          meanwhile
+     open             -                                writes go out
+     blocked, FULL    the descriptor becomes writable  nothing is read from rings; senders drop at the tail
+     blocked, timer   retry_at passes (50 us, doubling to 10 ms; reset by any byte written)
+
+   FULL becomes the timer when the kernel said "writable" and then took nothing: a socket that polls
+   writable while every send fails must not make us spin. */
+#include <stdlib.h>
+
+#include "engine.h"
+
+#define RETRY_FIRST_NS 50000u
+#define RETRY_MOST_NS 10000000u
+
+static void progress(struct engine *e, const struct vm_sent *sent)
+{
+    e->out.written += sent->bytes;
+    e->out.fruitless = false;
+    e->out.retry_ns = 0;
+    e->count.tx_bytes += sent->payload;
+    e->count.tx_frames += sent->frames;
+    if (UNLIKELY(sent->refused > 0))
+        e->count.refused += sent->refused;
+}
+
+static void start_timer(struct engine *e, uint64_t now)
+{
+    uint64_t pause = e->out.retry_ns == 0 ? RETRY_FIRST_NS : 2 * e->out.retry_ns;
+    e->out.retry_ns = pause < RETRY_MOST_NS ? pause : RETRY_MOST_NS;
+    e->out.retry_at = now + e->out.retry_ns;
+}
+
+static void block(struct engine *e, enum vm_status status, int error, uint64_t now)
+{
+    if (status == VM_DOWN) {
+        engine_link_down(e, "writing to the VM", error);
+        return;
+    }
+    e->out.blocked = true;
+    if (status == VM_NO_BUFFER) {
+        e->count.enobufs++;
+        start_timer(e, now);
+        return;
+    }
+    e->count.eagain++;
+    if (e->out.fruitless)
+        start_timer(e, now);
+    else
+        waiter_want_writable(&e->waiter, e->vm.fd, true);
+}
+
+/* Write spans; returns what was taken. Blocks the egress where that was not everything. */
+static uint64_t write_spans(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now)
+{
+    struct vm_sent sent;
+    uint64_t total = 0;
+    for (unsigned i = 0; i < count; i++)
+        total += spans[i].bytes;
+    enum vm_status status = vm_write(&e->vm, spans, count, &sent);
+    if (sent.bytes > 0)
+        progress(e, &sent);
+    *garbled = status == VM_GARBLED;
+    if (status != VM_OK && status != VM_GARBLED)
+        block(e, status, sent.error, now);
+    else if (e->vm.kind == KIND_STREAM && sent.bytes < total)
+        block(e, VM_FULL, 0, now);
+    return sent.bytes;
+}
+
+static void count_stream_frames(struct engine *e, uint32_t frames)
+{
+    if (e->vm.kind != KIND_STREAM)
+        return;
+    e->count.tx_frames += frames;
+    e->count.tx_bytes -= (uint64_t)frames * LENGTH_BYTES;
+}
+
+void egress_flush(struct engine *e, uint64_t now)
+{
+    struct egress *out = &e->out;
+    while (out->from < out->to && !out->blocked && !e->down) {
+        struct span span = {.records = out->staging + out->from, .bytes = out->to - out->from};
+        bool garbled;
+        out->from += (uint32_t)write_spans(e, &span, 1, &garbled, now);
+        if (garbled)
+            out->from = out->to;
+    }
+    if (out->from < out->to)
+        return;
+    count_stream_frames(e, out->staged_frames);
+    out->from = out->to = out->staged_frames = 0;
+}
+
+bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count)
+{
+    if (STAGING_BYTES - e->out.to < count)
+        return false;
+    memcpy(e->out.staging + e->out.to, bytes, count);
+    e->out.to += count;
+    e->out.staged_frames++;
+    return true;
+}
+
+/* Is this flooded frame for our VM? Answers an unknown address that lives here. */
+static bool accepts(struct engine *e, const struct flood_record *record, const uint8_t *frame)
+{
+    if (record->kind == FLOOD_GROUP)
+        return true;
+    if (record->kind == FLOOD_ANNOUNCE)
+        return false;
+    uint32_t port = fdb_lookup(&e->block->fdb, frame_dst(frame));
+    if (port == e->port && !e->announce_due) {
+        e->announce_due = true;
+        memcpy(e->announce, frame_src(frame), MAC_BYTES);
+        memcpy(e->announce + MAC_BYTES, frame_dst(frame), MAC_BYTES);
+    }
+    if (port == e->port || e->flood_unknown)
+        return true;
+    e->count.filtered++;
+    return false;
+}
+
+/* Stage what the source has flooded, as far as its deficit and the staging go. */
+static void take_floods(struct engine *e, struct peer *peer)
+{
+    struct egress *out = &e->out;
+    struct flood_record record;
+    uint64_t lost = 0;
+    while (peer->deficit > 0 && out->to + MIN_RECORD <= STAGING_BYTES) {
+        uint8_t *at = out->staging + out->to;
+        enum flood_status status =
+            flood_next(&peer->flood, at + LENGTH_BYTES, STAGING_BYTES - out->to - LENGTH_BYTES, &record, &lost);
+        if (status != FLOOD_FRAME)
+            break;
+        fdb_learn(&e->block->fdb, frame_src(at + LENGTH_BYTES), peer->port);
+        peer->deficit -= record.bytes;
+        if (!accepts(e, &record, at + LENGTH_BYTES))
+            continue;
+        store_be32(at, record.bytes);
+        out->to += LENGTH_BYTES + record.bytes;
+        out->staged_frames++;
+    }
+    if (UNLIKELY(lost > 0)) {
+        loss_add(&e->block->loss[peer->port].from, lost);
+        e->count.flood_lost += lost;
+    }
+}
+
+static void take_ring(struct engine *e, struct peer *peer, uint64_t now)
+{
+    struct run_view views[MAX_SPANS];
+    struct span spans[MAX_SPANS];
+    bool garbled = false;
+    unsigned n = ring_view(&peer->rx, views, MAX_SPANS, peer->deficit > 0 ? (uint64_t)peer->deficit : 0);
+    for (unsigned i = 0; i < n; i++) {
+        spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes};
+        fdb_learn(&e->block->fdb, views[i].run.src, peer->port);
+    }
+    if (n > 0) {
+        uint64_t taken = write_spans(e, spans, n, &garbled, now);
+        count_stream_frames(e, ring_consume(&peer->rx, views, n, taken));
+        peer->deficit -= (int64_t)taken;
+    }
+    if (UNLIKELY(garbled))
+        peer->rx.broken = true;
+    if (UNLIKELY(peer->rx.broken))
+        engine_drop_source(e, peer);
+}
+
+/* One visit. False if the source had nothing. */
+static bool serve(struct engine *e, struct peer *peer, uint64_t now)
+{
+    if (peer->rx.done == 0) {
+        bool unicast = peer->rx.shared != NULL && ring_refresh(&peer->rx);
+        bool flooded = flood_has_news(&peer->flood);
+        if (!unicast && !flooded) {
+            if (UNLIKELY(peer->rx.broken))
+                engine_drop_source(e, peer);
+            return false;
+        }
+        peer->deficit += QUANTUM_BYTES;
+        if (flooded)
+            take_floods(e, peer);
+        egress_flush(e, now);
+        if (!unicast || e->out.blocked || e->down || peer->deficit <= 0)
+            return true;
+    }
+    take_ring(e, peer, now);
+    return true;
+}
+
+bool egress_exhale(struct engine *e, uint64_t now)
+{
+    struct egress *out = &e->out;
+    uint64_t start = out->written;
+    uint32_t quiet = 0;
+    if (out->blocked)
+        return false;
+    egress_flush(e, now);
+    while (quiet < e->peers.count && !out->blocked && !e->down && out->written - start < EXHALE_BYTES) {
+        if (out->turn >= e->peers.count)
+            out->turn = 0;
+        struct peer *peer = e->peers.at[e->peers.port[out->turn]];
+        if (serve(e, peer, now)) {
+            quiet = 0;
+        } else {
+            peer->deficit = 0;
+            quiet++;
+        }
+        if (peer->rx.done == 0)
+            out->turn++;
+    }
+    return out->written != start;
+}
+
+uint64_t egress_deadline(const struct engine *e)
+{
+    return e->out.blocked && e->out.retry_at != 0 ? e->out.retry_at : UINT64_MAX;
+}
+
+bool egress_has_news(const struct engine *e)
+{
+    if (e->out.blocked)
+        return false;
+    for (uint32_t i = 0; i < e->peers.count; i++) {
+        const struct peer *peer = e->peers.at[e->peers.port[i]];
+        if (flood_has_news(&peer->flood) || (peer->rx.shared != NULL && ring_has_news(&peer->rx)))
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,153 @@
+#include "engine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A reader from outside sees numbers that are at most so many busy turns old. */
+#define PUBLISH_TURNS 64u
+
+int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int flood)
+{
+    e->vm = (struct vm){.fd = vm, .kind = kind};
+    e->flood_unknown = true;
+    e->waiter.epoll = -1;
+    e->block = block_map(&e->block_shm, block, SHM_WRITE);
+    e->out.staging = malloc(STAGING_BYTES);
+    if (e->block == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
+        || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
+        || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->flood_doorbell) < 0) {
+        int saved = errno;
+        engine_close(e);
+        errno = saved;
+        return -1;
+    }
+    block_read(e->block, &e->count);
+    return 0;
+}
+
+void engine_close(struct engine *e)
+{
+    while (e->peers.count > 0)
+        peers_remove(&e->peers, e->peers.port[0]);
+    if (e->block != NULL)
+        block_publish(e->block, &e->count);
+    flood_tx_close(&e->flood);
+    ingress_close(e);
+    waiter_close(&e->waiter);
+    free(e->out.staging);
+    e->out.staging = NULL;
+    shm_unmap(&e->block_shm);
+    e->block = NULL;
+    e->down = true;
+}
+
+void engine_link_down(struct engine *e, const char *what, int error)
+{
+    if (e->down)
+        return;
+    e->down = true;
+    waiter_remove(&e->waiter, e->vm.fd);
+    if (error != 0)
+        snprintf(e->link_error, sizeof e->link_error, "%s: %s", what, strerror(error));
+    else
+        snprintf(e->link_error, sizeof e->link_error, "%s", what);
+}
+
+uint64_t engine_queued(const struct engine *e)
+{
+    uint64_t bytes = e->out.to - e->out.from;
+    for (uint32_t i = 0; i < e->peers.count; i++) {
+        struct peer *peer = e->peers.at[e->peers.port[i]];
+        if (peer->rx.shared != NULL) {
+            ring_refresh(&peer->rx);
+            bytes += ring_depth(&peer->rx);
+        }
+    }
+    return bytes;
+}
+
+static void publish(struct engine *e)
+{
+    e->unpublished_turns = 0;
+    e->count.egress_bytes = engine_queued(e);
+    block_publish(e->block, &e->count);
+}
+
+/* What the waiter has seen becomes state of the engine. */
+static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
+{
+    struct egress *out = &e->out;
+    bool timer = out->retry_at != 0 && now >= out->retry_at;
+    if (out->blocked && (timer || ((ready & READY_WRITE) && out->retry_at == 0))) {
+        out->blocked = false;
+        out->fruitless = true;
+        out->retry_at = 0;
+        waiter_want_writable(&e->waiter, e->vm.fd, false);
+    }
+    return ready & READY_CONTROL ? EVENT_CONTROL : 0;
+}
+
+static bool turn(struct engine *e, unsigned ready, uint64_t now)
+{
+    bool worked = false;
+    if (ready & (READY_READ | READY_HANGUP)) {
+        switch_begin(e);
+        worked = ingress_inhale(e);
+        switch_end(e);
+    }
+    if (!e->down && egress_exhale(e, now))
+        worked = true;
+    if (e->announce_due)
+        switch_end(e);
+    e->count.turns++;
+    if (++e->unpublished_turns >= PUBLISH_TURNS)
+        publish(e);
+    return worked;
+}
+
+static uint64_t until(uint64_t deadline, uint64_t now)
+{
+    return deadline > now ? deadline - now : 0;
+}
+
+/* Sleep as doorbell.h says; a worker that waits for its VM sleeps without announcing it. */
+static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
+{
+    struct sleep_word *word = &e->flood.shared->sleep;
+    bool announce = !e->out.blocked;
+    unsigned ready = 0;
+    uint64_t retry = egress_deadline(e);
+    publish(e);
+    if (announce)
+        sleep_announce(word);
+    if (!announce || !egress_has_news(e)) {
+        e->count.sleeps++;
+        ready = waiter_wait(&e->waiter, until(deadline < retry ? deadline : retry, now));
+    }
+    if (announce)
+        sleep_over(word);
+    return ready;
+}
+
+unsigned engine_run(struct engine *e, uint64_t timeout_ns)
+{
+    uint64_t now = monotonic_ns();
+    uint64_t deadline = now + timeout_ns;
+    unsigned ready = waiter_wait(&e->waiter, 0);
+    unsigned events = 0;
+    while (!e->down) {
+        events |= absorb(e, ready, now);
+        bool worked = turn(e, ready, now);
+        if (e->any_wanted)
+            events |= EVENT_WANTED;
+        now = monotonic_ns();
+        if (events != 0 || e->down || now >= deadline)
+            break;
+        ready = worked ? waiter_wait(&e->waiter, 0) : sleep_until(e, deadline, now);
+        now = monotonic_ns();
+    }
+    publish(e);
+    return e->down ? events | EVENT_LINK_DOWN : events;
+}

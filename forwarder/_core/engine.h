@@ -1,0 +1,129 @@
+/* The forwarding engine of one port: its state, shared by the files that each do one step of a turn.
+
+   Theory of operation. One engine, one thread, one VM. A turn is
+
+     inhale   ingress.c  read a burst from the VM, at most INHALE_BYTES
+     switch   switch.c   check, learn, look up, copy into rings; publish; ring who sleeps
+     exhale   egress.c   take from the other ports' rings in turn, write to the VM, at most EXHALE_BYTES
+     tick     engine.c   publish counters; sleep if there was nothing to do
+
+   The two budgets bound a turn, so that a VM that floods cannot keep its own worker from serving what
+   comes in for it, nor the other way round. Python is entered for control events and deadlines only. */
+#ifndef BULKHEAD_ENGINE_H
+#define BULKHEAD_ENGINE_H
+
+#include "block.h"
+#include "frame.h"
+#include "peer.h"
+#include "vm.h"
+#include "waiter.h"
+
+/* Large enough that system calls cost little per byte, small enough to stay in a second-level cache. */
+#define INHALE_BYTES 262144u
+#define EXHALE_BYTES 524288u
+
+/* Inhale buffer: a burst behind a partial record. */
+#define INBUF_BYTES 524288u
+/* Frames on their way from flood rings to the VM; with room for one cut frame. */
+#define STAGING_BYTES 262144u
+/* What one source may send to the VM before the next one's turn (deficit round robin, RFC 8290 section 4.1.1
+   uses the same scheme): one run. */
+#define QUANTUM_BYTES ((int64_t)RUN_BYTES)
+
+enum {
+    EVENT_CONTROL = 1,
+    EVENT_LINK_DOWN = 2,
+    EVENT_WANTED = 4
+};
+
+struct inbuf {
+    uint8_t *bytes;       /* stream, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
+    size_t mapped;
+    uint32_t from, to;    /* stream: bytes read and not yet switched */
+};
+
+/* The verdict on the last frame, good for the next ones that carry the same two addresses. */
+struct verdict {
+    bool valid;
+    uint8_t addresses[2 * MAC_BYTES];
+    enum { TO_PEER, TO_ALL, TO_NOBODY } where;
+    enum flood_kind kind;      /* TO_ALL */
+    struct peer *peer;         /* TO_PEER */
+    uint64_t *dropped;         /* TO_NOBODY: the counter to charge */
+};
+
+struct egress {
+    uint8_t *staging;
+    uint32_t from, to;      /* staged bytes not yet written */
+    uint32_t staged_frames; /* frames begun in the staging, counted when all of it is written */
+    uint32_t turn;          /* index of the source in service */
+    bool blocked;           /* waits for the VM or for the timer */
+    bool fruitless;         /* the last wait ended and still nothing could be written */
+    uint64_t retry_at;      /* ns; 0: no timer runs */
+    uint64_t retry_ns;      /* the next pause */
+    uint64_t written;       /* bytes, for the stall detection */
+};
+
+struct engine {
+    uint32_t port;
+    uint64_t epoch;
+    struct vm vm;
+    bool down;
+    char link_error[96];
+    struct waiter waiter;
+    int doorbell;
+    int flood_doorbell;
+    struct shm block_shm;
+    struct block *block;
+    struct counters count;
+    uint32_t unpublished_turns;
+    struct peers peers;
+    struct flood_tx flood;
+    struct inbuf in;
+    struct verdict verdict;
+    struct peer *touched[MAX_PORTS];
+    uint32_t touched_count;
+    struct egress out;
+    bool flood_unknown;      /* deliver unknown unicast to this VM */
+    bool own_pins;           /* only pinned sources may speak */
+    bool announce_due;
+    uint8_t announce[2 * MAC_BYTES];
+    bool wanted[MAX_PORTS];
+    bool any_wanted;
+};
+
+/* engine.c */
+int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int flood);
+void engine_close(struct engine *e);
+unsigned engine_run(struct engine *e, uint64_t timeout_ns);
+void engine_link_down(struct engine *e, const char *what, int error);
+uint64_t engine_queued(const struct engine *e);
+
+/* engine_peers.c: what membership changes */
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born);
+void engine_peer_leave(struct engine *e, uint32_t port);
+int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd);
+int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, int fd, int doorbell);
+int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, int fd);
+void engine_give_up_ring(struct engine *e, uint32_t port);
+void engine_drop_source(struct engine *e, struct peer *peer);
+
+/* ingress.c */
+int ingress_open(struct engine *e);
+void ingress_close(struct engine *e);
+bool ingress_inhale(struct engine *e);
+
+/* switch.c */
+void switch_begin(struct engine *e);
+uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status);
+void switch_end(struct engine *e);
+void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
+
+/* egress.c */
+bool egress_exhale(struct engine *e, uint64_t now);
+void egress_flush(struct engine *e, uint64_t now);
+bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count);
+uint64_t egress_deadline(const struct engine *e);
+bool egress_has_news(const struct engine *e);
+
+#endif

@@ -1,0 +1,146 @@
+/* Inhale: a burst from the VM into private memory, from where it is switched.
+
+   Theory of operation. A stream and a TAP share one linear buffer of records: a stream's bytes are
+   records already, a TAP's frames get their length written in front. Whatever is left at the end of a burst is
+   one partial record; it moves to the front when the buffer's end comes near. Datagrams arrive in slots,
+   one each. A length is checked here or in switch_records, and nowhere later.
+
+   A bad length on a stream ends the link, since no later byte can be trusted to be a length; a bad datagram
+   is dropped and counted. */
+#include <sys/mman.h>
+
+#include "engine.h"
+
+static bool is_datagram(const struct engine *e)
+{
+    return e->vm.kind == KIND_SEQPACKET || e->vm.kind == KIND_DGRAM;
+}
+
+int ingress_open(struct engine *e)
+{
+    e->in.mapped = is_datagram(e) ? (size_t)SLOTS * SLOT_BYTES : INBUF_BYTES;
+    void *memory = mmap(NULL, e->in.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return -1;
+    e->in.bytes = memory;
+    return 0;
+}
+
+void ingress_close(struct engine *e)
+{
+    if (e->in.bytes != NULL)
+        munmap(e->in.bytes, e->in.mapped);
+    e->in = (struct inbuf){0};
+}
+
+static void read_failed(struct engine *e, enum vm_status status, int error)
+{
+    if (status == VM_DOWN)
+        engine_link_down(e, "reading from the VM", error);
+}
+
+static void bad_length(struct engine *e, enum record_status status)
+{
+    bool runt = status == RECORD_RUNT;
+    *(runt ? &e->count.runt : &e->count.oversize) += 1;
+    engine_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
+}
+
+static void make_room(struct inbuf *in)
+{
+    if (in->from == in->to) {
+        in->from = in->to = 0;
+    } else if (INBUF_BYTES - in->from < MAX_RECORD + INHALE_BYTES) {
+        memmove(in->bytes, in->bytes + in->from, in->to - in->from);
+        in->to -= in->from;
+        in->from = 0;
+    }
+}
+
+_Static_assert(INBUF_BYTES >= MAX_RECORD + INHALE_BYTES, "a burst fits behind a partial record");
+
+static bool inhale_stream(struct engine *e)
+{
+    struct inbuf *in = &e->in;
+    enum vm_status status = VM_OK;
+    int error = 0;
+    make_room(in);
+    uint32_t space = INBUF_BYTES - in->to;
+    long n = vm_read(&e->vm, in->bytes + in->to, space < INHALE_BYTES ? space : INHALE_BYTES, &status, &error);
+    if (n < 0) {
+        read_failed(e, status, error);
+        return false;
+    }
+    if (n == 0) {
+        engine_link_down(e, "the VM closed the link", 0);
+        return false;
+    }
+    in->to += (uint32_t)n;
+    enum record_status record;
+    in->from += switch_records(e, in->bytes + in->from, in->to - in->from, &record);
+    if (UNLIKELY(record != RECORD_PARTIAL))
+        bad_length(e, record);
+    return true;
+}
+
+/* Give `frame_bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
+static bool seal_record(struct engine *e, uint8_t *record, uint32_t frame_bytes, bool truncated)
+{
+    bool oversize = truncated || frame_bytes > MAX_FRAME;
+    if (LIKELY(!oversize && frame_bytes >= MIN_FRAME)) {
+        store_be32(record, frame_bytes);
+        return true;
+    }
+    *(oversize ? &e->count.oversize : &e->count.runt) += 1;
+    e->count.rx_frames++;
+    e->count.rx_bytes += frame_bytes;
+    return false;
+}
+
+static bool inhale_tap(struct engine *e)
+{
+    enum vm_status status = VM_OK;
+    enum record_status record;
+    int error = 0;
+    uint32_t used = 0, reads = 0;
+    while (used + SLOT_BYTES <= INHALE_BYTES && reads < MAX_SPANS) {
+        long n = vm_read(&e->vm, e->in.bytes + used + LENGTH_BYTES, SLOT_BYTES - LENGTH_BYTES, &status, &error);
+        if (n < 0)
+            break;
+        reads++;
+        if (seal_record(e, e->in.bytes + used, (uint32_t)n, false))
+            used += LENGTH_BYTES + (uint32_t)n;
+    }
+    switch_records(e, e->in.bytes, used, &record);
+    if (reads == 0)
+        read_failed(e, status, error);
+    return reads > 0;
+}
+
+static bool inhale_datagrams(struct engine *e)
+{
+    struct slot_read read[SLOTS];
+    enum vm_status status = VM_OK;
+    enum record_status record;
+    int error = 0;
+    int n = vm_read_datagrams(&e->vm, e->in.bytes, read, &status, &error);
+    if (n < 0)
+        read_failed(e, status, error);
+    for (int i = 0; i < n; i++) {
+        uint8_t *slot = e->in.bytes + (size_t)i * SLOT_BYTES;
+        if (UNLIKELY(read[i].bytes == 0 && e->vm.kind == KIND_SEQPACKET && vm_hung_up(&e->vm))) {
+            engine_link_down(e, "the VM closed the link", 0);
+            return true;
+        }
+        if (seal_record(e, slot, read[i].bytes, read[i].truncated))
+            switch_records(e, slot, LENGTH_BYTES + read[i].bytes, &record);
+    }
+    return n > 0;
+}
+
+bool ingress_inhale(struct engine *e)
+{
+    if (e->vm.kind == KIND_STREAM)
+        return inhale_stream(e);
+    return e->vm.kind == KIND_TAP ? inhale_tap(e) : inhale_datagrams(e);
+}

@@ -1,0 +1,21 @@
+/* What the Python-facing files share. Limited API of CPython 3.10, so that one build serves every later one. */
+#ifndef BULKHEAD_PY_CORE_H
+#define BULKHEAD_PY_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+int py_add_engine(PyObject *module);
+int py_add_block(PyObject *module);
+int py_add_parts(PyObject *module);
+
+/* Make the type of `spec` and add it to the module under `name`. */
+int py_add_type(PyObject *module, PyType_Spec *spec, const char *name);
+
+/* Release an instance made by a heap type. */
+void py_free(PyObject *self);
+
+/* Set OSError from errno and return NULL. */
+PyObject *py_os_error(void);
+
+#endif

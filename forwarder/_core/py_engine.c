@@ -1,0 +1,311 @@
+/* Engine: the forwarding engine as Python drives it. */
+#include "py_core.h"
+
+#include <errno.h>
+
+#include "engine.h"
+
+struct py_engine {
+    PyObject_HEAD
+    struct engine *engine;
+};
+
+static struct engine *engine_of(PyObject *self)
+{
+    struct engine *engine = ((struct py_engine *)self)->engine;
+    if (engine == NULL || engine->block == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the engine is closed");
+        return NULL;
+    }
+    return engine;
+}
+
+static int kind_of(const char *name)
+{
+    static const char *const names[] = {"stream", "seqpacket", "dgram", "tap"};
+    for (int kind = KIND_STREAM; kind <= KIND_TAP; kind++)
+        if (strcmp(name, names[kind]) == 0)
+            return kind;
+    PyErr_Format(PyExc_ValueError, "unknown kind of link: %s", name);
+    return -1;
+}
+
+static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"port", "epoch", "kind", "vm", "doorbell", "flood_doorbell", "block", "flood", NULL};
+    unsigned int port;
+    unsigned long long epoch;
+    const char *kind_name;
+    int vm, doorbell, flood_doorbell, block, flood;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$IKsiiiii", names, &port, &epoch, &kind_name, &vm, &doorbell,
+                                     &flood_doorbell, &block, &flood))
+        return NULL;
+    int kind = kind_of(kind_name);
+    if (kind < 0)
+        return NULL;
+    if (port == 0 || port >= MAX_PORTS)
+        return PyErr_Format(PyExc_ValueError, "port %u is out of range", port);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    struct py_engine *self = (struct py_engine *)allocate(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->engine = PyMem_Calloc(1, sizeof *self->engine);
+    if (self->engine == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    struct engine *e = self->engine;
+    e->port = port;
+    e->epoch = epoch;
+    e->doorbell = doorbell;
+    e->flood_doorbell = flood_doorbell;
+    if (engine_open(e, (enum port_kind)kind, vm, block, flood) == 0)
+        return (PyObject *)self;
+    py_os_error();
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void engine_dealloc(PyObject *self)
+{
+    struct engine *engine = ((struct py_engine *)self)->engine;
+    if (engine != NULL && engine->block != NULL)
+        engine_close(engine);
+    PyMem_Free(engine);
+    py_free(self);
+}
+
+static PyObject *result_of(int status)
+{
+    if (status < 0)
+        return py_os_error();
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_watch(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    int fd;
+    if (e == NULL || !PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    return result_of(waiter_add_control(&e->waiter, fd));
+}
+
+static PyObject *engine_unwatch(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    int fd;
+    if (e == NULL || !PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    return result_of(waiter_remove(&e->waiter, fd));
+}
+
+static PyObject *engine_run_method(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    double seconds;
+    unsigned events;
+    if (e == NULL || !PyArg_ParseTuple(args, "d", &seconds))
+        return NULL;
+    uint64_t timeout_ns = seconds > 0 ? (uint64_t)(seconds * (double)NS_PER_S) : 0;
+    Py_BEGIN_ALLOW_THREADS
+    events = engine_run(e, timeout_ns);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLong(events);
+}
+
+static PyObject *engine_wanted(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    PyObject *result = e == NULL ? NULL : PyList_New(0);
+    for (unsigned port = 0; result != NULL && e->any_wanted && port < MAX_PORTS; port++) {
+        if (!e->wanted[port])
+            continue;
+        e->wanted[port] = false;
+        PyObject *number = PyLong_FromUnsignedLong(port);
+        if (number == NULL || PyList_Append(result, number) < 0)
+            Py_CLEAR(result);
+        Py_XDECREF(number);
+    }
+    if (result != NULL)
+        e->any_wanted = false;
+    return result;
+}
+
+static PyObject *engine_peer_join_method(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch, born;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKK", &port, &epoch, &born))
+        return NULL;
+    if (port == 0 || port >= MAX_PORTS || port == e->port)
+        return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
+    return result_of(engine_peer_join(e, port, epoch, born));
+}
+
+static PyObject *engine_peer_leave_method(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    engine_peer_leave(e, port);
+    Py_RETURN_NONE;
+}
+
+typedef int attach(struct engine *e, uint32_t port, uint64_t epoch, int fd);
+
+static PyObject *attach_one(PyObject *self, PyObject *args, attach *function)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch;
+    int fd;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKi", &port, &epoch, &fd))
+        return NULL;
+    return result_of(function(e, port, epoch, fd));
+}
+
+static PyObject *engine_attach_flood_method(PyObject *self, PyObject *args)
+{
+    return attach_one(self, args, engine_attach_flood);
+}
+
+static PyObject *engine_attach_rx_method(PyObject *self, PyObject *args)
+{
+    return attach_one(self, args, engine_attach_rx);
+}
+
+static PyObject *engine_attach_tx_method(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch;
+    int ring, doorbell;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKii", &port, &epoch, &ring, &doorbell))
+        return NULL;
+    return result_of(engine_attach_tx(e, port, epoch, ring, doorbell));
+}
+
+static PyObject *engine_give_up_ring_method(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    engine_give_up_ring(e, port);
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_pin(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    PyObject *macs;
+    if (e == NULL || !PyArg_ParseTuple(args, "IO", &port, &macs))
+        return NULL;
+    if (port == 0 || port >= MAX_PORTS)
+        return PyErr_Format(PyExc_ValueError, "port %u is out of range", port);
+    Py_ssize_t count = PySequence_Size(macs);
+    if (count < 0)
+        return NULL;
+    fdb_unpin(&e->block->fdb, port);
+    if (port == e->port)
+        e->own_pins = count > 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PySequence_GetItem(macs, i);
+        char *bytes;
+        Py_ssize_t size;
+        int parsed = item == NULL ? -1 : PyBytes_AsStringAndSize(item, &bytes, &size);
+        bool pinned = parsed == 0 && size == MAC_BYTES && fdb_pin(&e->block->fdb, (const uint8_t *)bytes, port);
+        Py_XDECREF(item);
+        if (parsed < 0)
+            return NULL;
+        if (!pinned)
+            return PyErr_Format(PyExc_ValueError, "address %zd of port %u cannot be pinned", i, port);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_set_flood_unknown(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    int enabled;
+    if (e == NULL || !PyArg_ParseTuple(args, "p", &enabled))
+        return NULL;
+    e->flood_unknown = enabled != 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_age(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int now;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &now))
+        return NULL;
+    fdb_age(&e->block->fdb, now);
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_progress(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    if (e == NULL)
+        return NULL;
+    return Py_BuildValue("KKK", (unsigned long long)e->count.turns, (unsigned long long)e->out.written,
+                         (unsigned long long)engine_queued(e));
+}
+
+static PyObject *engine_close_method(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *engine = ((struct py_engine *)self)->engine;
+    if (engine != NULL && engine->block != NULL)
+        engine_close(engine);
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_get_link_error(PyObject *self, void *unused)
+{
+    (void)unused;
+    struct engine *engine = ((struct py_engine *)self)->engine;
+    return PyUnicode_FromString(engine == NULL ? "" : engine->link_error);
+}
+
+static PyMethodDef methods[] = {
+    {"watch", engine_watch, METH_VARARGS, NULL},
+    {"unwatch", engine_unwatch, METH_VARARGS, NULL},
+    {"run", engine_run_method, METH_VARARGS, NULL},
+    {"wanted", engine_wanted, METH_NOARGS, NULL},
+    {"peer_join", engine_peer_join_method, METH_VARARGS, NULL},
+    {"peer_leave", engine_peer_leave_method, METH_VARARGS, NULL},
+    {"attach_flood", engine_attach_flood_method, METH_VARARGS, NULL},
+    {"attach_tx", engine_attach_tx_method, METH_VARARGS, NULL},
+    {"attach_rx", engine_attach_rx_method, METH_VARARGS, NULL},
+    {"give_up_ring", engine_give_up_ring_method, METH_VARARGS, NULL},
+    {"pin", engine_pin, METH_VARARGS, NULL},
+    {"set_flood_unknown", engine_set_flood_unknown, METH_VARARGS, NULL},
+    {"age", engine_age, METH_VARARGS, NULL},
+    {"progress", engine_progress, METH_NOARGS, NULL},
+    {"close", engine_close_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {{"link_error", engine_get_link_error, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot slots[] = {{Py_tp_new, engine_new},
+                              {Py_tp_dealloc, engine_dealloc},
+                              {Py_tp_methods, methods},
+                              {Py_tp_getset, properties},
+                              {0, NULL}};
+
+static PyType_Spec spec = {
+    .name = "forwarder._core.Engine", .basicsize = sizeof(struct py_engine), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
+
+int py_add_engine(PyObject *module)
+{
+    return py_add_type(module, &spec, "Engine");
+}

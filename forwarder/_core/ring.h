@@ -1,0 +1,132 @@
+/* Unicast ring: single-producer single-consumer byte ring between two workers, in shared memory.
+
+   Theory of operation. The ring carries runs. A run is a header (struct run, 16 bytes) and then records
+   in the QEMU wire format, one behind the other: all from one source address, at most RUN_BYTES of them.
+   What costs time per frame is thus paid per run: the consumer learns an address, counts frames and
+   charges its scheduler once a run, and hands the records to the kernel as they lie there.
+
+     who        writes            when
+     producer   head, run, data   data and header first, then head (release), once per burst
+     consumer   tail              after the kernel has taken a whole run (release)
+
+   Cursors count bytes since the ring was made and never wrap (2^64). The free space is
+   size - (head - tail). Where there is not enough for a frame it is dropped here, at the tail, whole,
+   and counted by the caller; the producer never waits.
+
+   The tail moves at ends of runs only: until then the producer may not overwrite the run, so that a
+   consumer that is cut off in the middle of one can still find its frame boundaries.
+
+   Distrust. The other end is another process that a guest may have taken over. Each side reads the
+   other's cursor once per use, checks it against what it knows itself (never backwards, never more than
+   the ring holds), copies a run header before it believes it, and marks the ring broken at the first
+   contradiction: a broken ring carries nothing any more. Nothing read from shared memory is ever used as
+   an address or a length unchecked. */
+#ifndef BULKHEAD_RING_H
+#define BULKHEAD_RING_H
+
+#include <stdatomic.h>
+
+#include "shm.h"
+
+/* One run keeps the consumer on one source, so it bounds how unfair a turn of the scheduler can be. */
+#define RUN_BYTES 65536u
+#define RUN_LIMIT (RUN_BYTES > MAX_RECORD ? RUN_BYTES : MAX_RECORD)
+
+#define CACHE_LINE 64
+
+struct run {
+    uint32_t bytes;
+    uint32_t frames;
+    uint8_t src[MAC_BYTES];
+    uint8_t zero[2];
+};
+
+struct ring_id {
+    uint64_t src_epoch;
+    uint64_t dst_epoch;
+    uint32_t src_port;
+    uint32_t dst_port;
+};
+
+struct ring_shared {
+    uint32_t magic;
+    uint32_t layout;
+    struct ring_id id;
+    _Alignas(CACHE_LINE) _Atomic uint64_t head;
+    _Alignas(CACHE_LINE) _Atomic uint64_t tail;
+};
+
+/* Producer's private side. */
+struct ring_tx {
+    struct shm shm;
+    struct ring_shared *shared;
+    uint64_t head;     /* where the next byte goes; published by ring_publish */
+    uint64_t shown;    /* the head that the consumer can see */
+    uint64_t tail;     /* the consumer's, as last read */
+    uint64_t open_at;  /* header of the unpublished run that may still grow */
+    struct run open;   /* open.bytes == 0: none */
+    bool broken;
+};
+
+/* Consumer's private side. */
+struct ring_rx {
+    struct shm shm;
+    struct ring_shared *shared;
+    uint64_t head;    /* the producer's, as last read */
+    uint64_t tail;    /* start of the first run that is not wholly consumed */
+    struct run run;   /* copy of that run's header once begun */
+    uint32_t done;    /* bytes of its records consumed; > 0: the ring is in the middle of a run */
+    bool broken;
+};
+
+int ring_create(uint32_t size, const struct ring_id *id);
+
+/* -1 and errno: not a ring, or not the one expected (ESTALE). */
+int ring_tx_open(struct ring_tx *tx, int fd, const struct ring_id *expected);
+int ring_rx_open(struct ring_rx *rx, int fd, const struct ring_id *expected);
+void ring_tx_close(struct ring_tx *tx);
+void ring_rx_close(struct ring_rx *rx);
+
+/* Append whole records from one source address; returns how many of the frames fitted, from the first on. */
+uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, uint32_t frames, const uint8_t *src);
+
+/* Show the consumer everything put so far. True if there was something new. */
+bool ring_publish(struct ring_tx *tx);
+
+/* Consumer: see what the producer has published; true if there is anything to consume. */
+bool ring_refresh(struct ring_rx *rx);
+
+/* Consumer: is there anything to consume? Reads one cache line, changes nothing. */
+static inline bool ring_has_news(const struct ring_rx *rx)
+{
+    return !rx->broken && atomic_load_explicit(&rx->shared->head, memory_order_relaxed) != rx->tail;
+}
+
+/* Published bytes not yet consumed, headers included. */
+static inline uint64_t ring_depth(const struct ring_rx *rx)
+{
+    return rx->broken ? 0 : rx->head - rx->tail - rx->done;
+}
+
+/* One run as the consumer sees it: a private copy of its header, and the records not yet consumed. */
+struct run_view {
+    struct run run;
+    const uint8_t *records;
+    uint32_t bytes;
+};
+
+/* View up to `max` runs, in order, stopping before the sum of bytes would pass `allowance` (the first run
+   is viewed whatever its size). Returns the number of views. */
+unsigned ring_view(struct ring_rx *rx, struct run_view *views, unsigned max, uint64_t allowance);
+
+/* Consume `bytes` of record bytes from the runs viewed; returns the frames in the runs that this finished. */
+uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned count, uint64_t bytes);
+
+/* The rest of the frame that consumption has stopped inside of (0 bytes: it stopped at a boundary). False if
+   the producer has tampered with the run since, so that the boundary cannot be known. */
+bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes);
+
+/* Frames published and not consumed (a cut frame counts as consumed): what closing the ring loses. */
+uint64_t ring_unread_frames(struct ring_rx *rx);
+
+#endif

@@ -1,0 +1,46 @@
+/* Shared memory between the processes of one switch.
+
+   Theory of operation. Everything shared is a memfd, passed by descriptor: it vanishes with its last
+   user (a killed process leaves nothing behind), it is never written back to a disk, and it can be
+   sealed. The seals are what makes mapping a neighbour's memory safe: SHRINK and GROW mean that no
+   process, however hostile, can cut the file under a mapping and kill its reader with SIGBUS;
+   FUTURE_WRITE means that after the owner has mapped its memory nobody else can map it for writing.
+   shm_map refuses a descriptor that lacks the seals.
+
+   A mapping is a header and then the data, mapped twice in a row. Whatever starts inside the first
+   copy is contiguous in memory, so that nothing above this file ever handles wrap-around. */
+#ifndef BULKHEAD_SHM_H
+#define BULKHEAD_SHM_H
+
+#include <stddef.h>
+
+#include "common.h"
+
+/* A multiple of every page size in use (arm64 kernels have 64 KiB pages); untouched pages cost nothing. */
+#define SHM_HEADER_BYTES 65536u
+
+struct shm {
+    void *header;
+    uint8_t *data;
+    uint32_t size;   /* data bytes: a power of two, or 0 where there is only a flat block */
+    size_t mapped;   /* bytes of address space, for shm_unmap */
+};
+
+enum shm_access { SHM_READ, SHM_WRITE };
+
+/* A sealed memfd of `bytes` bytes (a ring: header and data). -1 and errno. */
+int shm_create(const char *name, size_t bytes);
+
+/* Map a ring-shaped memfd: the header, then data, a power of two. -1 and errno (EINVAL: not such a thing,
+   EPERM: seals missing). */
+int shm_map_ring(struct shm *shm, int fd, enum shm_access access);
+
+/* Map a flat memfd that has at least `bytes`. */
+int shm_map_flat(struct shm *shm, int fd, size_t bytes, enum shm_access access);
+
+/* From now on nobody can map the file for writing anew; existing mappings keep working. */
+int shm_seal_writers(int fd);
+
+void shm_unmap(struct shm *shm);
+
+#endif

@@ -1,0 +1,181 @@
+/* From the VM: which frames go where.
+
+   Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once
+   a run (learn the source, look the destination up) and the run is copied into the destination's ring
+   with one memcpy. Nothing is shown to anybody before switch_end: one publication and at the most one bell
+   per destination and burst. A frame that a ring has no room for is lost here, at the tail, and charged to
+   the destination; nobody waits for it. */
+#include "engine.h"
+
+struct pending_run {
+    const uint8_t *start;
+    uint32_t bytes;
+    uint32_t frames;
+};
+
+void switch_begin(struct engine *e)
+{
+    e->verdict.valid = false;
+}
+
+static void touch(struct engine *e, struct peer *peer)
+{
+    if (!peer->touched) {
+        peer->touched = true;
+        e->touched[e->touched_count++] = peer;
+    }
+}
+
+void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
+{
+    if (e->peers.count > 0)
+        flood_put(&e->flood, frame, bytes, kind);
+    if (kind != FLOOD_ANNOUNCE)
+        e->count.flooded++;
+}
+
+static void flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind)
+{
+    const uint8_t *record = run->start;
+    for (uint32_t i = 0; i < run->frames; i++) {
+        uint32_t bytes = load_be32(record);
+        switch_flood(e, record_frame(record), bytes, kind);
+        record += LENGTH_BYTES + bytes;
+    }
+}
+
+static void want_ring(struct engine *e, struct peer *peer)
+{
+    peer->path = PATH_PEN;
+    e->wanted[peer->port] = true;
+    e->any_wanted = true;
+}
+
+static void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    uint32_t sent;
+    if (peer->path == PATH_NONE)
+        want_ring(e, peer);
+    if (LIKELY(peer->path == PATH_RING)) {
+        sent = ring_put(&peer->tx, run->start, run->bytes, run->frames, frame_src(record_frame(run->start)));
+        touch(e, peer);
+    } else if (peer->path == PATH_PEN) {
+        sent = pen_put(peer, run->start, run->frames);
+    } else {
+        flood_run(e, run, FLOOD_UNKNOWN);
+        return;
+    }
+    if (UNLIKELY(sent < run->frames))
+        loss_add(&e->block->loss[peer->port].towards, run->frames - sent);
+}
+
+static void flush_run(struct engine *e, struct pending_run *run)
+{
+    if (run->frames == 0)
+        return;
+    const struct verdict *verdict = &e->verdict;
+    if (verdict->where == TO_PEER)
+        send_run(e, verdict->peer, run);
+    else if (verdict->where == TO_ALL)
+        flood_run(e, run, verdict->kind);
+    else
+        *verdict->dropped += run->frames;
+    run->frames = run->bytes = 0;
+}
+
+/* May the VM speak with this source address? Learns it on the way. */
+static bool source_allowed(struct engine *e, const uint8_t *src)
+{
+    struct fdb *fdb = &e->block->fdb;
+    if (e->own_pins)
+        return fdb_is_pinned_to(fdb, src, e->port);
+    return mac_is_group(src) || fdb_learn(fdb, src, e->port) != FDB_REFUSED;
+}
+
+static void decide(struct engine *e, const uint8_t *frame)
+{
+    struct verdict *verdict = &e->verdict;
+    const uint8_t *dst = frame_dst(frame);
+    memcpy(verdict->addresses, frame, sizeof verdict->addresses);
+    verdict->valid = true;
+    verdict->where = TO_ALL;
+    if (UNLIKELY(!source_allowed(e, frame_src(frame)))) {
+        verdict->where = TO_NOBODY;
+        verdict->dropped = &e->count.spoofed;
+        return;
+    }
+    verdict->kind = FLOOD_GROUP;
+    if (mac_is_group(dst))
+        return;
+    uint32_t port = fdb_lookup(&e->block->fdb, dst);
+    verdict->kind = FLOOD_UNKNOWN;
+    verdict->peer = peers_get(&e->peers, port);
+    if (port == e->port) {
+        verdict->where = TO_NOBODY;
+        verdict->dropped = &e->count.hairpin;
+    } else if (verdict->peer != NULL) {
+        verdict->where = TO_PEER;
+    }
+}
+
+/* Switch the whole records at the front of `bytes`; returns how many bytes those were. *status says what stopped
+   it: RECORD_PARTIAL (the rest is not all there) or a bad length. */
+uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
+{
+    struct pending_run run = {0};
+    uint32_t at = 0, size, frames = 0;
+    while ((*status = record_next(bytes + at, available - at, &size)) == RECORD_WHOLE) {
+        const uint8_t *frame = record_frame(bytes + at);
+        bool same = e->verdict.valid && memcmp(frame, e->verdict.addresses, sizeof e->verdict.addresses) == 0;
+        if (!same || run.bytes + size > RUN_BYTES)
+            flush_run(e, &run);
+        if (!same)
+            decide(e, frame);
+        if (run.frames == 0)
+            run.start = bytes + at;
+        run.frames++;
+        run.bytes += size;
+        frames++;
+        at += size;
+    }
+    flush_run(e, &run);
+    e->count.rx_frames += frames;
+    e->count.rx_bytes += at - (uint64_t)frames * LENGTH_BYTES;
+    return at;
+}
+
+static void ring_bells(struct engine *e, bool flooded)
+{
+    bool ring_all = false;
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with sleep_announce */
+    for (uint32_t i = 0; i < e->touched_count; i++) {
+        struct peer *peer = e->touched[i];
+        peer->touched = false;
+        if (peer->flood.shared == NULL || sleep_needs_bell(&peer->flood.shared->sleep, &peer->rung)) {
+            doorbell_ring(peer->doorbell);
+            e->count.doorbells++;
+        }
+    }
+    e->touched_count = 0;
+    for (uint32_t i = 0; flooded && i < e->peers.count; i++) {
+        struct peer *peer = e->peers.at[e->peers.port[i]];
+        ring_all |= peer->flood.shared == NULL || sleep_needs_bell(&peer->flood.shared->sleep, &peer->rung);
+    }
+    if (ring_all) {
+        doorbell_ring(e->flood_doorbell);
+        e->count.doorbells++;
+    }
+}
+
+void switch_end(struct engine *e)
+{
+    if (UNLIKELY(e->announce_due)) {
+        e->announce_due = false;
+        switch_flood(e, e->announce, sizeof e->announce, FLOOD_ANNOUNCE);
+    }
+    bool flooded = flood_publish(&e->flood);
+    for (uint32_t i = 0; i < e->touched_count; i++)
+        ring_publish(&e->touched[i]->tx);
+    if (flooded || e->touched_count > 0)
+        ring_bells(e, flooded);
+}

@@ -1,0 +1,69 @@
+#include "tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int set_up(struct ifreq *request)
+{
+    int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (sock < 0)
+        return -1;
+    int result = ioctl(sock, SIOCGIFFLAGS, request);
+    if (result == 0) {
+        request->ifr_flags |= IFF_UP;
+        result = ioctl(sock, SIOCSIFFLAGS, request);
+    }
+    int saved = errno;
+    close(sock);
+    errno = saved;
+    return result;
+}
+
+static int open_here(const char *name, char actual[IFNAMSIZ])
+{
+    struct ifreq request = {0};
+    int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    memcpy(request.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
+    request.ifr_flags = IFF_TAP | IFF_NO_PI;
+    if (ioctl(fd, TUNSETIFF, &request) == 0 && set_up(&request) == 0) {
+        memcpy(actual, request.ifr_name, IFNAMSIZ);
+        return fd;
+    }
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+int tap_open(const char *name, int netns, char actual[IFNAMSIZ])
+{
+    if (netns < 0)
+        return open_here(name, actual);
+    /* setns concerns the calling thread only, and this thread comes back before it does anything else. */
+    int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (home < 0)
+        return -1;
+    int fd = -1;
+    if (setns(netns, CLONE_NEWNET) == 0) {
+        fd = open_here(name, actual);
+        int saved = errno;
+        if (setns(home, CLONE_NEWNET) < 0 && fd >= 0) {
+            saved = errno;
+            close(fd);
+            fd = -1;
+        }
+        errno = saved;
+    }
+    int saved = errno;
+    close(home);
+    errno = saved;
+    return fd;
+}

@@ -1,0 +1,11 @@
+/* TAP devices: the kernel's own network stack as a VM (Documentation/networking/tuntap.rst). Linux only. */
+#ifndef BULKHEAD_TAP_H
+#define BULKHEAD_TAP_H
+
+#include <net/if.h>
+
+/* Open TAP `name` without packet information, non-blocking, in network namespace `netns` (-1: this one), and
+   set it up. The kernel's name for it goes to `actual`. -1 and errno. */
+int tap_open(const char *name, int netns, char actual[IFNAMSIZ]);
+
+#endif

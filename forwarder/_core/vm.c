@@ -1,0 +1,144 @@
+#include "vm.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "frame.h"
+
+_Static_assert(SLOT_BYTES > MAX_RECORD, "a slot tells a frame that is one byte too long from one that fits");
+
+static enum vm_status meaning(int error)
+{
+    switch (error) {
+    case EAGAIN:
+#if EAGAIN != EWOULDBLOCK
+    case EWOULDBLOCK:
+#endif
+    case EINTR:
+        return VM_FULL;
+    case ENOBUFS:
+    case ENOMEM:
+        return VM_NO_BUFFER;
+    default:
+        return VM_DOWN;
+    }
+}
+
+static bool refuses_frame(int error)
+{
+    return error == EMSGSIZE || error == EIO;
+}
+
+static enum vm_status write_stream(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+{
+    struct iovec iov[MAX_SPANS];
+    for (unsigned i = 0; i < count; i++)
+        iov[i] = (struct iovec){.iov_base = (void *)(uintptr_t)spans[i].records, .iov_len = spans[i].bytes};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+    ssize_t n = sendmsg(vm->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) {
+        sent->error = errno;
+        return meaning(errno);
+    }
+    sent->bytes = sent->payload = (uint64_t)n;
+    return VM_OK;
+}
+
+/* The frames of the spans, up to `max`; false if a length does not fit. */
+static bool list_frames(const struct span *spans, unsigned count, struct iovec *frames, unsigned max, unsigned *found)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t at = 0;
+        while (at < spans[i].bytes && n < max) {
+            uint32_t size;
+            if (record_next(spans[i].records + at, spans[i].bytes - at, &size) != RECORD_WHOLE) {
+                *found = n;
+                return false;
+            }
+            frames[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)(spans[i].records + at + LENGTH_BYTES),
+                                         .iov_len = size - LENGTH_BYTES};
+            at += size;
+        }
+    }
+    *found = n;
+    return true;
+}
+
+static int write_frames(const struct vm *vm, struct iovec *frames, unsigned count)
+{
+    if (vm->kind == KIND_TAP)
+        return write(vm->fd, frames[0].iov_base, frames[0].iov_len) < 0 ? -1 : 1;
+    struct mmsghdr messages[MAX_SPANS];
+    for (unsigned i = 0; i < count; i++)
+        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &frames[i], .msg_iovlen = 1}};
+    return sendmmsg(vm->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static enum vm_status write_whole(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+{
+    struct iovec frames[MAX_SPANS];
+    unsigned found, done = 0;
+    bool sound = list_frames(spans, count, frames, MAX_SPANS, &found);
+    while (done < found) {
+        int n = write_frames(vm, frames + done, found - done);
+        if (n < 0 && !refuses_frame(errno)) {
+            sent->error = errno;
+            return meaning(errno);
+        }
+        unsigned taken = n < 0 ? 1 : (unsigned)n;
+        sent->refused += n < 0 ? 1 : 0;
+        sent->frames += n < 0 ? 0 : taken;
+        for (; taken > 0; taken--, done++) {
+            sent->bytes += LENGTH_BYTES + frames[done].iov_len;
+            sent->payload += n < 0 ? 0 : frames[done].iov_len;
+        }
+    }
+    return sound ? VM_OK : VM_GARBLED;
+}
+
+enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+{
+    *sent = (struct vm_sent){0};
+    return vm->kind == KIND_STREAM ? write_stream(vm, spans, count, sent) : write_whole(vm, spans, count, sent);
+}
+
+long vm_read(const struct vm *vm, uint8_t *buffer, size_t size, enum vm_status *status, int *error)
+{
+    ssize_t n = vm->kind == KIND_TAP ? read(vm->fd, buffer, size) : recv(vm->fd, buffer, size, MSG_DONTWAIT);
+    if (n < 0) {
+        *error = errno;
+        *status = meaning(errno);
+    }
+    return n;
+}
+
+int vm_read_datagrams(const struct vm *vm, uint8_t *slots, struct slot_read *read, enum vm_status *status, int *error)
+{
+    struct mmsghdr messages[SLOTS];
+    struct iovec iov[SLOTS];
+    for (unsigned i = 0; i < SLOTS; i++) {
+        iov[i] = (struct iovec){.iov_base = slots + (size_t)i * SLOT_BYTES + LENGTH_BYTES,
+                                .iov_len = SLOT_BYTES - LENGTH_BYTES};
+        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+    }
+    int n = recvmmsg(vm->fd, messages, SLOTS, MSG_DONTWAIT, NULL);
+    if (n < 0) {
+        *error = errno;
+        *status = meaning(errno);
+        return n;
+    }
+    for (int i = 0; i < n; i++)
+        read[i] = (struct slot_read){.bytes = messages[i].msg_len,
+                                     .truncated = (messages[i].msg_hdr.msg_flags & MSG_TRUNC) != 0};
+    return n;
+}
+
+bool vm_hung_up(const struct vm *vm)
+{
+    struct pollfd p = {.fd = vm->fd, .events = POLLIN | POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0;
+}

@@ -1,0 +1,62 @@
+/* The VM's descriptor: the system calls on it, and what their errors mean.
+
+   Theory of operation. Nothing here blocks and nothing here retries: one call, one answer. What an answer
+   means is decided once, in this table:
+
+     EAGAIN              VM_FULL       the VM does not read; wait until the descriptor is writable
+     ENOBUFS, ENOMEM     VM_NO_BUFFER  the kernel has no buffer; writability says nothing, retry by timer
+     EMSGSIZE, EIO       refused       this one frame cannot be taken (too long, TAP down); the next may be
+     any other           VM_DOWN       the link is finished
+
+   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. */
+#ifndef BULKHEAD_VM_H
+#define BULKHEAD_VM_H
+
+#include "common.h"
+
+enum port_kind { KIND_STREAM, KIND_SEQPACKET, KIND_DGRAM, KIND_TAP };
+
+enum vm_status { VM_OK, VM_FULL, VM_NO_BUFFER, VM_GARBLED, VM_DOWN };
+
+struct vm {
+    int fd;
+    enum port_kind kind;
+};
+
+/* Contiguous records. On a stream the first span may start inside of a record. */
+struct span {
+    const uint8_t *records;
+    uint32_t bytes;
+};
+
+#define MAX_SPANS 64u
+
+struct vm_sent {
+    uint64_t bytes;   /* of records, length prefixes included; refused frames count as taken */
+    uint64_t payload; /* of those, bytes of frames that were written (on a stream: all bytes) */
+    uint32_t frames;  /* written (0 on a stream, where nobody looked at frames) */
+    uint32_t refused;
+    int error;        /* errno behind VM_DOWN */
+};
+
+/* Write what one call takes. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
+enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
+
+/* Bytes into one buffer (stream, TAP). Returns the count, 0 at the end of a stream, or -1 with *status set. */
+long vm_read(const struct vm *vm, uint8_t *buffer, size_t size, enum vm_status *status, int *error);
+
+#define SLOTS 32u
+#define SLOT_BYTES 73728u /* LENGTH_BYTES + MAX_FRAME and one byte more, rounded to pages */
+
+struct slot_read {
+    uint32_t bytes;
+    bool truncated;
+};
+
+/* Up to SLOTS datagrams, each at LENGTH_BYTES into its slot. Returns their number or -1 with *status set. */
+int vm_read_datagrams(const struct vm *vm, uint8_t *slots, struct slot_read *read, enum vm_status *status, int *error);
+
+/* For a seqpacket socket: has the other side gone (a message of no bytes looks the same)? */
+bool vm_hung_up(const struct vm *vm);
+
+#endif
