@@ -26,7 +26,7 @@ def doorbell_create() -> int:
     """A new non-blocking eventfd."""
 
 def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> int:
-    """A new unicast ring as a sealed memfd. ``size``: data bytes, a power of two and a multiple of the page."""
+    """A new unicast ring, a sealed memfd. ``size``: data bytes, a power of two, at least one page."""
 
 def flood_create(size: int, port: int, epoch: int) -> int:
     """A new flood ring as a sealed memfd; its writer maps it first, everybody after that may only read."""
@@ -35,11 +35,10 @@ def block_create() -> int:
     """A new port block (counters and MAC table) as a sealed memfd."""
 
 def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
-    """Open (make) TAP device ``name``, in the network namespace of descriptor ``netns`` if >= 0, and set it up.
+    """Open (make) TAP device ``name`` and set it up; in the network namespace of descriptor ``netns`` if >= 0.
 
     Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.
     """
-
 
 class Block:
     """Read-only view of a port's block: what its worker last published."""
@@ -49,7 +48,7 @@ class Block:
         """All counters by name, since the block was made (they outlive a worker)."""
 
     def losses(self) -> list[tuple[int, int, int, int]]:
-        """(peer port, peer's first epoch, frames lost towards it, flood frames lost from it), non-zero rows only."""
+        """(peer port, its first epoch, frames lost towards it, flood frames lost from it), non-zero rows only."""
 
     def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
         """MAC addresses that the block's table has behind ``port``: (address, seconds since seen, pinned).
@@ -81,7 +80,7 @@ class Engine:
 
     def unwatch(self, fd: int) -> None: ...
     def run(self, timeout: float) -> int:
-        """Forward for at most ``timeout`` seconds, GIL released; returns early on an event. Returns EVENT_* bits."""
+        """Forward for at most ``timeout`` seconds, GIL released, or until an event. Returns EVENT_* bits."""
 
     def wanted(self) -> list[int]:
         """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
@@ -105,7 +104,7 @@ class Engine:
         """No ring to ``port`` is to be had for now: what waits for one is flooded, until ``attach_tx``."""
 
     def age(self, now: int) -> None:
-        """Coarse monotonic clock in seconds for the ageing of the MAC table; to be called every few seconds."""
+        """Coarse monotonic clock in seconds, for the ageing of the MAC table; call it every few seconds."""
 
     def progress(self) -> tuple[int, int, int]:
         """(turns done, bytes written to the VM so far, bytes waiting for the VM)."""

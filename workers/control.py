@@ -1,0 +1,78 @@
+"""The worker's ZeroMQ edge: membership in, evidence out. The only file here that knows zmq.
+
+Nothing blocks and nothing raises for what another process does: a message that cannot be decoded is counted
+and skipped, a message that cannot be sent is dropped (the next heartbeat says the same, and a request is
+repeated by whoever made it). ZeroMQ reconnects by itself when a supervisor comes back.
+
+A ZeroMQ descriptor tells of changes only, and sending may swallow one, so whoever waits on the descriptors
+asks ``pending`` before each wait.
+"""
+
+from contextlib import suppress
+from typing import cast
+
+import zmq
+
+from forwarder.errors import PeerError
+from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint
+from forwarder.wire import MESSAGE_BYTES, Message, decode, encode
+
+AT_ONCE = 256
+"""Messages taken in one go, so that a burst of membership cannot keep the worker from forwarding."""
+
+GOODBYE_MS = 200
+"""How long closing waits for the last message to leave."""
+
+RECONNECT_MS = 100
+
+
+class Control:
+    """Both sockets of one worker."""
+
+    def __init__(self, runtime_dir: str) -> None:
+        self.undecodable = 0
+        self._context = zmq.Context()
+        self._membership = self._context.socket(zmq.SUB)
+        self._evidence = self._context.socket(zmq.DEALER)
+        for socket in (self._membership, self._evidence):
+            socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+            socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+            socket.setsockopt(zmq.LINGER, GOODBYE_MS)
+        # Evidence for a supervisor that is not there is stale when one comes: do not queue it.
+        self._evidence.setsockopt(zmq.IMMEDIATE, 1)
+        self._membership.subscribe(b"")
+        self._membership.connect(endpoint(runtime_dir, MEMBERSHIP))
+        self._evidence.connect(endpoint(runtime_dir, CONTROL))
+
+    def filenos(self) -> tuple[int, int]:
+        """Return the descriptors to wait on."""
+        return cast(int, self._membership.getsockopt(zmq.FD)), cast(int, self._evidence.getsockopt(zmq.FD))
+
+    def pending(self) -> bool:
+        """Whether a message waits now."""
+        sockets = (self._membership, self._evidence)
+        return any(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN for socket in sockets)
+
+    def receive(self) -> list[Message]:
+        """Return what has arrived, in order for each socket, at most AT_ONCE messages each."""
+        messages: list[Message] = []
+        for socket in (self._membership, self._evidence):
+            for _ in range(AT_ONCE):
+                try:
+                    messages.append(decode(socket.recv(zmq.NOBLOCK)))
+                except zmq.Again:
+                    break
+                except PeerError:
+                    self.undecodable += 1
+        return messages
+
+    def send(self, message: Message) -> None:
+        """Send evidence, or drop it if nobody takes it now."""
+        with suppress(zmq.Again):
+            self._evidence.send(encode(message), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close both sockets; what was sent has GOODBYE_MS to leave."""
+        self._membership.close()
+        self._evidence.close()
+        self._context.term()

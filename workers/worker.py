@@ -1,0 +1,216 @@
+"""One port at work: composition of engine, membership, links and the two edges, and the loop around them.
+
+Theory of operation. The loop lives in the engine: ``Engine.run`` forwards frames without the interpreter and
+comes back for control events and deadlines only. Between two runs this file moves messages: what the
+supervisor publishes goes to the replica, what the replica concludes goes to the links, what the links lack is
+asked over the channel. The heartbeat is sent from here, between two runs, so a loop that is stuck is silent.
+
+A beat of the supervisor is answered with the heartbeat, so that an idle worker wakes once an interval.
+
+The supervisor may go at any time. Forwarding goes on with the last view; the channel is tried again every
+``RETRY_S``, and once there is a supervisor the worker claims its port with duplicates of its descriptors.
+A worker without a supervisor for ``ORPHAN_S`` ends: nobody could stop or see it any more.
+"""
+
+import random
+import signal
+import time
+from types import FrameType
+
+from forwarder._core import EVENT_LINK_DOWN, EVENT_WANTED, Engine
+from forwarder.channel import Channel, ChannelClosedError
+from forwarder.errors import PeerError
+from forwarder.membership import Action, AskSnapshot, Replica
+from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
+from forwarder.rendezvous import DESCRIPTORS, path
+from forwarder.wire import (
+    MAX_TEXT,
+    Beat,
+    Claim,
+    Drain,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    HelloAgain,
+    Message,
+    Snapshot,
+    SnapshotRequest,
+    Update,
+)
+from workers.links import Links
+from workers.spare import Assignment
+from workers.stall import StallWatch
+
+RETRY_S = 0.25
+ORPHAN_S = 300.0
+
+
+class Worker:
+    """Serves one port until its link ends, the supervisor says so, or a signal does."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        now = time.monotonic()
+        self._record = assignment.assign.record
+        self._identity = assignment.identity
+        self._runtime_dir = assignment.runtime_dir
+        self._deeds = assignment.deeds
+        self._control = assignment.control
+        self._channel: Channel | None = assignment.channel
+        self._engine = Engine(
+            port=self._record.port,
+            epoch=self._record.epoch,
+            kind=TRANSPORT_KIND[self._record.transport],
+            **assignment.deeds._asdict(),
+        )
+        self._links = Links(self._engine, self._record, self._tell)
+        self._replica = Replica(now, random.random)
+        self._stall = StallWatch(now)
+        self._interval = assignment.assign.heartbeat_ms / 1000
+        self._heartbeat_due = now + self._interval
+        self._orphan_since = 0.0
+        self._retry_at = 0.0
+        self._ending = ""
+        for fd in (assignment.channel.fileno(), *self._control.filenos()):
+            self._engine.watch(fd)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def serve(self) -> int:
+        """Forward until the end. Returns the exit status."""
+        self._control.send(self._hello())
+        while not self._ending:
+            self._work(time.monotonic())
+            if self._ending:
+                break
+            now = time.monotonic()
+            events = self._engine.run(0.0 if self._control.pending() else max(0.0, self._deadline(now) - now))
+            if events & EVENT_WANTED:
+                self._links.want(self._engine.wanted(), time.monotonic())
+            if events & EVENT_LINK_DOWN:
+                self._ending = self._engine.link_error
+        self._end()
+        return 0
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._ending = f"ended by {signal.Signals(number).name}"
+
+    def _hello(self) -> Hello:
+        return Hello(self._record.port, self._record.epoch, self._identity, PROTOCOL_VERSION)
+
+    def _work(self, now: float) -> None:
+        """Do everything that is not forwarding."""
+        self._engine.age(int(now))
+        self._read_channel()
+        for message in self._control.receive():
+            self._take(message, now)
+        self._follow(self._replica.tick(now))
+        self._links.tick(now)
+        turns, written, queued = self._engine.progress()
+        if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
+            self._send_heartbeat(turns, queued, now)
+        if self._channel is None:
+            self._seek_supervisor(now)
+
+    def _deadline(self, now: float) -> float:
+        queued = self._engine.progress()[2]
+        deadline = min(
+            self._heartbeat_due,
+            self._replica.deadline(),
+            self._links.deadline(),
+            self._stall.deadline(queued),
+        )
+        return min(deadline, self._retry_at) if self._channel is None else deadline
+
+    def _take(self, message: Message, now: float) -> None:
+        if isinstance(message, (Beat, Update, Snapshot)):
+            self._follow(self._replica.receive(message, now))
+        if isinstance(message, Beat):
+            self._interval = message.interval_ms / 1000
+            self._heartbeat_due = min(self._heartbeat_due, now)
+        elif isinstance(message, HelloAgain):
+            self._control.send(self._hello())
+        elif isinstance(message, Drain) and (message.port, message.epoch) == self._record[:2]:
+            self._ending = "told to end"
+
+    def _follow(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, AskSnapshot):
+                self._control.send(SnapshotRequest(self._record.port, self._record.epoch))
+            else:
+                self._links.apply(action)
+                if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
+                    self._record = action.record
+
+    def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
+        # The next one is due with the next beat; by itself only if that does not come.
+        self._heartbeat_due = now + 1.5 * self._interval
+        replica = self._replica
+        stale_ms = int(replica.stale_s(now) * 1000)
+        self._control.send(
+            Heartbeat(
+                self._record.port,
+                self._record.epoch,
+                replica.epoch,
+                replica.sequence,
+                turns,
+                queued,
+                self._stall.stalled,
+                stale_ms,
+            )
+        )
+
+    def _tell(self, message: Message) -> None:
+        """Send over the channel, if there is one; requests are repeated by whoever made them."""
+        if self._channel is None:
+            return
+        try:
+            self._channel.send(message)
+        except ChannelClosedError:
+            self._lose_channel()
+
+    def _read_channel(self) -> None:
+        while self._channel is not None:
+            try:
+                self._channel.flush()
+                received = self._channel.receive()
+            except ChannelClosedError:
+                self._lose_channel()
+                return
+            except PeerError:
+                continue
+            if received is None:
+                return
+            self._links.receive(*received)
+
+    def _lose_channel(self) -> None:
+        if self._channel is None:
+            return
+        self._engine.unwatch(self._channel.fileno())
+        self._channel.close()
+        self._channel = None
+        self._orphan_since = self._retry_at = time.monotonic()
+
+    def _seek_supervisor(self, now: float) -> None:
+        if now - self._orphan_since >= ORPHAN_S:
+            self._ending = f"no supervisor for {ORPHAN_S:.0f} s"
+        if now < self._retry_at:
+            return
+        self._retry_at = now + RETRY_S
+        try:
+            channel = Channel.connect(path(self._runtime_dir, DESCRIPTORS))
+        except OSError:
+            return
+        self._channel = channel
+        self._engine.watch(channel.fileno())
+        try:
+            channel.send(Claim(self._identity, PROTOCOL_VERSION, self._record), self._deeds)
+        except ChannelClosedError:
+            self._lose_channel()
+
+    def _end(self) -> None:
+        """Say why, so that the supervisor need not guess, and let go of everything."""
+        self._engine.run(0.0)
+        self._engine.close()
+        self._control.send(Goodbye(self._record.port, self._record.epoch, self._ending[:MAX_TEXT]))
+        self._control.close()
+        if self._channel is not None:
+            self._channel.close()
