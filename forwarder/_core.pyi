@@ -35,7 +35,7 @@ def block_create() -> int:
     """A new port block (counters and MAC table) as a sealed memfd."""
 
 def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
-    """Open (make) TAP device ``name`` and set it up; in the network namespace of descriptor ``netns`` if >= 0.
+    """Open (make) TAP device ``name``, up, in the network namespace of descriptor ``netns`` if >= 0.
 
     Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.
     """
@@ -48,7 +48,7 @@ class Block:
         """All counters by name, since the block was made (they outlive a worker)."""
 
     def losses(self) -> list[tuple[int, int, int, int]]:
-        """(peer port, its first epoch, frames lost towards it, flood frames lost from it), non-zero rows only."""
+        """(peer port, its first epoch, frames lost towards it, its floods lost here), non-zero rows only."""
 
     def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
         """MAC addresses that the block's table has behind ``port``: (address, seconds since seen, pinned).
