@@ -232,7 +232,11 @@ class Registry:
         return [Log("warning", text)]
 
     def goodbye(self, number: int, epoch: int, reason: str) -> list[Action]:
-        """Take a worker's word that its VM's link is over (or that it obeys an order to end)."""
+        """Take a worker's word that its VM's link is over (or that it obeys an order to end).
+
+        It counts after the worker's death too, as long as no later one has the port: the two arrive on
+        different ways, and a VM that is gone needs no other worker.
+        """
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch:
             return []

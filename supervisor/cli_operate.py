@@ -1,0 +1,176 @@
+"""Commands for a running switch: ask, show, change, stop."""
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import click
+
+from forwarder.errors import LocalError
+from supervisor.addresses import Attachment, Tap, parse_any
+from supervisor.cli_options import attachment_options, directory, runtime_dir_option
+
+Json = dict[str, Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _ask(runtime_dir: str | None, name: str, /, **arguments: object) -> Json:
+    from supervisor.client import Client  # noqa: PLC0415 - a page of help needs no zmq
+
+    with Client(directory(runtime_dir)) as client:
+        return cast(Json, client.ask(name, **arguments))
+
+
+def _show(answer: Json, as_json: bool, draw: Callable[[Json], object]) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        from supervisor.tables import console_for  # noqa: PLC0415
+
+        console_for().print(draw(answer))
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+def status(runtime_dir: str | None, as_json: bool) -> None:
+    """Show the ports: transport, state, worker, MACs."""
+    from supervisor import tables  # noqa: PLC0415
+
+    _show(_ask(runtime_dir, "status"), as_json, tables.status)
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+@click.option(
+    "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Again and again, this often."
+)
+@click.option("--by-source", is_flag=True, help="With --json: also from whom the lost frames were.")
+def stats(runtime_dir: str | None, as_json: bool, watch: float | None, by_source: bool) -> None:
+    """Show everything that is counted: frames, bytes, drops by reason, processes."""
+    from supervisor import tables  # noqa: PLC0415
+    from supervisor.client import Client  # noqa: PLC0415
+
+    with Client(directory(runtime_dir)) as client:
+        try:
+            while True:
+                due = time.monotonic() + (watch or 0)
+                _show(cast(Json, client.ask("stats", sources=by_source)), as_json, tables.stats)
+                if watch is None:
+                    return
+                time.sleep(max(0.0, due - time.monotonic()))
+        except KeyboardInterrupt:
+            return
+
+
+@click.command()
+@runtime_dir_option
+def top(runtime_dir: str | None) -> None:
+    """Watch rates, drops, queues, CPU and memory; q ends it."""
+    from supervisor import top as live_table  # noqa: PLC0415
+    from supervisor.client import Client  # noqa: PLC0415
+
+    with Client(directory(runtime_dir)) as client:
+        live_table.run(lambda: cast(Json, client.ask("stats")))
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+def macs(runtime_dir: str | None, as_json: bool) -> None:
+    """Show which MAC address is behind which port."""
+    from supervisor import tables  # noqa: PLC0415
+
+    _show(_ask(runtime_dir, "macs"), as_json, tables.macs)
+
+
+@click.command()
+@runtime_dir_option
+@attachment_options
+@click.option("--name", help="Name of its port; of more than one, the others get -2, -3, …")
+@click.option("--pin", multiple=True, metavar="MAC", help="An address of the VM; it may send from no other.")
+@click.option(
+    "--no-flood-unknown", is_flag=True, help="Deliver no frames to addresses that nobody has used yet."
+)
+def attach(
+    *,
+    runtime_dir: str | None,
+    qemu: tuple[Attachment, ...],
+    bess: tuple[Attachment, ...],
+    vfkit: tuple[Attachment, ...],
+    tap: tuple[Attachment, ...],
+    name: str | None,
+    pin: tuple[str, ...],
+    no_flood_unknown: bool,
+) -> None:
+    """Add listeners or TAP devices to a running switch."""
+    groups = {"qemu": qemu, "bess": bess, "vfkit": vfkit, "tap": tap}
+    if not any(groups.values()):
+        raise click.UsageError("say what to attach: --listen-qemu, --listen-bess, --listen-vfkit or --tap")
+    for transport, attachments in groups.items():
+        for attachment in attachments:
+            answer = _ask(
+                runtime_dir,
+                "attach",
+                transport=transport,
+                url=_words(attachment),
+                name=name,
+                pin=list(pin),
+                flood_unknown=not no_flood_unknown,
+            )
+            click.echo(f"attached {answer['url']}")
+
+
+def _words(attachment: Attachment) -> str:
+    address = attachment.address
+    return address.url.removeprefix("tap://") if isinstance(address, Tap) else address.url
+
+
+@click.command()
+@runtime_dir_option
+@click.argument("target", metavar="PORT|NAME|URL")
+def detach(runtime_dir: str | None, target: str) -> None:
+    """Disconnect the VM of a port, or close a listener by its URL."""
+    answer = _ask(runtime_dir, "detach", target=parse_any(target))
+    click.echo(f"detached {answer.get('name', answer.get('url'))}")
+
+
+@click.command()
+@runtime_dir_option
+@click.option("--timeout", type=click.FloatRange(min=0), default=15.0, show_default=True, metavar="SECONDS")
+def stop(runtime_dir: str | None, timeout: float) -> None:
+    """Stop a switch and wait until it has ended."""
+    pid = cast(int, _ask(runtime_dir, "stop")["pid"])
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not select.select([process], [], [], timeout)[0]:
+            raise LocalError(
+                f"the supervisor (pid {pid}) has not ended within {timeout:g} s; it goes on trying"
+            )
+    finally:
+        os.close(process)
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="How long it takes.")
+def demo(seconds: float | None) -> None:
+    """Show that a stuck VM costs the others nothing: no VM, no root needed."""
+    from supervisor import demo as demonstration  # noqa: PLC0415
+
+    try:
+        kept = demonstration.run(demonstration.SECONDS if seconds is None else seconds)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(1) from None
+    if not kept:
+        raise click.exceptions.Exit(1)
+
+
+COMMANDS = (status, stats, top, macs, attach, detach, stop, demo)

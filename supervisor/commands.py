@@ -1,0 +1,141 @@
+"""The operator's commands inside the supervisor: one method each, from plain arguments to a plain result.
+
+Arguments come from another process and are checked here, each by name and type; a wrong one is the
+operator's fault and answered so.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from forwarder.errors import LocalError
+from forwarder.names import Policy, parse_mac
+from supervisor.addresses import Attachment, Settings, parse_any, parse_listen, parse_tap
+from supervisor.console import Handler
+from supervisor.listeners import Listeners
+from supervisor.registry import Registry
+from supervisor.sampler import Sampler
+from supervisor.stats import PortView, Switch
+
+Arguments = dict[str, object]
+
+
+class Owner(Protocol):
+    """The supervisor, as far as commands need it."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls this switch."""
+
+    def summary(self) -> Switch:
+        """Return the head of every answer."""
+
+    def views(self) -> Iterable[PortView]:
+        """Return every port as it is shown."""
+
+    def detach(self, number: int) -> None:
+        """Disconnect a VM. Raises LocalError."""
+
+    def stop(self) -> None:
+        """Begin to end."""
+
+
+class Commands:
+    """Handlers of all commands."""
+
+    def __init__(self, owner: Owner, registry: Registry, listeners: Listeners, sampler: Sampler) -> None:
+        self._owner = owner
+        self._registry = registry
+        self._listeners = listeners
+        self._sampler = sampler
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return what the console needs."""
+        return {
+            "status": self.status,
+            "stats": self.stats,
+            "macs": self.macs,
+            "attach": self.attach,
+            "detach": self.detach,
+            "stop": self.stop,
+        }
+
+    def status(self, arguments: Arguments) -> object:
+        """Show the ports and what VMs can attach to."""
+        _take(arguments)
+        answer = self._sampler.status(self._owner.summary(), self._owner.views(), time.monotonic())
+        listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
+        return answer | {"name": self._owner.name, "listeners": listeners}
+
+    def stats(self, arguments: Arguments) -> object:
+        """Show what was counted; ``sources``: also from whom the lost frames were."""
+        (sources,) = _take(arguments, sources=False)
+        now = time.monotonic()
+        return self._sampler.stats(
+            self._owner.summary(), self._owner.views(), now, sources=_boolean("sources", sources)
+        )
+
+    def macs(self, arguments: Arguments) -> object:
+        """Show learned and pinned addresses."""
+        _take(arguments)
+        return self._sampler.macs(self._owner.summary(), self._owner.views(), time.monotonic())
+
+    def attach(self, arguments: Arguments) -> object:
+        """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name)."""
+        transport, url, name, pinned, flood_unknown = _take(
+            arguments, transport="", url="", name=None, pin=[], flood_unknown=True
+        )
+        address = parse_tap(_text("url", url)) if transport == "tap" else None
+        if address is None:
+            if transport not in ("qemu", "bess", "vfkit"):
+                raise LocalError(f"{transport!r} is no transport; use qemu, bess, vfkit or tap")
+            attachment = Attachment(parse_listen(_text("transport", transport), _text("url", url)))
+        else:
+            attachment = Attachment(address)
+        if not isinstance(pinned, list):
+            raise LocalError("pin has to be a list of MAC addresses")
+        policy = Policy(
+            tuple(parse_mac(_text("pin", mac)) for mac in pinned), _boolean("flood_unknown", flood_unknown)
+        )
+        settings = Settings(None if name is None else _text("name", name), policy)
+        return {"url": self._listeners.open(attachment._replace(settings=settings.checked()))}
+
+    def detach(self, arguments: Arguments) -> object:
+        """Disconnect the VM of ``target``, a port's number or name; or close the listener of that URL."""
+        target = _text("target", _take(arguments, target="")[0])
+        if "://" in target:
+            record = self._listeners.close(parse_any(target))
+            if record is not None:
+                self._owner.detach(record.port)
+            return {"url": parse_any(target)}
+        for port in self._registry:
+            if target in (str(port.record.port), port.record.name):
+                self._owner.detach(port.record.port)
+                return {"port": port.record.port, "name": port.record.name}
+        raise LocalError(f"there is no port {target!r}; `supervisor status` lists the ports and listeners")
+
+    def stop(self, arguments: Arguments) -> object:
+        """End the switch; the answer comes before the end."""
+        _take(arguments)
+        self._owner.stop()
+        return {"pid": self._owner.summary().identity.pid}
+
+
+def _take(arguments: Arguments, **defaults: object) -> list[object]:
+    """Return the arguments in the order of ``defaults``. Raises LocalError if there is any other."""
+    unknown = sorted(arguments.keys() - defaults.keys())
+    if unknown:
+        raise LocalError(f"unknown argument {unknown[0]!r}; is the command of another version?")
+    return [arguments.get(name, default) for name, default in defaults.items()]
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise LocalError(f"{name} has to be text, not {type(value).__name__}")
+    return value
+
+
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise LocalError(f"{name} has to be true or false, not {type(value).__name__}")
+    return value

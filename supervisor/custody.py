@@ -1,0 +1,117 @@
+"""What outlives a port's worker: duplicates of its descriptors, so that the next worker can go on.
+
+For each port: the VM's descriptor, the doorbell, the counter block, and the flood ring of the present
+epoch. Doorbell and block live as long as the port. A flood ring has one writer for good, so each new worker
+gets a new one. Unicast rings are not kept at all: both ends have them mapped, and a new worker asks for
+others. The flood doorbell is one for the whole switch; after a takeover it is the one that the workers
+already sleep on.
+
+Nobody else closes these descriptors; a worker's own are duplicates that it got with a message.
+"""
+
+import os
+
+from forwarder import _core
+from forwarder.channel import close_all
+from forwarder.errors import LocalError
+from forwarder.names import FLOOD_BYTES, RING_BYTES, PortRecord
+
+
+class Held:
+    """The descriptors of one port."""
+
+    __slots__ = ("block", "doorbell", "flood", "flood_epoch", "vm")
+
+    def __init__(self, vm: int, doorbell: int, block: int, flood: int = -1, flood_epoch: int = 0) -> None:
+        self.vm = vm
+        self.doorbell = doorbell
+        self.block = block
+        self.flood = flood
+        self.flood_epoch = flood_epoch
+        """The epoch whose worker writes ``flood``; 0 and -1 before the first."""
+
+
+class Custody:
+    """The descriptors of all ports."""
+
+    def __init__(self) -> None:
+        self._ports: dict[int, Held] = {}
+        self._flood_doorbell = -1
+        self._made_flood_doorbell = False
+
+    def take(self, port: int, vm: int) -> None:
+        """Take over a VM's descriptor for a new port. Raises LocalError, and has not taken it then."""
+        made: list[int] = []
+        try:
+            made.append(_core.doorbell_create())
+            made.append(_core.block_create())
+        except (OSError, MemoryError) as error:
+            close_all(made)
+            raise LocalError(_shortage(error)) from None
+        self._ports[port] = Held(vm, *made)
+
+    def adopt(self, record: PortRecord, descriptors: tuple[int, ...]) -> bool:
+        """Take over all descriptors of a port from the worker that claims it.
+
+        False, and nothing is taken, if the others have been given another flood doorbell meanwhile: that
+        worker would sleep through every flood.
+        """
+        if self._made_flood_doorbell:
+            return False
+        vm, doorbell, flood_doorbell, block, flood = descriptors
+        if self._flood_doorbell < 0:
+            self._flood_doorbell = flood_doorbell
+        else:
+            os.close(flood_doorbell)
+        self._ports[record.port] = Held(vm, doorbell, block, flood, record.epoch)
+        return True
+
+    def for_worker(self, record: PortRecord) -> tuple[int, int, int, int, int]:
+        """Return what a worker gets with the port: vm, doorbell, flood doorbell, block, flood ring.
+
+        Raises LocalError when out of descriptors or memory.
+        """
+        held = self._ports[record.port]
+        try:
+            if self._flood_doorbell < 0:
+                self._flood_doorbell = _core.doorbell_create()
+                self._made_flood_doorbell = True
+            if held.flood_epoch != record.epoch:
+                flood = _core.flood_create(FLOOD_BYTES, record.port, record.epoch)
+                close_all([held.flood] if held.flood >= 0 else [])
+                held.flood, held.flood_epoch = flood, record.epoch
+        except (OSError, MemoryError) as error:
+            raise LocalError(_shortage(error)) from None
+        return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood
+
+    def get(self, port: int) -> Held | None:
+        """Return what is held for a port."""
+        return self._ports.get(port)
+
+    def release(self, port: int) -> None:
+        """Close everything of a port; only when no worker of it is left."""
+        held = self._ports.pop(port, None)
+        if held is not None:
+            close_all([held.vm, held.doorbell, held.block])
+            close_all([held.flood] if held.flood >= 0 else [])
+
+    def close(self) -> None:
+        """Close everything."""
+        for port in list(self._ports):
+            self.release(port)
+        if self._flood_doorbell >= 0:
+            os.close(self._flood_doorbell)
+            self._flood_doorbell = -1
+
+
+def make_ring(source: int, source_epoch: int, destination: int, destination_epoch: int) -> int:
+    """Make the ring of one ordered pair of workers. Raises LocalError when out of descriptors or memory."""
+    try:
+        return _core.ring_create(RING_BYTES, source, source_epoch, destination, destination_epoch)
+    except (OSError, MemoryError) as error:
+        raise LocalError(_shortage(error)) from None
+
+
+def _shortage(error: OSError | MemoryError) -> str:
+    why = error.strerror if isinstance(error, OSError) else "out of memory"
+    return f"no descriptors or memory for another port ({why}); raise the limit (ulimit -n), or detach some"

@@ -1,0 +1,145 @@
+"""All that VMs can attach to: opened, closed and found by URL, and told what becomes of their VMs.
+
+A listener of many VMs knows nothing of their ports. A vfkit listener and a TAP device have one port each,
+which ``released`` and ``disconnect`` find by its number and first epoch. What workers bring back after the
+supervisor was replaced is kept as if it had been opened, and opening the same URL then only sets its
+settings: a listener must not bind over a socket that a VM is connected to.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+
+from forwarder.errors import LocalError
+from forwarder.names import PortRecord, format_mac
+from supervisor import unix_sockets
+from supervisor.addresses import Attachment, Listen, Settings, Tap
+from supervisor.arrivals import Owner
+from supervisor.listen_stream import StreamListener
+from supervisor.listen_vfkit import PROBE_S, VfkitListener
+from supervisor.logs import log
+from supervisor.loop import Loop
+from supervisor.tap import TapDevice, matches
+
+Listener = StreamListener | VfkitListener | TapDevice
+
+TOGETHER_S = 0.1
+"""Probes that are due within this are made when the loop is awake anyway."""
+
+
+class Listeners:
+    """The listeners and TAP devices of one switch."""
+
+    def __init__(self, loop: Loop, owner: Owner) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._open: list[Listener] = []
+        self._probe_at = float("inf")
+
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(self._open)
+
+    def open(self, attachment: Attachment) -> str:
+        """Open one; return its URL as it turned out. Raises LocalError."""
+        address, settings = attachment
+        self._check_pins(settings, address.url)
+        known = self._find_adopted(address)
+        if known is not None:
+            known.settings = settings
+            known.url = address.url
+            return known.url
+        if any(each.url == address.url for each in self._open):
+            raise LocalError(f"{address.url} is attached already")
+        made: Listener
+        if isinstance(address, Tap):
+            made = TapDevice(address, settings, self._owner)
+        elif address.transport == "vfkit":
+            made = VfkitListener(self._loop, address, settings, self._owner)
+        else:
+            made = StreamListener(self._loop, address, settings, self._owner)
+        self._open.append(made)
+        return made.url
+
+    def close(self, url: str) -> PortRecord | None:
+        """Close one; return the port that cannot be without it, if there is one. Raises LocalError."""
+        for each in self._open:
+            if each.url == url:
+                self._open.remove(each)
+                each.close()
+                return None if isinstance(each, StreamListener) else each.record
+        raise LocalError(f"nothing is attached as {url}; `supervisor status` lists what is")
+
+    def close_all(self) -> None:
+        """Close every one; ports are not touched."""
+        for each in self._open:
+            each.close()
+        self._open.clear()
+
+    def adopt(self, record: PortRecord, vm: int) -> None:
+        """Note the port that a worker brought; for a vfkit VM its descriptor *is* the listening socket."""
+        if record.transport == "tap":
+            self._open.append(TapDevice.adopted(record))
+        elif record.transport == "vfkit":
+            sock = socket.socket(fileno=os.dup(vm))
+            path = sock.getsockname()
+            if not isinstance(path, str) or unix_sockets.inode(path) is None:
+                log.warning("port %d (%s): its socket %r is gone", record.port, record.name, path)
+                sock.close()
+                return
+            address = Listen("vfkit", f"unixgram://{path}", path)
+            settings = Settings(None, record.policy)
+            self._open.append(VfkitListener(self._loop, address, settings, self._owner, (record, sock)))
+
+    def disconnect(self, record: PortRecord) -> None:
+        """Prepare for a port to be released although its VM lives."""
+        for each in self._open:
+            if isinstance(each, VfkitListener) and _is(each.record, record):
+                each.disconnect()
+
+    def released(self, record: PortRecord) -> None:
+        """Note that a port, and its worker, are gone."""
+        for each in list(self._open):
+            if not isinstance(each, StreamListener) and _is(each.record, record):
+                each.record = None
+                if isinstance(each, VfkitListener):
+                    each.released()
+                else:
+                    self._open.remove(each)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if now < self.deadline() - TOGETHER_S:
+            return
+        self._probe_at = float("inf")
+        for each in self._open:
+            if isinstance(each, VfkitListener):
+                each.tick(now)
+                if each.record is not None:
+                    self._probe_at = now + PROBE_S
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        waiting = [each for each in self._open if isinstance(each, VfkitListener)]
+        if self._probe_at == float("inf") and any(each.record is not None for each in waiting):
+            return 0.0
+        return min([self._probe_at, *(each.deadline() for each in waiting)])
+
+    def _find_adopted(self, address: Listen | Tap) -> VfkitListener | TapDevice | None:
+        for each in self._open:
+            if isinstance(each, TapDevice) and isinstance(address, Tap) and matches(address, each.record):
+                return each
+            if isinstance(each, VfkitListener) and each.url == address.url and each.record is not None:
+                return each
+        return None
+
+    def _check_pins(self, settings: Settings, url: str) -> None:
+        for mac in settings.policy.pinned:
+            for each in self._open:
+                if mac in each.settings.policy.pinned and each.url != url:
+                    raise LocalError(
+                        f"{format_mac(mac)} is pinned to {each.url} already; pin it to one of them"
+                    )
+
+
+def _is(one: PortRecord | None, other: PortRecord) -> bool:
+    return one is not None and (one.port, one.born) == (other.port, other.born)

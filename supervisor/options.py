@@ -1,0 +1,17 @@
+"""Everything that ``supervisor run`` can be told, checked, from whatever source it came."""
+
+from typing import NamedTuple
+
+from supervisor.addresses import Attachment
+
+
+class RunOptions(NamedTuple):
+    """How one switch is to run."""
+
+    runtime_dir: str
+    name: str = "bulkhead"
+    """What the operator calls this switch; shown, never interpreted."""
+    attachments: tuple[Attachment, ...] = ()
+    pid_file: str | None = None
+    log_level: str = "info"
+    log_format: str = "text"

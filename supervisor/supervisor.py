@@ -1,0 +1,414 @@
+"""Composition: the parts of one supervisor, the actions that the registry decides, the loop around it all.
+
+Theory of operation
+-------------------
+Everything here runs in one thread, in one loop. Parts report what happens (``arrive``, ``hello``, ``lost``…)
+by calling a method of ``Supervisor``; that asks the registry, whose actions are carried out one after the
+other by ``_do``, in the order in which they were decided, also when carrying one out leads to more. A turn
+ends with what is due: every part has ``tick`` and ``deadline``, so an idle switch wakes for its beat only.
+
+Taking over: if the runtime directory belonged to a supervisor that died, its workers are given ``CLAIM_S`` to
+bring back their ports before any VM is let in; they try four times a second. That order matters for two
+reasons: a listener must not bind over a socket that a VM is connected to, and all workers sleep on one flood
+doorbell, which the first of them brings along. A worker that is silent for longer is ended.
+
+A stop ends listeners first, then workers, then sockets; what does not end gets signals (``processes``).
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import zmq
+
+from forwarder.channel import close_all
+from forwarder.errors import LocalError
+from forwarder.membership import BEAT_S, Publisher
+from forwarder.names import TRANSPORT_KIND, Identity, PortRecord
+from forwarder.rendezvous import DESCRIPTORS
+from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello
+from supervisor import processes, registry
+from supervisor.addresses import Settings
+from supervisor.arrivals import hung_up, raise_descriptor_limit
+from supervisor.commands import Commands
+from supervisor.console import Console
+from supervisor.custody import Custody
+from supervisor.descriptors import DescriptorServer, Peer
+from supervisor.lifecycle import State
+from supervisor.listeners import Listeners
+from supervisor.liveness import Liveness
+from supervisor.logs import log
+from supervisor.loop import Loop
+from supervisor.options import RunOptions
+from supervisor.publisher import Control
+from supervisor.registry import Registry
+from supervisor.runtime_dir import RuntimeDir
+from supervisor.sampler import Sampler
+from supervisor.stats import PortView, Switch
+from supervisor.workforce import Workforce
+
+CLAIM_S = 3.0
+STOP_S = 10.0
+"""A process that is still there after a second of SIGKILL waits for a device; nobody waits for that."""
+
+
+class Supervisor:
+    """One supervisor, from construction (nothing is attached yet) to ``close``."""
+
+    def __init__(self, options: RunOptions) -> None:
+        """Take the runtime directory and open its sockets. Raises LocalError, and has left nothing then."""
+        raise_descriptor_limit()
+        self._options = options
+        self._directory = RuntimeDir(options.runtime_dir)
+        directory = self._directory.path
+        self._registry = Registry(first_epoch=self._directory.first_epoch)
+        self._liveness = Liveness(BEAT_S)
+        self._custody = Custody()
+        self._sampler = Sampler()
+        self._loop = Loop()
+        self._peers: dict[int, Peer] = {}
+        self._stalled: set[int] = set()
+        self._actions: deque[registry.Action] = deque()
+        self._acting = False
+        self._sender: Identity | None = None
+        self._stop_at: float | None = None
+        self._adopted = 0
+        self._listeners = Listeners(self._loop, self)
+        self._workforce = Workforce(self._loop, directory, self._give, self._worker_lost)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        publisher = Publisher(self._directory.epoch)
+        self._switch = Switch(
+            publisher.epoch, 0, time.monotonic(), Identity(os.getpid(), processes.start_time(os.getpid()))
+        )
+        commands = Commands(self, self._registry, self._listeners, self._sampler)
+        try:
+            self._server = DescriptorServer(
+                self._loop, self._directory.file(DESCRIPTORS), self, self._custody
+            )
+            self._control = Control(self._loop, self._context, directory, publisher, self)
+            self._console = Console(self._loop, self._context, directory, commands.handlers())
+        except (LocalError, zmq.ZMQError) as error:
+            self._context.destroy(linger=0)
+            self._directory.close()
+            raise LocalError(f"cannot open the sockets in {directory}: {error}") from None
+
+    @property
+    def runtime_dir(self) -> str:
+        """The runtime directory as an absolute path."""
+        return self._directory.path
+
+    @property
+    def name(self) -> str:
+        """What the operator calls this switch."""
+        return self._options.name
+
+    def start(self) -> list[str]:
+        """Take over what a predecessor left, then let VMs in. Returns the URLs. Raises LocalError."""
+        if self._directory.predecessor is not None:
+            self._take_over()
+        return [self._listeners.open(attachment) for attachment in self._options.attachments]
+
+    def run(self) -> bool:
+        """Serve until ``stop``, and to its end. Returns whether everything ended in time."""
+        while not self._finished():
+            self._turn()
+            if self._stop_at is not None and time.monotonic() > self._stop_at + STOP_S:
+                log.error("%d workers did not end", len(self._workforce.processes))
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Begin to end: no VM is let in any more, and every worker is told to end."""
+        if self._stop_at is None:
+            now = self._stop_at = time.monotonic()
+            log.info("stopping %d ports", len(self._registry))
+            self._listeners.close_all()
+            self._do(self._registry.shutdown())
+            self._workforce.stop(now)
+
+    def watch(self, fd: int) -> None:
+        """Stop as soon as ``fd`` is readable (signals arrive that way)."""
+        self._loop.watch(fd, lambda _: self.stop())
+
+    def close(self) -> None:
+        """Close everything. Workers that were taken over and not ended go on, for the next supervisor."""
+        orphans = len(self._registry) > 0 and self._adopted > 0
+        self._listeners.close_all()
+        self._console.close()
+        self._control.close()
+        self._server.close()
+        self._context.term()
+        self._custody.close()
+        self._loop.close()
+        self._directory.close(keep_lock=orphans)
+
+    # What the operator's commands need.
+
+    def summary(self) -> Switch:
+        """Return the head of every answer."""
+        return self._switch._replace(sequence=self._control.publisher.sequence)
+
+    def views(self) -> Iterator[PortView]:
+        """Return every port as it is shown."""
+        for port in self._registry:
+            number = port.record.port
+            state = port.state.value
+            if port.state is State.LIVE and self._liveness.is_silent(number):
+                state = "silent"
+            stalled = number in self._stalled
+            yield PortView(port.record, state, stalled, port.since, port.identity, port.restarts)
+
+    def detach(self, number: int) -> None:
+        """Disconnect a VM. Raises LocalError if there is no such port."""
+        port = self._registry.get(number)
+        if port is not None:
+            self._listeners.disconnect(port.record)
+        self._do(self._registry.detach(number))
+
+    # Listeners report.
+
+    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+        """Make a port of a VM's descriptor. Raises LocalError: this VM is to be refused."""
+        now = time.monotonic()
+        taken = {port.record.name for port in self._registry}
+        record, actions = self._registry.attach(transport, now, _free(settings.name, taken), settings.policy)
+        try:
+            self._custody.take(record.port, vm)
+        except LocalError:
+            self._do(self._registry.detach(record.port))
+            raise
+        log.info("port %d (%s): attached by %s", record.port, record.name, url)
+        self._watch_block(record)
+        self._do(actions)
+        return record
+
+    def gone(self, record: PortRecord, reason: str) -> None:
+        """Note that a VM has gone without its worker seeing it."""
+        self._do(self._registry.vm_gone(record.port, record.born, reason))
+
+    # Workers report over their channels.
+
+    def ready(self, peer: Peer, version: int) -> None:
+        """Take a spare."""
+        if not self._workforce.ready(peer, version):
+            self._server.drop(peer)
+
+    def claimed(self, peer: Peer, claim: Claim, descriptors: tuple[int, ...]) -> None:
+        """Take back a port from the worker of a dead supervisor."""
+        record, identity = claim.record, claim.identity
+        try:
+            self._workforce.processes.adopt(identity)
+        except LocalError as error:
+            log.warning("port %d (%s): not taken over, %s", record.port, record.name, error)
+            close_all(descriptors)
+            self._server.drop(peer)
+            return
+        before = len(self._registry)
+        actions = self._registry.adopt(record, identity, claim.version, time.monotonic())
+        if len(self._registry) == before or not self._custody.adopt(record, descriptors):
+            close_all(descriptors)
+            self._refuse(identity)
+            self._server.drop(peer)
+        else:
+            self._adopted += 1
+            peer.record = record
+            self._peers[record.port] = peer
+            self._workforce.adopted(peer, record)
+            self._watch_block(record)
+            self._listeners.adopt(record, descriptors[0])
+            self._liveness.watch(record.port, record.epoch, time.monotonic())
+        self._do(actions)
+
+    def lost(self, peer: Peer) -> None:
+        """Note that a worker's channel has ended."""
+        if peer.record is not None and self._peers.get(peer.record.port) is peer:
+            del self._peers[peer.record.port]
+        self._workforce.channel_lost(peer)
+
+    def holder(self, port: int, epoch: int) -> Peer | None:
+        """Return the worker of that incarnation of a port, if it forwards."""
+        return self._peers.get(port) if self._registry.live(port, epoch) else None
+
+    # Workers report over ZeroMQ.
+
+    def hello(self, message: Hello) -> None:
+        """Take a worker's word that it forwards."""
+        now = time.monotonic()
+        self._sender = message.identity
+        self._do(self._registry.hello(message.port, message.epoch, message.identity, message.version))
+        self._sender = None
+        self._liveness.heard(message.port, message.epoch, now)
+
+    def heartbeat(self, message: Heartbeat) -> None:
+        """Take a sign of life, and what it says of the VM."""
+        port, epoch = message.port, message.epoch
+        self._do(self._registry.heartbeat(port, epoch))
+        silence = self._liveness.heard(port, epoch, time.monotonic())
+        if silence is not None:
+            log.info("port %d: its worker is heard again after %.1f s", port, silence)
+        if self._registry.live(port, epoch) and message.stalled != (port in self._stalled):
+            self._set_stalled(port, message.stalled, message.queued)
+
+    def goodbye(self, message: Goodbye) -> None:
+        """Take a worker's word that its VM's link is over."""
+        self._do(self._registry.goodbye(message.port, message.epoch, message.reason))
+
+    # What follows is this file's own.
+
+    def _turn(self) -> None:
+        more = self._tick(time.monotonic())
+        deadline = min(
+            self._registry.deadline(),
+            self._liveness.deadline(),
+            self._control.deadline(),
+            self._listeners.deadline(),
+            self._workforce.deadline(),
+        )
+        self._loop.turn(0.0 if more else deadline - time.monotonic())
+
+    def _tick(self, now: float) -> bool:
+        """Do what is due and take what has arrived; whether there may be more of it."""
+        evidence = self._control.receive(now)
+        commands = self._console.receive()
+        self._do(self._registry.tick(now))
+        for port, _ in self._liveness.tick(now):
+            log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
+        if now >= self._control.deadline():
+            self._control.beat(now)
+            self._server.flush()
+        self._listeners.tick(now)
+        self._workforce.tick(now)
+        return evidence or commands
+
+    def _finished(self) -> bool:
+        return self._stop_at is not None and not len(self._workforce.processes) and not len(self._registry)
+
+    def _take_over(self) -> None:
+        assert self._directory.predecessor is not None
+        left = set(processes.survivors(self.runtime_dir))
+        log.warning(
+            "supervisor %d of this directory did not end cleanly and left %d workers; taking over",
+            self._directory.predecessor.pid,
+            len(left),
+        )
+        deadline = time.monotonic() + CLAIM_S
+        while left and time.monotonic() < deadline:
+            self._tick(time.monotonic())
+            self._loop.turn(min(0.05, deadline - time.monotonic()))
+            claimed = {peer.identity for peer in self._peers.values()}
+            left = {each for each in left if each not in claimed and processes.exists(each)}
+        for identity in left:
+            log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
+            self._refuse(identity)
+
+    def _watch_block(self, record: PortRecord) -> None:
+        held = self._custody.get(record.port)
+        assert held is not None
+        try:
+            self._sampler.arrive(record.port, record.born, held.block)
+        except (OSError, ValueError) as error:
+            log.error("port %d (%s): its counters cannot be read: %s", record.port, record.name, error)
+
+    def _give(self, peer: Peer, record: PortRecord) -> bool:
+        """Hand a port to an idle worker; False if the worker has not got it."""
+        port, held = self._registry.get(record.port), self._custody.get(record.port)
+        if (
+            port is None
+            or held is None
+            or port.state is not State.PENDING
+            or port.record.epoch != record.epoch
+        ):
+            return False
+        if hung_up(held.vm, TRANSPORT_KIND[record.transport]):
+            self.gone(record, "its VM left before it had a worker")
+            return False
+        try:
+            descriptors = self._custody.for_worker(record)
+        except LocalError as error:
+            self._worker_lost(record, str(error))
+            return False
+        assign = Assign(record, self._switch.epoch, int(BEAT_S * 1000))
+        if not self._server.send(peer, assign, descriptors):
+            self._workforce.want(record)
+            return False
+        assert peer.identity is not None
+        peer.record = record
+        self._peers[record.port] = peer
+        self._do(self._registry.assigned(record.port, record.epoch, peer.identity))
+        self._liveness.watch(record.port, record.epoch, time.monotonic())
+        return True
+
+    def _worker_lost(self, record: PortRecord, how: str) -> None:
+        self._do(self._registry.worker_lost(record.port, record.epoch, how, time.monotonic()))
+
+    def _refuse(self, identity: Identity) -> None:
+        """Make a process end that must not serve anybody."""
+        try:
+            self._workforce.processes.adopt(identity)
+        except LocalError:
+            return  # it has ended already
+        self._workforce.processes.end(identity, time.monotonic(), told=False)
+
+    def _set_stalled(self, port: int, stalled: bool, queued: int) -> None:
+        if stalled:
+            self._stalled.add(port)
+            log.warning("port %d: stalled, its VM takes no frames and %d bytes wait for it", port, queued)
+        else:
+            self._stalled.discard(port)
+            log.info("port %d: no longer stalled", port)
+
+    def _do(self, actions: list[registry.Action]) -> None:
+        """Carry out actions, and those that they lead to, in the order in which they were decided."""
+        self._actions.extend(actions)
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._actions:
+                self._carry_out(self._actions.popleft())
+        finally:
+            self._acting = False
+
+    def _carry_out(self, action: registry.Action) -> None:
+        match action:
+            case registry.AssignWorker(record):
+                self._workforce.want(record)
+            case registry.Publish(change, record):
+                self._control.publish(change, record)
+                log.debug("port %d (%s): published %s", record.port, record.name, change)
+            case registry.EndWorker(port, epoch, identity):
+                told = self._control.drain(port, epoch)
+                self._workforce.processes.end(identity, time.monotonic(), told=told)
+            case registry.ReleaseVm(record, _):
+                self._release(record)
+            case registry.SayHelloAgain(port, epoch):
+                self._control.say_hello_again(port, epoch)
+            case registry.Refuse():
+                if self._sender is not None:
+                    self._refuse(self._sender)
+            case registry.Log(level, text):
+                log.log(_LEVELS[level], text)
+
+    def _release(self, record: PortRecord) -> None:
+        number = record.port
+        self._sampler.depart(number)
+        self._liveness.forget(number)
+        self._control.forget(number)
+        self._stalled.discard(number)
+        self._peers.pop(number, None)
+        self._custody.release(number)
+        self._listeners.released(record)
+
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def _free(name: str | None, taken: set[str]) -> str | None:
+    """Return ``name``, or the first of ``name-2``, ``name-3``… that no port has."""
+    if name is None or name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
