@@ -133,9 +133,25 @@ def test_a_datagram_vm_comes_back(switch: Callable[..., Switch], same_path: bool
         assert isinstance(vm, DatagramVM)
         introduce({watcher_mac: watcher, vm_mac: vm})
         vm.vanish()
-        with running.connect("unixgram", "vm" if same_path else "vm-again", handshake=handshake) as again:
+        with _connect_again(running, "vm" if same_path else "vm-again", handshake) as again:
             introduce({watcher_mac: watcher, vm_mac: again})
             ports = Ports({"watcher": watcher, "again": again})
             ports.check("watcher", "again", _frames(watcher_mac, vm_mac, max(SIZES)))
             ports.check("again", "watcher", _frames(vm_mac, watcher_mac, max(SIZES)))
             assert not any(frame.startswith(b"VFKT") for frame in watcher.drain())
+
+
+def _connect_again(switch: Switch, name: str, handshake: bool) -> FakeVM:
+    """Connect where another VM was, as soon as the switch knows that it has gone.
+
+    Nothing tells it at once here: the dead VM's process, which is this one, lives on. Until then the kernel
+    lets nobody else connect to a socket that is connected.
+    """
+
+    def attempt() -> FakeVM | None:
+        try:
+            return switch.connect("unixgram", name, handshake=handshake)
+        except PermissionError:
+            return None
+
+    return wait_for(attempt, "the switch to see that its VM has gone")
