@@ -26,10 +26,10 @@ static void touch(struct engine *e, struct peer *peer)
     }
 }
 
+/* Also where no peer is known yet: those who learn of this port later read what it said from its start. */
 void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
 {
-    if (e->peers.count > 0)
-        flood_put(&e->flood, frame, bytes, kind);
+    flood_put(&e->flood, frame, bytes, kind);
     if (kind != FLOOD_ANNOUNCE)
         e->count.flooded++;
 }
