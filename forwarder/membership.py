@@ -220,7 +220,6 @@ class Replica:
         if restarted:
             self._heard_epoch = message.epoch
             self._heard_sequence = self.sequence if message.epoch == self.epoch else 0
-            self._kept.clear()
         self._heard_sequence = max(self._heard_sequence, message.sequence)
         if self.state is State.LIVE:
             return self._follow(message, restarted, now)
