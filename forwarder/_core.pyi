@@ -47,6 +47,12 @@ class Block:
     def counters(self) -> dict[str, int]:
         """All counters by name, since the block was made (they outlive a worker)."""
 
+    def at_boundary(self) -> bool:
+        """Whether a stream's worker, if it is dead now, died at the end of a record in both directions.
+
+        Then, and only then, can another worker go on with the stream.
+        """
+
     def losses(self) -> list[tuple[int, int, int, int]]:
         """(peer port, its first epoch, frames lost towards it, its floods lost here), non-zero rows only."""
 
@@ -96,6 +102,16 @@ class Engine:
     def attach_rx(self, port: int, epoch: int, ring: int) -> None: ...
     def pin(self, port: int, macs: list[bytes]) -> None:
         """Exactly these addresses are pinned to ``port`` (own port: others are then spoofed sources)."""
+
+    def set_limits(self, *, broadcast: int, multicast: int, unknown: int, bytes: int, macs: int) -> None:
+        """Bound what the VM may send; 0: no bound.
+
+        Broadcast, multicast and unknown unicast in frames a second (more is dropped, counted as ``storm``),
+        ``bytes`` of frames a second (a faster VM is read more slowly, nothing is dropped), addresses behind it.
+        """
+
+    def set_reach(self, port: int, allowed: bool) -> None:
+        """Whether frames pass between this port and that one; true for a port that joins."""
 
     def set_flood_unknown(self, enabled: bool) -> None:
         """Whether unknown unicast is delivered to this port's VM."""

@@ -24,6 +24,9 @@
     X(runt)         /* from the VM, shorter than an Ethernet header */                                       \
     X(oversize)     /* from the VM, longer than MAX_FRAME */                                                 \
     X(spoofed)      /* from the VM, source address pinned elsewhere */                                       \
+    X(storm)        /* from the VM, broadcast, multicast or unknown unicast above its rate */                \
+    X(isolated)     /* from the VM, to a port that it may not reach */                                       \
+    X(mac_limit)    /* from the VM, one source address too many */                                           \
     X(hairpin)      /* from the VM, to an address behind itself */                                           \
     X(filtered)     /* to the VM, refused by the port's settings */                                          \
     X(stale_ring)   /* to the VM, in a ring whose producer left or broke it */                               \
@@ -53,6 +56,9 @@ struct loss {
 struct block {
     uint32_t magic;
     uint32_t layout;
+    /* 1 while the worker is between two system calls on a stream and both directions are at the end of a
+       record: were it killed now, the next worker could go on with the same stream. */
+    _Atomic uint32_t at_boundary;
     _Atomic uint64_t published[COUNTER_COUNT];
     struct loss loss[MAX_PORTS];
     struct fdb fdb;

@@ -57,7 +57,7 @@ static void block(struct engine *e, enum vm_status status, int error, uint64_t n
     if (e->out.fruitless)
         start_timer(e, now);
     else
-        waiter_want_writable(&e->waiter, e->vm.fd, true);
+        waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, true);
 }
 
 /* Write spans; returns what was taken. Blocks the egress where that was not everything. */
@@ -67,6 +67,7 @@ static uint64_t write_spans(struct engine *e, const struct span *spans, unsigned
     uint64_t total = 0;
     for (unsigned i = 0; i < count; i++)
         total += spans[i].bytes;
+    engine_in_doubt(e);
     enum vm_status status = vm_write(&e->vm, spans, count, &sent);
     if (sent.bytes > 0)
         progress(e, &sent);
@@ -143,8 +144,10 @@ static void take_floods(struct engine *e, struct peer *peer)
             flood_next(&peer->flood, at + LENGTH_BYTES, STAGING_BYTES - out->to - LENGTH_BYTES, &record, &lost);
         if (status != FLOOD_FRAME)
             break;
-        fdb_learn(&e->block->fdb, frame_src(at + LENGTH_BYTES), peer->port);
         peer->deficit -= record.bytes;
+        if (peer->out_of_reach)
+            continue;
+        fdb_learn(&e->block->fdb, frame_src(at + LENGTH_BYTES), peer->port);
         if (!accepts(e, &record, at + LENGTH_BYTES))
             continue;
         store_be32(at, record.bytes);

@@ -84,15 +84,36 @@ static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
         out->blocked = false;
         out->fruitless = true;
         out->retry_at = 0;
-        waiter_want_writable(&e->waiter, e->vm.fd, false);
+        waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, false);
     }
     return ready & READY_CONTROL ? EVENT_CONTROL : 0;
+}
+
+/* Is the next byte of the stream, each way, the first of a record? */
+static bool at_boundary(const struct engine *e)
+{
+    if (e->in.from != e->in.to || e->out.from != e->out.to)
+        return false;
+    for (uint32_t i = 0; i < e->peers.count; i++)
+        if (e->peers.at[e->peers.port[i]]->rx.done != 0)
+            return false;
+    return true;
+}
+
+static void settle_doubt(struct engine *e)
+{
+    _Atomic uint32_t *flag = &e->block->at_boundary;
+    if (e->vm.kind == KIND_STREAM && atomic_load_explicit(flag, memory_order_relaxed) == 0 && at_boundary(e))
+        atomic_store_explicit(flag, 1, memory_order_seq_cst);
 }
 
 static bool turn(struct engine *e, unsigned ready, uint64_t now)
 {
     bool worked = false;
-    if (ready & (READY_READ | READY_HANGUP)) {
+    e->now = now;
+    bool paused = ingress_resumes(e) != 0;
+    waiter_want(&e->waiter, e->vm.fd, WANT_READ, !paused);
+    if ((ready & READY_HANGUP) || ((ready & READY_READ) && !paused)) {
         switch_begin(e);
         worked = ingress_inhale(e);
         switch_end(e);
@@ -101,6 +122,7 @@ static bool turn(struct engine *e, unsigned ready, uint64_t now)
         worked = true;
     if (e->announce_due)
         switch_end(e);
+    settle_doubt(e);
     e->count.turns++;
     if (++e->unpublished_turns >= PUBLISH_TURNS)
         publish(e);
@@ -118,13 +140,17 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
     struct sleep_word *word = &e->flood.shared->sleep;
     bool announce = !e->out.blocked;
     unsigned ready = 0;
-    uint64_t retry = egress_deadline(e);
+    uint64_t retry = egress_deadline(e), resume = ingress_resumes(e);
+    if (retry < deadline)
+        deadline = retry;
+    if (resume != 0 && resume < deadline)
+        deadline = resume;
     publish(e);
     if (announce)
         sleep_announce(word);
     if (!announce || !egress_has_news(e)) {
         e->count.sleeps++;
-        ready = waiter_wait(&e->waiter, until(deadline < retry ? deadline : retry, now));
+        ready = waiter_wait(&e->waiter, until(deadline, now));
     }
     if (announce)
         sleep_over(word);

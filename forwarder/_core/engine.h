@@ -15,6 +15,7 @@
 #include "block.h"
 #include "frame.h"
 #include "peer.h"
+#include "police.h"
 #include "vm.h"
 #include "waiter.h"
 
@@ -86,6 +87,11 @@ struct engine {
     struct egress out;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
+    struct rate group_rate[2]; /* broadcast, multicast: frames a second */
+    struct rate unknown_rate;
+    struct rate byte_rate;
+    uint32_t mac_limit; /* addresses behind the VM; 0: no limit */
+    uint64_t now;       /* ns, at the start of the turn */
     bool announce_due;
     uint8_t announce[2 * MAC_BYTES];
     bool wanted[MAX_PORTS];
@@ -108,10 +114,19 @@ int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, int fd);
 void engine_give_up_ring(struct engine *e, uint32_t port);
 void engine_drop_source(struct engine *e, struct peer *peer);
 
+/* Stream only: the position is in doubt from here on, until engine.c finds both directions at a boundary. */
+static inline void engine_in_doubt(struct engine *e)
+{
+    if (e->vm.kind == KIND_STREAM)
+        atomic_store_explicit(&e->block->at_boundary, 0, memory_order_seq_cst);
+}
+
 /* ingress.c */
 int ingress_open(struct engine *e);
 void ingress_close(struct engine *e);
 bool ingress_inhale(struct engine *e);
+/* When a VM that was too fast is read again, ns; 0: now. */
+uint64_t ingress_resumes(const struct engine *e);
 
 /* switch.c */
 void switch_begin(struct engine *e);

@@ -59,14 +59,26 @@ static void make_room(struct inbuf *in)
 
 _Static_assert(INBUF_BYTES >= MAX_RECORD + INHALE_BYTES, "a burst fits behind a partial record");
 
+/* A paced VM is read in smaller bursts, so that its pauses are short. */
+static uint32_t burst_bytes(const struct engine *e)
+{
+    uint32_t space = INBUF_BYTES - e->in.to;
+    uint64_t burst = e->byte_rate.per_second == 0 ? INHALE_BYTES : e->byte_rate.per_second / 20;
+    if (burst < 4096)
+        burst = 4096;
+    if (burst > INHALE_BYTES)
+        burst = INHALE_BYTES;
+    return space < burst ? space : (uint32_t)burst;
+}
+
 static bool inhale_stream(struct engine *e)
 {
     struct inbuf *in = &e->in;
     enum vm_status status = VM_OK;
     int error = 0;
     make_room(in);
-    uint32_t space = INBUF_BYTES - in->to;
-    long n = vm_read(&e->vm, in->bytes + in->to, space < INHALE_BYTES ? space : INHALE_BYTES, &status, &error);
+    engine_in_doubt(e);
+    long n = vm_read(&e->vm, in->bytes + in->to, burst_bytes(e), &status, &error);
     if (n < 0) {
         read_failed(e, status, error);
         return false;
@@ -140,7 +152,18 @@ static bool inhale_datagrams(struct engine *e)
 
 bool ingress_inhale(struct engine *e)
 {
+    uint64_t before = e->count.rx_bytes;
+    bool worked;
     if (e->vm.kind == KIND_STREAM)
-        return inhale_stream(e);
-    return e->vm.kind == KIND_TAP ? inhale_tap(e) : inhale_datagrams(e);
+        worked = inhale_stream(e);
+    else
+        worked = e->vm.kind == KIND_TAP ? inhale_tap(e) : inhale_datagrams(e);
+    rate_charge(&e->byte_rate, e->count.rx_bytes - before, e->now);
+    return worked;
+}
+
+uint64_t ingress_resumes(const struct engine *e)
+{
+    uint64_t resumes = rate_resumes(&e->byte_rate);
+    return resumes > e->now ? resumes : 0;
 }

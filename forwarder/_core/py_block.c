@@ -87,7 +87,15 @@ static PyObject *block_macs(PyObject *self, PyObject *args)
     return result;
 }
 
+static PyObject *block_at_boundary(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct block *block = ((struct py_block *)self)->block;
+    return PyBool_FromLong((long)atomic_load_explicit(&block->at_boundary, memory_order_relaxed));
+}
+
 static PyMethodDef methods[] = {
+    {"at_boundary", block_at_boundary, METH_NOARGS, NULL},
     {"counters", block_counters, METH_NOARGS, NULL},
     {"losses", block_losses, METH_NOARGS, NULL},
     {"macs", block_macs, METH_VARARGS, NULL},

@@ -1,16 +1,7 @@
 /* Engine: the forwarding engine as Python drives it. */
-#include "py_core.h"
+#include "py_engine.h"
 
-#include <errno.h>
-
-#include "engine.h"
-
-struct py_engine {
-    PyObject_HEAD
-    struct engine *engine;
-};
-
-static struct engine *engine_of(PyObject *self)
+struct engine *engine_of(PyObject *self)
 {
     struct engine *engine = ((struct py_engine *)self)->engine;
     if (engine == NULL || engine->block == NULL) {
@@ -75,7 +66,7 @@ static void engine_dealloc(PyObject *self)
     py_free(self);
 }
 
-static PyObject *result_of(int status)
+PyObject *result_of(int status)
 {
     if (status < 0)
         return py_os_error();
@@ -114,141 +105,6 @@ static PyObject *engine_run_method(PyObject *self, PyObject *args)
     return PyLong_FromUnsignedLong(events);
 }
 
-static PyObject *engine_wanted(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct engine *e = engine_of(self);
-    PyObject *result = e == NULL ? NULL : PyList_New(0);
-    for (unsigned port = 0; result != NULL && e->any_wanted && port < MAX_PORTS; port++) {
-        if (!e->wanted[port])
-            continue;
-        e->wanted[port] = false;
-        PyObject *number = PyLong_FromUnsignedLong(port);
-        if (number == NULL || PyList_Append(result, number) < 0)
-            Py_CLEAR(result);
-        Py_XDECREF(number);
-    }
-    if (result != NULL)
-        e->any_wanted = false;
-    return result;
-}
-
-static PyObject *engine_peer_join_method(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    unsigned int port;
-    unsigned long long epoch, born;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKK", &port, &epoch, &born))
-        return NULL;
-    if (port == 0 || port >= MAX_PORTS || port == e->port)
-        return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
-    return result_of(engine_peer_join(e, port, epoch, born));
-}
-
-static PyObject *engine_peer_leave_method(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    unsigned int port;
-    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
-        return NULL;
-    engine_peer_leave(e, port);
-    Py_RETURN_NONE;
-}
-
-typedef int attach(struct engine *e, uint32_t port, uint64_t epoch, int fd);
-
-static PyObject *attach_one(PyObject *self, PyObject *args, attach *function)
-{
-    struct engine *e = engine_of(self);
-    unsigned int port;
-    unsigned long long epoch;
-    int fd;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKi", &port, &epoch, &fd))
-        return NULL;
-    return result_of(function(e, port, epoch, fd));
-}
-
-static PyObject *engine_attach_flood_method(PyObject *self, PyObject *args)
-{
-    return attach_one(self, args, engine_attach_flood);
-}
-
-static PyObject *engine_attach_rx_method(PyObject *self, PyObject *args)
-{
-    return attach_one(self, args, engine_attach_rx);
-}
-
-static PyObject *engine_attach_tx_method(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    unsigned int port;
-    unsigned long long epoch;
-    int ring, doorbell;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKii", &port, &epoch, &ring, &doorbell))
-        return NULL;
-    return result_of(engine_attach_tx(e, port, epoch, ring, doorbell));
-}
-
-static PyObject *engine_give_up_ring_method(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    unsigned int port;
-    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
-        return NULL;
-    engine_give_up_ring(e, port);
-    Py_RETURN_NONE;
-}
-
-static PyObject *engine_pin(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    unsigned int port;
-    PyObject *macs;
-    if (e == NULL || !PyArg_ParseTuple(args, "IO", &port, &macs))
-        return NULL;
-    if (port == 0 || port >= MAX_PORTS)
-        return PyErr_Format(PyExc_ValueError, "port %u is out of range", port);
-    Py_ssize_t count = PySequence_Size(macs);
-    if (count < 0)
-        return NULL;
-    fdb_unpin(&e->block->fdb, port);
-    if (port == e->port)
-        e->own_pins = count > 0;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PySequence_GetItem(macs, i);
-        char *bytes;
-        Py_ssize_t size;
-        int parsed = item == NULL ? -1 : PyBytes_AsStringAndSize(item, &bytes, &size);
-        bool pinned = parsed == 0 && size == MAC_BYTES && fdb_pin(&e->block->fdb, (const uint8_t *)bytes, port);
-        Py_XDECREF(item);
-        if (parsed < 0)
-            return NULL;
-        if (!pinned)
-            return PyErr_Format(PyExc_ValueError, "address %zd of port %u cannot be pinned", i, port);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *engine_set_flood_unknown(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    int enabled;
-    if (e == NULL || !PyArg_ParseTuple(args, "p", &enabled))
-        return NULL;
-    e->flood_unknown = enabled != 0;
-    Py_RETURN_NONE;
-}
-
-static PyObject *engine_age(PyObject *self, PyObject *args)
-{
-    struct engine *e = engine_of(self);
-    unsigned int now;
-    if (e == NULL || !PyArg_ParseTuple(args, "I", &now))
-        return NULL;
-    fdb_age(&e->block->fdb, now);
-    Py_RETURN_NONE;
-}
-
 static PyObject *engine_progress(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -279,16 +135,18 @@ static PyMethodDef methods[] = {
     {"watch", engine_watch, METH_VARARGS, NULL},
     {"unwatch", engine_unwatch, METH_VARARGS, NULL},
     {"run", engine_run_method, METH_VARARGS, NULL},
-    {"wanted", engine_wanted, METH_NOARGS, NULL},
-    {"peer_join", engine_peer_join_method, METH_VARARGS, NULL},
-    {"peer_leave", engine_peer_leave_method, METH_VARARGS, NULL},
-    {"attach_flood", engine_attach_flood_method, METH_VARARGS, NULL},
-    {"attach_tx", engine_attach_tx_method, METH_VARARGS, NULL},
-    {"attach_rx", engine_attach_rx_method, METH_VARARGS, NULL},
-    {"give_up_ring", engine_give_up_ring_method, METH_VARARGS, NULL},
-    {"pin", engine_pin, METH_VARARGS, NULL},
-    {"set_flood_unknown", engine_set_flood_unknown, METH_VARARGS, NULL},
-    {"age", engine_age, METH_VARARGS, NULL},
+    {"wanted", py_engine_wanted, METH_NOARGS, NULL},
+    {"peer_join", py_engine_peer_join, METH_VARARGS, NULL},
+    {"peer_leave", py_engine_peer_leave, METH_VARARGS, NULL},
+    {"attach_flood", py_engine_attach_flood, METH_VARARGS, NULL},
+    {"attach_tx", py_engine_attach_tx, METH_VARARGS, NULL},
+    {"attach_rx", py_engine_attach_rx, METH_VARARGS, NULL},
+    {"give_up_ring", py_engine_give_up_ring, METH_VARARGS, NULL},
+    {"pin", py_engine_pin, METH_VARARGS, NULL},
+    {"set_flood_unknown", py_engine_set_flood_unknown, METH_VARARGS, NULL},
+    {"set_limits", (PyCFunction)(void (*)(void))py_engine_set_limits, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"set_reach", py_engine_set_reach, METH_VARARGS, NULL},
+    {"age", py_engine_age, METH_VARARGS, NULL},
     {"progress", engine_progress, METH_NOARGS, NULL},
     {"close", engine_close_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -34,12 +34,25 @@ void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum f
         e->count.flooded++;
 }
 
+static const uint8_t broadcast[MAC_BYTES] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+static struct rate *flood_rate(struct engine *e, const uint8_t *dst, enum flood_kind kind)
+{
+    if (kind == FLOOD_UNKNOWN)
+        return &e->unknown_rate;
+    return &e->group_rate[memcmp(dst, broadcast, MAC_BYTES) == 0 ? 0 : 1];
+}
+
 static void flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind)
 {
     const uint8_t *record = run->start;
+    struct rate *rate = flood_rate(e, frame_dst(record_frame(record)), kind);
     for (uint32_t i = 0; i < run->frames; i++) {
         uint32_t bytes = load_be32(record);
-        switch_flood(e, record_frame(record), bytes, kind);
+        if (rate_admits(rate, e->now))
+            switch_flood(e, record_frame(record), bytes, kind);
+        else
+            e->count.storm++;
         record += LENGTH_BYTES + bytes;
     }
 }
@@ -83,13 +96,23 @@ static void flush_run(struct engine *e, struct pending_run *run)
     run->frames = run->bytes = 0;
 }
 
-/* May the VM speak with this source address? Learns it on the way. */
-static bool source_allowed(struct engine *e, const uint8_t *src)
+/* May the VM speak with this source address? Learns it on the way. Returns the counter to charge, or NULL. */
+static uint64_t *refuse_source(struct engine *e, const uint8_t *src)
 {
     struct fdb *fdb = &e->block->fdb;
     if (e->own_pins)
-        return fdb_is_pinned_to(fdb, src, e->port);
-    return mac_is_group(src) || fdb_learn(fdb, src, e->port) != FDB_REFUSED;
+        return fdb_is_pinned_to(fdb, src, e->port) ? NULL : &e->count.spoofed;
+    if (mac_is_group(src))
+        return NULL;
+    if (e->mac_limit != 0 && fdb->count[e->port] >= e->mac_limit && fdb_lookup(fdb, src) != e->port)
+        return &e->count.mac_limit;
+    return fdb_learn(fdb, src, e->port) == FDB_REFUSED ? &e->count.spoofed : NULL;
+}
+
+static void refuse(struct verdict *verdict, uint64_t *counter)
+{
+    verdict->where = TO_NOBODY;
+    verdict->dropped = counter;
 }
 
 static void decide(struct engine *e, const uint8_t *frame)
@@ -99,9 +122,9 @@ static void decide(struct engine *e, const uint8_t *frame)
     memcpy(verdict->addresses, frame, sizeof verdict->addresses);
     verdict->valid = true;
     verdict->where = TO_ALL;
-    if (UNLIKELY(!source_allowed(e, frame_src(frame)))) {
-        verdict->where = TO_NOBODY;
-        verdict->dropped = &e->count.spoofed;
+    uint64_t *refused = refuse_source(e, frame_src(frame));
+    if (UNLIKELY(refused != NULL)) {
+        refuse(verdict, refused);
         return;
     }
     verdict->kind = FLOOD_GROUP;
@@ -110,12 +133,12 @@ static void decide(struct engine *e, const uint8_t *frame)
     uint32_t port = fdb_lookup(&e->block->fdb, dst);
     verdict->kind = FLOOD_UNKNOWN;
     verdict->peer = peers_get(&e->peers, port);
-    if (port == e->port) {
-        verdict->where = TO_NOBODY;
-        verdict->dropped = &e->count.hairpin;
-    } else if (verdict->peer != NULL) {
+    if (port == e->port)
+        refuse(verdict, &e->count.hairpin);
+    else if (verdict->peer != NULL && verdict->peer->out_of_reach)
+        refuse(verdict, &e->count.isolated);
+    else if (verdict->peer != NULL)
         verdict->where = TO_PEER;
-    }
 }
 
 /* Switch the whole records at the front of `bytes`; returns how many bytes those were. *status says what stopped

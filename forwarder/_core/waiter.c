@@ -29,17 +29,25 @@ static int control(struct waiter *waiter, int operation, int fd, uint32_t events
     return epoll_ctl(waiter->epoll, operation, fd, &event);
 }
 
-int waiter_add_vm(struct waiter *waiter, int fd)
+/* A VM that has hung up matters only while it is read: RDHUP comes and goes with EPOLLIN. */
+static uint32_t vm_events(const struct waiter *waiter)
 {
-    return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLRDHUP, ROLE_VM);
+    return (waiter->wanted & WANT_READ ? EPOLLIN | EPOLLRDHUP : 0u) | (waiter->wanted & WANT_WRITE ? EPOLLOUT : 0u);
 }
 
-int waiter_want_writable(struct waiter *waiter, int fd, bool wanted)
+int waiter_add_vm(struct waiter *waiter, int fd)
 {
-    if (waiter->writable_armed == wanted)
+    waiter->wanted = WANT_READ;
+    return control(waiter, EPOLL_CTL_ADD, fd, vm_events(waiter), ROLE_VM);
+}
+
+int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted)
+{
+    uint32_t now = wanted ? waiter->wanted | what : waiter->wanted & ~what;
+    if (now == waiter->wanted)
         return 0;
-    waiter->writable_armed = wanted;
-    return control(waiter, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLRDHUP | (wanted ? EPOLLOUT : 0u), ROLE_VM);
+    waiter->wanted = now;
+    return control(waiter, EPOLL_CTL_MOD, fd, vm_events(waiter), ROLE_VM);
 }
 
 int waiter_remove(struct waiter *waiter, int fd)

@@ -9,7 +9,7 @@
 
 struct waiter {
     int epoll;
-    bool writable_armed;
+    uint32_t wanted; /* of the VM's descriptor: WANT_* */
 };
 
 /* Bits of waiter_wait's answer. */
@@ -25,8 +25,9 @@ int waiter_open(struct waiter *waiter);
 void waiter_close(struct waiter *waiter);
 
 int waiter_add_vm(struct waiter *waiter, int fd);
-/* Ask (or stop asking) whether the VM's descriptor takes bytes. */
-int waiter_want_writable(struct waiter *waiter, int fd, bool wanted);
+enum { WANT_READ = 1, WANT_WRITE = 2 };
+/* Ask, or stop asking, whether the VM's descriptor has bytes (asked from the start) or takes bytes. */
+int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted);
 int waiter_remove(struct waiter *waiter, int fd);
 int waiter_add_bell(struct waiter *waiter, int fd);
 int waiter_add_control(struct waiter *waiter, int fd);

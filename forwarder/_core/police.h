@@ -1,0 +1,49 @@
+/* Rates: so many frames or bytes a second, with a burst.
+
+   Theory of operation. The generic cell rate algorithm (ITU-T I.371): a limit is one moment, the earliest at which
+   the next unit would be in time if units came evenly. A unit is in time if that moment is at most the burst away.
+   Frames that come too early are refused (storm control); bytes are charged after they were read, and the VM is
+   not read again before they are due (pacing), so a VM that is too fast is slowed down and loses nothing. */
+#ifndef BULKHEAD_POLICE_H
+#define BULKHEAD_POLICE_H
+
+#include "common.h"
+
+/* A tenth of a second at full rate in one go: what a guest sends when it boots is no storm. */
+#define BURST_NS (NS_PER_S / 10)
+
+struct rate {
+    uint64_t per_second; /* 0: no limit */
+    uint64_t due;        /* ns on the monotonic clock */
+};
+
+static inline uint64_t rate_cost(const struct rate *rate, uint64_t units)
+{
+    return (uint64_t)((double)units * (double)NS_PER_S / (double)rate->per_second);
+}
+
+static inline void rate_charge(struct rate *rate, uint64_t units, uint64_t now)
+{
+    uint64_t from = rate->due > now ? rate->due : now;
+    if (rate->per_second != 0)
+        rate->due = from + rate_cost(rate, units);
+}
+
+/* Charge one unit if it is in time. */
+static inline bool rate_admits(struct rate *rate, uint64_t now)
+{
+    if (rate->per_second == 0)
+        return true;
+    if (rate->due > now + BURST_NS)
+        return false;
+    rate_charge(rate, 1, now);
+    return true;
+}
+
+/* When units charged so far are due, less the burst. */
+static inline uint64_t rate_resumes(const struct rate *rate)
+{
+    return rate->per_second != 0 && rate->due > BURST_NS ? rate->due - BURST_NS : 0;
+}
+
+#endif
