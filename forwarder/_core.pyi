@@ -107,7 +107,7 @@ class Engine:
         """Bound what the VM may send; 0: no bound.
 
         Broadcast, multicast and unknown unicast in frames a second (more is dropped, counted as ``storm``),
-        ``bytes`` of frames a second (a faster VM is read more slowly, nothing is dropped), addresses behind it.
+        ``bytes`` of frames a second (a faster VM is read later, nothing is dropped), addresses behind it.
         """
 
     def set_reach(self, port: int, allowed: bool) -> None:

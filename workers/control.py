@@ -20,8 +20,8 @@ from forwarder.wire import MESSAGE_BYTES, Message, decode, encode
 AT_ONCE = 256
 """Messages taken in one go, so that a burst of membership cannot keep the worker from forwarding."""
 
-GOODBYE_MS = 200
-"""How long closing waits for the last message to leave."""
+GOODBYE_MS = 2000
+"""How long closing waits for the last message to leave: a busy machine may keep its thread waiting."""
 
 RECONNECT_MS = 100
 
