@@ -131,7 +131,8 @@ class _File:
     def _line(self, key: str) -> int:
         """Return where a key is first set, 0 if that is not to be seen (tomllib does not say)."""
         if key:
-            pattern = re.compile(rf"""(?:^|[{{,\s])["']?{re.escape(key)}["']?\s*=""")
+            name = rf"""["']?{re.escape(key)}["']?\s*"""
+            pattern = re.compile(rf"(?:^|[{{,\s]){name}=|^\s*\[\[?\s*{name}\]")
             for number, line in enumerate(self._lines, 1):
                 if pattern.search(line.partition("#")[0]):
                     return number

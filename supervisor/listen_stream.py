@@ -1,9 +1,13 @@
 """Listeners that VMs connect to, many to each: ``qemu`` (unix, tcp) and ``bess`` (unixpacket).
 
-Each accepted connection becomes a port. When there are no descriptors left, the VM is refused with one
-line at most once a second, and the others go on. A connection that waits while there is no descriptor to
-accept it with would make the loop spin, so one is kept in reserve: it is closed, the connection accepted
-and closed, and the reserve taken again.
+Each accepted connection becomes a port. An address that is pinned belongs to one port, so a listener that
+pins addresses has one VM at a time: the next one waits in the kernel's queue until the port of the last is
+gone. That matters to a VM that reconnects: it may be quicker than the end of its old port, and must not be
+refused.
+
+When there are no descriptors left, the VM is refused with one line at most once a second, and the others go
+on. A connection that waits while there is no descriptor to accept it with would make the loop spin, so one is
+kept in reserve: it is closed, the connection accepted and closed, and the reserve taken again.
 """
 
 import errno
@@ -11,10 +15,11 @@ import os
 import socket
 
 from forwarder.errors import LocalError
+from forwarder.names import PortRecord
 from supervisor import unix_sockets
 from supervisor.addresses import SOCKET_TYPES, Listen, Settings
 from supervisor.arrivals import Owner, ask_for_buffers, too_many
-from supervisor.logs import Throttle
+from supervisor.logs import Throttle, log
 from supervisor.loop import Loop
 
 AT_ONCE = 64
@@ -31,6 +36,8 @@ class StreamListener:
         self._loop = loop
         self.transport = address.transport
         self.settings = settings
+        self.record: PortRecord | None = None
+        """The port of its VM, where it takes one at a time."""
         self._owner = owner
         self._throttle = Throttle()
         self._path = address.path
@@ -50,8 +57,21 @@ class StreamListener:
         self._socket.close()
         os.close(self._reserve)
 
+    def released(self) -> None:
+        """Take the next VM: the port of the last one is gone."""
+        self.record = None
+        self._loop.watch(self._socket.fileno(), self._on_readable)
+
     def _on_readable(self, _: int) -> None:
         for _attempt in range(AT_ONCE):
+            if self.record is not None:
+                log.info(
+                    "%s: a VM waits for the end of port %d, which has its addresses",
+                    self.url,
+                    self.record.port,
+                )
+                self._loop.unwatch(self._socket.fileno())
+                return
             try:
                 connection, _peer = self._socket.accept()
             except BlockingIOError:
@@ -73,7 +93,7 @@ class StreamListener:
             ask_for_buffers(connection)
             if connection.family != socket.AF_UNIX:
                 _tune_tcp(connection)
-            self._owner.arrive(self.transport, connection.fileno(), self.settings, self.url)
+            record = self._owner.arrive(self.transport, connection.fileno(), self.settings, self.url)
         except LocalError as error:
             self._throttle.warning("refused", f"{self.url}: a VM was refused: {error}")
             connection.close()
@@ -81,6 +101,8 @@ class StreamListener:
             connection.close()  # it has gone already
         else:
             connection.detach()
+            if self.settings.policy.pinned:
+                self.record = record
 
     def _refuse_by_reserve(self) -> None:
         os.close(self._reserve)

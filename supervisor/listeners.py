@@ -1,7 +1,7 @@
 """All that VMs can attach to: opened, closed and found by URL, and told what becomes of their VMs.
 
-A listener of many VMs knows nothing of their ports. A vfkit listener and a TAP device have one port each,
-which ``released`` and ``disconnect`` find by its number and first epoch. What workers bring back after the
+A listener of many VMs knows nothing of their ports. Others, and TAP devices, have one port at a time, which
+``released`` and ``disconnect`` find by its number and first epoch. What workers bring back after the
 supervisor was replaced is kept as if it had been opened, and opening the same URL then only sets its
 settings: a listener must not bind over a socket that a VM is connected to.
 """
@@ -99,12 +99,11 @@ class Listeners:
     def released(self, record: PortRecord) -> None:
         """Note that a port, and its worker, are gone."""
         for each in list(self._open):
-            if not isinstance(each, StreamListener) and _is(each.record, record):
-                each.record = None
-                if isinstance(each, VfkitListener):
-                    each.released()
-                else:
+            if _is(each.record, record):
+                if isinstance(each, TapDevice):
                     self._open.remove(each)
+                else:
+                    each.released()
 
     def tick(self, now: float) -> None:
         """Do what is due."""

@@ -25,7 +25,7 @@ import zmq
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
 from forwarder.membership import BEAT_S, Publisher
-from forwarder.names import TRANSPORT_KIND, Identity, PortRecord
+from forwarder.names import TRANSPORT_KIND, Identity, PortRecord, format_mac
 from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello
 from supervisor import processes, registry
@@ -172,6 +172,11 @@ class Supervisor:
         """Make a port of a VM's descriptor. Raises LocalError: this VM is to be refused."""
         now = time.monotonic()
         taken = {port.record.name for port in self._registry}
+        for port in self._registry:
+            for mac in set(port.record.policy.pinned) & set(settings.policy.pinned):
+                raise LocalError(
+                    f"{format_mac(mac)} is pinned to port {port.record.port} ({port.record.name})"
+                )
         record, actions = self._registry.attach(transport, now, _free(settings.name, taken), settings.policy)
         try:
             self._custody.take(record.port, vm)
