@@ -38,7 +38,7 @@ GREETING = b"VFKT"
 AT_ONCE = 16
 """Datagrams of nobody that are thrown away in one go."""
 PAUSE_S = 0.1
-"""Then the socket is left alone for so long: a sender that cannot be taken fills its queue and waits."""
+"""After any of them the socket is left alone for so long: who cannot be taken fills its queue and waits."""
 PROBE_S = 1.0
 _CREDENTIALS = struct.Struct("3i")
 
@@ -69,7 +69,7 @@ class VfkitListener:
         self._throttle = Throttle()
         self._pidfd = -1
         self._peer: Address = ""
-        self._peer_inode: tuple[int, int] | None = None
+        self._peer_file: tuple[int, int, int] | None = None
         self._gone = False
         """Whether this VM's end has been reported."""
         self._replace = False
@@ -81,7 +81,7 @@ class VfkitListener:
             self.record, self._socket = adopted
             with suppress(OSError):  # otherwise the first probe says that it is gone
                 self._peer = self._socket.getpeername()
-            self._peer_inode = _inode(self._peer)
+            self._peer_file = _identity(self._peer)
         self._own = unix_sockets.inode(self._path)
 
     def close(self) -> None:
@@ -148,13 +148,15 @@ class VfkitListener:
         self._resume_at = time.monotonic() + PAUSE_S
 
     def _on_readable(self, _: int) -> None:
-        for _attempt in range(AT_ONCE):
+        for attempt in range(AT_ONCE):
             try:
                 start, notes, _flags, peer = self._socket.recvmsg(
                     len(GREETING) + 1, socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_PEEK
                 )
             except BlockingIOError:
-                return
+                if not attempt:
+                    return
+                break
             except OSError as error:
                 self._throttle.warning("receive", f"{self.url}: {error.strerror}")
                 break
@@ -196,12 +198,12 @@ class VfkitListener:
             return True
         self._loop.unwatch(self._socket.fileno())
         self._peer = peer
-        self._peer_inode = _inode(peer)
+        self._peer_file = _identity(peer)
         self._watch_process(pid)
         return True
 
     def _lives(self) -> bool:
-        if not self._peer or (self._peer_inode != _inode(self._peer)):
+        if not self._peer or self._peer_file != _identity(self._peer):
             return False
         try:
             self._socket.connect(self._peer)
@@ -244,9 +246,18 @@ def _pid(notes: list[tuple[int, int, bytes]]) -> int:
     return 0
 
 
-def _inode(peer: Address) -> tuple[int, int] | None:
-    """Return the identity of the socket's file; an abstract address has none."""
-    return None if not peer or isinstance(peer, bytes) else unix_sockets.inode(peer)
+def _identity(peer: Address) -> tuple[int, int, int] | None:
+    """Return what tells the socket's file from a later one of that path; an abstract address has no file.
+
+    The time is part of it, since file systems use the number of a removed inode again at once.
+    """
+    if not peer or isinstance(peer, bytes):
+        return None
+    try:
+        found = os.stat(peer)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _show(peer: Address) -> str:

@@ -1,4 +1,4 @@
-"""A runtime directory has one supervisor and is ours alone; one that cannot be used is refused in one line."""
+"""A runtime directory has one supervisor and is ours alone; one that cannot be used costs one line."""
 
 from __future__ import annotations
 
