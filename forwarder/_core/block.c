@@ -24,6 +24,7 @@ int block_create(uint64_t secret)
         block->magic = BLOCK_MAGIC;
         block->layout = LAYOUT_VERSION;
         block->fdb.secret = secret;
+        block->at_boundary = 1; /* nobody has touched the stream yet */
         shm_unmap(&shm);
         return fd;
     }

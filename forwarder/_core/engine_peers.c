@@ -38,7 +38,7 @@ void engine_drop_source(struct engine *e, struct peer *peer)
     e->count.stale_ring += ring_unread_frames(&peer->rx);
     if (peer->rx.broken)
         e->count.stale_ring++;
-    ring_rx_close(&peer->rx);
+    ring_abandon(&peer->rx);
 }
 
 /* Deliver what a leaving peer has sent, as far as the VM takes it now. */
@@ -83,7 +83,7 @@ static uint64_t penned_frames(const struct peer *peer)
 static void disconnect(struct engine *e, struct peer *peer)
 {
     drain(e);
-    loss_add(&e->block->loss[peer->port].towards, penned_frames(peer));
+    loss_add(&e->block->loss[peer->port].towards, penned_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
     engine_drop_source(e, peer);
     flood_rx_close(&peer->flood);
@@ -151,6 +151,7 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, int fd, in
     struct ring_tx tx;
     if (peer == NULL || ring_tx_open(&tx, fd, &id) < 0)
         return -1;
+    loss_add(&e->block->loss[port].towards, ring_untaken_frames(&peer->tx));
     ring_tx_close(&peer->tx);
     if (peer->doorbell >= 0)
         close(peer->doorbell);

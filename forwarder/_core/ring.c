@@ -254,18 +254,42 @@ bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *by
     return true;
 }
 
-uint64_t ring_unread_frames(struct ring_rx *rx)
+/* Frames of whole runs from `cursor` on, as far as the headers make sense. */
+static uint64_t frames_from(const struct ring_rx *rx, uint64_t cursor)
 {
     uint64_t frames = 0;
-    uint32_t boundary, begun = 0;
-    ring_refresh(rx);
-    if (rx->done > 0)
-        walk_current(rx, &boundary, &begun);
     struct run run;
-    for (uint64_t cursor = rx->tail; cursor != rx->head; cursor += sizeof run + run.bytes) {
+    for (; cursor != rx->head; cursor += sizeof run + run.bytes) {
         if (!run_at(rx, cursor, &run))
             break;
         frames += run.frames;
     }
+    return frames;
+}
+
+uint64_t ring_unread_frames(struct ring_rx *rx)
+{
+    uint32_t boundary, begun = 0;
+    ring_refresh(rx);
+    if (rx->done > 0)
+        walk_current(rx, &boundary, &begun);
+    uint64_t frames = frames_from(rx, rx->tail);
     return frames > begun ? frames - begun : 0;
+}
+
+void ring_abandon(struct ring_rx *rx)
+{
+    if (!rx->broken)
+        atomic_store_explicit(&rx->shared->tail, rx->head, memory_order_release);
+    ring_rx_close(rx);
+}
+
+uint64_t ring_untaken_frames(const struct ring_tx *tx)
+{
+    if (tx->shared == NULL)
+        return 0;
+    struct ring_rx rx = {.shm = tx->shm, .shared = tx->shared, .head = tx->shown};
+    rx.tail = atomic_load_explicit(&tx->shared->tail, memory_order_acquire);
+    bool possible = rx.tail >= tx->tail && rx.tail <= tx->shown;
+    return possible ? frames_from(&rx, rx.tail) : 0;
 }

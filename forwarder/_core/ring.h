@@ -129,4 +129,13 @@ bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *by
 /* Frames published and not consumed (a cut frame counts as consumed): what closing the ring loses. */
 uint64_t ring_unread_frames(struct ring_rx *rx);
 
+/* Consumer: let go of a ring whose unread frames have been counted here. The producer, which may go on for a
+   moment, counts only what it puts after that. */
+void ring_abandon(struct ring_rx *rx);
+
+/* Producer: frames published and never taken, because the consumer died or let go: what closing the ring loses.
+   A consumer that died took up to MAX_SPANS runs more than it could say, so this may be too many, never too
+   few. 0 if the consumer's cursor cannot be true. */
+uint64_t ring_untaken_frames(const struct ring_tx *tx);
+
 #endif
