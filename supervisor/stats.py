@@ -29,10 +29,10 @@ Json = dict[str, Any]
 TRAFFIC = {"rx": ("rx_frames", "rx_bytes"), "tx": ("tx_frames", "tx_bytes")}
 """Direction as the operator reads it (rx = from the VM) to the block's counters: frames, bytes."""
 RETRIES = ("eagain", "enobufs")
-DROPS = ("runt", "oversize", "spoofed", "stale_ring", "too_big")
+DROPS = ("runt", "oversize", "spoofed", "storm", "isolated", "mac_limit", "stale_ring", "refused")
 """Frames a port's own worker dropped, by reason; ``egress_full`` is put together from several blocks."""
 FILTERED = ("hairpin", "filtered")
-"""Frames that a switch is meant to keep back: for an address behind their sender, or against the settings."""
+"""Frames kept back that nobody misses: for an address behind their sender, or unknown where such are unwanted."""
 LOOP = ("turns", "sleeps", "doorbells")
 """How hard the worker's loop runs: an idle port's numbers stand still."""
 

@@ -150,7 +150,7 @@ def _frames(answer: Json) -> Table:
 
 def _drops(answer: Json) -> Table:
     reasons = list(answer["departed"]["drops"])
-    retries = list(answer["ports"][0]["retries"])
+    others = [(group, name) for group in ("filtered", "retries") for name in answer["ports"][0][group]]
     columns = (
         Column("port"),
         Column("name", False),
@@ -161,7 +161,7 @@ def _drops(answer: Json) -> Table:
             str(port["port"]),
             port["name"],
             *(alarming(port["drops"][reason], exact(port["drops"][reason])) for reason in reasons),
-            *(exact(port["retries"][name]) for name in retries),
+            *(exact(port[group][name]) for group, name in others),
         ]
         for port in answer["ports"]
     ]
@@ -172,10 +172,10 @@ def _drops(answer: Json) -> Table:
                 "-",
                 f"({gone['ports']} departed)",
                 *(alarming(gone["drops"][reason], exact(gone["drops"][reason])) for reason in reasons),
-                *("-" for _ in retries),
+                *("-" for _ in others),
             ]
         )
-    return table((*columns, *map(Column, [f"retries\n{name}" for name in retries])), rows)
+    return table((*columns, *map(Column, [f"{group}\n{name}" for group, name in others])), rows)
 
 
 def _processes(answer: Json) -> Table:

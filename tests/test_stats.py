@@ -1,8 +1,11 @@
 """Answers made from readings: what is counted where, and that nothing counted ever vanishes."""
 
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forwarder import _core
 from forwarder.names import Identity, Policy, PortRecord
 from supervisor import stats
 from supervisor.stats import Departed, PortView, Reading, Switch, Usage
@@ -42,6 +45,12 @@ def test_the_answer_is_the_published_contract():
         "spoofed": 6,
         "stale_ring": 8,
         "flood_lost": 9,
+        "storm": 10,
+        "isolated": 11,
+        "mac_limit": 12,
+        "refused": 13,
+        "hairpin": 14,
+        "filtered": 15,
         "turns": 20,
     }
     got = answer([view(1, epoch=3, restarts=2)], {1: reading(1, **counters)})
@@ -50,8 +59,7 @@ def test_the_answer_is_the_published_contract():
     assert got["uptime_s"] == 4.0
     assert got["supervisor"] == {"pid": 1} | USAGE._asdict()
     (port,) = got["ports"]
-    extensions = {"filtered", "loop"}
-    assert {key: value for key, value in port.items() if key not in extensions} == {
+    assert {key: value for key, value in port.items() if key != "loop"} == {
         "port": 1,
         "name": "qemu-1",
         "transport": "qemu",
@@ -69,11 +77,24 @@ def test_the_answer_is_the_published_contract():
             "runt": 4,
             "oversize": 5,
             "spoofed": 6,
+            "storm": 10,
+            "isolated": 11,
+            "mac_limit": 12,
             "stale_ring": 8,
-            "too_big": 0,
+            "refused": 13,
         },
+        "filtered": {"hairpin": 14, "filtered": 15},
     }
     assert port["loop"]["turns"] == 20
+
+
+def test_every_counter_of_the_core_is_shown_somewhere():
+    block = _core.block_create()
+    counted = set(_core.Block(block).counters())
+    os.close(block)
+    traffic = {name for names in stats.TRAFFIC.values() for name in names}
+    shown = {*traffic, *stats.RETRIES, *stats.DROPS, *stats.FILTERED, *stats.LOOP}
+    assert counted == shown | {"flooded", "egress_bytes", "flood_lost"}
 
 
 def test_what_a_source_lost_is_shown_at_the_destination():

@@ -92,8 +92,12 @@ def port(number=1, name="qemu-1", **changes):
             "oversize": 33,
             "spoofed": 34,
             "stale_ring": 35,
-            "too_big": 36,
+            "refused": 36,
+            "storm": 37,
+            "isolated": 38,
+            "mac_limit": 39,
         },
+        "filtered": {"hairpin": 41, "filtered": 42},
     } | changes
 
 
@@ -132,7 +136,7 @@ def test_stats_show_every_counter_and_every_process():
         "1,514",
         "11",
         "987,654",
-        *map(str, (21, 22, 31, 32, 33, 34, 35, 36)),
+        *map(str, (21, 22, *range(31, 40), 41, 42)),
         "30 MiB",
         "9 MiB",
     ):
