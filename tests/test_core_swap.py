@@ -1,4 +1,4 @@
-"""What the core counts when a ring is given up: frames that nobody will read are lost, and by whom is said once."""
+"""What the core counts when a ring is given up: frames that nobody will read are lost, once each."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_frames_in_the_pen_and_frames_in_the_ring_count_once_each(switch: MiniSw
 
 
 def test_a_ring_that_both_ends_change_for_another_loses_each_frame_once(switch: MiniSwitch) -> None:
-    """A ring asked for twice is given twice; the reader changes first, the writer fills the old one meanwhile."""
+    """A ring asked for twice is given twice; the reader changes first, and the writer fills the old one."""
     send_to_the_dead(switch, 10)
     ring = _core.ring_create(1 << 20, 1, switch.epochs[1], 2, switch.epochs[2])
     switch.engines[2].attach_rx(1, switch.epochs[1], ring)
