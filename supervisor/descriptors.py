@@ -142,6 +142,7 @@ class DescriptorServer:
             peer = Peer(Channel(sock), pid)
             self._peers.add(peer)
             self._watch(peer)
+            self._on_channel(peer, READ)  # it has said who it is as it came
 
     def _watch(self, peer: Peer) -> None:
         events = READ | WRITE if peer.channel.wants_write else READ
