@@ -34,6 +34,7 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "qemu": (_has("qemu-system-x86_64"), "install qemu-system-x86"),
     "uml": (_has("linux.uml"), "install user-mode-linux"),
     "spin": (_has("spin"), "install spin"),
+    "clang": (_has("clang"), "install clang and libclang-rt-dev"),
     "kernel": (lambda: kernel.cloud_kernel() is not None, "install linux-image-cloud-amd64"),
 }
 NAMESPACE = ("root", "tun", "ip", "busybox", "iperf3")

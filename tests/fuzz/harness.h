@@ -1,0 +1,24 @@
+/* One engine with one neighbour, without a VM behind it: what the fuzz targets share. */
+#ifndef BULKHEAD_FUZZ_HARNESS_H
+#define BULKHEAD_FUZZ_HARNESS_H
+
+#include "engine.h"
+
+#define OWN_PORT 1u
+#define PEER_PORT 2u
+#define FUZZ_RING_BYTES (1u << 19)
+
+struct pair {
+    struct engine engine;
+    int vm[2], doorbell, flood_doorbell, block, flood, peer_flood, ring;
+    struct ring_rx reader;
+};
+
+/* Aborts where the machine gives no descriptors or memory. */
+struct pair *pair_open(void);
+void pair_close(struct pair *pair);
+
+/* A number over all records that the engine has put into the ring and the flood ring. */
+uint64_t pair_digest(struct pair *pair);
+
+#endif
