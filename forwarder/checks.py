@@ -36,6 +36,17 @@ def integer(low: int, high: int) -> Check:
     return check
 
 
+def bound(low: int, high: int) -> Check:
+    """Return the check of an integer that is 0, for no limit, or within both bounds."""
+
+    def check(value: object) -> object:
+        if type(value) is not int or not (value == 0 or low <= value <= high):
+            raise PeerError(f"{show(value)} is neither 0 nor an integer from {low} to {high}")
+        return value
+
+    return check
+
+
 def boolean(value: object) -> object:
     """Check a boolean."""
     if type(value) is not bool:

@@ -28,6 +28,23 @@ FLOOD_BYTES = 512 << 10
 MAX_PINNED = 16
 """Addresses pinned to one port: the interfaces of one virtual machine, and a bound on a record's size."""
 
+MAX_REACHES = 16
+"""Ports that an isolated port names: its gateway and the few servers it needs. More would be a network of its
+own, and 16 longest names are most of the longest record."""
+
+MAX_FRAMES_PER_S = 1_000_000_000
+"""Highest limit in frames: thirty times what a socket carries; whoever writes more has mistaken the unit."""
+
+MIN_BYTES_PER_S = 100_000
+"""Lowest limit in bytes but none: the largest frame fits into a second. Below, a VM would be read so seldom
+that its own end went unnoticed for minutes."""
+
+MAX_BYTES_PER_S = 1_000_000_000_000
+"""Highest limit in bytes; see MAX_FRAMES_PER_S."""
+
+MAX_MACS = 10_240
+"""Highest limit of addresses behind one port: the entries of a worker's whole MAC table."""
+
 MAX_NAME = 63
 """Characters of a port's name: fits a DNS label, an interface name and one column of a table."""
 
@@ -53,6 +70,26 @@ class Policy(NamedTuple):
     """The port's own addresses (6 bytes each). If any is given, frames from other sources are dropped."""
     flood_unknown: bool = True
     """Whether frames to an unknown address are delivered to this port."""
+    broadcast_per_s: int = 2_000
+    """Broadcast frames a second that the port may send; more are dropped. 0 here and below: no limit.
+
+    Enough for a gateway that looks for a thousand neighbours twice a second. A loop behind a VM makes a
+    hundred times that, and every broadcast costs all the others.
+    """
+    multicast_per_s: int = 20_000
+    """Multicast frames a second, as above. Enough for a video stream of 240 Mbit/s."""
+    unknown_per_s: int = 20_000
+    """Frames a second to addresses that nobody is known to have, as above: what precedes an answer, since an
+    address is known as soon as its owner has spoken."""
+    bytes_per_s: int = 0
+    """Bytes of frames a second; a port that sends faster is read later, and loses nothing."""
+    max_macs: int = 1024
+    """Addresses that the port may send from; frames from one more are dropped. Enough for a host of
+    containers, and a tenth of each worker's table."""
+    isolated: bool = False
+    """Whether it may exchange frames only with the ports that it reaches."""
+    reaches: tuple[str, ...] = ()
+    """Names of ports; they need not be there. Means something for an isolated port only."""
 
 
 class PortRecord(NamedTuple):
@@ -64,6 +101,18 @@ class PortRecord(NamedTuple):
     name: str
     transport: str
     policy: Policy
+
+
+def may_talk(one: PortRecord, other: PortRecord) -> bool:
+    """Whether frames may pass between two ports, in either direction: both have to allow the other.
+
+    A port that is not isolated allows everybody, an isolated one the ports that it names.
+    """
+    return _allows(one, other) and _allows(other, one)
+
+
+def _allows(one: PortRecord, other: PortRecord) -> bool:
+    return not one.policy.isolated or other.name in one.policy.reaches
 
 
 def valid_name(name: str) -> bool:

@@ -14,11 +14,16 @@ from typing import NamedTuple, cast
 
 import msgpack  # type: ignore[import-untyped]
 
-from forwarder.checks import Check, boolean, fields, integer, mac, many, mapping, plain, show, string
+from forwarder.checks import Check, boolean, bound, fields, integer, mac, many, mapping, plain, show, string
 from forwarder.errors import LocalError, PeerError
 from forwarder.names import (
+    MAX_BYTES_PER_S,
+    MAX_FRAMES_PER_S,
+    MAX_MACS,
     MAX_PINNED,
     MAX_PORTS,
+    MAX_REACHES,
+    MIN_BYTES_PER_S,
     TRANSPORT_KIND,
     Identity,
     Policy,
@@ -26,8 +31,9 @@ from forwarder.names import (
     valid_name,
 )
 
-MESSAGE_BYTES = 512 << 10
-"""Longest message but a reply: a snapshot of MAX_PORTS - 1 longest records (235 kB), and room to grow."""
+MESSAGE_BYTES = 2 << 20
+"""Longest message but a reply: a snapshot of MAX_PORTS - 1 longest records (1.4 MB), and room to grow. With
+settings as they come, 1023 ports are 100 kB."""
 
 REPLY_BYTES = 16 << 20
 """Longest reply to an operator: statistics of every port with its sources (1023 ports, 1 kB and some
@@ -39,7 +45,7 @@ MAX_TEXT = 200
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 class Beat(NamedTuple):
@@ -235,7 +241,21 @@ _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <=
 _TRANSPORT = string("a transport", TRANSPORT_KIND.__contains__)
 _CHANGE = string("a change", ("join", "change", "leave").__contains__)
 _IDENTITY = fields(Identity, (("pid", integer(1, (1 << 31) - 1)), ("start", _COUNT)))
-_POLICY = fields(Policy, (("pinned", many(mac, MAX_PINNED)), ("flood_unknown", boolean)))
+_FRAMES = bound(1, MAX_FRAMES_PER_S)
+_POLICY = fields(
+    Policy,
+    (
+        ("pinned", many(mac, MAX_PINNED)),
+        ("flood_unknown", boolean),
+        ("broadcast_per_s", _FRAMES),
+        ("multicast_per_s", _FRAMES),
+        ("unknown_per_s", _FRAMES),
+        ("bytes_per_s", bound(MIN_BYTES_PER_S, MAX_BYTES_PER_S)),
+        ("max_macs", bound(1, MAX_MACS)),
+        ("isolated", boolean),
+        ("reaches", many(_NAME, MAX_REACHES)),
+    ),
+)
 _RECORD = fields(
     PortRecord,
     (

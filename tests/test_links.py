@@ -5,11 +5,12 @@ import os
 import pytest
 
 from forwarder.membership import Changed, Joined, Left
-from forwarder.names import Policy, PortRecord
+from forwarder.names import MAX_PORTS, Policy, PortRecord
 from forwarder.wire import Floods, RingRx, RingTx, WantFloods, WantRing
 from workers.links import REPEAT_S, Links
 
 MAC = bytes.fromhex("020000000007")
+OTHER_MAC = bytes.fromhex("020000000008")
 
 
 def port(number, epoch=10, *, born=None, policy=Policy()):  # noqa: B008 (a NamedTuple is immutable)
@@ -17,17 +18,20 @@ def port(number, epoch=10, *, born=None, policy=Policy()):  # noqa: B008 (a Name
 
 
 class FakeEngine:
-    """Notes what it is told; ``refuse`` makes attaching fail as a stale epoch does."""
+    """Notes what it is told; ``refuse`` makes attaching fail as a stale epoch does, ``crowded`` pinning."""
 
     def __init__(self):
         self.calls = []
         self.refuse = False
+        self.crowded = set()
 
     def __getattr__(self, name):
-        def call(*arguments):
+        def call(*arguments, **limits):
             if name.startswith("attach") and self.refuse:
                 raise OSError("stale")
-            self.calls.append((name, *arguments))
+            if name == "pin" and self.crowded.intersection(arguments[1]):
+                raise ValueError("cannot be pinned")
+            self.calls.append((name, *arguments, *([limits] if limits else [])))
 
         return call
 
@@ -36,10 +40,10 @@ class FakeEngine:
 
 
 class Bench:
-    def __init__(self):
+    def __init__(self, own=None):
         self.engine = FakeEngine()
         self.sent = []
-        self.links = Links(self.engine, port(1), self.sent.append)
+        self.links = Links(self.engine, own or port(1), self.sent.append)
 
     def descriptors(self, count):
         made = []
@@ -155,3 +159,65 @@ def test_rings_of_a_past_epoch_are_not_attached(bench):
     bench.links.apply(Joined(port(2, epoch=12)))
     bench.links.receive(Floods(((2, 10),)), bench.descriptors(1))
     assert bench.engine.took("attach_flood") == []
+
+
+def test_the_limits_of_the_port_itself_are_in_force_from_the_start_and_set_again_only_when_they_change():
+    own = port(1, policy=Policy(broadcast_per_s=7, bytes_per_s=1_000_000, max_macs=3))
+    bench = Bench(own)
+    limits = {"broadcast": 7, "multicast": 20_000, "unknown": 20_000, "bytes": 1_000_000, "macs": 3}
+    assert bench.engine.took("set_limits") == [(limits,)]
+    bench.links.apply(Joined(own))
+    bench.links.apply(Changed(own._replace(name="renamed")))
+    assert len(bench.engine.took("set_limits")) == 1
+    bench.links.apply(Changed(own._replace(policy=own.policy._replace(broadcast_per_s=8))))
+    assert bench.engine.took("set_limits")[1:] == [(limits | {"broadcast": 8},)]
+
+
+def test_a_peer_is_within_reach_or_not_before_anything_of_it_is_attached(bench):
+    bench.links.apply(Joined(port(2, policy=Policy(isolated=True))))
+    names = [call[0] for call in bench.engine.calls if call[1:2] == (2,)]
+    assert names[:2] == ["peer_join", "set_reach"]
+    assert bench.engine.took("set_reach") == [(2, False)]
+
+
+def test_reach_follows_every_change_of_either_side(bench):
+    def reach():
+        return dict(bench.engine.took("set_reach"))
+
+    isolated = Policy(isolated=True)
+    bench.links.apply(Joined(port(2)))
+    bench.links.apply(Joined(port(3, policy=isolated)))
+    assert reach() == {2: True, 3: False}
+    bench.links.apply(Changed(port(3, policy=isolated._replace(reaches=("vm-1",)))))
+    assert reach() == {2: True, 3: True}
+    bench.links.apply(Changed(port(1, policy=isolated._replace(reaches=("vm-2",)))))
+    assert reach() == {2: True, 3: False}
+    bench.links.apply(Changed(port(2)._replace(name="other")))
+    assert reach() == {2: False, 3: False}
+    bench.links.apply(Changed(port(1)))
+    assert reach() == {2: True, 3: True}
+
+
+def test_an_address_that_moves_is_pinned_to_its_new_port_although_the_old_one_is_heard_of_later(bench):
+    pinned, both = Policy((MAC,)), Policy((MAC, OTHER_MAC))
+    bench.links.apply(Joined(port(3, policy=both)))
+    bench.links.apply(Joined(port(2)))
+    bench.engine.calls.clear()
+    bench.links.apply(Changed(port(2, policy=pinned)))
+    assert bench.engine.took("pin") == [(3, [OTHER_MAC]), (2, [MAC])]
+    bench.links.apply(Changed(port(3, policy=Policy((OTHER_MAC,)))))
+    assert bench.engine.took("pin")[2:] == [(3, [OTHER_MAC])]
+    bench.links.apply(Changed(port(1, policy=pinned)))
+    assert bench.engine.took("pin")[3:] == [(2, []), (1, [MAC])]
+
+
+def test_an_address_that_finds_no_room_is_left_out_and_said_so(bench, capsys):
+    bench.engine.crowded.add(MAC)
+    bench.links.apply(Joined(port(2, policy=Policy((MAC, OTHER_MAC)))))
+    assert bench.engine.took("pin")[-1] == (2, [OTHER_MAC])
+    assert "no room to pin 02:00:00:00:00:07 to port 2" in capsys.readouterr().err
+
+
+def test_a_later_worker_of_a_port_forgets_the_pins_that_its_table_brings_along():
+    cleared = {number for number, macs in Bench(port(5, epoch=9, born=4)).engine.took("pin") if macs == []}
+    assert cleared == set(range(1, MAX_PORTS))

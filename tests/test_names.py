@@ -1,7 +1,21 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from forwarder import _core
 from forwarder.errors import LocalError
-from forwarder.names import MAX_NAME, TRANSPORT_KIND, format_mac, parse_mac, valid_mac, valid_name
+from forwarder.names import (
+    MAX_MACS,
+    MAX_NAME,
+    TRANSPORT_KIND,
+    Policy,
+    PortRecord,
+    format_mac,
+    may_talk,
+    parse_mac,
+    valid_mac,
+    valid_name,
+)
 
 
 def test_a_mac_is_read_in_either_spelling_and_written_in_one():
@@ -54,3 +68,30 @@ def test_names_that_a_port_may_not_have(name):
 def test_every_transport_gives_a_kind_that_the_core_knows():
     assert set(TRANSPORT_KIND.values()) == {"stream", "seqpacket", "dgram", "tap"}
     assert all(valid_name(f"{transport}-1023") for transport in TRANSPORT_KIND)
+
+
+RECORDS = st.builds(
+    lambda name, isolated, reaches: PortRecord(
+        1, 1, 1, name, "qemu", Policy(isolated=isolated, reaches=reaches)
+    ),
+    st.sampled_from("abc"),
+    st.booleans(),
+    st.lists(st.sampled_from("abcd"), max_size=3).map(tuple),
+)
+
+
+@given(RECORDS, RECORDS)
+def test_two_ports_may_talk_if_each_allows_the_other_whichever_of_them_asks(one, other):
+    assert may_talk(one, other) == may_talk(other, one)
+    allowed = [
+        not here.policy.isolated or there.name in here.policy.reaches
+        for here, there in ((one, other), (other, one))
+    ]
+    assert may_talk(one, other) == all(allowed)
+
+
+def test_the_highest_limit_of_addresses_is_what_a_table_holds():
+    table = _core.Fdb()
+    for number in range(4 * MAX_MACS):
+        table.learn(b"\x02" + number.to_bytes(5, "big"), 1)
+    assert 0.9 * MAX_MACS < table.count(1) <= MAX_MACS

@@ -11,10 +11,24 @@ from hypothesis import strategies as st
 from forwarder import wire
 from forwarder.checks import DEPTH
 from forwarder.errors import LocalError, PeerError
-from forwarder.names import MAX_NAME, MAX_PINNED, MAX_PORTS, Identity, Policy, PortRecord
+from forwarder.names import (
+    MAX_BYTES_PER_S,
+    MAX_FRAMES_PER_S,
+    MAX_MACS,
+    MAX_NAME,
+    MAX_PINNED,
+    MAX_PORTS,
+    MAX_REACHES,
+    MIN_BYTES_PER_S,
+    Identity,
+    Policy,
+    PortRecord,
+)
 
 U63 = (1 << 63) - 1
-RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", Policy((b"\x52\x54\0\0\0\x01",), False))
+LAYOUT = msgpack.unpackb(wire.encode(wire.HelloAgain(5)))[0]
+POLICY = Policy((b"\x52\x54\0\0\0\x01",), False, 1, 2, 3, 100_000, 4, True, ("gateway",))
+RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", POLICY)
 EXAMPLES: list[wire.Message] = [
     wire.Beat(5, 0, 1000),
     wire.Update(5, 1, "join", RECORD),
@@ -43,7 +57,7 @@ EXAMPLES: list[wire.Message] = [
 
 def altered(message: wire.Message, field: str, value: object) -> bytes:
     fields = [value if name == field else item for name, item in zip(message._fields, message, strict=True)]
-    return msgpack.packb((1, type(message).__name__, *fields))
+    return msgpack.packb((LAYOUT, type(message).__name__, *fields))
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
@@ -68,13 +82,21 @@ def test_records_arrive_as_records():
 
 
 def test_the_largest_snapshot_fits_into_one_message():
-    policy = Policy(tuple(b"\xfe\xff\xff\xff\xff" + bytes([n]) for n in range(MAX_PINNED)), False)
+    policy = Policy(
+        tuple(b"\xfe\xff\xff\xff\xff" + bytes([n]) for n in range(MAX_PINNED)),
+        False,
+        *[MAX_FRAMES_PER_S] * 3,
+        MAX_BYTES_PER_S,
+        MAX_MACS,
+        True,
+        tuple(f"{n:x<{MAX_NAME}}" for n in range(MAX_REACHES)),
+    )
     records = [
         PortRecord(port, U63, U63, f"{port:x<{MAX_NAME}}", "vfkit", policy) for port in range(1, MAX_PORTS)
     ]
     snapshot = wire.Snapshot(U63, U63, tuple(records))
     data = wire.encode(snapshot)
-    assert len(data) < wire.MESSAGE_BYTES / 2
+    assert len(data) < 0.75 * wire.MESSAGE_BYTES
     assert wire.decode(data) == snapshot
 
 
@@ -98,6 +120,20 @@ BAD_FIELDS = [
         "record",
         RECORD._replace(policy=Policy((b"\x02\0\0\0\0\x01",) * 17)),
     ),
+    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(policy=POLICY[:-1])),
+    *[
+        (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(policy=POLICY._replace(**wrong)))
+        for wrong in (
+            {"broadcast_per_s": -1},
+            {"multicast_per_s": MAX_FRAMES_PER_S + 1},
+            {"unknown_per_s": 1.5},
+            {"bytes_per_s": MIN_BYTES_PER_S - 1},
+            {"max_macs": True},
+            {"isolated": 1},
+            {"reaches": ("a b",)},
+            {"reaches": ("a",) * (MAX_REACHES + 1)},
+        )
+    ],
     (wire.Update(5, 1, "join", RECORD), "record", RECORD[:-1]),
     (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", Identity(0, 99)),
     (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", None),
@@ -135,14 +171,14 @@ def test_a_bad_field_is_refused_by_name(message, field, value):
         b"\x91" * 100_000,
         msgpack.packb({1: 2}),
         msgpack.packb([]),
-        msgpack.packb([1]),
-        msgpack.packb([2, "Beat", 5, 0, 1000]),
+        msgpack.packb([LAYOUT]),
+        msgpack.packb([LAYOUT + 1, "Beat", 5, 0, 1000]),
         msgpack.packb([True, "Beat", 5, 0, 1000]),
-        msgpack.packb([1, "Bleat", 5, 0, 1000]),
-        msgpack.packb([1, ["Beat"], 5, 0, 1000]),
-        msgpack.packb([1, "Beat", 5, 0]),
-        msgpack.packb([1, "Beat", 5, 0, 1000, 1]),
-        msgpack.packb([1, "Beat", 5, 0, 1000]) + b"\0",
+        msgpack.packb([LAYOUT, "Bleat", 5, 0, 1000]),
+        msgpack.packb([LAYOUT, ["Beat"], 5, 0, 1000]),
+        msgpack.packb([LAYOUT, "Beat", 5, 0]),
+        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000, 1]),
+        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000]) + b"\0",
     ],
 )
 def test_what_is_no_message_is_refused(data):
@@ -215,4 +251,4 @@ ANYTHING = st.recursive(
 @given(st.sampled_from(sorted(kind.__name__ for kind in wire.MESSAGES)), st.lists(ANYTHING, max_size=8))
 def test_any_fields_raise_nothing_but_peer_error(tag, fields):
     with contextlib.suppress(PeerError):
-        wire.decode(msgpack.packb([1, tag, *fields]))
+        wire.decode(msgpack.packb([LAYOUT, tag, *fields]))

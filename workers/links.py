@@ -7,17 +7,23 @@ its port (under that epoch) is gone; it is repeated after ``REPEAT_S``, so that 
 supervisor that came back, needs no code of its own. While nobody answers, frames for a port without a ring
 are flooded (the engine holds them back for ``REPEAT_S`` at the most).
 
+A record carries the port's settings too. Its own a worker enforces on what its VM sends; of the others' it
+needs the pinned addresses, which no other VM may use, and whether the two ports may talk, which both records
+decide. A new peer's reach is set as soon as the engine knows it, when no frame of it can have come yet.
+
 Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
 membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
 """
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from forwarder._core import Engine
 from forwarder.membership import Changed, Joined, Left
-from forwarder.names import PortRecord
+from forwarder.names import MAX_PORTS, Policy, PortRecord, format_mac, may_talk
 from forwarder.wire import Floods, Message, RingRx, RingTx, WantFloods, WantRing
 
 REPEAT_S = 1.0
@@ -44,6 +50,12 @@ class Links:
         self._floods: dict[int, float] = {}
         """Ports whose flood ring is missing, and when it was last asked for (-inf: never)."""
         self._rings: dict[int, Request] = {}
+        self._limits: tuple[int, ...] = ()
+        """Those in force: setting them again would grant another burst."""
+        if own.epoch != own.born:
+            # The MAC table outlived a worker, and with it the pins of ports that may be gone by now.
+            for port in range(1, MAX_PORTS):
+                engine.pin(port, [])
         self._set_policy(own)
 
     def apply(self, action: Joined | Changed | Left) -> None:
@@ -61,9 +73,10 @@ class Links:
             self._engine.peer_join(record.port, record.epoch, record.born)
             self._floods[record.port] = float("-inf")
             self._rings.pop(record.port, None)
-        if known is None or known.policy.pinned != record.policy.pinned:
-            self._engine.pin(record.port, list(record.policy.pinned))
         self._records[record.port] = record
+        self._engine.set_reach(record.port, may_talk(self._own, record))
+        if known is None or known.policy.pinned != record.policy.pinned:
+            self._pin(record)
 
     def want(self, ports: Sequence[int], now: float) -> None:
         """Frames wait for a ring to each of these ports."""
@@ -132,5 +145,54 @@ class Links:
 
     def _set_policy(self, own: PortRecord) -> None:
         self._own = own
-        self._engine.pin(own.port, list(own.policy.pinned))
+        self._pin(own)
         self._engine.set_flood_unknown(own.policy.flood_unknown)
+        self._set_limits(own.policy)
+        for record in self._records.values():
+            self._engine.set_reach(record.port, may_talk(own, record))
+
+    def _set_limits(self, policy: Policy) -> None:
+        broadcast, multicast, unknown = policy.broadcast_per_s, policy.multicast_per_s, policy.unknown_per_s
+        limits = (broadcast, multicast, unknown, policy.bytes_per_s, policy.max_macs)
+        if limits != self._limits:
+            self._limits = limits
+            self._engine.set_limits(
+                broadcast=broadcast,
+                multicast=multicast,
+                unknown=unknown,
+                bytes=policy.bytes_per_s,
+                macs=policy.max_macs,
+            )
+
+    def _pin(self, record: PortRecord) -> None:
+        """Pin exactly these addresses to the port, whoever was thought to have them: the last word counts.
+
+        One view of the table can show an address at its new port before it shows that the old one lost it.
+        """
+        for other in [self._own, *self._records.values()]:
+            if other.port != record.port and not set(other.policy.pinned).isdisjoint(record.policy.pinned):
+                left = [mac for mac in other.policy.pinned if mac not in record.policy.pinned]
+                self._pin_what_fits(other.port, left)
+        self._pin_what_fits(record.port, list(record.policy.pinned))
+
+    def _pin_what_fits(self, port: int, macs: list[bytes]) -> None:
+        """Pin addresses, leaving out what the MAC table has no room for, and say so.
+
+        A bucket has five entries, so among thousands of pinned addresses a sixth one may have to stay out. If
+        it is another port's, that port's worker enforces it all the same; here it is like any unpinned one.
+        """
+        try:
+            self._engine.pin(port, macs)
+            return
+        except ValueError:
+            kept: list[bytes] = []
+        for mac in macs:
+            with suppress(ValueError):
+                self._engine.pin(port, [*kept, mac])
+                kept.append(mac)
+        self._engine.pin(port, kept)
+        left_out = ", ".join(format_mac(mac) for mac in macs if mac not in kept)
+        print(  # noqa: T201 - a worker's log is its standard error
+            f"port {self._own.port} ({self._own.name}): no room to pin {left_out} to port {port}; pin fewer",
+            file=sys.stderr,
+        )
