@@ -32,7 +32,7 @@ RETRIES = ("eagain", "enobufs")
 DROPS = ("runt", "oversize", "spoofed", "storm", "isolated", "mac_limit", "stale_ring", "refused")
 """Frames a port's own worker dropped, by reason; ``egress_full`` is put together from several blocks."""
 FILTERED = ("hairpin", "filtered")
-"""Frames kept back that nobody misses: for an address behind their sender, or unknown where such are unwanted."""
+"""Frames kept back that nobody misses: for an address behind their sender, or unknown and not wanted."""
 LOOP = ("turns", "sleeps", "doorbells")
 """How hard the worker's loop runs: an idle port's numbers stand still."""
 
