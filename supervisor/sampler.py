@@ -27,6 +27,7 @@ import psutil
 from forwarder import _core
 from forwarder.names import Identity
 from supervisor import stats
+from supervisor.processes import start_time
 from supervisor.stats import Departed, Json, PortView, Reading, Switch, Usage
 
 BASELINE_S = 0.25
@@ -69,8 +70,7 @@ class ProcessSampler:
 def _open(identity: Identity, now: float) -> _Watched:
     """Open exactly that process; raises ``psutil.NoSuchProcess`` where another has its number now."""
     process = psutil.Process(identity.pid)
-    with open(f"/proc/{identity.pid}/stat", "rb") as file:
-        start = int(file.read().rpartition(b")")[2].split()[19])  # field 22; the name may hold spaces
+    start = start_time(identity.pid)
     if start != identity.start:
         raise psutil.NoSuchProcess(identity.pid)
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS_PER_S

@@ -111,7 +111,14 @@ def status(answer: Json) -> RenderableType:
         ]
         for port in answer["ports"]
     ]
-    return Group(head(answer), Text(), table(columns, rows) if rows else Text("no ports"))
+    listeners = [Text(f"{each['transport']} VMs attach at {each['url']}") for each in answer["listeners"]]
+    return Group(
+        Text(answer["name"], style="bold"),
+        head(answer),
+        *listeners,
+        Text(),
+        table(columns, rows) if rows else Text("no ports"),
+    )
 
 
 def macs(answer: Json) -> RenderableType:

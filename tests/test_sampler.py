@@ -11,13 +11,13 @@ import pytest
 
 from forwarder import _core
 from forwarder.names import Identity, Policy, PortRecord
+from supervisor.processes import start_time
 from supervisor.sampler import BASELINE_S, ProcessSampler, Sampler
 from supervisor.stats import PortView, Switch
 
 
 def identity_of(pid):
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return Identity(pid, int(file.read().rpartition(b")")[2].split()[19]))
+    return Identity(pid, start_time(pid))
 
 
 @contextmanager

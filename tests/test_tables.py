@@ -105,7 +105,8 @@ def answer(*ports, **changes):
     process = {key: value for key, value in port()["worker"].items() if key not in {"epoch", "restarts"}}
     drops = dict.fromkeys(port()["drops"], 0)
     departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
-    head = {"epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
+    head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
+    head["listeners"] = [{"transport": "qemu", "url": "unix:///run/q.sock"}]
     return head | {"ports": list(ports), "departed": departed} | changes
 
 
@@ -123,6 +124,7 @@ def styles_of(renderable, words):
 def test_status_shows_each_port_and_where_membership_is():
     shown = text(tables.status(answer(port(), port(2, "bess-1", macs=[]))))
     assert "epoch 815   sequence 12   up 4:05" in shown
+    assert "qemu VMs attach at unix:///run/q.sock" in shown
     line = next(line for line in shown.splitlines() if "qemu-1" in line).split()
     assert line[:7] == ["1", "qemu-1", "qemu", "live", "2.9", "s", "4711"]
     assert line[-2:] == ["02:00:00:00:00:01", "02:00:00:00:00:02"]
