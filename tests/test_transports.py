@@ -133,7 +133,9 @@ def test_a_datagram_vm_comes_back(switch: Callable[..., Switch], same_path: bool
         assert isinstance(vm, DatagramVM)
         introduce({watcher_mac: watcher, vm_mac: vm})
         vm.vanish()
-        with _connect_again(running, "vm" if same_path else "vm-again", handshake) as again:
+        with _connect_again(
+            running, "unixgram", "vm" if same_path else "vm-again", handshake=handshake
+        ) as again:
             introduce({watcher_mac: watcher, vm_mac: again})
             ports = Ports({"watcher": watcher, "again": again})
             ports.check("watcher", "again", _frames(watcher_mac, vm_mac, max(SIZES)))
@@ -141,7 +143,7 @@ def test_a_datagram_vm_comes_back(switch: Callable[..., Switch], same_path: bool
             assert not any(frame.startswith(b"VFKT") for frame in watcher.drain())
 
 
-def _connect_again(switch: Switch, name: str, handshake: bool) -> FakeVM:
+def _connect_again(switch: Switch, kind: str, name: str, *, handshake: bool = False) -> FakeVM:
     """Connect where another VM was, as soon as the switch knows that it has gone.
 
     Nothing tells it at once here: the dead VM's process, which is this one, lives on. Until then the kernel
@@ -150,8 +152,27 @@ def _connect_again(switch: Switch, name: str, handshake: bool) -> FakeVM:
 
     def attempt() -> FakeVM | None:
         try:
-            return switch.connect("unixgram", name, handshake=handshake)
+            return switch.connect(kind, name, handshake=handshake)
         except PermissionError:
             return None
 
     return wait_for(attempt, "the switch to see that its VM has gone")
+
+
+@pytest.mark.parametrize("kind", SOCKET_KINDS)
+def test_the_answer_to_a_first_frame_arrives(switch: Callable[..., Switch], kind: str) -> None:
+    """What a booting VM does: it asks everybody as soon as it is there, and somebody answers at once.
+
+    Its worker has just started then, and knows none of the others yet.
+    """
+    running = switch(qemu=True, tcp=True, bess=True, vfkit=1)
+    server_mac = mac(0xFFFF)
+    with running.connect("unix") as server:
+        for number in range(1, 6):
+            client_mac = mac(number)
+            answer = build_frame(client_mac, server_mac, 60, seed=number)
+            with _connect_again(running, kind, f"vm-{number}") as client:
+                client.send(build_frame(BROADCAST, client_mac, 60, seed=number))
+                server.receive_matching(lambda frame: frame[6:12] == client_mac)  # noqa: B023
+                server.send(answer)
+                assert client.receive() == answer

@@ -7,6 +7,7 @@ by that directory's path, whatever became of the process tree.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -61,9 +62,8 @@ class Switch:
         assert self.process is not None
         inodes = set()
         for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            target = os.readlink(fd)
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                inodes.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             words = line.split()
             if words[3] == TCP_LISTEN and words[9] in inodes:
