@@ -71,3 +71,13 @@ def too_many(descriptor: int) -> bool:
     """Whether a descriptor that was just made leaves less than HEADROOM: the kernel gives the lowest free."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft != resource.RLIM_INFINITY and descriptor >= soft - HEADROOM
+
+
+def free_name(name: str | None, taken: set[str]) -> str | None:
+    """Return ``name``, or the first of ``name-2``, ``name-3``… that no port has."""
+    if name is None or name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"

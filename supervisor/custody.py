@@ -50,21 +50,22 @@ class Custody:
             raise LocalError(_shortage(error)) from None
         self._ports[port] = Held(vm, *made)
 
-    def adopt(self, record: PortRecord, descriptors: tuple[int, ...]) -> bool:
-        """Take over all descriptors of a port from the worker that claims it.
+    @property
+    def takes_claims(self) -> bool:
+        """Whether a worker of a dead supervisor can still be taken over.
 
-        False, and nothing is taken, if the others have been given another flood doorbell meanwhile: that
-        worker would sleep through every flood.
+        Not once the others have been given a new flood doorbell: it would sleep through every flood.
         """
-        if self._made_flood_doorbell:
-            return False
+        return not self._made_flood_doorbell
+
+    def adopt(self, record: PortRecord, descriptors: tuple[int, ...]) -> None:
+        """Take over all descriptors of a port from the worker that claims it."""
         vm, doorbell, flood_doorbell, block, flood = descriptors
         if self._flood_doorbell < 0:
             self._flood_doorbell = flood_doorbell
         else:
             os.close(flood_doorbell)
         self._ports[record.port] = Held(vm, doorbell, block, flood, record.epoch)
-        return True
 
     def for_worker(self, record: PortRecord) -> tuple[int, int, int, int, int]:
         """Return what a worker gets with the port: vm, doorbell, flood doorbell, block, flood ring.
@@ -83,6 +84,14 @@ class Custody:
         except (OSError, MemoryError) as error:
             raise LocalError(_shortage(error)) from None
         return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood
+
+    def position_known(self, port: int) -> bool:
+        """Whether the port's link, its worker being dead, is known to stand between two frames both ways."""
+        held = self._ports.get(port)
+        try:
+            return held is not None and _core.Block(held.block).at_boundary()
+        except (OSError, MemoryError):
+            return False
 
     def get(self, port: int) -> Held | None:
         """Return what is held for a port."""

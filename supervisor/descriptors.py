@@ -193,10 +193,16 @@ class DescriptorServer:
             raise PeerError(f"a {type(message).__name__} is not for the supervisor now")
 
     def _give_ring(self, peer: Peer, source: PortRecord, want: WantRing) -> None:
-        """Make a ring and give its ends away, the consumer's first: no frame waits for a reader in vain."""
+        """Make a ring and give its ends away, the consumer's first: no frame waits for a reader in vain.
+
+        The producer gets its end once the kernel has the consumer's for sure. What still waits here would be
+        lost with this process or this channel, and the producer would fill a ring that nobody knows of. It
+        asks again.
+        """
         other = self._owner.holder(want.port, want.epoch)
         held = self._custody.get(want.port)
-        if other is None or held is None or self._owner.holder(source.port, source.epoch) is not peer:
+        mine = self._owner.holder(source.port, source.epoch) is peer
+        if other is None or held is None or not mine or other.channel.backlog:
             self.send(peer, LinkLost(want.port, want.epoch))
             return
         try:
@@ -206,7 +212,7 @@ class DescriptorServer:
             self.send(peer, LinkLost(want.port, want.epoch))
             return
         try:
-            if self.send(other, RingRx(source.port, source.epoch), (ring,)):
+            if self.send(other, RingRx(source.port, source.epoch), (ring,)) and not other.channel.backlog:
                 self.send(peer, RingTx(want.port, want.epoch), (ring, held.doorbell))
         finally:
             os.close(ring)

@@ -109,7 +109,16 @@ PROHIBITED: dict[tuple[State, Event], str] = {
 
 HAS_WORKER = frozenset({State.STARTING, State.LIVE, State.ENDING})
 
-RESUMABLE = {"stream": False, "seqpacket": True, "dgram": True, "tap": True}
-"""Whether a link of this kind goes on when its worker is lost. Where the kernel keeps frames apart, the
-next worker starts at a whole frame. In a byte stream it would start wherever the lost worker happened to
-be, in the middle of a frame as likely as not, and the VM would read garbage as lengths for ever."""
+KEPT_APART = frozenset({"seqpacket", "dgram", "tap"})
+"""Kinds of links on which the kernel keeps frames apart."""
+
+
+def resumable(kind: str, *, position_known: bool) -> bool:
+    """Whether a link goes on when its worker is lost.
+
+    Where the kernel keeps frames apart, the next worker starts at a whole frame. In a byte stream it would
+    start wherever the lost worker happened to be, in the middle of a frame as likely as not, and the VM would
+    read garbage as lengths for ever; so a stream goes on only if it is known to stand between two frames,
+    both ways (``Block.at_boundary``).
+    """
+    return kind in KEPT_APART or position_known

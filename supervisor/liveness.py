@@ -29,6 +29,10 @@ class Liveness:
         """Ports heard within the limit, the one heard longest ago first."""
         self._silent: dict[int, Heard] = {}
 
+    def every(self, heartbeat_s: float) -> None:
+        """Heartbeats come at this interval from now on."""
+        self._limit = SILENT_HEARTBEATS * heartbeat_s
+
     def watch(self, port: int, epoch: int, now: float) -> None:
         """Expect heartbeats of that worker from now on, and of no earlier one of the port."""
         self.forget(port)

@@ -1,5 +1,8 @@
 """The supervisor's ZeroMQ edge towards workers: membership out (PUB), evidence in (ROUTER).
 
+While ``quiet`` nothing of membership goes out, though the log grows: whoever takes over from a dead
+supervisor has no complete table yet (``takeover``).
+
 It numbers nothing and decides nothing: the log is ``forwarder.membership.Publisher``, evidence goes to the
 ``Owner``. A message that is no good is counted and logged at most once a second, and the loop goes on. A
 message that a socket does not take is dropped; the sequence in every beat makes the loss of any of them
@@ -15,7 +18,7 @@ from typing import Protocol, cast
 
 import zmq
 
-from forwarder.errors import PeerError
+from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Publisher
 from forwarder.names import PortRecord
 from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint
@@ -54,8 +57,16 @@ class Owner(Protocol):
         """Take a worker's word that its VM's link is over."""
 
 
+def open_context() -> "zmq.Context[zmq.Socket[bytes]]":
+    """Return what sockets are made in; ``term`` it when they are closed."""
+    return zmq.Context()
+
+
 def listen(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, address: str) -> "zmq.Socket[bytes]":
-    """Bind a socket that takes bounded messages from processes of our own user (and root) only, mode 0600."""
+    """Bind a socket that takes bounded messages from processes of our own user (and root) only, mode 0600.
+
+    Raises LocalError.
+    """
     sock = context.socket(kind)
     sock.setsockopt(zmq.LINGER, 0)
     sock.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
@@ -64,6 +75,9 @@ def listen(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, address: str) -
     mask = os.umask(0o177)
     try:
         sock.bind(address)
+    except zmq.ZMQError as error:
+        sock.close()
+        raise LocalError(f"cannot listen on {address}: {error.strerror}") from None
     finally:
         os.umask(mask)
     return sock
@@ -80,8 +94,9 @@ class Control:
         publisher: Publisher,
         owner: Owner,
     ) -> None:
-        """Bind. Raises ``zmq.ZMQError`` if that cannot be done."""
+        """Bind. Raises LocalError if that cannot be done."""
         self.publisher = publisher
+        self.quiet = False
         self.bad_messages = 0
         self._owner = owner
         self._throttle = Throttle()
@@ -94,6 +109,11 @@ class Control:
         self._loop = loop
         self._fd = cast(int, self._evidence.getsockopt(zmq.FD))
         loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
+
+    def speak(self, now: float) -> None:
+        """End the quiet: the table is complete."""
+        self.quiet = False
+        self.beat(now)
 
     def publish(self, change: str, record: PortRecord) -> None:
         """Tell everybody of a change."""
@@ -154,7 +174,8 @@ class Control:
         if not isinstance(message, (Hello, Heartbeat, Goodbye, SnapshotRequest)):
             raise PeerError(f"a {type(message).__name__} is not for the supervisor")
         if isinstance(message, SnapshotRequest):
-            self._answer(route, self.publisher.snapshot())
+            if not self.quiet:
+                self._answer(route, self.publisher.snapshot())
             return
         known = self._routes.get(message.port)
         if known is None or known[0] <= message.epoch:
@@ -175,6 +196,8 @@ class Control:
         return True
 
     def _send_all(self, message: Message) -> None:
+        if self.quiet:
+            return
         try:
             self._membership.send(encode(message), zmq.NOBLOCK)
         except zmq.Again:

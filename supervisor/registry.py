@@ -34,7 +34,7 @@ from forwarder.names import (
     PortRecord,
     valid_name,
 )
-from supervisor.lifecycle import HAS_WORKER, PROHIBITED, RESUMABLE, TRANSITIONS, Event, State
+from supervisor.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, Event, State, resumable
 from supervisor.restart import Budget, Losses
 
 
@@ -145,6 +145,11 @@ class Registry:
         port = self._ports.get(number)
         return port is not None and port.state is State.LIVE and port.record.epoch == epoch
 
+    def serves(self, number: int, epoch: int, identity: Identity) -> bool:
+        """Whether that process is the worker of that incarnation of the port."""
+        port = self._ports.get(number)
+        return port is not None and port.record.epoch == epoch and port.identity == identity
+
     def attach(
         self, transport: str, now: float, name: str | None = None, policy: Policy = NO_POLICY
     ) -> tuple[PortRecord, list[Action]]:
@@ -208,8 +213,13 @@ class Registry:
         known = port is not None and port.record.epoch == epoch and port.state in (State.LIVE, State.ENDING)
         return [] if known else [SayHelloAgain(number, epoch)]
 
-    def worker_lost(self, number: int, epoch: int, how: str, now: float) -> list[Action]:
-        """Note that the port's worker has ended (or, while it is pending, that none could be started)."""
+    def worker_lost(
+        self, number: int, epoch: int, how: str, now: float, *, position_known: bool = False
+    ) -> list[Action]:
+        """Note that the port's worker has ended (or, while it is pending, that none could be started).
+
+        ``position_known``: whether the link is known to stand between two frames, both ways.
+        """
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch:
             return []
@@ -217,8 +227,9 @@ class Registry:
             return self._gone(port, Event.LOST_CLOSE, port.reason)
         if port.state not in (State.PENDING, State.STARTING, State.LIVE):
             return []
-        if port.state is not State.PENDING and not RESUMABLE[TRANSPORT_KIND[port.record.transport]]:
-            reason = f"its worker was lost ({how}), and a stream cannot go on from an unknown place"
+        kind = TRANSPORT_KIND[port.record.transport]
+        if port.state is not State.PENDING and not resumable(kind, position_known=position_known):
+            reason = f"its worker was lost ({how}) inside of a frame, so the stream cannot go on"
             return self._gone(port, Event.LOST_CLOSE, reason)
         retry_at = port.losses.lost(now)
         if retry_at is None:

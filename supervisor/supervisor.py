@@ -7,10 +7,8 @@ by calling a method of ``Supervisor``; that asks the registry, whose actions are
 other by ``_do``, in the order in which they were decided, also when carrying one out leads to more. A turn
 ends with what is due: every part has ``tick`` and ``deadline``, so an idle switch wakes for its beat only.
 
-Taking over: if the runtime directory belonged to a supervisor that died, its workers are given ``CLAIM_S`` to
-bring back their ports before any VM is let in; they try four times a second. That order matters for two
-reasons: a listener must not bind over a socket that a VM is connected to, and all workers sleep on one flood
-doorbell, which the first of them brings along. A worker that is silent for longer is ended.
+If the runtime directory belonged to a supervisor that died, ``start`` takes its workers over first, which
+``takeover`` describes.
 
 A stop ends listeners first, then workers, then sockets; what does not end gets signals (``processes``).
 """
@@ -20,8 +18,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-import zmq
-
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
 from forwarder.membership import BEAT_S, Publisher
@@ -30,25 +26,25 @@ from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello
 from supervisor import processes, registry
 from supervisor.addresses import Settings
-from supervisor.arrivals import hung_up, raise_descriptor_limit
+from supervisor.arrivals import free_name, hung_up, raise_descriptor_limit
 from supervisor.commands import Commands
 from supervisor.console import Console
 from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
 from supervisor.lifecycle import State
 from supervisor.listeners import Listeners
-from supervisor.liveness import Liveness
 from supervisor.logs import log
 from supervisor.loop import Loop
 from supervisor.options import RunOptions
-from supervisor.publisher import Control
+from supervisor.publisher import Control, open_context
 from supervisor.registry import Registry
 from supervisor.runtime_dir import RuntimeDir
 from supervisor.sampler import Sampler
+from supervisor.signs import Signs
 from supervisor.stats import PortView, Switch
+from supervisor.takeover import CLAIM_S, TakeOver
 from supervisor.workforce import Workforce
 
-CLAIM_S = 3.0
 STOP_S = 10.0
 """A process that is still there after a second of SIGKILL waits for a device; nobody waits for that."""
 
@@ -63,20 +59,19 @@ class Supervisor:
         self._directory = RuntimeDir(options.runtime_dir)
         directory = self._directory.path
         self._registry = Registry(first_epoch=self._directory.first_epoch)
-        self._liveness = Liveness(BEAT_S)
+        self._signs = Signs(BEAT_S)
         self._custody = Custody()
         self._sampler = Sampler()
         self._loop = Loop()
         self._peers: dict[int, Peer] = {}
-        self._stalled: set[int] = set()
         self._actions: deque[registry.Action] = deque()
         self._acting = False
         self._sender: Identity | None = None
         self._stop_at: float | None = None
-        self._adopted = 0
         self._listeners = Listeners(self._loop, self)
         self._workforce = Workforce(self._loop, directory, self._give, self._worker_lost)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._takeover = TakeOver(self._registry, self._custody, self._workforce, self._listeners)
+        self._context = open_context()
         publisher = Publisher(self._directory.epoch)
         self._switch = Switch(
             publisher.epoch, 0, time.monotonic(), Identity(os.getpid(), processes.start_time(os.getpid()))
@@ -88,7 +83,7 @@ class Supervisor:
             )
             self._control = Control(self._loop, self._context, directory, publisher, self)
             self._console = Console(self._loop, self._context, directory, commands.handlers())
-        except (LocalError, zmq.ZMQError) as error:
+        except LocalError as error:
             self._context.destroy(linger=0)
             self._directory.close()
             raise LocalError(f"cannot open the sockets in {directory}: {error}") from None
@@ -106,7 +101,9 @@ class Supervisor:
     def start(self) -> list[str]:
         """Take over what a predecessor left, then let VMs in. Returns the URLs. Raises LocalError."""
         if self._directory.predecessor is not None:
-            self._take_over()
+            self._take_over(self._directory.predecessor.pid)
+        if self._stop_at is not None:
+            return []
         return [self._listeners.open(attachment) for attachment in self._options.attachments]
 
     def run(self) -> bool:
@@ -133,7 +130,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Close everything. Workers that were taken over and not ended go on, for the next supervisor."""
-        orphans = len(self._registry) > 0 and self._adopted > 0
+        orphans = len(self._registry) > 0 and self._takeover.adopted > 0
         self._listeners.close_all()
         self._console.close()
         self._control.close()
@@ -151,13 +148,7 @@ class Supervisor:
 
     def views(self) -> Iterator[PortView]:
         """Return every port as it is shown."""
-        for port in self._registry:
-            number = port.record.port
-            state = port.state.value
-            if port.state is State.LIVE and self._liveness.is_silent(number):
-                state = "silent"
-            stalled = number in self._stalled
-            yield PortView(port.record, state, stalled, port.since, port.identity, port.restarts)
+        return map(self._signs.view, self._registry)
 
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError if there is no such port."""
@@ -177,7 +168,9 @@ class Supervisor:
                 raise LocalError(
                     f"{format_mac(mac)} is pinned to port {port.record.port} ({port.record.name})"
                 )
-        record, actions = self._registry.attach(transport, now, _free(settings.name, taken), settings.policy)
+        record, actions = self._registry.attach(
+            transport, now, free_name(settings.name, taken), settings.policy
+        )
         try:
             self._custody.take(record.port, vm)
         except LocalError:
@@ -200,29 +193,22 @@ class Supervisor:
             self._server.drop(peer)
 
     def claimed(self, peer: Peer, claim: Claim, descriptors: tuple[int, ...]) -> None:
-        """Take back a port from the worker of a dead supervisor."""
-        record, identity = claim.record, claim.identity
-        try:
-            self._workforce.processes.adopt(identity)
-        except LocalError as error:
-            log.warning("port %d (%s): not taken over, %s", record.port, record.name, error)
+        """Take back a port from the worker of a dead supervisor, or a worker that had lost its channel."""
+        if self._registry.serves(claim.record.port, claim.record.epoch, claim.identity):
             close_all(descriptors)
-            self._server.drop(peer)
+            self._reconnect(peer, claim.record)
             return
-        before = len(self._registry)
-        actions = self._registry.adopt(record, identity, claim.version, time.monotonic())
-        if len(self._registry) == before or not self._custody.adopt(record, descriptors):
-            close_all(descriptors)
-            self._refuse(identity)
-            self._server.drop(peer)
+        now = time.monotonic()
+        adopted, actions = self._takeover.adopt(claim, descriptors, now)
+        if adopted:
+            self._connect(peer, claim.record)
+            self._workforce.adopted(peer, claim.record)
+            self._watch_block(claim.record)
+            self._signs.expect(claim.record, now)
         else:
-            self._adopted += 1
-            peer.record = record
-            self._peers[record.port] = peer
-            self._workforce.adopted(peer, record)
-            self._watch_block(record)
-            self._listeners.adopt(record, descriptors[0])
-            self._liveness.watch(record.port, record.epoch, time.monotonic())
+            close_all(descriptors)
+            self._refuse(claim.identity)
+            self._server.drop(peer)
         self._do(actions)
 
     def lost(self, peer: Peer) -> None:
@@ -243,17 +229,15 @@ class Supervisor:
         self._sender = message.identity
         self._do(self._registry.hello(message.port, message.epoch, message.identity, message.version))
         self._sender = None
-        self._liveness.heard(message.port, message.epoch, now)
+        self._signs.heard(message.port, message.epoch, now)
 
     def heartbeat(self, message: Heartbeat) -> None:
         """Take a sign of life, and what it says of the VM."""
         port, epoch = message.port, message.epoch
         self._do(self._registry.heartbeat(port, epoch))
-        silence = self._liveness.heard(port, epoch, time.monotonic())
-        if silence is not None:
-            log.info("port %d: its worker is heard again after %.1f s", port, silence)
-        if self._registry.live(port, epoch) and message.stalled != (port in self._stalled):
-            self._set_stalled(port, message.stalled, message.queued)
+        self._signs.heard(port, epoch, time.monotonic())
+        if self._registry.live(port, epoch):
+            self._signs.heartbeat(message)
 
     def goodbye(self, message: Goodbye) -> None:
         """Take a worker's word that its VM's link is over."""
@@ -265,7 +249,7 @@ class Supervisor:
         more = self._tick(time.monotonic())
         deadline = min(
             self._registry.deadline(),
-            self._liveness.deadline(),
+            self._signs.deadline(),
             self._control.deadline(),
             self._listeners.deadline(),
             self._workforce.deadline(),
@@ -275,12 +259,12 @@ class Supervisor:
     def _tick(self, now: float) -> bool:
         """Do what is due and take what has arrived; whether there may be more of it."""
         evidence = self._control.receive(now)
-        commands = self._console.receive()
+        commands = not self._control.quiet and self._console.receive()
         self._do(self._registry.tick(now))
-        for port, _ in self._liveness.tick(now):
-            log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
+        self._signs.tick(now)
         if now >= self._control.deadline():
             self._control.beat(now)
+            self._signs.every(self._control.publisher.interval_s())
             self._server.flush()
         self._listeners.tick(now)
         self._workforce.tick(now)
@@ -289,23 +273,34 @@ class Supervisor:
     def _finished(self) -> bool:
         return self._stop_at is not None and not len(self._workforce.processes) and not len(self._registry)
 
-    def _take_over(self) -> None:
-        assert self._directory.predecessor is not None
-        left = set(processes.survivors(self.runtime_dir))
+    def _take_over(self, predecessor: int) -> None:
+        self._takeover.begin(self.runtime_dir, time.monotonic())
         log.warning(
             "supervisor %d of this directory did not end cleanly and left %d workers; taking over",
-            self._directory.predecessor.pid,
-            len(left),
+            predecessor,
+            len(self._takeover.left),
         )
-        deadline = time.monotonic() + CLAIM_S
-        while left and time.monotonic() < deadline:
+        self._control.quiet = True
+        while wait := self._takeover.wait(time.monotonic()):
             self._tick(time.monotonic())
-            self._loop.turn(min(0.05, deadline - time.monotonic()))
-            claimed = {peer.identity for peer in self._peers.values()}
-            left = {each for each in left if each not in claimed and processes.exists(each)}
-        for identity in left:
+            self._loop.turn(min(0.05, wait))
+        for identity in self._takeover.left:
             log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
             self._refuse(identity)
+        self._control.speak(time.monotonic())
+
+    def _connect(self, peer: Peer, record: PortRecord) -> None:
+        peer.record = record
+        self._peers[record.port] = peer
+
+    def _reconnect(self, peer: Peer, record: PortRecord) -> None:
+        """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""
+        old = self._peers.get(record.port)
+        if old is not None:
+            self._server.drop(old)
+        self._connect(peer, record)
+        self._workforce.returned(peer)
+        log.info("port %d (%s): its worker's channel is back", record.port, record.name)
 
     def _watch_block(self, record: PortRecord) -> None:
         held = self._custody.get(record.port)
@@ -338,14 +333,17 @@ class Supervisor:
             self._workforce.want(record)
             return False
         assert peer.identity is not None
-        peer.record = record
-        self._peers[record.port] = peer
+        self._connect(peer, record)
         self._do(self._registry.assigned(record.port, record.epoch, peer.identity))
-        self._liveness.watch(record.port, record.epoch, time.monotonic())
+        self._signs.expect(record, time.monotonic())
         return True
 
     def _worker_lost(self, record: PortRecord, how: str) -> None:
-        self._do(self._registry.worker_lost(record.port, record.epoch, how, time.monotonic()))
+        known = self._custody.position_known(record.port)
+        actions = self._registry.worker_lost(
+            record.port, record.epoch, how, time.monotonic(), position_known=known
+        )
+        self._do(actions)
 
     def _refuse(self, identity: Identity) -> None:
         """Make a process end that must not serve anybody."""
@@ -354,14 +352,6 @@ class Supervisor:
         except LocalError:
             return  # it has ended already
         self._workforce.processes.end(identity, time.monotonic(), told=False)
-
-    def _set_stalled(self, port: int, stalled: bool, queued: int) -> None:
-        if stalled:
-            self._stalled.add(port)
-            log.warning("port %d: stalled, its VM takes no frames and %d bytes wait for it", port, queued)
-        else:
-            self._stalled.discard(port)
-            log.info("port %d: no longer stalled", port)
 
     def _do(self, actions: list[registry.Action]) -> None:
         """Carry out actions, and those that they lead to, in the order in which they were decided."""
@@ -398,22 +388,11 @@ class Supervisor:
     def _release(self, record: PortRecord) -> None:
         number = record.port
         self._sampler.depart(number)
-        self._liveness.forget(number)
+        self._signs.forget(number)
         self._control.forget(number)
-        self._stalled.discard(number)
         self._peers.pop(number, None)
         self._custody.release(number)
         self._listeners.released(record)
 
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-def _free(name: str | None, taken: set[str]) -> str | None:
-    """Return ``name``, or the first of ``name-2``, ``name-3``… that no port has."""
-    if name is None or name not in taken:
-        return name
-    number = 2
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"

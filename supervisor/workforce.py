@@ -4,9 +4,10 @@ Here the pool's policy meets processes and channels. A worker goes starting → 
 serves one port at most, and never another one. Which port gets one, and what a lost one means, is not decided
 here: ``give`` hands a port to an idle worker, ``lost`` reports.
 
-A worker whose channel has ended is of no use, since it can get no rings: it is made to end. One that ends
-with status 0 has said why in a Goodbye, which takes another way than the end of its process; ``GOODBYE_S``
-gives it time to arrive, or the registry would take a clean end for a crash.
+A worker whose channel has ended can get no rings. A spare is made to end; one that has a port forwards, and
+tries to come back at once, for which it has ``RETURN_S``. One that ends with status 0 has said why in a
+Goodbye, which takes another way than the end of its process; ``GOODBYE_S`` gives it time to arrive, or the
+registry would take a clean end for a crash.
 """
 
 import time
@@ -23,6 +24,8 @@ from supervisor.pool import READY_S, Pool
 from supervisor.processes import Processes
 
 GOODBYE_S = 0.05
+RETURN_S = 2.0
+"""A worker that has lost its channel tries to get another one four times a second."""
 
 
 class Obituary(NamedTuple):
@@ -57,6 +60,8 @@ class Workforce:
         self._idle: deque[Peer] = deque()
         self._waiting: deque[PortRecord] = deque()
         self._serving: dict[Identity, PortRecord] = {}
+        self._astray: dict[Identity, float] = {}
+        """Who serves a port and has lost its channel, and when that is the end of it."""
         self._obituaries: deque[Obituary] = deque()
         self._stopping = False
 
@@ -68,6 +73,11 @@ class Workforce:
         """Note that a worker has brought its port. Its process is in ``processes`` by now."""
         assert peer.identity is not None
         self._serving[peer.identity] = record
+
+    def returned(self, peer: Peer) -> None:
+        """Note that a worker whose channel had ended has another one."""
+        assert peer.identity is not None
+        self._astray.pop(peer.identity, None)
 
     def ready(self, peer: Peer, version: int) -> bool:
         """Take a spare; False if it is none of ours, or of another version."""
@@ -85,12 +95,14 @@ class Workforce:
         return True
 
     def channel_lost(self, peer: Peer) -> None:
-        """Note that a worker's channel has ended: so must the worker."""
+        """Note that a worker's channel has ended."""
         now = time.monotonic()
         if peer in self._idle:
             self._idle.remove(peer)
             self._pool.lost(now)
-        if peer.identity is not None:
+        if peer.identity in self._serving:
+            self._astray[peer.identity] = now + RETURN_S
+        elif peer.identity is not None:
             self.processes.end(peer.identity, now)
 
     def serve(self, now: float) -> None:
@@ -120,6 +132,9 @@ class Workforce:
             if deadline <= now:
                 self._starting[identity] = float("inf")
                 self.processes.end(identity, now, told=False)
+        for identity in [each for each, deadline in self._astray.items() if deadline <= now]:
+            del self._astray[identity]
+            self.processes.end(identity, now, told=False)
         while self._obituaries and self._obituaries[0].due <= now:
             obituary = self._obituaries.popleft()
             self._lost(obituary.record, obituary.how)
@@ -132,6 +147,7 @@ class Workforce:
             self._pool.deadline(len(self._waiting)) if not self._stopping else float("inf"),
             self.processes.deadline(),
             min(self._starting.values(), default=float("inf")),
+            min(self._astray.values(), default=float("inf")),
             self._obituaries[0].due if self._obituaries else float("inf"),
         )
 
@@ -152,6 +168,7 @@ class Workforce:
         for peer in [each for each in self._idle if each.identity == identity]:
             self._idle.remove(peer)
             self._pool.lost(now)
+        self._astray.pop(identity, None)
         record = self._serving.pop(identity, None)
         if record is not None:
             how = f"process {identity.pid}: {how}"

@@ -33,5 +33,7 @@ def test_a_port_can_end_from_every_state():
             )
 
 
-def test_every_kind_of_link_has_its_rule_for_a_lost_worker():
-    assert set(lifecycle.RESUMABLE) == set(TRANSPORT_KIND.values())
+def test_a_link_goes_on_where_the_kernel_keeps_frames_apart_or_its_position_is_known():
+    for kind in TRANSPORT_KIND.values():
+        assert lifecycle.resumable(kind, position_known=True)
+        assert lifecycle.resumable(kind, position_known=False) == (kind != "stream")

@@ -4,7 +4,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
-from supervisor.lifecycle import RESUMABLE, State
+from supervisor.lifecycle import State, resumable
 from supervisor.registry import (
     AssignWorker,
     EndWorker,
@@ -67,12 +67,13 @@ def test_a_lost_worker_is_replaced_under_a_new_epoch_and_the_port_stays_a_member
     assert registry.get(1).restarts == 1
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("transport", TRANSPORT_KIND)
-def test_a_link_goes_on_without_its_worker_only_where_its_position_is_known(transport):
+def test_a_link_goes_on_without_its_worker_only_where_its_position_is_known(transport, known):
     registry = Registry()
     record = live(registry, transport)
-    actions = acts(registry.worker_lost(1, 1, "signal 9", 10.0))
-    if RESUMABLE[TRANSPORT_KIND[transport]]:
+    actions = acts(registry.worker_lost(1, 1, "signal 9", 10.0, position_known=known))
+    if resumable(TRANSPORT_KIND[transport], position_known=known):
         assert actions == []
         assert registry.get(1).state is State.WAITING
     else:

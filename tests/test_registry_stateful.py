@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forwarder.errors import LocalError
 from forwarder.membership import Publisher
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
-from supervisor.lifecycle import HAS_WORKER, RESUMABLE, State
+from supervisor.lifecycle import HAS_WORKER, State, resumable
 from supervisor.registry import (
     AssignWorker,
     EndWorker,
@@ -113,16 +113,17 @@ class Ports(RuleBasedStateMachine):
         assert self.registry.live(number, epoch) == ((number, epoch) not in self.ending)
 
     @precondition(lambda self: self.workers)
-    @rule(index=PICK)
-    def a_worker_dies(self, index):
+    @rule(index=PICK, known=st.booleans())
+    def a_worker_dies(self, index, known):
         number, epoch = self.pick(self.workers, index)
         del self.workers[number, epoch]
         was_ending = (number, epoch) in self.ending
         self.ending.discard((number, epoch))
         self.past.append((number, epoch))
         kind = TRANSPORT_KIND[self.registry.get(number).record.transport]
-        self.do(self.registry.worker_lost(number, epoch, "signal 9", self.now))
-        assert (self.registry.get(number) is None) == (was_ending or not RESUMABLE[kind])
+        self.do(self.registry.worker_lost(number, epoch, "signal 9", self.now, position_known=known))
+        over = was_ending or not resumable(kind, position_known=known)
+        assert (self.registry.get(number) is None) == over
 
     @precondition(lambda self: self.workers)
     @rule(index=PICK)

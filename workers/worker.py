@@ -9,17 +9,26 @@ A beat of the supervisor is answered with the heartbeat, so that an idle worker 
 
 The supervisor may go at any time. Forwarding goes on with the last view; the channel is tried again every
 ``RETRY_S``, and once there is a supervisor the worker claims its port with duplicates of its descriptors.
-A worker without a supervisor for ``ORPHAN_S`` ends: nobody could stop or see it any more.
+What the old one had sent before it died is taken first: half of a ring must not get lost, since its other end
+would be filled for nobody. A worker without a supervisor for ``ORPHAN_S`` ends, and says so on stderr:
+nobody could stop or see it any more.
+
+A worker may be killed between any two of its instructions; another one goes on with its descriptors. Gone
+with it, and counted by nobody, is what it alone held: frames read from the VM and not yet published in a
+ring, floods copied out of a flood ring and not yet written, and what it counted in the turn that it did
+not finish. Everything in a ring is counted by the end that lives.
 """
 
 import os
 import signal
+import sys
 import time
+from contextlib import suppress
 from types import FrameType
 
 from forwarder._core import EVENT_LINK_DOWN, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
-from forwarder.errors import PeerError
+from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Action, AskSnapshot, Replica
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
 from forwarder.rendezvous import DESCRIPTORS, path
@@ -43,6 +52,7 @@ from workers.stall import StallWatch
 
 RETRY_S = 0.25
 ORPHAN_S = 300.0
+"""Longer than an upgrade takes, and than a service manager waits before it gives up."""
 
 
 def _random() -> float:
@@ -53,7 +63,8 @@ def _random() -> float:
 class Worker:
     """Serves one port until its link ends, the supervisor says so, or a signal does."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, orphan_s: float = ORPHAN_S) -> None:
+        """``orphan_s``: for how long to go on without a supervisor."""
         now = time.monotonic()
         self._record = assignment.assign.record
         self._identity = assignment.identity
@@ -72,6 +83,7 @@ class Worker:
         self._stall = StallWatch(now)
         self._interval = assignment.assign.heartbeat_ms / 1000
         self._heartbeat_due = now + self._interval
+        self._orphan_s = orphan_s
         self._orphan_since = 0.0
         self._retry_at = 0.0
         self._ending = ""
@@ -173,13 +185,21 @@ class Worker:
             self._lose_channel()
 
     def _read_channel(self) -> None:
-        while self._channel is not None:
+        if self._channel is None:
+            return
+        try:
+            self._channel.flush()
+            self._receive_all(self._channel)
+        except ChannelClosedError:
+            self._lose_channel()
+
+    def _receive_all(self, channel: Channel) -> None:
+        """Take what has arrived. Raises ChannelClosedError after the last message there was."""
+        while True:
             try:
-                self._channel.flush()
-                received = self._channel.receive()
+                received = channel.receive()
             except ChannelClosedError:
-                self._lose_channel()
-                return
+                raise
             except PeerError:
                 continue
             if received is None:
@@ -187,16 +207,19 @@ class Worker:
             self._links.receive(*received)
 
     def _lose_channel(self) -> None:
-        if self._channel is None:
+        channel, self._channel = self._channel, None
+        if channel is None:
             return
-        self._engine.unwatch(self._channel.fileno())
-        self._channel.close()
-        self._channel = None
+        with suppress(ChannelClosedError):
+            self._receive_all(channel)
+        self._engine.unwatch(channel.fileno())
+        channel.close()
         self._orphan_since = self._retry_at = time.monotonic()
 
     def _seek_supervisor(self, now: float) -> None:
-        if now - self._orphan_since >= ORPHAN_S:
-            self._ending = f"no supervisor for {ORPHAN_S:.0f} s"
+        if now - self._orphan_since >= self._orphan_s:
+            self._ending = f"no supervisor for {self._orphan_s:g} s"
+            return
         if now < self._retry_at:
             return
         self._retry_at = now + RETRY_S
@@ -208,7 +231,7 @@ class Worker:
         self._engine.watch(channel.fileno())
         try:
             channel.send(Claim(self._identity, PROTOCOL_VERSION, self._record), self._deeds)
-        except ChannelClosedError:
+        except (ChannelClosedError, LocalError):
             self._lose_channel()
 
     def _end(self) -> None:
@@ -219,3 +242,10 @@ class Worker:
         self._control.close()
         if self._channel is not None:
             self._channel.close()
+            return
+        with suppress(OSError):  # nobody may be left there either
+            print(  # noqa: T201 - nobody else can say it
+                f"port {self._record.port} ({self._record.name}): its worker ends, {self._ending}",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,69 @@
+"""Signs of life of the workers and of their VMs: who is silent, who is stalled; each change is said once.
+
+Nothing is done about either. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both
+harm only themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
+"""
+
+from forwarder.names import PortRecord
+from forwarder.wire import Heartbeat
+from supervisor.lifecycle import State
+from supervisor.liveness import Liveness
+from supervisor.logs import log
+from supervisor.registry import Port
+from supervisor.stats import PortView
+
+
+class Signs:
+    """What was heard last of every port that has a worker."""
+
+    def __init__(self, heartbeat_s: float) -> None:
+        self._liveness = Liveness(heartbeat_s)
+        self._stalled: set[int] = set()
+
+    def expect(self, record: PortRecord, now: float) -> None:
+        """Listen for that worker of the port from now on, and for no earlier one."""
+        self._liveness.watch(record.port, record.epoch, now)
+
+    def every(self, heartbeat_s: float) -> None:
+        """Heartbeats come at this interval from now on: that of beats, which grows with the fleet."""
+        self._liveness.every(heartbeat_s)
+
+    def forget(self, port: int) -> None:
+        """Expect nothing of the port any more."""
+        self._liveness.forget(port)
+        self._stalled.discard(port)
+
+    def heard(self, port: int, epoch: int, now: float) -> None:
+        """Note any sign of life."""
+        silence = self._liveness.heard(port, epoch, now)
+        if silence is not None:
+            log.info("port %d: its worker is heard again after %.1f s", port, silence)
+
+    def heartbeat(self, message: Heartbeat) -> None:
+        """Note what the worker that has the port says of its VM."""
+        port = message.port
+        if message.stalled and port not in self._stalled:
+            self._stalled.add(port)
+            log.warning(
+                "port %d: stalled, its VM takes no frames and %d bytes wait for it", port, message.queued
+            )
+        elif not message.stalled and port in self._stalled:
+            self._stalled.discard(port)
+            log.info("port %d: no longer stalled", port)
+
+    def view(self, port: Port) -> PortView:
+        """Return a port as it is shown."""
+        number, state = port.record.port, port.state.value
+        if port.state is State.LIVE and self._liveness.is_silent(number):
+            state = "silent"
+        stalled = number in self._stalled
+        return PortView(port.record, state, stalled, port.since, port.identity, port.restarts)
+
+    def tick(self, now: float) -> None:
+        """Say who has become silent."""
+        for port, _ in self._liveness.tick(now):
+            log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._liveness.deadline()
