@@ -10,7 +10,7 @@ import socket
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
-from forwarder.names import MAX_NAME, MAX_PINNED, Policy, valid_name
+from forwarder.names import MAX_NAME, Policy, valid_name
 
 SOCKET_PATH_BYTES = 107
 """Linux keeps the path of a unix socket in 108 bytes, the last of which ends it."""
@@ -54,14 +54,10 @@ class Settings(NamedTuple):
     policy: Policy = Policy()
 
     def checked(self) -> "Settings":
-        """Return these settings. Raises LocalError if they cannot be a port's."""
+        """Return these settings. Raises LocalError if the name cannot be a port's."""
         if self.name is not None and not valid_name(self.name):
             raise LocalError(
                 f"{self.name!r} cannot name a port; use up to {MAX_NAME} letters, digits and ._:@+-"
-            )
-        if len(self.policy.pinned) > MAX_PINNED:
-            raise LocalError(
-                f"{len(self.policy.pinned)} pinned addresses are more than the {MAX_PINNED} allowed"
             )
         return self
 

@@ -4,16 +4,26 @@
 name = "lab"
 log-level = "info"
 listen-qemu = ["unix:///run/lab/qemu.sock"]
-listen-vfkit = [{ url = "unixgram:///run/lab/web.sock", name = "web", pin = ["52:54:00:12:34:56"] }]
-tap = [{ device = "tap0,netns=lab", flood-unknown = false }]
+
+[[listen-vfkit]]
+url = "unixgram:///run/lab/web.sock"
+name = "web"
+pin = ["52:54:00:12:34:56"]
+limit-bandwidth = "100Mbit/s"
+isolated = true
+reach = ["gateway"]
+
+[[tap]]
+device = "tap0,netns=lab"
+name = "gateway"
+limit-broadcast = "10k"
 ```
 
-A listener or TAP device is its URL, or a table that says more about the ports that come from it: ``name``,
-``pin`` (the only addresses a VM may send from), ``flood-unknown`` (whether frames to unknown addresses are
-delivered). An unknown key or a value of a wrong type is refused, with file, line and key.
+A listener or TAP device is its URL, or a table that says more about the ports that come from it: ``name``
+and every setting that a port can have (``settings.SETTINGS``). An unknown key, a value of a wrong type or
+unit, or an address that is pinned twice is refused, with file, line and key.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
@@ -24,10 +34,12 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 from forwarder.errors import LocalError
-from forwarder.names import Policy, parse_mac
+from forwarder.names import Policy, format_mac
 from supervisor.addresses import Attachment, Listen, Settings, Tap, parse_listen, parse_tap
+from supervisor.config_lines import Path, locate
 from supervisor.logs import FORMATS, LEVELS
 from supervisor.options import RunOptions
+from supervisor.settings import SETTINGS, SettingError, changed
 
 LISTEN_KEYS = {"listen-qemu": "qemu", "listen-bess": "bess", "listen-vfkit": "vfkit"}
 TEXT_KEYS = {
@@ -41,7 +53,7 @@ CHOICES = {"log-level": LEVELS, "log-format": FORMATS}
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
-"""Longest file: a thousand ports with every setting are a fifth of it."""
+"""Longest file: a thousand ports with every setting are half of it."""
 
 
 def load(path: str, options: RunOptions) -> RunOptions:
@@ -56,7 +68,7 @@ def load(path: str, options: RunOptions) -> RunOptions:
     try:
         text = data.decode()
         table = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError and TOMLDecodeError
         raise LocalError(f"{path} is no TOML: {error}") from None
     return _File(path, text).read(table, options)
 
@@ -66,77 +78,72 @@ class _File:
 
     def __init__(self, path: str, text: str) -> None:
         self._path = path
-        self._lines = text.splitlines()
+        self._text = text
+        self._pinned: dict[bytes, Path] = {}
+        """Where each address is pinned."""
 
     def read(self, table: dict[str, object], options: RunOptions) -> RunOptions:
         fields: dict[str, object] = {}
         attachments: list[Attachment] = []
         for key, value in table.items():
             if key in TEXT_KEYS:
-                fields[TEXT_KEYS[key]] = self._text(key, value)
+                fields[TEXT_KEYS[key]] = self._text_of((key,), value)
                 if key in CHOICES and value not in CHOICES[key]:
-                    self._fail(key, f"{value!r} is none of {', '.join(CHOICES[key])}")
+                    self._fail((key,), f"{value!r} is none of {', '.join(CHOICES[key])}")
             elif key in LISTEN_KEYS or key == "tap":
                 if not isinstance(value, list):
-                    self._fail(key, "has to be a list")
-                attachments += [self._attachment(key, each) for each in value]
+                    self._fail((key,), "has to be a list")
+                attachments += [self._attachment(key, (key, index), each) for index, each in enumerate(value)]
             else:
                 known = ", ".join([*TEXT_KEYS, *LISTEN_KEYS, "tap"])
-                self._fail(key, f"unknown key; known are {known}")
+                self._fail((key,), f"unknown key; known are {known}")
         return options._replace(attachments=tuple(attachments), **fields)  # type: ignore[arg-type]
 
-    def _attachment(self, key: str, value: object) -> Attachment:
+    def _attachment(self, key: str, path: Path, value: object) -> Attachment:
         place = "device" if key == "tap" else "url"
-        table = value if isinstance(value, dict) else {place: value}
-        unknown = sorted(table.keys() - {place, "name", "pin", "flood-unknown"})
-        if unknown:
-            self._fail(unknown[0], f"unknown key in {key}; known are {place}, name, pin, flood-unknown", key)
-        if place not in table:
-            self._fail(key, f"{place} is missing")
-        url = self._text(place, table[place], key)
-        address = self._parse(key, lambda: _address(key, url))
-        name = self._text("name", table["name"], key) if "name" in table else None
-        pins = table.get("pin", [])
-        if not isinstance(pins, list):
-            self._fail("pin", "has to be a list of MAC addresses", key)
-        macs = tuple(self._mac(pin, key) for pin in pins)
-        flood = table.get("flood-unknown", True)
-        if not isinstance(flood, bool):
-            self._fail("flood-unknown", "has to be true or false", key)
-        settings = Settings(name, Policy(macs, flood))
-        return Attachment(address, self._parse(key, settings.checked))
+        if not isinstance(value, dict):
+            url = self._text_of(path, value)
+            return Attachment(self._parse(path, lambda: _address(key, url)))
+        known = (place, "name", *SETTINGS)
+        for each in value:
+            if each not in known:
+                self._fail((*path, each), f"unknown key in {key}; known are {', '.join(known)}")
+        if place not in value:
+            self._fail(path, f"{place} is missing")
+        url = self._text_of((*path, place), value[place])
+        address = self._parse((*path, place), lambda: _address(key, url))
+        name = self._text_of((*path, "name"), value["name"]) if "name" in value else None
+        self._parse((*path, "name"), Settings(name).checked)
+        settings = {each: setting for each, setting in value.items() if each in SETTINGS}
+        try:
+            policy = changed(Policy(), settings)
+        except SettingError as error:
+            self._fail((*path, error.key), error.why)
+        for index, mac in enumerate(policy.pinned):
+            pin: Path = (*path, "pin", index)
+            other = self._pinned.setdefault(mac, pin)
+            if other != pin:
+                self._fail(pin, f"{format_mac(mac)} is pinned in line {self._line(other)} already")
+        return Attachment(address, Settings(name, policy))
 
-    def _mac(self, value: object, inside: str) -> bytes:
-        text = self._text("pin", value, inside)
-        mac = self._parse("pin", lambda: parse_mac(text))
-        assert isinstance(mac, bytes)
-        return mac
-
-    def _text(self, key: str, value: object, inside: str = "") -> str:
+    def _text_of(self, path: Path, value: object) -> str:
         if not isinstance(value, str) or not value:
-            self._fail(key, "has to be text", inside)
+            self._fail(path, "has to be text")
         return value
 
-    def _parse(self, key: str, parse: Callable[[], T]) -> T:
+    def _parse(self, path: Path, parse: Callable[[], T]) -> T:
         try:
             return parse()
         except LocalError as error:
-            self._fail(key, str(error))
+            self._fail(path, str(error))
 
-    def _fail(self, key: str, why: str, inside: str = "") -> NoReturn:
-        line = self._line(key) or self._line(inside)
-        place = f"{self._path}, line {line}" if line else self._path
-        raise LocalError(f"{place}: {key}: {why}")
+    def _fail(self, path: Path, why: str) -> NoReturn:
+        """Refuse the file; what is named is the last key on the way."""
+        key = next(step for step in reversed(path) if isinstance(step, str))
+        raise LocalError(f"{self._path}, line {self._line(path)}: {key}: {why}")
 
-    def _line(self, key: str) -> int:
-        """Return where a key is first set, 0 if that is not to be seen (tomllib does not say)."""
-        if key:
-            name = rf"""["']?{re.escape(key)}["']?\s*"""
-            pattern = re.compile(rf"(?:^|[{{,\s]){name}=|^\s*\[\[?\s*{name}\]")
-            for number, line in enumerate(self._lines, 1):
-                if pattern.search(line.partition("#")[0]):
-                    return number
-        return 0
+    def _line(self, path: Path) -> int:
+        return locate(self._text)[path]
 
 
 def _address(key: str, url: str) -> Listen | Tap:

@@ -9,8 +9,8 @@ Invariants, each checked by the stateful test:
 
 - A port has at most one worker, and each worker of a port has an epoch of its own. Epochs only grow,
   also past those of adopted ports, so "newer" can be decided by comparison.
-- A number, and a name, belong to one port. Numbers go round, so that one is used again as late as possible:
-  whoever still believes in its last owner has had time to learn otherwise.
+- A number, a name and a pinned address belong to one port. Numbers go round, so that one is used again as
+  late as possible: whoever still believes in its last owner has had time to learn otherwise.
 - ``join`` is published when a port is live for the first time, ``change`` when a later worker of it is
   live or its policy is another, ``leave`` when it ends. A port between two workers stays a member: peers
   keep what they have learned about it and go on filling the ring of the dead worker, which drops and counts
@@ -36,6 +36,7 @@ from forwarder.names import (
 )
 from supervisor.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, Event, State, resumable
 from supervisor.restart import Budget, Losses
+from supervisor.settings import pin_clash
 
 
 class AssignWorker(NamedTuple):
@@ -155,8 +156,8 @@ class Registry:
     ) -> tuple[PortRecord, list[Action]]:
         """Make a port for a VM whose descriptor is here.
 
-        Raises LocalError (the VM is to be refused) if there is no room, the name cannot be had, or the
-        switch stops.
+        Raises LocalError (the VM is to be refused) if there is no room, the name or an address cannot be
+        had, or the switch stops.
         """
         if self._stopping:
             raise LocalError("the switch is stopping; attach to it when it runs again")
@@ -164,6 +165,7 @@ class Registry:
             raise LocalError(f"{name!r} cannot name a port; use up to 63 letters, digits and ._:@+-")
         if name in self._names:
             raise LocalError(f"a port is named {name!r} already; choose another name")
+        self.check_pins(policy)
         number = self._free_number(transport, name)
         self._last_number = number
         self._epoch += 1
@@ -265,12 +267,22 @@ class Registry:
         return self._end(self._known(number), "detached by the operator")
 
     def set_policy(self, number: int, policy: Policy) -> list[Action]:
-        """Set what applies to a port from now on. Raises LocalError if there is no such port."""
+        """Set what applies to a port from now on.
+
+        Raises LocalError, and nothing has changed, if there is no such port or another one has an address.
+        """
         port = self._known(number)
+        self.check_pins(policy, number)
         if port.record.policy == policy:
             return []
         port.record = port.record._replace(policy=policy)
         return [Publish("change", port.record)] if port.joined else []
+
+    def check_pins(self, policy: Policy, number: int = 0) -> None:
+        """Raise LocalError if a port other than ``number`` has an address that ``policy`` pins."""
+        why = self._pinned_elsewhere(policy, number)
+        if why:
+            raise LocalError(why)
 
     def adopt(self, record: PortRecord, identity: Identity, version: int, now: float) -> list[Action]:
         """Take over a port with its worker, which has outlived the supervisor that gave it the port.
@@ -287,6 +299,8 @@ class Registry:
             why = f"number {number} belongs to {self._ports[number].record.name}"
         elif record.name in self._names:
             why = f"another port is named {record.name}"
+        else:
+            why = self._pinned_elsewhere(record.policy)
         if why:
             text = f"port {number} ({record.name}): not taken over, {why}"
             return [Refuse(number, epoch, why), Log("warning", text)]
@@ -334,6 +348,9 @@ class Registry:
         if port is None:
             raise LocalError(f"there is no port {number}; `supervisor status` lists the ports")
         return port
+
+    def _pinned_elsewhere(self, policy: Policy, number: int = 0) -> str:
+        return pin_clash(policy.pinned, [port.record for port in self if port.record.port != number])
 
     def _move(self, port: Port, event: Event) -> None:
         state = TRANSITIONS.get((port.state, event))

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
 from forwarder.membership import BEAT_S, Publisher
-from forwarder.names import TRANSPORT_KIND, Identity, PortRecord, format_mac
+from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello
 from supervisor import processes, registry
@@ -157,17 +157,16 @@ class Supervisor:
             self._listeners.disconnect(port.record)
         self._do(self._registry.detach(number))
 
+    def set_policy(self, number: int, policy: Policy) -> None:
+        """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
+        self._do(self._registry.set_policy(number, policy))
+
     # Listeners report.
 
     def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
         """Make a port of a VM's descriptor. Raises LocalError: this VM is to be refused."""
         now = time.monotonic()
         taken = {port.record.name for port in self._registry}
-        for port in self._registry:
-            for mac in set(port.record.policy.pinned) & set(settings.policy.pinned):
-                raise LocalError(
-                    f"{format_mac(mac)} is pinned to port {port.record.port} ({port.record.name})"
-                )
         record, actions = self._registry.attach(
             transport, now, free_name(settings.name, taken), settings.policy
         )

@@ -212,6 +212,24 @@ def test_a_policy_set_before_the_port_joins_goes_with_the_join():
     assert acts(hello(registry, changed)) == [Publish("join", changed)]
 
 
+def test_an_address_is_pinned_to_one_port_however_it_is_asked_for():
+    registry = Registry()
+    live(registry, name="web", policy=PINNED)
+    second = live(registry, identity=OTHER)
+    claim = PortRecord(9, 70, 70, "late", "qemu", PINNED)
+    for ask in (lambda: registry.attach("qemu", 0.0, None, PINNED), lambda: registry.set_policy(2, PINNED)):
+        with pytest.raises(LocalError, match=r"02:00:00:00:00:01 is pinned to port 1 \(web\) already"):
+            ask()
+    refusal = registry.adopt(claim, Identity(300, 3), PROTOCOL_VERSION, 5.0)[0]
+    assert isinstance(refusal, Refuse)
+    assert "pinned to port 1 (web)" in refusal.reason
+    assert registry.get(2).record == second
+    assert len(registry) == 2
+    assert registry.set_policy(1, PINNED) == []
+    registry.set_policy(1, Policy())
+    assert registry.set_policy(2, PINNED) == [Publish("change", second._replace(policy=PINNED))]
+
+
 def test_a_claimed_port_is_taken_over_and_epochs_go_on_past_it():
     registry = Registry()
     record = PortRecord(4, 70, 33, "web", "qemu", PINNED)

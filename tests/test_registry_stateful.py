@@ -22,7 +22,9 @@ from supervisor.registry import (
 )
 from supervisor.restart import Budget
 
-MACS = st.lists(st.integers(1, 9).map(lambda n: bytes([2, 0, 0, 0, 0, n])), max_size=2).map(tuple)
+MACS = st.lists(st.integers(1, 9).map(lambda n: bytes([2, 0, 0, 0, 0, n])), max_size=2, unique=True).map(
+    tuple
+)
 PICK = st.integers(0, 50)
 
 
@@ -68,6 +70,10 @@ class Ports(RuleBasedStateMachine):
                 case SayHelloAgain() | Refuse() | Log():
                     pass
 
+    @property
+    def pinned(self):
+        return {mac for port in self.registry for mac in port.record.policy.pinned}
+
     def pick(self, items, index):
         items = sorted(items)
         return items[index % len(items)]
@@ -81,7 +87,8 @@ class Ports(RuleBasedStateMachine):
         try:
             record, actions = self.registry.attach(transport, self.now, name, Policy(macs))
         except LocalError:
-            assert self.stopping or name in {port.record.name for port in self.registry}
+            names = {port.record.name for port in self.registry}
+            assert self.stopping or name in names or self.pinned.intersection(macs)
             return
         assert record.epoch == record.born
         self.open[record.born] = record.port
@@ -144,7 +151,13 @@ class Ports(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(index=PICK, macs=MACS)
     def set_policy(self, index, macs):
-        self.do(self.registry.set_policy(self.open[self.pick(self.open, index)], Policy(macs)))
+        number = self.open[self.pick(self.open, index)]
+        before = self.registry.get(number).record
+        try:
+            self.do(self.registry.set_policy(number, Policy(macs)))
+        except LocalError:
+            assert self.registry.get(number).record == before
+            assert self.pinned.difference(before.policy.pinned).intersection(macs)
 
     @precondition(lambda self: self.past)
     @rule(index=PICK)
@@ -167,10 +180,10 @@ class Ports(RuleBasedStateMachine):
         else:
             assert self.registry.get(number) is port
 
-    @rule(number=st.integers(1, 6), ahead=st.integers(1, 3), name=st.sampled_from(["web", "old"]))
-    def claim(self, number, ahead, name):
+    @rule(number=st.integers(1, 6), ahead=st.integers(1, 3), name=st.sampled_from(["web", "old"]), macs=MACS)
+    def claim(self, number, ahead, name, macs):
         epoch = max(self.epochs, default=0) + ahead
-        record = PortRecord(number, epoch, epoch, name, "qemu", Policy())
+        record = PortRecord(number, epoch, epoch, name, "qemu", Policy(macs))
         identity = Identity(next(self.pids), 1)
         actions = self.registry.adopt(record, identity, PROTOCOL_VERSION, self.now)
         if not isinstance(actions[0], Refuse):
@@ -200,6 +213,7 @@ class Ports(RuleBasedStateMachine):
         ports = list(self.registry)
         assert {port.record.born: port.record.port for port in ports} == self.open
         assert len({port.record.name for port in ports}) == len(ports)
+        assert len(self.pinned) == sum(len(port.record.policy.pinned) for port in ports)
         for port in ports:
             key = (port.record.port, port.record.epoch)
             assert (port.state in HAS_WORKER) == (port.identity is not None)

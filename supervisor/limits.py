@@ -1,0 +1,83 @@
+"""Limits as operators write them: a number with its unit, or ``none``, and back.
+
+Frames are counted by the second, with or without saying so: ``2000``, ``10k``, ``1.5M/s``. Bandwidth always
+has a unit, since half the world means bits and the other half bytes: ``100Mbit/s``, ``12.5MB/s``. Prefixes
+are decimal, as they are for networks everywhere. What is not exact is refused, not rounded: ``0.4`` frames
+would become 0, which is no limit at all.
+"""
+
+import re
+from fractions import Fraction
+
+from forwarder.errors import LocalError
+from forwarder.names import MAX_BYTES_PER_S, MAX_FRAMES_PER_S, MAX_MACS, MIN_BYTES_PER_S
+
+NONE = "none"
+"""The word for no limit; 0 says the same."""
+
+_PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"
+_FRAMES = re.compile(rf"{_NUMBER}([kMG]?)(?:/s)?", re.ASCII)
+_BANDWIDTH = re.compile(rf"{_NUMBER}([kMGT]?)(B|bit)/s", re.ASCII)
+_COUNT = re.compile(r"\d{1,15}", re.ASCII)
+
+
+def frames(value: object) -> int:
+    """Return frames a second. Raises LocalError."""
+    text = _text(value)
+    match = _FRAMES.fullmatch(text)
+    number = Fraction(match[1]) * _PREFIXES[match[2]] if match else None
+    if number is None or number.denominator != 1:
+        raise LocalError(f"{value!r} is no rate; write frames a second like 2000, 10k or 1.5M/s, or {NONE}")
+    return _within(number, text, 1, MAX_FRAMES_PER_S, "frames a second")
+
+
+def bandwidth(value: object) -> int:
+    """Return bytes a second. Raises LocalError."""
+    text = _text(value)
+    if text == "0":
+        return 0
+    match = _BANDWIDTH.fullmatch(text)
+    number = None
+    if match is not None:
+        number = Fraction(match[1]) * _PREFIXES[match[2]] / (8 if match[3] == "bit" else 1)
+    if number is None or number.denominator != 1:
+        raise LocalError(f"{value!r} is no bandwidth; write its unit like 100Mbit/s or 12.5MB/s, or {NONE}")
+    return _within(number, text, MIN_BYTES_PER_S, MAX_BYTES_PER_S, "bytes a second")
+
+
+def addresses(value: object) -> int:
+    """Return a number of MAC addresses. Raises LocalError."""
+    text = _text(value)
+    if _COUNT.fullmatch(text) is None:
+        raise LocalError(f"{value!r} is no number of addresses; write it like 16, or {NONE}")
+    return _within(Fraction(text), text, 1, MAX_MACS, "addresses")
+
+
+def show_frames(value: int) -> str:
+    """Write what ``frames`` reads."""
+    return f"{value}/s" if value else NONE
+
+
+def show_bandwidth(value: int) -> str:
+    """Write what ``bandwidth`` reads, with the largest prefix that leaves a whole number."""
+    whole = [prefix for prefix, size in _PREFIXES.items() if 8 * value % size == 0]
+    return f"{8 * value // _PREFIXES[whole[-1]]}{whole[-1]}bit/s" if value else NONE
+
+
+def show_addresses(value: int) -> str:
+    """Write what ``addresses`` reads."""
+    return str(value) if value else NONE
+
+
+def _text(value: object) -> str:
+    """Return a number or text as text, and of anything else what no limit looks like."""
+    if value == NONE:
+        return "0"
+    return str(value) if type(value) in (int, str) else ""
+
+
+def _within(number: Fraction, text: str, least: int, most: int, unit: str) -> int:
+    if number and not least <= number <= most:
+        raise LocalError(f"{text} is out of bounds; from {least:,} to {most:,} {unit} can be, or {NONE}")
+    return int(number)
