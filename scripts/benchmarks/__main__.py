@@ -1,0 +1,62 @@
+"""The command line of ``scripts/bench``: one subcommand for each benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from pathlib import Path
+
+from scripts.benchmarks.journal import ROOT, Benchmark, Journal, table
+
+NAMES = ("forward", "attach", "footprint", "iperf", "isolation")
+INTERRUPTED = 130
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one benchmark; returns 0 if all that could be measured here was, 1 if a run failed."""
+    benchmarks = [importlib.import_module(f"scripts.benchmarks.{name}").BENCHMARK for name in NAMES]
+    options = _parser(benchmarks).parse_args(words)
+    benchmark: Benchmark = options.benchmark
+    del options.benchmark
+    journal = Journal(benchmark.name, options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        benchmark.measure(options, journal)
+    except KeyboardInterrupt:
+        journal.interrupted = True
+    journal.clear()
+    text = table(benchmark.columns, benchmark.rows(journal))
+    print(text, end="")
+    path = journal.save(options.output, text)
+    print(f"\nbench: every run is in {path}", file=sys.stderr)
+    if journal.interrupted:
+        print("bench: interrupted; the table has what was measured until then", file=sys.stderr)
+        return INTERRUPTED
+    return int(journal.failed)
+
+
+def _parser(benchmarks: list[Benchmark]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Benchmarks of the switch.")
+    commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    for benchmark in benchmarks:
+        command = commands.add_parser(
+            benchmark.name,
+            help=benchmark.summary,
+            description=benchmark.description,
+        )
+        command.add_argument(
+            "--output",
+            type=Path,
+            default=ROOT / ".cache" / "bench",
+            metavar="DIR",
+            help=f"directory for {benchmark.name}.json and {benchmark.name}.md (.cache/bench)",
+        )
+        benchmark.arguments(command)
+        command.set_defaults(benchmark=benchmark)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""``footprint``: what idle VMs cost."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from scripts.benchmarks import options as choose
+from scripts.benchmarks import proc
+from scripts.benchmarks.contenders import KINDS, Bulkhead
+from scripts.benchmarks.figures import median, spread
+from scripts.benchmarks.journal import Benchmark, Journal
+
+WORKER, SPARE, SUPERVISOR = "worker of an idle VM", "spare worker", "supervisor"
+ROLES = (WORKER, SPARE, SUPERVISOR)
+TOGETHER = "all together"
+COLUMNS = (
+    "process", "how many", "PSS MiB", "RSS MiB", "descriptors", "threads", "idle CPU, % of a core",
+    "wake-ups/s",
+)  # fmt: skip
+MIB = 1 << 20
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what may be chosen."""
+    parser.add_argument("--kind", choices=list(KINDS), default="stream", help="of socket (%(default)s)")
+    parser.add_argument("--vms", type=choose.vms, default=20, help="idle VMs (%(default)s)")
+    parser.add_argument("--settle", type=choose.seconds, default=3.0, help="s before it counts (%(default)s)")
+    parser.add_argument("--seconds", type=choose.seconds, default=10.0, help="to watch (%(default)s)")
+
+
+def measure(options: argparse.Namespace, journal: Journal) -> None:
+    """Watch one switch whose VMs have said one word each and nothing since."""
+    with journal.run(kind=options.kind, vms=options.vms) as run, Bulkhead() as way:
+        way.start(options.kind, options.vms, 1514)
+        workers = set(way.workers(*range(1, options.vms + 1)))
+        time.sleep(options.settle)
+        everybody = way.switch.processes()
+        assert way.switch.process is not None
+        supervisor = way.switch.process.pid
+        begun, before = time.monotonic(), {pid: _use(pid) for pid in everybody}
+        time.sleep(options.seconds)
+        after = {pid: _use(pid) for pid in everybody}
+        passed = time.monotonic() - begun
+        run["seconds"] = passed
+        run["processes"] = [
+            {
+                "role": WORKER if pid in workers else SUPERVISOR if pid == supervisor else SPARE,
+                "cpu_percent": (after[pid][0] - before[pid][0]) / passed / 1e7,
+                "wakeups": (after[pid][1] - before[pid][1]) / passed,
+                **_size(pid),
+            }
+            for pid in everybody
+        ]
+
+
+def _use(pid: int) -> tuple[int, int]:
+    return proc.cpu_ns([pid]), proc.switches([pid])
+
+
+def _size(pid: int) -> dict[str, Any]:
+    pss, rss = proc.memory(pid)
+    return {"pss": pss, "rss": rss, "descriptors": proc.descriptors(pid), "threads": proc.threads(pid)}
+
+
+def rows(journal: Journal) -> Iterable[Sequence[str]]:
+    """Make a row of each kind of process, and one of their sum."""
+    trouble = journal.trouble()
+    if trouble:
+        yield (TOGETHER, trouble)
+        return
+    everybody = journal.runs[0]["processes"]
+    for role in ROLES:
+        group = [process for process in everybody if process["role"] == role]
+        if group:
+            yield (
+                role,
+                f"{len(group)}",
+                spread([process["pss"] for process in group], 2, 1 / MIB),
+                median([process["rss"] for process in group], 2, 1 / MIB),
+                median([process["descriptors"] for process in group], 0),
+                median([process["threads"] for process in group], 0),
+                spread([process["cpu_percent"] for process in group], 3),
+                median([process["wakeups"] for process in group], 1),
+            )
+
+    def total(key: str) -> list[float | None]:
+        values = [process[key] for process in everybody]
+        return [None if None in values else sum(values)]
+
+    yield (
+        TOGETHER,
+        f"{len(everybody)}",
+        median(total("pss"), 1, 1 / MIB),
+        median(total("rss"), 1, 1 / MIB),
+        median(total("descriptors"), 0),
+        median(total("threads"), 0),
+        median(total("cpu_percent"), 2),
+        median(total("wakeups"), 1),
+    )
+
+
+BENCHMARK = Benchmark(
+    "footprint",
+    "memory, descriptors, threads and idle CPU of the switch with idle VMs",
+    "Attaches VMs that say nothing, waits, and watches all processes of the switch from outside, by"
+    " /proc. Of several processes a cell has the median and the range. PSS counts a shared page in parts;"
+    " RSS counts it in full, so that a sum of RSS is too much.",
+    COLUMNS,
+    arguments,
+    measure,
+    rows,
+)

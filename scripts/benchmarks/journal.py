@@ -1,0 +1,171 @@
+"""What a benchmark is, and the journal that it writes: runs, progress, a Markdown table, a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from forwarder import _core
+
+ROOT = Path(__file__).resolve().parents[2]
+DISTRIBUTIONS = ("bulkhead-switch", "pyzmq", "msgpack", "psutil")
+# What a contender of a benchmark may fail with; anything else is a mistake in the benchmark itself.
+FAILURES = (OSError, RuntimeError, subprocess.SubprocessError)
+
+Run = dict[str, Any]
+"""One measurement: what (case, contender, round) and what came out, or why nothing did."""
+
+
+class MissingError(Exception):
+    """Something that a measurement needs is not there; says what it is and what to do."""
+
+
+class Journal:
+    """The runs of one benchmark."""
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        self.name = name
+        self.options = options
+        self.runs: list[Run] = []
+        self.interrupted = False
+        self._started = datetime.datetime.now(datetime.timezone.utc)
+        self._shown = 0
+
+    def say(self, text: str) -> None:
+        """Show what is being done: on a terminal in one line that changes, otherwise not at all."""
+        if sys.stderr.isatty():
+            width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+            line = f"[{self.name}] {text}"[:width]
+            print(f"\r{line.ljust(self._shown)}", end="", file=sys.stderr, flush=True)
+            self._shown = len(line)
+
+    def clear(self) -> None:
+        """Take the line away that ``say`` showed."""
+        if self._shown:
+            print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
+            self._shown = 0
+
+    @contextmanager
+    def run(self, **what: Any) -> Iterator[Run]:
+        """Measure something: gives a run to be filled in, which is kept only if it was measured.
+
+        That something is missing or that a contender failed is kept, too, and the benchmark goes on.
+        """
+        self.say(" · ".join(str(value) for value in what.values()))
+        run: Run = dict(what)
+        try:
+            yield run
+        except MissingError as missing:
+            run = {**what, "missing": str(missing)}
+        except FAILURES as failure:
+            run = {**what, "failed": (str(failure) or type(failure).__name__).splitlines()[0]}
+            self.clear()
+            print(f"bench: {run}\n{failure}", file=sys.stderr)
+        self.runs.append(run)
+
+    def of(self, **what: Any) -> list[Run]:
+        """Return the runs that match, in order."""
+        return [run for run in self.runs if what.items() <= run.items()]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run failed."""
+        return any("failed" in run for run in self.runs)
+
+    def trouble(self, **what: Any) -> str | None:
+        """Return why nothing was measured of what matches, or None if something was."""
+        runs = self.of(**what)
+        if any("missing" not in run and "failed" not in run for run in runs):
+            return None
+        for run in runs:
+            if "missing" in run:
+                return f"not measured: {run['missing']}"
+            return f"failed: {run['failed']}"
+        return "not measured: interrupted" if self.interrupted else "not measured"
+
+    def save(self, directory: Path, table: str) -> Path:
+        """Write the table and everything it was made of; returns the JSON file's path."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self.name}.json"
+        words = {
+            key: value if isinstance(value, str | int | float | list | None) else str(value)
+            for key, value in vars(self.options).items()
+        }
+        document = {
+            "benchmark": self.name,
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "interrupted": self.interrupted,
+            "options": words,
+            "machine": machine(),
+            "runs": self.runs,
+        }
+        path.write_text(json.dumps(document, indent=1) + "\n")
+        path.with_suffix(".md").write_text(table)
+        return path
+
+
+class Benchmark(NamedTuple):
+    """One subcommand."""
+
+    name: str
+    summary: str
+    description: str
+    columns: Sequence[str]
+    arguments: Callable[[argparse.ArgumentParser], None]
+    measure: Callable[[argparse.Namespace, Journal], None]
+    rows: Callable[[Journal], Iterable[Sequence[str]]]
+    """One row has as many cells as there are columns, or fewer: then the last one says why."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; a row that is too short is filled up with dashes."""
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[*row, *["-"] * (len(columns) - len(row))] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def machine() -> dict[str, Any]:
+    """Describe where a benchmark ran."""
+    versions: dict[str, str | None] = {}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "cpu": _line("/proc/cpuinfo", "model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": _line("/proc/meminfo", "MemTotal"),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "core": {"path": _core.__file__, "layout": _core.LAYOUT},
+        "commit": _git("describe", "--always", "--dirty", "--abbrev=12"),
+    }
+
+
+def _line(path: str, key: str) -> str | None:
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(key):
+            return line.partition(":")[2].strip()
+    return None
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,94 @@
+/* What the load generator's parts share: frames that can be checked, and links that carry bursts of them.
+ *
+ * A link is a socket given as a descriptor, of one of the kinds of VM sockets: "stream" (each frame after its
+ * length in four bytes, big-endian), "seqpacket" or "dgram" (one message a frame). Descriptors are made blocking,
+ * with a time limit on each call, so that the cheapest system call is also one that always comes back.
+ *
+ * A frame carries, after its Ethernet header, the number of the run (so that one left over from another run is not
+ * taken for ours), its sequence number, filler, and a check word at its very end (so that a frame that was cut,
+ * merged with another or shifted is seen). Every 64th frame is compared byte for byte.
+ */
+#ifndef LOAD_H
+#define LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+enum {
+    ETHER_HEADER = 14,
+    RUN_AT = ETHER_HEADER,  /* four bytes */
+    SEQUENCE_AT = RUN_AT + 4, /* eight bytes */
+    CHECK_BYTES = 8,          /* at the end */
+    SMALLEST = SEQUENCE_AT + 8 + CHECK_BYTES,
+    LARGEST = 65550,
+    LENGTH_BYTES = 4,
+    BURST_BYTES = 256 << 10, /* one write or read of a stream */
+    BATCH = 64,              /* messages in one system call */
+    PATIENCE_MS = 20,        /* how long one system call waits */
+};
+
+/* Not a link's data but its condition. */
+struct link {
+    int fd;
+    bool stream;
+    bool cut;   /* sending stopped within a frame: this stream is of no more use */
+    bool ended; /* the other side closed it */
+};
+
+struct link link_open(int fd, const char *kind);
+
+/* Frames to be sent: `capacity` of them side by side, all alike until they are stamped. */
+struct burst {
+    size_t size, stride;
+    unsigned capacity;
+    uint32_t run;
+    uint8_t *bytes;
+    struct mmsghdr *messages;
+};
+
+struct burst burst_make(const struct link *link, size_t size, uint32_t run, const uint8_t *dst, const uint8_t *src);
+uint8_t *burst_frame(const struct burst *burst, unsigned index);
+void frame_stamp(uint8_t *frame, size_t size, uint32_t run, uint64_t sequence);
+
+/* Send the first `count` frames. Returns how many went before `deadline` (ns) or before a signal to stop. */
+unsigned burst_send(struct link *link, struct burst *burst, unsigned count, uint64_t deadline);
+
+/* Frames received. */
+struct reader {
+    struct link *link;
+    uint8_t *bytes;
+    size_t slot;      /* bytes for each message */
+    size_t from, to;  /* stream: what is not consumed yet; messages: index of the next one, number of them */
+    struct mmsghdr *messages;
+};
+
+struct reader reader_make(struct link *link, size_t largest);
+
+/* Wait at most PATIENCE_MS for frames. False: none came (or the link ended). */
+bool reader_fill(struct reader *reader);
+
+/* The next frame of what was filled in; NULL: no whole one is left. */
+const uint8_t *reader_next(struct reader *reader, size_t *size);
+
+enum verdict { FRAME_GOOD, FRAME_CORRUPT, FRAME_FOREIGN };
+
+/* Is this frame what `pattern` (any frame of that burst) says it should be? */
+enum verdict frame_check(const uint8_t *frame, size_t size, const struct burst *pattern, uint64_t *sequence);
+
+uint64_t now_ns(void);
+extern volatile bool stopping; /* a signal asked us to end */
+void die(const char *what) __attribute__((noreturn));
+
+/* The modes. Each takes its own arguments, prints one JSON object and returns the exit status. */
+int run_flow(int count, char **words);
+int run_echo(int count, char **words);
+int run_flood(int count, char **words);
+int run_sink(int count, char **words);
+int run_relay(int count, char **words);
+
+size_t word_size(const char *word);
+void word_mac(const char *word, uint8_t *mac);
+
+#endif
