@@ -97,7 +97,7 @@ class Channel:
         """Send ``message`` with its descriptors, which stay the caller's, or queue it.
 
         Raises ChannelClosedError if the other end is gone or has not read for too long, LocalError if the
-        message and its descriptors do not go together or this process is out of descriptors.
+        message and its descriptors do not go together.
         """
         if len(descriptors) != entitled(message):
             kind = type(message).__name__
@@ -186,12 +186,14 @@ def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _duplicate(descriptors: Sequence[int]) -> list[int]:
-    """Duplicate all or none. Raises LocalError."""
+    """Duplicate all or none. Raises ChannelClosedError: there is no queueing any more."""
     copies: list[int] = []
     try:
         for descriptor in descriptors:
             copies.append(os.dup(descriptor))
     except OSError as error:
         close_all(copies)
-        raise LocalError(f"no descriptor left to queue one with a message: {error.strerror}") from None
+        raise ChannelClosedError(
+            f"no descriptor left to queue a message with that is not read: {error.strerror}"
+        ) from None
     return copies

@@ -6,6 +6,7 @@ import select
 import socket
 from typing import Protocol
 
+from forwarder.errors import LocalError
 from forwarder.names import PortRecord
 from supervisor.addresses import Settings
 
@@ -14,9 +15,13 @@ RECEIVE_BUFFER = 4 << 20
 """Asked of the kernel, which gives what its limits allow: 1 MiB towards the VM holds some 900 frames of 1514
 bytes, and more would only be delay; what a VM sends in one burst is not to be lost."""
 
-HEADROOM = 48
-"""Descriptors kept free of VMs: each port costs a handful more than its socket, and a console without one
-could not even be asked to detach somebody."""
+PER_PORT = 8
+"""Descriptors that a port costs the supervisor in the end: the VM's, doorbell, block and flood ring, the
+pidfd of its worker, and the worker's three connections. Most of them come later than the VM."""
+
+RESERVED = 96
+"""Descriptors that are not for ports: our own sockets, spare workers, operators. libzmq 4.3 ends the process
+when it has none to accept a connection with, so VMs are refused long before that."""
 
 RLIMIT_WANTED = 16 * 1024
 """Enough for every port there can be, with its channel, doorbell, block, flood ring and pidfd."""
@@ -67,10 +72,15 @@ def hung_up(vm: int, kind: str) -> bool:
         sock.close()
 
 
-def too_many(descriptor: int) -> bool:
-    """Whether a descriptor that was just made leaves less than HEADROOM: the kernel gives the lowest free."""
+def check_room(ports: int, listeners: int) -> None:
+    """Raise LocalError if the descriptor limit has no room for another port beside that many."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft != resource.RLIM_INFINITY and descriptor >= soft - HEADROOM
+    needed = (ports + 1) * PER_PORT + 2 * listeners + RESERVED
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        raise LocalError(
+            f"descriptor limit reached: {ports} ports are all that {soft} are enough for; "
+            "raise it (ulimit -n), or detach somebody"
+        )
 
 
 def free_name(name: str | None, taken: set[str]) -> str | None:

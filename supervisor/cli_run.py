@@ -56,7 +56,8 @@ def _serve(options: RunOptions) -> bool:
     wake, woken = socket.socketpair()
     for end in (wake, woken):
         end.setblocking(False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup(1) wants it
+    for number in (signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])):
         signal.signal(number, lambda *_: None)  # the byte that Python writes to the socket is what counts
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     supervisor = Supervisor(options)

@@ -18,7 +18,7 @@ from forwarder.errors import LocalError
 from forwarder.names import PortRecord
 from supervisor import unix_sockets
 from supervisor.addresses import SOCKET_TYPES, Listen, Settings
-from supervisor.arrivals import Owner, ask_for_buffers, too_many
+from supervisor.arrivals import Owner, ask_for_buffers
 from supervisor.logs import Throttle, log
 from supervisor.loop import Loop
 
@@ -87,8 +87,6 @@ class StreamListener:
 
     def _take(self, connection: socket.socket) -> None:
         try:
-            if too_many(connection.fileno()):
-                raise LocalError("descriptor limit reached; raise it (ulimit -n), or detach somebody")
             connection.setblocking(False)
             ask_for_buffers(connection)
             if connection.family != socket.AF_UNIX:

@@ -14,7 +14,7 @@ from forwarder.errors import LocalError
 from forwarder.names import PortRecord, format_mac
 from supervisor import unix_sockets
 from supervisor.addresses import Attachment, Listen, Settings, Tap
-from supervisor.arrivals import Owner
+from supervisor.arrivals import Owner, check_room
 from supervisor.listen_stream import StreamListener
 from supervisor.listen_vfkit import PROBE_S, VfkitListener
 from supervisor.logs import log
@@ -34,6 +34,8 @@ class Listeners:
         self._loop = loop
         self._owner = owner
         self._open: list[Listener] = []
+        self._ports: set[tuple[int, int]] = set()
+        """Number and first epoch of every port that there is."""
         self._probe_at = float("inf")
 
     def __iter__(self) -> Iterator[Listener]:
@@ -42,7 +44,7 @@ class Listeners:
     def open(self, attachment: Attachment) -> str:
         """Open one; return its URL as it turned out. Raises LocalError."""
         address, settings = attachment
-        self._check_pins(settings, address.url)
+        self.check_pins(settings.policy.pinned, url=address.url)
         known = self._find_adopted(address)
         if known is not None:
             known.settings = settings
@@ -52,13 +54,24 @@ class Listeners:
             raise LocalError(f"{address.url} is attached already")
         made: Listener
         if isinstance(address, Tap):
-            made = TapDevice(address, settings, self._owner)
+            made = TapDevice(address, settings, self)
         elif address.transport == "vfkit":
-            made = VfkitListener(self._loop, address, settings, self._owner)
+            made = VfkitListener(self._loop, address, settings, self)
         else:
-            made = StreamListener(self._loop, address, settings, self._owner)
+            made = StreamListener(self._loop, address, settings, self)
         self._open.append(made)
         return made.url
+
+    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+        """Pass a VM on, if there is room for another one. Raises LocalError."""
+        check_room(len(self._ports), len(self._open))
+        record = self._owner.arrive(transport, vm, settings, url)
+        self._ports.add((record.port, record.born))
+        return record
+
+    def gone(self, record: PortRecord, reason: str) -> None:
+        """Pass on that a VM has gone."""
+        self._owner.gone(record, reason)
 
     def close(self, url: str) -> PortRecord | None:
         """Close one; return the port that cannot be without it, if there is one. Raises LocalError."""
@@ -77,6 +90,7 @@ class Listeners:
 
     def adopt(self, record: PortRecord, vm: int) -> None:
         """Note the port that a worker brought; for a vfkit VM its descriptor *is* the listening socket."""
+        self._ports.add((record.port, record.born))
         if record.transport == "tap":
             self._open.append(TapDevice.adopted(record))
         elif record.transport == "vfkit":
@@ -88,7 +102,14 @@ class Listeners:
                 return
             address = Listen("vfkit", f"unixgram://{path}", path)
             settings = Settings(None, record.policy)
-            self._open.append(VfkitListener(self._loop, address, settings, self._owner, (record, sock)))
+            self._open.append(VfkitListener(self._loop, address, settings, self, (record, sock)))
+
+    def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortRecord | None = None) -> None:
+        """Raise LocalError if an address is kept for a listener other than that of ``url`` or ``port``."""
+        for each in self._open:
+            own = each.url == url or (port is not None and _is(each.record, port))
+            for mac in () if own else set(each.settings.policy.pinned).intersection(pinned):
+                raise LocalError(f"{format_mac(mac)} is pinned to {each.url} already; pin it to one of them")
 
     def disconnect(self, record: PortRecord) -> None:
         """Prepare for a port to be released although its VM lives."""
@@ -98,6 +119,7 @@ class Listeners:
 
     def released(self, record: PortRecord) -> None:
         """Note that a port, and its worker, are gone."""
+        self._ports.discard((record.port, record.born))
         for each in list(self._open):
             if _is(each.record, record):
                 if isinstance(each, TapDevice):
@@ -130,14 +152,6 @@ class Listeners:
             if isinstance(each, VfkitListener) and each.url == address.url and each.record is not None:
                 return each
         return None
-
-    def _check_pins(self, settings: Settings, url: str) -> None:
-        for mac in settings.policy.pinned:
-            for each in self._open:
-                if mac in each.settings.policy.pinned and each.url != url:
-                    raise LocalError(
-                        f"{format_mac(mac)} is pinned to {each.url} already; pin it to one of them"
-                    )
 
 
 def _is(one: PortRecord | None, other: PortRecord) -> bool:

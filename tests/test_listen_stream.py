@@ -151,24 +151,6 @@ def test_at_the_descriptor_limit_the_loop_does_not_spin(
     late.close()
 
 
-def test_descriptors_are_kept_free_of_vms(
-    loop: Loop, owner: FakeOwner, listen: Open, directory: Path
-) -> None:
-    listen("qemu", f"unix://{directory}/s")
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    vms = [unix(directory / "s") for _ in range(30)]
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 58, limits[1]))
-    try:
-        turn_a_while(loop)
-        assert 0 < len(owner.arrived) <= 10
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    for vm in vms:
-        vm.close()
-
-
 def test_with_pinned_addresses_the_next_vm_waits_for_the_end_of_the_last(
     loop: Loop, owner: FakeOwner, listen: Open, directory: Path
 ) -> None:
