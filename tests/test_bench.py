@@ -1,35 +1,26 @@
-"""The benchmarks: each one's smallest run works from end to end, and a table shows only what was measured."""
+"""The benchmarks: each one's smallest run works from end to end, and an interrupted one cleans up."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from scripts.benchmarks import attach, figures, footprint, forward, generator, iperf, isolation
-from scripts.benchmarks.contenders import Bulkhead, Direct, wrap
-from scripts.benchmarks.generator import Pair
-from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
+from scripts.benchmarks import attach, footprint, forward, iperf, isolation
+from scripts.benchmarks.journal import Benchmark
 from tests.guests import requirements
-from tests.guests.fake_vm import mac
 from tests.guests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 SWITCHES = ("bulkhead", "vde_switch", "gvproxy")
-ONE, OTHER = mac(1).hex(":"), mac(2).hex(":")
 
 
 @pytest.fixture
@@ -205,140 +196,3 @@ def test_help_names_every_benchmark_and_sets_nothing_up(words: list[str]) -> Non
     )
     for benchmark in (forward, attach, footprint, iperf, isolation):
         assert f"\n  {benchmark.BENCHMARK.name} " in done.stdout
-
-
-# The load generator must see what a bad path does.
-
-
-@contextlib.contextmanager
-def bad_path(kind: socket.SocketKind) -> Iterator[tuple[Pair, dict[str, int]]]:
-    """Two VMs and a path that loses, changes and swaps messages; gives what it did."""
-    with contextlib.ExitStack() as stack:
-        pairs = [socket.socketpair(socket.AF_UNIX, kind) for _ in range(2)]
-        ends = [stack.enter_context(end) for pair in pairs for end in pair]
-        did = {"lost": 0, "corrupt": 0, "swapped": 0}
-
-        def carry() -> None:
-            held = b""
-            number = 0
-            while data := ends[1].recv(1 << 16):
-                number += 1
-                if number % 10 == 3:
-                    did["lost"] += 1
-                elif number % 10 == 5:
-                    did["corrupt"] += 1
-                    ends[2].send(data[:-1] + bytes([data[-1] ^ 1]))
-                elif number % 10 == 7:
-                    held = data
-                else:
-                    ends[2].send(data)
-                    if held:
-                        did["swapped"] += 1
-                        ends[2].send(held)
-                        held = b""
-
-        thread = threading.Thread(target=carry)
-        thread.start()
-        try:
-            yield Pair(wrap("seqpacket", ends[0]), wrap("seqpacket", ends[3]), ONE, OTHER), did
-        finally:
-            ends[0].close()
-            thread.join()
-
-
-def test_generator_counts_what_a_bad_path_does() -> None:
-    with bad_path(socket.SOCK_SEQPACKET) as (pair, did):
-        seen = generator.flow("seqpacket", 100, 0.2, pair)
-    assert all(did.values())
-    # What was held back when the last frame had been sent never came.
-    assert did["lost"] <= seen["lost"] <= did["lost"] + 1
-    assert seen["corrupt"] == did["corrupt"]
-    assert seen["reordered"] == did["swapped"]
-    assert seen["received"] + seen["lost"] + seen["corrupt"] == seen["sent"]
-    assert seen["smallest_window"] < seen["window"]
-
-
-@pytest.mark.parametrize("kind", ["stream", "seqpacket", "dgram"])
-@pytest.mark.parametrize("size", [34, 1514, 65_550])
-def test_generator_loses_nothing_on_a_good_path(kind: str, size: int) -> None:
-    with Direct() as way:
-        way.start(kind, 2, size)
-        seen = generator.flow(kind, size, 0.1, way.pair(1, 2))
-        echoed = generator.echo(kind, size, 0.1, way.pair(1, 2))
-    assert seen["received"] == seen["sent"] > 0
-    assert not seen["corrupt"] + seen["reordered"] + seen["foreign"] + seen["stalls"]
-    assert seen["smallest_window"] == seen["window"]
-    assert echoed["answered"] == echoed["asked"] > 0
-    assert 0 < echoed["p50_ns"] <= echoed["p99_ns"] <= echoed["p999_ns"] <= echoed["max_ns"]
-
-
-def test_generator_outlives_a_path_that_delivers_nothing() -> None:
-    with contextlib.ExitStack() as stack:
-        one, other = (Direct() for _ in range(2))
-        ends = [stack.enter_context(way).start("seqpacket", 2, 1514)[0] for way in (one, other)]
-        seen = generator.flow("seqpacket", 1514, 0.5, Pair(ends[0], ends[1], ONE, OTHER))
-    assert seen["sent"] > 0
-    assert seen["received"] == 0
-    assert seen["lost"] == seen["sent"]
-    assert seen["stalls"] > 0
-
-
-# Tables.
-
-
-def journal(benchmark: Benchmark, **options: Any) -> Journal:
-    return Journal(benchmark.name, argparse.Namespace(**options))
-
-
-def test_what_is_missing_or_failed_becomes_a_row_and_the_rest_goes_on() -> None:
-    book = journal(forward.BENCHMARK)
-    with book.run(kind="stream", size=60, way="bare relay", round=0):
-        raise MissingError("no C compiler")
-    with book.run(kind="stream", size=60, way="bulkhead", round=0):
-        raise RuntimeError("it broke\nin two lines")
-    assert book.failed
-    assert [row[1:] for row in forward.rows(book)] == [
-        ("no switch", "not measured"),
-        ("bare relay", "not measured: no C compiler"),
-        ("bulkhead", "failed: it broke"),
-    ]
-
-
-def test_a_mistake_of_the_benchmark_is_not_swallowed() -> None:
-    with pytest.raises(KeyError), journal(forward.BENCHMARK).run(kind="stream"):
-        raise KeyError("x")
-
-
-def test_an_interrupted_run_is_not_kept() -> None:
-    book = journal(forward.BENCHMARK)
-    with pytest.raises(KeyboardInterrupt), book.run(kind="stream"):
-        raise KeyboardInterrupt
-    assert book.runs == []
-
-
-def test_ratios_are_within_rounds() -> None:
-    assert figures.ratios([2.0, 9.0, 40.0], [1.0, 3.0, 10.0]) == "3.00 (2.00-4.00)"
-    assert figures.ratios([2.0, None], [1.0, 5.0]) == "2.00"
-    assert figures.ratios([2.0], []) == "-"
-
-
-def test_percentile_is_a_value_that_was_measured() -> None:
-    values = [float(value) for value in range(1, 51)]
-    assert figures.percentile(values, 0.99) == 50
-    assert figures.percentile(values, 0.5) == 25
-    assert figures.percentile([7.0], 0.99) == 7
-
-
-def test_table_fills_short_rows() -> None:
-    assert table(["a", "b", "c"], [["1", "why"]]) == "| a | b | c |\n| --- | --- | --- |\n| 1 | why | - |\n"
-
-
-def test_a_path_that_answers_nothing_shows_as_that() -> None:
-    book = journal(isolation.BENCHMARK, size=1514, vms=4)
-    for case, received in ((isolation.ALONE, 1000), (isolation.STUCK, 0)):
-        with book.run(kind="stream", way=Bulkhead.name, case=case, round=0) as run:
-            run.update(sent=1000, received=received, lost=1000 - received, seconds=1.0)
-            run["echo"] = {"p50_ns": 1000, "p99_ns": 2000} if received else {}
-    rows = {row[3]: row for row in isolation.rows(book) if row[1] == Bulkhead.name}
-    assert rows[isolation.STUCK][4:9] == ("0.000", "0.00", "0.00", "1,000 of 1,000", "no answer")
-    assert rows[isolation.READS][4:] == ("not measured",)
