@@ -11,7 +11,16 @@ import click
 
 from forwarder.errors import LocalError
 from supervisor.addresses import Attachment, Tap, parse_any
-from supervisor.cli_options import attachment_options, directory, runtime_dir_option
+from supervisor.cli_options import (
+    SETTINGS_HELP,
+    ChangeType,
+    attachment_options,
+    directory,
+    given_settings,
+    runtime_dir_option,
+    settings_options,
+)
+from supervisor.settings import shown
 
 Json = dict[str, Any]
 
@@ -93,10 +102,7 @@ def macs(runtime_dir: str | None, as_json: bool) -> None:
 @runtime_dir_option
 @attachment_options
 @click.option("--name", help="Name of its port; of more than one, the others get -2, -3, …")
-@click.option("--pin", multiple=True, metavar="MAC", help="An address of the VM; it may send from no other.")
-@click.option(
-    "--no-flood-unknown", is_flag=True, help="Deliver no frames to addresses that nobody has used yet."
-)
+@settings_options
 def attach(
     *,
     runtime_dir: str | None,
@@ -105,10 +111,12 @@ def attach(
     vfkit: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
     name: str | None,
-    pin: tuple[str, ...],
-    no_flood_unknown: bool,
+    **flags: Any,
 ) -> None:
-    """Add listeners or TAP devices to a running switch."""
+    """Add listeners or TAP devices to a running switch.
+
+    The settings are those of every port that comes from them.
+    """
     groups = {"qemu": qemu, "bess": bess, "vfkit": vfkit, "tap": tap}
     if not any(groups.values()):
         raise click.UsageError("say what to attach: --listen-qemu, --listen-bess, --listen-vfkit or --tap")
@@ -120,8 +128,7 @@ def attach(
                 transport=transport,
                 url=_words(attachment),
                 name=name,
-                pin=list(pin),
-                flood_unknown=not no_flood_unknown,
+                settings=given_settings(flags),
             )
             click.echo(f"attached {answer['url']}")
 
@@ -138,6 +145,35 @@ def detach(runtime_dir: str | None, target: str) -> None:
     """Disconnect the VM of a port, or close a listener by its URL."""
     answer = _ask(runtime_dir, "detach", target=parse_any(target))
     click.echo(f"detached {answer.get('name', answer.get('url'))}")
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+@click.argument("port", metavar="PORT|NAME")
+def show(runtime_dir: str | None, as_json: bool, port: str) -> None:
+    """Show the settings in force at a port, as `set` takes them."""
+    from supervisor import tables  # noqa: PLC0415
+
+    _show(_ask(runtime_dir, "show", target=port), as_json, tables.settings)
+
+
+@click.command("set", epilog=SETTINGS_HELP)
+@runtime_dir_option
+@click.argument("port", metavar="PORT|NAME")
+@click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True, type=ChangeType())
+def set_(runtime_dir: str | None, port: str, changes: tuple[tuple[str, object], ...]) -> None:
+    """Change settings of a port while it runs: all that are given, or none.
+
+    They hold until its VM goes; what its next VM gets is what was said when its listener was attached.
+    Lists are separated by commas; `pin=` makes one empty.
+    """
+    wanted = dict(changes)
+    if len(wanted) < len(changes):
+        raise click.UsageError("a setting is there twice; separate the items of a list by commas")
+    answer = _ask(runtime_dir, "set", target=port, settings=wanted)
+    in_force = dict(shown(answer["settings"]))
+    click.echo(" ".join([f"set {answer['name']}", *(f"{key}={in_force[key]}" for key in wanted)]))
 
 
 @click.command()
@@ -173,4 +209,4 @@ def demo(seconds: float | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-COMMANDS = (status, stats, top, macs, attach, detach, stop, demo)
+COMMANDS = (status, stats, top, macs, attach, detach, show, set_, stop, demo)

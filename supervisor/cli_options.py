@@ -6,8 +6,10 @@ from typing import Any, TypeVar
 import click
 
 from forwarder.errors import LocalError
+from forwarder.names import Policy
 from supervisor import runtime_dir
 from supervisor.addresses import Attachment, parse_listen, parse_tap
+from supervisor.settings import SETTINGS, SettingError, from_text, plain, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +23,24 @@ METAVARS = {
     "bess": "unixpacket://PATH",
     "vfkit": "unixgram://PATH",
 }
+
+
+LISTS = ("pin", "reach")
+"""Settings whose flags can be given again and again."""
+
+
+DEFAULTS = dict(shown(plain(Policy())))
+
+
+def _help(key: str) -> str:
+    default = f"  [default: {DEFAULTS[key]}]" if DEFAULTS[key] else ""
+    return f"{SETTINGS[key].help}{default}"
+
+
+SETTINGS_HELP = "\b\nSettings:\n" + "\n".join(
+    f"  {f'{key}={setting.form}':26} {_help(key)}" for key, setting in SETTINGS.items()
+)
+"""A table that click does not wrap."""
 
 
 class AttachmentType(click.ParamType[Attachment]):
@@ -38,6 +58,40 @@ class AttachmentType(click.ParamType[Attachment]):
                 return Attachment(parse_tap(value))
             return Attachment(parse_listen(self._transport, value))
         except LocalError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SettingType(click.ParamType[object]):
+    """The value of one setting, as text."""
+
+    name = "setting"
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        """Parse; what is wrong is wrong usage."""
+        try:
+            return from_text(self._key, value)
+        except SettingError as error:
+            self.fail(error.why, param, ctx)
+
+
+class ChangeType(click.ParamType[tuple[str, object]]):
+    """One ``KEY=VALUE``."""
+
+    name = "change"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, object]:
+        """Parse; what is wrong is wrong usage."""
+        key, separator, text = value.partition("=")
+        try:
+            if not separator:
+                raise SettingError(key, f"no value; write {key}=VALUE")
+            return key, from_text(key, text)
+        except SettingError as error:
             self.fail(str(error), param, ctx)
 
 
@@ -63,6 +117,43 @@ def attachment_options(command: F) -> F:
             help=LISTEN_HELP.get(transport, "Make a TAP device a port (needs CAP_NET_ADMIN)."),
         )(command)
     return command
+
+
+def settings_options(command: F) -> F:
+    """Add a flag for every setting of a port; ``given_settings`` makes settings of what they say."""
+    for key, setting in reversed(SETTINGS.items()):
+        if key == "flood-unknown":  # the one that is true unless said otherwise
+            option = click.option(
+                "--no-flood-unknown",
+                is_flag=True,
+                help="Deliver no frames to addresses that nobody has used yet.",
+            )
+        elif key == "isolated":
+            option = click.option("--isolated", is_flag=True, help=setting.help)
+        else:
+            option = click.option(
+                f"--{key}",
+                type=SettingType(key),
+                metavar=setting.form,
+                multiple=key in LISTS,
+                help=_help(key),
+            )
+        command = option(command)
+    return command
+
+
+def given_settings(flags: dict[str, Any]) -> dict[str, object]:
+    """Return the settings that the flags of ``settings_options`` say."""
+    settings: dict[str, object] = {}
+    for key in SETTINGS:
+        value = flags.get(key.replace("-", "_"))
+        if key in LISTS and value:
+            settings[key] = [item for items in value for item in items]
+        elif key not in LISTS and value not in (None, False):
+            settings[key] = value
+    if flags["no_flood_unknown"]:
+        settings["flood-unknown"] = False
+    return settings
 
 
 def directory(given: str | None) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from forwarder.errors import LocalError
-from forwarder.names import Policy, parse_mac
+from forwarder.names import Policy, PortRecord
 from supervisor.addresses import Attachment, Settings, parse_any, parse_listen, parse_tap
 from supervisor.console import Handler
 from supervisor.listeners import Listeners
+from supervisor.logs import log
 from supervisor.registry import Registry
 from supervisor.sampler import Sampler
+from supervisor.settings import changed, plain, shown
 from supervisor.stats import PortView, Switch
 
 Arguments = dict[str, object]
@@ -35,6 +37,9 @@ class Owner(Protocol):
 
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError."""
+
+    def set_policy(self, number: int, policy: Policy) -> None:
+        """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
 
     def stop(self) -> None:
         """Begin to end."""
@@ -57,6 +62,8 @@ class Commands:
             "macs": self.macs,
             "attach": self.attach,
             "detach": self.detach,
+            "show": self.show,
+            "set": self.set,
             "stop": self.stop,
         }
 
@@ -81,10 +88,11 @@ class Commands:
         return self._sampler.macs(self._owner.summary(), self._owner.views(), time.monotonic())
 
     def attach(self, arguments: Arguments) -> object:
-        """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name)."""
-        transport, url, name, pinned, flood_unknown = _take(
-            arguments, transport="", url="", name=None, pin=[], flood_unknown=True
-        )
+        """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name).
+
+        ``settings`` are those of the ports that come from it, by name.
+        """
+        transport, url, name, wanted = _take(arguments, transport="", url="", name=None, settings={})
         address = parse_tap(_text("url", url)) if transport == "tap" else None
         if address is None:
             if transport not in ("qemu", "bess", "vfkit"):
@@ -92,12 +100,12 @@ class Commands:
             attachment = Attachment(parse_listen(_text("transport", transport), _text("url", url)))
         else:
             attachment = Attachment(address)
-        if not isinstance(pinned, list):
-            raise LocalError("pin has to be a list of MAC addresses")
-        policy = Policy(
-            tuple(parse_mac(_text("pin", mac)) for mac in pinned), _boolean("flood_unknown", flood_unknown)
-        )
+        policy = changed(Policy(), _mapping("settings", wanted))
         settings = Settings(None if name is None else _text("name", name), policy)
+        if address is None:
+            # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
+            here = [each.record for each in self._listeners if each.url == attachment.address.url]
+            self._registry.check_pins(policy, next((record.port for record in here if record is not None), 0))
         return {"url": self._listeners.open(attachment._replace(settings=settings.checked()))}
 
     def detach(self, arguments: Arguments) -> object:
@@ -108,10 +116,31 @@ class Commands:
             if record is not None:
                 self._owner.detach(record.port)
             return {"url": parse_any(target)}
+        record = self._record(target)
+        self._owner.detach(record.port)
+        return {"port": record.port, "name": record.name}
+
+    def show(self, arguments: Arguments) -> object:
+        """Return the settings in force at ``target``, a port's number or name."""
+        return _settings(self._record(_text("target", _take(arguments, target="")[0])))
+
+    def set(self, arguments: Arguments) -> object:
+        """Change ``settings`` of ``target``, a port's number or name: all of them, or none."""
+        target, wanted = _take(arguments, target="", settings={})
+        record = self._record(_text("target", target))
+        policy = changed(record.policy, _mapping("settings", wanted))
+        self._listeners.check_pins(policy.pinned, port=record)
+        self._owner.set_policy(record.port, policy)
+        before = shown(plain(record.policy))
+        news = [pair for pair in shown(plain(policy)) if pair not in before]
+        text = " ".join(f"{key}={value}" for key, value in news)
+        log.info("port %d (%s): set %s", record.port, record.name, text or "nothing new")
+        return _settings(record._replace(policy=policy))
+
+    def _record(self, target: str) -> PortRecord:
         for port in self._registry:
             if target in (str(port.record.port), port.record.name):
-                self._owner.detach(port.record.port)
-                return {"port": port.record.port, "name": port.record.name}
+                return port.record
         raise LocalError(f"there is no port {target!r}; `supervisor status` lists the ports and listeners")
 
     def stop(self, arguments: Arguments) -> object:
@@ -119,6 +148,10 @@ class Commands:
         _take(arguments)
         self._owner.stop()
         return {"pid": self._owner.summary().identity.pid}
+
+
+def _settings(record: PortRecord) -> dict[str, object]:
+    return {"port": record.port, "name": record.name, "settings": plain(record.policy)}
 
 
 def _take(arguments: Arguments, **defaults: object) -> list[object]:
@@ -132,6 +165,12 @@ def _take(arguments: Arguments, **defaults: object) -> list[object]:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise LocalError(f"{name} has to be text, not {type(value).__name__}")
+    return value
+
+
+def _mapping(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise LocalError(f"{name} has to be a mapping, not {type(value).__name__}")
     return value
 
 

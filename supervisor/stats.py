@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from forwarder.names import Identity, PortRecord, format_mac
+from supervisor.settings import plain
 
 Json = dict[str, Any]
 
@@ -232,7 +233,8 @@ def status(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Rea
     ports = []
     for view in _sorted(views):
         known = [mac for mac, _, _ in _known_macs(view, readings.get(view.record.port))]
-        ports.append(_port(view, now) | {"worker": _worker(view), "macs": known})
+        settings = plain(view.record.policy)
+        ports.append(_port(view, now) | {"worker": _worker(view), "macs": known, "settings": settings})
     return _head(switch, now) | {"supervisor": {"pid": switch.identity.pid}, "ports": ports}
 
 

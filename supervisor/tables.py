@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from supervisor.figures import duration, exact, octets, percent
+from supervisor.settings import shown
 
 Json = dict[str, Any]
 Cells = Sequence[str | Text]
@@ -129,6 +130,12 @@ def macs(answer: Json) -> RenderableType:
         for row in answer["macs"]
     ]
     return table(columns, rows) if rows else Text("no MAC addresses")
+
+
+def settings(answer: Json) -> RenderableType:
+    """``supervisor show``."""
+    columns = (Column("setting", False), Column(answer["name"], False))
+    return table(columns, [[key, value or "-"] for key, value in shown(answer["settings"])])
 
 
 def stats(answer: Json) -> RenderableType:

@@ -14,10 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from supervisor import cli
+from supervisor.settings import SETTINGS
 from tests.guests.fixtures import short_directory
 from tests.guests.switch import ROOT
 
-COMMANDS = ["run", "status", "stats", "top", "macs", "attach", "detach", "stop", "demo"]
+COMMANDS = ["run", "status", "stats", "top", "macs", "attach", "detach", "show", "set", "stop", "demo"]
 
 
 @pytest.fixture
@@ -75,6 +76,17 @@ def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
         ["run", "--no-such-flag"],
         ["stats", "--watch", "0"],
         ["attach"],
+        ["attach", "--tap", "tap0", "--limit-broadcast", "10q"],
+        ["attach", "--tap", "tap0", "--limit-bandwidth", "100"],
+        ["attach", "--tap", "tap0", "--limit-macs", "-1"],
+        ["attach", "--tap", "tap0", "--pin", "x"],
+        ["attach", "--tap", "tap0", "--reach", "a b"],
+        ["show"],
+        ["set", "web"],
+        ["set", "web", "isolated"],
+        ["set", "web", "isolated=perhaps"],
+        ["set", "web", "limit-brodcast=1"],
+        ["set", "web", "pin=02:00:00:00:00:01", "pin=02:00:00:00:00:02"],
         ["detach"],
         ["stop", "--timeout", "-1"],
         ["no-such-command"],
@@ -88,9 +100,12 @@ def test_wrong_usage_is_2_and_names_it(arguments: list[str], place: Path) -> Non
     assert sum(line.startswith("Error") for line in lines) == 1
 
 
-@pytest.mark.parametrize("command", ["status", "stats", "top", "macs", "detach", "stop"])
+@pytest.mark.parametrize(
+    "command", ["status", "stats", "top", "macs", "detach x", "show x", "set x pin=", "stop"]
+)
 def test_without_a_supervisor_every_command_says_so(command: str, place: Path) -> None:
-    done = invoke(command, "--runtime-dir", place, *(["x"] if command == "detach" else []))
+    name, *arguments = command.split()
+    done = invoke(name, "--runtime-dir", place, *arguments)
     assert done.exit_code == 1
     assert done.output == f"Error: no supervisor runs in {place}; start one, or give its --runtime-dir\n"
 
@@ -187,3 +202,15 @@ def test_json_lines_in_the_log(place: Path) -> None:
     lines = [json.loads(line) for line in log.splitlines()]
     assert lines[-1]["message"] == "stopping 0 ports"
     assert lines[-1]["level"] == "info"
+
+
+def test_help_names_every_setting_its_form_and_its_default() -> None:
+    done = invoke("set", "--help")
+    for key, setting in SETTINGS.items():
+        assert f"  {key}={setting.form} " in done.output
+        assert setting.help in done.output
+    assert "limit-broadcast=FRAMES/S" in done.output
+    assert "[default: 2000/s]" in done.output
+    attach = invoke("attach", "--help").output
+    for key in SETTINGS:
+        assert f"--{'no-' if key == 'flood-unknown' else ''}{key} " in attach

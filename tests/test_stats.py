@@ -198,6 +198,17 @@ def test_status_names_macs_and_moves_no_figure_of_its_own():
             "since_s": 3.0,
             "worker": {"pid": 11, "epoch": 1, "restarts": 0},
             "macs": ["02:00:00:00:00:01"],
+            "settings": {
+                "pinned": [],
+                "flood_unknown": True,
+                "broadcast_per_s": 2_000,
+                "multicast_per_s": 20_000,
+                "unknown_per_s": 20_000,
+                "bytes_per_s": 0,
+                "max_macs": 1024,
+                "isolated": False,
+                "reaches": [],
+            },
         }
     ]
 
