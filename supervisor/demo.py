@@ -139,9 +139,13 @@ class Play:
 def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
     """Show it. Returns whether the others kept their rate and latency.
 
-    Raises LocalError where the switch or a VM fails, KeyboardInterrupt on Ctrl-C and the signals ``ENDS``;
+    Raises LocalError where there is too little time or the switch or a VM fails, KeyboardInterrupt on Ctrl-C and the signals ``ENDS``;
     nothing is left behind in any case.
     """
+    if seconds < MIN_SECONDS:
+        raise LocalError(
+            f"the demonstration takes {MIN_SECONDS:g} s at least; give it --seconds {MIN_SECONDS:g}"
+        )
     console = console or tables.console_for()
     before = {number: signal.signal(number, signal.default_int_handler) for number in ENDS}
     try:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from forwarder.errors import LocalError
 from supervisor import demo, demo_view
 from supervisor.demo import AFTER, BEFORE, STUCK, Play
 from supervisor.demo_results import MIN_RATE, Evidence, Measured, complaints
@@ -182,3 +183,8 @@ def test_the_summary_compares_and_judges():
 def test_every_phase_is_long_enough_at_the_shortest():
     stuck_s = (demo.BEGINS[AFTER] - demo.BEGINS[STUCK]) * demo.MIN_SECONDS
     assert stuck_s > 4  # the switch calls a VM stalled after 3 s
+
+
+def test_too_little_time_is_refused_before_anything_is_started():
+    with pytest.raises(LocalError, match="--seconds 10"):
+        demo.run(9.9)
