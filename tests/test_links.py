@@ -221,3 +221,27 @@ def test_an_address_that_finds_no_room_is_left_out_and_said_so(bench, capsys):
 def test_a_later_worker_of_a_port_forgets_the_pins_that_its_table_brings_along():
     cleared = {number for number, macs in Bench(port(5, epoch=9, born=4)).engine.took("pin") if macs == []}
     assert cleared == set(range(1, MAX_PORTS))
+
+
+def test_half_of_a_ring_that_comes_before_its_port_is_kept_for_it(bench):
+    (ring,) = bench.descriptors(1)
+    bench.links.receive(RingRx(2, 11), (ring,))
+    bench.links.apply(Joined(port(2, epoch=10)))
+    assert bench.engine.took("attach_rx") == []
+    assert is_open(ring)
+    bench.links.apply(Changed(port(2, epoch=11, born=10)))
+    assert bench.engine.took("attach_rx") == [(2, 11, ring)]
+    assert not is_open(ring)
+
+
+def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(bench):
+    first, second, late = bench.descriptors(3)
+    bench.links.receive(RingRx(2, 10), (first,))
+    bench.links.receive(RingRx(2, 10), (second,))
+    assert not is_open(first)
+    bench.links.apply(Joined(port(2, epoch=12)))
+    assert bench.engine.took("attach_rx") == []
+    assert not is_open(second)
+    bench.engine.refuse = True
+    bench.links.receive(RingRx(2, 11), (late,))
+    assert not is_open(late)

@@ -11,6 +11,10 @@ A record carries the port's settings too. Its own a worker enforces on what its 
 needs the pinned addresses, which no other VM may use, and whether the two ports may talk, which both records
 decide. A new peer's reach is set as soon as the engine knows it, when no frame of it can have come yet.
 
+The other half of a ring comes unasked, and a channel is quicker than membership: a neighbour that knows us
+sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So a half that
+comes early is kept until membership says who it is from; at most one for each port.
+
 Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
 membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
 """
@@ -50,6 +54,8 @@ class Links:
         self._floods: dict[int, float] = {}
         """Ports whose flood ring is missing, and when it was last asked for (-inf: never)."""
         self._rings: dict[int, Request] = {}
+        self._early: dict[int, tuple[int, int]] = {}
+        """Ports whose half of a ring came before they did: its epoch and descriptor."""
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
         if own.epoch != own.born:
@@ -73,6 +79,7 @@ class Links:
             self._engine.peer_join(record.port, record.epoch, record.born)
             self._floods[record.port] = float("-inf")
             self._rings.pop(record.port, None)
+            self._attach_early(record)
         self._records[record.port] = record
         self._engine.set_reach(record.port, may_talk(self._own, record))
         if known is None or known.policy.pinned != record.policy.pinned:
@@ -88,6 +95,10 @@ class Links:
 
     def receive(self, message: Message, descriptors: Sequence[int]) -> None:
         """Take an answer of the supervisor; its descriptors are closed or used here."""
+        if isinstance(message, RingRx) and self._is_early(message):
+            self._discard_early(message.port)
+            self._early[message.port] = (message.epoch, descriptors[0])
+            return
         try:
             if isinstance(message, Floods):
                 for (port, epoch), descriptor in zip(message.ports, descriptors, strict=True):
@@ -102,6 +113,22 @@ class Links:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _is_early(self, message: RingRx) -> bool:
+        record = self._records.get(message.port)
+        return record is None or record.epoch < message.epoch
+
+    def _discard_early(self, port: int) -> None:
+        if port in self._early:
+            os.close(self._early.pop(port)[1])
+
+    def _attach_early(self, record: PortRecord) -> None:
+        epoch, ring = self._early.get(record.port, (0, -1))
+        if epoch == record.epoch:
+            with suppress(OSError):
+                self._engine.attach_rx(record.port, epoch, ring)
+        if epoch <= record.epoch:
+            self._discard_early(record.port)
 
     def _attach_flood(self, port: int, epoch: int, descriptor: int) -> None:
         record = self._records.get(port)
