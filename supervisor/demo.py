@@ -139,8 +139,8 @@ class Play:
 def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
     """Show it. Returns whether the others kept their rate and latency.
 
-    Raises LocalError where there is too little time or the switch or a VM fails, KeyboardInterrupt on Ctrl-C and the signals ``ENDS``;
-    nothing is left behind in any case.
+    Raises LocalError where there is too little time or the switch or a VM fails, KeyboardInterrupt on Ctrl-C
+    and the signals ``ENDS``; nothing is left behind in any case.
     """
     if seconds < MIN_SECONDS:
         raise LocalError(
