@@ -53,6 +53,10 @@ class Control:
         sockets = (self._membership, self._evidence)
         return any(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN for socket in sockets)
 
+    def connected(self, patience_s: float) -> bool:
+        """Wait until evidence can be sent; False if it still cannot after ``patience_s``."""
+        return bool(self._evidence.poll(int(patience_s * 1000), zmq.POLLOUT))
+
     def receive(self) -> list[Message]:
         """Return what has arrived, in order for each socket, at most AT_ONCE messages each."""
         messages: list[Message] = []

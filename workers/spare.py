@@ -17,6 +17,9 @@ from forwarder.rendezvous import DESCRIPTORS, path
 from forwarder.wire import Assign, Message, Ready
 from workers.control import Control
 
+CONNECT_S = 0.1
+"""How often a spare that is not connected yet looks whether its supervisor is still there."""
+
 
 class Deeds(NamedTuple):
     """The descriptors that are a port; whoever holds a duplicate of each can take the port over."""
@@ -56,6 +59,9 @@ def wait_for_port(runtime_dir: str) -> Assignment | None:
         return None
     control = Control(runtime_dir)
     try:
+        # Only who can say HELLO is ready: one that cannot be sent is dropped, and the VM waits for the next.
+        while not control.connected(CONNECT_S):
+            _receive(channel)
         channel.send(Ready(identity, PROTOCOL_VERSION))
         assign, descriptors = _next_assign(channel, control)
     except ChannelClosedError:
