@@ -163,6 +163,7 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
     uint64_t deadline = now + timeout_ns;
     unsigned ready = waiter_wait(&e->waiter, 0);
     unsigned events = 0;
+    switch_greet(e);
     while (!e->down) {
         events |= absorb(e, ready, now);
         bool worked = turn(e, ready, now);

@@ -92,6 +92,8 @@ struct engine {
     struct rate byte_rate;
     uint32_t mac_limit; /* addresses behind the VM; 0: no limit */
     uint64_t now;       /* ns, at the start of the turn */
+    uint64_t flooded_at; /* ns, when the flood ring was last published */
+    bool met_peer;      /* since the last run */
     bool announce_due;
     uint8_t announce[2 * MAC_BYTES];
     bool wanted[MAX_PORTS];
@@ -132,6 +134,8 @@ uint64_t ingress_resumes(const struct engine *e);
 void switch_begin(struct engine *e);
 uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status);
 void switch_end(struct engine *e);
+/* A peer may have read our floods for a while before we knew whom to ring: ring once if any was so recent. */
+void switch_greet(struct engine *e);
 void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
 
 /* egress.c */

@@ -141,6 +141,7 @@ int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd)
     if (peer == NULL)
         return -1;
     flood_rx_close(&peer->flood);
+    e->met_peer = true;
     return flood_rx_open(&peer->flood, fd, port, epoch, epoch > e->epoch);
 }
 

@@ -190,6 +190,17 @@ static void ring_bells(struct engine *e, bool flooded)
     }
 }
 
+#define INTRODUCTION_NS NS_PER_S
+
+void switch_greet(struct engine *e)
+{
+    if (!e->met_peer)
+        return;
+    e->met_peer = false;
+    if (e->flooded_at != 0 && monotonic_ns() - e->flooded_at < INTRODUCTION_NS)
+        doorbell_ring(e->flood_doorbell);
+}
+
 void switch_end(struct engine *e)
 {
     if (UNLIKELY(e->announce_due)) {
@@ -197,6 +208,8 @@ void switch_end(struct engine *e)
         switch_flood(e, e->announce, sizeof e->announce, FLOOD_ANNOUNCE);
     }
     bool flooded = flood_publish(&e->flood);
+    if (flooded)
+        e->flooded_at = monotonic_ns();
     for (uint32_t i = 0; i < e->touched_count; i++)
         ring_publish(&e->touched[i]->tx);
     if (flooded || e->touched_count > 0)
