@@ -84,6 +84,8 @@ class StreamListener:
                     return
                 continue
             self._take(connection)
+            if self.record is not None:
+                return  # whether another VM waits already is for the next turn to see
 
     def _take(self, connection: socket.socket) -> None:
         try:

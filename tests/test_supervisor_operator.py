@@ -56,10 +56,9 @@ def test_a_listener_that_pins_addresses_takes_one_vm_at_a_time(switch: StartSwit
     clash = running.command(
         "attach", "--listen-bess", f"unixpacket://{running.qemu}2", "--pin", pin, check=False
     )
-    assert (clash.returncode, clash.stderr) == (
-        1,
-        f"Error: {pin} is pinned to {url} already; pin it to one of them\n",
-    )
+    assert clash.returncode == 1
+    assert clash.stderr.startswith(f"Error: {pin} is pinned to ")
+    assert clash.stderr.endswith("; pin it to one of them\n")
 
 
 def test_detaching_a_datagram_vm_disconnects_it_and_the_next_gets_in(switch: StartSwitch) -> None:
