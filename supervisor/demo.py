@@ -26,7 +26,7 @@ from forwarder.errors import LocalError
 from supervisor import demo_view, tables
 from supervisor.client import Client
 from supervisor.demo_results import Evidence, Measured, complaints
-from supervisor.demo_stage import ALICE, CAROL, CAST, DAVE, Stage
+from supervisor.demo_stage import ALICE, CAROL, CAST, DAVE, ENDS, Stage
 from supervisor.demo_view import Moment
 from supervisor.top import Row, Trail, dropped
 
@@ -40,8 +40,6 @@ BEGINS = (0.08, 0.38, 0.86)
 """When each phase begins, as a share of the whole; what comes before the first is the warm-up."""
 COMMANDS = {STUCK: "stuck", AFTER: "resume"}
 """What dave is told when a phase begins."""
-ENDS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the demonstration as Ctrl-C does, rather than leave its switch behind."""
 TICK_S = 0.5
 ATTACH_S = 20.0
 HISTORY = 76
@@ -139,8 +137,8 @@ class Play:
 def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
     """Show it. Returns whether the others kept their rate and latency.
 
-    Raises LocalError where there is too little time or the switch or a VM fails, KeyboardInterrupt on Ctrl-C
-    and the signals ``ENDS``; nothing is left behind in any case.
+    Raises LocalError where there is too little time or the switch or a VM fails, KeyboardInterrupt on
+    any of ``ENDS``; nothing is left behind in any case.
     """
     if seconds < MIN_SECONDS:
         raise LocalError(

@@ -26,6 +26,8 @@ Json = dict[str, Any]
 START_S = 20.0
 """A busy machine may take its time to start a few Python processes; longer means that something is wrong."""
 END_S = 10.0
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the demonstration, rather than leave its switch behind."""
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d \S+ ")
 
 
@@ -123,20 +125,23 @@ class Stage:
                 self._left.callback(guest.end)
                 self.guests[cast.name] = guest
         except BaseException:
-            self._left.close()
+            self._clear()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        before = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # an impatient second Ctrl-C must not leave anything
+        self._clear()
+
+    def _clear(self) -> None:
+        """End everything, and let nobody's impatience (a second Ctrl-C) leave the half of it."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDS}
         try:
             self._left.close()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _start_switch(self, directory: Path) -> None:
         listeners = [

@@ -59,6 +59,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
             seen += more
         assert len(left_behind(tmp_path)) >= 4
         process.send_signal(number)
+        process.send_signal(signal.SIGTERM)  # whoever is impatient
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert b"Traceback" not in errors
