@@ -23,12 +23,14 @@ def library(tmp_path_factory):
 
 
 def traffic(library, kind, frames, *, seed=1, again=0, nobufs=0, short=0, delay=0, once=0):
-    preload = f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()
+    # Before a sanitizer's library, which would otherwise be the caller that the faults see, not the core.
+    preload = f"{library} {os.environ.get('LD_PRELOAD', '')}".strip()
+    sanitizer = f"{os.environ.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0"
     faults = f"{seed},{again},{nobufs},{short},{delay},{once}"
     done = subprocess.run(
         [sys.executable, "-m", "tests.preload.traffic", kind, str(frames), str(seed)],
         cwd=SOURCE.parents[2],
-        env={**os.environ, "LD_PRELOAD": preload, "FAULTS": faults},
+        env={**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": sanitizer, "FAULTS": faults},
         capture_output=True,
         text=True,
         timeout=60,
