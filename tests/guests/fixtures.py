@@ -57,7 +57,8 @@ def running_switch() -> Iterator[Switch]:
                 switch.assert_nothing_left()
         finally:
             switch.kill()
-            print(f"log of the switch in {directory}:\n{switch.log()}")
+            if switch.process is not None:
+                print(f"log of the switch in {directory}:\n{switch.log()}")
 
 
 @pytest.fixture
