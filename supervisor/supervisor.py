@@ -129,9 +129,10 @@ class Supervisor:
         self._loop.watch(fd, lambda _: self.stop())
 
     def close(self) -> None:
-        """Close everything. Workers that were taken over and not ended go on, for the next supervisor."""
-        orphans = len(self._registry) > 0 and self._takeover.adopted > 0
-        self._listeners.close_all()
+        """Close everything; workers that still serve a port, and their VMs' paths, are left to the next one."""
+        orphans = bool(self._peers)
+        if not orphans:
+            self._listeners.close_all()
         self._console.close()
         self._control.close()
         self._server.close()

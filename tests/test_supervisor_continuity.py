@@ -102,6 +102,22 @@ def test_a_worker_of_the_predecessor_that_does_not_answer_is_ended(switch: Start
     assert running.ports() == []
 
 
+def test_a_supervisor_that_cannot_start_leaves_the_vms_to_the_next(switch: StartSwitch) -> None:
+    running = switch(qemu=True, vfkit=1)
+    one, other = running.connect("unix"), running.connect("unixgram")
+    other.send(build_frame(BROADCAST, mac(1), 60))
+    running.wait_live(2)
+    kill_supervisor(running)
+    listeners = running.arguments(qemu=True, vfkit=1)
+    failed = running.command("run", *listeners, "--listen-bess", "unixpacket:///no/where", check=False)
+    assert failed.returncode == 1
+    assert "/no/where" in failed.stderr
+    talk(one, other, 2)
+    running.start(*listeners)
+    running.wait_live(2)
+    talk(other, one, 3)
+
+
 def test_a_second_supervisor_is_refused_and_the_first_goes_on(switch: StartSwitch) -> None:
     running = switch(qemu=True)
     assert running.process is not None
