@@ -8,10 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
-from scripts.benchmarks.journal import ROOT, Benchmark, Journal, table
+from scripts.benchmarks.journal import ROOT, Benchmark, Journal, cores, table
 
 NAMES = ("forward", "attach", "footprint", "iperf", "isolation")
 INTERRUPTED = 130
+QUIET_LOAD = 0.25
+"""Load average for each core beyond which something else is running."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -21,6 +23,12 @@ def main(words: list[str] | None = None) -> int:
     benchmark: Benchmark = options.benchmark
     del options.benchmark
     journal = Journal(benchmark.name, options)
+    if journal.load_before > QUIET_LOAD * cores():
+        print(
+            f"bench: this machine is busy (load {journal.load_before:.1f}, {cores()} cores): whoever"
+            " needs more processes will look worse than it is",
+            file=sys.stderr,
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         benchmark.measure(options, journal)

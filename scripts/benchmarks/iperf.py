@@ -10,6 +10,7 @@ import os
 import shutil
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.guests.switch import Switch
 
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}
 LEFT, RIGHT = "10.99.0.1", "10.99.0.2"
+BEFORE = "before"
 THERE, BACK = "left to right", "right to left"
 COLUMNS = (
     "MTU", "streams", "direction", "Gbit/s", "retransmits", "slowest stream", "fastest stream",
@@ -98,27 +100,28 @@ class Lab:
         words = f"iperf3 -c {RIGHT} -t {seconds} -P {streams} -J{' -R' if back else ''}"
         report = json.loads(self.left.run(words, timeout=seconds + 30))
         used = proc.cpu_ns(workers) - before
-        dropped = [now - then for now, then in zip(self._drops(), drops, strict=True)]
+        dropped = {reason: frames - drops[reason] for reason, frames in self._drops().items()}
         end = report["end"]
         took = end["sum_received"]["seconds"]
         return {
             "bits_per_second": end["sum_received"]["bits_per_second"],
             "retransmits": end["sum_sent"].get("retransmits"),
             "per_stream": [stream["receiver"]["bits_per_second"] for stream in end["streams"]],
-            "dropped_by_switch": dropped[0],
-            "dropped_before": dropped[1],
+            "dropped_before": dropped.pop(BEFORE),
+            "dropped_by_switch": sum(dropped.values()),
+            "dropped_by_reason": dropped,
             "cpu_percent": used / took / 1e7,
             "version": report["start"]["version"],
         }
 
-    def _drops(self) -> tuple[int, int]:
-        """Return the frames dropped so far by the switch, and by the queues of the TAPs that lead to it."""
-        inside = sum(sum(port["drops"].values()) for port in self.switch.ports())
-        before = sum(
-            int(side.run(f"cat /sys/class/net/{side.interface}/statistics/tx_dropped"))
-            for side in (self.left, self.right)
-        )
-        return inside, before
+    def _drops(self) -> dict[str, int]:
+        """Return the frames dropped so far: by the switch by reason, and by the TAPs' queues before it."""
+        drops = Counter[str]()
+        for port in self.switch.ports():
+            drops.update(port["drops"])
+        for side in (self.left, self.right):
+            drops[BEFORE] += int(side.run(f"cat /sys/class/net/{side.interface}/statistics/tx_dropped"))
+        return drops
 
 
 def _unevenness(run: dict[str, Any]) -> float | None:

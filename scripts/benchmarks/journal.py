@@ -38,6 +38,7 @@ class Journal:
         self.options = options
         self.runs: list[Run] = []
         self.interrupted = False
+        self.load_before = os.getloadavg()[0]
         self._started = datetime.datetime.now(datetime.timezone.utc)
         self._shown = 0
 
@@ -107,7 +108,7 @@ class Journal:
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "interrupted": self.interrupted,
             "options": words,
-            "machine": machine(),
+            "machine": {**machine(), "load_before": self.load_before},
             "runs": self.runs,
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
@@ -135,6 +136,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def cores() -> int:
+    """Return how many there are for us."""
+    return len(os.sched_getaffinity(0))
+
+
 def machine() -> dict[str, Any]:
     """Describe where a benchmark ran."""
     versions: dict[str, str | None] = {}
@@ -145,10 +151,10 @@ def machine() -> dict[str, Any]:
             versions[name] = None
     return {
         "cpu": _line("/proc/cpuinfo", "model name"),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory": _line("/proc/meminfo", "MemTotal"),
         "kernel": f"{platform.system()} {platform.release()}",
-        "load_average": os.getloadavg(),
+        "load_after": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": versions,
         "core": {"path": _core.__file__, "layout": _core.LAYOUT},
