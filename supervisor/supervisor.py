@@ -129,7 +129,7 @@ class Supervisor:
         self._loop.watch(fd, lambda _: self.stop())
 
     def close(self) -> None:
-        """Close everything; workers that still serve a port, and their VMs' paths, are left to the next one."""
+        """Close everything; workers that still serve a port, and their paths, are left to the next one."""
         orphans = bool(self._peers)
         if not orphans:
             self._listeners.close_all()

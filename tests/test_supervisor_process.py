@@ -53,15 +53,13 @@ def test_ctrl_c_in_the_terminal_reaches_the_supervisor_only(switch: StartSwitch)
 
 def test_workers_can_be_told_apart_in_ps(switch: StartSwitch) -> None:
     running = switch()
-    assert running.process is not None
+    tail = ["-m", "workers", str(running.runtime_dir)]
 
     def spares() -> list[list[str]]:
-        workers = [pid for pid in running.processes() if pid != running.process.pid]  # type: ignore[union-attr]
-        lines = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1] for pid in workers]
-        return lines if len(lines) == 2 else []
+        lines = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1] for pid in running.processes()]
+        return [words for words in lines if words[-3:] == tail]
 
-    for words in wait_for(spares, "two warm workers"):
-        assert words[-3:] == ["-m", "workers", str(running.runtime_dir)]
+    wait_for(lambda: len(spares()) == 2, lambda: f"two warm workers, there are {spares()}")
 
 
 def test_ready_line_pid_file_and_systemd(tmp_path: Path) -> None:
