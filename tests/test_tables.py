@@ -5,8 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
+from forwarder.names import Policy
 from supervisor import tables
 from supervisor.figures import bits, duration, exact, octets, percent, scaled
+from supervisor.settings import plain
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,17 @@ def test_macs_say_how_old_they_are_and_what_is_pinned():
     shown = text(tables.macs({"macs": rows})).splitlines()
     assert shown[-2].split() == ["02:00:00:00:00:01", "1", "qemu-1", "3.0", "s"]
     assert shown[-1].split() == ["02:00:00:00:00:02", "1", "qemu-1", "-", "pinned"]
+
+
+def test_settings_are_shown_as_they_would_be_set():
+    in_force = plain(Policy(bytes_per_s=12_500_000, max_macs=0, isolated=True, reaches=("a", "b")))
+    shown = text(tables.settings({"port": 1, "name": "web", "settings": in_force})).splitlines()
+    assert shown[0].split() == ["setting", "web"]
+    rows = dict(line.split() for line in shown[2:])
+    assert rows["limit-broadcast"] == "2000/s"
+    assert rows["limit-bandwidth"] == "100Mbit/s"
+    assert rows["limit-macs"] == "none"
+    assert (rows["isolated"], rows["reach"], rows["pin"]) == ("true", "a,b", "-")
 
 
 def test_empty_answers_say_so():
