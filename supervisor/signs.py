@@ -19,17 +19,26 @@ class Signs:
     def __init__(self, heartbeat_s: float) -> None:
         self._liveness = Liveness(heartbeat_s)
         self._stalled: set[int] = set()
+        self._expected: dict[int, int] = {}
+        """The epoch of each worker that is listened for."""
 
     def expect(self, record: PortRecord, now: float) -> None:
         """Listen for that worker of the port from now on, and for no earlier one."""
+        self._expected[record.port] = record.epoch
         self._liveness.watch(record.port, record.epoch, now)
 
     def every(self, heartbeat_s: float) -> None:
         """Heartbeats come at this interval from now on: that of beats, which grows with the fleet."""
         self._liveness.every(heartbeat_s)
 
+    def lost(self, record: PortRecord) -> None:
+        """Expect nothing of that worker any more; whether its VM is stalled, the next one will say."""
+        if self._expected.get(record.port) == record.epoch:
+            self.forget(record.port)
+
     def forget(self, port: int) -> None:
         """Expect nothing of the port any more."""
+        self._expected.pop(port, None)
         self._liveness.forget(port)
         self._stalled.discard(port)
 

@@ -339,6 +339,7 @@ class Supervisor:
         return True
 
     def _worker_lost(self, record: PortRecord, how: str) -> None:
+        self._signs.lost(record)
         known = self._custody.position_known(record.port)
         actions = self._registry.worker_lost(
             record.port, record.epoch, how, time.monotonic(), position_known=known

@@ -149,6 +149,8 @@ def test_descriptors_are_closed_whatever_becomes_of_them(bench, refuse):
         fds = bench.descriptors(count)
         bench.links.receive(message, fds)
         received += fds
+    for now in (5.0, 5.0 + REPEAT_S):
+        bench.links.tick(now)
     duplicates = [call[3] for call in bench.engine.took("attach_tx")]
     assert not any(is_open(fd) for fd in received if fd not in duplicates)
     for fd in duplicates:
@@ -224,24 +226,38 @@ def test_a_later_worker_of_a_port_forgets_the_pins_that_its_table_brings_along()
 
 
 def test_half_of_a_ring_that_comes_before_its_port_is_kept_for_it(bench):
-    (ring,) = bench.descriptors(1)
+    ring, flood = bench.descriptors(2)
     bench.links.receive(RingRx(2, 11), (ring,))
     bench.links.apply(Joined(port(2, epoch=10)))
-    assert bench.engine.took("attach_rx") == []
-    assert is_open(ring)
     bench.links.apply(Changed(port(2, epoch=11, born=10)))
+    assert is_open(ring)
+    bench.links.receive(Floods(((2, 11),)), (flood,))
     assert bench.engine.took("attach_rx") == [(2, 11, ring)]
     assert not is_open(ring)
 
 
+def test_half_of_a_ring_waits_for_the_floods_of_its_port_but_not_for_ever(bench):
+    (ring,) = bench.descriptors(1)
+    bench.links.apply(Joined(port(2)))
+    bench.links.receive(RingRx(2, 10), (ring,))
+    bench.links.tick(now=5.0)
+    assert bench.engine.took("attach_rx") == []
+    bench.links.tick(now=5.0 + REPEAT_S)
+    assert bench.engine.took("attach_rx") == [(2, 10, ring)]
+    assert not is_open(ring)
+
+
 def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(bench):
-    first, second, late = bench.descriptors(3)
+    first, second, third, late = bench.descriptors(4)
     bench.links.receive(RingRx(2, 10), (first,))
     bench.links.receive(RingRx(2, 10), (second,))
     assert not is_open(first)
     bench.links.apply(Joined(port(2, epoch=12)))
-    assert bench.engine.took("attach_rx") == []
     assert not is_open(second)
     bench.engine.refuse = True
     bench.links.receive(RingRx(2, 11), (late,))
     assert not is_open(late)
+    bench.links.receive(RingRx(2, 12), (third,))
+    bench.links.apply(Left(port(2, epoch=12)))
+    assert not is_open(third)
+    assert bench.engine.took("attach_rx") == []

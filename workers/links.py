@@ -13,7 +13,9 @@ decide. A new peer's reach is set as soon as the engine knows it, when no frame 
 
 The other half of a ring comes unasked, and a channel is quicker than membership: a neighbour that knows us
 sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So a half that
-comes early is kept until membership says who it is from; at most one for each port.
+comes early is kept until membership says who it is from, and until the flood ring of that port is there or
+was asked for in vain: what the port flooded before it knew us must not be overtaken by what it then sends to
+us alone. At most one is kept for each port.
 
 Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
 membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
@@ -55,7 +57,7 @@ class Links:
         """Ports whose flood ring is missing, and when it was last asked for (-inf: never)."""
         self._rings: dict[int, Request] = {}
         self._early: dict[int, tuple[int, int]] = {}
-        """Ports whose half of a ring came before they did: its epoch and descriptor."""
+        """Ports whose half of a ring came before they, or their floods, did: its epoch and descriptor."""
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
         if own.epoch != own.born:
@@ -79,8 +81,8 @@ class Links:
             self._engine.peer_join(record.port, record.epoch, record.born)
             self._floods[record.port] = float("-inf")
             self._rings.pop(record.port, None)
-            self._attach_early(record)
         self._records[record.port] = record
+        self._discard_early(record.port, before=record.epoch)
         self._engine.set_reach(record.port, may_talk(self._own, record))
         if known is None or known.policy.pinned != record.policy.pinned:
             self._pin(record)
@@ -96,7 +98,7 @@ class Links:
     def receive(self, message: Message, descriptors: Sequence[int]) -> None:
         """Take an answer of the supervisor; its descriptors are closed or used here."""
         if isinstance(message, RingRx) and self._is_early(message):
-            self._discard_early(message.port)
+            self._discard_early(message.port, before=message.epoch + 1)
             self._early[message.port] = (message.epoch, descriptors[0])
             return
         try:
@@ -116,25 +118,28 @@ class Links:
 
     def _is_early(self, message: RingRx) -> bool:
         record = self._records.get(message.port)
-        return record is None or record.epoch < message.epoch
+        if record is None or record.epoch < message.epoch:
+            return True
+        return record.epoch == message.epoch and message.port in self._floods
 
-    def _discard_early(self, port: int) -> None:
-        if port in self._early:
+    def _discard_early(self, port: int, before: int) -> None:
+        """Close what came early for an epoch before that."""
+        if port in self._early and self._early[port][0] < before:
             os.close(self._early.pop(port)[1])
 
-    def _attach_early(self, record: PortRecord) -> None:
-        epoch, ring = self._early.get(record.port, (0, -1))
-        if epoch == record.epoch:
+    def _attach_early(self, port: int) -> None:
+        epoch, ring = self._early.get(port, (0, -1))
+        if epoch == self._records[port].epoch:
             with suppress(OSError):
-                self._engine.attach_rx(record.port, epoch, ring)
-        if epoch <= record.epoch:
-            self._discard_early(record.port)
+                self._engine.attach_rx(port, epoch, ring)
+            self._discard_early(port, before=epoch + 1)
 
     def _attach_flood(self, port: int, epoch: int, descriptor: int) -> None:
         record = self._records.get(port)
         if record is not None and record.epoch == epoch and port in self._floods:
             self._engine.attach_flood(port, epoch, descriptor)
             del self._floods[port]
+            self._attach_early(port)
 
     def _attach_tx(self, port: int, epoch: int, ring: int, doorbell: int) -> None:
         bell = os.dup(doorbell)
@@ -150,6 +155,9 @@ class Links:
         due = [port for port, asked_at in self._floods.items() if now - asked_at >= REPEAT_S]
         if due:
             self._send(WantFloods(tuple((port, self._records[port].epoch) for port in due)))
+            for port in due:
+                if self._floods[port] > float("-inf"):
+                    self._attach_early(port)
             self._floods.update(dict.fromkeys(due, now))
         for port, request in list(self._rings.items()):
             if now - request.asked_at >= REPEAT_S:
@@ -163,10 +171,12 @@ class Links:
         return min(asked, default=float("inf")) + REPEAT_S
 
     def _forget(self, port: int) -> None:
-        if self._records.pop(port, None) is None:
+        record = self._records.pop(port, None)
+        if record is None:
             return
         self._engine.pin(port, [])
         self._engine.peer_leave(port)
+        self._discard_early(port, before=record.epoch + 1)
         self._floods.pop(port, None)
         self._rings.pop(port, None)
 
