@@ -24,14 +24,16 @@ EPOCH = 4711
 class FakeSupervisor:
     """Starts one worker, gives it port 1, and sees everything that it says."""
 
-    def __init__(self, runtime_dir: str) -> None:
+    def __init__(
+        self, runtime_dir: str, program: tuple[str, ...] = ("-m", "workers"), stderr: int | None = None
+    ) -> None:
         self.runtime_dir = runtime_dir
         self.sequence = 0
         self.table: dict[int, PortRecord] = {}
         self._open()
         root = os.path.dirname(os.path.dirname(os.path.abspath(_core.__file__)))
         self.worker = subprocess.Popen(
-            [sys.executable, "-m", "workers", runtime_dir], cwd=root, start_new_session=True
+            [sys.executable, *program, runtime_dir], cwd=root, start_new_session=True, stderr=stderr
         )
         self._worker_id = b""
         self.heard: list[object] = []

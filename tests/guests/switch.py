@@ -108,6 +108,11 @@ class Switch:
 
     def start(self, *arguments: str) -> Switch:
         """Start ``supervisor run`` with more arguments, and wait until it says that it is ready."""
+        self.launch(*arguments)
+        return self.wait_ready()
+
+    def launch(self, *arguments: str) -> None:
+        """Start ``supervisor run`` with more arguments."""
         with self.log_path.open("a") as log:
             self.process = subprocess.Popen(
                 self._command("run", *arguments),
@@ -118,6 +123,10 @@ class Switch:
                 stderr=log,
                 text=True,
             )
+
+    def wait_ready(self) -> Switch:
+        """Wait until the supervisor says that it is ready."""
+        assert self.process is not None
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT)
         self.ready_line = self.process.stdout.readline() if ready else ""
