@@ -45,7 +45,7 @@ class Listeners:
         """Open one; return its URL as it turned out. Raises LocalError."""
         address, settings = attachment
         self.check_pins(settings.policy.pinned, url=address.url)
-        known = self._find_adopted(address)
+        known = self._find_adopted(attachment)
         if known is not None:
             known.settings = settings
             known.url = address.url
@@ -145,11 +145,15 @@ class Listeners:
             return 0.0
         return min([self._probe_at, *(each.deadline() for each in waiting)])
 
-    def _find_adopted(self, address: Listen | Tap) -> VfkitListener | TapDevice | None:
+    def _find_adopted(self, attachment: Attachment) -> VfkitListener | TapDevice | None:
         for each in self._open:
-            if isinstance(each, TapDevice) and isinstance(address, Tap) and matches(address, each.record):
+            if isinstance(each, TapDevice) and matches(attachment, each.record):
                 return each
-            if isinstance(each, VfkitListener) and each.url == address.url and each.record is not None:
+            if (
+                isinstance(each, VfkitListener)
+                and each.url == attachment.address.url
+                and each.record is not None
+            ):
                 return each
         return None
 

@@ -6,7 +6,7 @@ import os
 from forwarder import _core
 from forwarder.errors import LocalError
 from forwarder.names import PortRecord
-from supervisor.addresses import Settings, Tap
+from supervisor.addresses import Attachment, Settings, Tap
 from supervisor.arrivals import Owner
 
 _ADVICE = {
@@ -48,9 +48,12 @@ class TapDevice:
         """Nothing of it is here: its descriptor goes with the port."""
 
 
-def matches(address: Tap, record: PortRecord | None) -> bool:
-    """Whether a port that was taken over is this device."""
-    return record is not None and record.transport == "tap" and record.name == _port_name(address)
+def matches(attachment: Attachment, record: PortRecord | None) -> bool:
+    """Whether a port that was taken over is this device: under the name that the device gives its port."""
+    address, settings = attachment
+    if not isinstance(address, Tap) or record is None or record.transport != "tap":
+        return False
+    return record.name == (settings.name or _port_name(address))
 
 
 def _port_name(address: Tap) -> str:
