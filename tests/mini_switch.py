@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable
 
 from forwarder import _core
 
@@ -53,90 +54,152 @@ class Vm:
         for each in frames:
             self.sock.send(each)
 
+    def read(self, most: int = 1 << 18) -> list[bytes] | None:
+        """Read once, at most ``most`` bytes: the frames that are complete now, None if there was nothing."""
+        try:
+            data = self.sock.recv(most)
+        except BlockingIOError:
+            return None
+        if not data:
+            return None
+        if self.kind != "stream":
+            return [data]
+        self._tail += data
+        frames, at = [], 0
+        while len(self._tail) - at >= 4:
+            (length,) = struct.unpack_from("!I", self._tail, at)
+            if len(self._tail) - at < 4 + length:
+                break
+            frames.append(self._tail[at + 4 : at + 4 + length])
+            at += 4 + length
+        self._tail = self._tail[at:]
+        return frames
+
     def received(self) -> list[bytes]:
         """Everything that has arrived."""
-        frames = []
-        while True:
-            try:
-                data = self.sock.recv(1 << 18)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            if self.kind != "stream":
-                frames.append(data)
-                continue
-            self._tail += data
-            while len(self._tail) >= 4:
-                (length,) = struct.unpack_from("!I", self._tail)
-                if len(self._tail) < 4 + length:
-                    break
-                frames.append(self._tail[4 : 4 + length])
-                self._tail = self._tail[4 + length :]
+        frames: list[bytes] = []
+        while (more := self.read()) is not None:
+            frames += more
         return frames
+
+    @property
+    def mid_frame(self) -> bool:
+        """Whether a stream has stopped inside of a record."""
+        return bool(self._tail)
 
 
 class MiniSwitch:
-    """Engines by port number, with membership and rings arranged at once."""
+    """Engines by port number, with membership and rings arranged at once.
+
+    ``rings_given`` False withholds the rings that engines ask for. The blocks of ports that have left stay
+    open, because what was lost towards others is counted in them. ``before_start`` gets every new flood ring
+    before its engine maps it, which is the last moment to map it for writing, ``on_ring`` every new ring.
+    """
 
     def __init__(self) -> None:
         self.engines: dict[int, _core.Engine] = {}
         self.vms: dict[int, Vm] = {}
+        self.kinds: dict[int, str] = {}
         self.epochs: dict[int, int] = {}
+        self.borns: dict[int, int] = {}
         self.bells: dict[int, int] = {}
         self.floods: dict[int, int] = {}
         self.blocks: dict[int, int] = {}
+        self.past: list[int] = []
         self.flood_bell = _core.doorbell_create()
         self.rings_given = True
+        self.before_start: Callable[[int], object] = lambda flood: None
+        self.on_ring: Callable[[int], object] = lambda ring: None
         self._epoch = 0
-        self._switch_ends: list[socket.socket] = []
+        self._switch_ends: dict[int, int] = {}
 
-    def add(self, port: int, kind: str, *, buffer: int | None = None) -> Vm:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, SOCKET_TYPES[kind])
+    def __enter__(self) -> MiniSwitch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(
+        self,
+        port: int,
+        kind: str,
+        *,
+        buffer: int = 1 << 20,
+        introduce: bool = True,
+        ends: tuple[socket.socket, socket.socket] | None = None,
+    ) -> Vm:
+        """A port with a VM; ``buffer``: SO_SNDBUF of the switch's end, how much the VM may leave unread.
+
+        ``ends``: the switch's and the VM's, where a pair connected both ways is not what is wanted.
+        """
+        ours, theirs = ends or socket.socketpair(socket.AF_UNIX, SOCKET_TYPES[kind])
         ours.setblocking(False)
         theirs.setblocking(False)
-        for sock in (ours, theirs):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer or 1 << 20)
-        self._epoch += 1
-        self._switch_ends.append(ours)
-        self.epochs[port] = self._epoch
-        self.bells[port] = _core.doorbell_create()
-        self.floods[port] = _core.flood_create(FLOOD_BYTES, port, self._epoch)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.vms[port] = Vm(kind, theirs)
+        self.attach(port, kind, ours.detach(), introduce=introduce)
+        return self.vms[port]
+
+    def attach(self, port: int, kind: str, end: int, *, introduce: bool = True) -> None:
+        """A port for the switch's end of a link, a non-blocking descriptor, which is ours from now on."""
+        self._switch_ends[port] = end
         self.blocks[port] = _core.block_create()
+        self.bells[port] = _core.doorbell_create()
+        self.kinds[port] = kind
+        self._start(port, introduce)
+        self.borns[port] = self.epochs[port]
+
+    def _start(self, port: int, introduce: bool) -> None:
+        self._epoch += 1
+        self.epochs[port] = self._epoch
+        self.borns.setdefault(port, self._epoch)
+        self.floods[port] = _core.flood_create(FLOOD_BYTES, port, self._epoch)
+        self.before_start(self.floods[port])
         self.engines[port] = _core.Engine(
             port=port,
             epoch=self._epoch,
-            kind=kind,
-            vm=ours.fileno(),
+            kind=self.kinds[port],
+            vm=self._switch_ends[port],
             doorbell=self.bells[port],
             flood_doorbell=self.flood_bell,
             block=self.blocks[port],
             flood=self.floods[port],
         )
-        self.vms[port] = Vm(kind, theirs)
-        for other in self.engines:
+        for other in self.engines if introduce else ():
             if other != port:
-                self._introduce(other, port)
-                self._introduce(port, other)
-        return self.vms[port]
+                self.introduce(other, port)
+                self.introduce(port, other)
 
-    def _introduce(self, one: int, other: int) -> None:
+    def introduce(self, one: int, other: int) -> None:
+        """Tell ``one`` that ``other`` exists, and give it the flood ring."""
         epoch = self.epochs[other]
-        self.engines[one].peer_join(other, epoch, epoch)
+        self.engines[one].peer_join(other, epoch, self.borns[other])
         self.engines[one].attach_flood(other, epoch, self.floods[other])
 
     def connect(self, src: int, dst: int) -> None:
         """The ring from ``src`` to ``dst``."""
         ring = _core.ring_create(RING_BYTES, src, self.epochs[src], dst, self.epochs[dst])
+        self.on_ring(ring)
         self.engines[dst].attach_rx(src, self.epochs[src], ring)
         self.engines[src].attach_tx(dst, self.epochs[dst], ring, os.dup(self.bells[dst]))
         os.close(ring)
+
+    def restart(self, port: int) -> None:
+        """A new engine under a new epoch for the same VM, as when a worker was killed."""
+        self.engines.pop(port).close()
+        os.close(self.floods.pop(port))
+        self._start(port, introduce=True)
 
     def remove(self, port: int) -> None:
         self.engines.pop(port).close()
         for engine in self.engines.values():
             engine.peer_leave(port)
         self.vms.pop(port).sock.close()
+        for table in (self._switch_ends, self.bells, self.floods):
+            os.close(table.pop(port))
+        self.past.append(self.blocks.pop(port))
+        del self.borns[port]
 
     def turn(self) -> int:
         """One short run of every engine; returns the sum of all work counters, to see whether it changes."""
@@ -162,12 +225,16 @@ class MiniSwitch:
     def counters(self, port: int) -> dict[str, int]:
         return _core.Block(self.blocks[port]).counters()
 
+    def macs_behind(self, at: int, port: int) -> set[bytes]:
+        """Addresses that are behind ``port``, as ``at`` has learned or was told."""
+        return {address for address, _, _ in _core.Block(self.blocks[at]).macs(port)}
+
     def lost_towards(self, port: int) -> int:
         """Frames that any port lost because ``port`` had no room, and floods it was too slow for."""
         own = self.counters(port)["flood_lost"]
         return own + sum(
             towards
-            for block in self.blocks.values()
+            for block in [*self.blocks.values(), *self.past]
             for peer, _, towards, _ in _core.Block(block).losses()
             if peer == port
         )
@@ -177,9 +244,8 @@ class MiniSwitch:
             engine.close()
         for vm in self.vms.values():
             vm.sock.close()
-        for sock in self._switch_ends:
-            sock.close()
-        for table in (self.bells, self.floods, self.blocks):
+        for table in (self._switch_ends, self.bells, self.floods, self.blocks):
             for fd in table.values():
                 os.close(fd)
-        os.close(self.flood_bell)
+        for fd in (*self.past, self.flood_bell):
+            os.close(fd)

@@ -1,0 +1,55 @@
+"""The shared memory of a ring, to be scribbled over as a hostile neighbour would.
+
+The offsets are those of forwarder/_core/ring.h and flood.h. A flood ring must be opened here before its
+engine maps it, because from then on the kernel lets nobody else write to it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import ClassVar
+
+HEADER_BYTES = 65536
+RUN = struct.Struct("=II6s2x")
+FLOOD_RECORD = struct.Struct("=IIII")
+
+
+class Scribble:
+    """Fields by name, and the data behind the header."""
+
+    FIELDS: ClassVar[dict[str, tuple[int, str]]] = {}
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.size = size
+        self.memory = mmap.mmap(fd, HEADER_BYTES + size)
+
+    def __getitem__(self, field: str) -> int:
+        offset, code = self.FIELDS[field]
+        return struct.unpack_from("=" + code, self.memory, offset)[0]
+
+    def __setitem__(self, field: str, value: int) -> None:
+        offset, code = self.FIELDS[field]
+        mask = (1 << 8 * struct.calcsize("=" + code)) - 1
+        struct.pack_into("=" + code, self.memory, offset, value & mask)
+
+    def write(self, at: int, data: bytes) -> None:
+        """Write behind the header, round the end."""
+        for i, byte in enumerate(data):
+            self.memory[HEADER_BYTES + (at + i) % self.size] = byte
+
+
+class RingScribble(Scribble):
+    FIELDS: ClassVar = {"magic": (0, "I"), "layout": (4, "I"), "head": (64, "Q"), "tail": (128, "Q")}
+
+
+class FloodScribble(Scribble):
+    FIELDS: ClassVar = {
+        "magic": (0, "I"),
+        "layout": (4, "I"),
+        "reserve": (64, "Q"),
+        "head": (72, "Q"),
+        "version": (80, "I"),
+        "number": (84, "I"),
+        "sleep": (128, "I"),
+    }
