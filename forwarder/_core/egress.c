@@ -103,13 +103,14 @@ void egress_flush(struct engine *e, uint64_t now)
     out->from = out->to = out->staged_frames = 0;
 }
 
-bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count)
+/* Write `bytes` next; `frames` count as written with them. */
+bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames)
 {
     if (STAGING_BYTES - e->out.to < count)
         return false;
     memcpy(e->out.staging + e->out.to, bytes, count);
     e->out.to += count;
-    e->out.staged_frames++;
+    e->out.staged_frames += frames;
     return true;
 }
 

@@ -141,7 +141,7 @@ void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum f
 /* egress.c */
 bool egress_exhale(struct engine *e, uint64_t now);
 void egress_flush(struct engine *e, uint64_t now);
-bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count);
+bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames);
 uint64_t egress_deadline(const struct engine *e);
 bool egress_has_news(const struct engine *e);
 

@@ -16,17 +16,18 @@ static uint64_t unread_floods(struct peer *peer)
     return frames + lost;
 }
 
-/* The rest of a cut frame must follow its beginning, whatever becomes of the ring. */
+/* The rest of a cut frame must follow its beginning, whatever becomes of the ring. The frames of an unfinished
+   run were not counted as written yet. */
 static void rescue_cut_frame(struct engine *e, struct peer *peer)
 {
     const uint8_t *rest;
-    uint32_t bytes;
+    uint32_t bytes, begun;
     if (e->vm.kind != KIND_STREAM || peer->rx.done == 0 || e->down)
         return;
-    if (!ring_cut_frame(&peer->rx, &rest, &bytes))
+    if (!ring_cut_frame(&peer->rx, &rest, &bytes, &begun))
         engine_link_down(e, "a neighbour's ring was tampered with inside of a frame", 0);
-    else if (bytes > 0)
-        egress_stage(e, rest, bytes);
+    else
+        egress_stage(e, rest, bytes, begun);
 }
 
 /* Count what the ring still holds as lost, and let go of it. */
@@ -122,7 +123,9 @@ void engine_peer_leave(struct engine *e, uint32_t port)
         return;
     disconnect(e, peer);
     fdb_forget(&e->block->fdb, port);
-    peers_remove(&e->peers, port);
+    /* The source in service stays in service: the VM may have had the first half of its frame. */
+    if (peers_remove(&e->peers, port) < e->out.turn)
+        e->out.turn--;
 }
 
 /* The peer, if it exists under just this epoch. */

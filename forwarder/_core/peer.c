@@ -17,7 +17,7 @@ struct peer *peers_add(struct peers *peers, uint32_t port)
     return peer;
 }
 
-void peers_remove(struct peers *peers, uint32_t port)
+uint32_t peers_remove(struct peers *peers, uint32_t port)
 {
     struct peer *peer = peers->at[port];
     peer_close_path(peer);
@@ -29,6 +29,7 @@ void peers_remove(struct peers *peers, uint32_t port)
     while (peers->port[i] != port)
         i++;
     memmove(&peers->port[i], &peers->port[i + 1], (--peers->count - i) * sizeof peers->port[0]);
+    return i;
 }
 
 void peer_close_path(struct peer *peer)

@@ -47,7 +47,8 @@ struct peers {
 };
 
 struct peer *peers_add(struct peers *peers, uint32_t port);
-void peers_remove(struct peers *peers, uint32_t port);
+/* Returns the place in the list that it had; those behind it have moved up by one. */
+uint32_t peers_remove(struct peers *peers, uint32_t port);
 
 static inline struct peer *peers_get(const struct peers *peers, uint32_t port)
 {

@@ -241,13 +241,13 @@ static bool walk_current(const struct ring_rx *rx, uint32_t *boundary, uint32_t 
     return true;
 }
 
-bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes)
+bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes, uint32_t *begun)
 {
-    uint32_t boundary, begun;
-    *bytes = 0;
+    uint32_t boundary;
+    *bytes = *begun = 0;
     if (rx->done == 0)
         return true;
-    if (!walk_current(rx, &boundary, &begun))
+    if (!walk_current(rx, &boundary, begun))
         return false;
     *rest = rx_at(rx, rx->tail + sizeof(struct run)) + rx->done;
     *bytes = boundary - rx->done;

@@ -122,9 +122,10 @@ unsigned ring_view(struct ring_rx *rx, struct run_view *views, unsigned max, uin
 /* Consume `bytes` of record bytes from the runs viewed; returns the frames in the runs that this finished. */
 uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned count, uint64_t bytes);
 
-/* The rest of the frame that consumption has stopped inside of (0 bytes: it stopped at a boundary). False if
-   the producer has tampered with the run since, so that the boundary cannot be known. */
-bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes);
+/* The rest of the frame that consumption has stopped inside of (0 bytes: it stopped at a boundary), and how many
+   frames of the run were begun. False if the producer has tampered with the run since, so that the boundary
+   cannot be known. */
+bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes, uint32_t *begun);
 
 /* Frames published and not consumed (a cut frame counts as consumed): what closing the ring loses. */
 uint64_t ring_unread_frames(struct ring_rx *rx);
