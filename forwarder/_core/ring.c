@@ -56,8 +56,12 @@ int ring_tx_open(struct ring_tx *tx, int fd, const struct ring_id *expected)
         return -1;
     tx->shared = tx->shm.header;
     tx->head = tx->shown = atomic_load_explicit(&tx->shared->head, memory_order_relaxed);
-    tx->tail = tx->head;
-    return 0;
+    tx->tail = atomic_load_explicit(&tx->shared->tail, memory_order_acquire);
+    if (tx->head - tx->tail <= tx->shm.size)
+        return 0;
+    ring_tx_close(tx);
+    errno = EINVAL;
+    return -1;
 }
 
 int ring_rx_open(struct ring_rx *rx, int fd, const struct ring_id *expected)

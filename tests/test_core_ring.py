@@ -1,0 +1,219 @@
+"""The unicast ring by itself: what goes in comes out, whole and in order, or was refused."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forwarder._core import MAX_FRAME, RingReader, RingWriter, ring_create
+from tests.mini_switch import mac, record
+from tests.scribble import HEADER_BYTES, RUN, RingScribble
+
+SIZE = 1 << 18  # the smallest power of two that holds two of the longest runs
+IDS = (1, 101, 2, 202)  # source port and epoch, destination port and epoch
+SIZES = (14, 15, 42, 60, 1514, 9014, 65550, MAX_FRAME)
+
+
+@contextmanager
+def ring(size: int = SIZE) -> Iterator[int]:
+    fd = ring_create(size, *IDS)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def body(number: int, size: int) -> bytes:
+    return record(number.to_bytes(4, "big").ljust(size, bytes((number % 251,))))
+
+
+def drain(reader: RingReader, most: int = 1 << 20) -> bytes:
+    return b"".join(iter(lambda: reader.take(most), b""))
+
+
+STEP = st.one_of(
+    st.tuples(st.just("put"), st.lists(st.sampled_from(SIZES), min_size=1, max_size=4), st.integers(1, 2)),
+    st.tuples(st.just("take"), st.sampled_from((1, 3, 5, 64, 1000, 70_000)), st.none()),
+    st.tuples(st.just("publish"), st.none(), st.none()),
+)
+
+
+@settings(max_examples=150)
+@given(steps=st.lists(STEP, max_size=80))
+def test_ring_is_a_queue_of_whole_frames(steps: list[tuple[str, Any, Any]]) -> None:
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        private = published = b""
+        starts: list[int] = []  # of the frames, in all bytes that were ever put
+        taken = number = put = 0
+        for action, first, src in steps:
+            if action == "put":
+                records = [body(number + i, size) for i, size in enumerate(first)]
+                while len(b"".join(records)) > 65536 and len(records) > 1:
+                    records.pop()
+                fitted = writer.put(b"".join(records), mac(src))
+                assert fitted <= len(records)
+                for each in records[:fitted]:
+                    starts.append(put)
+                    put += len(each)
+                    private += each
+                number += fitted
+            elif action == "publish":
+                assert writer.publish() == bool(private)
+                published, private = published + private, b""
+            else:
+                piece = reader.take(first)
+                assert len(piece) <= first
+                assert bool(piece) == bool(published)
+                assert published.startswith(piece)
+                published, taken = published[len(piece) :], taken + len(piece)
+            end = taken + len(published)
+            assert reader.unread_frames() == sum(taken <= start < end for start in starts)
+        assert not reader.broken
+        assert not writer.broken
+
+
+@pytest.mark.parametrize("to_the_end", range(0, 100, 3))
+def test_runs_cross_the_end_of_the_memory_anywhere(to_the_end: int) -> None:
+    """A run header, a length or a frame may be cut by the end of the ring at any byte."""
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        ahead = SIZE - to_the_end
+        while ahead:
+            size = min(ahead, 60_000) if ahead > 120_000 or ahead <= 60_000 else 60_000
+            filler = body(0, size - RUN.size - 4)
+            assert writer.put(filler, mac(1)) == 1
+            writer.publish()
+            assert drain(reader) == filler
+            ahead -= size
+        records = b"".join(body(n, 20 + n) for n in range(3))
+        assert writer.put(records, mac(1)) == 3
+        writer.publish()
+        assert drain(reader, 7) == records
+
+
+def test_full_ring_drops_whole_frames_at_its_tail() -> None:
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        kept, dropped = [], 0
+        for number in range(400):
+            records = [body(3 * number + i, 500) for i in range(3)]
+            fitted = writer.put(b"".join(records), mac(1))
+            kept += records[:fitted]
+            dropped += 3 - fitted
+        assert dropped > 0
+        assert SIZE - 3 * 504 < len(b"".join(kept)) <= SIZE
+        writer.publish()
+        assert reader.unread_frames() == len(kept)
+        assert drain(reader) == b"".join(kept)
+        assert writer.put(body(1, 500), mac(1)) == 1
+
+
+def test_room_comes_back_run_by_run() -> None:
+    """The producer may not overwrite a run that is not wholly consumed: its boundaries are still needed."""
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        while writer.put(body(1, 30_000), mac(1)):
+            writer.publish()
+        reader.take(30_003)
+        assert writer.put(body(2, 29_000), mac(1)) == 0
+        reader.take(1)
+        assert writer.put(body(2, 29_000), mac(1)) == 1
+
+
+def test_nothing_is_seen_before_it_is_published() -> None:
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        writer.put(body(1, 60), mac(1))
+        assert reader.take(100) == b""
+        assert writer.publish()
+        assert not writer.publish()
+        assert reader.take(100) == body(1, 60)
+
+
+def test_writer_that_opens_a_ring_in_use_overwrites_nothing() -> None:
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        first = [body(n, 60_000) for n in range(4)]
+        for each in first:
+            assert writer.put(each, mac(1)) == 1
+            writer.publish()
+        again = RingWriter(fd, *IDS)
+        assert again.put(body(9, 60_000), mac(1)) == 0
+        assert drain(reader) == b"".join(first)
+        assert again.put(body(9, 60_000), mac(1)) == 1
+        again.publish()
+        assert drain(reader) == body(9, 60_000)
+
+
+@pytest.mark.parametrize("end", [RingWriter, RingReader])
+@pytest.mark.parametrize("wrong", range(4))
+def test_other_ports_and_epochs_are_refused(end: type, wrong: int) -> None:
+    ids = list(IDS)
+    ids[wrong] += 1
+    with ring() as fd, pytest.raises(OSError, match="Stale"):
+        end(fd, *ids)
+
+
+def memfd(size: int, seals: int = 0x2 | 0x4) -> int:
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+@pytest.mark.parametrize("end", [RingWriter, RingReader])
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: memfd(HEADER_BYTES + SIZE, seals=0), errno.EPERM),
+        (lambda: memfd(HEADER_BYTES + SIZE, fcntl.F_SEAL_GROW), errno.EPERM),
+        (lambda: memfd(HEADER_BYTES + SIZE, fcntl.F_SEAL_SHRINK), errno.EPERM),
+        (lambda: memfd(HEADER_BYTES + SIZE), errno.EINVAL),  # no ring in it
+        (lambda: memfd(HEADER_BYTES + SIZE - 4096), errno.EINVAL),
+        (lambda: memfd(HEADER_BYTES + SIZE + 1), errno.EINVAL),
+        (lambda: memfd(HEADER_BYTES), errno.EINVAL),
+        (lambda: memfd(100), errno.EINVAL),
+        (lambda: memfd(0), errno.EINVAL),
+        (lambda: memfd(HEADER_BYTES + (1 << 29)), errno.EINVAL),
+        (lambda: os.open("/dev/null", os.O_RDWR), errno.EINVAL),
+        (lambda: socket.socket(socket.AF_UNIX).detach(), errno.EINVAL),
+    ],
+)
+def test_what_is_not_a_sealed_ring_is_refused(end: type, make: Callable[[], int], error: int) -> None:
+    fd = make()
+    try:
+        with pytest.raises(OSError, match=os.strerror(error)):
+            end(fd, *IDS)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, SIZE // 2, SIZE + 4096, (1 << 31) + 4096])
+def test_ring_of_an_impossible_size_is_not_made(size: int) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        ring_create(size, *IDS)
+
+
+def test_ring_cannot_be_cut_short_under_its_readers() -> None:
+    with ring() as fd:
+        for size in (0, HEADER_BYTES, HEADER_BYTES + 2 * SIZE):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, size)
+
+
+@pytest.mark.parametrize("field", ["magic", "layout"])
+def test_another_layout_is_refused(field: str) -> None:
+    with ring() as fd:
+        RingScribble(fd, SIZE)[field] = 0x5A5A
+        with pytest.raises(OSError, match="Invalid argument"):
+            RingReader(fd, *IDS)
