@@ -146,6 +146,7 @@ static void take_floods(struct engine *e, struct peer *peer)
         if (status != FLOOD_FRAME)
             break;
         peer->deficit -= record.bytes;
+        out->taken += record.bytes;
         if (peer->out_of_reach)
             continue;
         fdb_learn(&e->block->fdb, frame_src(at + LENGTH_BYTES), peer->port);
@@ -159,6 +160,8 @@ static void take_floods(struct engine *e, struct peer *peer)
         loss_add(&e->block->loss[peer->port].from, lost);
         e->count.flood_lost += lost;
     }
+    if (UNLIKELY(peer->flood.broken))
+        e->count.stale_ring++;
 }
 
 static void take_ring(struct engine *e, struct peer *peer, uint64_t now)
@@ -175,6 +178,7 @@ static void take_ring(struct engine *e, struct peer *peer, uint64_t now)
         uint64_t taken = write_spans(e, spans, n, &garbled, now);
         count_stream_frames(e, ring_consume(&peer->rx, views, n, taken));
         peer->deficit -= (int64_t)taken;
+        e->out.taken += taken;
     }
     if (UNLIKELY(garbled))
         peer->rx.broken = true;
@@ -207,12 +211,12 @@ static bool serve(struct engine *e, struct peer *peer, uint64_t now)
 bool egress_exhale(struct engine *e, uint64_t now)
 {
     struct egress *out = &e->out;
-    uint64_t start = out->written;
+    uint64_t start = out->taken;
     uint32_t quiet = 0;
     if (out->blocked)
         return false;
     egress_flush(e, now);
-    while (quiet < e->peers.count && !out->blocked && !e->down && out->written - start < EXHALE_BYTES) {
+    while (quiet < e->peers.count && !out->blocked && !e->down && out->taken - start < EXHALE_BYTES) {
         if (out->turn >= e->peers.count)
             out->turn = 0;
         struct peer *peer = e->peers.at[e->peers.port[out->turn]];
@@ -225,7 +229,7 @@ bool egress_exhale(struct engine *e, uint64_t now)
         if (peer->rx.done == 0)
             out->turn++;
     }
-    return out->written != start;
+    return out->taken != start;
 }
 
 uint64_t egress_deadline(const struct engine *e)

@@ -59,11 +59,9 @@ uint64_t engine_queued(const struct engine *e)
 {
     uint64_t bytes = e->out.to - e->out.from;
     for (uint32_t i = 0; i < e->peers.count; i++) {
-        struct peer *peer = e->peers.at[e->peers.port[i]];
-        if (peer->rx.shared != NULL) {
-            ring_refresh(&peer->rx);
+        const struct peer *peer = e->peers.at[e->peers.port[i]];
+        if (peer->rx.shared != NULL)
             bytes += ring_depth(&peer->rx);
-        }
     }
     return bytes;
 }

@@ -63,6 +63,7 @@ struct egress {
     uint64_t retry_at;      /* ns; 0: no timer runs */
     uint64_t retry_ns;      /* the next pause */
     uint64_t written;       /* bytes, for the stall detection */
+    uint64_t taken;         /* bytes from sources, also of frames that were not for the VM: what bounds a turn */
 };
 
 struct engine {

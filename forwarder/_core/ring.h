@@ -102,10 +102,12 @@ static inline bool ring_has_news(const struct ring_rx *rx)
     return !rx->broken && atomic_load_explicit(&rx->shared->head, memory_order_relaxed) != rx->tail;
 }
 
-/* Published bytes not yet consumed, headers included. */
+/* Published bytes not yet consumed, headers included. Only looks: what the consumer takes next stays what it was when
+   it refreshed. */
 static inline uint64_t ring_depth(const struct ring_rx *rx)
 {
-    return rx->broken ? 0 : rx->head - rx->tail - rx->done;
+    uint64_t depth = atomic_load_explicit(&rx->shared->head, memory_order_relaxed) - rx->tail;
+    return rx->broken || depth > rx->shm.size || depth < rx->done ? 0 : depth - rx->done;
 }
 
 /* One run as the consumer sees it: a private copy of its header, and the records not yet consumed. */
