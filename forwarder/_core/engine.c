@@ -14,6 +14,8 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int fl
     e->flood_unknown = true;
     e->waiter.epoll = -1;
     e->block = block_map(&e->block_shm, block, SHM_WRITE);
+    if (e->block != NULL)
+        block_read(e->block, &e->count);
     e->out.staging = malloc(STAGING_BYTES);
     if (e->block == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
         || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
@@ -23,7 +25,6 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int fl
         errno = saved;
         return -1;
     }
-    block_read(e->block, &e->count);
     return 0;
 }
 

@@ -138,15 +138,16 @@ static bool inhale_datagrams(struct engine *e)
     int n = vm_read_datagrams(&e->vm, e->in.bytes, read, &status, &error);
     if (n < 0)
         read_failed(e, status, error);
+    bool gone = n > 0 && read[n - 1].bytes == 0 && e->vm.kind == KIND_SEQPACKET && vm_hung_up(&e->vm);
+    while (gone && n > 0 && read[n - 1].bytes == 0)
+        n--;
     for (int i = 0; i < n; i++) {
         uint8_t *slot = e->in.bytes + (size_t)i * SLOT_BYTES;
-        if (UNLIKELY(read[i].bytes == 0 && e->vm.kind == KIND_SEQPACKET && vm_hung_up(&e->vm))) {
-            engine_link_down(e, "the VM closed the link", 0);
-            return true;
-        }
         if (seal_record(e, slot, read[i].bytes, read[i].truncated))
             switch_records(e, slot, LENGTH_BYTES + read[i].bytes, &record);
     }
+    if (UNLIKELY(gone))
+        engine_link_down(e, "the VM closed the link", 0);
     return n > 0;
 }
 
