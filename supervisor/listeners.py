@@ -44,8 +44,9 @@ class Listeners:
     def open(self, attachment: Attachment) -> str:
         """Open one; return its URL as it turned out. Raises LocalError."""
         address, settings = attachment
-        self.check_pins(settings.policy.pinned, url=address.url)
         known = self._find_adopted(attachment)
+        port = None if known is None else known.record
+        self.check_pins(settings.policy.pinned, url=address.url, port=port)
         if known is not None:
             known.settings = settings
             known.url = address.url

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
-from forwarder.names import Policy
-from supervisor.addresses import Attachment, Settings, parse_listen
+from forwarder.names import Policy, PortRecord
+from supervisor.addresses import Attachment, Settings, parse_listen, parse_tap
 from supervisor.arrivals import PER_PORT, RESERVED
 from supervisor.listeners import Listeners
 from supervisor.loop import Loop
@@ -149,6 +149,14 @@ def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
     assert listener.settings == settings
     assert bench.listeners.close(listener.url) == record
     assert not path.exists()
+
+
+def test_a_device_that_a_worker_brought_back_keeps_its_name_and_its_addresses(bench: Bench) -> None:
+    bench.listeners.adopt(PortRecord(1, 5, 5, "uplink", "tap", PINNED), -1)
+    device = Attachment(parse_tap("bh0,netns=blue"), Settings("uplink", PINNED))
+    assert bench.listeners.open(device) == "tap://bh0,netns=blue"
+    with pytest.raises(LocalError, match="is pinned to tap://bh0,netns=blue already"):
+        bench.listeners.open(device._replace(address=parse_listen("qemu", "unix:///q")))
 
 
 def test_a_socket_whose_path_is_gone_is_not_listened_on(

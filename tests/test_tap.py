@@ -11,7 +11,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from forwarder.names import Policy, PortRecord
-from supervisor.addresses import Settings, parse_tap
+from supervisor.addresses import Attachment, Settings, parse_listen, parse_tap
 from supervisor.tap import TapDevice, matches
 from tests.fakes import FakeOwner
 from tests.guests.netns import Namespace
@@ -94,9 +94,13 @@ def test_a_port_that_was_taken_over_is_known_by_its_name() -> None:
     def record(name: str, transport: str = "tap") -> PortRecord:
         return PortRecord(1, 1, 1, name, transport, Policy())
 
-    assert matches(parse_tap("bh0"), record("bh0"))
-    assert matches(parse_tap("bh0,netns=blue"), record("bh0@blue"))
-    assert not matches(parse_tap("bh0"), record("bh0@blue"))
-    assert not matches(parse_tap("bh0"), record("bh0", "qemu"))
-    assert not matches(parse_tap("bh0"), None)
+    plain, named = Attachment(parse_tap("bh0")), Attachment(parse_tap("bh0"), Settings("uplink"))
+    assert matches(plain, record("bh0"))
+    assert matches(named, record("uplink"))
+    assert matches(Attachment(parse_tap("bh0,netns=blue")), record("bh0@blue"))
+    assert not matches(plain, record("bh0@blue"))
+    assert not matches(named, record("bh0"))
+    assert not matches(plain, record("bh0", "qemu"))
+    assert not matches(plain, None)
+    assert not matches(Attachment(parse_listen("qemu", "unix:///bh0")), record("bh0"))
     assert TapDevice.adopted(record("bh0")).url == "tap://bh0"
