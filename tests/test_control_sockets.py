@@ -175,6 +175,23 @@ def test_changes_and_snapshots_carry_the_same_sequence(bench: Bench) -> None:
     assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
 
 
+def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
+    listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
+    bench.control.quiet = True
+    bench.control.publish("join", RECORD)
+    bench.control.tick(100.0)
+    worker.send(encode(SnapshotRequest(1, 5)))
+    worker.send(encode(Hello(1, 5, WORKER, 1)))
+    bench.until(lambda: bench.owner.heard)
+    assert not listener.poll(50)
+    assert not worker.poll(0)
+    bench.control.speak(200.0)
+    assert bench.control.deadline() == 201.0
+    assert bench.receive(listener) == Beat(7, 1, 1000)
+    worker.send(encode(SnapshotRequest(1, 5)))
+    assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
+
+
 def test_beats_come_when_they_are_due(bench: Bench) -> None:
     listener = bench.subscriber()
     bench.control.beat(100.0)

@@ -229,6 +229,26 @@ def test_a_ring_whose_reader_has_just_gone_is_lost(bench: Bench) -> None:
     assert one.receive() in (None, (LinkLost(2, 2), ()))
 
 
+def test_no_ring_is_given_whose_reader_might_not_get_its_half(bench: Bench) -> None:
+    """What waits in the supervisor is lost with it, and the writer would go on filling half a ring."""
+    one, two = bench.worker(1), bench.worker(2)
+    reader = bench.registry.holders[2, 2]
+    while not reader.channel.backlog:
+        bench.server.send(reader, LinkLost(9, 9))
+    one.send(WantRing(2, 2))
+    assert bench.receive(one) == (LinkLost(2, 2), ())
+    while reader.channel.backlog:
+        assert bench.receive(two) == (LinkLost(9, 9), ())
+    one.send(WantRing(2, 2))
+    ring, halves = bench.receive(one)
+    assert ring == RingTx(2, 2)
+    close(halves)
+    while (received := bench.receive(two))[0] == LinkLost(9, 9):
+        pass
+    assert received[0] == RingRx(1, 1)
+    close(received[1])
+
+
 def test_flood_rings_are_sent_in_batches_and_the_missing_named(bench: Bench) -> None:
     reader = bench.worker(1)
     for port in range(2, 252):
