@@ -29,7 +29,7 @@ from types import FrameType
 from forwarder._core import EVENT_LINK_DOWN, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
-from forwarder.membership import Action, AskSnapshot, Replica
+from forwarder.membership import Action, AskSnapshot, Replica, State
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
 from forwarder.rendezvous import DESCRIPTORS, path
 from forwarder.wire import (
@@ -49,6 +49,10 @@ from forwarder.wire import (
 from workers.links import Links
 from workers.spare import Assignment
 from workers.stall import StallWatch
+
+HELLO_FIRST_S = 0.01
+"""HELLO is repeated, ever more slowly, until something of membership has arrived: each is answered with a
+beat, but the first beat may go out before the subscription is in force."""
 
 RETRY_S = 0.25
 ORPHAN_S = 300.0
@@ -83,6 +87,8 @@ class Worker:
         self._stall = StallWatch(now)
         self._interval = assignment.assign.heartbeat_ms / 1000
         self._heartbeat_due = now + self._interval
+        self._hello_pause = HELLO_FIRST_S
+        self._hello_due = now
         self._orphan_s = orphan_s
         self._orphan_since = 0.0
         self._retry_at = 0.0
@@ -93,7 +99,7 @@ class Worker:
 
     def serve(self) -> int:
         """Forward until the end. Returns the exit status."""
-        self._control.send(self._hello())
+        self._introduce(time.monotonic())
         while not self._ending:
             self._work(time.monotonic())
             if self._ending:
@@ -110,8 +116,10 @@ class Worker:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._ending = f"ended by {signal.Signals(number).name}"
 
-    def _hello(self) -> Hello:
-        return Hello(self._record.port, self._record.epoch, self._identity, PROTOCOL_VERSION)
+    def _introduce(self, now: float) -> None:
+        self._control.send(Hello(self._record.port, self._record.epoch, self._identity, PROTOCOL_VERSION))
+        self._hello_due = now + self._hello_pause
+        self._hello_pause *= 2
 
     def _work(self, now: float) -> None:
         """Do everything that is not forwarding."""
@@ -120,6 +128,8 @@ class Worker:
         for message in self._control.receive():
             self._take(message, now)
         self._follow(self._replica.tick(now))
+        if self._replica.state is State.COLD and now >= self._hello_due:
+            self._introduce(now)
         self._links.tick(now)
         turns, written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
@@ -134,6 +144,7 @@ class Worker:
             self._replica.deadline(),
             self._links.deadline(),
             self._stall.deadline(queued),
+            self._hello_due if self._replica.state is State.COLD else float("inf"),
         )
         return min(deadline, self._retry_at) if self._channel is None else deadline
 
@@ -144,7 +155,7 @@ class Worker:
             self._interval = message.interval_ms / 1000
             self._heartbeat_due = min(self._heartbeat_due, now)
         elif isinstance(message, HelloAgain):
-            self._control.send(self._hello())
+            self._introduce(now)
         elif isinstance(message, Drain) and (message.port, message.epoch) == self._record[:2]:
             self._ending = "told to end"
 
