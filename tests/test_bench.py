@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import attach, footprint, forward, iperf, isolation
+from scripts.benchmarks import attach, continuity, footprint, forward, iperf, isolation
 from scripts.benchmarks.journal import Benchmark
 from tests.guests import requirements
 from tests.guests.waiting import wait_for
@@ -113,6 +113,20 @@ def test_iperf(directory: Path, tmp_path: Path) -> None:
     for row in rows:
         assert float(row["Gbit/s"]) > 0
         assert float(row["sigma/mean %"]) >= 0
+
+
+def test_continuity(directory: Path, tmp_path: Path) -> None:
+    rows = run(
+        directory, tmp_path, continuity.BENCHMARK,
+        "--link", "dgram", "--link", "stream", "--workers", "2", "--in-a-row", "2", "--supervisors", "1",
+    )  # fmt: skip
+    assert [(row["killed"], row["times"]) for row in rows] == [
+        ("worker", "2"), ("worker", "2"), ("supervisor", "1")
+    ]  # fmt: skip
+    assert all(row["wrong frames"] == "0" for row in rows)
+    assert rows[0]["links that went on"] == "2"
+    assert rows[2]["links that went on"] == "1"
+    assert float(rows[2]["newcomer heard ms"].split(",")[0]) > 0
 
 
 def test_isolation(directory: Path, tmp_path: Path) -> None:

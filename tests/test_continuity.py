@@ -8,12 +8,10 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from forwarder.wire import Hello
-from supervisor.client import Client
 from tests.fake_supervisor import FakeSupervisor
 from tests.guests.conversation import Conversation
 from tests.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
@@ -21,67 +19,11 @@ from tests.guests.fixtures import running_switch
 from tests.guests.netns import Namespace
 from tests.guests.switch import Switch
 from tests.guests.waiting import PATIENCE, wait_for
+from tests.guests.watching import ask, check, goes_on, kill_worker, live, name_of, port_of, stats_of
 from tests.mini_switch import frame
 
 StartSwitch = Callable[..., Switch]
 KILLS = 4  # of the five that a port may lose in a minute
-
-
-def ask(switch: Switch, name: str = "status") -> dict[str, Any]:
-    with Client(str(switch.runtime_dir)) as client:
-        answer: dict[str, Any] = client.ask(name)  # type: ignore[assignment]
-        return answer
-
-
-def port_of(switch: Switch, name: str) -> dict[str, Any]:
-    """The port of that name, as ``status`` shows it; one without a state if there is none."""
-    nobody: dict[str, Any] = {"state": "", "worker": {"epoch": 0}}
-    return next((port for port in ask(switch)["ports"] if port["name"] == name), nobody)
-
-
-def live(switch: Switch, count: int) -> list[dict[str, Any]]:
-    """Wait until exactly ``count`` ports are there and live; return them."""
-
-    def ports() -> list[dict[str, Any]] | None:
-        found: list[dict[str, Any]] = ask(switch)["ports"]
-        return found if [port["state"] for port in found] == ["live"] * count else None
-
-    return wait_for(ports, lambda: f"{count} live ports, there are {ask(switch)['ports']}")
-
-
-def name_of(switch: Switch, address: bytes) -> str:
-    """The name of the port behind which an address is."""
-    return next(str(row["name"]) for row in ask(switch, "macs")["macs"] if row["mac"] == address.hex(":"))
-
-
-def kill_worker(switch: Switch, name: str) -> int:
-    """Kill the worker of a port that is live; returns the epoch it had."""
-
-    def worker() -> dict[str, Any] | None:
-        port = port_of(switch, name)
-        return port["worker"] if port["state"] == "live" else None
-
-    found = wait_for(worker, f"a worker of {name}")
-    os.kill(found["pid"], signal.SIGKILL)
-    return int(found["epoch"])
-
-
-def goes_on(switch: Switch, name: str, epoch: int, talk: Conversation) -> bool:
-    """Talk until the port has another worker and frames pass, or its link has ended; whether it goes on."""
-
-    def decided() -> bool:
-        talk.run(0.002)
-        port = port_of(switch, name)
-        return bool(talk.closed) or (port["state"] == "live" and port["worker"]["epoch"] > epoch)
-
-    wait_for(decided, "another worker, or the end of the link")
-    return talk.flows()
-
-
-def check(talk: Conversation, switch: Switch) -> None:
-    assert talk.wrong == []
-    assert "a length" not in switch.log(), "a stream was read at the wrong place"
-    assert "Traceback" not in switch.log()
 
 
 @pytest.fixture
@@ -172,20 +114,13 @@ def test_what_a_dead_worker_has_not_taken_is_counted(switch: StartSwitch) -> Non
     while sender.sent < before + 50:
         sender.send()
     waiting = sender.sent - before
-    wait_for(lambda: ask_stats(running, "qemu")["rx"]["frames"] == sender.sent, "the frames to be read")
+    wait_for(lambda: stats_of(running, "qemu")["rx"]["frames"] == sender.sent, "the frames to be read")
     os.kill(victim["worker"]["pid"], signal.SIGKILL)
-    wait_for(lambda: ask_stats(running, "bess")["drops"]["egress_full"] == waiting, "the loss to be counted")
+    wait_for(lambda: stats_of(running, "bess")["drops"]["egress_full"] == waiting, "the loss to be counted")
     assert talk.flows()
     talk.settle()
     assert talk.lost == waiting
     check(talk, running)
-
-
-def ask_stats(switch: Switch, transport: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(
-        port for port in ask(switch, "stats")["ports"] if port["transport"] == transport
-    )
-    return found
 
 
 def test_a_stopped_worker_is_reported_disturbs_nobody_and_catches_up(switch: StartSwitch) -> None:

@@ -18,25 +18,21 @@ from tests.guests.conversation import Conversation
 from tests.guests.fake_vm import FakeVM, mac
 from tests.guests.switch import Switch
 from tests.guests.waiting import wait_for
-from tests.test_continuity import ask, check, goes_on, kill_worker, live, name_of, port_of
+from tests.guests.watching import (
+    ask,
+    check,
+    goes_on,
+    kill_supervisor,
+    kill_worker,
+    live,
+    name_of,
+    port_of,
+    workers,
+)
 
 StartSwitch = Callable[..., Switch]
 EVERYBODY = {"qemu": True, "bess": True, "vfkit": 1}
 SYS_PIDFD_GETFD = 438
-
-
-def kill_supervisor(switch: Switch) -> None:
-    assert switch.process is not None
-    switch.process.kill()
-    switch.process.communicate()
-
-
-def workers(switch: Switch) -> dict[str, tuple[int, int, int]]:
-    """Process, epoch and restarts of every port's worker."""
-    return {
-        port["name"]: (port["worker"]["pid"], port["worker"]["epoch"], port["worker"]["restarts"])
-        for port in ask(switch)["ports"]
-    }
 
 
 def wait_gone(pid: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.benchmarks.journal import ROOT, Benchmark, Journal, cores, table
 
-NAMES = ("forward", "attach", "footprint", "iperf", "isolation")
+NAMES = ("forward", "attach", "footprint", "iperf", "isolation", "continuity")
 INTERRUPTED = 130
 QUIET_LOAD = 0.25
 """Load average for each core beyond which something else is running."""
