@@ -23,7 +23,7 @@ from tests.guests.watching import ask, check, goes_on, kill_worker, live, name_o
 from tests.mini_switch import frame
 
 StartSwitch = Callable[..., Switch]
-KILLS = 4  # of the five that a port may lose in a minute
+KILLS = 3  # of the five that a port may lose in a minute
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def trio(switch: StartSwitch) -> Trio:
 
 def test_supervisors_come_and_go_and_no_frame_is_lost(trio: Trio) -> None:
     counted = {}
-    for number in range(3):
+    for number in range(2):
         with trio.talk.going_on():
             kill_supervisor(trio.switch)
             sent = trio.talk.ends[0].sent
