@@ -23,6 +23,10 @@
 #define RETRY_FIRST_NS 50000u
 #define RETRY_MOST_NS 10000000u
 
+/* What a visit costs of a turn's budget besides the bytes, so that one which yields none (a lapped flood
+   ring) does not make a turn endless: about the time in which so many bytes could be copied. */
+#define VISIT_BYTES 512u
+
 static void progress(struct engine *e, const struct vm_sent *sent)
 {
     e->out.written += sent->bytes;
@@ -147,8 +151,10 @@ static void take_floods(struct engine *e, struct peer *peer)
             break;
         peer->deficit -= record.bytes;
         out->taken += record.bytes;
-        if (peer->out_of_reach)
+        if (UNLIKELY(peer->out_of_reach)) {
+            e->count.filtered += record.kind != FLOOD_ANNOUNCE;
             continue;
+        }
         fdb_learn(&e->block->fdb, frame_src(at + LENGTH_BYTES), peer->port);
         if (!accepts(e, &record, at + LENGTH_BYTES))
             continue;
@@ -186,6 +192,14 @@ static void take_ring(struct engine *e, struct peer *peer, uint64_t now)
         engine_drop_source(e, peer);
 }
 
+/* A visit that ends blocked spends nothing, and must not be saved up for a burst later. */
+static void earn(struct peer *peer)
+{
+    peer->deficit += QUANTUM_BYTES;
+    if (peer->deficit > 2 * QUANTUM_BYTES)
+        peer->deficit = 2 * QUANTUM_BYTES;
+}
+
 /* One visit. False if the source had nothing. */
 static bool serve(struct engine *e, struct peer *peer, uint64_t now)
 {
@@ -197,7 +211,7 @@ static bool serve(struct engine *e, struct peer *peer, uint64_t now)
                 engine_drop_source(e, peer);
             return false;
         }
-        peer->deficit += QUANTUM_BYTES;
+        earn(peer);
         if (flooded)
             take_floods(e, peer);
         egress_flush(e, now);
@@ -222,6 +236,7 @@ bool egress_exhale(struct engine *e, uint64_t now)
         struct peer *peer = e->peers.at[e->peers.port[out->turn]];
         if (serve(e, peer, now)) {
             quiet = 0;
+            out->taken += VISIT_BYTES;
         } else {
             peer->deficit = 0;
             quiet++;
