@@ -1,7 +1,6 @@
 #include "block.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #define BLOCK_MAGIC 0x42424c4bu /* "BBLK" */
 
@@ -28,10 +27,7 @@ int block_create(uint64_t secret)
         shm_unmap(&shm);
         return fd;
     }
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
+    return shm_fail(fd);
 }
 
 struct block *block_map(struct shm *shm, int fd, enum shm_access access)

@@ -1,7 +1,6 @@
 #include "flood.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "frame.h"
 
@@ -33,10 +32,7 @@ int flood_create(uint32_t size, uint32_t port, uint64_t epoch)
         shm_unmap(&shm);
         return fd;
     }
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
+    return shm_fail(fd);
 }
 
 static int flood_map(struct shm *shm, int fd, enum shm_access access, uint32_t port, uint64_t epoch)

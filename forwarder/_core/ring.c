@@ -1,7 +1,6 @@
 #include "ring.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "frame.h"
 
@@ -26,10 +25,7 @@ int ring_create(uint32_t size, const struct ring_id *id)
         shm_unmap(&shm);
         return fd;
     }
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
+    return shm_fail(fd);
 }
 
 static int ring_map(struct shm *shm, int fd, const struct ring_id *expected)

@@ -19,6 +19,9 @@
 /* A multiple of every page size in use (arm64 kernels have 64 KiB pages); untouched pages cost nothing. */
 #define SHM_HEADER_BYTES 65536u
 
+/* Close a descriptor on the way out of a failed call: errno stays, and the result is -1. */
+int shm_fail(int fd);
+
 struct shm {
     void *header;
     uint8_t *data;

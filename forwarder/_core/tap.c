@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "shm.h"
+
 static int set_up(struct ifreq *request)
 {
     int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -37,10 +39,7 @@ static int open_here(const char *name, char actual[IFNAMSIZ])
         memcpy(actual, request.ifr_name, IFNAMSIZ);
         return fd;
     }
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
+    return shm_fail(fd);
 }
 
 int tap_open(const char *name, int netns, char actual[IFNAMSIZ])
