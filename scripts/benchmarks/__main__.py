@@ -8,7 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from scripts.benchmarks.journal import ROOT, Benchmark, Journal, cores, table
+from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
+from scripts.benchmarks.machine import ROOT, cores
 
 NAMES = ("forward", "attach", "footprint", "iperf", "isolation", "continuity")
 INTERRUPTED = 130
@@ -39,10 +40,26 @@ def main(words: list[str] | None = None) -> int:
     print(text, end="")
     path = journal.save(options.output, text)
     print(f"\nbench: every run is in {path}", file=sys.stderr)
+    if benchmark.draw is not None:
+        print(f"bench: {_draw(benchmark, journal, path.with_suffix('.png'))}", file=sys.stderr)
     if journal.interrupted:
         print("bench: interrupted; the table has what was measured until then", file=sys.stderr)
         return INTERRUPTED
     return int(journal.failed)
+
+
+def _draw(benchmark: Benchmark, journal: Journal, path: Path) -> str:
+    """Make the picture; returns what became of it. One of an earlier run does not stay beside a new table."""
+    assert benchmark.draw is not None
+    path.unlink(missing_ok=True)
+    try:
+        figure = benchmark.draw(journal)
+    except MissingError as missing:
+        return f"no {path.name}: {missing}"
+    if figure is None:
+        return f"no {path.name}: nothing was measured that it could show"
+    figure.savefig(path, dpi=110)
+    return f"{path} shows it"
 
 
 def _parser(benchmarks: list[Benchmark]) -> argparse.ArgumentParser:
@@ -59,7 +76,7 @@ def _parser(benchmarks: list[Benchmark]) -> argparse.ArgumentParser:
             type=Path,
             default=ROOT / ".cache" / "bench",
             metavar="DIR",
-            help=f"directory for {benchmark.name}.json and {benchmark.name}.md (.cache/bench)",
+            help=f"directory for {benchmark.name}.json, .md and .png (.cache/bench)",
         )
         benchmark.arguments(command)
         command.set_defaults(benchmark=benchmark)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.benchmarks.journal import ROOT, MissingError
+from scripts.benchmarks.journal import MissingError
+from scripts.benchmarks.machine import ROOT
 from tests.guests.fake_vm import FakeVM
 
 SOURCES = Path(__file__).with_name("load")

@@ -1,24 +1,21 @@
-"""What a benchmark is, and the journal that it writes: runs, progress, a Markdown table, a JSON file."""
+"""What a benchmark is, and the journal that it writes: runs, a Markdown table, a JSON file."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from forwarder import _core
+from scripts.benchmarks.machine import machine
+from scripts.benchmarks.progress import Bar
 
-ROOT = Path(__file__).resolve().parents[2]
-DISTRIBUTIONS = ("bulkhead-switch", "pyzmq", "msgpack", "psutil")
 # What a contender of a benchmark may fail with; anything else is a mistake in the benchmark itself.
 FAILURES = (OSError, RuntimeError, subprocess.SubprocessError)
 
@@ -40,21 +37,19 @@ class Journal:
         self.interrupted = False
         self.load_before = os.getloadavg()[0]
         self._started = datetime.datetime.now(datetime.timezone.utc)
-        self._shown = 0
+        self._bar = Bar(name)
 
-    def say(self, text: str) -> None:
-        """Show what is being done: on a terminal in one line that changes, otherwise not at all."""
-        if sys.stderr.isatty():
-            width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
-            line = f"[{self.name}] {text}"[:width]
-            print(f"\r{line.ljust(self._shown)}", end="", file=sys.stderr, flush=True)
-            self._shown = len(line)
+    def expect(self, runs: int) -> None:
+        """Say how many runs there will be, for the progress bar."""
+        self._bar.expect(runs)
+
+    def during(self, seconds: float, what: str) -> AbstractContextManager[None]:
+        """Show a progress bar of its own for a part of a run that takes so long."""
+        return self._bar.during(seconds, what)
 
     def clear(self) -> None:
-        """Take the line away that ``say`` showed."""
-        if self._shown:
-            print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
-            self._shown = 0
+        """Take the progress bar away."""
+        self._bar.close()
 
     @contextmanager
     def run(self, **what: Any) -> Iterator[Run]:
@@ -62,7 +57,7 @@ class Journal:
 
         That something is missing or that a contender failed is kept, too, and the benchmark goes on.
         """
-        self.say(" · ".join(str(value) for value in what.values()))
+        self._bar.step(" · ".join(str(value) for value in what.values()))
         run: Run = dict(what)
         try:
             yield run
@@ -70,9 +65,9 @@ class Journal:
             run = {**what, "missing": str(missing)}
         except FAILURES as failure:
             run = {**what, "failed": (str(failure) or type(failure).__name__).splitlines()[0]}
-            self.clear()
             print(f"bench: {run}\n{failure}", file=sys.stderr)
         self.runs.append(run)
+        self._bar.done()
 
     def of(self, **what: Any) -> list[Run]:
         """Return the runs that match, in order."""
@@ -107,6 +102,7 @@ class Journal:
             "started": self._started.isoformat(timespec="seconds"),
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "interrupted": self.interrupted,
+            "command": ["scripts/bench", *sys.argv[1:]],
             "options": words,
             "machine": {**machine(), "load_before": self.load_before},
             "runs": self.runs,
@@ -127,6 +123,8 @@ class Benchmark(NamedTuple):
     measure: Callable[[argparse.Namespace, Journal], None]
     rows: Callable[[Journal], Iterable[Sequence[str]]]
     """One row has as many cells as there are columns, or fewer: then the last one says why."""
+    draw: Callable[[Journal], Any] | None = None
+    """Make a figure (plots.grid) of the runs, or None if there is nothing to look at."""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -134,44 +132,3 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns)]
     lines += [[*row, *["-"] * (len(columns) - len(row))] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def cores() -> int:
-    """Return how many there are for us."""
-    return len(os.sched_getaffinity(0))
-
-
-def machine() -> dict[str, Any]:
-    """Describe where a benchmark ran."""
-    versions: dict[str, str | None] = {}
-    for name in DISTRIBUTIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "cpu": _line("/proc/cpuinfo", "model name"),
-        "cores": cores(),
-        "memory": _line("/proc/meminfo", "MemTotal"),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "load_after": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": versions,
-        "core": {"path": _core.__file__, "layout": _core.LAYOUT},
-        "commit": _git("describe", "--always", "--dirty", "--abbrev=12"),
-    }
-
-
-def _line(path: str, key: str) -> str | None:
-    for line in Path(path).read_text().splitlines():
-        if line.startswith(key):
-            return line.partition(":")[2].strip()
-    return None
-
-
-def _git(*words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
