@@ -13,7 +13,8 @@
    writes to the sleeper's memory: the word lives where only its owner can write.
 
    A worker whose VM does not read stays "awake" on purpose while it waits for the VM: news in its rings
-   are of no use to it, and nobody pays for ringing.
+   are of no use to it, and nobody pays for ringing. If it hears a bell all the same (the one for floods rings for
+   all), it stops listening until its VM reads again.
 
    The bell itself is an eventfd that is only ever written: its readers wait for it edge-triggered. */
 #ifndef BULKHEAD_DOORBELL_H

@@ -12,6 +12,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int fl
 {
     e->vm = (struct vm){.fd = vm, .kind = kind};
     e->flood_unknown = true;
+    e->refusal_rate.per_second = REFUSED_PER_S;
     e->waiter.epoll = -1;
     e->block = block_map(&e->block_shm, block, SHM_WRITE);
     if (e->block != NULL)
@@ -74,6 +75,13 @@ static void publish(struct engine *e)
     block_publish(e->block, &e->count);
 }
 
+static void hear(struct engine *e, bool wanted)
+{
+    e->deaf = !wanted;
+    waiter_hear_bell(&e->waiter, e->doorbell, wanted);
+    waiter_hear_bell(&e->waiter, e->flood_doorbell, wanted);
+}
+
 /* What the waiter has seen becomes state of the engine. */
 static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
 {
@@ -85,6 +93,9 @@ static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
         out->retry_at = 0;
         waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, false);
     }
+    /* Who waits for its VM can do nothing about what is rung for, and others' floods ring for everybody. */
+    if (UNLIKELY(e->deaf != out->blocked) && (e->deaf || (ready & READY_BELL)))
+        hear(e, e->deaf);
     return ready & READY_CONTROL ? EVENT_CONTROL : 0;
 }
 

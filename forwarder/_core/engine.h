@@ -75,6 +75,7 @@ struct engine {
     struct waiter waiter;
     int doorbell;
     int flood_doorbell;
+    bool deaf; /* does not hear them, because its VM does not read */
     struct shm block_shm;
     struct block *block;
     struct counters count;
@@ -91,6 +92,7 @@ struct engine {
     struct rate group_rate[2]; /* broadcast, multicast: frames a second */
     struct rate unknown_rate;
     struct rate byte_rate;
+    struct rate refusal_rate; /* what the VM sends although it may not: never dropped faster than that */
     uint32_t mac_limit; /* addresses behind the VM; 0: no limit */
     uint64_t now;       /* ns, at the start of the turn */
     uint64_t flooded_at; /* ns, when the flood ring was last published */
@@ -122,6 +124,12 @@ static inline void engine_in_doubt(struct engine *e)
 {
     if (e->vm.kind == KIND_STREAM)
         atomic_store_explicit(&e->block->at_boundary, 0, memory_order_seq_cst);
+}
+
+/* The VM sent frames that it may not send. */
+static inline void engine_refused(struct engine *e, uint32_t frames)
+{
+    rate_charge(&e->refusal_rate, frames, e->now);
 }
 
 /* ingress.c */

@@ -59,15 +59,21 @@ static void make_room(struct inbuf *in)
 
 _Static_assert(INBUF_BYTES >= MAX_RECORD + INHALE_BYTES, "a burst fits behind a partial record");
 
+#define LEAST_BURST_BYTES 4096u
+/* Of a VM whose frames are being refused. */
+#define REFUSED_BURST_BYTES 16384u
+
 /* A paced VM is read in smaller bursts, so that its pauses are short. */
 static uint32_t burst_bytes(const struct engine *e)
 {
     uint32_t space = INBUF_BYTES - e->in.to;
     uint64_t burst = e->byte_rate.per_second == 0 ? INHALE_BYTES : e->byte_rate.per_second / 20;
-    if (burst < 4096)
-        burst = 4096;
     if (burst > INHALE_BYTES)
         burst = INHALE_BYTES;
+    if (e->refusal_rate.due > e->now && burst > REFUSED_BURST_BYTES)
+        burst = REFUSED_BURST_BYTES;
+    if (burst < LEAST_BURST_BYTES)
+        burst = LEAST_BURST_BYTES;
     return space < burst ? space : (uint32_t)burst;
 }
 
@@ -106,6 +112,7 @@ static bool seal_record(struct engine *e, uint8_t *record, uint32_t frame_bytes,
     *(oversize ? &e->count.oversize : &e->count.runt) += 1;
     e->count.rx_frames++;
     e->count.rx_bytes += frame_bytes;
+    engine_refused(e, 1);
     return false;
 }
 
@@ -165,6 +172,8 @@ bool ingress_inhale(struct engine *e)
 
 uint64_t ingress_resumes(const struct engine *e)
 {
-    uint64_t resumes = rate_resumes(&e->byte_rate);
+    uint64_t resumes = rate_resumes(&e->byte_rate), pardoned = rate_resumes(&e->refusal_rate);
+    if (pardoned > resumes)
+        resumes = pardoned;
     return resumes > e->now ? resumes : 0;
 }

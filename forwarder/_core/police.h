@@ -3,7 +3,10 @@
    Theory of operation. The generic cell rate algorithm (ITU-T I.371): a limit is one moment, the earliest at which
    the next unit would be in time if units came evenly. A unit is in time if that moment is at most the burst away.
    Frames that come too early are refused (storm control); bytes are charged after they were read, and the VM is
-   not read again before they are due (pacing), so a VM that is too fast is slowed down and loses nothing. */
+   not read again before they are due (pacing), so a VM that is too fast is slowed down and loses nothing.
+
+   To refuse a frame costs its sender's worker nearly as much as to carry it, on a machine that the others need, too.
+   So refused frames are paced like bytes: a VM that sends more of them than REFUSED_PER_S is read later. */
 #ifndef BULKHEAD_POLICE_H
 #define BULKHEAD_POLICE_H
 
@@ -11,6 +14,9 @@
 
 /* A tenth of a second at full rate in one go: what a guest sends when it boots is no storm. */
 #define BURST_NS (NS_PER_S / 10)
+
+/* Ten times the highest sound rate of broadcasts, and a few per cent of a core. */
+#define REFUSED_PER_S 20000u
 
 struct rate {
     uint64_t per_second; /* 0: no limit */

@@ -49,10 +49,12 @@ static void flood_run(struct engine *e, const struct pending_run *run, enum floo
     struct rate *rate = flood_rate(e, frame_dst(record_frame(record)), kind);
     for (uint32_t i = 0; i < run->frames; i++) {
         uint32_t bytes = load_be32(record);
-        if (rate_admits(rate, e->now))
+        if (rate_admits(rate, e->now)) {
             switch_flood(e, record_frame(record), bytes, kind);
-        else
+        } else {
             e->count.storm++;
+            engine_refused(e, 1);
+        }
         record += LENGTH_BYTES + bytes;
     }
 }
@@ -82,6 +84,14 @@ static void send_run(struct engine *e, struct peer *peer, const struct pending_r
         loss_add(&e->block->loss[peer->port].towards, run->frames - sent);
 }
 
+static void drop_run(struct engine *e, const struct pending_run *run)
+{
+    uint64_t *counter = e->verdict.dropped;
+    *counter += run->frames;
+    if (counter != &e->count.hairpin) /* which is no offence: a bridge in the VM does it */
+        engine_refused(e, run->frames);
+}
+
 static void flush_run(struct engine *e, struct pending_run *run)
 {
     if (run->frames == 0)
@@ -92,7 +102,7 @@ static void flush_run(struct engine *e, struct pending_run *run)
     else if (verdict->where == TO_ALL)
         flood_run(e, run, verdict->kind);
     else
-        *verdict->dropped += run->frames;
+        drop_run(e, run);
     run->frames = run->bytes = 0;
 }
 

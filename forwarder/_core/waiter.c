@@ -61,6 +61,11 @@ int waiter_add_bell(struct waiter *waiter, int fd)
     return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLET, ROLE_BELL);
 }
 
+int waiter_hear_bell(struct waiter *waiter, int fd, bool wanted)
+{
+    return control(waiter, EPOLL_CTL_MOD, fd, wanted ? EPOLLIN | EPOLLET : 0u, ROLE_BELL);
+}
+
 int waiter_add_control(struct waiter *waiter, int fd)
 {
     return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN, ROLE_CONTROL);

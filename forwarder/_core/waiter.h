@@ -30,6 +30,8 @@ enum { WANT_READ = 1, WANT_WRITE = 2 };
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted);
 int waiter_remove(struct waiter *waiter, int fd);
 int waiter_add_bell(struct waiter *waiter, int fd);
+/* Stop hearing a bell, or hear it again: then it rings at once if it ever has, so that nothing is missed. */
+int waiter_hear_bell(struct waiter *waiter, int fd, bool wanted);
 int waiter_add_control(struct waiter *waiter, int fd);
 
 /* Wait up to timeout_ns (0: only look). */
