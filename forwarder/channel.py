@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from forwarder.errors import LocalError, PeerError
-from forwarder.wire import Assign, Claim, Floods, Message, RingRx, RingTx, decode, encode
+from forwarder.wire import Assign, Claim, Floods, Handover, Message, RingRx, RingTx, decode, encode
 
 CHANNEL_BYTES = 64 << 10
 """Longest message on a channel: a ``WantFloods`` with every port is a fifth of it."""
@@ -46,6 +46,8 @@ class ChannelClosedError(PeerError):
 
 def entitled(message: Message) -> int:
     """How many descriptors come with ``message``: no more and no fewer."""
+    if isinstance(message, Handover):
+        return message.descriptors
     return len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0)
 
 

@@ -45,7 +45,7 @@ MAX_TEXT = 200
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
-_LAYOUT = 2
+_LAYOUT = 3
 
 
 class Beat(NamedTuple):
@@ -206,6 +206,16 @@ class Reply(NamedTuple):
     result: object
 
 
+class Handover(NamedTuple):
+    """Between the processes of the gateway and to the supervisor: these descriptors are yours now."""
+
+    name: str
+    """What they are for."""
+    arguments: dict[str, object]
+    descriptors: int
+    """How many come with it."""
+
+
 Message = (
     Beat
     | Update
@@ -227,6 +237,7 @@ Message = (
     | LinkLost
     | Command
     | Reply
+    | Handover
 )
 
 _U63 = (1 << 63) - 1
@@ -308,6 +319,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     LinkLost: _LINK,
     Command: (("name", _COMMAND), ("arguments", mapping)),
     Reply: (("ok", boolean), ("result", plain)),
+    Handover: (("name", _COMMAND), ("arguments", mapping), ("descriptors", integer(1, MAX_FLOODS))),
 }
 """Every message, and the check of each of its fields in order."""
 

@@ -12,10 +12,10 @@ from typing import cast
 import zmq
 
 from forwarder.errors import BulkheadError, LocalError, PeerError
+from forwarder.loop import Loop
 from forwarder.rendezvous import CONSOLE, endpoint
 from forwarder.wire import Command, Reply, decode, encode
 from supervisor.logs import Throttle, log
-from supervisor.loop import Loop
 from supervisor.publisher import listen
 
 AT_ONCE = 16

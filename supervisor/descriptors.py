@@ -16,6 +16,7 @@ from typing import Protocol
 
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
+from forwarder.loop import READ, WRITE, Loop
 from forwarder.names import Identity, PortRecord
 from forwarder.wire import (
     MAX_FLOODS,
@@ -32,7 +33,6 @@ from forwarder.wire import (
 from supervisor import unix_sockets
 from supervisor.custody import Custody, make_ring
 from supervisor.logs import Throttle
-from supervisor.loop import READ, WRITE, Loop
 
 AT_ONCE = 64
 """Connections or messages taken in one go, so that one worker cannot keep the loop from the others."""

@@ -15,12 +15,12 @@ import os
 import socket
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import PortRecord
 from supervisor import unix_sockets
 from supervisor.addresses import SOCKET_TYPES, Listen, Settings
 from supervisor.arrivals import Owner, ask_for_buffers
 from supervisor.logs import Throttle, log
-from supervisor.loop import Loop
 
 AT_ONCE = 64
 """Connections taken in one go."""

@@ -27,12 +27,12 @@ import time
 from contextlib import suppress
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import PortRecord
 from supervisor import unix_sockets
 from supervisor.addresses import Listen, Settings
 from supervisor.arrivals import Owner, ask_for_buffers
 from supervisor.logs import Throttle, log
-from supervisor.loop import Loop
 
 GREETING = b"VFKT"
 AT_ONCE = 16

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import PortRecord, format_mac
 from supervisor import unix_sockets
 from supervisor.addresses import Attachment, Listen, Settings, Tap
@@ -18,7 +19,6 @@ from supervisor.arrivals import Owner, check_room
 from supervisor.listen_stream import StreamListener
 from supervisor.listen_vfkit import PROBE_S, VfkitListener
 from supervisor.logs import log
-from supervisor.loop import Loop
 from supervisor.tap import TapDevice, matches
 
 Listener = StreamListener | VfkitListener | TapDevice

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import forwarder
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import Identity
-from supervisor.loop import Loop
 
 MODULE = "workers"
 DRAIN_S = 1.5

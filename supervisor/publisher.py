@@ -19,6 +19,7 @@ from typing import Protocol, cast
 import zmq
 
 from forwarder.errors import LocalError, PeerError
+from forwarder.loop import Loop
 from forwarder.membership import Publisher
 from forwarder.names import PortRecord
 from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint
@@ -35,7 +36,6 @@ from forwarder.wire import (
     encode,
 )
 from supervisor.logs import Throttle
-from supervisor.loop import Loop
 
 AT_ONCE = 256
 """Messages taken in one go, so that evidence cannot keep VMs from being accepted."""

@@ -34,8 +34,8 @@ from forwarder.names import (
     PortRecord,
     valid_name,
 )
+from forwarder.restart import Budget, Losses
 from supervisor.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, Event, State, resumable
-from supervisor.restart import Budget, Losses
 from supervisor.settings import pin_clash
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, Publisher
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
@@ -34,7 +35,6 @@ from supervisor.descriptors import DescriptorServer, Peer
 from supervisor.lifecycle import State
 from supervisor.listeners import Listeners
 from supervisor.logs import log
-from supervisor.loop import Loop
 from supervisor.options import RunOptions
 from supervisor.publisher import Control, open_context
 from supervisor.registry import Registry

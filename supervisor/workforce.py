@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import PROTOCOL_VERSION, Identity, PortRecord
 from supervisor.descriptors import Peer
 from supervisor.logs import Throttle, log
-from supervisor.loop import Loop
 from supervisor.pool import READY_S, Pool
 from supervisor.processes import Processes
 

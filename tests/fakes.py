@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import PortRecord
 from supervisor.addresses import Settings
-from supervisor.loop import Loop
 
 PATIENCE = 10.0
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("forwarder", "workers", "supervisor")
+PACKAGES = ("forwarder", "workers", "supervisor", "gateway")
 
 ARROWS = {
     "forwarder": {"forwarder"},
     "workers": {"workers", "forwarder"},
     "supervisor": {"supervisor", "forwarder"},
+    "gateway": {"gateway", "forwarder"},
 }
 
 HOMES = {
@@ -31,11 +32,14 @@ HOMES = {
     "rich": ["supervisor/tables.py", "supervisor/top.py", "supervisor/demo*.py"],
     "tomli": ["supervisor/config*.py"],
     # Passing messages with descriptors is the one edge that both sides need.
-    "socket": ["forwarder/channel.py", "workers/*", "supervisor/*"],
+    "socket": ["forwarder/channel.py", "workers/*", "supervisor/*", "gateway/*"],
+    "pyroute2": ["gateway/netlink.py"],
+    # So is waiting for descriptors.
+    "selectors": ["forwarder/loop.py", "workers/*", "supervisor/*", "gateway/*"],
     **{
         # forwarder/ has no processes and no clock of its own.
-        name: ["workers/*", "supervisor/*"]
-        for name in ("asyncio", "select", "selectors", "signal", "subprocess", "threading", "time")
+        name: ["workers/*", "supervisor/*", "gateway/*"]
+        for name in ("asyncio", "select", "signal", "subprocess", "threading", "time")
     },
     # A process that only attaches to its shared memory removes it on exit, and it starts processes by fork.
     "multiprocessing": [],

@@ -12,7 +12,7 @@ import pytest
 from forwarder.channel import BACKLOG, Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
 from forwarder.names import Identity
-from forwarder.wire import Floods, LinkLost, Ready, RingRx, RingTx, WantRing, encode
+from forwarder.wire import Floods, Handover, LinkLost, Ready, RingRx, RingTx, WantRing, encode
 
 
 def open_descriptors() -> int:
@@ -51,6 +51,20 @@ def test_messages_arrive_in_order_with_their_descriptors(pair: tuple[Channel, Ch
     assert os.read(reading, 1) == b"x"
     assert there.receive() is None
     for descriptor in (reading, writing, passed):
+        os.close(descriptor)
+
+
+def test_a_handover_says_itself_how_many_descriptors_come_with_it(pair: tuple[Channel, Channel]) -> None:
+    here, there = pair
+    reading, writing = os.pipe()
+    here.send(Handover("pipe", {"size": 1}, 2), [reading, writing])
+    received = there.receive()
+    assert received is not None
+    assert received[0] == Handover("pipe", {"size": 1}, 2)
+    assert len(received[1]) == 2
+    with pytest.raises(LocalError, match="goes with 2 descriptors"):
+        here.send(Handover("pipe", {}, 2), [reading])
+    for descriptor in (reading, writing, *received[1]):
         os.close(descriptor)
 
 

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.membership import Publisher
 from forwarder.names import Identity, Policy, PortRecord
 from forwarder.rendezvous import CONSOLE, CONTROL, MEMBERSHIP, endpoint
@@ -35,7 +36,6 @@ from forwarder.wire import (
 )
 from supervisor.client import Client
 from supervisor.console import Console
-from supervisor.loop import Loop
 from supervisor.publisher import Control
 from tests.guests.fixtures import short_directory
 

@@ -13,6 +13,7 @@ import pytest
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import Identity, Policy, PortRecord
 from forwarder.wire import (
     Claim,
@@ -29,7 +30,6 @@ from forwarder.wire import (
 from supervisor import descriptors
 from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
-from supervisor.loop import Loop
 from supervisor.processes import start_time
 from tests.fakes import turn_a_while, turn_until
 from tests.guests.fixtures import short_directory

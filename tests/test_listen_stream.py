@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import Policy
 from supervisor.addresses import Settings, parse_listen
 from supervisor.arrivals import hung_up
 from supervisor.listen_stream import StreamListener
-from supervisor.loop import Loop
 from tests.fakes import FakeOwner, turn_a_while, turn_until
 from tests.guests.fixtures import short_directory
 

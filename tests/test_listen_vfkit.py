@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.loop import Loop
 from supervisor.addresses import Settings, parse_listen
 from supervisor.listen_vfkit import VfkitListener
-from supervisor.loop import Loop
 from tests.fakes import FakeOwner, turn_a_while, turn_until
 from tests.guests.fixtures import short_directory
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import Policy, PortRecord
 from supervisor.addresses import Attachment, Settings, parse_listen, parse_tap
 from supervisor.arrivals import PER_PORT, RESERVED
 from supervisor.listeners import Listeners
-from supervisor.loop import Loop
 from tests.fakes import FakeOwner, turn_until
 from tests.guests.fixtures import short_directory
 

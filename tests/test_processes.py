@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
+from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor import processes
-from supervisor.loop import Loop
 from supervisor.processes import DRAIN_S, KILL_S, Processes, start_time
 from tests.fakes import turn_until
 

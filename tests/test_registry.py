@@ -4,6 +4,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
+from forwarder.restart import Budget
 from supervisor.lifecycle import State, resumable
 from supervisor.registry import (
     AssignWorker,
@@ -15,7 +16,6 @@ from supervisor.registry import (
     ReleaseVm,
     SayHelloAgain,
 )
-from supervisor.restart import Budget
 
 WORKER = Identity(100, 1)
 OTHER = Identity(200, 2)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forwarder.errors import LocalError
 from forwarder.membership import Publisher
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
+from forwarder.restart import Budget
 from supervisor.lifecycle import HAS_WORKER, State, resumable
 from supervisor.registry import (
     AssignWorker,
@@ -20,7 +21,6 @@ from supervisor.registry import (
     ReleaseVm,
     SayHelloAgain,
 )
-from supervisor.restart import Budget
 
 MACS = st.lists(st.integers(1, 9).map(lambda n: bytes([2, 0, 0, 0, 0, n])), max_size=2, unique=True).map(
     tuple

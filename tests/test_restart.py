@@ -1,4 +1,4 @@
-from supervisor.restart import Budget, Losses
+from forwarder.restart import Budget, Losses
 
 BUDGET = Budget(attempts=3, window_s=10.0, first_s=0.5, longest_s=1.5)
 

@@ -48,6 +48,7 @@ EXAMPLES: list[wire.Message] = [
     wire.RingTx(2, 8),
     wire.RingRx(2, 8),
     wire.LinkLost(2, 8),
+    wire.Handover("tap", {"name": "gw0"}, 1),
     wire.Command("stats", {"by_source": True, "ports": [1, 2]}),
     wire.Reply(
         True, {"ports": [{"port": 1, "rx": {"frames": 1}, "rate": 0.5, "mac": b"\x01", "none": None}]}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.loop import Loop
 from forwarder.names import Policy, PortRecord
 from forwarder.wire import Assign, Claim, LinkLost
 from supervisor import processes, workforce
 from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
-from supervisor.loop import Loop
 from supervisor.pool import SPARES, STARTING
 from supervisor.workforce import Workforce
 from tests.fakes import PATIENCE, turn_until

@@ -1,4 +1,4 @@
-"""The supervisor's one loop: descriptors to callbacks, and sleep until the next deadline.
+"""The one loop of a process without an engine: descriptors to callbacks, and sleep until the next deadline.
 
 Nothing in it knows what it waits for. A callback must not block and must take it in good part to be called
 in vain: between the kernel's answer and the call, another callback may have dealt with the descriptor.

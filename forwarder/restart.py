@@ -1,4 +1,4 @@
-"""Restart budget: how often, and how soon, a port gets another worker.
+"""Restart budget: how often, and how soon, a port gets another worker, or the gateway another process.
 
 A worker that dies once is replaced almost at once, since its VM is waiting. One that dies again and
 again is harming the machine, and the wait before the next one doubles. When more than ``attempts``
