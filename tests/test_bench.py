@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -107,12 +108,29 @@ def test_iperf(directory: Path, tmp_path: Path) -> None:
     requirements.require(requirements.NAMESPACE)
     rows = run(
         directory, tmp_path, iperf.BENCHMARK,
-        "--mtu", "1500", "--streams", "2", "--rounds", "1", "--seconds", "1",
+        "--mtu", "1500", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
-    assert [row["direction"] for row in rows] == [iperf.THERE, iperf.BACK]
-    for row in rows:
+    ours = [row for row in rows if row["switch"] == "bulkhead"]
+    ways = [iperf.THERE, iperf.BACK]
+    assert [(row["test"], row["direction"]) for row in ours] == [
+        ("1 stream", iperf.THERE), ("1 stream", iperf.BACK),
+        *(("1 stream, both ways", way) for way in ways),
+        *(("2 streams, both ways", way) for way in ways),
+    ]  # fmt: skip
+    for row in ours:
         assert float(row["Gbit/s"]) > 0
-        assert float(row["sigma/mean %"]) >= 0
+        assert row["retransmits"].replace(",", "").isdigit()
+        assert (row["sigma/mean %"] == "-") == row["test"].startswith("1 ")
+    theirs = [row for row in rows if row["switch"] == "vde_switch"]
+    if shutil.which("vde_switch"):
+        assert len(theirs) == len(ours)
+        assert all(float(row["Gbit/s"]) > 0 for row in theirs)
+    else:
+        assert [row["direction"] for row in theirs] == [
+            "not measured: vde_switch is not installed: apt-get install vde2"
+        ]
+    if importlib.util.find_spec("matplotlib"):
+        assert (tmp_path / "iperf.png").stat().st_size
 
 
 def test_continuity(directory: Path, tmp_path: Path) -> None:

@@ -15,6 +15,12 @@ def percentile(values: Sequence[float], part: float) -> float:
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
+def known_median(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are there."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
 def median(values: Iterable[float | None], digits: int = 2, scale: float = 1.0) -> str:
     """Format the median of the values that are there."""
     known = [value * scale for value in values if value is not None]

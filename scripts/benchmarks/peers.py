@@ -13,15 +13,16 @@ import socket
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.benchmarks.contenders import RECEIVE_BUFFER, SEND_BUFFER, Contender
 from scripts.benchmarks.journal import MissingError
-from tests.guests.fake_vm import MessageVM, StreamVM
+from tests.guests.fake_vm import MessageVM, StreamVM, build_frame, mac
 from tests.guests.waiting import wait_for
 
 START_PATIENCE = 10.0
+TRIES, TRY_PATIENCE = 3, 0.5
 
 
 class Peer(Contender):
@@ -35,29 +36,23 @@ class Peer(Contender):
         return [self.process.pid]
 
     def _spawn(self, words: Sequence[str | Path], ready: Path) -> None:
-        """Start the program and wait until a socket of its is there."""
-        log = self.directory / "log"
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=out)
-        self.stack.callback(self._end)
+        self.process = spawn(self.stack, self.name, words, self.directory / "log", ready.exists)
 
-        def started() -> bool:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"{self.name} ended: {log.read_text().strip().splitlines()[-1:]}")
-            return ready.exists()
-
-        wait_for(started, f"{self.name} to listen", START_PATIENCE)
+    def _try(self, size: int) -> None:
+        """Raise MissingError unless frames of that size get through: not every switch takes the largest."""
+        frame = build_frame(mac(2), mac(1), size)
+        for _ in range(TRIES):
+            self.vms[0].send(frame)
+            try:
+                self.vms[1].receive_matching(lambda seen: seen == frame, TRY_PATIENCE)
+                return
+            except TimeoutError:
+                continue
+        raise MissingError(f"{self.name} does not deliver frames of {size:,} bytes")
 
     def _make_directory(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="bh-"))
         self.stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-
-    def _end(self) -> None:
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(2)
-        self.process.kill()
-        self.process.communicate()
 
     def _connect(self, path: Path) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -66,6 +61,35 @@ class Peer(Contender):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.connect(os.fspath(path))
         return sock
+
+
+def spawn(
+    stack: contextlib.ExitStack,
+    name: str,
+    words: Sequence[str | Path],
+    log: Path,
+    ready: Callable[[], bool],
+) -> subprocess.Popen[bytes]:
+    """Start a program, which ends with the stack, and wait until it is ready."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=out)
+    stack.callback(_end, process)
+
+    def started() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended: {log.read_text().strip().splitlines()[-1:]}")
+        return ready()
+
+    wait_for(started, f"{name} to be ready", START_PATIENCE)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.kill()
+    process.communicate()
 
 
 class VdeSwitch(Peer):
@@ -91,6 +115,7 @@ class VdeSwitch(Peer):
         for number in range(1, count + 1):
             self.vms.append(MessageVM(self._plug(control / "ctl", number)))
         self.announce()
+        self._try(largest)
 
     def _plug(self, control: Path, number: int) -> socket.socket:
         path = self.directory / f"vm{number}"
@@ -139,3 +164,4 @@ class Gvproxy(Peer):
             link.sendall(b"POST /connect HTTP/1.1\r\nHost: gvproxy\r\nContent-Length: 0\r\n\r\n")
             self.vms.append(StreamVM(link))
         self.announce()
+        self._try(largest)

@@ -34,12 +34,13 @@ def grid(rows: int, columns: int) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def by_size(axes: Any, sizes: Sequence[int], lines: Iterable[tuple[str, Sequence[float | None]]]) -> None:
-    """Draw a line for each contender over frame sizes, both axes logarithmic; None leaves a gap."""
-    for name, values in lines:
-        heights = [float("nan") if value is None else value for value in values]
-        axes.plot(range(len(sizes)), heights, marker="o", label=name, color=COLOURS.get(name))
+def by_size(axes: Any, sizes: Sequence[int], name: str, heights: Iterable[float | None]) -> None:
+    """Draw a contender's line over frame sizes, the other axis logarithmic; None leaves a gap."""
+    values = [float("nan") if height is None else height for height in heights]
+    axes.plot(range(len(sizes)), values, marker="o", label=name, color=COLOURS.get(name))
     axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
     axes.set_yscale("log")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("bytes of a frame")
     axes.grid(visible=True, alpha=0.3)

@@ -76,9 +76,13 @@ class Namespace(Machine):
         tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._taps.append(tap)
         fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", self.netns.encode(), IFF_TAP | IFF_NO_PI))
-        _ip("link", "set", self.netns, "netns", self.netns, "name", self.interface)
+        self.adopt(self.netns)
         self.run(f"ip link set {self.interface} address {mac} mtu {mtu} up")
         return tap
+
+    def adopt(self, device: str) -> None:
+        """Move a device in here, as this namespace's interface."""
+        _ip("link", "set", device, "netns", self.netns, "name", self.interface)
 
     def packet_vm(self) -> PacketVM:
         """Return a raw-frame VM at the kernel's side of the interface."""
