@@ -12,13 +12,10 @@ ends it leaves the local path of a ``dgram`` netdev behind, as real ones do; ano
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
-from tests.guests.console import Console
-from tests.guests.machine import Machine
+from tests.guests.console_machine import ConsoleMachine
 
-BOOT_TIMEOUT = 60.0
 KERNEL_WORDS = (
     "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_timer_check tsc=reliable 8250.nr_uarts=1 "
     "rcupdate.rcu_expedited=1 cryptomgr.notests random.trust_cpu=on nowatchdog"
@@ -42,12 +39,13 @@ def datagram(switch: Path, local: Path) -> str:
     return f"dgram,id=n0,local.type=unix,local.path={local},remote.type=unix,remote.path={switch}"
 
 
-class QemuGuest(Machine):
+class QemuGuest(ConsoleMachine):
     """One running QEMU. The constructor starts it, ``wait_ready`` waits for its boot, so boots overlap."""
 
     def __init__(self, name: str, netdev: str, mac: str, *, vmlinux: Path, initramfs: Path) -> None:
-        super().__init__(name, "eth0")
-        self.process = subprocess.Popen(
+        super().__init__(
+            name,
+            "eth0",
             [
                 "qemu-system-x86_64",
                 *("-M", "microvm", "-cpu", "qemu64,+rdrand", "-m", "160", "-accel", "tcg", "-smp", "1"),
@@ -56,25 +54,7 @@ class QemuGuest(Machine):
                 *("-append", f"{KERNEL_WORDS} tsc_early_khz={_host_tsc_khz()}"),
                 *("-netdev", netdev, "-device", f"virtio-net-device,netdev=n0,mac={mac}"),
             ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
         )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.console = Console(name, self.process.stdin.fileno(), self.process.stdout.fileno())
-
-    def wait_ready(self) -> QemuGuest:
-        """Wait for the agent, and bring the interface up."""
-        self.console.wait_ready(BOOT_TIMEOUT)
-        self.run(f"ip link set {self.interface} up")
-        return self
-
-    def run(self, command: str, timeout: float = 20.0) -> str:
-        return self.console.run(command, timeout)
-
-    def start(self, command: str) -> None:
-        self.run(f"{command} >/dev/null 2>&1 &")
 
     def close(self) -> None:
         """Kill the guest, as a VM dies, and wait until it is gone."""
