@@ -13,8 +13,8 @@ import pytest
 
 from forwarder.wire import Hello
 from tests.fake_supervisor import FakeSupervisor
-from tests.guests.conversation import Conversation
-from tests.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
+from tests.guests.conversation import Conversation, numbered
+from tests.guests.fake_vm import BROADCAST, FakeVM, StreamVM, build_frame, mac
 from tests.guests.fixtures import running_switch
 from tests.guests.netns import Namespace
 from tests.guests.switch import Switch
@@ -40,8 +40,8 @@ def kill_and_see_it_go_on(
     """Kill the victim's worker again and again; its link must never end."""
     assert talk.flows()
     for _ in range(kills):
-        talk.run(moments.uniform(0.0, 0.05))
-        assert goes_on(switch, victim, kill_worker(switch, victim), talk), talk.closed
+        epoch = kill_worker(switch, victim, talk, moments.uniform(0.0, 0.05))
+        assert goes_on(switch, victim, epoch, talk), talk.closed
     talk.settle()
     assert port_of(switch, victim)["worker"]["restarts"] == kills
     check(talk, switch)
@@ -87,9 +87,8 @@ def test_a_stream_goes_on_between_two_frames_or_ends_and_is_never_read_at_the_wr
         victim = next(port["name"] for port in live(running, 2) if port["transport"] == "qemu")
         if number % 2:
             talk.settle()
-        else:
-            talk.run(moments.uniform(0.0, 0.05))
-        if goes_on(running, victim, kill_worker(running, victim), talk):
+        after = 0.0 if number % 2 else moments.uniform(0.001, 0.05)
+        if goes_on(running, victim, kill_worker(running, victim, talk, after), talk):
             resumed += 1
         else:
             assert not number % 2, "nothing was on its way"
@@ -99,6 +98,31 @@ def test_a_stream_goes_on_between_two_frames_or_ends_and_is_never_read_at_the_wr
     assert resumed >= 5
     print(f"{resumed} resumed, {closed} closed")
     talk.settle()
+    check(talk, running)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_full_stream_is_closed_if_its_vm_has_half_of_a_frame_and_goes_on_if_not(
+    switch: StartSwitch, attempt: int
+) -> None:
+    running = switch(qemu=True, bess=True)
+    one, other = running.connect("unixpacket"), running.connect("unix")
+    assert isinstance(other, StreamVM)
+    talk = Conversation(one, mac(1), other, mac(2))
+    talk.begin()
+    sender, receiver = talk.ends
+    name = name_of(running, mac(2))
+    while (
+        stats_of(running, "qemu")["egress_queue_bytes"] < 100_000
+    ):  # the VM does not read, its socket is full
+        for _ in range(100 + attempt):
+            sender.sent += 1
+            one.send(numbered(mac(2), mac(1), sender.sent))
+    os.kill(port_of(running, name)["worker"]["pid"], signal.SIGSTOP)
+    receiver.receive()
+    cut = other.in_frame
+    epoch = kill_worker(running, name, talk)
+    assert goes_on(running, name, epoch, talk) == (not cut)
     check(talk, running)
 
 
@@ -113,6 +137,7 @@ def test_what_a_dead_worker_has_not_taken_is_counted(switch: StartSwitch) -> Non
     sender, before = talk.ends[0], talk.ends[0].sent
     while sender.sent < before + 50:
         sender.send()
+    sender.flush()
     waiting = sender.sent - before
     wait_for(lambda: stats_of(running, "qemu")["rx"]["frames"] == sender.sent, "the frames to be read")
     os.kill(victim["worker"]["pid"], signal.SIGKILL)

@@ -129,11 +129,12 @@ def _kill_workers(options: argparse.Namespace, journal: Journal, link: str, mome
 def _kill_worker(partner: Partner, talk: Conversation, moments: random.Random) -> Run:
     switch = partner._switch
     lost, wrong, sent, began = talk.lost, len(talk.wrong), _sent(talk), time.monotonic()
-    talk.run(moments.uniform(0.0, MOMENT))
+    talk.run(MOMENT)
+    rate = (_sent(talk) - sent) / (time.monotonic() - began)
+    epoch = kill_worker(switch, partner.name, talk, moments.uniform(0.0, MOMENT))
     for end in talk.ends:
         end.mark()
-    rate = (_sent(talk) - sent) / (time.monotonic() - began)
-    went_on = goes_on(switch, partner.name, kill_worker(switch, partner.name), talk, LOOK_EVERY)
+    went_on = goes_on(switch, partner.name, epoch, talk, LOOK_EVERY)
     gap = max(end.worst_gap for end in talk.ends)
     talk.settle()
     return {
@@ -186,6 +187,7 @@ def _kill_supervisor(
         heard = time.monotonic() - start
         rate = (_sent(busy) - sent) / (time.monotonic() - began)
         gap = max(end.worst_gap for end in busy.ends)
+    talk.settle()
     new.close()
     wait_for(lambda: len(ask(switch)["ports"]) == len(before), "the newcomer's port to go")
     return {

@@ -25,6 +25,8 @@ from tests.guests.waiting import wait_for
 WINDOW = 64
 PROBE_S = 0.002
 AT_ONCE = 64
+CUT = 3000
+"""A stream is sent in pieces that end anywhere: up to so many bytes wait for the next time."""
 OURS = 0x88B6  # IEEE 802 local experimental 2; ``fake_vm`` uses the first
 KERNELS = {0x0800, 0x0806, 0x86DD}
 _HEAD = struct.Struct(">6s6sHQ")
@@ -53,7 +55,7 @@ class End:
         self.worst_gap = 0.0
         """Longest time in seconds without a frame since ``mark``."""
         self._heard_at = self._sent_at = time.monotonic()
-        self._unsent = b""
+        self._unsent = bytearray()
 
     def mark(self) -> None:
         """Measure gaps from now on."""
@@ -62,13 +64,14 @@ class End:
     def reconnect(self, vm: FakeVM) -> None:
         """Go on over another link."""
         self.vm.close()
-        self.vm, self.closed, self._unsent = vm, "", b""
+        self.vm, self.closed, self._unsent = vm, "", bytearray()
 
     def send(self) -> bool:
         """Send what may be sent now; whether it was anything."""
         before, now = self.sent, time.monotonic()
         with self._until_closed():
-            while self.sent < before + AT_ONCE and self._flush():
+            self.flush()
+            while self.sent < before + AT_ONCE and len(self._unsent) < CUT and not self.closed:
                 room = self.sent - self.partner.last < WINDOW
                 if not room and now - self._sent_at < PROBE_S:
                     break
@@ -77,14 +80,21 @@ class End:
                     break
                 self.sent += 1
                 self._sent_at = now
+            self.flush(keep=random.randrange(CUT))
         return self.sent != before
+
+    def flush(self, keep: int = 0) -> None:
+        """Send what a stream has to send, but for so many bytes."""
+        with self._until_closed(), contextlib.suppress(BlockingIOError):
+            while len(self._unsent) > keep and not self.closed:
+                del self._unsent[: self.vm.sock.send(self._unsent[: len(self._unsent) - keep])]
 
     def receive(self) -> bool:
         """Take and check what has come; whether it was anything."""
         frames: list[bytes] = []
         with self._until_closed():
             frames = self.vm.drain()
-        with contextlib.suppress(LinkClosed, TimeoutError):  # what came before the end
+        with contextlib.suppress(LinkClosed, OSError, TimeoutError):  # what came before the end
             while self.closed:
                 frames.append(self.vm.receive(0.0))
         for frame in frames:
@@ -93,8 +103,7 @@ class End:
 
     def _put(self, frame: bytes) -> bool:
         if isinstance(self.vm, StreamVM):
-            self._unsent = struct.pack(">I", len(frame)) + frame
-            self._flush()
+            self._unsent += struct.pack(">I", len(frame)) + frame
             return True
         try:
             self.vm.sock.send(frame)
@@ -104,19 +113,8 @@ class End:
             raise
         return True
 
-    def _flush(self) -> bool:
-        """Send the rest of a stream's last frame; whether nothing is left of it."""
-        try:
-            while self._unsent:
-                self._unsent = self._unsent[self.vm.sock.send(self._unsent) :]
-        except BlockingIOError:
-            return False
-        return True
-
     @contextlib.contextmanager
     def _until_closed(self) -> Iterator[None]:
-        if self.closed:
-            return
         try:
             yield
         except (LinkClosed, BrokenPipeError, ConnectionResetError, ConnectionRefusedError) as error:
@@ -198,6 +196,8 @@ class Conversation:
         """Receive what is still on its way: until nothing has come for a while."""
         quiet_since = time.monotonic()
         while time.monotonic() < quiet_since + 0.3:
+            for end in self.ends:
+                end.flush()
             if any([end.receive() for end in self.ends]):  # noqa: C419 - both of them
                 quiet_since = time.monotonic()
             time.sleep(0.001)

@@ -129,6 +129,11 @@ class StreamVM(FakeVM):
         super().__init__(sock)
         self._tail = bytearray()
 
+    @property
+    def in_frame(self) -> bool:
+        """Whether the last frame has begun to arrive and not ended."""
+        return bool(self._tail)
+
     def send_bytes(self, data: bytes, timeout: float = DEADLINE) -> None:
         """Send bytes as they are: half a frame, a wrong length, garbage."""
         self._send_raw(data, time.monotonic() + timeout)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import Any
 
 from supervisor.client import Client
@@ -58,15 +59,19 @@ def kill_supervisor(switch: Switch) -> None:
     switch.process.communicate()
 
 
-def kill_worker(switch: Switch, name: str) -> int:
-    """Kill the worker of a port that is live; returns the epoch it had."""
+def kill_worker(switch: Switch, name: str, talk: Conversation, after: float = 0.0) -> int:
+    """Kill the worker of a live port after so many seconds in which the talk goes on; returns its epoch."""
 
     def worker() -> dict[str, Any] | None:
         port = port_of(switch, name)
         return port["worker"] if port["state"] == "live" else None
 
     found = wait_for(worker, f"a worker of {name}")
-    os.kill(found["pid"], signal.SIGKILL)
+    killer = threading.Timer(after, os.kill, (found["pid"], signal.SIGKILL))
+    killer.start()
+    while after and killer.is_alive():
+        talk.pump()
+    killer.join()
     return int(found["epoch"])
 
 
