@@ -170,26 +170,31 @@ static void take_floods(struct engine *e, struct peer *peer)
         e->count.stale_ring++;
 }
 
-static void take_ring(struct engine *e, struct peer *peer, uint64_t now)
+/* Write what one call takes. False if that was nothing. */
+static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
 {
     struct run_view views[MAX_SPANS];
     struct span spans[MAX_SPANS];
     bool garbled = false;
+    uint64_t taken = 0;
     unsigned n = ring_view(&peer->rx, views, MAX_SPANS, peer->deficit > 0 ? (uint64_t)peer->deficit : 0);
     for (unsigned i = 0; i < n; i++) {
         spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes};
         fdb_learn(&e->block->fdb, views[i].run.src, peer->port);
     }
     if (n > 0) {
-        uint64_t taken = write_spans(e, spans, n, &garbled, now);
+        taken = write_spans(e, spans, n, &garbled, now);
         count_stream_frames(e, ring_consume(&peer->rx, views, n, taken));
         peer->deficit -= (int64_t)taken;
         e->out.taken += taken;
     }
     if (UNLIKELY(garbled))
         peer->rx.broken = true;
-    if (UNLIKELY(peer->rx.broken))
+    if (UNLIKELY(peer->rx.broken)) {
         engine_drop_source(e, peer);
+        return false;
+    }
+    return taken > 0;
 }
 
 /* A visit that ends blocked spends nothing, and must not be saved up for a burst later. */
@@ -218,7 +223,9 @@ static bool serve(struct engine *e, struct peer *peer, uint64_t now)
         if (!unicast || e->out.blocked || e->down || peer->deficit <= 0)
             return true;
     }
-    take_ring(e, peer, now);
+    /* One write takes a number of runs: where these are short, several writes make the source's share. */
+    while (take_ring(e, peer, now) && peer->deficit > 0 && !e->out.blocked && !e->down)
+        continue;
     return true;
 }
 

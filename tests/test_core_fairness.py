@@ -1,0 +1,35 @@
+"""A share of a busy VM is fair in bytes, whatever the length of the frames and the kind of its socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from forwarder import _core
+from tests.mini_switch import BROADCAST, MiniSwitch, frame, mac
+
+
+@pytest.mark.parametrize("kind", ["stream", "seqpacket", "dgram"])
+def test_short_frames_get_as_many_bytes_as_long_ones(kind: str) -> None:
+    lengths = {2: 1514, 3: 120, 4: 9014}
+    with MiniSwitch() as switch:
+        busy = switch.add(1, kind)
+        for port in lengths:
+            switch.add(port, kind)
+        for port in (1, *lengths):
+            switch.vms[port].send(frame(BROADCAST, mac(port)))
+            switch.settle()
+        busy.received()
+        for _ in range(400):  # until all rings are full
+            for port, length in lengths.items():
+                switch.vms[port].send(*[frame(mac(1), mac(port), size=length)] * min(32, 18028 // length))
+            switch.turn()
+            switch.turn()
+        assert all(_core.Block(switch.blocks[port]).losses() for port in lengths)
+        busy.received()  # what was written before they had to share
+        came = dict.fromkeys(lengths, 0)
+        while sum(came.values()) < 1_200_000:
+            for each in busy.received():
+                came[each[11]] += len(each)
+            switch.turn()
+        mean = sum(came.values()) / len(came)
+        assert all(abs(count - mean) < mean / 5 for count in came.values()), came
