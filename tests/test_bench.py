@@ -15,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import attach, continuity, footprint, forward, iperf, isolation
+from scripts.benchmarks import (
+    attach,
+    continuity,
+    fairness,
+    footprint,
+    forward,
+    iperf,
+    isolation,
+    isolation_table,
+)
 from scripts.benchmarks.journal import Benchmark
 from tests.guests import requirements
 from tests.guests.waiting import wait_for
@@ -150,28 +159,46 @@ def test_continuity(directory: Path, tmp_path: Path) -> None:
 def test_isolation(directory: Path, tmp_path: Path) -> None:
     rows = run(
         directory, tmp_path, isolation.BENCHMARK,
-        "--kind", "dgram", "--rounds", "1", "--seconds", "0.2", "--stuck", "2",
+        "--kind", "dgram", "--rounds", "1", "--seconds", "0.2", "--stuck", "2", "--vms", "7",
         "--gvproxy", str(tmp_path / "none"),
     )  # fmt: skip
-    by_switch = {name: [row for row in rows if row["switch"] == name] for name in SWITCHES}
-    assert all(row["VMs"] == "5" for row in rows)
-    ours = by_switch["bulkhead"]
-    assert [row["meanwhile"] for row in ours] == list(isolation.CASES)
-    for row in ours:
-        assert float(row["A→C M frames/s"]) > 0
-        assert float(row["B's worker CPU %"].split()[0]) >= 0
-        assert row["drops elsewhere"].replace(",", "").isdigit()
+    by_row = {key: [row for row in rows if row["row"] == each.title.format(stuck=2)]
+              for key, each in isolation_table.ROWS.items()}  # fmt: skip
+    by_switch = {name: [row for row in by_row["one"] if row["switch"] == name] for name in SWITCHES}
+    for key, ours in {**by_row, "one": by_switch["bulkhead"]}.items():
+        promised = isolation_table.ROWS[key]
+        assert [row["meanwhile"] for row in ours] == list(promised.cases)
+        for row in ours:
+            assert row["VMs"] == ("7" if key == "many" else "5")
+            assert float(row["A→C M frames/s"]) > 0
+            assert float(row["B's worker CPU %"].split()[0]) >= 0
+            assert row["held"].startswith(("held", "not held: ")) == (row["meanwhile"] == promised.judged)
+        if key != "flood":
+            assert [int(row["drops at B"].replace(",", "")) > 0 for row in ours] == [False, False, True]
+            assert all(row["drops elsewhere"] == "0" for row in ours)
     assert [row["meanwhile"] for row in by_switch["gvproxy"]] == [
         f"not measured: {tmp_path / 'none'} is no program"
     ]
     vde = by_switch["vde_switch"]
     if shutil.which("vde_switch"):
-        assert [row["meanwhile"] for row in vde] == list(isolation.CASES)
+        assert [row["meanwhile"] for row in vde] == list(isolation_table.ROWS["one"].cases)
         assert all(not row["lost"].endswith(" 0") for row in vde)
     else:
         assert [row["meanwhile"] for row in vde] == [
             "not measured: vde_switch is not installed: apt-get install vde2"
         ]
+
+
+def test_fairness(directory: Path, tmp_path: Path) -> None:
+    rows = run(
+        directory, tmp_path, fairness.BENCHMARK,
+        "--kind", "stream", "--kind", "dgram", "--senders", "3", "--rounds", "1", "--seconds", "0.2",
+    )  # fmt: skip
+    assert [row["frames' length"] for row in rows] == [*fairness.CASES, *fairness.CASES]
+    for row in rows:
+        assert 0 < float(row["slowest sender"]) <= float(row["fastest sender"])
+        assert float(row["sigma/mean %"]) >= 0
+        assert row["drops elsewhere"] == "0"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -226,5 +253,5 @@ def test_help_names_every_benchmark_and_sets_nothing_up(words: list[str]) -> Non
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "PYTHON": "/nonexistent"},
     )
-    for benchmark in (forward, attach, footprint, iperf, isolation):
+    for benchmark in (forward, attach, footprint, iperf, isolation, fairness):
         assert f"\n  {benchmark.BENCHMARK.name} " in done.stdout

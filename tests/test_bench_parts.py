@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmarks import figures, forward, generator, isolation, proc
+from scripts.benchmarks import fairness, figures, forward, generator, isolation, isolation_table, proc
 from scripts.benchmarks.contenders import Bulkhead, Direct, wrap
 from scripts.benchmarks.generator import Pair
 from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
@@ -185,12 +185,51 @@ def test_table_fills_short_rows() -> None:
     assert table(["a", "b", "c"], [["1", "why"]]) == "| a | b | c |\n| --- | --- | --- |\n| 1 | why | - |\n"
 
 
+def isolated(*ratios: float, trips: float = 1.0, elsewhere: int = 0, cpu: float = 0.1) -> Journal:
+    """What ``isolation`` has measured in rounds in which being stuck had these consequences."""
+    book = journal(isolation.BENCHMARK, size=1514, stuck=1)
+    what = {"row": isolation_table.ONE, "kind": "stream", "way": Bulkhead.name, "vms": 5}
+    for number, ratio in enumerate(ratios):
+        for case in isolation_table.ROWS[isolation_table.ONE].cases:
+            stuck = case == isolation_table.STUCK
+            with book.run(**what, case=case, round=number) as run:
+                run.update(sent=1000, received=1000 * (ratio if stuck else 1), lost=0, seconds=1.0)
+                run["echo"] = {"p50_ns": 1000, "p99_ns": 2000 * (trips if stuck else 1)} if trips else {}
+                run["disturbance"] = {"b_cpu": cpu}
+                run["drops"] = {"3": elsewhere, "5": 77 if stuck else 0}
+                run["b_ports"], run["d_port"] = ["5"], "4"
+    return book
+
+
+@pytest.mark.parametrize(
+    ("book", "held"),
+    [
+        (isolated(0.2, 0.96, 1.5), "held"),
+        (isolated(0.94), "not held: rate 0.94, 0.94 of 'B reads'"),
+        (isolated(1.0, trips=1.51), "not held: p99 1.51"),
+        (isolated(1.0, trips=0.0), "not held: p50 no answer; p99 no answer"),
+        (isolated(1.0, cpu=5.0), "not held: CPU 5.0 %"),
+        (isolated(1.0, 1.0, elsewhere=2), "not held: 4 drops elsewhere"),
+    ],
+)
+def test_isolation_is_judged_by_its_bounds(book: Journal, held: str) -> None:
+    rows = {row[4]: row for row in isolation_table.rows(book)}
+    assert rows[isolation_table.STUCK][-1] == held
+    assert rows[isolation_table.READS][-1] == "-"
+
+
 def test_a_path_that_answers_nothing_shows_as_that() -> None:
-    book = journal(isolation.BENCHMARK, size=1514, vms=4)
-    for case, received in ((isolation.ALONE, 1000), (isolation.STUCK, 0)):
-        with book.run(kind="stream", way=Bulkhead.name, case=case, round=0) as run:
-            run.update(sent=1000, received=received, lost=1000 - received, seconds=1.0)
-            run["echo"] = {"p50_ns": 1000, "p99_ns": 2000} if received else {}
-    rows = {row[3]: row for row in isolation.rows(book) if row[1] == Bulkhead.name}
-    assert rows[isolation.STUCK][4:9] == ("0.000", "0.00", "0.00", "1,000 of 1,000", "no answer")
-    assert rows[isolation.READS][4:] == ("not measured",)
+    book = isolated(0.0)
+    for run in book.of(case=isolation_table.STUCK):
+        run["echo"] = {}
+        run["lost"] = 1000
+    rows = {row[4]: row for row in isolation_table.rows(book)}
+    stuck = rows[isolation_table.STUCK]
+    assert stuck[5:10] == ("0.000", "0.00", "0.00", "1,000 of 1,000", "no answer")
+    book.runs = book.of(case=isolation_table.SILENT)
+    assert [row[5:] for row in isolation_table.rows(book)][1:] == [("not measured",)] * 2
+
+
+def test_unevenness_is_that_of_rates() -> None:
+    assert fairness.unevenness({"bytes_from": [90, 110], "seconds": 2.0}) == pytest.approx(10.0)
+    assert fairness.unevenness({"bytes_from": [0, 0], "seconds": 2.0}) is None

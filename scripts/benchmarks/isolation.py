@@ -1,125 +1,215 @@
-"""``isolation``: what a pair of VMs loses while others are stuck."""
+"""``isolation``: what a pair of VMs loses while another does not read, or floods.
+
+Within a round all cases of a row run on one switch, one after the other, so that they differ in nothing but
+what is compared. Whoever sends in one case is silent in all others; who never reads does so last. What the
+others send is paced, except for a flood: a sender without a pause would compete with the pair for the
+machine's cores, which is no matter of the switch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.benchmarks import generator, proc
 from scripts.benchmarks import options as choose
 from scripts.benchmarks.contenders import KINDS, Bulkhead, Contender
-from scripts.benchmarks.figures import NOTHING, median, ratios, spread
-from scripts.benchmarks.forward import lost, rate
+from scripts.benchmarks.isolation_table import (
+    COLUMNS,
+    FLOOD,
+    MANY,
+    ONE,
+    READS,
+    ROWS,
+    STORM,
+    STORM_OFF,
+    STUCK,
+    rows,
+)
 from scripts.benchmarks.journal import Benchmark, Journal, Run
 from scripts.benchmarks.peers import Gvproxy, VdeSwitch
-from tests.guests.fake_vm import mac
+from tests.guests.fake_vm import BROADCAST, mac
+from tests.guests.watching import ask
 
-CONTENDERS: tuple[type[Contender], ...] = (Bulkhead, VdeSwitch, Gvproxy)
-ALONE, READS, STUCK = "D is silent", "B reads", "B is stuck"
-CASES = (ALONE, READS, STUCK)
-# The VMs by number: A sends to C, D sends to B, which may be several; the rest are idle.
-A, C, D, B = 1, 2, 3, 4
-COLUMNS = (
-    "frames", "switch", "VMs", "meanwhile", "A→C M frames/s", "Gbit/s", "of silent", "lost",
-    "round trip p50 µs", "of silent", "p99 µs", "of silent",
-    "D sent frames/s", "B's worker CPU %", "drops at B", "drops elsewhere",
-)  # fmt: skip
+CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
+    ONE: (Bulkhead, VdeSwitch, Gvproxy),
+    MANY: (Bulkhead,),
+    FLOOD: (Bulkhead,),
+}
+# The VMs by number: A sends to C; who sends in the second case of a row, and who in the third; B, which may
+# be several; the rest are idle.
+A, C, B = 1, 2, 5
+SENDER = {READS: 3, STUCK: 4, STORM: 3, STORM_OFF: 4}
+LEAST_VMS = 5
+WARM_UP = 0.2
+RUSH_BYTES = 3 << 20
+"""D begins with so much for each B: more than a ring and a socket's buffer hold, so that who does not read is
+full before anything is measured."""
+SETTLE = 0.5
+"""Seconds that the rush may take."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what may be chosen."""
     parser.add_argument(
-        "--kind", choices=list(KINDS), action="append", help="of socket, more than once for several (stream)"
+        "--row", choices=list(ROWS), action="append", help="of the table, more than once for several (all)"
     )
+    parser.add_argument(
+        "--kind", choices=list(KINDS), action="append",
+        help="of socket in the first row, more than once for several (all)",
+    )  # fmt: skip
     parser.add_argument("--size", type=choose.frame_size, default=1514, help="bytes of a frame (%(default)s)")
     parser.add_argument(
         "--rounds", type=choose.count, default=5, help="alternating runs of each case (%(default)s)"
     )
-    parser.add_argument("--seconds", type=choose.seconds, default=2.0, help="of flow in a run (%(default)s)")
-    parser.add_argument("--stuck", type=choose.vms, default=1, help="how many VMs B stands for (%(default)s)")
+    parser.add_argument("--seconds", type=choose.seconds, default=1.0, help="of flow in a run (%(default)s)")
     parser.add_argument(
-        "--vms", type=choose.vms, default=4, help="in all, at least 3 + the stuck (%(default)s)"
+        "--stuck", type=choose.vms, default=20, help="VMs that do not read in the second row (%(default)s)"
+    )
+    parser.add_argument(
+        "--vms",
+        type=choose.vms,
+        default=40,
+        help="in all in the second row, at least 4 + stuck (%(default)s)",
     )
     parser.add_argument(
         "--stuck-rate",
         type=choose.frame_rate,
         default=10_000,
-        help="frames a second that D sends (%(default)s); 0: as many as its socket takes, and then D and its"
-        " worker also compete with A and C for the machine's cores, which is what 'B reads' tells apart",
+        help="frames a second that D sends to B (%(default)s); 0: as many as its socket takes, and then D and"
+        " its worker also compete with A and C for the machine's cores, which is what 'B reads' tells apart",
     )
     parser.add_argument("--gvproxy", type=Path, metavar="PATH", help="a gvproxy binary to compare with")
 
 
+class Plugged(NamedTuple):
+    """A switch with its VMs, and at which ports they are, where that is known."""
+
+    way: Contender
+    ports: dict[int, int]
+
+
+class Setting(NamedTuple):
+    """A row of the table, as it is to be measured."""
+
+    row: str
+    kind: str
+    way: type[Contender]
+    vms: int
+    stuck: int
+
+
 def measure(options: argparse.Namespace, journal: Journal) -> None:
-    """Run all cases; every run has a switch of its own, so that what is stuck in it ends with it."""
-    options.kind = options.kind or ["stream"]
-    options.vms = max(options.vms, 3 + options.stuck)
+    """Run all rows, round after round."""
+    options.row = options.row or list(ROWS)
+    options.kind = options.kind or list(KINDS)
+    options.vms = max(options.vms, LEAST_VMS - 1 + options.stuck)
     Gvproxy.binary = options.gvproxy
-    for kind, number in itertools.product(options.kind, range(options.rounds)):
-        for contender, case in itertools.product(CONTENDERS, CASES):
-            what = {"kind": kind, "way": contender.name, "case": case, "round": number}
-            with journal.run(**what) as run, contender() as way:
-                _measure(way, kind, case, options, run)
+    settings = [
+        Setting(row, kind, way, *((options.vms, options.stuck) if row == MANY else (LEAST_VMS, 1)))
+        for row in options.row
+        for kind in (options.kind if row == ONE else options.kind[:1])
+        for way in CONTENDERS[row]
+    ]
+    journal.expect(options.rounds * sum(len(ROWS[setting.row].cases) for setting in settings))
+    for number in range(options.rounds):
+        for setting in settings:
+            _round(setting, number, options, journal)
 
 
-def _measure(way: Contender, kind: str, case: str, options: argparse.Namespace, run: Run) -> None:
-    way.start(kind, options.vms, options.size)
+def _round(setting: Setting, number: int, options: argparse.Namespace, journal: Journal) -> None:
+    """Run the cases of a row in turn, on one switch as long as the pair's links are whole."""
+    with contextlib.ExitStack() as stack:
+        plugged: Plugged | None = None
+        for case in ROWS[setting.row].cases:
+            what = {"row": setting.row, "kind": setting.kind, "way": setting.way.name, "vms": setting.vms}
+            with journal.run(**what, case=case, round=number) as run:
+                plugged = plugged or _start(setting, options, stack)
+                _measure(plugged, case, setting, options, run)
+                if run["cut"]:
+                    plugged = None
+
+
+def _start(setting: Setting, options: argparse.Namespace, stack: contextlib.ExitStack) -> Plugged:
+    way: Contender = stack.enter_context(setting.way())
+    way.start(setting.kind, setting.vms, options.size)
     way.meet(A, C)
-    if case != STUCK:
-        for number in range(B, B + options.stuck):
-            way.meet(D, number)
-    before = _observe(way, options)
-    with _disturbed(way, case, options) as disturbance:
+    if setting.row != FLOOD:
+        for number in range(B, B + setting.stuck):
+            for sender in (SENDER[READS], SENDER[STUCK]):
+                way.meet(sender, number)
+    generator.flow(setting.kind, options.size, min(WARM_UP, options.seconds), way.pair(A, C))
+    return Plugged(way, way.ports() if isinstance(way, Bulkhead) else {})
+
+
+def _measure(plugged: Plugged, case: str, setting: Setting, options: argparse.Namespace, run: Run) -> None:
+    way, ports = plugged
+    if case == STORM_OFF and isinstance(way, Bulkhead):
+        ask(way.switch, "set", target=str(ports[SENDER[case]]), settings={"limit-broadcast": "none"})
+    with _disturbed(way, case, setting, options) as disturbance:
+        before = _observe(plugged, setting, case)
         pair = way.pair(A, C)
-        run.update(generator.flow(kind, options.size, options.seconds, pair))
+        run.update(generator.flow(way.kind, options.size, options.seconds, pair))
         if not run["cut"]:  # a stream that stopped within a frame carries nothing any more
-            run["echo"] = generator.echo(kind, options.size, options.seconds / 2, pair)
+            run["echo"] = generator.echo(way.kind, options.size, options.seconds / 2, pair)
         run["disturbance"] = disturbance
         disturbance["b_cpu"] = _b_cpu(before)
-    after = _observe(way, options)
+        after = _observe(plugged, setting, case)
     if before and after:
         run["drops"] = {port: after["drops"][port] - before["drops"].get(port, 0) for port in after["drops"]}
-        run["b_ports"] = after["b_ports"]
+        run["b_ports"], run["d_port"] = after["b_ports"], after["d_port"]
 
 
 @contextlib.contextmanager
-def _disturbed(way: Contender, case: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Have D send to B meanwhile, and B read or not; what they did is filled in afterwards."""
+def _disturbed(
+    way: Contender, case: str, setting: Setting, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Have D send meanwhile, and B read or not; what they did is filled in afterwards."""
     done: dict[str, Any] = {}
-    if case == ALONE:
+    if case not in SENDER:
         yield done
         return
     with contextlib.ExitStack() as stack:
-        numbers = range(B, B + options.stuck) if case == READS else ()
-        for number in numbers:
+        for number in range(B, B + setting.stuck) if case == READS else ():
             vm = way.vms[number - 1]
-            stack.enter_context(generator.running("sink", (way.kind, vm.sock.fileno()), [vm]))
-        sender = way.vms[D - 1]
-        addresses = (mac(D).hex(":"), mac(B).hex(":"))
-        words = (way.kind, options.size, options.stuck_rate, sender.sock.fileno(), *addresses, options.stuck)
+            stack.enter_context(
+                generator.running("sink", (way.kind, vm.sock.fileno(), vm_mac(0), 0, 0), [vm])
+            )
+        sender = way.vms[SENDER[case] - 1]
+        load: tuple[object, ...] = (vm_mac(B), setting.stuck, setting.stuck * RUSH_BYTES // options.size)
+        rate = options.stuck_rate
+        if setting.row == FLOOD:
+            load, rate = (BROADCAST.hex(":"), 1, 0), 0
+        words = (way.kind, options.size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), *load)
         flood = stack.enter_context(generator.running("flood", words, [sender]))
         begun = time.monotonic()
+        time.sleep(SETTLE)
         yield done
         done.update(generator.stop(flood))
         done["seconds"] = time.monotonic() - begun
 
 
-def _observe(way: Contender, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what our switch knows: frames dropped by port, B's ports, B's workers and their CPU time now."""
+def vm_mac(number: int) -> str:
+    """Return a VM's address as the load generator takes it."""
+    return mac(number).hex(":")
+
+
+def _observe(plugged: Plugged, setting: Setting, case: str) -> dict[str, Any]:
+    """Return what our switch knows now: frames dropped by port, whose ports those are, B's workers' CPU."""
+    way, where = plugged
     if not isinstance(way, Bulkhead):
         return {}
-    where = way.ports()
-    b_ports = [where[number] for number in range(B, B + options.stuck)]
-    ports = way.switch.ports()
+    b_ports = [where[number] for number in range(B, B + setting.stuck)]
+    ports = ask(way.switch, "stats")["ports"]
     workers = [port["worker"]["pid"] for port in ports if port["port"] in b_ports]
     return {
         "drops": {str(port["port"]): sum(port["drops"].values()) for port in ports},
         "b_ports": [str(port) for port in b_ports],
+        "d_port": str(where[SENDER[case]]) if case in SENDER else "",
         "workers": workers,
         "cpu": proc.cpu_ns(workers),
         "at": time.monotonic(),
@@ -127,65 +217,21 @@ def _observe(way: Contender, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _b_cpu(before: dict[str, Any]) -> float | None:
-    """Return what B's workers have used since, in percent of a core, all together."""
+    """Return what each of B's workers has used since, in percent of a core, on average."""
     if not before:
         return None
     used = proc.cpu_ns(before["workers"]) - before["cpu"]
-    return float(used / 1e7 / (time.monotonic() - before["at"]))
-
-
-def rows(journal: Journal) -> Iterable[Sequence[str]]:
-    """Make a row of each case of each switch."""
-    for kind in dict.fromkeys(run["kind"] for run in journal.runs):
-        for contender in CONTENDERS:
-            start = (f"{kind}, {journal.options.size:,} B", contender.name, f"{journal.options.vms}")
-            trouble = journal.trouble(kind=kind, way=contender.name)
-            if trouble:
-                yield (*start, trouble)
-                continue
-            for case in CASES:
-                trouble = journal.trouble(kind=kind, way=contender.name, case=case)
-                runs = journal.of(kind=kind, way=contender.name, case=case)
-                bases = journal.of(kind=kind, way=contender.name, case=ALONE)
-                yield (
-                    (*start, case, trouble)
-                    if trouble
-                    else (*start, case, *_cells(runs, bases, case, journal))
-                )
-
-
-def _cells(runs: list[Run], bases: list[Run], case: str, journal: Journal) -> Iterable[str]:
-    """Make the cells of a case that was measured."""
-    compared = case != ALONE
-    yield median(map(rate, runs), 3, 1e-6)
-    yield median(map(rate, runs), 2, journal.options.size * 8e-9)
-    yield ratios(map(rate, runs), map(rate, bases)) if compared else NOTHING
-    yield lost(runs)
-    for mark in ("p50_ns", "p99_ns"):
-        ours, theirs = ([run.get("echo", {}).get(mark) for run in group] for group in (runs, bases))
-        # A path that answers nothing has no round trip; that is a result, too.
-        none = compared and all(value is None for value in ours)
-        yield "no answer" if none else median(ours, 1, 1e-3)
-        yield ratios(ours, theirs) if compared else NOTHING
-    told = [run.get("disturbance", {}) for run in runs]
-    yield median([each["sent"] / each["seconds"] if "sent" in each else None for each in told], 0)
-    yield spread([each.get("b_cpu") for each in told], 1)
-    known = [run for run in runs if "drops" in run]
-    if not known:
-        yield from (NOTHING, NOTHING)
-        return
-    at_b = sum(run["drops"].get(port, 0) for run in known for port in run["b_ports"])
-    yield f"{at_b:,}"
-    yield f"{sum(sum(run['drops'].values()) for run in known) - at_b:,}"
+    return float(used / 1e7 / (time.monotonic() - before["at"]) / len(before["workers"]))
 
 
 BENCHMARK = Benchmark(
     "isolation",
-    "what a pair of VMs loses while another does not read",
+    "what a pair of VMs loses while another does not read, or floods",
     "A sends to C, closed-loop, then they measure round trips; meanwhile D is silent, or sends to B which"
-    " reads, or sends to B which never reads. 'of silent' compares with the run of the same round in"
-    " which D is silent; what 'B is stuck' costs beyond 'B reads' is the price of being stuck. The same"
-    " against other switches, where they are: each is one process for all its VMs.",
+    " reads, or sends to B which never reads; or D broadcasts as fast as it can, and B never reads. 'of"
+    " silent' compares with the run of the same round in which D is silent; what 'B is stuck' costs beyond 'B"
+    " reads' is the price of being stuck. The first row also of other switches, where they are: each is one"
+    " process for all its VMs.",
     COLUMNS,
     arguments,
     measure,

@@ -36,6 +36,11 @@ def streams(text: str) -> int:
     return _whole(text, 1, 128)
 
 
+def senders(text: str) -> int:
+    """Return a number of VMs that send to one."""
+    return _whole(text, 2, 64)
+
+
 def frame_rate(text: str) -> int:
     """Return frames a second; 0 stands for no limit."""
     return _whole(text, 0, 100_000_000)

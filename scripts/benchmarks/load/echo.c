@@ -34,6 +34,7 @@ static void *answer(void *argument) {
             burst_send(&self->link, &self->reply, 1, now_ns() + LOST_MS * UINT64_C(1000000));
         }
     }
+    reader_end(&self->reader);
     return NULL;
 }
 
@@ -86,6 +87,7 @@ int run_echo(int count, char **words) {
     }
     atomic_store(&over, true);
     pthread_join(thread, NULL);
+    reader_end(&reader);
 
     printf("{\"asked\": %" PRIu64 ", \"answered\": %zu, \"lost\": %" PRIu64 ", \"cut\": %s, \"ended\": %s", asked, known,
            lost, link.cut ? "true" : "false", link.ended || other.link.ended ? "true" : "false");

@@ -100,18 +100,8 @@ static void *receive(void *argument) {
     size_t size;
     while (!stopping && !self->link.ended) {
         bool filled = reader_fill(&self->reader);
-        uint64_t now = now_ns();
-        if (!filled) {
-            if (!atomic_load(&shared.sent_all))
-                quiet_since = 0;
-            else if (!quiet_since)
-                quiet_since = now;
-            else if (now - quiet_since > QUIET_MS * UINT64_C(1000000))
-                break;
-            continue;
-        }
-        quiet_since = 0;
-        for (const uint8_t *frame; (frame = reader_next(&self->reader, &size));) {
+        uint64_t now = now_ns(), before = self->received;
+        for (const uint8_t *frame; filled && (frame = reader_next(&self->reader, &size));) {
             switch (frame_check(frame, size, &self->pattern, &sequence)) {
             case FRAME_GOOD:
                 self->received++;
@@ -126,12 +116,22 @@ static void *receive(void *argument) {
             case FRAME_FOREIGN: self->foreign++; break;
             }
         }
-        if (self->received) {
-            if (!self->first) self->first = now;
-            self->last = now;
+        /* Whatever others send meanwhile, it is the flow's own frames that show whether more are on their way. */
+        if (self->received == before) {
+            if (!atomic_load(&shared.sent_all))
+                quiet_since = 0;
+            else if (!quiet_since)
+                quiet_since = now;
+            else if (now - quiet_since > QUIET_MS * UINT64_C(1000000))
+                break;
+            continue;
         }
+        quiet_since = 0;
+        if (!self->first) self->first = now;
+        self->last = now;
         publish(expected);
     }
+    reader_end(&self->reader);
     return NULL;
 }
 

@@ -167,6 +167,30 @@ const uint8_t *reader_next(struct reader *reader, size_t *size) {
     return frame;
 }
 
+void reader_end(struct reader *reader) {
+    uint64_t deadline = now_ns() + UINT64_C(1000000000);
+    size_t size;
+    if (!reader->link->stream) return;
+    for (;;) {
+        while (reader_next(reader, &size)) continue;
+        size_t left = reader->to - reader->from, wanted = LENGTH_BYTES;
+        if (left == 0 || reader->link->ended || now_ns() > deadline) return;
+        memmove(reader->bytes, reader->bytes + reader->from, left);
+        reader->from = 0;
+        reader->to = left;
+        if (left >= LENGTH_BYTES) {
+            uint32_t length;
+            memcpy(&length, reader->bytes, LENGTH_BYTES);
+            wanted += ntohl(length);
+        }
+        ssize_t got = recv(reader->link->fd, reader->bytes + left, wanted - left, 0);
+        if (got > 0)
+            reader->to += (size_t)got;
+        else
+            nothing(reader, got);
+    }
+}
+
 enum verdict frame_check(const uint8_t *frame, size_t size, const struct burst *pattern, uint64_t *sequence) {
     const uint8_t *wanted = burst_frame(pattern, 0);
     uint64_t check;

@@ -72,6 +72,9 @@ bool reader_fill(struct reader *reader);
 /* The next frame of what was filled in; NULL: no whole one is left. */
 const uint8_t *reader_next(struct reader *reader, size_t *size);
 
+/* Read the rest of a frame that has begun, so that whoever reads this stream next finds its place. */
+void reader_end(struct reader *reader);
+
 enum verdict { FRAME_GOOD, FRAME_CORRUPT, FRAME_FOREIGN };
 
 /* Is this frame what `pattern` (any frame of that burst) says it should be? */
