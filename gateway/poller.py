@@ -1,0 +1,79 @@
+"""The relay's own epoll set: edge-triggered, and itself one descriptor in the loop of the process.
+
+A joined connection is told once when something has become possible, and remembers it; so a connection that
+is idle or blocked costs neither a wake-up nor a system call, which level-triggered polling charges for each
+change of mind. The price is that every callback has to go on until the kernel says EAGAIN, or ask for
+another call by ``soon``: bursts are cut there, so that one busy connection does not keep the others waiting.
+
+Descriptor numbers are used again. An event that was fetched before its descriptor was closed must not reach
+whoever got the number next, so whatever was unwatched in a turn gets nothing for the rest of it; a new edge
+is reported with the next turn anyway.
+"""
+
+import select
+from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+CLOSING = select.EPOLLRDHUP
+FAILED = select.EPOLLERR | select.EPOLLHUP
+EDGE = select.EPOLLET
+
+BURST = 256
+"""Events fetched in a turn: enough to make the system call cheap, and the rest waits in the kernel."""
+
+Callback = Callable[[int], None]
+
+
+class Poller:
+    """Watched descriptors and unfinished work."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._stale: set[int] = set()
+        self._soon: dict[Callback, None] = {}
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when ``turn`` has something to do."""
+        return self._epoll.fileno()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work that needs no event: call ``turn`` again after a look at everything else."""
+        return bool(self._soon)
+
+    def watch(self, fd: int, callback: Callback, events: int) -> None:
+        """Call ``callback(events)`` when ``fd`` has one of ``events``; replaces what was asked for before."""
+        if fd in self._callbacks:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Forget ``fd``, before it is closed. One that is not watched is ignored."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+            self._stale.add(fd)
+
+    def soon(self, callback: Callback) -> None:
+        """Call ``callback(0)`` once in the next turn."""
+        self._soon[callback] = None
+
+    def turn(self) -> None:
+        """Make the calls that are due, without waiting."""
+        unfinished, self._soon = self._soon, {}
+        self._stale.clear()
+        for fd, events in self._epoll.poll(0, BURST):
+            callback = self._callbacks.get(fd)
+            if callback is not None and fd not in self._stale:
+                callback(events)
+        for callback in unfinished:
+            callback(0)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._callbacks.clear()
+        self._soon.clear()
+        self._epoll.close()
