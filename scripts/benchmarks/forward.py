@@ -1,22 +1,28 @@
-"""``forward``: two VMs through a running switch, against a process that only copies."""
+"""``forward``: two VMs through a running switch, against a process that only copies, and other switches."""
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from scripts.benchmarks import generator, proc
+from scripts.benchmarks import generator, plots, proc
 from scripts.benchmarks import options as choose
 from scripts.benchmarks.contenders import KINDS, Bulkhead, Contender, Direct, Relay
-from scripts.benchmarks.figures import NOTHING, median, ratios, spread
+from scripts.benchmarks.figures import NOTHING, known_median, median, ratios, spread
 from scripts.benchmarks.journal import Benchmark, Journal, Run
+from scripts.benchmarks.peers import Gvproxy, VdeSwitch
 
-CONTENDERS: tuple[type[Contender], ...] = (Direct, Relay, Bulkhead)
+SIZES = (60, 128, 512, 1514, 9014, 65_000)
 COLUMNS = (
     "frames", "way", "M frames/s", "Gbit/s", "CPU ns a frame", "lost", "out of order, corrupt",
-    "round trip p50 µs", "p99 µs", "rate, of relay's", "CPU, of relay's", "round trip, of relay's",
+    "round trip p50 µs", "p99 µs", "p99.9 µs", "under load p50 µs", "p99 µs", "p99.9 µs",
+    "rate, of relay's", "CPU, of relay's", "round trip, of relay's", "under load, of relay's",
 )  # fmt: skip
+MARKS = {"p50_ns": 1, "p99_ns": 100, "p999_ns": 1000}
+"""Percentiles, and how many round trips it takes to speak of one."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,28 +37,45 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--kind", choices=list(KINDS), action="append", help="of socket, more than once for several (stream)"
     )
     parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"all kinds of sockets, and {', '.join(map(str, SIZES))} bytes, unless some are named",
+    )
+    parser.add_argument(
         "--rounds", type=choose.count, default=5, help="alternating runs of each way (%(default)s)"
     )
     parser.add_argument("--seconds", type=choose.seconds, default=2.0, help="of flow in a run (%(default)s)")
     parser.add_argument(
         "--window", type=choose.count, default=generator.WINDOW_BYTES, help="bytes in flight (%(default)s)"
     )
+    parser.add_argument("--gvproxy", type=Path, metavar="PATH", help="a gvproxy binary to compare with")
+
+
+def _contenders(options: argparse.Namespace) -> tuple[type[Contender], ...]:
+    named = (Gvproxy,) if options.gvproxy else ()
+    return (Direct, Relay, Bulkhead, VdeSwitch, *named)
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Run all cases."""
-    options.size, options.kind = options.size or [1514], options.kind or ["stream"]
-    for kind, size, number in itertools.product(options.kind, options.size, range(options.rounds)):
-        for contender in CONTENDERS:
-            what = {"kind": kind, "size": size, "way": contender.name, "round": number}
-            with journal.run(**what) as run, contender() as way:
-                way.start(kind, 2, size)
-                way.meet(1, 2)
-                pair, pids = way.pair(1, 2), way.forwarders()
-                before = proc.cpu_ns(pids)
-                run.update(generator.flow(kind, size, options.seconds, pair, window=options.window))
-                run["cpu_ns"] = proc.cpu_ns(pids) - before if pids else None
-                run["echo"] = generator.echo(kind, size, options.seconds / 2, pair)
+    options.size = options.size or (list(SIZES) if options.full else [1514])
+    options.kind = options.kind or (list(KINDS) if options.full else ["stream"])
+    Gvproxy.binary = options.gvproxy
+    cases = list(itertools.product(options.kind, options.size, range(options.rounds), _contenders(options)))
+    journal.expect(len(cases))
+    for kind, size, number, contender in cases:
+        what = {"kind": kind, "size": size, "way": contender.name, "round": number}
+        with journal.run(**what) as run, contender() as way:
+            way.start(kind, 2, size)
+            way.meet(1, 2)
+            pair, pids = way.pair(1, 2), way.forwarders()
+            before = proc.cpu_ns(pids)
+            run.update(generator.flow(kind, size, options.seconds, pair, window=options.window))
+            run["cpu_ns"] = proc.cpu_ns(pids) - before if pids else None
+            run["echo"] = generator.echo(kind, size, options.seconds / 2, pair)
+            run["loaded"] = generator.flow(
+                kind, size, options.seconds / 2, pair, window=options.window, probe=True
+            )
 
 
 def rate(run: Run) -> float | None:
@@ -64,9 +87,25 @@ def _cpu(run: Run) -> float | None:
     return run["cpu_ns"] / run["received"] if run.get("cpu_ns") and run["received"] else None
 
 
-def _echo(run: Run, mark: str) -> float | None:
-    value: float | None = run.get("echo", {}).get(mark)
-    return value
+def _megaframes(run: Run) -> float | None:
+    frames = rate(run)
+    return None if frames is None else frames / 1e6
+
+
+DRAWN = {"M frames/s": _megaframes, "CPU ns a frame": _cpu}
+
+
+def _idle(run: Run) -> dict[str, Any]:
+    return dict(run.get("echo", {}))
+
+
+def _loaded(run: Run) -> dict[str, Any]:
+    return dict(run.get("loaded", {}).get("under_load", {}))
+
+
+def _p50(runs: Iterable[Run], trips: Callable[[Run], dict[str, Any]]) -> Iterator[float | None]:
+    for run in runs:
+        yield trips(run).get("p50_ns")
 
 
 def lost(runs: Iterable[Run]) -> str:
@@ -77,47 +116,86 @@ def lost(runs: Iterable[Run]) -> str:
 
 def rows(journal: Journal) -> Iterable[Sequence[str]]:
     """Make a row of each way in each case."""
-    for kind, size in dict.fromkeys((run["kind"], run["size"]) for run in journal.runs):
-        bases = journal.of(kind=kind, size=size, way=Relay.name)
-        for contender in CONTENDERS:
-            case = {"kind": kind, "size": size, "way": contender.name}
-            start = (f"{kind}, {size:,} B", contender.name)
-            trouble = journal.trouble(**case)
-            if trouble:
-                yield (*start, trouble)
+    cases = list(dict.fromkeys((run["kind"], run["size"]) for run in journal.runs))
+    for kind, size in cases:
+        for contender in _contenders(journal.options):
+            trouble = journal.trouble(kind=kind, way=contender.name)
+            sizes = [each for other, each in cases if other == kind]
+            if trouble and len(sizes) > 1:  # one row says it for all sizes
+                if size == sizes[0]:
+                    yield (f"{kind}, any size", contender.name, trouble)
                 continue
-            runs = journal.of(**case)
-            wrong = sum(run.get("reordered", 0) + run.get("corrupt", 0) for run in runs)
-            compared: tuple[str, ...] = (NOTHING, NOTHING, NOTHING)
-            if contender is Bulkhead:
-                compared = (
-                    ratios(map(rate, runs), map(rate, bases)),
-                    ratios(map(_cpu, runs), map(_cpu, bases)),
-                    ratios(*([_echo(run, "p50_ns") for run in group] for group in (runs, bases))),
-                )
-            yield (
-                *start,
-                spread([rate(run) for run in runs], 3, 1e-6),
-                median([rate(run) for run in runs], 2, size * 8e-9),
-                median([_cpu(run) for run in runs], 0),
-                lost(runs),
-                f"{wrong:,}",
-                median([_echo(run, "p50_ns") for run in runs], 1, 1e-3),
-                median([_echo(run, "p99_ns") for run in runs], 1, 1e-3),
-                *compared,
-            )
+            yield _row(journal, kind, size, contender)
+
+
+def _row(journal: Journal, kind: str, size: int, contender: type[Contender]) -> Sequence[str]:
+    case = {"kind": kind, "size": size, "way": contender.name}
+    start = (f"{kind}, {size:,} B", contender.name)
+    trouble = journal.trouble(**case)
+    if trouble:
+        return (*start, trouble)
+    runs, bases = journal.of(**case), journal.of(kind=kind, size=size, way=Relay.name)
+    wrong = sum(run.get("reordered", 0) + run.get("corrupt", 0) for run in runs)
+    compared: tuple[str, ...] = (NOTHING,) * 4
+    if contender not in (Direct, Relay):
+        compared = (
+            ratios(map(rate, runs), map(rate, bases)),
+            ratios(map(_cpu, runs), map(_cpu, bases)),
+            ratios(_p50(runs, _idle), _p50(bases, _idle)),
+            ratios(_p50(runs, _loaded), _p50(bases, _loaded)),
+        )
+    return (
+        *start,
+        spread([rate(run) for run in runs], 3, 1e-6),
+        median([rate(run) for run in runs], 2, size * 8e-9),
+        median([_cpu(run) for run in runs], 0),
+        lost(runs),
+        f"{wrong:,}",
+        *_percentiles(map(_idle, runs)),
+        *_percentiles(map(_loaded, runs)),
+        *compared,
+    )
+
+
+def _percentiles(trips: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Format the medians of the rounds' percentiles; a percentile of too few round trips is none."""
+    known = list(trips)
+    for mark, least in MARKS.items():
+        yield median([each.get(mark) for each in known if each.get("answered", 0) >= least], 1, 1e-3)
+
+
+def draw(journal: Journal) -> Any:
+    """Draw rate and CPU over the size for each kind."""
+    sizes = sorted({run["size"] for run in journal.runs})
+    kinds = list(dict.fromkeys(run["kind"] for run in journal.runs))
+    if len(sizes) < 2:
+        return None
+    figure, axes = plots.grid(len(DRAWN), len(kinds))
+    for (row, (title, value)), (column, kind) in itertools.product(
+        enumerate(DRAWN.items()), enumerate(kinds)
+    ):
+        for way in _contenders(journal.options):
+            cases = [journal.of(kind=kind, size=size, way=way.name) for size in sizes]
+            heights = [known_median(map(value, runs)) for runs in cases]
+            if any(height is not None for height in heights):
+                plots.by_size(axes[row][column], sizes, way.name, heights)
+        axes[row][column].set_title(f"{kind}: {title}")
+        axes[row][column].legend(fontsize="small")
+    return figure
 
 
 BENCHMARK = Benchmark(
     "forward",
     "two VMs through the switch, against a process that only copies",
     "Frames from one VM to another, closed-loop (never more in flight than a window, as TCP would), then"
-    " round trips one at a time. 'no switch' joins the two VMs' sockets directly: what the load generator"
-    " itself can do. 'bare relay' is one process that copies from socket to socket with the same batching:"
-    " what the kernel allows for one hop. CPU is that of the two VMs' workers, or of the relay. Ratios"
-    " are between runs of the same round.",
+    " round trips one at a time, then round trips of small frames that wait behind the flow's. 'no switch'"
+    " joins the two VMs' sockets directly: what the load generator itself can do. 'bare relay' is one process"
+    " that copies from socket to socket with the same batching: what the kernel allows for one hop. CPU is"
+    " that of the two VMs' workers, of the relay, or of the other switch. Ratios are between runs of the same"
+    " round.",
     COLUMNS,
     arguments,
     measure,
     rows,
+    draw,
 )

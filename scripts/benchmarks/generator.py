@@ -56,9 +56,15 @@ class Pair(NamedTuple):
         return (self.one.sock.fileno(), self.other.sock.fileno(), self.one_mac, self.other_mac)
 
 
-def flow(kind: str, size: int, seconds: float, pair: Pair, *, window: int = WINDOW_BYTES) -> dict[str, Any]:
-    """Run a closed-loop flow from one to the other (load/flow.c) and return what it measured."""
-    with running("flow", (kind, size, window, seconds, *pair.words()), pair[:2]) as process:
+def flow(
+    kind: str, size: int, seconds: float, pair: Pair, *, window: int = WINDOW_BYTES, probe: bool = False
+) -> dict[str, Any]:
+    """Run a closed-loop flow from one to the other (load/flow.c) and return what it measured.
+
+    With ``probe`` also round trips of small frames that go with it (load/probe.c), as "under_load".
+    """
+    words = (kind, size, window, seconds, *pair.words(), int(probe))
+    with running("flow", words, pair[:2]) as process:
         return finish(process, seconds)
 
 
@@ -84,6 +90,8 @@ def running(mode: str, words: Sequence[object], vms: Sequence[FakeVM]) -> Iterat
     finally:
         process.kill()
         process.communicate()
+        for vm in vms:
+            vm.sock.setblocking(False)  # the program made it wait, which the two of us share
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 0.0) -> dict[str, Any]:

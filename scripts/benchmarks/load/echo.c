@@ -50,11 +50,6 @@ static bool answered(struct reader *reader, const struct burst *reply, uint64_t 
     return false;
 }
 
-static int by_value(const void *left, const void *right) {
-    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
-    return a < b ? -1 : a > b;
-}
-
 int run_echo(int count, char **words) {
     if (count != 7) die("echo KIND SIZE SECONDS ASKING_FD ANSWERING_FD ASKING_MAC ANSWERING_MAC");
     size_t size = word_size(words[1]);
@@ -91,13 +86,7 @@ int run_echo(int count, char **words) {
 
     printf("{\"asked\": %" PRIu64 ", \"answered\": %zu, \"lost\": %" PRIu64 ", \"cut\": %s, \"ended\": %s", asked, known,
            lost, link.cut ? "true" : "false", link.ended || other.link.ended ? "true" : "false");
-    if (known) {
-        static const struct { const char *name; double part; } marks[] = {
-            {"p50_ns", .5}, {"p99_ns", .99}, {"p999_ns", .999}, {"max_ns", 1}};
-        qsort(samples, known, sizeof *samples, by_value);
-        for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
-            printf(", \"%s\": %" PRIu32, marks[i].name, samples[(size_t)((double)(known - 1) * marks[i].part)]);
-    }
+    samples_print(samples, known);
     printf("}\n");
     return 0;
 }

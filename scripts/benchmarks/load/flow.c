@@ -44,6 +44,7 @@ struct receiver {
     struct link link;
     struct reader reader;
     struct burst pattern;
+    struct probe *probe;
     uint64_t received, reordered, corrupt, foreign, first, last;
 };
 
@@ -113,7 +114,9 @@ static void *receive(void *argument) {
                 expected = sequence + 1;
                 break;
             case FRAME_CORRUPT: self->corrupt++; break;
-            case FRAME_FOREIGN: self->foreign++; break;
+            case FRAME_FOREIGN:
+                if (!probe_answer(self->probe, &self->link, frame, size)) self->foreign++;
+                break;
             }
         }
         /* Whatever others send meanwhile, it is the flow's own frames that show whether more are on their way. */
@@ -136,7 +139,7 @@ static void *receive(void *argument) {
 }
 
 int run_flow(int count, char **words) {
-    if (count != 8) die("flow KIND SIZE WINDOW_BYTES SECONDS FROM_FD TO_FD SRC_MAC DST_MAC");
+    if (count != 9) die("flow KIND SIZE WINDOW_BYTES SECONDS FROM_FD TO_FD SRC_MAC DST_MAC PROBE(0 or 1)");
     size_t size = word_size(words[1]);
     struct link out = link_open((int)word_size(words[4]), words[0]);
     struct receiver in = {.link = link_open((int)word_size(words[5]), words[0])};
@@ -146,6 +149,9 @@ int run_flow(int count, char **words) {
     struct burst burst = burst_make(&out, size, (uint32_t)getpid(), dst, src);
     in.pattern = burst_make(&out, size, burst.run, dst, src);
     in.reader = reader_make(&in.link, size);
+    struct probe probe = {0};
+    in.probe = &probe;
+    if (word_size(words[8])) probe_start(&probe, &out, burst.run, src, dst);
     uint64_t most = word_size(words[2]) / burst.stride;
     if (most < LEAST_WINDOW) most = LEAST_WINDOW;
     struct window window = {.now = most, .most = most, .smallest_seen = most};
@@ -170,6 +176,7 @@ int run_flow(int count, char **words) {
         unsigned some = room < burst.capacity ? (unsigned)room : burst.capacity;
         for (unsigned i = 0; i < some; i++) frame_stamp(burst_frame(&burst, i), size, burst.run, next + i);
         next += burst_send(&out, &burst, some, shared.end);
+        if (!out.cut) probe_ask(&probe, &out);
     }
     uint64_t ended = now_ns();
     atomic_store(&shared.sent_all, true);
@@ -181,8 +188,10 @@ int run_flow(int count, char **words) {
            ", \"corrupt\": %" PRIu64 ", \"foreign\": %" PRIu64 ", \"stalls\": %" PRIu64,
            next, in.received, (int64_t)(next - in.received - in.corrupt), in.reordered, in.corrupt, in.foreign, stalls);
     printf(", \"cut\": %s, \"ended\": %s, \"window\": %" PRIu64 ", \"smallest_window\": %" PRIu64
-           ", \"seconds\": %.9f}\n",
+           ", \"seconds\": %.9f",
            out.cut ? "true" : "false", out.ended || in.link.ended ? "true" : "false", most, window.smallest_seen,
            (double)(to - from) / 1e9);
+    probe_end(&probe);
+    printf("}\n");
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "load.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,20 @@ size_t word_size(const char *word) {
 void word_mac(const char *word, uint8_t *mac) {
     if (sscanf(word, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5) != 6)
         die("not a MAC address");
+}
+
+static int by_value(const void *left, const void *right) {
+    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+void samples_print(uint32_t *samples, size_t count) {
+    static const struct { const char *name; double part; } marks[] = {
+        {"p50_ns", .5}, {"p99_ns", .99}, {"p999_ns", .999}, {"max_ns", 1}};
+    if (!count) return;
+    qsort(samples, count, sizeof *samples, by_value);
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        printf(", \"%s\": %" PRIu32, marks[i].name, samples[(size_t)((double)(count - 1) * marks[i].part)]);
 }
 
 static void stop(int signal) {

@@ -11,6 +11,8 @@
 #ifndef LOAD_H
 #define LOAD_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -79,6 +81,37 @@ enum verdict { FRAME_GOOD, FRAME_CORRUPT, FRAME_FOREIGN };
 
 /* Is this frame what `pattern` (any frame of that burst) says it should be? */
 enum verdict frame_check(const uint8_t *frame, size_t size, const struct burst *pattern, uint64_t *sequence);
+
+/* Round trips that are measured while a flow runs: see probe.c. Off unless started. */
+struct probe {
+    bool on;
+    struct link asking;              /* the thread's own */
+    struct reader reader;            /* too */
+    uint32_t *samples;               /* too, in ns */
+    size_t known;                    /* too */
+    struct burst request;            /* the sender's; constant but for the stamp */
+    uint64_t lost;                   /* the sender's */
+    struct burst answer;             /* the receiver's */
+    struct burst reply;              /* constant: what an answer looks like */
+    pthread_t thread;
+    _Atomic uint64_t asked, sent_at; /* written by the sender */
+    _Atomic uint64_t answered, due;  /* by the thread */
+    _Atomic bool over;
+};
+
+void probe_start(struct probe *probe, const struct link *asking, uint32_t run, const uint8_t *src, const uint8_t *dst);
+
+/* The sender: ask if it is time. */
+void probe_ask(struct probe *probe, struct link *link);
+
+/* The receiver: answer if this is a request. False: it is not. */
+bool probe_answer(struct probe *probe, struct link *link, const uint8_t *frame, size_t size);
+
+/* After everything has arrived: print what was measured as a member of a JSON object. */
+void probe_end(struct probe *probe);
+
+/* Print percentiles of times in ns as members of a JSON object, none if there are no samples; sorts them. */
+void samples_print(uint32_t *samples, size_t count);
 
 uint64_t now_ns(void);
 extern volatile bool stopping; /* a signal asked us to end */
