@@ -53,19 +53,19 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
                     way.switch.wait_live(1)
                     numbers = range(WATCHER + 1, WATCHER + 1 + options.vms)
                     if case == AT_ONCE:
-                        seen = _attach(way, list(numbers))
+                        seen = until_heard(way, list(numbers))
                     else:
                         seen = {}
                         for vm in numbers:
                             if case == PACED:
                                 time.sleep(options.pause)
-                            seen |= _attach(way, [vm])
+                            seen |= until_heard(way, [vm])
                     run["seconds"] = [round(seconds, 7) for seconds, _ in seen.values()]
                     run["first_lost"] = sum(attempt > 0 for _, attempt in seen.values())
                     run["late"] = options.vms - len(seen)
 
 
-def _attach(way: Bulkhead, numbers: Sequence[int]) -> dict[int, tuple[float, int]]:
+def until_heard(way: Bulkhead, numbers: Sequence[int]) -> dict[int, tuple[float, int]]:
     """Connect VMs and wait until the watcher has a frame of each.
 
     Returns for each VM the seconds from its connect and the number of the attempt that got through; a VM that

@@ -141,6 +141,8 @@ class Bulkhead(Contender):
 
     name = "bulkhead"
     switch: Switch
+    flags: list[str]
+    """What the switch was started with, for whoever starts it again."""
 
     def _start(self, count: int, largest: int) -> None:
         self.listen(self.kind, count)
@@ -158,10 +160,10 @@ class Bulkhead(Contender):
         self.stack.callback(shutil.rmtree, directory)
         self.switch = Switch(directory)
         self.stack.push(end_of(self.switch))
-        flags = self.switch.arguments(
+        self.flags = self.switch.arguments(
             qemu=kind == "stream", bess=kind == "seqpacket", vfkit=count if kind == "dgram" else 0
         )
-        self.switch.start(*flags)
+        self.switch.start(*self.flags)
 
     def plug(self, number: int) -> FakeVM:
         """Connect one more VM."""
