@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmarks import fairness, figures, forward, generator, isolation, isolation_table, proc
+from scripts.benchmarks import fairness, figures, forward, generator, isolation, isolation_table, proc, stacks
 from scripts.benchmarks.contenders import Bulkhead, Direct, wrap
 from scripts.benchmarks.generator import Pair
 from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
@@ -143,7 +143,7 @@ def journal(benchmark: Benchmark, **options: Any) -> Journal:
 
 
 def test_what_is_missing_or_failed_becomes_a_row_and_the_rest_goes_on() -> None:
-    book = journal(forward.BENCHMARK)
+    book = journal(forward.BENCHMARK, gvproxy=None)
     with book.run(kind="stream", size=60, way="bare relay", round=0):
         raise MissingError("no C compiler")
     with book.run(kind="stream", size=60, way="bulkhead", round=0):
@@ -153,16 +153,17 @@ def test_what_is_missing_or_failed_becomes_a_row_and_the_rest_goes_on() -> None:
         ("no switch", "not measured"),
         ("bare relay", "not measured: no C compiler"),
         ("bulkhead", "failed: it broke"),
+        ("vde_switch", "not measured"),
     ]
 
 
 def test_a_mistake_of_the_benchmark_is_not_swallowed() -> None:
-    with pytest.raises(KeyError), journal(forward.BENCHMARK).run(kind="stream"):
+    with pytest.raises(KeyError), journal(forward.BENCHMARK, gvproxy=None).run(kind="stream"):
         raise KeyError("x")
 
 
 def test_an_interrupted_run_is_not_kept() -> None:
-    book = journal(forward.BENCHMARK)
+    book = journal(forward.BENCHMARK, gvproxy=None)
     with pytest.raises(KeyboardInterrupt), book.run(kind="stream"):
         raise KeyboardInterrupt
     assert book.runs == []
@@ -179,6 +180,63 @@ def test_percentile_is_a_value_that_was_measured() -> None:
     assert figures.percentile(values, 0.99) == 50
     assert figures.percentile(values, 0.5) == 25
     assert figures.percentile([7.0], 0.99) == 7
+
+
+PERF_SCRIPT = """\
+ 101
+\tffffffff8168c485 _raw_spin_lock ([kernel.kallsyms])
+\tffffffff820c9bae alloc_skb_with_frags ([kernel.kallsyms])
+\tffffffff820c9bae unix_stream_sendmsg ([kernel.kallsyms])
+\t          10ac4d __libc_sendmsg (/usr/lib/libc.so.6)
+
+ 102
+\t          10ac4d ring_put (/x/forwarder/_core.abi3.so)
+\t          101829 [unknown] (/usr/bin/python3.11)
+
+ 102
+\tffffffff8168c485 do_syscall_64 ([kernel.kallsyms])
+\t          101829 syscall (/usr/lib/libc.so.6)
+"""
+
+
+def test_a_sample_belongs_to_what_it_was_taken_for() -> None:
+    samples = list(stacks.read_perf(PERF_SCRIPT.splitlines()))
+    assert [(sample.pid, stacks.category(sample.stack)) for sample in samples] == [
+        (101, stacks.MEMORY),
+        (102, stacks.CORE),
+        (102, stacks.ENTRY),
+    ]
+    assert [sample.function for sample in samples] == [
+        "_raw_spin_lock", "ring_put (_core.abi3.so)", "do_syscall_64"
+    ]  # fmt: skip
+
+
+CALLGRIND_LISTING = """\
+Ir
+1,718,075 (100.0%)  PROGRAM TOTALS
+
+1,213,220 (70.62%)  ./string/../multiarch/memmove-vec.S:__memcpy_avx [/usr/lib/libc.so.6]
+   10,528 ( 0.61%)  forwarder/_core/common.h:engine_run
+-- Auto-annotated source: forwarder/_core/ring.c
+   10,528 ( 0.61%)  forwarder/_core/common.h:engine_run
+"""
+
+
+def test_instructions_are_counted_by_function() -> None:
+    counted = list(stacks.read_callgrind(CALLGRIND_LISTING.splitlines()))
+    assert [(count, stacks.category([(name, file)])) for count, name, file in counted] == [
+        (1_213_220, stacks.MEMCPY),
+        (10_528, stacks.CORE),
+    ]
+
+
+def test_a_switch_that_is_missing_everywhere_has_one_row() -> None:
+    book = journal(forward.BENCHMARK, gvproxy=None)
+    for size in (60, 128):
+        with book.run(kind="stream", size=size, way="vde_switch", round=0):
+            raise MissingError("no stream sockets")
+    rows = [row for row in forward.rows(book) if row[1] == "vde_switch"]
+    assert rows == [("stream, any size", "vde_switch", "not measured: no stream sockets")]
 
 
 def test_table_fills_short_rows() -> None:
