@@ -111,9 +111,9 @@ def working(way: Bulkhead, pairs: int, size: int, rate: int) -> Iterator[dict[st
             one, other = way.vms[number - 1], way.vms[number]
             source, target = mac(number).hex(":"), mac(number + 1).hex(":")
             stack.enter_context(
-                generator.running("sink", (way.kind, other.sock.fileno(), source, 1), [other])
+                generator.running("sink", (way.kind, other.sock.fileno(), source, 1, 0), [other])
             )
-            words = (way.kind, size, rate, one.sock.fileno(), source, target, 1)
+            words = (way.kind, size, rate, one.sock.fileno(), source, target, 1, 0)
             floods.append(stack.enter_context(generator.running("flood", words, [one])))
         began = time.monotonic()
         yield done
