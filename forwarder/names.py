@@ -63,6 +63,10 @@ class Identity(NamedTuple):
     """Field 22 of ``/proc/<pid>/stat``: clock ticks from boot to the start of the process."""
 
 
+GATEWAY_MAC = b"\x5a\x94\xef\xe4\x0c\xdd"
+"""Of the gateway of every switch, as gvproxy's."""
+
+
 class Policy(NamedTuple):
     """What an operator may set for one port; every field has a default."""
 

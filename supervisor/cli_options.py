@@ -1,6 +1,6 @@
 """Options that more than one command has, and the parameter types that check them while parsing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -9,6 +9,7 @@ from forwarder.errors import LocalError
 from forwarder.names import Policy
 from supervisor import runtime_dir
 from supervisor.addresses import Attachment, parse_listen, parse_tap
+from supervisor.gateway_options import OPTIONS
 from supervisor.settings import SETTINGS, SettingError, from_text, plain, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -140,6 +141,51 @@ def settings_options(command: F) -> F:
             )
         command = option(command)
     return command
+
+
+def gateway_options(command: F) -> F:
+    """Add ``--gateway`` and a flag for all that can be said of it; ``given_gateway`` takes what they say."""
+    for key, option in reversed(OPTIONS.items()):
+        if option.kind is bool:  # all of them are true unless said otherwise
+            command = click.option(f"--no-{key}", _field(key), is_flag=True, help=option.help)(command)
+        else:
+            command = click.option(
+                f"--{key}",
+                _field(key),
+                type=int if option.kind is int else str,
+                multiple=option.kind is list,
+                metavar=option.form,
+                help=option.help,
+            )(command)
+    text = "Give the VMs a gateway: addresses, names. What follows is said of it."
+    return click.option("--gateway", is_flag=True, help=text)(command)
+
+
+def given_gateway(flags: dict[str, Any], said: Mapping[str, object] | None) -> Mapping[str, object] | None:
+    """Take the flags of ``gateway_options`` out of ``flags``; return them on top of what a file ``said``."""
+    wanted = flags.pop("gateway") or said is not None
+    given: dict[str, object] = {}
+    for key, option in OPTIONS.items():
+        value = flags.pop(_field(key))
+        if option.kind is list:
+            value = list(value) or None
+        elif option.kind is bool:
+            value = False if value else None
+        if value is not None:
+            given[key] = value
+    if given and not wanted:
+        raise click.UsageError(f"{', '.join(given)} is said of the gateway; add --gateway")
+    if not wanted:
+        return None
+    both = dict(said or {})
+    for key, value in given.items():
+        more = both.get(key)
+        both[key] = [*more, *value] if isinstance(more, list) and isinstance(value, list) else value
+    return both
+
+
+def _field(key: str) -> str:
+    return f"gateway_{key.replace('-', '_')}"
 
 
 def given_settings(flags: dict[str, Any]) -> dict[str, object]:

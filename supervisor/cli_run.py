@@ -2,11 +2,18 @@
 
 import signal
 import socket
+from typing import Any
 
 import click
 
 from supervisor.addresses import Attachment
-from supervisor.cli_options import attachment_options, directory, runtime_dir_option
+from supervisor.cli_options import (
+    attachment_options,
+    directory,
+    gateway_options,
+    given_gateway,
+    runtime_dir_option,
+)
 from supervisor.logs import FORMATS, LEVELS
 from supervisor.options import RunOptions
 
@@ -16,6 +23,7 @@ from supervisor.options import RunOptions
 @click.option("--config", metavar="FILE.toml", help="Read these options from a file; flags come on top.")
 @click.option("--name", help="What you call this switch.")
 @attachment_options
+@gateway_options
 @click.option("--pid-file", metavar="PATH", help="Write the process id there while running.")
 @click.option("--log-level", type=click.Choice(LEVELS), help="What is worth a line.  [default: info]")
 @click.option("--log-format", type=click.Choice(FORMATS), help="How lines look.  [default: text]")
@@ -27,7 +35,7 @@ def run(
     bess: tuple[Attachment, ...],
     vfkit: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
-    **flags: str | None,
+    **flags: Any,
 ) -> None:
     """Run a switch in the foreground.
 
@@ -38,10 +46,11 @@ def run(
     options = RunOptions(directory(runtime_dir))
     if config is not None:
         options = config_file.load(config, options)
-    given: dict[str, str] = {key: value for key, value in flags.items() if value is not None}
+    options = options._replace(gateway=given_gateway(flags, options.gateway))
+    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
     if runtime_dir is not None:
         given["runtime_dir"] = runtime_dir
-    options = options._replace(**given)  # type: ignore[arg-type]
+    options = options._replace(**given)
     options = options._replace(attachments=(*options.attachments, *qemu, *bess, *vfkit, *tap))
     if not _serve(options):
         raise click.exceptions.Exit(1)

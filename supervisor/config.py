@@ -11,17 +11,22 @@ name = "web"
 pin = ["52:54:00:12:34:56"]
 limit-bandwidth = "100Mbit/s"
 isolated = true
-reach = ["gateway"]
+reach = ["uplink"]
 
 [[tap]]
 device = "tap0,netns=lab"
-name = "gateway"
+name = "uplink"
 limit-broadcast = "10k"
+
+[gateway]
+subnet = "10.77.0.0/24"
+static-lease = ["52:54:00:12:34:56=10.77.0.10,web"]
 ```
 
 A listener or TAP device is its URL, or a table that says more about the ports that come from it: ``name``
-and every setting that a port can have (``settings.SETTINGS``). An unknown key, a value of a wrong type or
-unit, or an address that is pinned twice is refused, with file, line and key.
+and every setting that a port can have (``settings.SETTINGS``). What the gateway can be told is in
+``gateway_options.OPTIONS``; the table alone, empty, is what ``--gateway`` is. An unknown key, a
+value of a wrong type or unit, or an address that is pinned twice is refused, with file, line and key.
 """
 
 import sys
@@ -35,6 +40,7 @@ else:
 
 from forwarder.errors import LocalError
 from forwarder.names import Policy, format_mac
+from supervisor import gateway_options
 from supervisor.addresses import Attachment, Listen, Settings, Tap, parse_listen, parse_tap
 from supervisor.config_lines import Path, locate
 from supervisor.logs import FORMATS, LEVELS
@@ -94,10 +100,20 @@ class _File:
                 if not isinstance(value, list):
                     self._fail((key,), "has to be a list")
                 attachments += [self._attachment(key, (key, index), each) for index, each in enumerate(value)]
+            elif key == "gateway":
+                fields[key] = self._gateway(value)
             else:
-                known = ", ".join([*TEXT_KEYS, *LISTEN_KEYS, "tap"])
+                known = ", ".join([*TEXT_KEYS, *LISTEN_KEYS, "tap", "gateway"])
                 self._fail((key,), f"unknown key; known are {known}")
         return options._replace(attachments=tuple(attachments), **fields)  # type: ignore[arg-type]
+
+    def _gateway(self, value: object) -> dict[str, object]:
+        if not isinstance(value, dict):
+            self._fail(("gateway",), "has to be a table")
+        return {key: self._gateway_option(key, each) for key, each in value.items()}
+
+    def _gateway_option(self, key: str, value: object) -> object:
+        return self._parse(("gateway", key), lambda: gateway_options.checked(key, value))
 
     def _attachment(self, key: str, path: Path, value: object) -> Attachment:
         place = "device" if key == "tap" else "url"

@@ -1,5 +1,6 @@
 """Everything that ``supervisor run`` can be told, checked, from whatever source it came."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from supervisor.addresses import Attachment
@@ -15,3 +16,5 @@ class RunOptions(NamedTuple):
     pid_file: str | None = None
     log_level: str = "info"
     log_format: str = "text"
+    gateway: Mapping[str, object] | None = None
+    """What the gateway is told, by the keys of ``gateway_options``; None: there is to be none."""

@@ -74,7 +74,7 @@ class Processes:
     def __init__(self, loop: Loop, runtime_dir: str, ended: Ended) -> None:
         self._loop = loop
         self._ended = ended
-        self._argv, self._environment = command(runtime_dir)
+        self._argv, self._environment = command(MODULE, runtime_dir)
         self._processes: dict[Identity, Process] = {}
 
     def __len__(self) -> int:
@@ -161,8 +161,8 @@ class Processes:
         os.close(process.pidfd)
 
 
-def command(runtime_dir: str) -> tuple[list[str], dict[str, str]]:
-    """Return argument list and environment of a worker.
+def command(module: str, argument: str) -> tuple[list[str], dict[str, str]]:
+    """Return argument list and environment of a process that is one of our packages.
 
     Where the packages are installed, nothing around can add modules (``-I``). In a tree that is worked on,
     their directory has to be named.
@@ -173,7 +173,7 @@ def command(runtime_dir: str) -> tuple[list[str], dict[str, str]]:
     if not installed:
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root
-    return [sys.executable, *(["-I"] if installed else []), "-m", MODULE, runtime_dir], environment
+    return [sys.executable, *(["-I"] if installed else []), "-m", module, argument], environment
 
 
 def start_time(pid: int) -> int:

@@ -32,6 +32,7 @@ from supervisor.commands import Commands
 from supervisor.console import Console
 from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
+from supervisor.gateway import Gateway
 from supervisor.lifecycle import State
 from supervisor.listeners import Listeners
 from supervisor.logs import log
@@ -70,6 +71,7 @@ class Supervisor:
         self._stop_at: float | None = None
         self._listeners = Listeners(self._loop, self)
         self._workforce = Workforce(self._loop, directory, self._give, self._worker_lost)
+        self._gateway = Gateway(self._loop, self, directory, options.gateway or {})
         self._takeover = TakeOver(self._registry, self._custody, self._workforce, self._listeners)
         self._context = open_context()
         publisher = Publisher(self._directory.epoch)
@@ -104,7 +106,10 @@ class Supervisor:
             self._take_over(self._directory.predecessor.pid)
         if self._stop_at is not None:
             return []
-        return [self._listeners.open(attachment) for attachment in self._options.attachments]
+        urls = [self._listeners.open(attachment) for attachment in self._options.attachments]
+        if self._options.gateway is not None:
+            self._gateway.begin(self._turn, lambda: self._stop_at is not None)
+        return urls
 
     def run(self) -> bool:
         """Serve until ``stop``, and to its end. Returns whether everything ended in time."""
@@ -121,6 +126,7 @@ class Supervisor:
             now = self._stop_at = time.monotonic()
             log.info("stopping %d ports", len(self._registry))
             self._listeners.close_all()
+            self._gateway.stop()
             self._do(self._registry.shutdown())
             self._workforce.stop(now)
 
@@ -133,6 +139,7 @@ class Supervisor:
         orphans = bool(self._peers)
         if not orphans:
             self._listeners.close_all()
+        self._gateway.close()
         self._console.close()
         self._control.close()
         self._server.close()
@@ -207,7 +214,7 @@ class Supervisor:
             self._signs.expect(claim.record, now)
         else:
             close_all(descriptors)
-            self._refuse(claim.identity)
+            self._workforce.refuse(claim.identity)
             self._server.drop(peer)
         self._do(actions)
 
@@ -247,13 +254,10 @@ class Supervisor:
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
-        deadline = min(
-            self._registry.deadline(),
-            self._signs.deadline(),
-            self._control.deadline(),
-            self._listeners.deadline(),
-            self._workforce.deadline(),
-        )
+        parts = (
+            self._registry, self._signs, self._control, self._listeners, self._workforce, self._gateway
+        )  # fmt: skip
+        deadline = min(part.deadline() for part in parts)
         self._loop.turn(0.0 if more else deadline - time.monotonic())
 
     def _tick(self, now: float) -> bool:
@@ -268,10 +272,12 @@ class Supervisor:
             self._server.flush()
         self._listeners.tick(now)
         self._workforce.tick(now)
+        self._gateway.tick(now)
         return evidence or commands
 
     def _finished(self) -> bool:
-        return self._stop_at is not None and not len(self._workforce.processes) and not len(self._registry)
+        ended = self._gateway.ended and not len(self._workforce.processes) and not len(self._registry)
+        return self._stop_at is not None and ended
 
     def _take_over(self, predecessor: int) -> None:
         self._takeover.begin(self.runtime_dir, time.monotonic())
@@ -286,8 +292,9 @@ class Supervisor:
             self._loop.turn(min(0.05, wait))
         for identity in self._takeover.left:
             log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
-            self._refuse(identity)
+            self._workforce.refuse(identity)
         self._control.speak(time.monotonic())
+        self._gateway.took_over([port.record for port in self._registry])
 
     def _connect(self, peer: Peer, record: PortRecord) -> None:
         peer.record = record
@@ -346,14 +353,6 @@ class Supervisor:
         )
         self._do(actions)
 
-    def _refuse(self, identity: Identity) -> None:
-        """Make a process end that must not serve anybody."""
-        try:
-            self._workforce.processes.adopt(identity)
-        except LocalError:
-            return  # it has ended already
-        self._workforce.processes.end(identity, time.monotonic(), told=False)
-
     def _do(self, actions: list[registry.Action]) -> None:
         """Carry out actions, and those that they lead to, in the order in which they were decided."""
         self._actions.extend(actions)
@@ -382,7 +381,7 @@ class Supervisor:
                 self._control.say_hello_again(port, epoch)
             case registry.Refuse():
                 if self._sender is not None:
-                    self._refuse(self._sender)
+                    self._workforce.refuse(self._sender)
             case registry.Log(level, text):
                 log.log(_LEVELS[level], text)
 
@@ -394,6 +393,7 @@ class Supervisor:
         self._peers.pop(number, None)
         self._custody.release(number)
         self._listeners.released(record)
+        self._gateway.released(record)
 
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

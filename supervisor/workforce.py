@@ -151,6 +151,14 @@ class Workforce:
             self._obituaries[0].due if self._obituaries else float("inf"),
         )
 
+    def refuse(self, identity: Identity) -> None:
+        """Make a process end that must not serve anybody."""
+        try:
+            self.processes.adopt(identity)
+        except LocalError:
+            return  # it has ended already
+        self.processes.end(identity, time.monotonic(), told=False)
+
     def stop(self, now: float) -> None:
         """End whoever has no port, and start nobody any more."""
         self._stopping = True

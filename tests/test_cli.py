@@ -54,6 +54,12 @@ def test_every_command_has_help_and_takes_a_directory(command: str) -> None:
     assert ("--runtime-dir" in done.output) == (command != "demo")
 
 
+def test_what_is_said_of_a_gateway_needs_one() -> None:
+    done = invoke("run", "--subnet", "10.77.0.0/24")
+    assert done.exit_code == 2
+    assert "subnet is said of the gateway; add --gateway" in done.output
+
+
 def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
     heavy = {"zmq", "psutil", "rich", "msgpack"}
     code = f"import sys, supervisor.cli; print([name for name in {heavy} if name in sys.modules])"

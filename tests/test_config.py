@@ -21,6 +21,21 @@ def load(tmp_path: Path, text: str | bytes) -> RunOptions:
     return config.load(str(file), BASE)
 
 
+def test_the_gateway_is_a_table(tmp_path: Path) -> None:
+    text = '[gateway]\nsubnet = "10.77.0.0/24"\nmtu = 9000\nsearch-domain = ["lab"]'
+    wanted = {"subnet": "10.77.0.0/24", "mtu": 9000, "search-domain": ["lab"]}
+    assert load(tmp_path, text).gateway == wanted
+    assert load(tmp_path, "[gateway]").gateway == {}
+    assert load(tmp_path, 'name = "x"').gateway is None
+    for wrong, line in (
+        ('[gateway]\nmtu = "9000"', "line 2: mtu: has to be a number"),
+        ("[gateway]\n\nmut = 9000", "line 3: mut: unknown key in gateway"),
+        ("gateway = true", "line 1: gateway: has to be a table"),
+    ):
+        with pytest.raises(LocalError, match=line):
+            load(tmp_path, wrong)
+
+
 def test_everything_at_once(tmp_path: Path) -> None:
     text = """
         name = "lab"

@@ -29,7 +29,7 @@ class Bench:
     def set_code(self, code: str) -> None:
         """What the next process does instead of being a worker."""
         self._monkeypatch.setattr(
-            processes, "command", lambda _: ([sys.executable, "-c", code], dict(os.environ))
+            processes, "command", lambda *_: ([sys.executable, "-c", code], dict(os.environ))
         )
         self.processes = Processes(self.loop, "/nowhere", self._ended)
 
@@ -142,7 +142,7 @@ def test_a_process_that_is_another_by_now_is_not_adopted(bench: Bench) -> None:
 
 
 def test_what_cannot_be_started_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "command", lambda _: (["/nonexistent"], {}))
+    monkeypatch.setattr(processes, "command", lambda *_: (["/nonexistent"], {}))
     with pytest.raises(LocalError, match="cannot start a worker: No such file"):
         Processes(bench.loop, "/nowhere", bench._ended).start()
 
@@ -168,7 +168,7 @@ def test_survivors_are_found_by_their_command_line(tmp_path: Path) -> None:
 
 
 def test_a_worker_of_this_tree_needs_nothing_around_it() -> None:
-    argv, environment = processes.command("/run/x")
+    argv, environment = processes.command("workers", "/run/x")
     assert argv[0] == sys.executable
     assert argv[-3:] == ["-m", "workers", "/run/x"]
     done = subprocess.run(

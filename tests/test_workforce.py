@@ -54,7 +54,7 @@ class Bench:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]))
         monkeypatch.setattr(
-            processes, "command", lambda path: ([sys.executable, "-c", code, path], environment)
+            processes, "command", lambda _, path: ([sys.executable, "-c", code, path], environment)
         )
         self.loop = Loop()
         self.given: dict[int, Peer] = {}

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.guests import kernel
+from tests.guests.ordinary import NOBODY, as_user
 
 
 def _can_use_tun() -> bool:
     return os.access("/dev/net/tun", os.R_OK | os.W_OK)
 
 
+def _can_make_user_namespaces() -> bool:
+    command = as_user(NOBODY, ["unshare", "--user", "--map-root-user", "--net", "true"])
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def _has(*programs: str) -> Callable[[], bool]:
     return lambda: all(shutil.which(program) for program in programs)
 
+
+SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 # what it is called, how it is recognised, what to do about it
 CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
@@ -35,8 +44,12 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "uml": (_has("linux.uml"), "install user-mode-linux"),
     "spin": (_has("spin"), "install spin"),
     "clang": (_has("clang"), "install clang and libclang-rt-dev"),
+    "user namespaces": (_can_make_user_namespaces, "allow user namespaces to ordinary users"),
+    "dnsmasq": (lambda: shutil.which("dnsmasq", path=SBIN) is not None, "install dnsmasq-base"),
+    "nft": (lambda: shutil.which("nft", path=SBIN) is not None, "install nftables"),
     "kernel": (lambda: kernel.cloud_kernel() is not None, "install linux-image-cloud-amd64"),
 }
+GATEWAY = ("dnsmasq", "nft")
 NAMESPACE = ("root", "tun", "ip", "busybox", "iperf3")
 QEMU = ("qemu", "kernel", "busybox", "iperf3")
 UML = ("uml", "busybox", "iperf3")

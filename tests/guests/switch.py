@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.guests.fake_vm import FakeVM, connect
+from tests.guests.ordinary import as_user
 from tests.guests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +32,10 @@ TCP_LISTEN = "0A"
 class Switch:
     """One switch under test. ``start`` it once; ``stop`` it, or ``kill`` what is left."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, user: int | None = None) -> None:
+        """Everything of it will be in ``directory``; ``user``: run as that one, not as ourselves."""
         self.directory = directory
+        self._user = user
         self.runtime_dir = directory / "run"
         self.vm_dir = directory / "vm"
         self.vm_dir.mkdir()
@@ -231,7 +234,7 @@ class Switch:
             self.process.communicate()
 
     def _command(self, name: str, *arguments: str) -> list[str]:
-        return [
+        command = [
             sys.executable,
             "-m",
             "supervisor.cli",
@@ -240,3 +243,4 @@ class Switch:
             str(self.runtime_dir),
             *arguments,
         ]
+        return command if self._user is None else as_user(self._user, command)

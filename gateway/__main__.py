@@ -1,0 +1,18 @@
+"""``python -m gateway DESCRIPTOR``: the host side of a gateway, with its channel to the supervisor."""
+
+import signal
+import socket
+import sys
+
+from forwarder.channel import Channel
+from gateway.gateway import Gateway
+
+
+def main() -> None:
+    """Run one gateway."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Gateway(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Whether the gateway's subnet is one that the host has already.
+
+The namespace would not mind; the guests would, since they could not reach those hosts, and nobody would find
+out why. What has only a default route in common is no overlap.
+"""
+
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from forwarder.errors import LocalError
+
+
+def check(subnet: IPv4Network, routes: str) -> None:
+    """Raise LocalError if ``subnet`` overlaps one of ``routes``, the text of ``/proc/net/route``."""
+    for interface, network in _networks(routes):
+        if network.overlaps(subnet):
+            raise LocalError(
+                f"the gateway's {subnet} overlaps {network} of the host's {interface}; "
+                "choose another --subnet, like 10.77.0.0/24"
+            )
+
+
+def _networks(routes: str) -> Iterator[tuple[str, IPv4Network]]:
+    for line in routes.splitlines()[1:]:
+        interface, destination, _, _, _, _, _, mask, *_ = line.split()
+        if mask != "00000000":
+            address = IPv4Address(socket.ntohl(int(destination, 16)))
+            yield interface, IPv4Network((int(address), f"{socket.ntohl(int(mask, 16)):032b}".count("1")))

@@ -1,0 +1,206 @@
+"""What an operator may say of the gateway: read from plain data, checked, and completed by the defaults.
+
+The supervisor knows which keys there are and passes what was said on as text, numbers and lists; what they
+mean is known here only, so that there is one place for each check and for its line. The defaults are those
+of gvproxy, so that guests, scripts and forwards made for it find the same addresses:
+
+    gateway .1, host alias .254, and .2 for the MAC address that podman machine and others give to their VM.
+
+The IPv6 prefix is a unique local one (RFC 4193) made from the subnet: it has to be the same after every
+restart, or guests would keep addresses of a prefix that nobody answers for, and no prefix that somebody else
+uses. It is therefore computed and not drawn.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple, TypeVar
+
+from forwarder.errors import LocalError
+from forwarder.names import parse_mac
+from gateway.policy import Address, Network, Policy
+
+DEVICE_MAC = "5a:94:ef:e4:0c:ee"
+"""Of the VM that gets .2, as gvproxy gives it."""
+
+SUBNET = "192.168.127.0/24"
+MTU = 1500
+LEAST_MTU, MOST_MTU = 1280, 65520
+"""IPv6 needs 1280. A TAP takes 65,521; all multiples of 8 below it are the same to everybody."""
+
+SMALLEST, LARGEST = 28, 8
+"""Prefix lengths: room for the gateway, the host alias, .2 and some leases; and 16 million of them."""
+
+MOST_NAMES = 4096
+"""Static leases or records: what fits a message to the gateway, and is several for each VM there can be."""
+
+DOMAIN = "containers.internal"
+T = TypeVar("T")
+
+
+class Lease(NamedTuple):
+    """A guest that always has the same address, and a name if one is given."""
+
+    mac: str
+    address: IPv4Address
+    name: str = ""
+
+
+class Record(NamedTuple):
+    """A name and one of its addresses."""
+
+    name: str
+    address: Address
+
+
+class Settings(NamedTuple):
+    """All that one gateway goes by."""
+
+    policy: Policy
+    mtu: int
+    search: tuple[str, ...]
+    leases: tuple[Lease, ...]
+    records: tuple[Record, ...]
+    forwards: tuple[str, ...]
+    services: str
+    lease_file: str
+
+    @property
+    def gateway6(self) -> Address:
+        """The gateway's own IPv6 address."""
+        return self.policy.prefix[1]
+
+
+def read(plain: Mapping[str, object]) -> Settings:
+    """Return the settings that ``plain`` says. Raises LocalError: which one cannot be, and what can."""
+    subnet = _read(plain, "subnet", SUBNET, _subnet)
+    prefix = _prefix(subnet)
+    policy = Policy(
+        subnet,
+        prefix,
+        subnet[1],
+        subnet[-2],
+        prefix[0x254],
+        no_outbound=plain.get("outbound") is False,
+        host_access=plain.get("host-access") is not False,
+        deny=_each(plain, "deny", _network),
+        resolver=_each(plain, "resolver", _resolver),
+    )
+    leases = _each(plain, "static-lease", lambda text: _lease(text, policy))
+    if not any(lease.address == subnet[2] for lease in leases):
+        leases = (*leases, Lease(DEVICE_MAC, subnet[2]))
+    for index, lease in enumerate(leases):
+        for other in leases[:index]:
+            if lease.mac == other.mac or lease.address == other.address:
+                raise LocalError(f"static-lease: {lease.mac} or {lease.address} is there twice; keep one")
+    return Settings(
+        policy,
+        _read(plain, "mtu", MTU, _mtu),
+        _each(plain, "search-domain", _domain) or (DOMAIN,),
+        leases,
+        _each(plain, "dns-record", _record),
+        _each(plain, "forward", str),
+        str(plain.get("services") or ""),
+        str(plain.get("lease-file") or ""),
+    )
+
+
+def lease_range(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
+    """Return the first and the last address that are leased to whoever asks."""
+    return subnet[3], subnet[-3]
+
+
+def _prefix(subnet: IPv4Network) -> IPv6Network:
+    digest = hashlib.sha256(f"bulkhead {subnet}".encode()).digest()
+    return IPv6Network((b"\xfd" + digest[:5] + bytes(10), 64))
+
+
+def _read(plain: Mapping[str, object], key: str, default: object, parse: Callable[[object], T]) -> T:
+    try:
+        return parse(plain.get(key, default))
+    except ValueError as error:
+        raise LocalError(f"{key}: {error}") from None
+
+
+def _each(plain: Mapping[str, object], key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+    values = plain.get(key, [])
+    if not isinstance(values, list) or len(values) > MOST_NAMES:
+        raise LocalError(f"{key}: has to be a list of at most {MOST_NAMES}")
+    try:
+        return tuple([parse(str(value)) for value in values])
+    except ValueError as error:
+        raise LocalError(f"{key}: {error}") from None
+
+
+def _subnet(value: object) -> IPv4Network:
+    try:
+        subnet = IPv4Network(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is no IPv4 network; write it like {SUBNET}") from None
+    if not LARGEST <= subnet.prefixlen <= SMALLEST:
+        raise ValueError(f"{subnet} has to be a /{LARGEST} to /{SMALLEST}")
+    if not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
+        raise ValueError(f"{subnet} is no private network; choose one like {SUBNET} or 10.77.0.0/16")
+    return subnet
+
+
+def _network(text: str) -> Network:
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network; write it like 10.0.0.0/8 or 2001:db8::/32") from None
+
+
+def _address(text: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+
+
+def _resolver(text: str) -> tuple[str, int]:
+    """Read ``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``."""
+    host, separator, port = text.rpartition(":")
+    if text.count(":") != 1 and not text.startswith("["):
+        host, separator, port = text, "", ""
+    if separator and not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
+        raise ValueError(f"{text!r} has no port from 1 to 65535")
+    return str(_address((host if separator else text).strip("[]"))), int(port) if separator else 53
+
+
+def _lease(text: str, policy: Policy) -> Lease:
+    mac, _, rest = text.partition("=")
+    address, _, name = rest.partition(",")
+    if not rest:
+        raise ValueError(f"{text!r} is no static lease; write it as MAC=ADDRESS or MAC=ADDRESS,NAME")
+    parse_mac(mac)
+    found = _address(address)
+    if not isinstance(found, IPv4Address) or found not in policy.subnet:
+        raise ValueError(f"{found} is outside of {policy.subnet}; lease an address of the subnet")
+    own = (policy.gateway4, policy.host4, policy.subnet[0], policy.subnet[-1])
+    if found in own:
+        raise ValueError(f"{found} is kept for the gateway; lease another address")
+    return Lease(mac.lower().replace("-", ":"), found, _name(name) if name else "")
+
+
+def _record(text: str) -> Record:
+    name, _, address = text.partition("=")
+    return Record(_domain(name), _address(address))
+
+
+def _domain(text: str) -> str:
+    return ".".join([_name(label) for label in text.rstrip(".").split(".")])
+
+
+def _name(text: str) -> str:
+    """Check one label of a name: it goes into a configuration file, where a comma would be a separator."""
+    plain = text.replace("-", "").replace("_", "")
+    if not (0 < len(text) <= 63 and plain.isascii() and plain.isalnum() and text[0] != "-"):
+        raise ValueError(f"{text!r} is no name; use up to 63 letters, digits and dashes")
+    return text.lower()
+
+
+def _mtu(value: object) -> int:
+    if type(value) is not int or not LEAST_MTU <= value <= MOST_MTU:
+        raise ValueError(f"{value!r} is not a number from {LEAST_MTU} to {MOST_MTU}")
+    return value

@@ -1,0 +1,90 @@
+"""What can be said of the gateway, what cannot, and what dnsmasq is told of it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+import pytest
+
+from forwarder.errors import LocalError
+from gateway import overlap
+from gateway.dnsmasq import configuration
+from gateway.settings import read
+
+ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+"""
+"""A default route, and 192.168.0.0/16."""
+
+
+def test_the_defaults_are_those_of_gvproxy() -> None:
+    settings = read({})
+    policy = settings.policy
+    assert str(policy.subnet) == "192.168.127.0/24"
+    assert (str(policy.gateway4), str(policy.host4)) == ("192.168.127.1", "192.168.127.254")
+    assert [(lease.mac, str(lease.address)) for lease in settings.leases] == [
+        ("5a:94:ef:e4:0c:ee", "192.168.127.2")
+    ]
+    assert settings.mtu == 1500
+
+
+def test_the_ipv6_prefix_is_unique_local_and_stays_with_the_subnet() -> None:
+    one, other = read({}).policy, read({"subnet": "10.77.0.0/16"}).policy
+    assert one.prefix == read({}).policy.prefix
+    assert one.prefix != other.prefix
+    assert one.prefix.prefixlen == 64
+    assert str(one.prefix).startswith("fd")
+    assert one.host6 in one.prefix
+
+
+def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> None:
+    settings = read({"static-lease": ["52:54:00:00:00:01=192.168.127.2,web"]})
+    assert [lease.name for lease in settings.leases] == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("subnet", "nonsense", "subnet: 'nonsense' is no IPv4 network"),
+        ("subnet", "10.0.0.1/24", "is no IPv4 network"),
+        ("subnet", "10.0.0.0/30", "has to be a /8 to /28"),
+        ("subnet", "127.0.0.0/24", "is no private network"),
+        ("mtu", 100_000, "mtu: 100000 is not a number from 1280 to 65520"),
+        ("static-lease", ["52:54:00:00:00:01"], "is no static lease"),
+        ("static-lease", ["52:54:00:00:00:01=192.168.127.1"], "is kept for the gateway"),
+        ("static-lease", ["52:54:00:00:00:01=192.168.127.9,a b"], "is no name"),
+        ("static-lease", ["1=192.168.127.9"], "is not a MAC address"),
+        (
+            "static-lease",
+            ["52:54:00:00:00:01=192.168.127.9", "52:54:00:00:00:01=192.168.127.8"],
+            "is there twice",
+        ),
+        ("dns-record", ["a,b=10.0.0.1"], "is no name"),
+        ("dns-record", ["a=b"], "is no IP address"),
+        ("search-domain", ["x\ny"], "is no name"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(key: str, value: object, line: str) -> None:
+    with pytest.raises(LocalError, match=line) as caught:
+        read({key: value})
+    assert "\n" not in str(caught.value).replace("\\n", "")
+
+
+def test_dnsmasq_runs_as_nobody_or_in_a_user_namespace() -> None:
+    settings = read({"lease-file": "/run/x/leases"})
+    outside = configuration(settings, "lan0", in_user_namespace=False).splitlines()
+    assert "user=nobody" in outside
+    inside = configuration(settings, "lan0", in_user_namespace=True).splitlines()
+    assert "no-daemon" in inside
+    assert "user=nobody" not in inside
+    assert "dhcp-leasefile=/run/x/leases" in inside
+    assert "dhcp-range=192.168.127.3,192.168.127.253,255.255.255.0,1h" in inside
+
+
+def test_a_subnet_that_the_host_has_is_refused_and_a_default_route_is_none() -> None:
+    overlap.check(IPv4Network("10.77.0.0/24"), ROUTES)
+    with pytest.raises(
+        LocalError, match=r"192\.168\.127\.0/24 overlaps 192\.168\.0\.0/16 of the host's eth0"
+    ):
+        overlap.check(IPv4Network("192.168.127.0/24"), ROUTES)
