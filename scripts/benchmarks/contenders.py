@@ -36,6 +36,8 @@ class Contender(ABC):
     name: str
     kind: str
     vms: list[FakeVM]
+    most_in_flight: int | None = None
+    """Frames of a flow beyond which it drops for lack of room, if that is known."""
 
     def __init__(self) -> None:
         self.vms = []

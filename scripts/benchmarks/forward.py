@@ -69,13 +69,14 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
             way.start(kind, 2, size)
             way.meet(1, 2)
             pair, pids = way.pair(1, 2), way.forwarders()
+            window = options.window
+            if way.most_in_flight is not None:  # what it would drop measures the flow's patience
+                window = min(window, way.most_in_flight * size)
             before = proc.cpu_ns(pids)
-            run.update(generator.flow(kind, size, options.seconds, pair, window=options.window))
+            run.update(generator.flow(kind, size, options.seconds, pair, window=window))
             run["cpu_ns"] = proc.cpu_ns(pids) - before if pids else None
             run["echo"] = generator.echo(kind, size, options.seconds / 2, pair)
-            run["loaded"] = generator.flow(
-                kind, size, options.seconds / 2, pair, window=options.window, probe=True
-            )
+            run["loaded"] = generator.flow(kind, size, options.seconds / 2, pair, window=window, probe=True)
 
 
 def rate(run: Run) -> float | None:

@@ -96,6 +96,7 @@ class VdeSwitch(Peer):
     """VDE's switch. Each VM has a control connection and a pair of datagram sockets."""
 
     name = "vde_switch"
+    most_in_flight = 64
     _MAGIC, _VERSION, _NEW_PORT = 0xFEEDFACE, 3, 0
     _ADDRESS = struct.Struct("=H108s")  # struct sockaddr_un
     _REQUEST = struct.Struct("=III110s")
