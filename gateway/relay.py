@@ -1,15 +1,17 @@
 """The relay: everything that carries bytes between the LAN's namespace and the host, in one process and loop.
 
 It composes and decides nothing itself: where guests may go is ``policy``, what is forwarded ``forwards``,
-how TCP is carried ``tcp`` and ``splice``.
+how TCP is carried ``tcp`` and ``splice``, how datagrams are ``outward`` (of guests) and ``udp`` (forwards).
 
 Sockets made in the namespace stay in it wherever they are used, so the process inside only makes them
 (``make``), and all that waits, connects, splices or times out is here. The relay polls in a set of its own,
 which is one descriptor in the loop of the process.
 
-A forward that is removed lets its connections finish.
+A forward that is removed lets its connections finish; flows of datagrams end with it, since they answer
+through its socket.
 """
 
+import math
 import socket
 import time
 from collections import Counter
@@ -17,14 +19,22 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 
-from forwarder.errors import LocalError
 from forwarder.loop import Loop
+from gateway.common import Common, FlowTable
+from gateway.flows import Flows
 from gateway.forwards import Forward, Forwards
 from gateway.listening import Listener, listen, unlisten
-from gateway.policy import Address, Policy, judge
+from gateway.outward import Outward
+from gateway.policy import Address, Policy, Verdict, judge
 from gateway.poller import Poller
 from gateway.splice import abort
 from gateway.tcp import Connections, Deliver, raise_descriptor_limit
+from gateway.udp import Datagrams, Route
+
+MOST_FLOWS = 4096
+"""Flows of datagrams, each a descriptor; half of them at most for one guest or forward."""
+
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 MakeInside = Callable[[str, Deliver], None]
 """Makes a socket in the namespace, of kind "tcp4", "tcp6", "udp4" or "udp6", and delivers it or None."""
@@ -45,29 +55,43 @@ class Relay:
         self._poller = Poller()
         self._connections = Connections(self._poller, self._counters, clock)
         self._forwards = Forwards(policy)
-        self._served: list[tuple[socket.socket, Listener]] = []
-        self._listening: dict[Forward, tuple[socket.socket, Listener]] = {}
+        self._flows: FlowTable = Flows(MOST_FLOWS, MOST_FLOWS // 2)
+        self._common = Common(self._poller, self._flows, self._counters, clock)
+        self._outward: Outward | None = None
+        self._served: list[tuple[socket.socket, Listener | Datagrams]] = []
+        self._listening: dict[Forward, tuple[socket.socket, Listener | Datagrams]] = {}
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
 
     def serve(self, sockets: dict[str, socket.socket]) -> None:
         """Accept from the namespace's listeners, which are the relay's from now on.
 
         "tcp4" and "tcp6" are transparent: the address of an accepted socket is what the guest asked for.
-        "dns-tcp" gets questions for the host's resolver.
+        "dns-tcp" and "dns-udp" get questions for the host's resolver.
         """
         for name, sock in sockets.items():
-            accepted = self._to_resolver if name == "dns-tcp" else self._outbound
-            self._served.append((sock, Listener(self._poller, sock, accepted, self._clock)))
+            if name.startswith("dns") and not self._policy.resolver:
+                sock.close()  # who asks is told that nobody is there
+            elif name == "dns-udp":
+                self._served.append((sock, self._questions(sock)))
+            else:
+                accepted = self._to_resolver if name == "dns-tcp" else self._outbound
+                self._served.append((sock, Listener(self._poller, sock, accepted, self._clock)))
+
+    def attach_tun(self, tun: int) -> None:
+        """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
+        if self._outward is not None:
+            self._outward.close()
+        self._outward = Outward(self._common, tun, self._judge)
 
     def add(self, forward: Forward) -> Forward:
         """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""
         self._forwards.check(forward)
-        if forward.kind == "udp":
-            raise LocalError(f"forward {forward}: datagrams are not forwarded yet; use tcp or unix")
         sock, real = listen(forward)
         self._forwards.add(real)
-        listener = Listener(self._poller, sock, partial(self._inbound, real), self._clock)
-        self._listening[real] = (sock, listener)
+        self._listening[real] = (
+            sock,
+            self._datagrams(real, sock) if real.kind == "udp" else self._accept(real, sock),
+        )
         return real
 
     def remove(self, forward: Forward) -> None:
@@ -83,13 +107,20 @@ class Relay:
 
     def counters(self) -> dict[str, int]:
         """Return what happened since the start, and what there is now."""
-        return dict(self._counters) | self._connections.figures() | {"forwards": len(self._forwards)}
+        now = {"forwards": len(self._forwards), "flows": len(self._flows)}
+        return dict(self._counters) | self._connections.figures() | now
 
     def tick(self, now: float) -> None:
         """Do what time asks for, and what the last turn left undone."""
         self._connections.tick(now)
         for listener in self._listeners():
             listener.tick(now)
+        end = self._flows.deadline()
+        if end is not None and end <= now:
+            for flow in self._flows.expire(now):
+                flow.close()
+            if self._outward is not None:
+                self._outward.forget_verdicts()
         if self._poller.busy:
             self._poller.turn()
 
@@ -97,7 +128,11 @@ class Relay:
         """Return when to call ``tick``, in monotonic seconds; None: only when something happens."""
         if self._poller.busy:
             return self._clock()
-        ends = [self._connections.deadline(), *(listener.deadline() for listener in self._listeners())]
+        ends = [
+            self._connections.deadline(),
+            self._flows.deadline(),
+            *(listener.deadline() for listener in self._listeners()),
+        ]
         return min((end for end in ends if end is not None), default=None)
 
     def close(self) -> None:
@@ -109,11 +144,22 @@ class Relay:
             sock.close()
         self._served.clear()
         self._connections.close()
+        for flow in self._flows.expire(math.inf):
+            flow.close()
+        if self._outward is not None:
+            self._outward.close()
         self._loop.unwatch(self._poller.fileno())
         self._poller.close()
 
     def _listeners(self) -> list[Listener]:
-        return [listener for _, listener in (*self._served, *self._listening.values())]
+        all_of_them = [listener for _, listener in (*self._served, *self._listening.values())]
+        return [listener for listener in all_of_them if isinstance(listener, Listener)]
+
+    def _judge(self, asked: Address) -> Verdict:
+        verdict = judge(self._policy, asked)
+        if verdict.target is not None and not self._policy.host_access and is_own(verdict.target):
+            return Verdict(None, "no_host_access")
+        return verdict
 
     def _outbound(self, near: socket.socket) -> None:
         """Carry a guest's connection to where it wants to go."""
@@ -123,24 +169,34 @@ class Relay:
         except OSError:  # reset while it waited to be accepted
             abort(near)
             return
-        target, refused = judge(self._policy, ip_address(asked))
-        if target is not None and not self._policy.host_access and is_own(target):
-            target, refused = None, "no_host_access"
+        target, refused = self._judge(ip_address(asked))
         if target is None:
             self._counters[refused] += 1
             abort(near)
             return
-        family = socket.AF_INET if target.version == 4 else socket.AF_INET6
-        self._connections.start(near, guest, (target, port), partial(make_on_host, family))
+        make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
+        self._connections.start(near, guest, (target, port), make)
 
     def _to_resolver(self, near: socket.socket) -> None:
-        if not self._policy.resolver:
-            abort(near)
-            return
         address, port = self._policy.resolver[0]
         target = ip_address(address)
-        family = socket.AF_INET if target.version == 4 else socket.AF_INET6
-        self._connections.start(near, "dns", (target, port), partial(make_on_host, family))
+        make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
+        self._connections.start(near, "dns", (target, port), make)
+
+    def _questions(self, near: socket.socket) -> Datagrams:
+        servers = list(self._policy.resolver)
+        version = ip_address(servers[0][0]).version if servers else 4
+        servers = [server for server in servers if ip_address(server[0]).version == version]
+        make = partial(make_on_host, _FAMILY[version], socket.SOCK_DGRAM)
+        return Datagrams(self._common, near, "dns", Route(servers, make), once=True)
+
+    def _datagrams(self, forward: Forward, near: socket.socket) -> Datagrams:
+        make = partial(self._make, f"udp{forward.guest.version}")
+        route = Route([(str(forward.guest), forward.guest_port)], make)
+        return Datagrams(self._common, near, forward.near, route)
+
+    def _accept(self, forward: Forward, sock: socket.socket) -> Listener:
+        return Listener(self._poller, sock, partial(self._inbound, forward), self._clock)
 
     def _inbound(self, forward: Forward, near: socket.socket) -> None:
         """Carry a connection of one of the host's clients to a guest."""
@@ -148,10 +204,10 @@ class Relay:
         self._connections.start(near, forward.near, (forward.guest, forward.guest_port), make)
 
 
-def make_on_host(family: int, deliver: Deliver) -> None:
-    """Make a TCP socket here and deliver it."""
+def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
+    """Make a socket here and deliver it."""
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, kind)
     except OSError:
         deliver(None)
         return
@@ -160,9 +216,8 @@ def make_on_host(family: int, deliver: Deliver) -> None:
 
 def is_own(address: Address) -> bool:
     """Whether ``address`` is one of this host's: only such an address can be bound."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(_FAMILY[address.version], socket.SOCK_DGRAM) as probe:
             probe.bind((str(address), 0))
     except OSError:
         return False
