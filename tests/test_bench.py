@@ -129,12 +129,9 @@ def test_iperf(directory: Path, tmp_path: Path) -> None:
         "--mtu", "1500", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
     ours = [row for row in rows if row["switch"] == "bulkhead"]
-    ways = [iperf.THERE, iperf.BACK]
-    assert [(row["test"], row["direction"]) for row in ours] == [
-        ("1 stream", iperf.THERE), ("1 stream", iperf.BACK),
-        *(("1 stream, both ways", way) for way in ways),
-        *(("2 streams, both ways", way) for way in ways),
-    ]  # fmt: skip
+    tests = ("1 stream", "1 stream, both ways", "2 streams, both ways")
+    wanted = [(test, way) for test in tests for way in (iperf.THERE, iperf.BACK)]
+    assert [(row["test"], row["direction"]) for row in ours] == wanted
     for row in ours:
         assert float(row["Gbit/s"]) > 0
         assert row["retransmits"].replace(",", "").isdigit()
@@ -159,10 +156,8 @@ def test_scale(directory: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert [row["VMs"] for row in rows] == ["2", "4"]
     for row in rows:
-        for column in (
-            "attach median ms", "PSS MiB a worker", "descriptors a worker", "join heard by all ms",
-            "pair Gbit/s, others idle", "of alone", "next supervisor ready ms", "newcomer heard by all ms",
-        ):  # fmt: skip
+        for column in ("attach median ms", "PSS MiB a worker", "descriptors a worker", "join heard by all ms",
+                       "pair Gbit/s, others idle", "of alone", "newcomer heard by all ms"):  # fmt: skip
             assert float(row[column].replace(",", "")) > 0, column
     assert [row["pairs work: of alone"] == "-" for row in rows] == [True, False]
     assert [row["heard"] for row in rows] == ["3 of 3", "9 of 9"]
@@ -183,11 +178,9 @@ def test_profile(tool: str, directory: Path, tmp_path: Path) -> None:
     for frames, whole in everything.items():
         parts = [row for row in rows if row["frames"] == frames and row is not whole]
         assert {stacks.CORE, stacks.MEMCPY} <= {row["where"] for row in parts}
-        shares = [float(row["share %"]) for row in parts]
-        assert sum(shares) == pytest.approx(100, abs=0.1 * len(parts))
+        assert sum(float(row["share %"]) for row in parts) == pytest.approx(100, abs=0.1 * len(parts))
         assert float(whole[unit].replace(",", "")) > 0
-    folded = tmp_path / "profile-stream-1514.folded"
-    assert folded.exists() == (tool == profile.PERF)
+    assert (tmp_path / "profile-stream-1514.folded").exists() == (tool == profile.PERF)
 
 
 def test_continuity(directory: Path, tmp_path: Path) -> None:
