@@ -42,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Attach VMs to a switch of their own in each case; all of them stay."""
     options.kind = options.kind or ["stream"]
+    journal.expect(len(options.kind) * options.rounds * len(CASES))
     for kind in options.kind:
         for number in range(options.rounds):
             for case in CASES:

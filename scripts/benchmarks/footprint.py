@@ -33,15 +33,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Watch one switch whose VMs have said one word each and nothing since."""
+    journal.expect(1)
     with journal.run(kind=options.kind, vms=options.vms) as run, Bulkhead() as way:
         way.start(options.kind, options.vms, 1514)
         workers = set(way.workers(*range(1, options.vms + 1)))
-        time.sleep(options.settle)
+        with journal.during(options.settle, "settling"):
+            time.sleep(options.settle)
         everybody = way.switch.processes()
         assert way.switch.process is not None
         supervisor = way.switch.process.pid
         begun, before = time.monotonic(), {pid: _use(pid) for pid in everybody}
-        time.sleep(options.seconds)
+        with journal.during(options.seconds, "watching"):
+            time.sleep(options.seconds)
         after = {pid: _use(pid) for pid in everybody}
         passed = time.monotonic() - begun
         run["seconds"] = passed

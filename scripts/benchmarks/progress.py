@@ -30,7 +30,7 @@ class Bar:
 
     def __init__(self, name: str) -> None:
         self._progress = _Timed(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
