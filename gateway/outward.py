@@ -10,10 +10,12 @@ puts its own identifier into the request and matches the reply; the guest's is p
 does not allow them, the counter ``no_ping_socket`` says so, and nothing else changes.
 
 **Why this and not pasta**, which could be joined to the namespace and do the same: forwards change while the
-gateway runs and pasta's are fixed when it starts; the deny list and the host alias would need a second
-description in another tool's terms; its flow table is one for all guests, where one that scans pushes out
-the flows of others; and a second relay is a second process to watch. What pasta does better, many datagrams
-a second, is worth little next to that: a flow that is a stream of bytes is TCP, and goes by splice.
+gateway runs and pasta's are fixed when it starts; the deny list and the host alias would have to be said
+again in another tool's terms; its flow table is one for all guests, where one that scans pushes out the
+flows of others; and a second relay is a second process to watch and mend. What it costs, measured in one run
+on two shared cores (a namespace to the host's loopback, 1400 bytes): pasta 44 us for a round trip and 50,000
+datagrams a second in one direction, this 105 us and 27,000, of 16 us each two thirds in the kernel. Names,
+time, pings and calls need a hundredth of that; streams of bytes are TCP, and go by splice.
 
 Nothing waits: a datagram that a socket does not take is dropped and counted, as networks do.
 """
