@@ -37,7 +37,9 @@ class Control:
         for socket in (self._membership, self._evidence):
             socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
             socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
-            socket.setsockopt(zmq.LINGER, GOODBYE_MS)
+        # What is left unsent to a supervisor that is gone is a subscription: nobody should wait for that.
+        self._membership.setsockopt(zmq.LINGER, 0)
+        self._evidence.setsockopt(zmq.LINGER, GOODBYE_MS)
         # Evidence for a supervisor that is not there is stale when one comes: do not queue it.
         self._evidence.setsockopt(zmq.IMMEDIATE, 1)
         self._membership.subscribe(b"")
