@@ -58,6 +58,8 @@ class Holder:
         self._answers: list[Callable[[Reply], None]] = []
         self.tap = -1
         """Descriptor of the TAP, once it has been made; its taker closes it."""
+        self.tun = -1
+        """Descriptor of the way out of the namespace; its taker closes it."""
         self.sockets: dict[str, socket.socket] = {}
         """Listening sockets of the namespace, by name."""
 
@@ -151,9 +153,8 @@ class Holder:
                 self._child.wait()
             self._child.stderr.close()
             self._child = None
-        if self.tap >= 0:
-            os.close(self.tap)
-            self.tap = -1
+        close_all([each for each in (self.tap, self.tun) if each >= 0])
+        self.tap = self.tun = -1
         for sock in self.sockets.values():
             sock.close()
         self.sockets.clear()
@@ -192,6 +193,8 @@ class Holder:
         match message:
             case Handover("tap"):
                 self.tap = descriptors[0]
+            case Handover("tun"):
+                self.tun = descriptors[0]
             case Handover("socket", {"number": int(number)}) if number in self._wanted:
                 self._wanted.pop(number)(socket.socket(fileno=descriptors[0]))
             case Handover("listeners", {"names": list(names)}) if len(names) == len(descriptors):

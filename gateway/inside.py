@@ -12,7 +12,6 @@ It lives as long as its channel. It is the first process of its namespace of pro
 dnsmasq with it; the network namespace goes with its last user, and what is in it needs no cleaning up.
 """
 
-import os
 import socket
 import sys
 import time
@@ -22,19 +21,26 @@ from pathlib import Path
 from typing import cast
 
 from forwarder import _core
-from forwarder.channel import Channel, ChannelClosedError
+from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
 from forwarder.restart import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
-from gateway import netlink
-from gateway.dnsmasq import Dnsmasq, configuration
+from gateway import netlink, nft
+from gateway.dnsmasq import UPSTREAM, Dnsmasq, configuration
+from gateway.nft import TCP_PORT
 from gateway.settings import Settings, read
+from gateway.tun import open_tun
 
 DNSMASQ_S = 5.0
 """dnsmasq answers some ten milliseconds after its start; on a machine that swaps it takes seconds."""
 
 IDLE_S = 3600.0
+BACKLOG = 4096
+"""Connections that wait to be accepted: what the kernel allows."""
+
+_IP_TRANSPARENT = 19
+_IPV6_TRANSPARENT = 75
 
 KINDS = {
     "tcp4": (socket.AF_INET, socket.SOCK_STREAM),
@@ -104,12 +110,25 @@ class Inside:
                 f"cannot make the gateway's TAP: {error.strerror}; load the tun module, and give this user "
                 "read and write access to /dev/net/tun"
             ) from None
+        made = [tap]
+        listeners: dict[str, socket.socket] = {}
         try:
+            tun = open_tun(netlink.OUT)
+            made.append(tun)
             netlink.set_up(settings)
+            nft.load(nft.rules(settings, netlink.LAN))
+            listeners = _listen()
             self._start_dnsmasq()
             self._channel.send(Handover("tap", {}, 1), (tap,))
+            self._channel.send(Handover("tun", {}, 1), (tun,))
+            message = Handover("listeners", {"names": list(listeners)}, len(listeners))
+            self._channel.send(message, [each.fileno() for each in listeners.values()])
+        except OSError as error:
+            raise LocalError(f"cannot set up the gateway's namespace: {error.strerror}") from None
         finally:
-            os.close(tap)
+            close_all(made)
+            for each in listeners.values():
+                each.close()
 
     def _give_socket(self, arguments: Mapping[str, object]) -> None:
         number = arguments["number"]
@@ -162,6 +181,24 @@ class Inside:
         self._loop.unwatch(process.pidfd)
         self._loop.unwatch(process.stderr)
         return process
+
+
+def _listen() -> dict[str, socket.socket]:
+    """Return the sockets of the host side by name: what guests connect to, and dnsmasq asks."""
+    tcp4, tcp6 = socket.socket(*KINDS["tcp4"]), socket.socket(*KINDS["tcp6"])
+    tcp4.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+    tcp4.bind(("127.0.0.1", TCP_PORT))
+    tcp6.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    tcp6.bind(("::1", TCP_PORT))
+    dns_udp, dns_tcp = socket.socket(*KINDS["udp4"]), socket.socket(*KINDS["tcp4"])
+    dns_udp.bind(UPSTREAM)
+    dns_tcp.bind(UPSTREAM)
+    for sock in (tcp4, tcp6, dns_tcp):
+        sock.listen(BACKLOG)
+    made = {"tcp4": tcp4, "tcp6": tcp6, "dns-udp": dns_udp, "dns-tcp": dns_tcp}
+    for sock in made.values():
+        sock.setblocking(False)
+    return made
 
 
 def _serves(address: str) -> bool:

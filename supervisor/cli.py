@@ -48,10 +48,11 @@ def main() -> None:
 
 
 def _add_commands() -> None:
-    from supervisor.cli_operate import COMMANDS  # noqa: PLC0415 - they need `main` to be there
+    from supervisor.cli_forward import forward  # noqa: PLC0415 - they need `main` to be there
+    from supervisor.cli_operate import COMMANDS  # noqa: PLC0415
     from supervisor.cli_run import run  # noqa: PLC0415
 
-    for command in (run, *COMMANDS):
+    for command in (run, *COMMANDS, forward):
         main.add_command(command)
 
 

@@ -157,7 +157,7 @@ def gateway_options(command: F) -> F:
                 metavar=option.form,
                 help=option.help,
             )(command)
-    text = "Give the VMs a gateway: addresses, names. What follows is said of it."
+    text = "Give the VMs a gateway: addresses, names, the way out. What follows is said of it."
     return click.option("--gateway", is_flag=True, help=text)(command)
 
 

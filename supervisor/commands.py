@@ -11,7 +11,7 @@ from typing import Protocol
 from forwarder.errors import LocalError
 from forwarder.names import Policy, PortRecord
 from supervisor.addresses import Attachment, Settings, parse_any, parse_listen, parse_tap
-from supervisor.console import Handler
+from supervisor.console import Handler, Later
 from supervisor.listeners import Listeners
 from supervisor.logs import log
 from supervisor.registry import Registry
@@ -44,6 +44,9 @@ class Owner(Protocol):
     def stop(self) -> None:
         """Begin to end."""
 
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later:
+        """Pass a command on to the gateway. Raises LocalError if there is none."""
+
 
 class Commands:
     """Handlers of all commands."""
@@ -65,6 +68,9 @@ class Commands:
             "show": self.show,
             "set": self.set,
             "stop": self.stop,
+            "forward_add": self.forward_add,
+            "forward_remove": self.forward_remove,
+            "forward_list": self.forward_list,
         }
 
     def status(self, arguments: Arguments) -> object:
@@ -137,6 +143,19 @@ class Commands:
         log.info("port %d (%s): set %s", record.port, record.name, text or "nothing new")
         return _settings(record._replace(policy=policy))
 
+    def forward_add(self, arguments: Arguments) -> object:
+        """Begin to forward: ``forward`` as ``gateway.forwards`` reads it."""
+        return self._owner.ask_gateway("forward_add", _forward(arguments))
+
+    def forward_remove(self, arguments: Arguments) -> object:
+        """End a ``forward``, named whole or by where the host listens."""
+        return self._owner.ask_gateway("forward_remove", _forward(arguments))
+
+    def forward_list(self, arguments: Arguments) -> object:
+        """Return all forwards."""
+        _take(arguments)
+        return self._owner.ask_gateway("forward_list", {})
+
     def _record(self, target: str) -> PortRecord:
         for port in self._registry:
             if target in (str(port.record.port), port.record.name):
@@ -148,6 +167,10 @@ class Commands:
         _take(arguments)
         self._owner.stop()
         return {"pid": self._owner.summary().identity.pid}
+
+
+def _forward(arguments: Arguments) -> dict[str, object]:
+    return {"forward": _text("forward", _take(arguments, forward="")[0])}
 
 
 def _settings(record: PortRecord) -> dict[str, object]:

@@ -7,6 +7,7 @@ no telling what would understand the answer.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
 import zmq
@@ -22,6 +23,27 @@ AT_ONCE = 16
 """Commands answered in one go; each may sample every port."""
 
 Handler = Callable[[dict[str, object]], object]
+"""Returns the result, or ``Later`` if that has to come from another process."""
+
+
+class Later:
+    """An answer that is on its way; exactly one comes."""
+
+    def __init__(self) -> None:
+        self._reply: Reply | None = None
+        self._then: Callable[[Reply], None] | None = None
+
+    def settle(self, reply: Reply) -> None:
+        """Give the answer."""
+        self._reply = reply
+        if self._then is not None:
+            self._then(reply)
+
+    def then(self, take: Callable[[Reply], None]) -> None:
+        """Call ``take`` with the answer, at once if it is there."""
+        self._then = take
+        if self._reply is not None:
+            take(self._reply)
 
 
 class Console:
@@ -57,7 +79,11 @@ class Console:
                 self.bad_messages += 1
                 self._throttle.warning("bad", f"bad message on {CONSOLE}, ignored: {error}")
                 continue
-            self._answer(route, self._run(command))
+            answer = self._run(command)
+            if isinstance(answer, Later):
+                answer.then(partial(self._answer, route))
+            else:
+                self._answer(route, answer)
         return True
 
     def close(self) -> None:
@@ -65,12 +91,13 @@ class Console:
         self._loop.unwatch(self._fd)
         self._socket.close(linger=100)
 
-    def _run(self, command: Command) -> Reply:
+    def _run(self, command: Command) -> Reply | Later:
         handler = self._handlers.get(command.name)
         if handler is None:
             return Reply(False, f"there is no command {command.name}; the supervisor is another version")
         try:
-            return Reply(True, handler(command.arguments))
+            result = handler(command.arguments)
+            return result if isinstance(result, Later) else Reply(True, result)
         except BulkheadError as error:
             return Reply(False, str(error))
         except Exception:

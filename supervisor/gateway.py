@@ -19,9 +19,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from enum import Enum
 from typing import Protocol
 
 from forwarder.channel import Channel, ChannelClosedError, close_all
@@ -31,53 +31,21 @@ from forwarder.names import GATEWAY_MAC, Policy, PortRecord
 from forwarder.restart import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
 from supervisor.addresses import Settings
+from supervisor.console import Later
+from supervisor.gateway_states import TRANSITIONS, Event, State
 from supervisor.logs import log
 from supervisor.processes import command
 
 NAME = "gateway"
 LEASES = "gateway.leases"
 URL = "gateway://"
+QUESTIONS = 64
+"""Commands that wait for the gateway's answer: more operators than there are."""
+
 END_S = 3.0
 """The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
 
 _LEVELS = {"info": 20, "warning": 30, "error": 40}
-
-
-class State(Enum):
-    """Where the gateway is in its life."""
-
-    OFF = "off"
-    STARTING = "starting"
-    """Its process is there and has not answered yet."""
-    UP = "up"
-    WAITING = "waiting"
-    """It was lost; the next one starts when the back-off is over and the old port has gone."""
-    PARKED = "parked"
-    """It was lost too often."""
-
-
-class Event(Enum):
-    """What happens to it."""
-
-    START = "start"
-    READY = "ready"
-    LOST = "lost"
-    """And the budget allows another one."""
-    LOST_FOR_GOOD = "lost for good"
-    STOP = "stop"
-
-
-TRANSITIONS = {
-    (State.OFF, Event.START): State.STARTING,
-    (State.WAITING, Event.START): State.STARTING,
-    (State.STARTING, Event.READY): State.UP,
-    (State.STARTING, Event.LOST): State.WAITING,
-    (State.UP, Event.LOST): State.WAITING,
-    (State.STARTING, Event.LOST_FOR_GOOD): State.PARKED,
-    (State.UP, Event.LOST_FOR_GOOD): State.PARKED,
-    **{(state, Event.STOP): State.OFF for state in State},
-}
-"""Every other pair is a mistake of ours: who is lost was there, and who starts was not."""
 
 
 class Owner(Protocol):
@@ -97,12 +65,14 @@ class Gateway:
         self._loop = loop
         self._owner = owner
         self._lease_file = os.path.join(runtime_dir, LEASES)
-        self._options = {**options, "lease-file": self._lease_file}
+        self._asked: deque[Later] = deque()
+        self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._pidfd = -1
         self._record: PortRecord | None = None
+        self._has_served = False
         self._due = float("inf")
         self._kill_at = float("inf")
         self.state = State.OFF
@@ -151,6 +121,22 @@ class Gateway:
         self._channel.send(Command("serve", dict(self._options)))
         self._loop.watch(self._channel.fileno(), lambda _: self._receive())
         self._loop.watch(self._pidfd, lambda _: self._ended())
+
+    def ask(self, name: str, arguments: dict[str, object]) -> Later:
+        """Pass a command on. Raises LocalError if there is nobody who could answer."""
+        if self.state is State.OFF:
+            raise LocalError("this switch has no gateway; run it with --gateway")
+        if self.state is not State.UP or self._channel is None:
+            raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
+        if len(self._asked) >= QUESTIONS:
+            raise LocalError("the gateway has not answered for a while; the log may say why")
+        later = Later()
+        self._asked.append(later)
+        try:
+            self._channel.send(Command(name, arguments))
+        except ChannelClosedError:
+            self._hang_up()  # which answers
+        return later
 
     def stop(self) -> None:
         """Begin to end it; ``ended`` says when that is done."""
@@ -224,9 +210,14 @@ class Gateway:
             case Reply(ok, result) if self.state is State.STARTING:
                 if ok:
                     self._to(Event.READY)
+                    self._has_served = True
                 else:
                     self.failure = str(result)
                     self._hang_up()
+            case Reply() if self._asked:
+                self._asked.popleft().settle(message)
+            case Command("forwards", {"forwards": list(forwards)}):
+                self._options["forward"] = forwards
             case Command("log", {"level": str(level), "text": str(text)}):
                 log.log(_LEVELS.get(level, 30), "%s", text)
             case _:
@@ -248,6 +239,8 @@ class Gateway:
             self._loop.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
+        while self._asked:
+            self._asked.popleft().settle(Reply(False, "the gateway ended meanwhile; the log says why"))
 
     def _ended(self) -> None:
         if self._child is None or self._child.poll() is None:
@@ -259,7 +252,8 @@ class Gateway:
         if self._record is not None:
             with suppress(LocalError):
                 self._owner.detach(self._record.port)
-        if self.state is State.OFF:
+        if self.state is State.OFF or not self._has_served:
+            self._to(Event.STOP)  # who waits for the first one says why
             return
         due = self._losses.lost(time.monotonic())
         self._to(Event.LOST if due is not None else Event.LOST_FOR_GOOD)

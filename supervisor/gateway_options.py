@@ -22,6 +22,13 @@ class Option(NamedTuple):
 OPTIONS = {
     "subnet": Option(str, "NETWORK", "Of the LAN; the gateway is .1 of it.  [default: 192.168.127.0/24]"),
     "mtu": Option(int, "BYTES", "Of the LAN, told to the VMs.  [default: 1500]"),
+    "outbound": Option(bool, "", "Let the VMs reach nothing but the host."),
+    "host-access": Option(bool, "", "Let the VMs not reach the host's loopback at .254."),
+    "deny": Option(list, "NETWORK", "What the VMs may not reach."),
+    "forward": Option(
+        list, "FORWARD", "A port or socket of the host that leads to a VM: `forward add --help`."
+    ),
+    "resolver": Option(list, "ADDRESS[:PORT]", "Who knows other names.  [default: as /etc/resolv.conf]"),
     "search-domain": Option(list, "NAME", "Told to the VMs.  [default: containers.internal]"),
     "static-lease": Option(list, "MAC=ADDRESS[,NAME]", "The address of one VM, and its name."),
     "dns-record": Option(list, "NAME=ADDRESS", "A name that the VMs can look up."),

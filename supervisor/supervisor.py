@@ -29,7 +29,7 @@ from supervisor import processes, registry
 from supervisor.addresses import Settings
 from supervisor.arrivals import free_name, hung_up, raise_descriptor_limit
 from supervisor.commands import Commands
-from supervisor.console import Console
+from supervisor.console import Console, Later
 from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
 from supervisor.gateway import Gateway
@@ -106,10 +106,9 @@ class Supervisor:
             self._take_over(self._directory.predecessor.pid)
         if self._stop_at is not None:
             return []
-        urls = [self._listeners.open(attachment) for attachment in self._options.attachments]
         if self._options.gateway is not None:
             self._gateway.begin(self._turn, lambda: self._stop_at is not None)
-        return urls
+        return [self._listeners.open(attachment) for attachment in self._options.attachments]
 
     def run(self) -> bool:
         """Serve until ``stop``, and to its end. Returns whether everything ended in time."""
@@ -168,6 +167,10 @@ class Supervisor:
     def set_policy(self, number: int, policy: Policy) -> None:
         """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
         self._do(self._registry.set_policy(number, policy))
+
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later:
+        """Pass a command on. Raises LocalError if there is no gateway."""
+        return self._gateway.ask(name, arguments)
 
     # Listeners report.
 
@@ -254,9 +257,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
-        parts = (
-            self._registry, self._signs, self._control, self._listeners, self._workforce, self._gateway
-        )  # fmt: skip
+        parts = (self._registry, self._signs, self._control, self._listeners, self._workforce, self._gateway)
         deadline = min(part.deadline() for part in parts)
         self._loop.turn(0.0 if more else deadline - time.monotonic())
 

@@ -18,7 +18,20 @@ from supervisor.settings import SETTINGS
 from tests.guests.fixtures import short_directory
 from tests.guests.switch import ROOT
 
-COMMANDS = ["run", "status", "stats", "top", "macs", "attach", "detach", "show", "set", "stop", "demo"]
+COMMANDS = [
+    "run",
+    "status",
+    "stats",
+    "top",
+    "macs",
+    "attach",
+    "detach",
+    "show",
+    "set",
+    "stop",
+    "demo",
+    "forward",
+]
 
 
 @pytest.fixture

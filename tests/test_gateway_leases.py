@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.guests import requirements
 from tests.guests.fixtures import StartSwitch, short_directory
 from tests.guests.netns import Namespace
-from tests.guests.ordinary import NOBODY
+from tests.guests.ordinary import NOBODY, as_user
 from tests.guests.pump import Pump
 from tests.guests.switch import Switch
 from tests.guests.waiting import wait_for
@@ -219,7 +220,7 @@ def test_an_ordinary_user_has_the_same(namespace: NewNamespace) -> None:
     requirements.require(("user namespaces",))
     with short_directory() as directory:
         directory.chmod(0o777)
-        switch = Switch(directory, user=NOBODY)
+        switch = Switch(directory, wrap=partial(as_user, NOBODY))
         try:
             switch.start("--gateway", *switch.arguments(qemu=True))
             room = namespace("guest1")

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from forwarder.errors import LocalError
-from gateway import overlap
+from gateway import overlap, resolvers
 from gateway.dnsmasq import configuration
 from gateway.settings import read
 
@@ -88,3 +88,24 @@ def test_a_subnet_that_the_host_has_is_refused_and_a_default_route_is_none() -> 
         LocalError, match=r"192\.168\.127\.0/24 overlaps 192\.168\.0\.0/16 of the host's eth0"
     ):
         overlap.check(IPv4Network("192.168.127.0/24"), ROUTES)
+
+
+def test_resolvers_are_read_as_the_c_library_does() -> None:
+    lines = [
+        "# nameserver 10.0.0.9",
+        "nameserver 127.0.0.53",
+        "nameserver fe80::1%eth0",
+        "search x",
+        "nameserver",
+    ]
+    assert resolvers.read(lines) == (("127.0.0.53", 53),)
+    assert len(resolvers.read([f"nameserver 10.0.0.{number}" for number in range(9)])) == resolvers.MOST
+
+
+def test_a_resolver_may_have_a_port() -> None:
+    said = ["10.0.0.1", "10.0.0.1:5353", "fd00::1", "[fd00::1]:5353"]
+    resolver = read({"resolver": said}).policy.resolver
+    assert resolver == (("10.0.0.1", 53), ("10.0.0.1", 5353), ("fd00::1", 53), ("fd00::1", 5353))
+    for wrong in ("localhost", "10.0.0.1:0", "10.0.0.1:x"):
+        with pytest.raises(LocalError, match="resolver: "):
+            read({"resolver": [wrong]})

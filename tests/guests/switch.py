@@ -15,27 +15,27 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from tests.guests.fake_vm import FakeVM, connect
-from tests.guests.ordinary import as_user
 from tests.guests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "BULKHEAD_TEST_SWITCH"
 START_TIMEOUT = 30.0
 TCP_LISTEN = "0A"
+Wrap = Callable[[list[str]], list[str]]
 
 
 class Switch:
     """One switch under test. ``start`` it once; ``stop`` it, or ``kill`` what is left."""
 
-    def __init__(self, directory: Path, *, user: int | None = None) -> None:
-        """Everything of it will be in ``directory``; ``user``: run as that one, not as ourselves."""
+    def __init__(self, directory: Path, *, wrap: Wrap = list) -> None:
+        """Everything of it will be in ``directory``; ``wrap`` makes its commands others, around them."""
         self.directory = directory
-        self._user = user
+        self._wrap = wrap
         self.runtime_dir = directory / "run"
         self.vm_dir = directory / "vm"
         self.vm_dir.mkdir()
@@ -234,13 +234,14 @@ class Switch:
             self.process.communicate()
 
     def _command(self, name: str, *arguments: str) -> list[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "supervisor.cli",
-            name,
-            "--runtime-dir",
-            str(self.runtime_dir),
-            *arguments,
-        ]
-        return command if self._user is None else as_user(self._user, command)
+        return self._wrap(
+            [
+                sys.executable,
+                "-m",
+                "supervisor.cli",
+                name,
+                "--runtime-dir",
+                str(self.runtime_dir),
+                *arguments,
+            ]
+        )
