@@ -67,6 +67,11 @@ def shown(policy: Policy, source: Address) -> Address:
     return source
 
 
+def is_nearby(policy: Policy, peer: Address) -> bool:
+    """Whether what is exchanged with ``peer`` stays on this machine: a guest, or the host itself."""
+    return peer.is_loopback or peer in _own_network(policy, peer)
+
+
 def _own_network(policy: Policy, asked: Address) -> Network:
     return policy.subnet if asked.version == 4 else policy.prefix
 

@@ -25,7 +25,7 @@ from gateway.flows import Flows
 from gateway.forwards import Forward, Forwards
 from gateway.listening import Listener, listen, unlisten
 from gateway.outward import Outward
-from gateway.policy import Address, Policy, Verdict, judge
+from gateway.policy import Address, Policy, Verdict, is_nearby, judge
 from gateway.poller import Poller
 from gateway.splice import abort
 from gateway.tcp import Connections, Deliver, raise_descriptor_limit
@@ -53,7 +53,7 @@ class Relay:
         self._clock = clock
         self._counters: Counter[str] = Counter()
         self._poller = Poller()
-        self._connections = Connections(self._poller, self._counters, clock)
+        self._connections = Connections(self._poller, self._counters, clock, partial(is_nearby, policy))
         self._forwards = Forwards(policy)
         self._flows: FlowTable = Flows(MOST_FLOWS, MOST_FLOWS // 2)
         self._common = Common(self._poller, self._flows, self._counters, clock)

@@ -20,6 +20,7 @@ import resource
 import socket
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from ipaddress import ip_address
 
 from gateway.policy import Address
 from gateway.poller import CLOSING, EDGE, FAILED, WRITE, Poller
@@ -85,14 +86,19 @@ class Connections:
     """All connections, whichever way they go."""
 
     def __init__(
-        self, poller: Poller, counters: "Counter[str]", clock: Callable[[], float], most: int | None = None
+        self,
+        poller: Poller,
+        counters: "Counter[str]",
+        clock: Callable[[], float],
+        nearby: Callable[[Address], bool] = lambda address: address.is_loopback,
     ) -> None:
-        """``clock`` is monotonic, in seconds; ``most`` replaces the bound that descriptors allow."""
+        """``clock`` is monotonic, in seconds; ``nearby`` says whose packets never leave this machine."""
         self._poller = poller
         self._counters = counters
         self._clock = clock
         self._pipes = Pipes()
-        self._places = Shares(affordable() if most is None else most)
+        self._nearby = nearby
+        self._places = Shares(affordable())
         self._dial_places = Shares(MOST_DIALS)
         self._dials: OrderedDict[_Dial, None] = OrderedDict()
         self._joined: dict[Joined, Hashable] = {}
@@ -177,8 +183,8 @@ class Connections:
             return
         self._forget(dial, "connected")
         self._counters["joined"] += 1
-        tune(dial.near)
-        tune(dial.far)
+        for sock in (dial.near, dial.far):
+            tune(sock, self._nearby)
         self._joined[Joined(self._poller, self._pipes, dial.near, dial.far, self._ended)] = dial.owner
 
     def _failed(self, dial: _Dial, error: int) -> None:
@@ -215,8 +221,14 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def tune(sock: socket.socket) -> None:
-    """Set what a relayed TCP socket needs: no waiting for more bytes, and a look for peers that are gone."""
+def tune(sock: socket.socket, nearby: Callable[[Address], bool]) -> None:
+    """Set what a relayed TCP socket needs: no waiting for more bytes, and a look for peers that are gone.
+
+    Between sockets of one machine there is no bottleneck to find out about, and algorithms that pace what
+    they send (BBR) lose by it; so there it is Reno, which every user may choose. One stream through the
+    relay, three pairs of runs on a busy machine where BBR is the default: 3.7 to 7.4 Gbit/s in and 3.8 to
+    6.1 out; with Reno 9.7 to 10.9 and 6.9 to 14.4.
+    """
     if sock.family == socket.AF_UNIX:
         return
     with contextlib.suppress(OSError):
@@ -224,6 +236,8 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        if nearby(ip_address(sock.getpeername()[0])):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
 def _why(error: int) -> str:

@@ -142,6 +142,16 @@ def test_a_stalled_reader_costs_no_calls_and_nobody_elses_bytes(world, connect):
     assert not any(slow)
 
 
+def test_sockets_of_one_machine_do_not_pace_what_they_send(world, connect):
+    connect()
+    world.until(lambda: world.relay._connections._joined, "the connection")
+    (joined,) = world.relay._connections._joined
+    for end in joined._ends:
+        assert end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+        assert end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
 def test_a_refused_connection_is_a_reset(world):
     closed = server()
     forward = world.forward(closed)
