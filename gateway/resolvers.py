@@ -16,5 +16,5 @@ def read(lines: Iterable[str]) -> tuple[tuple[str, int], ...]:
             try:
                 found.append((str(ip_address(words[1])), 53))
             except ValueError:
-                continue  # with a zone, or nonsense: the C library skips it as well
+                continue  # nonsense: the C library skips it as well
     return tuple(found[:MOST])

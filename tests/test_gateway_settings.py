@@ -94,7 +94,7 @@ def test_resolvers_are_read_as_the_c_library_does() -> None:
     lines = [
         "# nameserver 10.0.0.9",
         "nameserver 127.0.0.53",
-        "nameserver fe80::1%eth0",
+        "nameserver x",
         "search x",
         "nameserver",
     ]
