@@ -88,6 +88,9 @@ class Engine:
     def run(self, timeout: float) -> int:
         """Forward for at most ``timeout`` seconds, GIL released, or until an event. Returns EVENT_* bits."""
 
+    def hold(self, held: bool) -> None:
+        """Leave the VM unread and unwatched; False: go on. Made, an engine does not hold its VM."""
+
     def wanted(self) -> list[int]:
         """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
 

@@ -5,6 +5,9 @@ comes back for control events and deadlines only. Between two runs this file mov
 supervisor publishes goes to the replica, what the replica concludes goes to the links, what the links lack is
 asked over the channel. The heartbeat is sent from here, between two runs, so a loop that is stuck is silent.
 
+The VM is not read before membership is known: whose address is whose comes with it, and until then a newcomer
+could speak in anybody's name. Nobody could be reached either; what the VM sends waits in its socket.
+
 A beat of the supervisor is answered with the heartbeat, so that an idle worker wakes once an interval.
 
 The supervisor may go at any time. Forwarding goes on with the last view; the channel is tried again every
@@ -82,6 +85,8 @@ class Worker:
             kind=TRANSPORT_KIND[self._record.transport],
             **assignment.deeds._asdict(),
         )
+        self._engine.hold(True)
+        self._held = True
         self._links = Links(self._engine, self._record, self._tell)
         self._replica = Replica(now, _random)
         self._stall = StallWatch(now)
@@ -130,6 +135,9 @@ class Worker:
         self._follow(self._replica.tick(now))
         if self._replica.state is State.COLD and now >= self._hello_due:
             self._introduce(now)
+        if self._held and self._replica.state is State.LIVE:
+            self._held = False
+            self._engine.hold(False)
         self._links.tick(now)
         turns, written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:

@@ -45,6 +45,15 @@ void engine_close(struct engine *e)
     e->down = true;
 }
 
+/* Not even a VM that has gone is noticed meanwhile: a hang-up that nobody may act upon would make epoll spin. */
+int engine_hold(struct engine *e, bool held)
+{
+    if (e->held == held || e->down)
+        return 0;
+    e->held = held;
+    return held ? waiter_remove(&e->waiter, e->vm.fd) : waiter_restore_vm(&e->waiter, e->vm.fd);
+}
+
 void engine_link_down(struct engine *e, const char *what, int error)
 {
     if (e->down)
@@ -121,7 +130,7 @@ static bool turn(struct engine *e, unsigned ready, uint64_t now)
 {
     bool worked = false;
     e->now = now;
-    bool paused = ingress_resumes(e) != 0;
+    bool paused = e->held || ingress_resumes(e) != 0;
     waiter_want(&e->waiter, e->vm.fd, WANT_READ, !paused);
     if ((ready & READY_HANGUP) || ((ready & READY_READ) && !paused)) {
         switch_begin(e);

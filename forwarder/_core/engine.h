@@ -71,6 +71,7 @@ struct engine {
     uint64_t epoch;
     struct vm vm;
     bool down;
+    bool held; /* the VM's descriptor is left alone until membership is known */
     char link_error[96];
     struct waiter waiter;
     int doorbell;
@@ -106,6 +107,8 @@ struct engine {
 /* engine.c */
 int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int flood);
 void engine_close(struct engine *e);
+/* Leave the VM unread and unwatched, or go on with it. */
+int engine_hold(struct engine *e, bool held);
 unsigned engine_run(struct engine *e, uint64_t timeout_ns);
 void engine_link_down(struct engine *e, const char *what, int error);
 uint64_t engine_queued(const struct engine *e);

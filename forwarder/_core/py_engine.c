@@ -105,6 +105,17 @@ static PyObject *engine_run_method(PyObject *self, PyObject *args)
     return PyLong_FromUnsignedLong(events);
 }
 
+static PyObject *engine_hold_method(PyObject *self, PyObject *held)
+{
+    struct engine *e = engine_of(self);
+    int truth = PyObject_IsTrue(held);
+    if (e == NULL || truth < 0)
+        return NULL;
+    if (engine_hold(e, truth != 0) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
 static PyObject *engine_progress(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -135,6 +146,7 @@ static PyMethodDef methods[] = {
     {"watch", engine_watch, METH_VARARGS, NULL},
     {"unwatch", engine_unwatch, METH_VARARGS, NULL},
     {"run", engine_run_method, METH_VARARGS, NULL},
+    {"hold", engine_hold_method, METH_O, NULL},
     {"wanted", py_engine_wanted, METH_NOARGS, NULL},
     {"peer_join", py_engine_peer_join, METH_VARARGS, NULL},
     {"peer_leave", py_engine_peer_leave, METH_VARARGS, NULL},

@@ -41,6 +41,11 @@ int waiter_add_vm(struct waiter *waiter, int fd)
     return control(waiter, EPOLL_CTL_ADD, fd, vm_events(waiter), ROLE_VM);
 }
 
+int waiter_restore_vm(struct waiter *waiter, int fd)
+{
+    return control(waiter, EPOLL_CTL_ADD, fd, vm_events(waiter), ROLE_VM);
+}
+
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted)
 {
     uint32_t now = wanted ? waiter->wanted | what : waiter->wanted & ~what;

@@ -29,6 +29,8 @@ enum { WANT_READ = 1, WANT_WRITE = 2 };
 /* Ask, or stop asking, whether the VM's descriptor has bytes (asked from the start) or takes bytes. */
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted);
 int waiter_remove(struct waiter *waiter, int fd);
+/* Watch the VM's descriptor again, for what is asked of it now. */
+int waiter_restore_vm(struct waiter *waiter, int fd);
 int waiter_add_bell(struct waiter *waiter, int fd);
 /* Stop hearing a bell, or hear it again: then it rings at once if it ever has, so that nothing is missed. */
 int waiter_hear_bell(struct waiter *waiter, int fd, bool wanted);
