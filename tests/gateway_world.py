@@ -68,9 +68,9 @@ class World:
         self.loop.close()
 
 
-def server(address: str = "127.1.0.2", backlog: int = 4096) -> socket.socket:
-    """A listener of a guest."""
-    sock = socket.create_server((address, 0), backlog=backlog)
+def server(address: str = "127.1.0.2", port: int = 0) -> socket.socket:
+    """A listener, of a guest unless another address is given."""
+    sock = socket.create_server((address, port), backlog=4096)
     sock.setblocking(False)
     return sock
 

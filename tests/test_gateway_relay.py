@@ -1,7 +1,6 @@
 """TCP through a real relay on loopback: half-closes, resets, slow peers, time-outs, bounds, what is left."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import socket
@@ -9,13 +8,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from forwarder.errors import LocalError
 from gateway import splice, tcp
-from gateway.forwards import Forward
 from gateway.policy import Policy
 from gateway.relay import is_own
 from tests.gateway_world import World, client, descriptors, drain, is_reset, reset, server, try_accept
-from tests.guests.fixtures import short_directory
 
 POLICY = Policy(
     subnet=IPv4Network("127.1.0.0/16"),
@@ -211,78 +207,53 @@ def test_who_has_more_than_a_fair_share_is_reset_at_once(world, stack, connect):
     world.until(lambda: world.count("joined") == 9, "the other one's connection")
 
 
-def test_guests_reach_the_hosts_loopback_through_the_alias_alone(stack):
+def exchange(world, guest, listener):
+    """Say something on a connection that the relay makes to ``listener``, which says it again."""
+    guest.setblocking(False)
+    guest.send(b"hello")
+    accepted, got, answer = [], bytearray(), bytearray()
+    world.until(lambda: accepted or accepted.extend(filter(None, [try_accept(listener)])), "a connection")
+    with accepted[0] as sock:
+        world.until(lambda: drain(sock, got) or got, "the question")
+        sock.send(got)
+        world.until(lambda: drain(guest, answer) or answer, "the answer")
+    assert answer == b"hello"
+
+
+def test_guests_reach_the_hosts_loopback_through_the_alias_alone(world, stack):
     web = stack.enter_context(server("127.0.0.1"))
-    world = stack.enter_context(contextlib.closing(World(POLICY)))
     # What a transparent listener accepts has the address that the guest asked for.
-    alias = stack.enter_context(socket.create_server(("127.1.0.254", 0)))
-    port = alias.getsockname()[1]
-    world.relay.serve({"tcp4": alias.dup()})
-    with socket.create_connection(("127.1.0.254", port)) as guest:
+    alias = server(str(POLICY.host4), port=web.getsockname()[1])
+    place = alias.getsockname()
+    world.relay.serve({"tcp4": alias})
+    with socket.create_connection(place) as guest:
+        exchange(world, guest, web)
+    web.close()
+    with socket.create_connection(place) as guest:
         guest.setblocking(False)
-        world.until(lambda: is_reset(guest), "the reset")  # nobody listens there on 127.0.0.1
+        world.until(lambda: is_reset(guest), "the reset")
     assert world.count("refused") == 1
     world.relay._policy = POLICY._replace(host_access=False)
-    with socket.create_connection(("127.1.0.254", port)) as guest:
+    with socket.create_connection(place) as guest:
         guest.setblocking(False)
         world.until(lambda: is_reset(guest), "the reset")
     assert world.count("no_host_access") == 1
-    web.close()
+
+
+def test_questions_by_tcp_go_to_the_hosts_resolver(stack):
+    resolver = stack.enter_context(server("127.0.0.1"))
+    policy = POLICY._replace(resolver=(resolver.getsockname(),))
+    world = stack.enter_context(contextlib.closing(World(policy)))
+    questions = server("127.1.0.1")
+    place = questions.getsockname()
+    world.relay.serve({"dns-tcp": questions})
+    with socket.create_connection(place) as asker:
+        exchange(world, asker, resolver)
 
 
 def test_the_hosts_other_addresses_are_the_host_too():
     assert is_own(IPv4Address("127.0.0.1"))
     assert not is_own(IPv4Address("203.0.113.1"))
-
-
-def test_a_unix_forward_is_private_and_leaves_nothing(world, stack):
-    listener = stack.enter_context(server())
-    directory = stack.enter_context(short_directory())
-    path = directory / "web.sock"
-    guest, port = listener.getsockname()
-    forward = world.relay.add(Forward.parse(f"unix:{path}:{guest}:{port}"))
-    assert path.stat().st_mode & 0o777 == 0o600
-    near = stack.enter_context(socket.socket(socket.AF_UNIX))
-    near.connect(str(path))
-    near.send(b"hello")
-    near.shutdown(socket.SHUT_WR)
-    accepted, got = [], bytearray()
-    world.until(lambda: accepted or accepted.extend(filter(None, [try_accept(listener)])), "a connection")
-    world.until(lambda: drain(accepted[0], got), "the bytes")
-    assert got == b"hello"
-    accepted[0].close()
-    world.relay.remove(forward)
-    assert not path.exists()
-
-
-def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, stack):
-    directory = stack.enter_context(short_directory())
-    dead, alive, file = (directory / name for name in ("dead", "alive", "file"))
-    for path in (dead, alive):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(path))
-        if path is dead:
-            sock.close()
-        else:
-            stack.enter_context(sock).listen()
-    file.touch()
-    world.relay.add(Forward.parse(f"unix:{dead}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="another program listens there"):
-        world.relay.add(Forward.parse(f"unix:{alive}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="there is a file; remove it"):
-        world.relay.add(Forward.parse(f"unix:{file}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="directory does not exist"):
-        world.relay.add(Forward.parse(f"unix:{directory}/no/such:127.1.0.2:80"))
-
-
-def test_a_port_in_use_is_said_and_nothing_is_left(world, stack):
-    taken = stack.enter_context(server("127.0.0.1"))
-    before = descriptors()
-    with pytest.raises(LocalError, match=r"cannot listen at tcp:127\.0\.0\.1:\d+: another program listens"):
-        world.relay.add(Forward.parse(f"tcp:127.0.0.1:{taken.getsockname()[1]}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="does not have that address"):
-        world.relay.add(Forward.parse("tcp:203.0.113.1:0:127.1.0.2:80"))
-    assert (world.relay.forwards(), descriptors()) == ([], before)
 
 
 def test_a_removed_forward_lets_its_connections_finish(world, connect):
@@ -295,27 +266,6 @@ def test_a_removed_forward_lets_its_connections_finish(world, connect):
     got = bytearray()
     world.until(lambda: drain(far, got) or got, "the bytes")
     assert world.relay.add(forward) == forward
-
-
-def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, monkeypatch):
-    listener = stack.enter_context(server())
-    forward = world.forward(listener)
-    sock, watching = world.relay._listening[forward]
-
-    class Exhausted:
-        def accept(self):
-            raise OSError(errno.EMFILE, "no descriptors")
-
-        def fileno(self):
-            return sock.fileno()
-
-    monkeypatch.setattr(watching, "_sock", Exhausted())
-    stack.enter_context(client(forward))
-    world.until(watching.deadline, "the pause")
-    assert world.relay.deadline() == watching.deadline()
-    monkeypatch.setattr(watching, "_sock", sock)
-    watching.tick(watching.deadline())
-    world.until(lambda: try_accept(listener), "the connection after the pause")
 
 
 def test_closing_resets_and_leaves_nothing(stack):
