@@ -149,11 +149,6 @@ class Joined:
         poller.watch(one.fd, self._near_event, READ | WRITE | CLOSING | EDGE)
         poller.watch(other.fd, self._far_event, READ | WRITE | CLOSING | EDGE)
 
-    @property
-    def held(self) -> int:
-        """Bytes that were taken from one end and not yet by the other."""
-        return sum(direction.held for direction in self._directions)
-
     def reset(self, error: int = errno.ECONNABORTED) -> None:
         """End it now: both ends get a reset. In vain once it is over."""
         self._close(error)
