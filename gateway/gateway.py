@@ -26,7 +26,9 @@ from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap, resolvers
 from gateway.forwards import Forward
 from gateway.holder import Holder
+from gateway.http_server import HttpServer
 from gateway.relay import Relay
+from gateway.services import Services
 from gateway.settings import read
 
 IDLE_S = 3600.0
@@ -40,6 +42,7 @@ class Gateway:
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
         self._relay: Relay | None = None
+        self._http: HttpServer | None = None
         self._done = False
 
     def run(self) -> None:
@@ -51,6 +54,8 @@ class Gateway:
         except ChannelClosedError:
             pass
         finally:
+            if self._http is not None:
+                self._http.close()
             self._holder.close()
             if self._relay is not None:
                 self._relay.close()
@@ -86,13 +91,10 @@ class Gateway:
         if name == "forward_list":
             return {"forwards": self._forwards()}
         if name == "forward_add":
-            added = self._relay.add(Forward.parse(str(arguments["forward"])))
-            self._tell_forwards()
-            return {"forward": str(added)}
+            return {"forward": str(self._add(Forward.parse(str(arguments["forward"]))))}
         if name == "forward_remove":
             removed = self._find(str(arguments["forward"]))
-            self._relay.remove(removed)
-            self._tell_forwards()
+            self._remove(removed)
             return {"forward": str(removed)}
         raise LocalError(f"there is no command {name}; the gateway is another version")
 
@@ -112,10 +114,28 @@ class Gateway:
         for forward in forwards:
             self._relay.add(forward)
         self._tell_forwards()
+        if settings.services:
+            self._http = HttpServer(self._loop, settings.services, self._services(settings.lease_file).handle)
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
         os.close(self._holder.tap)
         self._holder.tap = -1
         return {"subnet": str(policy.subnet), "prefix": str(policy.prefix), "forwards": self._forwards()}
+
+    def _services(self, lease_file: str) -> Services:
+        assert self._relay is not None
+        return Services(self._relay.forwards, self._add, self._remove, Path(lease_file).read_text)
+
+    def _add(self, forward: Forward) -> Forward:
+        assert self._relay is not None
+        added = self._relay.add(forward)
+        self._tell_forwards()
+        return added
+
+    def _remove(self, forward: Forward) -> Forward:
+        assert self._relay is not None
+        self._relay.remove(forward)
+        self._tell_forwards()
+        return forward
 
     def _find(self, text: str) -> Forward:
         """Return the forward that ``text`` names, whole or by where the host listens. Raises LocalError."""

@@ -100,7 +100,7 @@ def read(plain: Mapping[str, object]) -> Settings:
         leases,
         _each(plain, "dns-record", _record),
         _each(plain, "forward", str),
-        str(plain.get("services") or ""),
+        _read(plain, "services", "", _socket_url),
         str(plain.get("lease-file") or ""),
     )
 
@@ -198,6 +198,13 @@ def _name(text: str) -> str:
     if not (0 < len(text) <= 63 and plain.isascii() and plain.isalnum() and text[0] != "-"):
         raise ValueError(f"{text!r} is no name; use up to 63 letters, digits and dashes")
     return text.lower()
+
+
+def _socket_url(value: object) -> str:
+    text = str(value)
+    if text and not (text.startswith("unix:///") and len(text.encode()) <= len("unix://") + 107):
+        raise ValueError(f"{text!r} is no address; write it as unix:///PATH, with at most 107 bytes of path")
+    return text.removeprefix("unix://")
 
 
 def _mtu(value: object) -> int:

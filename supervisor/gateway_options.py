@@ -29,6 +29,7 @@ OPTIONS = {
         list, "FORWARD", "A port or socket of the host that leads to a VM: `forward add --help`."
     ),
     "resolver": Option(list, "ADDRESS[:PORT]", "Who knows other names.  [default: as /etc/resolv.conf]"),
+    "services": Option(str, "unix://PATH", "Serve gvproxy's HTTP API there: forwards and leases."),
     "search-domain": Option(list, "NAME", "Told to the VMs.  [default: containers.internal]"),
     "static-lease": Option(list, "MAC=ADDRESS[,NAME]", "The address of one VM, and its name."),
     "dns-record": Option(list, "NAME=ADDRESS", "A name that the VMs can look up."),
