@@ -8,9 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,71 +20,32 @@ from scripts.benchmarks import (
     forward,
     iperf,
     isolation,
-    isolation_table,
     profile,
     scale,
+    soak,
     stacks,
 )
-from scripts.benchmarks.journal import Benchmark
+from tests.bench_run import cells, run, start
 from tests.guests import requirements
 from tests.guests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
-SWITCHES = ("bulkhead", "vde_switch", "gvproxy")
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A directory for all that a benchmark makes, with a path short enough for sockets; empty at the end."""
-    path = Path(tempfile.mkdtemp(prefix="bh-"))
-    try:
-        yield path
-        assert list(path.iterdir()) == []
-    finally:
-        shutil.rmtree(path)
-
-
-def start(directory: Path, output: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.benchmarks", *words, "--output", str(output)],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(directory)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def cells(text: str, benchmark: Benchmark) -> list[dict[str, str]]:
-    """The rows of a table by column; columns of the same name keep the first one's place."""
-    lines = [[cell.strip() for cell in line.strip("|\n").split(" | ")] for line in text.splitlines()]
-    assert lines[0] == list(benchmark.columns)
-    assert all(len(line) == len(benchmark.columns) for line in lines)
-    return [dict(zip(reversed(lines[0]), reversed(line), strict=True)) for line in lines[2:]]
-
-
-def run(directory: Path, output: Path, benchmark: Benchmark, *words: str) -> list[dict[str, str]]:
-    process = start(directory, output, benchmark.name, *words)
-    try:
-        out, err = process.communicate(timeout=100)
-    finally:
-        process.kill()
-    assert not list(Path("/run").glob(f"netns/bh{process.pid}-*"))
-    assert process.returncode == 0, err
-    document = json.loads((output / f"{benchmark.name}.json").read_text())
-    assert document["runs"]
-    assert document["machine"]["kernel"]
-    assert (output / f"{benchmark.name}.md").read_text() == out
-    return cells(out, benchmark)
-
-
-def test_forward(directory: Path, tmp_path: Path) -> None:
+def test_forward(bench_directory: Path, tmp_path: Path) -> None:
     kinds = ("stream", "seqpacket", "dgram")
     words = [word for kind in kinds for word in ("--kind", kind)]
     rows = run(
-        directory, tmp_path, forward.BENCHMARK, *words, "--size", "60", "--rounds", "1", "--seconds", "0.1"
+        bench_directory,
+        tmp_path,
+        forward.BENCHMARK,
+        *words,
+        "--size",
+        "60",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.1",
     )
     ways = ("no switch", "bare relay", "bulkhead", "vde_switch")
     assert [(row["frames"], row["way"]) for row in rows] == [
@@ -105,16 +63,18 @@ def test_forward(directory: Path, tmp_path: Path) -> None:
             assert float(row["under load p50 µs"].replace(",", "")) > 0
 
 
-def test_attach(directory: Path, tmp_path: Path) -> None:
-    rows = run(directory, tmp_path, attach.BENCHMARK, "--vms", "2", "--pause", "0.1", "--kind", "dgram")
+def test_attach(bench_directory: Path, tmp_path: Path) -> None:
+    rows = run(bench_directory, tmp_path, attach.BENCHMARK, "--vms", "2", "--pause", "0.1", "--kind", "dgram")
     assert [row["VMs"] for row in rows] == ["2", "2", "2"]
     for row in rows:
         assert float(row["median ms"].replace(",", "")) > 0
         assert row["not within 10 s"] == "0"
 
 
-def test_footprint(directory: Path, tmp_path: Path) -> None:
-    rows = run(directory, tmp_path, footprint.BENCHMARK, "--vms", "2", "--settle", "0.1", "--seconds", "0.2")
+def test_footprint(bench_directory: Path, tmp_path: Path) -> None:
+    rows = run(
+        bench_directory, tmp_path, footprint.BENCHMARK, "--vms", "2", "--settle", "0.1", "--seconds", "0.2"
+    )
     assert rows[0]["process"] == footprint.WORKER
     assert rows[0]["how many"] == "2"
     assert rows[-1]["process"] == footprint.TOGETHER
@@ -122,10 +82,10 @@ def test_footprint(directory: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.guest
-def test_iperf(directory: Path, tmp_path: Path) -> None:
+def test_iperf(bench_directory: Path, tmp_path: Path) -> None:
     requirements.require(requirements.NAMESPACE)
     rows = run(
-        directory, tmp_path, iperf.BENCHMARK,
+        bench_directory, tmp_path, iperf.BENCHMARK,
         "--mtu", "1500", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
     ours = [row for row in rows if row["switch"] == "bulkhead"]
@@ -148,9 +108,9 @@ def test_iperf(directory: Path, tmp_path: Path) -> None:
         assert (tmp_path / "iperf.png").stat().st_size
 
 
-def test_scale(directory: Path, tmp_path: Path) -> None:
+def test_scale(bench_directory: Path, tmp_path: Path) -> None:
     rows = run(
-        directory, tmp_path, scale.BENCHMARK,
+        bench_directory, tmp_path, scale.BENCHMARK,
         "--vms", "2", "--vms", "4", "--pause", "0.05", "--settle", "0.1", "--idle", "0.3", "--joins", "1",
         "--rounds", "1", "--seconds", "0.1", "--pairs", "1", "--broadcasts", "3",
     )  # fmt: skip
@@ -164,9 +124,9 @@ def test_scale(directory: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", [profile.PERF, profile.CALLGRIND])
-def test_profile(tool: str, directory: Path, tmp_path: Path) -> None:
+def test_profile(tool: str, bench_directory: Path, tmp_path: Path) -> None:
     rows = run(
-        directory, tmp_path, profile.BENCHMARK,
+        bench_directory, tmp_path, profile.BENCHMARK,
         "--kind", "stream", "--kind", "dgram", "--seconds", "0.3", "--tool", tool,
     )  # fmt: skip
     everything = {row["frames"]: row for row in rows if row["where"] == "all"}
@@ -183,9 +143,9 @@ def test_profile(tool: str, directory: Path, tmp_path: Path) -> None:
     assert (tmp_path / "profile-stream-1514.folded").exists() == (tool == profile.PERF)
 
 
-def test_continuity(directory: Path, tmp_path: Path) -> None:
+def test_continuity(bench_directory: Path, tmp_path: Path) -> None:
     rows = run(
-        directory, tmp_path, continuity.BENCHMARK,
+        bench_directory, tmp_path, continuity.BENCHMARK,
         "--link", "dgram", "--link", "stream", "--workers", "2", "--in-a-row", "2", "--supervisors", "1",
     )  # fmt: skip
     assert [(row["killed"], row["times"]) for row in rows] == [
@@ -197,58 +157,13 @@ def test_continuity(directory: Path, tmp_path: Path) -> None:
     assert float(rows[2]["newcomer heard ms"].split(",")[0]) > 0
 
 
-def test_isolation(directory: Path, tmp_path: Path) -> None:
-    rows = run(
-        directory, tmp_path, isolation.BENCHMARK,
-        "--kind", "dgram", "--rounds", "1", "--seconds", "0.2", "--stuck", "2", "--vms", "7",
-        "--gvproxy", str(tmp_path / "none"),
-    )  # fmt: skip
-    by_row = {key: [row for row in rows if row["row"] == each.title.format(stuck=2)]
-              for key, each in isolation_table.ROWS.items()}  # fmt: skip
-    by_switch = {name: [row for row in by_row["one"] if row["switch"] == name] for name in SWITCHES}
-    for key, ours in {**by_row, "one": by_switch["bulkhead"]}.items():
-        promised = isolation_table.ROWS[key]
-        assert [row["meanwhile"] for row in ours] == list(promised.cases)
-        for row in ours:
-            assert row["VMs"] == ("7" if key == "many" else "5")
-            assert float(row["A→C M frames/s"]) > 0
-            assert float(row["B's worker CPU %"].split()[0]) >= 0
-            assert row["held"].startswith(("held", "not held: ")) == (row["meanwhile"] == promised.judged)
-        if key != "flood":
-            assert [int(row["drops at B"].replace(",", "")) > 0 for row in ours] == [False, False, True]
-            assert all(row["drops elsewhere"] == "0" for row in ours)
-    assert [row["meanwhile"] for row in by_switch["gvproxy"]] == [
-        f"not measured: {tmp_path / 'none'} is no program"
-    ]
-    vde = by_switch["vde_switch"]
-    if shutil.which("vde_switch"):
-        assert [row["meanwhile"] for row in vde] == list(isolation_table.ROWS["one"].cases)
-        assert all(not row["lost"].endswith(" 0") for row in vde)
-    else:
-        assert [row["meanwhile"] for row in vde] == [
-            "not measured: vde_switch is not installed: apt-get install vde2"
-        ]
-
-
-def test_fairness(directory: Path, tmp_path: Path) -> None:
-    rows = run(
-        directory, tmp_path, fairness.BENCHMARK,
-        "--kind", "stream", "--kind", "dgram", "--senders", "3", "--rounds", "1", "--seconds", "0.2",
-    )  # fmt: skip
-    assert [row["frames' length"] for row in rows] == [*fairness.CASES, *fairness.CASES]
-    for row in rows:
-        assert 0 < float(row["slowest sender"]) <= float(row["fastest sender"])
-        assert float(row["sigma/mean %"]) >= 0
-        assert row["drops elsewhere"] == "0"
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_cleans_up_and_shows_what_it_had(
-    number: signal.Signals, directory: Path, tmp_path: Path
+    number: signal.Signals, bench_directory: Path, tmp_path: Path
 ) -> None:
-    process = start(directory, tmp_path, "forward", "--rounds", "1000", "--seconds", "0.1")
+    process = start(bench_directory, tmp_path, "forward", "--rounds", "1000", "--seconds", "0.1")
     try:
-        wait_for(lambda: list(directory.glob("*/run/*")), "a switch to run")
+        wait_for(lambda: list(bench_directory.glob("*/run/*")), "a switch to run")
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does, which reaches the switch and the load, too
         else:
@@ -277,8 +192,8 @@ def test_interrupted_it_cleans_up_and_shows_what_it_had(
         [],
     ],
 )
-def test_a_wrong_command_line_starts_nothing(words: list[str], directory: Path, tmp_path: Path) -> None:
-    process = start(directory, tmp_path / "output", *words)
+def test_a_wrong_command_line_starts_nothing(words: list[str], bench_directory: Path, tmp_path: Path) -> None:
+    process = start(bench_directory, tmp_path / "output", *words)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "error: " in err
@@ -296,5 +211,16 @@ def test_help_names_every_benchmark_and_sets_nothing_up(words: list[str]) -> Non
         cwd="/",
         env={"PATH": "/usr/bin:/bin", "PYTHON": "/nonexistent"},
     )
-    for benchmark in (forward, attach, footprint, iperf, isolation, fairness, continuity, scale, profile):
+    for benchmark in (
+        forward,
+        attach,
+        footprint,
+        iperf,
+        isolation,
+        fairness,
+        continuity,
+        soak,
+        scale,
+        profile,
+    ):
         assert f"\n  {benchmark.BENCHMARK.name} " in done.stdout

@@ -11,7 +11,18 @@ from pathlib import Path
 from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
 from scripts.benchmarks.machine import ROOT, cores
 
-NAMES = ("forward", "attach", "footprint", "iperf", "isolation", "fairness", "continuity", "scale", "profile")
+NAMES = (
+    "forward",
+    "attach",
+    "footprint",
+    "iperf",
+    "isolation",
+    "fairness",
+    "continuity",
+    "soak",
+    "scale",
+    "profile",
+)
 INTERRUPTED = 130
 QUIET_LOAD = 0.25
 """Load average for each core beyond which something else is running."""

@@ -43,6 +43,14 @@ def memory(pid: int) -> tuple[int | None, int]:
     return pss, pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def private(pid: int) -> int:
+    """Return a process's private memory, in bytes: without files and shared memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * KIB
+    raise ProcessLookupError(pid)
+
+
 def descriptors(pid: int) -> int:
     """Return how many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
