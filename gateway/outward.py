@@ -12,7 +12,7 @@ does not allow them, the counter ``no_ping_socket`` says so, and nothing else ch
 **Why this and not pasta**, which could be joined to the namespace and do the same: forwards change while the
 gateway runs and pasta's are fixed when it starts; the deny list and the host alias would have to be said
 again in another tool's terms; its flow table is one for all guests, where one that scans pushes out the
-flows of others; and a second relay is a second process to watch and mend. What it costs, measured in one run
+flows of others; and a second relay is a second process to watch and mend. What it costs, measured in two runs
 on two shared cores (a namespace to the host's loopback, 1400 bytes): pasta 44 us for a round trip and 50,000
 datagrams a second in one direction, this 105 us and 27,000, of 16 us each two thirds in the kernel. Names,
 time, pings and calls need a hundredth of that; streams of bytes are TCP, and go by splice.
