@@ -1,7 +1,7 @@
 """``isolation``: what a pair of VMs loses while another does not read, or floods.
 
-Within a round all cases of a row run on one switch, one after the other, so that they differ in nothing but
-what is compared. Whoever sends in one case is silent in all others; who never reads does so last. What the
+Within a round all cases of a row run on one switch, one after the other and each for a moment only, so that
+they differ in nothing but what is compared. Whoever sends in one case is silent in all others. What the
 others send is paced, except for a flood: a sender without a pause would compete with the pair for the
 machine's cores, which is no matter of the switch.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,10 +47,12 @@ A, C, B = 1, 2, 5
 SENDER = {READS: 3, STUCK: 4, STORM: 3, STORM_OFF: 4}
 LEAST_VMS = 5
 WARM_UP = 0.2
+ROUNDS_OF_A_SWITCH = 3
+"""Then it is another one: how well its processes lie in memory and on cores is luck."""
 RUSH_BYTES = 3 << 20
 """D begins with so much for each B: more than a ring and a socket's buffer hold, so that who does not read is
 full before anything is measured."""
-SETTLE = 0.5
+SETTLE = 0.3
 """Seconds that the rush may take."""
 
 
@@ -64,9 +67,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--size", type=choose.frame_size, default=1514, help="bytes of a frame (%(default)s)")
     parser.add_argument(
-        "--rounds", type=choose.count, default=5, help="alternating runs of each case (%(default)s)"
+        "--rounds", type=choose.count, default=12, help="alternating runs of each case (%(default)s)"
     )
-    parser.add_argument("--seconds", type=choose.seconds, default=1.0, help="of flow in a run (%(default)s)")
+    parser.add_argument("--seconds", type=choose.seconds, default=0.3, help="of flow in a run (%(default)s)")
     parser.add_argument(
         "--stuck", type=choose.vms, default=20, help="VMs that do not read in the second row (%(default)s)"
     )
@@ -116,16 +119,17 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
         for way in CONTENDERS[row]
     ]
     journal.expect(options.rounds * sum(len(ROWS[setting.row].cases) for setting in settings))
-    for number in range(options.rounds):
+    for first in range(0, options.rounds, ROUNDS_OF_A_SWITCH):
         for setting in settings:
-            _round(setting, number, options, journal)
+            numbers = range(first, min(first + ROUNDS_OF_A_SWITCH, options.rounds))
+            _rounds(setting, numbers, options, journal)
 
 
-def _round(setting: Setting, number: int, options: argparse.Namespace, journal: Journal) -> None:
+def _rounds(setting: Setting, numbers: range, options: argparse.Namespace, journal: Journal) -> None:
     """Run the cases of a row in turn, on one switch as long as the pair's links are whole."""
     with contextlib.ExitStack() as stack:
         plugged: Plugged | None = None
-        for case in ROWS[setting.row].cases:
+        for number, case in itertools.product(numbers, ROWS[setting.row].cases):
             what = {"row": setting.row, "kind": setting.kind, "way": setting.way.name, "vms": setting.vms}
             with journal.run(**what, case=case, round=number) as run:
                 plugged = plugged or _start(setting, options, stack)
@@ -180,16 +184,17 @@ def _disturbed(
                 generator.running("sink", (way.kind, vm.sock.fileno(), vm_mac(0), 0, 0), [vm])
             )
         sender = way.vms[SENDER[case] - 1]
-        load: tuple[object, ...] = (vm_mac(B), setting.stuck, setting.stuck * RUSH_BYTES // options.size)
+        to, count, rush = vm_mac(B), setting.stuck, setting.stuck * RUSH_BYTES // options.size
         rate = options.stuck_rate
         if setting.row == FLOOD:
-            load, rate = (BROADCAST.hex(":"), 1, 0), 0
-        words = (way.kind, options.size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), *load)
+            to, count, rush, rate = BROADCAST.hex(":"), 1, 0, 0
+        words = (way.kind, options.size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), to, count, rush)
         flood = stack.enter_context(generator.running("flood", words, [sender]))
         begun = time.monotonic()
         time.sleep(SETTLE)
         yield done
         done.update(generator.stop(flood))
+        done["sent"] = max(0, done["sent"] - rush)
         done["seconds"] = time.monotonic() - begun
 
 

@@ -59,7 +59,15 @@ class Peer(Contender):
         self.stack.callback(sock.close)
         sock.settimeout(START_PATIENCE)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        sock.connect(os.fspath(path))
+
+        def connected() -> bool:
+            try:
+                sock.connect(os.fspath(path))
+            except ConnectionRefusedError:  # its path is there a moment before it listens
+                return False
+            return True
+
+        wait_for(connected, f"{self.name} to accept", START_PATIENCE)
         return sock
 
 
