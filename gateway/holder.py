@@ -126,17 +126,6 @@ class Holder:
         except PeerError:
             self._end("its channel has ended")
 
-    def names(self, settings: Mapping[str, object], answer: Callable[[Reply], None]) -> None:
-        """Put other names and leases in force; ``answer`` hears how that went."""
-        if self._channel is None:
-            answer(Reply(False, "the gateway is not there; see the log"))
-            return
-        self._answers.append(answer)
-        try:
-            self._channel.send(Command("names", {"settings": dict(settings)}))
-        except PeerError:
-            self._end("its channel has ended")
-
     def close(self) -> None:
         """End the namespace and everything in it."""
         if self._channel is not None:

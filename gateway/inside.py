@@ -93,9 +93,6 @@ class Inside:
         try:
             if message.name == "make":
                 self._make(message.arguments)
-            elif message.name == "names":
-                self._settings = read(cast(Mapping[str, object], message.arguments["settings"]))
-                self._start_dnsmasq()
             self._channel.send(Reply(True, None))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))
