@@ -17,6 +17,7 @@ from forwarder.names import Identity
 from supervisor import processes
 from supervisor.processes import DRAIN_S, KILL_S, Processes, start_time
 from tests.fakes import turn_until
+from tests.guests.waiting import wait_for
 
 
 class Bench:
@@ -105,6 +106,10 @@ def ignores_sigterm(pid: int) -> bool:
     return bool(int(line.split()[1], 16) & 1 << signal.SIGTERM - 1)
 
 
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_one_that_cannot_be_told_gets_the_signal_at_once(bench: Bench) -> None:
     bench.set_code("import time; time.sleep(60)")
     identity = bench.processes.start().identity
@@ -116,6 +121,8 @@ def test_a_stopped_process_is_killed_all_the_same(bench: Bench) -> None:
     bench.set_code("import time; time.sleep(60)")
     identity = bench.processes.start().identity
     os.kill(identity.pid, signal.SIGSTOP)
+    # A signal that comes before it has stopped is delivered first.
+    wait_for(lambda: is_stopped(identity.pid), "the process to stop")
     bench.processes.end(identity, 0.0, told=False)
     bench.processes.tick(KILL_S)
     assert bench.wait(identity) == (False, "it was ended by SIGKILL")
