@@ -39,9 +39,13 @@ class Peer(Contender):
         self.process = spawn(self.stack, self.name, words, self.directory / "log", ready.exists)
 
     def _try(self, size: int) -> None:
-        """Raise MissingError unless frames of that size get through: not every switch takes the largest."""
+        """Raise MissingError unless frames of that size get through: not every switch takes the largest.
+
+        What a VM sends right behind its request to be plugged in may be lost, its announcement too.
+        """
         frame = build_frame(mac(2), mac(1), size)
         for _ in range(TRIES):
+            self.announce()
             self.vms[0].send(frame)
             try:
                 self.vms[1].receive_matching(lambda seen: seen == frame, TRY_PATIENCE)
@@ -123,7 +127,6 @@ class VdeSwitch(Peer):
         )
         for number in range(1, count + 1):
             self.vms.append(MessageVM(self._plug(control / "ctl", number)))
-        self.announce()
         self._try(largest)
 
     def _plug(self, control: Path, number: int) -> socket.socket:
@@ -172,5 +175,4 @@ class Gvproxy(Peer):
             link = self._connect(api)
             link.sendall(b"POST /connect HTTP/1.1\r\nHost: gvproxy\r\nContent-Length: 0\r\n\r\n")
             self.vms.append(StreamVM(link))
-        self.announce()
         self._try(largest)
