@@ -18,12 +18,15 @@ from scripts.benchmarks import (
     fairness,
     footprint,
     forward,
+    gateway_peers,
+    gateways,
     iperf,
     isolation,
     profile,
     scale,
     soak,
     stacks,
+    taps,
 )
 from tests.bench_run import cells, run, start
 from tests.guests import requirements
@@ -82,30 +85,59 @@ def test_footprint(bench_directory: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.guest
-def test_iperf(bench_directory: Path, tmp_path: Path) -> None:
+def test_iperf_between_vms(bench_directory: Path, tmp_path: Path) -> None:
     requirements.require(requirements.NAMESPACE)
     rows = run(
-        bench_directory, tmp_path, iperf.BENCHMARK,
+        bench_directory, tmp_path, iperf.BENCHMARK, "--between", "vms",
         "--mtu", "1500", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
     ours = [row for row in rows if row["switch"] == "bulkhead"]
     tests = ("1 stream", "1 stream, both ways", "2 streams, both ways")
-    wanted = [(test, way) for test in tests for way in (iperf.THERE, iperf.BACK)]
+    wanted = [(test, way) for test in tests for way in (taps.THERE, taps.BACK)]
     assert [(row["test"], row["direction"]) for row in ours] == wanted
-    for row in ours:
-        assert float(row["Gbit/s"]) > 0
-        assert row["retransmits"].replace(",", "").isdigit()
-        assert (row["sigma/mean %"] == "-") == row["test"].startswith("1 ")
+    assert_measured(ours)
     theirs = [row for row in rows if row["switch"] == "vde_switch"]
     if shutil.which("vde_switch"):
         assert len(theirs) == len(ours)
-        assert all(float(row["Gbit/s"]) > 0 for row in theirs)
+        assert all(float(row["of bulkhead's"]) > 0 for row in theirs)
+        assert_measured(theirs)
     else:
         assert [row["direction"] for row in theirs] == [
             "not measured: vde_switch is not installed: apt-get install vde2"
         ]
     if importlib.util.find_spec("matplotlib"):
         assert (tmp_path / "iperf.png").stat().st_size
+
+
+@pytest.mark.guest
+def test_iperf_with_the_host(bench_directory: Path, tmp_path: Path) -> None:
+    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
+    rows = run(
+        bench_directory, tmp_path, iperf.BENCHMARK, "--between", "host", "--gvproxy", str(tmp_path / "none"),
+        "--mtu", "9000", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
+    )  # fmt: skip
+    both = (gateways.TO_HOST, gateways.TO_VM)
+    wanted = [("1 stream", gateways.TO_VM), ("1 stream", gateways.TO_HOST)]
+    wanted += [(test, way) for test in ("1 stream, both ways", "2 streams, both ways") for way in both]
+    for kind in (*gateways.OURS, *gateway_peers.PEERS, gateway_peers.Gvproxy):
+        cells = [row for row in rows if row["switch"] == kind.name]
+        missing = [program for program in kind.needed if not shutil.which(program)]
+        if kind is gateway_peers.Gvproxy:
+            assert [row["direction"] for row in cells] == [f"not measured: {tmp_path}/none is no program"]
+        elif missing:
+            assert cells[0]["direction"].startswith(f"not measured: there is no {missing[0]}")
+        else:
+            assert [(row["test"], row["direction"]) for row in cells] == wanted
+            assert_measured(cells, idle=kind not in gateways.OURS)
+
+
+def assert_measured(rows: list[dict[str, str]], *, idle: bool = False) -> None:
+    """What iperf3 and the kernel say is in these rows; other people's ways may stand still (``idle``)."""
+    for row in rows:
+        rate = float(row["Gbit/s"])
+        assert rate > 0 or (idle and rate == 0)
+        assert row["retransmits"].replace(",", "").isdigit()
+        assert idle or (row["sigma/mean %"] == "-") == row["test"].startswith("1 ")
 
 
 def test_scale(bench_directory: Path, tmp_path: Path) -> None:
@@ -185,6 +217,7 @@ def test_interrupted_it_cleans_up_and_shows_what_it_had(
         ["forward", "--seconds", "0"],
         ["attach", "--vms", "1023"],
         ["iperf", "--mtu", "70000"],
+        ["iperf", "--between", "hosts"],
         ["isolation", "--stuck-rate", "-1"],
         ["scale", "--vms", "0"],
         ["profile", "--tool", "guess"],

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmarks import fairness, figures, forward, generator, isolation, isolation_table, proc, stacks
+from scripts.benchmarks import (
+    fairness,
+    figures,
+    forward,
+    gateways,
+    generator,
+    iperf_report,
+    isolation,
+    isolation_table,
+    proc,
+    stacks,
+)
 from scripts.benchmarks.contenders import Bulkhead, Direct, wrap
 from scripts.benchmarks.generator import Pair
 from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
@@ -286,6 +297,31 @@ def test_a_path_that_answers_nothing_shows_as_that() -> None:
     assert stuck[5:10] == ("0.000", "0.00", "0.00", "1,000 of 1,000", "no answer")
     book.runs = book.of(case=isolation_table.SILENT)
     assert [row[5:] for row in isolation_table.rows(book)][1:] == [("not measured",)] * 2
+
+
+def test_streams_are_told_apart_by_who_sends() -> None:
+    def stream(by_client: bool, rate: float) -> dict[str, Any]:
+        return {"sender": {"retransmits": 3}, "receiver": {"sender": by_client, "bits_per_second": rate}}
+
+    def second(by_client: bool, rate: float) -> dict[str, Any]:
+        return {"sender": by_client, "bits_per_second": rate, "end": 1.0}
+
+    report = {
+        "end": {"streams": [stream(True, 2e9), stream(False, 1e9)]},
+        "intervals": [{"streams": [second(True, 2.1e9), second(False, 1.1e9)]}],
+    }
+    test = gateways.plan(8)[2]
+    assert (test.client, test.title) == (gateways.VM, "1 stream, both ways")
+    seen = iperf_report.directions(report, test)
+    assert seen == {
+        gateways.TO_HOST: {
+            "per_stream": [2e9],
+            "retransmits": 3,
+            "times": [1.0],
+            "series": [[2_100_000_000]],
+        },
+        gateways.TO_VM: {"per_stream": [1e9], "retransmits": 3, "times": [1.0], "series": [[1_100_000_000]]},
+    }
 
 
 def test_unevenness_is_that_of_rates() -> None:

@@ -75,15 +75,20 @@ def echo(kind: str, size: int, seconds: float, pair: Pair) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def running(mode: str, words: Sequence[object], vms: Sequence[FakeVM]) -> Iterator[subprocess.Popen[str]]:
-    """Have the program running in one of its modes; killed at the end if it is still there."""
+def running(
+    mode: str, words: Sequence[object], vms: Sequence[FakeVM], descriptors: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """Have the program running in one of its modes; killed at the end if it is still there.
+
+    ``descriptors`` are those that it needs beside the VMs'.
+    """
     process = subprocess.Popen(
         [build(), mode, *map(str, words)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        pass_fds=[vm.sock.fileno() for vm in vms],
+        pass_fds=[*(vm.sock.fileno() for vm in vms), *descriptors],
     )
     try:
         yield process

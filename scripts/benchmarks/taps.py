@@ -1,100 +1,76 @@
-"""Two network namespaces and a switch between their TAPs: ours, or one process of somebody else.
+"""Labs of two VMs: a TAP in each namespace, and a switch between them, ours or one process of somebody else.
 
-A ``Lab`` is a context. Both ends have an address, the ping between them passes, and an iperf3 server runs on
-the right one. The TAPs have no offloads: what a kernel sends is a frame, and forwarded as such.
+The TAPs have no offloads: what a kernel sends is a frame, and forwarded as such.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from scripts.benchmarks.contenders import Bulkhead, end_of
 from scripts.benchmarks.journal import MissingError
+from scripts.benchmarks.labs import BEFORE, Lab, Test, dropped_before
 from scripts.benchmarks.peers import VdeSwitch, spawn
 from tests.guests.netns import Namespace
 from tests.guests.switch import Switch
 
-NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}
-LEFT, RIGHT = "10.99.0.1", "10.99.0.2"
-BEFORE = "before"
-"""Among the reasons of drops: the TAPs' queues, before the switch has read a frame."""
+LEFT, RIGHT = "left", "right"
+THERE, BACK = f"{LEFT} to {RIGHT}", f"{RIGHT} to {LEFT}"
+ADDRESSES = {LEFT: "10.99.0.1", RIGHT: "10.99.0.2"}
 PING_OVERHEAD = 28  # bytes of IPv4 and ICMP headers
 PING_PATIENCE = 3.0
 
 
-class Lab(ABC):
-    """Namespaces ``left`` and ``right``, and what is between them."""
+def plan(streams: int) -> tuple[Test, ...]:
+    """Return the tests of pull request 613, the one of many streams last."""
+    return (
+        Test(LEFT, "", (THERE,), 1),
+        Test(LEFT, "-R", (BACK,), 1),
+        Test(LEFT, "--bidir", (THERE, BACK), 1),
+        Test(LEFT, f"-P {streams} -Z --bidir", (THERE, BACK), streams),
+    )
 
-    name: str
+
+class TwoVMs(Lab):
+    """Namespaces left and right."""
+
+    partner = Bulkhead.name
     left: Namespace
     right: Namespace
 
-    def __init__(self) -> None:
-        self.stack = contextlib.ExitStack()
-
-    def __enter__(self: Any) -> Any:
-        missing = [
-            f"{program} (apt-get install {package})"
-            for program, package in NEEDED.items()
-            if not shutil.which(program)
-        ]
-        if missing:
-            raise MissingError(f"there is no {', no '.join(missing)}")
-        if os.geteuid() or not os.access("/dev/net/tun", os.W_OK):
-            raise MissingError("network namespaces and TAPs need root and /dev/net/tun")
-        with contextlib.ExitStack() as stack:
-            directory = Path(tempfile.mkdtemp(prefix="bh-"))
-            stack.callback(shutil.rmtree, directory)
-            self.left, self.right = (
-                stack.enter_context(contextlib.closing(Namespace(name))) for name in ("left", "right")
-            )
-            self._join(directory, stack)
-            self.left.address(f"{LEFT}/24")
-            self.right.address(f"{RIGHT}/24")
-            self.left.ping(RIGHT)
-            self.right.serve_iperf()
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stack.__exit__(kind, error, trace)
+    def _build(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self.left, self.right = (
+            stack.enter_context(contextlib.closing(Namespace(name))) for name in (LEFT, RIGHT)
+        )
+        self._join(directory, stack)
+        for side in (self.left, self.right):
+            side.address(f"{ADDRESSES[side.name]}/24", mtu=self.mtu)
+        self.left.ping(ADDRESSES[RIGHT])
+        try:
+            self.left.ping(ADDRESSES[RIGHT], size=self.mtu - PING_OVERHEAD, timeout=PING_PATIENCE)
+        except TimeoutError:
+            raise MissingError(f"{self.name} does not deliver packets of {self.mtu:,} bytes") from None
+        self.right.serve_iperf()
 
     @abstractmethod
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         """Start the switch, with a TAP in each namespace."""
 
-    @abstractmethod
-    def forwarders(self) -> list[int]:
-        """Return the pids of the processes that forward."""
-
-    def set_mtu(self, mtu: int) -> None:
-        """Give both ends an MTU; raises MissingError if such packets do not get through."""
-        for side in (self.left, self.right):
-            side.run(f"ip link set {side.interface} mtu {mtu}")
-        try:
-            self.left.ping(RIGHT, size=mtu - PING_OVERHEAD, timeout=PING_PATIENCE)
-        except TimeoutError:
-            raise MissingError(f"{self.name} does not deliver packets of {mtu:,} bytes") from None
+    def client(self, end: str) -> tuple[Namespace, str]:
+        """Return the namespace of this end, and iperf3's words for the other end's server."""
+        assert end == LEFT
+        return self.left, ADDRESSES[RIGHT]
 
     def drops(self) -> Counter[str]:
         """Return the frames dropped so far, by reason."""
-        drops = Counter[str]()
-        for side in (self.left, self.right):
-            drops[BEFORE] += int(side.run(f"cat /sys/class/net/{side.interface}/statistics/tx_dropped"))
-        return drops
+        return Counter({BEFORE: sum(dropped_before(side) for side in (self.left, self.right))})
 
 
-class BulkheadLab(Lab):
+class BulkheadLab(TwoVMs):
     """Our switch, which makes the TAPs in the namespaces."""
 
     name = Bulkhead.name
@@ -118,7 +94,7 @@ class BulkheadLab(Lab):
         return drops
 
 
-class VdeLab(Lab):
+class VdeLab(TwoVMs):
     """VDE's switch with both TAPs in its one process, which is the best it can do.
 
     It makes the TAPs in its own namespace; they stay attached to it when they are moved.
@@ -146,4 +122,4 @@ class VdeLab(Lab):
         return [self._process.pid]
 
 
-LABS: tuple[type[Lab], ...] = (BulkheadLab, VdeLab)
+LABS: tuple[type[TwoVMs], ...] = (BulkheadLab, VdeLab)

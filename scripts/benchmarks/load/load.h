@@ -123,6 +123,7 @@ int run_echo(int count, char **words);
 int run_flood(int count, char **words);
 int run_sink(int count, char **words);
 int run_relay(int count, char **words);
+int run_pump(int count, char **words);
 
 size_t word_size(const char *word);
 void word_mac(const char *word, uint8_t *mac);

@@ -1,0 +1,135 @@
+"""Other people's ways between a host and a VM: Debian's passt, pasta and slirp4netns, and gvproxy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from scripts.benchmarks.gateways import CABLE, FORWARDED, Gateway, HostAndVM, SocketGateway
+from scripts.benchmarks.journal import MissingError
+from scripts.benchmarks.labs import NEEDED
+from scripts.benchmarks.peers import spawn
+from tests.guests.machine import IPERF_PORT
+from tests.guests.waiting import PATIENCE
+
+Ready = Callable[[], bool]
+
+
+class Peer(HostAndVM):
+    """One process of somebody else."""
+
+    process: subprocess.Popen[bytes]
+
+    def forwarders(self) -> list[int]:
+        """Return the one process's pid."""
+        return [self.process.pid]
+
+    def _spawn(
+        self, directory: Path, stack: contextlib.ExitStack, words: Sequence[str], ready: Ready
+    ) -> None:
+        self.process = spawn(stack, self.name, self._inside(words), directory / "log", ready)
+
+    def _has_interface(self) -> bool:
+        return "eth0:" in self.vm.run("ip -o link")
+
+
+class Passt(Peer):
+    """passt: made for one QEMU."""
+
+    name = "passt"
+    partner = SocketGateway.name
+    needed: ClassVar = {**NEEDED, "passt": "passt"}
+    address, router, alias = "10.98.0.2/24", "10.98.0.1", "10.98.0.1"
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        path = directory / "passt.sock"
+        forward = f"{FORWARDED}:{IPERF_PORT}"
+        words = ["passt", "-1", "-s", str(path), *self._settings(forward)]
+        self._spawn(directory, stack, words, path.exists)
+        self._pump(path, stack)
+
+    def _settings(self, forward: str) -> list[str]:
+        addresses = ("-4", "-a", self.guest, "-n", "24", "-g", self.router, "-i", "out")
+        # As root: it would not get at our directory and namespace if it were nobody.
+        return ["-f", "-q", "--runas", "0", "-m", str(self.mtu), *addresses, "-t", forward, "-u", "none"]
+
+
+class Pasta(Passt):
+    """pasta: passt for a network namespace, with a TAP of its own.
+
+    What comes from the host's loopback it hands to the namespace's loopback, past the TAP: a shortcut that
+    there is for containers and not for VMs. So the host reaches it by another of its own addresses.
+    """
+
+    name = "pasta"
+    partner = Gateway.name
+    entrance = CABLE
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        forward = f"{CABLE}/{FORWARDED}:{IPERF_PORT}"
+        where = ("--netns-only", "--netns", str(self.vm.path), "-I", "eth0", "--config-net")
+        words = ["pasta", *self._settings(forward), "-T", "none", "-U", "none", *where]
+        self._spawn(directory, stack, words, self._has_interface)
+
+
+class Slirp(Peer):
+    """slirp4netns, with libslirp's TCP/IP."""
+
+    name = "slirp4netns"
+    partner = Gateway.name
+    needed: ClassVar = {**NEEDED, "slirp4netns": "slirp4netns"}
+    address, router, alias = "10.0.2.100/24", "10.0.2.2", "10.0.2.2"
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        api = directory / "api"
+        words = ["slirp4netns", "--configure", f"--mtu={self.mtu}", f"--api-socket={api}"]
+        words += ["--netns-type=path", str(self.vm.path), "eth0"]
+        self._spawn(directory, stack, words, lambda: api.exists() and self._has_interface())
+        there = {"proto": "tcp", "host_addr": self.entrance, "host_port": FORWARDED}
+        there |= {"guest_addr": self.guest, "guest_port": IPERF_PORT}
+        _ask(api, json.dumps({"execute": "add_hostfwd", "arguments": there}), '"return"')
+
+
+class Gvproxy(Peer):
+    """gvproxy, with gVisor's TCP/IP: a binary that is named."""
+
+    name = "gvproxy"
+    partner = SocketGateway.name
+    address, router, alias = Gateway.address, Gateway.router, Gateway.alias
+    binary: Path | None = None
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        if self.binary is None:
+            raise MissingError("no binary named (--gvproxy PATH)")
+        if not os.access(self.binary, os.X_OK):
+            raise MissingError(f"{self.binary} is no program")
+        vm, api = directory / "qemu", directory / "api"
+        words = [str(self.binary), "-listen-qemu", f"unix://{vm}", "-services", f"unix://{api}"]
+        words += ["-mtu", str(self.mtu), "-ssh-port", "-1"]  # -1: no port for ssh
+        self._spawn(directory, stack, words, lambda: vm.exists() and api.exists())
+        self._pump(vm, stack)
+        body = json.dumps({"local": f"{self.entrance}:{FORWARDED}", "remote": f"{self.guest}:{IPERF_PORT}"})
+        head = f"POST /services/forwarder/expose HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+        _ask(api, head + body, " 200 ")
+
+
+def _ask(path: Path, question: str, wanted: str) -> None:
+    """Send a question to a socket; raises RuntimeError unless ``wanted`` is in the answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(os.fspath(path))
+        sock.sendall(question.encode())
+        sock.shutdown(socket.SHUT_WR)
+        answer = sock.makefile().read()
+    if wanted not in answer:
+        raise RuntimeError(f"asked for a forward, it said {answer!r}")
+
+
+PEERS: tuple[type[Peer], ...] = (Pasta, Slirp, Passt)
+"""Those of Debian."""

@@ -1,0 +1,170 @@
+"""Labs of a host and a VM: our gateway between them, or one process of somebody else (``gateway_peers``).
+
+Both are network namespaces of the lab's own: nothing can get anywhere else, and every port is free. The host
+has a cable to nowhere, since passt and pasta want to see a default route. The VM is the kernel's TCP/IP
+behind a TAP, of which there are two kinds. A contender that takes a TAP has it; one that takes VMs by a
+socket only has its frames pumped there (load/pump.c), which costs the machine's cores something. So our
+gateway is measured both ways, and each of the others is compared with the one that has its kind of VM.
+
+The VM reaches the host's loopback by an address that the contender has for it; the host reaches the VM
+through a forwarded port. All are started with what they recommend for this, and with the MTU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from scripts.benchmarks import generator
+from scripts.benchmarks.contenders import end_of
+from scripts.benchmarks.labs import BEFORE, Lab, Test, dropped_before
+from tests.guests.fake_vm import connect
+from tests.guests.machine import IPERF_PORT
+from tests.guests.netns import Namespace
+from tests.guests.switch import Switch
+from tests.guests.waiting import wait_for
+
+HOST, VM = "host", "VM"
+TO_VM, TO_HOST = f"{HOST} to {VM}", f"{VM} to {HOST}"
+MAC = "5a:94:ef:e4:0c:ee"
+FORWARDED = IPERF_PORT + 1
+CABLE, NOBODY = "198.51.100.1", "198.51.100.254"
+"""The host's address that is no loopback, and that of its router, which is not there (RFC 5737: nobody's)."""
+
+CARD = 20_000
+"""Frames that the queue of a pumped VM's TAP holds, more than its connections send before they wait. A TAP
+drops what its queue has no room for, where a VM's network card has its kernel wait."""
+
+
+def plan(streams: int) -> tuple[Test, ...]:
+    """Return the tests of pull request 613, the one of many streams last."""
+    return (
+        Test(HOST, "", (TO_VM,), 1),
+        Test(VM, "", (TO_HOST,), 1),
+        Test(VM, "--bidir", (TO_HOST, TO_VM), 1),
+        Test(VM, f"-P {streams} -Z --bidir", (TO_HOST, TO_VM), streams),
+    )
+
+
+class HostAndVM(Lab):
+    """A host and one VM on it."""
+
+    address: str
+    """The VM's, with the length of its network's prefix."""
+    router: str
+    alias: str
+    """Where the VM reaches the host's loopback."""
+    entrance = "127.0.0.1"
+    """Where the host reaches the forwarded port."""
+    host: Namespace
+    vm: Namespace
+
+    def _build(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self.host, self.vm = (stack.enter_context(contextlib.closing(Namespace(name))) for name in (HOST, VM))
+        self.host.run("ip link add out type veth peer name far; ip link set far up; ip link set out up")
+        self.host.run(f"ip addr add {CABLE}/24 dev out; ip route add default via {NOBODY}")
+        self._join(directory, stack)
+        self.vm.run(f"ip addr replace {self.address} dev eth0; ip link set eth0 mtu {self.mtu} up")
+        self.vm.run(f"ip route replace default via {self.router}")
+        for room in (self.host, self.vm):
+            room.serve_iperf()
+        for end in (HOST, VM):
+            room, words = self.client(end)
+            wait_for(partial(_connects, room, words), f"{self.name} to connect {end} and its peer")
+
+    @property
+    def guest(self) -> str:
+        """The VM's address."""
+        return self.address.partition("/")[0]
+
+    @abstractmethod
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        """Start what joins the two; the VM has its interface then."""
+
+    def client(self, end: str) -> tuple[Namespace, str]:
+        """Return the namespace of this end, and iperf3's words for the other end's server."""
+        if end == HOST:
+            return self.host, f"{self.entrance} -p {FORWARDED}"
+        return self.vm, self.alias
+
+    def drops(self) -> Counter[str]:
+        """Return the frames dropped so far, by reason."""
+        return Counter({BEFORE: dropped_before(self.vm)})
+
+    def _inside(self, words: Sequence[str]) -> list[str]:
+        """Return a command that runs ``words`` on the host."""
+        return ["ip", "netns", "exec", self.host.netns, *words]
+
+    def _pump(self, path: Path, stack: contextlib.ExitStack) -> None:
+        """Give the VM its TAP, and carry its frames from and to a socket of QEMU's kind."""
+        tap = self.vm.open_tap(MAC, mtu=self.mtu)
+        self.vm.run(f"ip link set eth0 txqueuelen {CARD}")
+        link = connect(f"unix://{path}")
+        stack.callback(link.close)
+        stack.enter_context(generator.running("pump", (tap, link.sock.fileno()), (link,), (tap,)))
+
+
+def _connects(room: Namespace, words: str) -> bool:
+    return "receiver" in room.run(f"timeout 2 iperf3 -c {words} -n 1K || true")
+
+
+class Gateway(HostAndVM):
+    """Our switch with its gateway; the VM is a TAP port."""
+
+    name = "bulkhead --gateway"
+    partner = name
+    address, router, alias = "192.168.127.2/24", "192.168.127.1", "192.168.127.254"
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self._start(directory, stack, taps=[f"eth0,netns={self.vm.netns}"])
+        self.vm.run(f"ip link set eth0 address {MAC}")
+        self._switch.wait_live(2)
+
+    def _start(self, directory: Path, stack: contextlib.ExitStack, **listeners: object) -> None:
+        self._switch = Switch(directory, wrap=self._inside)
+        stack.push(end_of(self._switch))
+        forward = f"tcp:{self.entrance}:{FORWARDED}:{self.guest}:{IPERF_PORT}"
+        flags = ("--gateway", "--mtu", str(self.mtu), "--forward", forward)
+        self._switch.start(*flags, *self._switch.arguments(**listeners))  # type: ignore[arg-type]
+
+    def forwarders(self) -> list[int]:
+        """Return the pids of both ports' workers, and of the gateway's host side."""
+        return [*(port["worker"]["pid"] for port in self._switch.ports()), self._process("gateway")]
+
+    def drops(self) -> Counter[str]:
+        """Return these, those of the gateway's own TAP, and what the switch counts."""
+        drops = super().drops()
+        inside = Path(f"/proc/{self._process('gateway.inside')}/net/dev").read_text()
+        drops[BEFORE] += int(inside.partition("lan0:")[2].split()[11])
+        for port in self._switch.ports():
+            drops.update(port["drops"])
+        return drops
+
+    def _process(self, module: str) -> int:
+        """Return the pid of the switch's process that runs a module."""
+        wanted = f"\0-m\0{module}\0".encode()
+        for pid in self._switch.processes():
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if wanted in words and not words.startswith(b"unshare"):
+                    return pid
+        raise RuntimeError(f"the switch has no process {module}")
+
+
+class SocketGateway(Gateway):
+    """The same; the VM comes by a socket, as QEMU does."""
+
+    name = "bulkhead --gateway, VM by socket"
+    partner = name
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self._start(directory, stack, qemu=True)
+        self._pump(self._switch.qemu, stack)
+        self._switch.wait_live(2)
+
+
+OURS: tuple[type[Gateway], ...] = (Gateway, SocketGateway)

@@ -1,0 +1,103 @@
+"""Two network namespaces and what is between them, for iperf3: what ``taps`` and ``gateways`` have in common.
+
+A ``Lab`` is a context, for one MTU. Inside it both ends are there, what is between them forwards packets of
+that size, and each end that has to be reached has an iperf3 server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, NamedTuple
+
+from scripts.benchmarks.journal import MissingError
+from tests.guests.netns import Namespace
+
+NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}
+BEFORE = "before"
+"""Among the reasons of drops: the TAPs' queues, before anybody has read a frame."""
+
+
+class Test(NamedTuple):
+    """One way to call iperf3."""
+
+    client: str
+    """The end at which it runs; the server is at the other one."""
+    words: str
+    directions: tuple[str, ...]
+    """Each "FROM to TO"."""
+    streams: int
+    """In each direction."""
+
+    @property
+    def title(self) -> str:
+        """How it is called in the table."""
+        both = ", both ways" if len(self.directions) > 1 else ""
+        return f"{self.streams} stream{'s' * (self.streams > 1)}{both}"
+
+    def sent_by_client(self, direction: str) -> bool:
+        """Whether what goes in this direction comes from the client."""
+        return direction.startswith(f"{self.client} to ")
+
+
+class Lab(ABC):
+    """Two ends and what is between them."""
+
+    name: str
+    partner: str
+    """The name of our lab that this one is to be compared with; that one's own name if it is ours."""
+    needed: ClassVar[dict[str, str]] = NEEDED
+
+    def __init__(self, mtu: int) -> None:
+        self.mtu = mtu
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self: Any) -> Any:
+        missing = [
+            f"{program} (apt-get install {package})"
+            for program, package in self.needed.items()
+            if not shutil.which(program)
+        ]
+        if missing:
+            raise MissingError(f"there is no {', no '.join(missing)}")
+        if os.geteuid() or not os.access("/dev/net/tun", os.W_OK):
+            raise MissingError("network namespaces and TAPs need root and /dev/net/tun")
+        with contextlib.ExitStack() as stack:
+            directory = Path(tempfile.mkdtemp(prefix="bh-"))
+            stack.callback(shutil.rmtree, directory)
+            self._build(directory, stack)
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stack.__exit__(kind, error, trace)
+
+    @abstractmethod
+    def _build(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        """Make all of it; what has to be undone goes to the stack."""
+
+    @abstractmethod
+    def client(self, end: str) -> tuple[Namespace, str]:
+        """Return the namespace of this end, and iperf3's words for the other end's server."""
+
+    @abstractmethod
+    def forwarders(self) -> Sequence[int]:
+        """Return the pids of the processes that forward."""
+
+    @abstractmethod
+    def drops(self) -> Counter[str]:
+        """Return the frames dropped so far, by reason."""
+
+
+def dropped_before(room: Namespace) -> int:
+    """Return the frames for which the queue of a namespace's TAP had no room so far."""
+    return int(room.run(f"cat /sys/class/net/{room.interface}/statistics/tx_dropped"))
