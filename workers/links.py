@@ -206,9 +206,10 @@ class Links:
 
         One view of the table can show an address at its new port before it shows that the old one lost it.
         """
-        for other in [self._own, *self._records.values()]:
-            if other.port != record.port and not set(other.policy.pinned).isdisjoint(record.policy.pinned):
-                left = [mac for mac in other.policy.pinned if mac not in record.policy.pinned]
+        pinned = set(record.policy.pinned)
+        for other in [self._own, *self._records.values()] if pinned else ():
+            if other.port != record.port and not pinned.isdisjoint(other.policy.pinned):
+                left = [mac for mac in other.policy.pinned if mac not in pinned]
                 self._pin_what_fits(other.port, left)
         self._pin_what_fits(record.port, list(record.policy.pinned))
 
