@@ -77,7 +77,7 @@ class Lan:
     def __init__(self, stack, policy=POLICY):
         self.namespace = stack.enter_context(contextlib.closing(Namespace("lan")))
         self.world = stack.enter_context(contextlib.closing(World(policy)))
-        self.world.relay.attach_tun(self.namespace._inside(lambda: open_tun("out0")))
+        self.world.relay.attach_tun(self.namespace.inside(lambda: open_tun("out0")))
         self.stack = stack
         self.namespace.run(
             f"ip address add {GUEST}/32 dev lo; ip address add {GUEST6}/128 dev lo nodad;"
@@ -94,7 +94,7 @@ class Lan:
             sock.setblocking(False)
             return sock
 
-        return self.stack.enter_context(self.namespace._inside(make))
+        return self.stack.enter_context(self.namespace.inside(make))
 
     def outside(self, address):
         sock = self.stack.enter_context(
@@ -180,7 +180,7 @@ def test_pings_are_answered_where_the_host_allows_ping_sockets():
         lan = Lan(stack)
         allowed = Path("/proc/sys/net/ipv4/ping_group_range")  # of this thread's namespace
         guest = stack.enter_context(
-            lan.namespace._inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+            lan.namespace.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
         )
         guest.setblocking(False)
         guest.bind((GUEST, 0))
@@ -210,9 +210,9 @@ def test_sockets_made_in_the_namespace_reach_guests_from_outside():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack)
         lan.world.relay._make = lambda kind, deliver: deliver(
-            lan.namespace._inside(lambda: socket.socket(socket.AF_INET, KINDS[kind]))
+            lan.namespace.inside(lambda: socket.socket(socket.AF_INET, KINDS[kind]))
         )
-        web = stack.enter_context(lan.namespace._inside(lambda: socket.create_server((GUEST, 0))))
+        web = stack.enter_context(lan.namespace.inside(lambda: socket.create_server((GUEST, 0))))
         forward = lan.world.forward(web)
         with socket.create_connection((str(forward.host), forward.port)) as client:
             lan.world.until(lambda: lan.world.count("joined") == 1, "the connection")

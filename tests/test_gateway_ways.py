@@ -241,12 +241,12 @@ def _resolver(room: Namespace) -> Iterator[None]:
     def make() -> socketserver.UDPServer:
         return socketserver.UDPServer((OUTSIDE, 5300), _Answer)
 
-    server = room._inside(make)  # type: ignore[arg-type, var-annotated]
-    thread = threading.Thread(target=server.serve_forever)  # type: ignore[attr-defined]
+    server = room.inside(make)
+    thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
         yield
     finally:
         server.shutdown()
         thread.join()
-        server.close() if not hasattr(server, "server_close") else server.server_close()
+        server.server_close()

@@ -19,6 +19,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tests.guests.fake_vm import PacketVM
 from tests.guests.machine import CommandError, Machine
@@ -30,6 +31,7 @@ CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 0x0003
 MAX_TAP_MTU = 65_521  # 65,535 less the Ethernet header: what the kernel allows a TAP
 _numbers = itertools.count(1)
+T = TypeVar("T")
 
 
 class Namespace(Machine):
@@ -86,7 +88,29 @@ class Namespace(Machine):
 
     def packet_vm(self) -> PacketVM:
         """Return a raw-frame VM at the kernel's side of the interface."""
-        return PacketVM(self._inside(self._packet_socket))
+        return PacketVM(self.inside(self._packet_socket))
+
+    def inside(self, make: Callable[[], T]) -> T:
+        """Call ``make`` in a thread that has entered the namespace: a socket stays where it was made."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                libc = ctypes.CDLL(None, use_errno=True)
+                with self.path.open() as file:
+                    if libc.setns(file.fileno(), CLONE_NEWNET):
+                        raise OSError(ctypes.get_errno(), f"cannot enter {self.path}")
+                result.append(make())
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
 
     def close(self) -> None:
         """End what was started here and remove the namespace with what is in it."""
@@ -101,27 +125,6 @@ class Namespace(Machine):
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         sock.bind((self.interface, ETH_P_ALL))
         return sock
-
-    def _inside(self, make: Callable[[], socket.socket]) -> socket.socket:
-        """Call ``make`` in a thread that has entered the namespace: a socket stays where it was made."""
-        result: list[socket.socket | BaseException] = []
-
-        def enter() -> None:
-            try:
-                libc = ctypes.CDLL(None, use_errno=True)
-                with self.path.open() as file:
-                    if libc.setns(file.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), f"cannot enter {self.path}")
-                result.append(make())
-            except BaseException as error:
-                result.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if isinstance(result[0], BaseException):
-            raise result[0]
-        return result[0]
 
 
 def _ip(*words: str) -> None:
