@@ -30,8 +30,10 @@ from gateway.splice import Joined, Pipes, abort, close
 MOST_CONNECTIONS = 16_384
 """However many descriptors there are: what they cost the kernel in buffers has to end somewhere."""
 
-MOST_DIALS = 1024
-"""A dead destination takes a dial for ``DIAL_S``, so one guest can fill its share with 50 a second."""
+MOST_DIALS = 4096
+"""As many as the kernel keeps for a listener, since a relay that accepts them faster than it dials must not
+refuse what comes at once. A dead destination takes a dial for ``DIAL_S``, so one guest can fill its share
+with 180 a second; that costs its own next connections, and nobody else's."""
 
 DIAL_S = 20.0
 """Four SYNs of Linux (at 0, 1, 3, 7 and 15 seconds) were not answered: the fifth will not be, either."""

@@ -96,3 +96,21 @@ def test_two_thousand_connections_with_a_stalled_reader_leave_nothing():
         assert (figures["connections"], figures["dials"], figures["pipes"]) == (0, 0, 0)
         assert figures["joined"] == 2 * MANY
     assert descriptors() == before
+
+
+def test_two_thousand_that_come_at_once_wait_for_their_dials():
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(contextlib.closing(World(POLICY)))
+        listener = stack.enter_context(server())
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < MANY * EACH * 2:
+            pytest.skip(f"needs {MANY * EACH * 2} descriptors: raise the hard limit (ulimit -Hn)")
+        forward = world.forward(listener)
+        world.delay = []  # the namespace is slower to make sockets than the host's clients are to come
+        for _ in range(MANY):
+            stack.enter_context(client(forward))
+        world.until(lambda: world.count("dials") == MANY, "all to be dialled")
+        waiting, world.delay = world.delay, None
+        for deliver in waiting:
+            deliver()
+        world.until(lambda: world.count("connections") == MANY, "all connections")
+        assert world.count("over_limit") == 0
