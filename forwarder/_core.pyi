@@ -37,7 +37,14 @@ def block_create() -> int:
 def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
     """Open (make) TAP device ``name``, up, in the network namespace of descriptor ``netns`` if >= 0.
 
-    Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.
+    Its frames are behind a ``virtio_net_hdr`` of 10 bytes each, little-endian, with offloads as far as the
+    kernel has them. Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.
+    """
+
+def finish_offload(data: bytes) -> list[bytes]:
+    """Do what the ``virtio_net_hdr`` in front of a frame asks for: the frames to send instead, in order.
+
+    Raises ValueError where it asks for what makes no sense.
     """
 
 class Block:
@@ -94,8 +101,11 @@ class Engine:
     def wanted(self) -> list[int]:
         """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
 
-    def peer_join(self, port: int, epoch: int, born: int) -> None:
-        """Port ``port`` exists (again) under ``epoch``; an older epoch's rings are detached."""
+    def peer_join(self, port: int, epoch: int, born: int, offloads: bool) -> None:
+        """Port ``port`` exists (again) under ``epoch``; an older epoch's rings are detached.
+
+        ``offloads``: it is a TAP too, so frames may go there unfinished, behind their ``virtio_net_hdr``.
+        """
 
     def peer_leave(self, port: int) -> None: ...
     def attach_flood(self, port: int, epoch: int, fd: int) -> None: ...
@@ -152,8 +162,11 @@ class RingWriter:
     broken: bool
 
     def __init__(self, fd: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> None: ...
-    def put(self, records: bytes, src: bytes) -> int:
-        """Append one run of whole records; returns how many of its frames fitted."""
+    def put(self, records: bytes, src: bytes, vnet: bool = False) -> int:
+        """Append one run of whole records; returns how many of its frames fitted.
+
+        ``vnet``: each frame is behind a ``virtio_net_hdr``.
+        """
 
     def publish(self) -> bool: ...
 
@@ -163,6 +176,9 @@ class RingReader:
     broken: bool
 
     def __init__(self, fd: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> None: ...
+    vnet: bool
+    """Whether the frames of the run last taken from are behind ``virtio_net_hdr``s."""
+
     def take(self, most: int) -> bytes:
         """Consume at most ``most`` bytes of records, from one run."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """What two processes must agree on to work together: messages, their order, shared-memory layouts."""
 
 MAX_PORTS = 1024
@@ -21,6 +21,10 @@ of them fits into one message."""
 
 RING_BYTES = 1 << 20
 """Data bytes of a unicast ring: 3 ms at 3 Gbit/s, or 15 of the largest frames."""
+
+TAP_RING_BYTES = 4 << 20
+"""Of one between two TAPs, whose kernels fill whole frames of 64 KiB: room for the window that Linux gives a
+connection by itself (net.ipv4.tcp_rmem: 3 MiB of data), so that a single one is not slowed by losses."""
 
 FLOOD_BYTES = 512 << 10
 """Data bytes of a port's flood ring; floods are small and rare beside unicast."""

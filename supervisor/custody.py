@@ -14,7 +14,7 @@ import os
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
-from forwarder.names import FLOOD_BYTES, RING_BYTES, PortRecord
+from forwarder.names import FLOOD_BYTES, RING_BYTES, TAP_RING_BYTES, PortRecord
 
 
 class Held:
@@ -113,10 +113,11 @@ class Custody:
             self._flood_doorbell = -1
 
 
-def make_ring(source: int, source_epoch: int, destination: int, destination_epoch: int) -> int:
+def make_ring(source: PortRecord, destination: PortRecord) -> int:
     """Make the ring of one ordered pair of workers. Raises LocalError when out of descriptors or memory."""
+    size = TAP_RING_BYTES if source.transport == destination.transport == "tap" else RING_BYTES
     try:
-        return _core.ring_create(RING_BYTES, source, source_epoch, destination, destination_epoch)
+        return _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)
     except (OSError, MemoryError) as error:
         raise LocalError(_shortage(error)) from None
 

@@ -202,11 +202,11 @@ class DescriptorServer:
         other = self._owner.holder(want.port, want.epoch)
         held = self._custody.get(want.port)
         mine = self._owner.holder(source.port, source.epoch) is peer
-        if other is None or held is None or not mine or other.channel.backlog:
+        if other is None or other.record is None or held is None or not mine or other.channel.backlog:
             self.send(peer, LinkLost(want.port, want.epoch))
             return
         try:
-            ring = make_ring(source.port, source.epoch, want.port, want.epoch)
+            ring = make_ring(source, other.record)
         except LocalError as error:
             self._throttle.warning("ring", f"port {source.port} gets no ring to port {want.port}: {error}")
             self.send(peer, LinkLost(want.port, want.epoch))

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 TRAFFIC = {"rx": ("rx_frames", "rx_bytes"), "tx": ("tx_frames", "tx_bytes")}
 """Direction as the operator reads it (rx = from the VM) to the block's counters: frames, bytes."""
 RETRIES = ("eagain", "enobufs")
-DROPS = ("runt", "oversize", "spoofed", "storm", "isolated", "mac_limit", "stale_ring", "refused")
+DROPS = ("runt", "oversize", "spoofed", "storm", "isolated", "offload", "mac_limit", "stale_ring", "refused")
 """Frames a port's own worker dropped, by reason; ``egress_full`` is put together from several blocks."""
 FILTERED = ("hairpin", "filtered")
 """Frames kept back that nobody misses: for an address behind their sender, or unknown and not wanted."""

@@ -11,7 +11,7 @@ import struct
 from typing import ClassVar
 
 HEADER_BYTES = 65536
-RUN = struct.Struct("=II6s2x")
+RUN = struct.Struct("=II6sBx")
 FLOOD_RECORD = struct.Struct("=IIII")
 
 

@@ -133,6 +133,27 @@ def test_ring_with_impossible_lengths_is_given_up_and_counted(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_ring_with_headers_for_a_vm_that_knows_none_is_given_up_and_counted(kind: str) -> None:
+    """Where a TAP's offloads would reach a VM as if they were frames."""
+    with MiniSwitch() as switch:
+        rings: list[RingScribble] = []
+        switch.on_ring = lambda fd: rings.append(RingScribble(fd, RING_BYTES))
+        one = switch.add(1, kind)
+        switch.add(2, "stream")
+        greet(switch)
+        for number in range(3):
+            switch.vms[2].send(to(1, 2, number, 60))
+            switch.engines[2].run(0)
+            if number == 0:
+                switch.connect(2, 1)
+        rings[0].write(RUN.size + 64, RUN.pack(64, 1, mac(2), 1))  # the second of three
+        switch.settle()
+        assert one.received() == [to(1, 2, 0, 60)]
+        assert switch.counters(1)["stale_ring"] == 2 + 1  # two frames, and the event itself
+        assert switch.engines[1].link_error == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_full_ring_drops_at_the_source_towards_the_destination(kind: str) -> None:
     with MiniSwitch() as switch:
         switch.add(1, kind, buffer=8192)

@@ -80,19 +80,24 @@ def test_impossible_tail_breaks_the_ring_for_its_writer(tail: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "frames"),
-    [(0, 1), (17, 1), (65, 1), (2**31, 1), (2**32 - 1, 1), (64, 0), (64, 4), (64, 2**32 - 1)],
+    ("length", "frames", "vnet"),
+    [
+        *((length, 1, 0) for length in (0, 17, 65, 2**31, 2**32 - 1)),
+        *((64, frames, 0) for frames in (0, 4, 2**32 - 1)),
+        (64, 1, 2),
+        (64, 1, 255),
+    ],
 )
-def test_impossible_run_breaks_the_ring_for_its_reader(length: int, frames: int) -> None:
+def test_impossible_run_breaks_the_ring_for_its_reader(length: int, frames: int, vnet: int) -> None:
     with a_ring() as fd:
         writer, reader, shared = RingWriter(fd, *IDS), RingReader(fd, *IDS), RingScribble(fd, SIZE)
         writer.put(record_of(1, 60), mac(1))
         writer.publish()
-        shared.write(0, RUN.pack(length, frames, mac(1)))
+        shared.write(0, RUN.pack(length, frames, mac(1), vnet))
         assert reader.unread_frames() == 0
         assert reader.take(100) == b""
         assert reader.broken
-        shared.write(0, RUN.pack(64, 1, mac(1)))
+        shared.write(0, RUN.pack(64, 1, mac(1), 0))
         assert reader.take(100) == b""
 
 

@@ -82,6 +82,21 @@ def test_ring_is_a_queue_of_whole_frames(steps: list[tuple[str, Any, Any]]) -> N
         assert not writer.broken
 
 
+@given(puts=st.lists(st.tuples(st.booleans(), st.sampled_from((24, 60, 1514))), max_size=30))
+def test_a_run_has_headers_before_all_of_its_frames_or_before_none(puts: list[tuple[bool, int]]) -> None:
+    with ring() as fd:
+        writer, reader = RingWriter(fd, *IDS), RingReader(fd, *IDS)
+        expected: list[tuple[bool, bytes]] = []
+        for number, (vnet, size) in enumerate(puts):
+            assert writer.put(body(number, size), mac(1), vnet) == 1
+            if expected and expected[-1][0] == vnet:
+                expected[-1] = (vnet, expected[-1][1] + body(number, size))
+            else:
+                expected.append((vnet, body(number, size)))
+        writer.publish()
+        assert [(reader.vnet, run) for run in iter(lambda: reader.take(1 << 20), b"")] == expected
+
+
 @pytest.mark.parametrize("to_the_end", range(0, 100, 3))
 def test_runs_cross_the_end_of_the_memory_anywhere(to_the_end: int) -> None:
     """A run header, a length or a frame may be cut by the end of the ring at any byte."""

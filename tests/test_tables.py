@@ -97,6 +97,7 @@ def port(number=1, name="qemu-1", **changes):
             "refused": 36,
             "storm": 37,
             "isolated": 38,
+            "offload": 40,
             "mac_limit": 39,
         },
         "filtered": {"hairpin": 41, "filtered": 42},

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from forwarder._core import Engine
 from forwarder.membership import Changed, Joined, Left
-from forwarder.names import MAX_PORTS, Policy, PortRecord, format_mac, may_talk
+from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk
 from forwarder.wire import Floods, Message, RingRx, RingTx, WantFloods, WantRing
 
 REPEAT_S = 1.0
@@ -78,7 +78,8 @@ class Links:
             return
         known = self._records.get(record.port)
         if known is None or known.epoch != record.epoch:
-            self._engine.peer_join(record.port, record.epoch, record.born)
+            offloads = TRANSPORT_KIND[record.transport] == "tap"
+            self._engine.peer_join(record.port, record.epoch, record.born, offloads)
             self._floods[record.port] = float("-inf")
             self._rings.pop(record.port, None)
         self._records[record.port] = record

@@ -8,7 +8,7 @@
 #include <time.h>
 
 /* Bumped with any change to a structure in shared memory: two processes agree on it before they share. */
-#define LAYOUT_VERSION 1u
+#define LAYOUT_VERSION 2u
 
 /* Port numbers run from 1 to MAX_PORTS - 1; 0 means "no port". */
 #define MAX_PORTS 1024u
@@ -22,6 +22,10 @@
 #define LENGTH_BYTES 4u
 #define MAX_RECORD (LENGTH_BYTES + MAX_FRAME)
 #define MIN_RECORD (LENGTH_BYTES + MIN_FRAME)
+
+/* What a TAP's kernel says of a frame, in front of it: struct virtio_net_hdr, little-endian (offload.h). In a record
+   that has one, MAX_FRAME bounds both together; a kernel's largest frame is 65,535 bytes behind two VLAN tags. */
+#define VNET_BYTES 10u
 
 #define MAC_BYTES 6u
 

@@ -179,7 +179,12 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
     uint64_t taken = 0;
     unsigned n = ring_view(&peer->rx, views, MAX_SPANS, peer->deficit > 0 ? (uint64_t)peer->deficit : 0);
     for (unsigned i = 0; i < n; i++) {
-        spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes};
+        if (UNLIKELY(views[i].run.vnet && e->vm.kind != KIND_TAP)) {
+            peer->rx.broken = true;
+            n = i;
+            break;
+        }
+        spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes, .vnet = views[i].run.vnet};
         fdb_learn(&e->block->fdb, views[i].run.src, peer->port);
     }
     if (n > 0) {

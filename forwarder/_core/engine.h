@@ -41,6 +41,7 @@ struct inbuf {
     uint8_t *bytes;       /* stream, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
     size_t mapped;
     uint32_t from, to;    /* stream: bytes read and not yet switched */
+    uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
 };
 
 /* The verdict on the last frame, good for the next ones that carry the same two addresses. */
@@ -114,7 +115,7 @@ void engine_link_down(struct engine *e, const char *what, int error);
 uint64_t engine_queued(const struct engine *e);
 
 /* engine_peers.c: what membership changes */
-int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born);
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born, bool takes_vnet);
 void engine_peer_leave(struct engine *e, uint32_t port);
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd);
 int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, int fd, int doorbell);

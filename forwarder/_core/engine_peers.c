@@ -58,7 +58,7 @@ static void empty_pen(struct engine *e, struct peer *peer)
         const uint8_t *frame = record_frame(record);
         if (peer->path != PATH_RING)
             switch_flood(e, frame, bytes, FLOOD_UNKNOWN);
-        else if (ring_put(&peer->tx, record, LENGTH_BYTES + bytes, 1, frame_src(frame)) == 0)
+        else if (ring_put(&peer->tx, record, LENGTH_BYTES + bytes, 1, frame_src(frame), false) == 0)
             loss_add(&e->block->loss[peer->port].towards, 1);
         at += LENGTH_BYTES + bytes;
     }
@@ -100,7 +100,7 @@ static void forget_predecessor(struct engine *e, uint32_t port, uint64_t born)
     fdb_forget(&e->block->fdb, port);
 }
 
-int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born)
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born, bool takes_vnet)
 {
     struct peer *peer = peers_get(&e->peers, port);
     if (peer != NULL && peer->epoch == epoch)
@@ -111,6 +111,7 @@ int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t b
         return -1;
     peer->epoch = epoch;
     peer->born = born;
+    peer->takes_vnet = takes_vnet;
     if (atomic_load_explicit(&e->block->loss[port].born, memory_order_relaxed) != born)
         forget_predecessor(e, port, born);
     return 0;

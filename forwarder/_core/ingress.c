@@ -1,15 +1,17 @@
 /* Inhale: a burst from the VM into private memory, from where it is switched.
 
    Theory of operation. A stream and a TAP share one linear buffer of records: a stream's bytes are
-   records already, a TAP's frames get their length written in front. Whatever is left at the end of a burst is
+   records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come with. Whatever is left at the end of a burst is
    one partial record; it moves to the front when the buffer's end comes near. Datagrams arrive in slots,
    one each. A length is checked here or in switch_records, and nowhere later.
 
    A bad length on a stream ends the link, since no later byte can be trusted to be a length; a bad datagram
    is dropped and counted. */
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "engine.h"
+#include "offload.h"
 
 static bool is_datagram(const struct engine *e)
 {
@@ -23,13 +25,15 @@ int ingress_open(struct engine *e)
     if (memory == MAP_FAILED)
         return -1;
     e->in.bytes = memory;
-    return 0;
+    e->in.finished = e->vm.kind == KIND_TAP ? malloc(RUN_LIMIT) : NULL;
+    return e->vm.kind == KIND_TAP && e->in.finished == NULL ? -1 : 0;
 }
 
 void ingress_close(struct engine *e)
 {
     if (e->in.bytes != NULL)
         munmap(e->in.bytes, e->in.mapped);
+    free(e->in.finished);
     e->in = (struct inbuf){0};
 }
 
@@ -101,17 +105,28 @@ static bool inhale_stream(struct engine *e)
     return true;
 }
 
-/* Give `frame_bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
-static bool seal_record(struct engine *e, uint8_t *record, uint32_t frame_bytes, bool truncated)
+/* What is wrong with `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL. */
+static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t bytes, bool truncated)
 {
-    bool oversize = truncated || frame_bytes > MAX_FRAME;
-    if (LIKELY(!oversize && frame_bytes >= MIN_FRAME)) {
-        store_be32(record, frame_bytes);
+    uint32_t header = vm_header_bytes(&e->vm);
+    if (UNLIKELY(truncated || bytes > MAX_FRAME))
+        return &e->count.oversize;
+    if (UNLIKELY(bytes < header + MIN_FRAME))
+        return &e->count.runt;
+    return header != 0 && !offload_is_sound(record + LENGTH_BYTES) ? &e->count.offload : NULL;
+}
+
+/* Give `bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
+static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool truncated)
+{
+    uint64_t *counter = fault_of(e, record, bytes, truncated);
+    if (LIKELY(counter == NULL)) {
+        store_be32(record, bytes);
         return true;
     }
-    *(oversize ? &e->count.oversize : &e->count.runt) += 1;
+    ++*counter;
     e->count.rx_frames++;
-    e->count.rx_bytes += frame_bytes;
+    e->count.rx_bytes += bytes - vm_header_bytes(&e->vm);
     engine_refused(e, 1);
     return false;
 }

@@ -25,11 +25,12 @@ PyObject *py_engine_peer_join(PyObject *self, PyObject *args)
     struct engine *e = engine_of(self);
     unsigned int port;
     unsigned long long epoch, born;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKK", &port, &epoch, &born))
+    int takes_offloads;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKKp", &port, &epoch, &born, &takes_offloads))
         return NULL;
     if (port == 0 || port >= MAX_PORTS || port == e->port)
         return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
-    return result_of(engine_peer_join(e, port, epoch, born));
+    return result_of(engine_peer_join(e, port, epoch, born, takes_offloads != 0));
 }
 
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)

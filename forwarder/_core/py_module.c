@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "engine.h"
+#include "offload.h"
 #include "tap.h"
 
 PyObject *py_os_error(void)
@@ -89,12 +90,37 @@ static PyObject *core_tap_open(PyObject *module, PyObject *args)
     return Py_BuildValue("is", fd, actual);
 }
 
+static PyObject *core_finish_offload(PyObject *module, PyObject *args)
+{
+    (void)module;
+    static uint8_t record[MAX_RECORD]; /* under the GIL */
+    const char *bytes;
+    Py_ssize_t count;
+    struct offload offload;
+    if (!PyArg_ParseTuple(args, "y#", &bytes, &count))
+        return NULL;
+    const uint8_t *vnet = (const uint8_t *)bytes;
+    if (count < (Py_ssize_t)(VNET_BYTES + MIN_FRAME) || count > (Py_ssize_t)MAX_FRAME || !offload_is_sound(vnet)
+        || !offload_open(&offload, vnet, (uint32_t)count))
+        return PyErr_Format(PyExc_ValueError, "an offload that makes no sense");
+    PyObject *frames = PyList_New(0);
+    while (frames != NULL && !offload_is_done(&offload)) {
+        uint32_t written = offload_next(&offload, record);
+        PyObject *frame = PyBytes_FromStringAndSize((const char *)record_frame(record), written - LENGTH_BYTES);
+        if (frame == NULL || PyList_Append(frames, frame) < 0)
+            Py_CLEAR(frames);
+        Py_XDECREF(frame);
+    }
+    return frames;
+}
+
 static PyMethodDef functions[] = {
     {"doorbell_create", core_doorbell_create, METH_NOARGS, NULL},
     {"ring_create", core_ring_create, METH_VARARGS, NULL},
     {"flood_create", core_flood_create, METH_VARARGS, NULL},
     {"block_create", core_block_create, METH_NOARGS, NULL},
     {"tap_open", core_tap_open, METH_VARARGS, NULL},
+    {"finish_offload", core_finish_offload, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

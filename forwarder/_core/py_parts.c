@@ -21,6 +21,7 @@ struct py_writer {
 struct py_reader {
     PyObject_HEAD
     struct ring_rx rx;
+    bool vnet; /* of the run last taken from */
 };
 
 static void *allocate(PyTypeObject *type)
@@ -157,13 +158,14 @@ static void writer_dealloc(PyObject *self)
     py_free(self);
 }
 
-/* put(records, source) -> frames that fitted */
+/* put(records, source, vnet=False) -> frames that fitted */
 static PyObject *writer_put(PyObject *self, PyObject *args)
 {
     const char *records, *src;
     Py_ssize_t bytes, src_bytes;
     uint32_t at = 0, size, frames = 0;
-    if (!PyArg_ParseTuple(args, "y#y#", &records, &bytes, &src, &src_bytes))
+    int vnet = 0;
+    if (!PyArg_ParseTuple(args, "y#y#|p", &records, &bytes, &src, &src_bytes, &vnet))
         return NULL;
     while (record_next((const uint8_t *)records + at, (uint64_t)bytes - at, &size) == RECORD_WHOLE) {
         at += size;
@@ -171,8 +173,8 @@ static PyObject *writer_put(PyObject *self, PyObject *args)
     }
     if ((Py_ssize_t)at != bytes || at > RUN_LIMIT || src_bytes != MAC_BYTES || frames == 0)
         return PyErr_Format(PyExc_ValueError, "a run is whole records, at most RUN_LIMIT bytes, and a source address");
-    return PyLong_FromUnsignedLong(
-        ring_put(&((struct py_writer *)self)->tx, (const uint8_t *)records, at, frames, (const uint8_t *)src));
+    return PyLong_FromUnsignedLong(ring_put(&((struct py_writer *)self)->tx, (const uint8_t *)records, at, frames,
+                                            (const uint8_t *)src, vnet != 0));
 }
 
 static PyObject *writer_publish(PyObject *self, PyObject *unused)
@@ -225,6 +227,7 @@ static PyObject *reader_take(PyObject *self, PyObject *args)
     uint32_t bytes = view.bytes < most ? view.bytes : most;
     PyObject *result = PyBytes_FromStringAndSize((const char *)view.records, bytes);
     ring_consume(rx, &view, 1, bytes);
+    ((struct py_reader *)self)->vnet = view.run.vnet;
     return result;
 }
 
@@ -240,11 +243,19 @@ static PyObject *reader_broken(PyObject *self, void *unused)
     return PyBool_FromLong(((struct py_reader *)self)->rx.broken);
 }
 
+static PyObject *reader_vnet(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((struct py_reader *)self)->vnet);
+}
+
 static PyMethodDef reader_methods[] = {
     {"take", reader_take, METH_VARARGS, NULL}, {"unread_frames", reader_unread, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef writer_properties[] = {{"broken", writer_broken, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
-static PyGetSetDef reader_properties[] = {{"broken", reader_broken, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef reader_properties[] = {{"broken", reader_broken, NULL, NULL, NULL},
+                                          {"vnet", reader_vnet, NULL, NULL, NULL},
+                                          {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot fdb_slots[] = {
     {Py_tp_new, fdb_new}, {Py_tp_dealloc, fdb_dealloc}, {Py_tp_methods, fdb_methods}, {0, NULL}};

@@ -121,11 +121,12 @@ static uint32_t fitting(const uint8_t *records, uint32_t frames, uint64_t space,
     return n;
 }
 
-uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, uint32_t frames, const uint8_t *src)
+uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, uint32_t frames, const uint8_t *src,
+                  bool vnet)
 {
     if (UNLIKELY(tx->broken))
         return 0;
-    bool grow = tx->open.bytes != 0 && tx->open.bytes + bytes <= RUN_BYTES
+    bool grow = tx->open.bytes != 0 && tx->open.bytes + bytes <= RUN_BYTES && tx->open.vnet == vnet
                 && memcmp(tx->open.src, src, MAC_BYTES) == 0;
     uint32_t header = grow ? 0 : (uint32_t)sizeof(struct run);
     uint64_t space = free_bytes(tx, header + (uint64_t)bytes);
@@ -136,7 +137,7 @@ uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, ui
     }
     if (!grow) {
         tx->open_at = tx->head;
-        tx->open = (struct run){0};
+        tx->open = (struct run){.vnet = vnet};
         memcpy(tx->open.src, src, MAC_BYTES);
         tx->head += sizeof(struct run);
     }
@@ -179,7 +180,7 @@ static bool run_at(const struct ring_rx *rx, uint64_t cursor, struct run *run)
         return false;
     memcpy(run, rx_at(rx, cursor), sizeof *run);
     return run->bytes >= MIN_RECORD && run->bytes <= RUN_LIMIT && run->bytes <= available - sizeof *run
-           && run->frames >= 1 && run->frames <= run->bytes / MIN_RECORD;
+           && run->frames >= 1 && run->frames <= run->bytes / MIN_RECORD && run->vnet <= 1;
 }
 
 unsigned ring_view(struct ring_rx *rx, struct run_view *views, unsigned max, uint64_t allowance)

@@ -20,7 +20,10 @@
    other's cursor once per use, checks it against what it knows itself (never backwards, never more than
    the ring holds), copies a run header before it believes it, and marks the ring broken at the first
    contradiction: a broken ring carries nothing any more. Nothing read from shared memory is ever used as
-   an address or a length unchecked. */
+   an address or a length unchecked.
+
+   Between two TAPs the records of a run have virtio_net_hdrs in front of their frames (offload.h). All of a run's
+   have one or none has: the header of the run says which. */
 #ifndef BULKHEAD_RING_H
 #define BULKHEAD_RING_H
 
@@ -38,7 +41,8 @@ struct run {
     uint32_t bytes;
     uint32_t frames;
     uint8_t src[MAC_BYTES];
-    uint8_t zero[2];
+    uint8_t vnet; /* 1: each frame is behind a virtio_net_hdr */
+    uint8_t zero;
 };
 
 struct ring_id {
@@ -87,8 +91,10 @@ int ring_rx_open(struct ring_rx *rx, int fd, const struct ring_id *expected);
 void ring_tx_close(struct ring_tx *tx);
 void ring_rx_close(struct ring_rx *rx);
 
-/* Append whole records from one source address; returns how many of the frames fitted, from the first on. */
-uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, uint32_t frames, const uint8_t *src);
+/* Append whole records from one source address, all with a virtio_net_hdr or all without; returns how many of the
+   frames fitted, from the first on. */
+uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, uint32_t frames, const uint8_t *src,
+                  bool vnet);
 
 /* Show the consumer everything put so far. True if there was something new. */
 bool ring_publish(struct ring_tx *tx);

@@ -4,14 +4,24 @@
    a run (learn the source, look the destination up) and the run is copied into the destination's ring
    with one memcpy. Nothing is shown to anybody before switch_end: one publication and at the most one bell
    per destination and burst. A frame that a ring has no room for is lost here, at the tail, and charged to
-   the destination; nobody waits for it. */
+   the destination; nobody waits for it.
+
+   A TAP's frames come behind their virtio_net_hdrs and go so through the ring to another TAP. On any other way they
+   are finished first (offload.h): what is flooded, waits in a pen or is for another kind of VM is plain. */
 #include "engine.h"
+#include "offload.h"
 
 struct pending_run {
     const uint8_t *start;
     uint32_t bytes;
     uint32_t frames;
+    bool vnet; /* each frame is behind its virtio_net_hdr */
 };
+
+static const uint8_t *first_frame(const struct pending_run *run)
+{
+    return record_frame(run->start) + (run->vnet ? VNET_BYTES : 0);
+}
 
 void switch_begin(struct engine *e)
 {
@@ -72,7 +82,7 @@ static void send_run(struct engine *e, struct peer *peer, const struct pending_r
     if (peer->path == PATH_NONE)
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {
-        sent = ring_put(&peer->tx, run->start, run->bytes, run->frames, frame_src(record_frame(run->start)));
+        sent = ring_put(&peer->tx, run->start, run->bytes, run->frames, frame_src(first_frame(run)), run->vnet);
         touch(e, peer);
     } else if (peer->path == PATH_PEN) {
         sent = pen_put(peer, run->start, run->frames);
@@ -92,17 +102,54 @@ static void drop_run(struct engine *e, const struct pending_run *run)
         engine_refused(e, run->frames);
 }
 
+static void pass_run(struct engine *e, struct pending_run *run)
+{
+    const struct verdict *verdict = &e->verdict;
+    if (verdict->where == TO_PEER)
+        send_run(e, verdict->peer, run);
+    else
+        flood_run(e, run, verdict->kind);
+    run->frames = run->bytes = 0;
+}
+
+static bool goes_as_it_is(const struct engine *e, const struct pending_run *run)
+{
+    const struct verdict *verdict = &e->verdict;
+    return !run->vnet || (verdict->where == TO_PEER && verdict->peer->takes_vnet && verdict->peer->path == PATH_RING);
+}
+
+/* Do what the sender's kernel has left to be done, and pass on what becomes of it in runs of the usual size. */
+static void finish_run(struct engine *e, const struct pending_run *run)
+{
+    struct pending_run plain = {.start = e->in.finished};
+    struct offload offload;
+    for (uint32_t at = 0; at < run->bytes; at += LENGTH_BYTES + load_be32(run->start + at)) {
+        if (UNLIKELY(!offload_open(&offload, record_frame(run->start + at), load_be32(run->start + at)))) {
+            e->count.offload++;
+            engine_refused(e, 1);
+            continue;
+        }
+        while (!offload_is_done(&offload)) {
+            if (plain.frames > 0 && plain.bytes + offload_next_bytes(&offload) > RUN_BYTES)
+                pass_run(e, &plain);
+            plain.bytes += offload_next(&offload, e->in.finished + plain.bytes);
+            plain.frames++;
+        }
+    }
+    if (plain.frames > 0)
+        pass_run(e, &plain);
+}
+
 static void flush_run(struct engine *e, struct pending_run *run)
 {
     if (run->frames == 0)
         return;
-    const struct verdict *verdict = &e->verdict;
-    if (verdict->where == TO_PEER)
-        send_run(e, verdict->peer, run);
-    else if (verdict->where == TO_ALL)
-        flood_run(e, run, verdict->kind);
-    else
+    if (e->verdict.where == TO_NOBODY)
         drop_run(e, run);
+    else if (LIKELY(goes_as_it_is(e, run)))
+        pass_run(e, run);
+    else
+        finish_run(e, run);
     run->frames = run->bytes = 0;
 }
 
@@ -155,10 +202,10 @@ static void decide(struct engine *e, const uint8_t *frame)
    it: RECORD_PARTIAL (the rest is not all there) or a bad length. */
 uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
 {
-    struct pending_run run = {0};
-    uint32_t at = 0, size, frames = 0;
+    uint32_t header = vm_header_bytes(&e->vm), at = 0, size, frames = 0;
+    struct pending_run run = {.vnet = header != 0};
     while ((*status = record_next(bytes + at, available - at, &size)) == RECORD_WHOLE) {
-        const uint8_t *frame = record_frame(bytes + at);
+        const uint8_t *frame = record_frame(bytes + at) + header;
         bool same = e->verdict.valid && memcmp(frame, e->verdict.addresses, sizeof e->verdict.addresses) == 0;
         if (!same || run.bytes + size > RUN_BYTES)
             flush_run(e, &run);
@@ -173,7 +220,7 @@ uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t availab
     }
     flush_run(e, &run);
     e->count.rx_frames += frames;
-    e->count.rx_bytes += at - (uint64_t)frames * LENGTH_BYTES;
+    e->count.rx_bytes += at - (uint64_t)frames * (LENGTH_BYTES + header);
     return at;
 }
 

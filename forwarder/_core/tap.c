@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common.h"
 #include "shm.h"
 
 static int set_up(struct ifreq *request)
@@ -27,6 +28,27 @@ static int set_up(struct ifreq *request)
     return result;
 }
 
+/* linux/if_tun.h of Linux 6.2 and newer. */
+#ifndef TUN_F_USO4
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
+
+/* Frames come behind a header whose form is ours, whoever had the device before, and with the most that the kernel
+   will leave to us: it refuses a set of which it does not know one. */
+static int set_offloads(int fd)
+{
+    static const unsigned tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    const unsigned sets[] = {tcp | TUN_F_USO4 | TUN_F_USO6, tcp, TUN_F_CSUM, 0};
+    int header = VNET_BYTES, yes = 1;
+    if (ioctl(fd, TUNSETVNETHDRSZ, &header) < 0 || ioctl(fd, TUNSETVNETLE, &yes) < 0)
+        return -1;
+    for (unsigned i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (ioctl(fd, TUNSETOFFLOAD, sets[i]) == 0)
+            return 0;
+    return -1;
+}
+
 static int open_here(const char *name, char actual[IFNAMSIZ])
 {
     struct ifreq request = {0};
@@ -34,8 +56,8 @@ static int open_here(const char *name, char actual[IFNAMSIZ])
     if (fd < 0)
         return -1;
     memcpy(request.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
-    request.ifr_flags = IFF_TAP | IFF_NO_PI;
-    if (ioctl(fd, TUNSETIFF, &request) == 0 && set_up(&request) == 0) {
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (ioctl(fd, TUNSETIFF, &request) == 0 && set_offloads(fd) == 0 && set_up(&request) == 0) {
         memcpy(actual, request.ifr_name, IFNAMSIZ);
         return fd;
     }

@@ -27,9 +27,9 @@ static enum vm_status meaning(int error)
     }
 }
 
-static bool refuses_frame(int error)
+static bool refuses_frame(const struct vm *vm, int error)
 {
-    return error == EMSGSIZE || error == EIO;
+    return error == EMSGSIZE || error == EIO || (error == EINVAL && vm->kind == KIND_TAP);
 }
 
 static enum vm_status write_stream(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
@@ -47,20 +47,27 @@ static enum vm_status write_stream(const struct vm *vm, const struct span *spans
     return VM_OK;
 }
 
+struct whole {
+    struct iovec iov;
+    uint32_t header; /* bytes of it that are in front of the frame */
+};
+
 /* The frames of the spans, up to `max`; false if a length does not fit. */
-static bool list_frames(const struct span *spans, unsigned count, struct iovec *frames, unsigned max, unsigned *found)
+static bool list_frames(const struct span *spans, unsigned count, struct whole *frames, unsigned max, unsigned *found)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
-        uint32_t at = 0;
+        uint32_t at = 0, header = spans[i].vnet ? VNET_BYTES : 0;
         while (at < spans[i].bytes && n < max) {
             uint32_t size;
-            if (record_next(spans[i].records + at, spans[i].bytes - at, &size) != RECORD_WHOLE) {
+            if (record_next(spans[i].records + at, spans[i].bytes - at, &size) != RECORD_WHOLE
+                || size < MIN_RECORD + header) {
                 *found = n;
                 return false;
             }
-            frames[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)(spans[i].records + at + LENGTH_BYTES),
-                                         .iov_len = size - LENGTH_BYTES};
+            frames[n++] = (struct whole){.iov.iov_base = (void *)(uintptr_t)(spans[i].records + at + LENGTH_BYTES),
+                                         .iov.iov_len = size - LENGTH_BYTES,
+                                         .header = header};
             at += size;
         }
     }
@@ -68,24 +75,32 @@ static bool list_frames(const struct span *spans, unsigned count, struct iovec *
     return true;
 }
 
-static int write_frames(const struct vm *vm, struct iovec *frames, unsigned count)
+static int write_tap(const struct vm *vm, const struct whole *frame)
+{
+    static const uint8_t nothing_to_do[VNET_BYTES];
+    struct iovec parts[] = {{.iov_base = (void *)(uintptr_t)nothing_to_do, .iov_len = VNET_BYTES - frame->header},
+                            frame->iov};
+    return writev(vm->fd, parts, 2) < 0 ? -1 : 1;
+}
+
+static int write_frames(const struct vm *vm, struct whole *frames, unsigned count)
 {
     if (vm->kind == KIND_TAP)
-        return write(vm->fd, frames[0].iov_base, frames[0].iov_len) < 0 ? -1 : 1;
+        return write_tap(vm, frames);
     struct mmsghdr messages[MAX_SPANS];
     for (unsigned i = 0; i < count; i++)
-        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &frames[i], .msg_iovlen = 1}};
+        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &frames[i].iov, .msg_iovlen = 1}};
     return sendmmsg(vm->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static enum vm_status write_whole(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
 {
-    struct iovec frames[MAX_SPANS];
+    struct whole frames[MAX_SPANS];
     unsigned found, done = 0;
     bool sound = list_frames(spans, count, frames, MAX_SPANS, &found);
     while (done < found) {
         int n = write_frames(vm, frames + done, found - done);
-        if (n < 0 && !refuses_frame(errno)) {
+        if (n < 0 && !refuses_frame(vm, errno)) {
             sent->error = errno;
             return meaning(errno);
         }
@@ -93,8 +108,8 @@ static enum vm_status write_whole(const struct vm *vm, const struct span *spans,
         sent->refused += n < 0 ? 1 : 0;
         sent->frames += n < 0 ? 0 : taken;
         for (; taken > 0; taken--, done++) {
-            sent->bytes += LENGTH_BYTES + frames[done].iov_len;
-            sent->payload += n < 0 ? 0 : frames[done].iov_len;
+            sent->bytes += LENGTH_BYTES + frames[done].iov.iov_len;
+            sent->payload += n < 0 ? 0 : frames[done].iov.iov_len - frames[done].header;
         }
     }
     return sound ? VM_OK : VM_GARBLED;

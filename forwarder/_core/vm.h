@@ -6,9 +6,11 @@
      EAGAIN              VM_FULL       the VM does not read; wait until the descriptor is writable
      ENOBUFS, ENOMEM     VM_NO_BUFFER  the kernel has no buffer; writability says nothing, retry by timer
      EMSGSIZE, EIO       refused       this one frame cannot be taken (too long, TAP down); the next may be
+     EINVAL from a TAP   refused       its virtio_net_hdr makes no sense to the kernel
      any other           VM_DOWN       the link is finished
 
-   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. */
+   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. A TAP's kernel
+   wants a virtio_net_hdr in front of each: the record's own, or one that says that nothing is left to be done. */
 #ifndef BULKHEAD_VM_H
 #define BULKHEAD_VM_H
 
@@ -27,6 +29,7 @@ struct vm {
 struct span {
     const uint8_t *records;
     uint32_t bytes;
+    bool vnet; /* each frame is behind a virtio_net_hdr: for a TAP only */
 };
 
 #define MAX_SPANS 64u
@@ -41,6 +44,12 @@ struct vm_sent {
 
 /* Write what one call takes. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
+
+/* What the kernel puts in front of a frame that is read. */
+static inline uint32_t vm_header_bytes(const struct vm *vm)
+{
+    return vm->kind == KIND_TAP ? VNET_BYTES : 0;
+}
 
 /* Bytes into one buffer (stream, TAP). Returns the count, 0 at the end of a stream, or -1 with *status set. */
 long vm_read(const struct vm *vm, uint8_t *buffer, size_t size, enum vm_status *status, int *error);

@@ -110,7 +110,8 @@ BENCHMARK = Benchmark(
     "TCP between two network namespaces, and between one and its host (needs root)",
     "iperf3 between two network namespaces of its own: real kernels' TCP, one stream each way, both at once,"
     " and several both ways with -Z. First two VMs, each a TAP of the switch; the same through vde_switch, in"
-    " turn. Then a VM and its host: through our gateway, and through pasta, slirp4netns, passt and gvproxy."
+    " turn, whose TAPs have no offloads as ours do. Then a VM and its host: through our gateway, and through"
+    " pasta, slirp4netns, passt and gvproxy."
     " The ends' TCP uses the same cores as the switch. Sigma is that of the streams' rates over the whole"
     " test, in Gbit/s. What is dropped, and the CPU, are of both directions together.",
     COLUMNS,

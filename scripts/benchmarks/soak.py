@@ -111,7 +111,7 @@ def _books(world: World, pair: Pair) -> dict[str, Any]:
         full = sum(row["egress_full"] for row in other["by_source"] if row["port"] == port["port"])
         refused = sum(
             port["drops"][reason]
-            for reason in ("runt", "oversize", "spoofed", "storm", "isolated", "mac_limit")
+            for reason in ("runt", "oversize", "spoofed", "storm", "isolated", "offload", "mac_limit")
         )
         books["ends"].append(
             {

@@ -59,7 +59,7 @@ static void consume(uint32_t most)
     touched += sum + ring_unread_frames(&rx);
 }
 
-static void produce(uint32_t length)
+static void produce(uint32_t length, bool vnet)
 {
     static const uint8_t src[MAC_BYTES] = {2, 0, 0, 0, 0, 1};
     uint32_t frame = MIN_FRAME + length % (MAX_FRAME - MIN_FRAME + 1);
@@ -67,7 +67,7 @@ static void produce(uint32_t length)
     records[1] = (uint8_t)(frame >> 16);
     records[2] = (uint8_t)(frame >> 8);
     records[3] = (uint8_t)frame;
-    ring_put(&tx, records, LENGTH_BYTES + frame, 1, src);
+    ring_put(&tx, records, LENGTH_BYTES + frame, 1, src, vnet);
     ring_publish(&tx);
 }
 
@@ -86,7 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(&argument, data + 2, sizeof argument);
         switch (data[0] % 4) {
         case 0:
-            produce(argument);
+            produce(argument, data[1] & 1);
             break;
         case 1:
             consume(argument);

@@ -232,6 +232,7 @@ class PacketVM(MessageVM):
     _PACKET_AUXDATA = 8
     _SOL_PACKET = 263
     _VLAN_VALID = 0x10
+    HEADER_BYTES = 0
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -252,9 +253,25 @@ class PacketVM(MessageVM):
             if (level, kind) == (self._SOL_PACKET, self._PACKET_AUXDATA):
                 status, *_, tag, protocol = self._AUXDATA.unpack(data[: self._AUXDATA.size])
                 if status & self._VLAN_VALID:
-                    frame = frame[:12] + struct.pack(">HH", protocol or 0x8100, tag) + frame[12:]
+                    at = self.HEADER_BYTES + 12
+                    frame = frame[:at] + struct.pack(">HH", protocol or 0x8100, tag) + frame[at:]
         self._received.append(frame)
         return True
+
+
+class OffloadVM(PacketVM):
+    """A ``PacketVM`` that sees and says what is left to a network card, in a header before each frame.
+
+    It is packet(7)'s ``virtio_net_hdr``: with it a frame can be larger than the MTU and its checksum be
+    missing, both ways.
+    """
+
+    _PACKET_VNET_HDR = 15
+    HEADER_BYTES = 10
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.setsockopt(self._SOL_PACKET, self._PACKET_VNET_HDR, 1)
 
 
 def connect(url: str, *, local: Path | None = None, handshake: bool = False) -> FakeVM:

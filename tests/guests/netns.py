@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tests.guests.fake_vm import PacketVM
+from tests.guests.fake_vm import OffloadVM, PacketVM
 from tests.guests.machine import CommandError, Machine
 
 TUNSETIFF = 0x400454CA
@@ -89,6 +89,10 @@ class Namespace(Machine):
     def packet_vm(self) -> PacketVM:
         """Return a raw-frame VM at the kernel's side of the interface."""
         return PacketVM(self.inside(self._packet_socket))
+
+    def offload_vm(self) -> OffloadVM:
+        """Return one there that has the offloads of a network card."""
+        return OffloadVM(self.inside(self._packet_socket))
 
     def inside(self, make: Callable[[], T]) -> T:
         """Call ``make`` in a thread that has entered the namespace: a socket stays where it was made."""

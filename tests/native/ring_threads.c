@@ -81,7 +81,7 @@ static void *produce(void *unused)
         while (frames < wanted && number + frames < FRAMES
                && bytes + LENGTH_BYTES + frame_length(number + frames) <= RUN_BYTES)
             bytes += build(run + bytes, number + frames++);
-        uint32_t fitted = ring_put(&tx, run, bytes, frames, src);
+        uint32_t fitted = ring_put(&tx, run, bytes, frames, src, false);
         CHECK(!tx.broken && fitted <= frames, "frame %" PRIu32, number);
         number += fitted;
         if (fitted < frames || next_random(&random) % 3 == 0) {

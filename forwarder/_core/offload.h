@@ -1,0 +1,64 @@
+/* What the kernel behind a TAP has left to the device: checksums and segments, made here for who cannot make them.
+
+   Theory of operation. A TAP with IFF_VNET_HDR is a network card that does offloads (tap.c): its kernel hands over
+   TCP in frames of up to 64 KiB, with a sum begun and not finished, behind a virtio_net_hdr that says what is left to
+   do (Virtual I/O Device 1.2, section 5.1.6.2). To another TAP a frame goes with its header, as it is: that kernel
+   takes it for one that a card has put together, and nobody ever does the work. For any other VM, and for a flood,
+   the sender's worker does it, on its own account: one frame or many, each whole and right, none longer than the
+   sender's MTU allows.
+
+   A frame is cut as TCP/IP would have made its parts: the headers are repeated, each with its own lengths, sequence
+   number or IP identification, FIN and PSH on the last, CWR on the first (RFC 3168, section 6.1.2), and the header's
+   checksum. The sum that the kernel has begun covers the pseudo header, whatever that is; here it is only corrected
+   by the difference in length (RFC 1624) and continued, so addresses need not be looked at.
+
+   The header is the kernel's, but a program behind the TAP can have it written (packet(7), PACKET_VNET_HDR), so it
+   is checked. A checksum must not be stored into the MAC addresses, which were judged already: that is asked of every
+   frame (offload_is_sound). The rest matters to who does the work (offload_open): everything lies inside of the
+   frame and is what the header says. Encapsulated packets are not: no kernel leaves them to us, as we do not say that
+   we could. A segment carries at least SEGMENT_LEAST bytes, so a frame becomes at most 1 KiB times as many. */
+#ifndef BULKHEAD_OFFLOAD_H
+#define BULKHEAD_OFFLOAD_H
+
+#include "common.h"
+
+/* Linux makes none smaller: TCP_MIN_GSO_SIZE, the smallest MSS less all options. */
+#define SEGMENT_LEAST 8u
+
+struct offload {
+    const uint8_t *frame;
+    uint32_t bytes;     /* of the frame */
+    uint32_t headers;   /* repeated in front of each segment; 0: the frame stays one */
+    uint32_t step;      /* payload of a segment */
+    uint32_t at;        /* where the next one's payload begins */
+    uint32_t ip;        /* where these headers begin, in a frame that is cut */
+    uint32_t transport;
+    bool is_ipv4, is_tcp;
+    uint32_t sum_from;  /* what the checksum covers */
+    uint32_t sum_at;    /* where it is stored; 0: nothing to be done */
+    uint32_t number;    /* of the next segment */
+};
+
+/* Is the header at `vnet` (VNET_BYTES) one that may go on to a TAP? */
+bool offload_is_sound(const uint8_t *vnet);
+
+/* Begin with a frame behind its header, `bytes` together, of which the frame has MIN_FRAME at least. False: it asks
+   for what makes no sense. */
+bool offload_open(struct offload *offload, const uint8_t *vnet, uint32_t bytes);
+
+static inline bool offload_is_done(const struct offload *offload)
+{
+    return offload->at == offload->bytes;
+}
+
+/* Bytes of the next record. */
+static inline uint32_t offload_next_bytes(const struct offload *offload)
+{
+    uint32_t left = offload->bytes - offload->at;
+    return LENGTH_BYTES + offload->headers + (left < offload->step ? left : offload->step);
+}
+
+/* Write the next finished frame as a record; returns its bytes. */
+uint32_t offload_next(struct offload *offload, uint8_t *record);
+
+#endif

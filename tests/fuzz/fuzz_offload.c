@@ -1,0 +1,51 @@
+/* Fuzz target: a frame behind a virtio_net_hdr, as a program behind a TAP may have it sent.
+
+   What the frame becomes must stay within the bytes promised, keep the addresses, and together carry the payload: no
+   byte of it lost or twice. A frame that was finished needs nothing more: done again, without its header's wishes, it
+   stays what it is. */
+#include <stdlib.h>
+
+#include "frame.h"
+#include "offload.h"
+
+static void must(bool done)
+{
+    if (!done)
+        abort();
+}
+
+static void expect_unchanged(const uint8_t *record, uint32_t bytes)
+{
+    static uint8_t plain[VNET_BYTES + MAX_FRAME], again[MAX_RECORD];
+    struct offload offload;
+    memset(plain, 0, VNET_BYTES);
+    memcpy(plain + VNET_BYTES, record_frame(record), bytes - LENGTH_BYTES);
+    must(offload_open(&offload, plain, VNET_BYTES + bytes - LENGTH_BYTES));
+    must(offload_next(&offload, again) == bytes && offload_is_done(&offload) && memcmp(again, record, bytes) == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct offload offload;
+    if (size < VNET_BYTES + MIN_FRAME || size > MAX_FRAME || !offload_is_sound(data)
+        || !offload_open(&offload, data, (uint32_t)size))
+        return 0;
+    uint32_t frames = 0, payload = 0, headers = offload.headers;
+    while (!offload_is_done(&offload)) {
+        uint32_t bytes = offload_next_bytes(&offload);
+        uint8_t *record = malloc(bytes);
+        must(record != NULL && bytes <= MAX_RECORD && offload_next(&offload, record) == bytes);
+        must(load_be32(record) == bytes - LENGTH_BYTES && bytes >= MIN_RECORD);
+        must(memcmp(record_frame(record), data + VNET_BYTES, ADDRESSES_BYTES) == 0);
+        if (headers != 0)
+            must(memcmp(record_frame(record) + headers, data + VNET_BYTES + headers + payload,
+                        bytes - LENGTH_BYTES - headers)
+                 == 0);
+        expect_unchanged(record, bytes);
+        payload += bytes - LENGTH_BYTES - headers;
+        free(record);
+        frames++;
+    }
+    must(headers + payload == size - VNET_BYTES && frames <= size / SEGMENT_LEAST);
+    return 0;
+}
