@@ -86,7 +86,9 @@ class Engine:
         block: int,
         flood: int,
     ) -> None:
-        """``kind``: "stream", "seqpacket", "dgram" or "tap"."""
+        """``kind``: "stream" (lengths of 32 bits, big-endian), "stream16" (of 16 bits, little-endian), "seqpacket",
+        "dgram" or "tap".
+        """
 
     def watch(self, fd: int) -> None:
         """Make ``run`` return EVENT_CONTROL when ``fd`` is readable (level triggered)."""

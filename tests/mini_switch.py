@@ -19,14 +19,20 @@ FLOOD_BYTES = 1 << 19
 
 SOCKET_TYPES = {
     "stream": socket.SOCK_STREAM,
+    "stream16": socket.SOCK_STREAM,
     "seqpacket": socket.SOCK_SEQPACKET,
     "dgram": socket.SOCK_DGRAM,
 }
+KINDS = tuple(SOCKET_TYPES)
+LENGTHS = {"stream": struct.Struct("!I"), "stream16": struct.Struct("<H")}
+"""What stands before each frame on a stream."""
+LONGEST = {kind: 0xFFFF if kind == "stream16" else _core.MAX_FRAME for kind in KINDS}
+"""The longest frame that each kind can carry."""
 
 
-def record(frame: bytes) -> bytes:
-    """The frame behind its length, as a QEMU stream socket carries it."""
-    return struct.pack("!I", len(frame)) + frame
+def record(frame: bytes, kind: str = "stream") -> bytes:
+    """The frame behind its length, as a QEMU stream socket carries it, or another kind of stream."""
+    return LENGTHS[kind].pack(len(frame)) + frame
 
 
 def mac(number: int) -> bytes:
@@ -48,8 +54,8 @@ class Vm:
         self._tail = b""
 
     def send(self, *frames: bytes) -> None:
-        if self.kind == "stream":
-            self.sock.sendall(b"".join(map(record, frames)))
+        if self.kind in LENGTHS:
+            self.sock.sendall(b"".join(record(each, self.kind) for each in frames))
             return
         for each in frames:
             self.sock.send(each)
@@ -62,16 +68,16 @@ class Vm:
             return None
         if not data:
             return None
-        if self.kind != "stream":
+        if self.kind not in LENGTHS:
             return [data]
         self._tail += data
-        frames, at = [], 0
-        while len(self._tail) - at >= 4:
-            (length,) = struct.unpack_from("!I", self._tail, at)
-            if len(self._tail) - at < 4 + length:
+        frames, at, prefix = [], 0, LENGTHS[self.kind]
+        while len(self._tail) - at >= prefix.size:
+            end = at + prefix.size + prefix.unpack_from(self._tail, at)[0]
+            if len(self._tail) < end:
                 break
-            frames.append(self._tail[at + 4 : at + 4 + length])
-            at += 4 + length
+            frames.append(self._tail[at + prefix.size : end])
+            at = end
         self._tail = self._tail[at:]
         return frames
 

@@ -10,10 +10,8 @@ import pytest
 
 from forwarder import _core
 from tests.guests.fixtures import short_directory
-from tests.mini_switch import BROADCAST, RING_BYTES, MiniSwitch, Vm, frame, mac
+from tests.mini_switch import BROADCAST, KINDS, LENGTHS, RING_BYTES, MiniSwitch, Vm, frame, mac
 from tests.scribble import RUN, RingScribble
-
-KINDS = ("stream", "seqpacket", "dgram")
 
 
 def to(dst: int, src: int, number: int, size: int = 1514) -> bytes:
@@ -48,15 +46,17 @@ def read_out(switch: MiniSwitch, vm: Vm, most: int = 1 << 18) -> list[bytes]:
     return frames
 
 
-def test_stream_stays_whole_for_a_vm_that_sips() -> None:
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
     """Short writes everywhere: the rest of a cut frame is written first, whoever else waits."""
     with MiniSwitch() as switch:
-        slow = switch.add(1, "stream", buffer=4608)
-        for port in (2, 3, 4):
-            switch.add(port, KINDS[port - 2])
+        slow = switch.add(1, kind, buffer=4608)
+        senders = dict(enumerate(KINDS, 2))
+        for port, each in senders.items():
+            switch.add(port, each)
         greet(switch)
         sent = []
-        for port in (2, 3, 4):
+        for port in senders:
             sent += fill(switch, port, 1, 3, size=9014) + fill(switch, port, 1, 20, size=60, first=3)
             flooded = [frame(BROADCAST, mac(port), bytes((n,)), 1514) for n in range(3)]
             switch.vms[port].send(*flooded)
@@ -64,20 +64,22 @@ def test_stream_stays_whole_for_a_vm_that_sips() -> None:
         got = read_out(switch, slow, most=97)
         assert sorted(got) == sorted(sent)
         assert not slow.mid_frame
-        for port in (2, 3, 4):
+        for port in senders:
             numbers = [each[14:18] for each in got if each[:12] == mac(1) + mac(port)]
             assert numbers == sorted(numbers)
-        assert switch.counters(1)["tx_frames"] == len(sent) + 3  # and the greetings
+        assert switch.counters(1)["tx_frames"] == len(sent) + len(senders)  # and the greetings
+        assert switch.counters(1)["tx_bytes"] == sum(map(len, sent)) + 60 * len(senders)
         assert switch.counters(1)["egress_bytes"] == 0
 
 
+@pytest.mark.parametrize("kind", LENGTHS)
 @pytest.mark.parametrize("leaver", [2, 3, 4])
-def test_cut_frame_is_completed_whoever_leaves(leaver: int) -> None:
+def test_cut_frame_is_completed_whoever_leaves(leaver: int, kind: str) -> None:
     """Port 3's frame is cut. The others wait, and neither their leaving nor its own may split it."""
     with MiniSwitch() as switch:
         for port in (2, 3, 4):
             switch.add(port, "stream")
-        slow = switch.add(1, "stream", buffer=4608)
+        slow = switch.add(1, kind, buffer=4608)
         greet(switch)
         sent = fill(switch, 3, 1, 6, size=9014)
         assert switch.counters(1)["egress_bytes"] > 0
@@ -112,7 +114,7 @@ def test_cut_frame_in_a_ring_that_was_tampered_with_ends_the_link() -> None:
         slow.sock.close()
 
 
-@pytest.mark.parametrize("kind", ["seqpacket", "dgram"])
+@pytest.mark.parametrize("kind", ["stream16", "seqpacket", "dgram"])
 def test_ring_with_impossible_lengths_is_given_up_and_counted(kind: str) -> None:
     with MiniSwitch() as switch:
         rings: list[RingScribble] = []
@@ -224,12 +226,33 @@ def test_frame_too_long_for_the_socket_is_refused_alone(kind: str) -> None:
         assert switch.engines[1].link_error == ""
 
 
+def test_frame_too_long_for_its_framing_is_refused_alone() -> None:
+    """One byte more than 16 bits can say: what is before and behind it arrives whole."""
+    with MiniSwitch() as switch:
+        one = switch.add(1, "stream16")
+        switch.add(2, "stream")
+        greet(switch)
+        sizes = (65535, 65536, 60, 69632, 65535)
+        for dst in (BROADCAST, mac(1)):
+            frames = [frame(dst, mac(2), bytes((n,)), size) for n, size in enumerate(sizes)]
+            switch.vms[2].send(*frames[:2], frames[2])
+            got = read_out(switch, one)
+            switch.vms[2].send(*frames[3:])
+            got += read_out(switch, one)
+            assert got == [each for each in frames if len(each) <= 65535]
+        counters = switch.counters(1)
+        assert (counters["refused"], counters["tx_frames"]) == (4, 6 + 1)
+        assert counters["tx_bytes"] == 2 * (2 * 65535 + 60) + 60
+        assert switch.lost_towards(1) == 0
+        assert not one.mid_frame
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_sources_share_a_vm_equally(kind: str) -> None:
     """In bytes, whatever the length of their frames and however many they have waiting."""
-    sizes = (60, 60, 300, 1514, 1514, 9014, 9014, 65550)
+    sizes = (60, 60, 300, 1514, 1514, 9014, 9014, 65535)
     with MiniSwitch() as switch:
-        slow = switch.add(1, kind, buffer=200_000 if kind == "stream" else 400_000)
+        slow = switch.add(1, kind, buffer=200_000 if kind in LENGTHS else 400_000)
         for port in range(2, 10):
             switch.add(port, "stream")
         greet(switch)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from forwarder import _core
-from tests.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 
-@pytest.mark.parametrize("kind", ["stream", "seqpacket", "dgram"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_short_frames_get_as_many_bytes_as_long_ones(kind: str) -> None:
     lengths = {2: 1514, 3: 120, 4: 9014}
     with MiniSwitch() as switch:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mini_switch import KINDS
+
 SOURCE = Path(__file__).parent / "preload" / "faults.c"
 FRAMES = 300
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
@@ -40,7 +42,7 @@ def traffic(library, kind, frames, *, seed=1, again=0, nobufs=0, short=0, delay=
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("kind", ["stream", "seqpacket", "dgram"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "faults",
     [
@@ -62,7 +64,7 @@ def test_every_frame_arrives_whole_and_in_order(library, kind, faults):
     assert (counters["enobufs"] > 0) == ("nobufs" in faults)
 
 
-@pytest.mark.parametrize("kind", ["stream", "dgram"])
+@pytest.mark.parametrize("kind", ["stream", "stream16", "dgram"])
 def test_without_buffers_a_write_is_retried_ever_more_slowly_and_never_in_a_spin(library, kind):
     """In one second: 50 us, 100 us ... 6.4 ms, then every 10 ms, is about 105 tries."""
     result = traffic(library, kind, 0, nobufs=100)
@@ -73,7 +75,7 @@ def test_without_buffers_a_write_is_retried_ever_more_slowly_and_never_in_a_spin
         assert result["cpu_s"] < 0.5
 
 
-@pytest.mark.parametrize("kind", ["stream", "dgram"])
+@pytest.mark.parametrize("kind", ["stream", "stream16", "dgram"])
 def test_one_shortage_of_buffers_costs_nothing_but_time(library, kind):
     result = traffic(library, kind, 0, once=errno.ENOBUFS)
     assert result["link_error"] == ""
@@ -93,6 +95,7 @@ def test_a_frame_that_the_socket_refuses_is_dropped_alone(library, kind):
     ("kind", "error"),
     [
         ("stream", errno.EPIPE),
+        ("stream16", errno.EPIPE),
         ("stream", errno.ECONNRESET),
         ("seqpacket", errno.EPIPE),
         ("dgram", errno.ECONNREFUSED),

@@ -15,10 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from forwarder._core import RingReader, RingWriter, ring_create
-from tests.mini_switch import BROADCAST, FLOOD_BYTES, MiniSwitch, frame, mac, record
+from tests.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, MiniSwitch, frame, mac, record
 from tests.scribble import FLOOD_RECORD, RUN, FloodScribble, RingScribble
 
-KINDS = ("stream", "seqpacket", "dgram")
 SIZE = 1 << 18
 IDS = (1, 101, 2, 202)  # source port and epoch, destination port and epoch
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.mini_switch import BROADCAST, FLOOD_BYTES, MiniSwitch, frame, mac, record
+from tests.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, LENGTHS, LONGEST, MiniSwitch, frame, mac, record
 
-KINDS = ("stream", "seqpacket", "dgram")
-SIZES = (14, 42, 60, 1514, 9014, 65550, 69632)
+SIZES = (14, 42, 60, 1514, 9014, 65535, 65550, 69632)
 WORD = frame(BROADCAST, mac(9), b"a word")
 
 
@@ -42,7 +40,8 @@ def assert_goes_on(switch: MiniSwitch, *ports: int) -> None:
 def test_frames_of_every_length_between_all_kinds(sender: str, receiver: str) -> None:
     with MiniSwitch() as switch:
         one, two = switch.add(1, sender), switch.add(2, receiver)
-        for size in SIZES:
+        sizes = [size for size in SIZES if size <= min(LONGEST[sender], LONGEST[receiver])]
+        for size in sizes:
             flooded = frame(BROADCAST, mac(1), os.urandom(size), size)[:size]
             one.send(flooded)
             switch.settle()
@@ -50,26 +49,28 @@ def test_frames_of_every_length_between_all_kinds(sender: str, receiver: str) ->
         two.send(frame(mac(1), mac(2)))
         switch.settle()
         one.received()
-        for size in SIZES:
+        for size in sizes:
             alone = frame(mac(2), mac(1), os.urandom(size), size)[:size]
             one.send(alone)
             switch.settle()
             assert two.received() == [alone]
-        assert switch.counters(1)["flooded"] == len(SIZES)
-        assert switch.counters(1)["rx_bytes"] == switch.counters(2)["tx_bytes"] == 2 * sum(SIZES)
+        assert switch.counters(1)["flooded"] == len(sizes)
+        assert switch.counters(1)["rx_bytes"] == switch.counters(2)["tx_bytes"] == 2 * sum(sizes)
 
 
 @settings(max_examples=40)
 @given(
-    sizes=st.lists(st.sampled_from((14, 15, 60, 1514, 65550)), min_size=1, max_size=6),
+    kind=st.sampled_from(tuple(LENGTHS)),
+    sizes=st.lists(st.sampled_from((14, 15, 60, 1514, 65535, 65550)), min_size=1, max_size=6),
     cuts=st.lists(st.floats(0, 1), max_size=12),
 )
-def test_stream_may_be_cut_anywhere(sizes: list[int], cuts: list[float]) -> None:
+def test_stream_may_be_cut_anywhere(kind: str, sizes: list[int], cuts: list[float]) -> None:
+    sizes = [min(size, LONGEST[kind]) for size in sizes]
     frames = [frame(BROADCAST, mac(1), bytes((n,)) * 8, size)[:size] for n, size in enumerate(sizes)]
-    data = b"".join(map(record, frames))
+    data = b"".join(record(each, kind) for each in frames)
     ends = sorted({0, len(data), *(int(cut * len(data)) for cut in cuts)})
     with MiniSwitch() as switch:
-        one, two = switch.add(1, "stream"), switch.add(2, "stream")
+        one, two = switch.add(1, kind), switch.add(2, "stream")
         for start, end in itertools.pairwise(ends):
             one.sock.sendall(data[start:end])
             switch.engines[1].run(0)
@@ -77,11 +78,12 @@ def test_stream_may_be_cut_anywhere(sizes: list[int], cuts: list[float]) -> None
         assert two.received() == frames
 
 
-def test_stream_byte_by_byte() -> None:
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_stream_byte_by_byte(kind: str) -> None:
     frames = [frame(BROADCAST, mac(1), bytes((n,)), 14 + n)[: 14 + n] for n in range(20)]
     with MiniSwitch() as switch:
-        one, two = switch.add(1, "stream"), switch.add(2, "dgram")
-        for byte in b"".join(map(record, frames)):
+        one, two = switch.add(1, kind), switch.add(2, "dgram")
+        for byte in b"".join(record(each, kind) for each in frames):
             one.sock.send(bytes((byte,)))
             switch.engines[1].run(0)
         switch.settle()
@@ -89,16 +91,17 @@ def test_stream_byte_by_byte() -> None:
         assert switch.counters(1)["rx_frames"] == len(frames)
 
 
-def test_stream_of_more_than_any_buffer() -> None:
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_stream_of_more_than_any_buffer(kind: str) -> None:
     """The input buffer is used to its end and its remainder moved to the front, many times."""
     with MiniSwitch() as switch:
-        one, two = switch.add(1, "stream"), switch.add(2, "stream")
+        one, two = switch.add(1, kind), switch.add(2, "stream")
         data = bytearray()
         sent = []
         for number in range(600):
-            size = (60, 65550, 1514, 9014, 14, 30_001)[number % 6]
+            size = min(LONGEST[kind], (60, 65550, 1514, 9014, 14, 30_001)[number % 6])
             sent.append(frame(BROADCAST, mac(1), number.to_bytes(4, "big"), size)[:size])
-            data += record(sent[-1])
+            data += record(sent[-1], kind)
         got = []
         while data:
             del data[: one.sock.send(data[:200_001])]
@@ -107,13 +110,20 @@ def test_stream_of_more_than_any_buffer() -> None:
         assert got == sent
 
 
-@pytest.mark.parametrize("length", [0, 1, 13, 69633, 2**31, 2**32 - 1])
-def test_bad_length_closes_a_stream_and_nothing_else(length: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [
+        *(("stream", length) for length in (0, 1, 13, 69633, 2**31, 2**32 - 1)),
+        *(("stream16", length) for length in (0, 1, 13)),
+    ],
+)
+def test_bad_length_closes_a_stream_and_nothing_else(kind: str, length: int) -> None:
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
-            switch.add(port, "stream")
+            switch.add(port, kind)
         good = frame(BROADCAST, mac(1), b"good")
-        switch.vms[1].sock.send(record(good) + struct.pack("!I", length) + bytes(100) + record(good))
+        whole = record(good, kind)
+        switch.vms[1].sock.send(whole + LENGTHS[kind].pack(length) + bytes(100) + whole)
         switch.settle()
         reason, said = ("runt", "below 14") if length < 14 else ("oversize", "above the limit")
         assert link_down(switch, 1) == f"the VM sent a length {said}"
@@ -140,7 +150,7 @@ def test_bad_datagrams_are_dropped_and_counted(kind: str) -> None:
         assert_goes_on(switch, 1, 2)
 
 
-@pytest.mark.parametrize("kind", ["stream", "seqpacket"])
+@pytest.mark.parametrize("kind", [*LENGTHS, "seqpacket"])
 def test_vm_that_leaves_is_noticed_after_its_last_frame(kind: str) -> None:
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
@@ -167,12 +177,14 @@ def test_empty_message_is_not_taken_for_the_end() -> None:
         assert link_down(switch, 1) == "the VM closed the link"
 
 
-def test_half_a_frame_and_gone() -> None:
+@pytest.mark.parametrize("kind", LENGTHS)
+@pytest.mark.parametrize("bytes_of_it", [1, 2, 700])
+def test_half_a_frame_and_gone(kind: str, bytes_of_it: int) -> None:
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
-            switch.add(port, "stream")
-        whole = frame(BROADCAST, mac(1))
-        switch.vms[1].sock.send(record(whole) + record(frame(BROADCAST, mac(1), size=1514))[:700])
+            switch.add(port, kind)
+        whole, half = frame(BROADCAST, mac(1)), frame(BROADCAST, mac(1), size=1514)
+        switch.vms[1].sock.send(record(whole, kind) + record(half, kind)[:bytes_of_it])
         switch.settle()
         assert link_down(switch, 1) == ""
         switch.vms[1].sock.close()

@@ -12,9 +12,8 @@ import pytest
 
 from forwarder import _core
 from tests.guests.waiting import PATIENCE, wait_for
-from tests.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
-KINDS = ("stream", "seqpacket", "dgram")
 REFUSED_PER_S = 20_000
 BURST_S = 0.1
 ONE_READ = (1 << 18) // 64  # frames of 60 bytes

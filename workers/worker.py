@@ -18,8 +18,8 @@ nobody could stop or see it any more.
 
 A worker may be killed between any two of its instructions; another one goes on with its descriptors. Gone
 with it, and counted by nobody, is what it alone held: frames read from the VM and not yet published in a
-ring, floods copied out of a flood ring and not yet written, and what it counted in the turn that it did
-not finish. Everything in a ring is counted by the end that lives.
+ring, floods copied out of a flood ring and not yet written (where lengths have 16 bits, unicast as well),
+and what it counted in the turn that it did not finish. Everything in a ring is counted by the end that lives.
 """
 
 import os

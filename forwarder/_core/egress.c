@@ -7,7 +7,8 @@
    Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs
    go to the kernel from the ring as they lie there. The staging is emptied before any ring is touched, and
    a ring whose run is begun stays in service until the run is finished: so at any instant at most one
-   record is cut, and the next byte written is the next byte of that record.
+   record is cut, and the next byte written is the next byte of that record. To a VM with lengths of 16 bits
+   unicast goes through the staging as well (framing16.h), as much of it as one visit may take.
 
      state            left by                          meanwhile
      open             -                                writes go out
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "framing16.h"
 
 #define RETRY_FIRST_NS 50000u
 #define RETRY_MOST_NS 10000000u
@@ -78,17 +80,22 @@ static uint64_t write_spans(struct engine *e, const struct span *spans, unsigned
     *garbled = status == VM_GARBLED;
     if (status != VM_OK && status != VM_GARBLED)
         block(e, status, sent.error, now);
-    else if (e->vm.kind == KIND_STREAM && sent.bytes < total)
+    else if (vm_is_stream(&e->vm) && sent.bytes < total)
         block(e, VM_FULL, 0, now);
     return sent.bytes;
 }
 
+static uint32_t prefix_bytes(const struct engine *e)
+{
+    return e->vm.kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES;
+}
+
 static void count_stream_frames(struct engine *e, uint32_t frames)
 {
-    if (e->vm.kind != KIND_STREAM)
+    if (!vm_is_stream(&e->vm))
         return;
     e->count.tx_frames += frames;
-    e->count.tx_bytes -= (uint64_t)frames * LENGTH_BYTES;
+    e->count.tx_bytes -= (uint64_t)frames * prefix_bytes(e);
 }
 
 void egress_flush(struct engine *e, uint64_t now)
@@ -137,16 +144,29 @@ static bool accepts(struct engine *e, const struct flood_record *record, const u
     return false;
 }
 
+/* Write a staged frame's length in front of it; false if our VM's framing cannot say it. */
+static bool seal(const struct engine *e, uint8_t *at, uint32_t bytes)
+{
+    if (e->vm.kind != KIND_STREAM16)
+        store_be32(at, bytes);
+    else if (bytes <= MAX_FRAME16)
+        store_le16(at, bytes);
+    else
+        return false;
+    return true;
+}
+
 /* Stage what the source has flooded, as far as its deficit and the staging go. */
 static void take_floods(struct engine *e, struct peer *peer)
 {
     struct egress *out = &e->out;
+    const uint32_t prefix = prefix_bytes(e);
     struct flood_record record;
     uint64_t lost = 0;
     while (peer->deficit > 0 && out->to + MIN_RECORD <= STAGING_BYTES) {
         uint8_t *at = out->staging + out->to;
         enum flood_status status =
-            flood_next(&peer->flood, at + LENGTH_BYTES, STAGING_BYTES - out->to - LENGTH_BYTES, &record, &lost);
+            flood_next(&peer->flood, at + prefix, STAGING_BYTES - out->to - prefix, &record, &lost);
         if (status != FLOOD_FRAME)
             break;
         peer->deficit -= record.bytes;
@@ -155,11 +175,14 @@ static void take_floods(struct engine *e, struct peer *peer)
             e->count.filtered += record.kind != FLOOD_ANNOUNCE;
             continue;
         }
-        fdb_learn(&e->block->fdb, frame_src(at + LENGTH_BYTES), peer->port);
-        if (!accepts(e, &record, at + LENGTH_BYTES))
+        fdb_learn(&e->block->fdb, frame_src(at + prefix), peer->port);
+        if (!accepts(e, &record, at + prefix))
             continue;
-        store_be32(at, record.bytes);
-        out->to += LENGTH_BYTES + record.bytes;
+        if (UNLIKELY(!seal(e, at, record.bytes))) {
+            e->count.refused++;
+            continue;
+        }
+        out->to += prefix + record.bytes;
         out->staged_frames++;
     }
     if (UNLIKELY(lost > 0)) {
@@ -168,6 +191,25 @@ static void take_floods(struct engine *e, struct peer *peer)
     }
     if (UNLIKELY(peer->flood.broken))
         e->count.stale_ring++;
+}
+
+/* A visit finds the staging empty and views a deficit of records at the most, or one run. */
+_Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "what is viewed fits into the staging");
+
+/* Stage runs for a VM with lengths of 16 bits; returns what was taken of them. */
+static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled)
+{
+    struct egress *out = &e->out;
+    uint64_t taken = 0;
+    for (unsigned i = 0; i < count && !*garbled; i++) {
+        struct packed packed = framing16_pack(spans[i].records, spans[i].bytes, out->staging + out->to);
+        out->to += packed.bytes;
+        out->staged_frames += packed.frames;
+        e->count.refused += packed.refused;
+        taken += packed.taken;
+        *garbled = packed.taken < spans[i].bytes;
+    }
+    return taken;
 }
 
 /* Write what one call takes. False if that was nothing. */
@@ -187,12 +229,16 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
         spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes, .vnet = views[i].run.vnet};
         fdb_learn(&e->block->fdb, views[i].run.src, peer->port);
     }
-    if (n > 0) {
+    if (n > 0 && e->vm.kind == KIND_STREAM16) {
+        taken = stage_runs(e, spans, n, &garbled);
+        ring_consume(&peer->rx, views, n, taken); /* its frames count when the staging has been written */
+        egress_flush(e, now);
+    } else if (n > 0) {
         taken = write_spans(e, spans, n, &garbled, now);
         count_stream_frames(e, ring_consume(&peer->rx, views, n, taken));
-        peer->deficit -= (int64_t)taken;
-        e->out.taken += taken;
     }
+    peer->deficit -= (int64_t)taken;
+    e->out.taken += taken;
     if (UNLIKELY(garbled))
         peer->rx.broken = true;
     if (UNLIKELY(peer->rx.broken)) {

@@ -122,7 +122,7 @@ static bool at_boundary(const struct engine *e)
 static void settle_doubt(struct engine *e)
 {
     _Atomic uint32_t *flag = &e->block->at_boundary;
-    if (e->vm.kind == KIND_STREAM && atomic_load_explicit(flag, memory_order_relaxed) == 0 && at_boundary(e))
+    if (vm_is_stream(&e->vm) && atomic_load_explicit(flag, memory_order_relaxed) == 0 && at_boundary(e))
         atomic_store_explicit(flag, 1, memory_order_seq_cst);
 }
 

@@ -38,9 +38,10 @@ enum {
 };
 
 struct inbuf {
-    uint8_t *bytes;       /* stream, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
+    uint8_t *bytes;       /* streams, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
+    uint8_t *records;     /* KIND_STREAM16: what the frames in it become, for the time of one inhale */
     size_t mapped;
-    uint32_t from, to;    /* stream: bytes read and not yet switched */
+    uint32_t from, to;    /* streams: bytes read and not yet switched */
     uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
 };
 
@@ -123,10 +124,10 @@ int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, int fd);
 void engine_give_up_ring(struct engine *e, uint32_t port);
 void engine_drop_source(struct engine *e, struct peer *peer);
 
-/* Stream only: the position is in doubt from here on, until engine.c finds both directions at a boundary. */
+/* Streams only: the position is in doubt from here on, until engine.c finds both directions at a boundary. */
 static inline void engine_in_doubt(struct engine *e)
 {
-    if (e->vm.kind == KIND_STREAM)
+    if (vm_is_stream(&e->vm))
         atomic_store_explicit(&e->block->at_boundary, 0, memory_order_seq_cst);
 }
 

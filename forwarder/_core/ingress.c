@@ -1,9 +1,11 @@
 /* Inhale: a burst from the VM into private memory, from where it is switched.
 
    Theory of operation. A stream and a TAP share one linear buffer of records: a stream's bytes are
-   records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come with. Whatever is left at the end of a burst is
-   one partial record; it moves to the front when the buffer's end comes near. Datagrams arrive in slots,
-   one each. A length is checked here or in switch_records, and nowhere later.
+   records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
+   with. Whatever is left at the end of a burst is one partial record; it moves to the front when the buffer's end
+   comes near. A stream with lengths of 16 bits uses the buffer in the same way, for its own framing, and is
+   switched from a second one (framing16.h). Datagrams arrive in slots, one each. A length is checked here, in
+   framing16 or in switch_records, and nowhere later.
 
    A bad length on a stream ends the link, since no later byte can be trusted to be a length; a bad datagram
    is dropped and counted. */
@@ -11,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "engine.h"
+#include "framing16.h"
 #include "offload.h"
 
 static bool is_datagram(const struct engine *e)
@@ -20,11 +23,14 @@ static bool is_datagram(const struct engine *e)
 
 int ingress_open(struct engine *e)
 {
+    bool framed16 = e->vm.kind == KIND_STREAM16;
     e->in.mapped = is_datagram(e) ? (size_t)SLOTS * SLOT_BYTES : INBUF_BYTES;
+    e->in.mapped += framed16 ? UNPACKED_BYTES(INBUF_BYTES) : 0;
     void *memory = mmap(NULL, e->in.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return -1;
     e->in.bytes = memory;
+    e->in.records = framed16 ? e->in.bytes + INBUF_BYTES : NULL;
     e->in.finished = e->vm.kind == KIND_TAP ? malloc(RUN_LIMIT) : NULL;
     return e->vm.kind == KIND_TAP && e->in.finished == NULL ? -1 : 0;
 }
@@ -81,6 +87,14 @@ static uint32_t burst_bytes(const struct engine *e)
     return space < burst ? space : (uint32_t)burst;
 }
 
+static uint32_t switch_framed16(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
+{
+    enum record_status all_whole;
+    uint32_t used, done = framing16_unpack(bytes, available, e->in.records, &used, status);
+    switch_records(e, e->in.records, used, &all_whole);
+    return done;
+}
+
 static bool inhale_stream(struct engine *e)
 {
     struct inbuf *in = &e->in;
@@ -99,7 +113,10 @@ static bool inhale_stream(struct engine *e)
     }
     in->to += (uint32_t)n;
     enum record_status record;
-    in->from += switch_records(e, in->bytes + in->from, in->to - in->from, &record);
+    const uint8_t *bytes = in->bytes + in->from;
+    uint32_t available = in->to - in->from;
+    in->from += e->vm.kind == KIND_STREAM16 ? switch_framed16(e, bytes, available, &record)
+                                            : switch_records(e, bytes, available, &record);
     if (UNLIKELY(record != RECORD_PARTIAL))
         bad_length(e, record);
     return true;
@@ -177,7 +194,7 @@ bool ingress_inhale(struct engine *e)
 {
     uint64_t before = e->count.rx_bytes;
     bool worked;
-    if (e->vm.kind == KIND_STREAM)
+    if (vm_is_stream(&e->vm))
         worked = inhale_stream(e);
     else
         worked = e->vm.kind == KIND_TAP ? inhale_tap(e) : inhale_datagrams(e);

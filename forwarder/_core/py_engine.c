@@ -13,7 +13,7 @@ struct engine *engine_of(PyObject *self)
 
 static int kind_of(const char *name)
 {
-    static const char *const names[] = {"stream", "seqpacket", "dgram", "tap"};
+    static const char *const names[] = {"stream", "stream16", "seqpacket", "dgram", "tap"};
     for (int kind = KIND_STREAM; kind <= KIND_TAP; kind++)
         if (strcmp(name, names[kind]) == 0)
             return kind;

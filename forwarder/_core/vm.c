@@ -118,7 +118,7 @@ static enum vm_status write_whole(const struct vm *vm, const struct span *spans,
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
 {
     *sent = (struct vm_sent){0};
-    return vm->kind == KIND_STREAM ? write_stream(vm, spans, count, sent) : write_whole(vm, spans, count, sent);
+    return vm_is_stream(vm) ? write_stream(vm, spans, count, sent) : write_whole(vm, spans, count, sent);
 }
 
 long vm_read(const struct vm *vm, uint8_t *buffer, size_t size, enum vm_status *status, int *error)

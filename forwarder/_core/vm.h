@@ -9,14 +9,15 @@
      EINVAL from a TAP   refused       its virtio_net_hdr makes no sense to the kernel
      any other           VM_DOWN       the link is finished
 
-   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. A TAP's kernel
-   wants a virtio_net_hdr in front of each: the record's own, or one that says that nothing is left to be done. */
+   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. KIND_STREAM16 is
+   a stream with another framing (framing16.h), of which nothing is known here. A TAP's kernel wants a
+   virtio_net_hdr in front of each frame: the record's own, or one that says that nothing is left to be done. */
 #ifndef BULKHEAD_VM_H
 #define BULKHEAD_VM_H
 
 #include "common.h"
 
-enum port_kind { KIND_STREAM, KIND_SEQPACKET, KIND_DGRAM, KIND_TAP };
+enum port_kind { KIND_STREAM, KIND_STREAM16, KIND_SEQPACKET, KIND_DGRAM, KIND_TAP };
 
 enum vm_status { VM_OK, VM_FULL, VM_NO_BUFFER, VM_GARBLED, VM_DOWN };
 
@@ -24,6 +25,11 @@ struct vm {
     int fd;
     enum port_kind kind;
 };
+
+static inline bool vm_is_stream(const struct vm *vm)
+{
+    return vm->kind == KIND_STREAM || vm->kind == KIND_STREAM16;
+}
 
 /* Contiguous records. On a stream the first span may start inside of a record. */
 struct span {

@@ -1,0 +1,70 @@
+/* Fuzz target: the framing with lengths of 16 bits, either way.
+
+   The input is what a VM sends, and then what a hostile ring holds. One chunk must become the same records as byte by
+   byte, and these the same bytes again; records must never become more bytes than they are. Buffers are exactly as
+   long as the interface says, so that one byte too many is found. */
+#include <stdlib.h>
+
+#include "framing16.h"
+
+struct unpacked {
+    uint8_t *records;
+    uint32_t taken, bytes;
+    enum record_status status;
+};
+
+static void *allocate(size_t bytes)
+{
+    void *memory = malloc(bytes > 0 ? bytes : 1);
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
+static struct unpacked unpack(const uint8_t *data, uint32_t size, uint32_t step)
+{
+    struct unpacked all = {.records = allocate(UNPACKED_BYTES(size)), .status = RECORD_PARTIAL};
+    for (uint32_t to = 0; to < size && all.status == RECORD_PARTIAL;) {
+        uint32_t used;
+        to = size - to < step ? size : to + step;
+        all.taken += framing16_unpack(data + all.taken, to - all.taken, all.records + all.bytes, &used, &all.status);
+        all.bytes += used;
+    }
+    return all;
+}
+
+static void there_and_back(const uint8_t *data, uint32_t size)
+{
+    struct unpacked once = unpack(data, size, size), bytewise = unpack(data, size, 1);
+    if (once.taken != bytewise.taken || once.bytes != bytewise.bytes || once.status != bytewise.status
+        || memcmp(once.records, bytewise.records, once.bytes) != 0)
+        abort();
+    uint8_t *again = allocate(once.bytes);
+    struct packed packed = framing16_pack(once.records, once.bytes, again);
+    if (packed.taken != once.bytes || packed.bytes != once.taken || packed.refused != 0
+        || memcmp(again, data, once.taken) != 0)
+        abort();
+    free(again);
+    free(once.records);
+    free(bytewise.records);
+}
+
+static void from_a_ring(const uint8_t *records, uint32_t size)
+{
+    uint8_t *out = allocate(size);
+    struct packed packed = framing16_pack(records, size, out);
+    struct unpacked again = unpack(out, packed.bytes, size);
+    if (packed.taken > size || packed.bytes > packed.taken || again.taken != packed.bytes)
+        abort();
+    free(again.records);
+    free(out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size > 1 << 18)
+        return 0;
+    there_and_back(data, (uint32_t)size);
+    from_a_ring(data, (uint32_t)size);
+    return 0;
+}
