@@ -86,8 +86,9 @@ class Engine:
         block: int,
         flood: int,
     ) -> None:
-        """``kind``: "stream" (lengths of 32 bits, big-endian), "stream16" (of 16 bits, little-endian), "seqpacket",
-        "dgram" or "tap".
+        """``kind``: "stream", "stream16", "seqpacket", "dgram" or "tap".
+
+        On streams each frame follows its length: in 32 bits, big-endian, or in 16 bits, little-endian.
         """
 
     def watch(self, fd: int) -> None:

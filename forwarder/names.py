@@ -52,7 +52,13 @@ MAX_MACS = 10_240
 MAX_NAME = 63
 """Characters of a port's name: fits a DNS label, an interface name and one column of a table."""
 
-TRANSPORT_KIND = {"qemu": "stream", "bess": "seqpacket", "vfkit": "dgram", "tap": "tap"}
+TRANSPORT_KIND = {
+    "qemu": "stream",
+    "bess": "seqpacket",
+    "vfkit": "dgram",
+    "connect": "stream16",
+    "tap": "tap",
+}
 """Every transport, and the kind of descriptor that it gives the core."""
 
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{MAX_NAME - 1}}}", re.ASCII)

@@ -18,13 +18,27 @@ SOCKET_PATH_BYTES = 107
 INTERFACE_BYTES = 15
 NETNS_DIR = "/run/netns"
 
-SCHEMES = {"qemu": ("unix", "tcp"), "bess": ("unixpacket",), "vfkit": ("unixgram",)}
-"""Transport of each ``--listen-…`` flag to the URL schemes it takes."""
+SCHEMES = {
+    "qemu": ("unix", "tcp"),
+    "bess": ("unixpacket",),
+    "vfkit": ("unixgram",),
+    "connect": ("unix",),
+}
+"""Transport of each flag that listens to the URL schemes it takes."""
+
+LISTEN_FLAGS = {
+    "qemu": "listen-qemu",
+    "bess": "listen-bess",
+    "vfkit": "listen-vfkit",
+    "connect": "listen",
+}
+"""Transport to its flag on the command line and key in the configuration file, as gvproxy names them."""
 
 SOCKET_TYPES = {
     "qemu": socket.SOCK_STREAM,
     "bess": socket.SOCK_SEQPACKET,
     "vfkit": socket.SOCK_DGRAM,
+    "connect": socket.SOCK_STREAM,
 }
 
 
@@ -70,7 +84,7 @@ class Attachment(NamedTuple):
 
 
 def parse_listen(transport: str, url: str) -> Listen:
-    """Parse the value of a ``--listen-…`` flag. Raises LocalError."""
+    """Parse the value of a flag that listens. Raises LocalError."""
     scheme, separator, rest = url.partition("://")
     allowed = SCHEMES[transport]
     if not separator or scheme not in allowed:

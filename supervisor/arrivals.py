@@ -56,7 +56,7 @@ def raise_descriptor_limit() -> None:
 
 def hung_up(vm: int, kind: str) -> bool:
     """Whether a connected VM has gone and left nothing to read; a datagram socket or a TAP cannot tell."""
-    if kind not in ("stream", "seqpacket"):
+    if kind not in ("stream", "stream16", "seqpacket"):
         return False
     poll = select.poll()
     poll.register(vm, select.POLLIN | select.POLLRDHUP)
@@ -72,10 +72,13 @@ def hung_up(vm: int, kind: str) -> bool:
         sock.close()
 
 
-def check_room(ports: int, listeners: int) -> None:
-    """Raise LocalError if the descriptor limit has no room for another port beside that many."""
+def check_room(ports: int, listening: int) -> None:
+    """Raise LocalError if the descriptor limit has no room for another port beside that many.
+
+    ``listening``: descriptors that listeners may have open themselves.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = (ports + 1) * PER_PORT + 2 * listeners + RESERVED
+    needed = (ports + 1) * PER_PORT + listening + RESERVED
     if soft != resource.RLIM_INFINITY and needed > soft:
         raise LocalError(
             f"descriptor limit reached: {ports} ports are all that {soft} are enough for; "

@@ -10,7 +10,7 @@ from typing import Any, cast
 import click
 
 from forwarder.errors import LocalError
-from supervisor.addresses import Attachment, Tap, parse_any
+from supervisor.addresses import LISTEN_FLAGS, Attachment, Tap, parse_any
 from supervisor.cli_options import (
     SETTINGS_HELP,
     ChangeType,
@@ -109,6 +109,7 @@ def attach(
     qemu: tuple[Attachment, ...],
     bess: tuple[Attachment, ...],
     vfkit: tuple[Attachment, ...],
+    connect: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
     name: str | None,
     **flags: Any,
@@ -117,9 +118,10 @@ def attach(
 
     The settings are those of every port that comes from them.
     """
-    groups = {"qemu": qemu, "bess": bess, "vfkit": vfkit, "tap": tap}
+    groups = {"qemu": qemu, "bess": bess, "vfkit": vfkit, "connect": connect, "tap": tap}
     if not any(groups.values()):
-        raise click.UsageError("say what to attach: --listen-qemu, --listen-bess, --listen-vfkit or --tap")
+        listen = ", ".join(f"--{flag}" for flag in LISTEN_FLAGS.values())
+        raise click.UsageError(f"say what to attach: {listen} or --tap")
     for transport, attachments in groups.items():
         for attachment in attachments:
             answer = _ask(

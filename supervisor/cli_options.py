@@ -8,7 +8,7 @@ import click
 from forwarder.errors import LocalError
 from forwarder.names import Policy
 from supervisor import runtime_dir
-from supervisor.addresses import Attachment, parse_listen, parse_tap
+from supervisor.addresses import LISTEN_FLAGS, Attachment, parse_listen, parse_tap
 from supervisor.gateway_options import OPTIONS
 from supervisor.settings import SETTINGS, SettingError, from_text, plain, shown
 
@@ -18,11 +18,13 @@ LISTEN_HELP = {
     "qemu": "Take VMs of QEMU's `-netdev stream` and `-netdev socket`, many.",
     "bess": "Take VMs of User-Mode Linux (`transport=bess`), many.",
     "vfkit": "Take one VM of vfkit, krunkit, libkrun or QEMU's `-netdev dgram`.",
+    "connect": "Take VMs that attach by `POST /connect`, like gvforwarder, many.",
 }
 METAVARS = {
     "qemu": "unix://PATH|tcp://HOST:PORT",
     "bess": "unixpacket://PATH",
     "vfkit": "unixgram://PATH",
+    "connect": "unix://PATH",
 }
 
 
@@ -106,11 +108,10 @@ def runtime_dir_option(command: F) -> F:
 
 
 def attachment_options(command: F) -> F:
-    """Add ``--listen-…`` and ``--tap``, each as often as wanted."""
-    for transport in ("tap", "vfkit", "bess", "qemu"):
-        flag = "--tap" if transport == "tap" else f"--listen-{transport}"
+    """Add ``--listen…`` and ``--tap``, each as often as wanted."""
+    for transport in ("tap", *reversed(LISTEN_FLAGS)):
         command = click.option(
-            flag,
+            f"--{LISTEN_FLAGS.get(transport, transport)}",
             transport,
             type=AttachmentType(transport),
             multiple=True,

@@ -34,6 +34,7 @@ def run(
     qemu: tuple[Attachment, ...],
     bess: tuple[Attachment, ...],
     vfkit: tuple[Attachment, ...],
+    connect: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
     **flags: Any,
 ) -> None:
@@ -51,7 +52,7 @@ def run(
     if runtime_dir is not None:
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
-    options = options._replace(attachments=(*options.attachments, *qemu, *bess, *vfkit, *tap))
+    options = options._replace(attachments=(*options.attachments, *qemu, *bess, *vfkit, *connect, *tap))
     if not _serve(options):
         raise click.exceptions.Exit(1)
 

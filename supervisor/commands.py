@@ -10,7 +10,7 @@ from typing import Protocol
 
 from forwarder.errors import LocalError
 from forwarder.names import Policy, PortRecord
-from supervisor.addresses import Attachment, Settings, parse_any, parse_listen, parse_tap
+from supervisor.addresses import SCHEMES, Attachment, Settings, parse_any, parse_listen, parse_tap
 from supervisor.console import Handler, Later
 from supervisor.listeners import Listeners
 from supervisor.logs import log
@@ -101,8 +101,8 @@ class Commands:
         transport, url, name, wanted = _take(arguments, transport="", url="", name=None, settings={})
         address = parse_tap(_text("url", url)) if transport == "tap" else None
         if address is None:
-            if transport not in ("qemu", "bess", "vfkit"):
-                raise LocalError(f"{transport!r} is no transport; use qemu, bess, vfkit or tap")
+            if transport not in SCHEMES:
+                raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
             attachment = Attachment(parse_listen(_text("transport", transport), _text("url", url)))
         else:
             attachment = Attachment(address)

@@ -41,13 +41,13 @@ else:
 from forwarder.errors import LocalError
 from forwarder.names import Policy, format_mac
 from supervisor import gateway_options
-from supervisor.addresses import Attachment, Listen, Settings, Tap, parse_listen, parse_tap
+from supervisor.addresses import LISTEN_FLAGS, Attachment, Listen, Settings, Tap, parse_listen, parse_tap
 from supervisor.config_lines import Path, locate
 from supervisor.logs import FORMATS, LEVELS
 from supervisor.options import RunOptions
 from supervisor.settings import SETTINGS, SettingError, changed
 
-LISTEN_KEYS = {"listen-qemu": "qemu", "listen-bess": "bess", "listen-vfkit": "vfkit"}
+LISTEN_KEYS = {flag: transport for transport, flag in LISTEN_FLAGS.items()}
 TEXT_KEYS = {
     "runtime-dir": "runtime_dir",
     "name": "name",

@@ -31,6 +31,9 @@ KEEPALIVE_S = (30, 10, 3)
 class StreamListener:
     """One listening socket."""
 
+    descriptors = 2
+    """That it has open itself: the socket and the reserve."""
+
     def __init__(self, loop: Loop, address: Listen, settings: Settings, owner: Owner) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop

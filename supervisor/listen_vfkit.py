@@ -49,6 +49,8 @@ class VfkitListener:
     """One datagram socket."""
 
     transport = "vfkit"
+    descriptors = 2
+    """That it has open itself: the socket and the pidfd of its VM."""
 
     def __init__(
         self,

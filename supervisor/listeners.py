@@ -16,6 +16,7 @@ from forwarder.names import PortRecord, format_mac
 from supervisor import unix_sockets
 from supervisor.addresses import Attachment, Listen, Settings, Tap
 from supervisor.arrivals import Owner, check_room
+from supervisor.listen_connect import ConnectListener
 from supervisor.listen_stream import StreamListener
 from supervisor.listen_vfkit import PROBE_S, VfkitListener
 from supervisor.logs import log
@@ -58,6 +59,8 @@ class Listeners:
             made = TapDevice(address, settings, self)
         elif address.transport == "vfkit":
             made = VfkitListener(self._loop, address, settings, self)
+        elif address.transport == "connect":
+            made = ConnectListener(self._loop, address, settings, self)
         else:
             made = StreamListener(self._loop, address, settings, self)
         self._open.append(made)
@@ -65,7 +68,7 @@ class Listeners:
 
     def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
         """Pass a VM on, if there is room for another one. Raises LocalError."""
-        check_room(len(self._ports), len(self._open))
+        check_room(len(self._ports), sum(each.descriptors for each in self._open))
         record = self._owner.arrive(transport, vm, settings, url)
         self._ports.add((record.port, record.born))
         return record
@@ -134,15 +137,16 @@ class Listeners:
             return
         self._probe_at = float("inf")
         for each in self._open:
-            if isinstance(each, VfkitListener):
+            if isinstance(each, (VfkitListener, ConnectListener)):
                 each.tick(now)
-                if each.record is not None:
-                    self._probe_at = now + PROBE_S
+            if isinstance(each, VfkitListener) and each.record is not None:
+                self._probe_at = now + PROBE_S
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        waiting = [each for each in self._open if isinstance(each, VfkitListener)]
-        if self._probe_at == float("inf") and any(each.record is not None for each in waiting):
+        waiting = [each for each in self._open if isinstance(each, (VfkitListener, ConnectListener))]
+        probed = [each for each in waiting if isinstance(each, VfkitListener) and each.record is not None]
+        if self._probe_at == float("inf") and probed:
             return 0.0
         return min([self._probe_at, *(each.deadline() for each in waiting)])
 

@@ -23,6 +23,8 @@ class TapDevice:
     """One TAP device, attached for as long as its port lives."""
 
     transport = "tap"
+    descriptors = 0
+    """That it has open itself: the device belongs to its port."""
 
     def __init__(self, address: Tap, settings: Settings, owner: Owner) -> None:
         """Open it and make a port of it. Raises LocalError."""

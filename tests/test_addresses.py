@@ -13,6 +13,7 @@ from supervisor.addresses import Listen, Settings, Tap, parse_any, parse_listen,
 def test_listeners() -> None:
     assert parse_listen("qemu", "unix:///a/b") == Listen("qemu", "unix:///a/b", "/a/b")
     assert parse_listen("bess", "unixpacket:///a/../b") == Listen("bess", "unixpacket:///b", "/b")
+    assert parse_listen("connect", "unix:///n") == Listen("connect", "unix:///n", "/n")
     assert parse_listen("vfkit", "unixgram://b").path == os.path.abspath("b")
     assert parse_listen("qemu", "tcp://127.0.0.1:0") == Listen(
         "qemu", "tcp://127.0.0.1:0", host="127.0.0.1", port=0
@@ -27,6 +28,7 @@ def test_listeners() -> None:
         ("qemu", "unixgram:///a"),
         ("bess", "unix:///a"),
         ("vfkit", "tcp://127.0.0.1:1"),
+        ("connect", "tcp://127.0.0.1:1"),
         ("qemu", "unix://"),
         ("qemu", "unix:///a\0b"),
         ("qemu", "tcp://127.0.0.1"),

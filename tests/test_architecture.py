@@ -33,7 +33,7 @@ HOMES = {
     "tomli": ["supervisor/config*.py"],
     # Passing messages with descriptors is the one edge that both sides need.
     "socket": ["forwarder/channel.py", "workers/*", "supervisor/*", "gateway/*"],
-    "h11": ["gateway/http_server.py"],
+    "h11": ["gateway/http_server.py", "supervisor/http_head.py"],
     "pyroute2": ["gateway/netlink.py"],
     # So is waiting for descriptors.
     "selectors": ["forwarder/loop.py", "workers/*", "supervisor/*", "gateway/*"],

@@ -86,6 +86,8 @@ def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
         ["run", "--listen-qemu", "unixgram:///x"],
         ["run", "--listen-bess", "unix:///x"],
         ["run", "--listen-vfkit", "/x"],
+        ["run", "--listen", "tcp://127.0.0.1:1"],
+        ["run", "--listen", "unix:///" + 110 * "x"],
         ["run", "--listen-qemu", "tcp://127.0.0.1:99999"],
         ["run", "--listen-qemu", "unix:///" + 110 * "x"],
         ["run", "--tap", "a-name-that-is-too-long"],
@@ -144,7 +146,8 @@ def failed_run(place: Path, *arguments: object) -> str:
 def test_a_socket_that_cannot_be_listened_on(place: Path) -> None:
     assert "No such file or directory" in failed_run(place, "--listen-qemu", f"unix://{place}/no/q.sock")
     (place / "file").write_text("x")
-    assert "is no socket" in failed_run(place, "--listen-qemu", f"unix://{place}/file")
+    for flag in ("--listen-qemu", "--listen"):
+        assert "is no socket" in failed_run(place, flag, f"unix://{place}/file")
 
 
 def test_what_was_opened_is_closed_again_when_the_next_one_fails(place: Path) -> None:

@@ -45,6 +45,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         log-format = "json"
         listen-qemu = ["unix:///q", { url = "tcp://127.0.0.1:9", name = "web" }]
         listen-bess = ["unixpacket:///b"]
+        listen = ["unix:///n"]
         listen-vfkit = [{ url = "unixgram:///v", pin = ["02:00:00:00:00:01"], flood-unknown = false }]
         [[tap]]
         device = "tap1,netns=blue"
@@ -67,6 +68,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
             Attachment(parse_listen("qemu", "unix:///q")),
             Attachment(parse_listen("qemu", "tcp://127.0.0.1:9"), Settings("web")),
             Attachment(parse_listen("bess", "unixpacket:///b")),
+            Attachment(parse_listen("connect", "unix:///n")),
             Attachment(parse_listen("vfkit", "unixgram:///v"), Settings(None, pinned)),
             Attachment(parse_tap("tap1,netns=blue")),
             Attachment(parse_tap("tap2"), Settings(None, limited)),

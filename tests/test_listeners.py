@@ -14,8 +14,9 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Policy, PortRecord
-from supervisor.addresses import Attachment, Settings, parse_listen, parse_tap
+from supervisor.addresses import SCHEMES, Attachment, Settings, parse_listen, parse_tap
 from supervisor.arrivals import PER_PORT, RESERVED
+from supervisor.listen_connect import CALL_S
 from supervisor.listeners import Listeners
 from tests.fakes import FakeOwner, turn_until
 from tests.guests.fixtures import short_directory
@@ -32,7 +33,7 @@ class Bench:
         self._socks: list[socket.socket] = []
 
     def url(self, transport: str, name: str) -> str:
-        scheme = {"qemu": "unix", "bess": "unixpacket", "vfkit": "unixgram"}[transport]
+        scheme = SCHEMES[transport][0]
         return f"{scheme}://{self.directory}/{name}"
 
     def open(self, transport: str, name: str, settings: Settings | None = None) -> str:
@@ -123,6 +124,24 @@ def test_a_datagram_vm_is_looked_after_once_a_second(bench: Bench) -> None:
     assert not bench.owner.reports
     bench.tick(now + 0.95)  # with others that wake the loop about then
     assert len(bench.owner.reports) == 1
+
+
+def test_callers_are_looked_after_and_have_their_descriptors_set_aside(bench: Bench) -> None:
+    bench.open("connect", "c")
+    (listener,) = bench.listeners
+    bench.connect("c")
+    turn_until(bench.loop, lambda: bench.listeners.deadline() < float("inf"))
+    due = bench.listeners.deadline()
+    assert 0 < due - time.monotonic() <= CALL_S
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED + PER_PORT + listener.descriptors - 1, limits[1]))
+    try:
+        with pytest.raises(LocalError, match="descriptor limit reached: 0 ports"):
+            bench.listeners.arrive("connect", -1, Settings(), "unix:///c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    bench.tick(due)
+    assert bench.listeners.deadline() == float("inf")
 
 
 def test_closing_a_datagram_listener_names_the_port_that_goes_with_it(bench: Bench) -> None:

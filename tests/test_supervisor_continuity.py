@@ -61,31 +61,32 @@ def unread(sock: socket.socket) -> int:
 
 
 def test_the_next_supervisor_takes_every_vm_over(switch: StartSwitch) -> None:
-    running = switch(qemu=True, bess=True, vfkit=1)
-    vms = [running.connect(kind, kind) for kind in ("unix", "unixpacket", "unixgram")]
+    running = switch(qemu=True, bess=True, vfkit=1, network=True)
+    vms = [running.connect(kind, kind) for kind in ("unix", "unixpacket", "unixgram", "connect")]
     vms[2].send(build_frame(BROADCAST, mac(1), 60))
-    before = running.wait_live(3)
+    before = running.wait_live(4)
     talk(vms[0], vms[2])
     kill_supervisor(running)
     talk(vms[0], vms[1], 2)  # the switch is its workers
-    running.start(*running.arguments(qemu=True, bess=True, vfkit=1))
-    after = running.wait_live(3)
+    running.start(*running.arguments(qemu=True, bess=True, vfkit=1, network=True))
+    after = running.wait_live(4)
     for key in ("port", "name", "transport"):
         assert [port[key] for port in after] == [port[key] for port in before]
     assert [port["worker"]["pid"] for port in after] == [port["worker"]["pid"] for port in before]
     talk(vms[1], vms[2], 3)
     talk(vms[2], vms[0], 4)
+    talk(vms[3], vms[0], 8)
     # What the new supervisor makes itself works with what it took over.
-    new = running.connect("unix")
-    running.wait_live(4)
+    new = running.connect("connect")
+    running.wait_live(5)
     talk(new, vms[1], 5)
     talk(vms[2], new, 6)
     # A VM that was taken over can go and come back.
     vms[2].close()
-    running.wait_live(3)
+    running.wait_live(4)
     again = running.connect("unixgram", "unixgram")
     again.send(build_frame(BROADCAST, mac(7), 60))
-    running.wait_live(4)
+    running.wait_live(5)
     talk(again, new, 7)
 
 

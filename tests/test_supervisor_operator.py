@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.guests.fake_vm import BROADCAST, build_frame, connect, mac
 from tests.guests.switch import ROOT, Switch
 from tests.guests.waiting import wait_for
@@ -14,15 +16,16 @@ from tests.guests.waiting import wait_for
 StartSwitch = Callable[..., Switch]
 
 
-def test_attach_and_detach(switch: StartSwitch) -> None:
+@pytest.mark.parametrize(("flag", "scheme"), [("--listen-qemu", "unix"), ("--listen", "connect")])
+def test_attach_and_detach(switch: StartSwitch, flag: str, scheme: str) -> None:
     running = switch()
     url = f"unix://{running.qemu}"
-    done = running.command("attach", "--listen-qemu", url, "--name", "web")
+    done = running.command("attach", flag, url, "--name", "web")
     assert done.stdout == f"attached {url}\n"
-    vms = [connect(url) for _ in range(2)]
+    vms = [connect(f"{scheme}://{running.qemu}") for _ in range(2)]
     running.wait_live(2)
     assert [port["name"] for port in running.ports()] == ["web", "web-2"]
-    again = running.command("attach", "--listen-qemu", url, check=False)
+    again = running.command("attach", flag, url, check=False)
     assert (again.returncode, again.stderr) == (1, f"Error: {url} is attached already\n")
     running.command("detach", "web-2")
     vms[1].wait_closed()

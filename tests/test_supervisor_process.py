@@ -30,10 +30,10 @@ StartSwitch = Callable[..., Switch]
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_everything_with_status_0(number: signal.Signals) -> None:
     with running_switch() as switch:
-        switch.start(*switch.arguments(qemu=True, bess=True, vfkit=1, tcp=True))
-        vms = [switch.connect(kind, kind) for kind in ("unix", "tcp", "unixpacket", "unixgram")]
+        switch.start(*switch.arguments(qemu=True, bess=True, vfkit=1, tcp=True, network=True))
+        vms = [switch.connect(kind, kind) for kind in ("unix", "tcp", "unixpacket", "unixgram", "connect")]
         vms[3].send(build_frame(BROADCAST, mac(1), 60))
-        switch.wait_live(4)
+        switch.wait_live(5)
         assert switch.process is not None
         switch.process.send_signal(number)
         assert switch.process.wait(PATIENCE) == 0

@@ -31,7 +31,7 @@ from tests.guests.watching import (
 )
 
 StartSwitch = Callable[..., Switch]
-EVERYBODY = {"qemu": True, "bess": True, "vfkit": 1}
+EVERYBODY = {"qemu": True, "bess": True, "vfkit": 1, "network": True}
 SYS_PIDFD_GETFD = 438
 
 
@@ -63,7 +63,7 @@ class Trio:
         ]
         self.talk = Conversation(self.vms[0], mac(1), self.vms[1], mac(2))
         self.talk.begin()
-        self.aside = Conversation(self.vms[2], mac(3), self.switch.connect("unix"), mac(4))
+        self.aside = Conversation(self.vms[2], mac(3), self.switch.connect("connect"), mac(4))
         self.aside.begin()
         self.arguments = self.switch.arguments(**EVERYBODY)  # type: ignore[arg-type]
         self.before = workers(self.switch)

@@ -22,7 +22,8 @@ from tests.guests.waiting import wait_for
 SIZES = (14, 42, 60, 1514, 9014, 65_550)
 # The kernel sends no more than its largest MTU and an Ethernet header through a TAP; it takes the 65,550.
 LARGEST_FROM_TAP = MAX_TAP_MTU + 14
-SOCKET_KINDS = ("unix", "tcp", "unixpacket", "unixgram")
+LARGEST_OF_CONNECT = 65_535  # its lengths have 16 bits
+SOCKET_KINDS = ("unix", "tcp", "unixpacket", "unixgram", "connect")
 HELLO = build_frame(BROADCAST, mac(0), 60)[12:]
 
 
@@ -61,6 +62,10 @@ class Ports:
             assert received == sent
 
 
+def _largest(*kinds: str) -> int:
+    return LARGEST_OF_CONNECT if "connect" in kinds else max(SIZES)
+
+
 def _frames(source: bytes, target: bytes, largest: int) -> list[bytes]:
     return [build_frame(target, source, min(size, largest), seed=size) for size in SIZES]
 
@@ -68,7 +73,7 @@ def _frames(source: bytes, target: bytes, largest: int) -> list[bytes]:
 @pytest.fixture(scope="module")
 def sockets() -> Iterator[Ports]:
     with running_switch() as switch, contextlib.ExitStack() as stack:
-        switch.start(*switch.arguments(qemu=True, tcp=True, bess=True, vfkit=2))
+        switch.start(*switch.arguments(qemu=True, tcp=True, bess=True, vfkit=2, network=True))
         vms: dict[str, FakeVM] = {}
         for kind, number in itertools.product(SOCKET_KINDS, (1, 2)):
             name = f"{kind}-{number}"
@@ -80,7 +85,7 @@ def sockets() -> Iterator[Ports]:
 @pytest.mark.parametrize("source", SOCKET_KINDS)
 def test_frames_of_all_sizes(sockets: Ports, source: str, target: str) -> None:
     one, other = f"{source}-1", f"{target}-2"
-    sockets.check(one, other, _frames(sockets.macs[one], sockets.macs[other], max(SIZES)))
+    sockets.check(one, other, _frames(sockets.macs[one], sockets.macs[other], _largest(source, target)))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def with_taps() -> Iterator[Ports]:
     with running_switch() as switch, contextlib.ExitStack() as stack:
         spaces = [stack.enter_context(contextlib.closing(Namespace(name))) for name in ("left", "right")]
         taps = [f"{space.interface},netns={space.netns}" for space in spaces]
-        switch.start(*switch.arguments(qemu=True, tcp=True, bess=True, vfkit=1, taps=taps))
+        switch.start(*switch.arguments(qemu=True, tcp=True, bess=True, vfkit=1, network=True, taps=taps))
         vms: dict[str, FakeVM] = {}
         for number, space in enumerate(spaces, 1):
             space.run(f"ip link set {space.interface} mtu {MAX_TAP_MTU} up")
@@ -102,7 +107,7 @@ def with_taps() -> Iterator[Ports]:
 @pytest.mark.guest
 @pytest.mark.parametrize("source", [*SOCKET_KINDS, "tap-2"])
 def test_frames_of_all_sizes_to_a_tap(with_taps: Ports, source: str) -> None:
-    largest = LARGEST_FROM_TAP if source == "tap-2" else max(SIZES)
+    largest = LARGEST_FROM_TAP if source == "tap-2" else _largest(source)
     frames = _frames(with_taps.macs[source], with_taps.macs["tap-1"], largest)
     with_taps.check(source, "tap-1", frames)
 
@@ -165,7 +170,7 @@ def test_the_answer_to_a_first_frame_arrives(switch: Callable[..., Switch], kind
 
     Its worker has just started then, and knows none of the others yet.
     """
-    running = switch(qemu=True, tcp=True, bess=True, vfkit=1)
+    running = switch(qemu=True, tcp=True, bess=True, vfkit=1, network=True)
     server_mac = mac(0xFFFF)
     with running.connect("unix") as server:
         for number in range(1, 6):
@@ -176,3 +181,19 @@ def test_the_answer_to_a_first_frame_arrives(switch: Callable[..., Switch], kind
                 server.receive_matching(lambda frame: frame[6:12] == client_mac)  # noqa: B023
                 server.send(answer)
                 assert client.receive() == answer
+
+
+def test_a_frame_that_a_vm_cannot_be_told_of_is_counted_and_the_next_one_arrives(
+    switch: Callable[..., Switch],
+) -> None:
+    running = switch(qemu=True, network=True)
+    with running.connect("unix") as sender, running.connect("connect") as vm:
+        introduce({mac(1): sender, mac(2): vm})
+        frames = [build_frame(mac(2), mac(1), size, seed=size) for size in (65_536, 65_535)]
+        sender.send(*frames)
+        assert vm.receive_matching(lambda frame: len(frame) > 60) == frames[1]
+
+        def refused() -> list[int]:
+            return [port["drops"]["refused"] for port in running.ports() if port["transport"] == "connect"]
+
+        wait_for(lambda: refused() == [1], "the other one to be counted")

@@ -38,7 +38,7 @@ def test_a_worker_says_hello_syncs_and_answers_beats_with_heartbeats(supervisor)
     assert supervisor.until(Hello) == hello
 
 
-@pytest.mark.parametrize("transport", ["qemu", "bess"])
+@pytest.mark.parametrize("transport", ["qemu", "connect", "bess"])
 def test_the_end_of_the_link_is_the_end_of_the_worker(supervisor, transport):
     vm = supervisor.assign(transport)
     supervisor.until(Hello)

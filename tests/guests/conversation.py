@@ -103,7 +103,7 @@ class End:
 
     def _put(self, frame: bytes) -> bool:
         if isinstance(self.vm, StreamVM):
-            self._unsent += struct.pack(">I", len(frame)) + frame
+            self._unsent += self.vm.encode(frame)
             return True
         try:
             self.vm.sock.send(frame)

@@ -1,9 +1,10 @@
 """A VM that is nothing but a socket: sends and receives raw Ethernet frames over every kind of VM socket.
 
 ``connect(url)`` takes the same URLs as the switch's listeners (``unix://``, ``tcp://``, ``unixpacket://``,
-``unixgram://``) and speaks the framing that goes with them; ``packet_vm`` wraps an AF_PACKET socket, so that
-a TAP's other end can take part in the same tests. All methods have deadlines; nothing here knows the switch's
-code, so that a mistake in the switch's framing cannot hide behind the same mistake here.
+``unixgram://``; ``connect://`` where ``--listen unix://`` listens) and speaks the framing that goes with it;
+``packet_vm`` wraps an AF_PACKET socket, so that a TAP's other end can take part in the same tests. All
+methods have deadlines; nothing here knows the switch's code, so that a mistake in the switch's framing cannot
+hide behind the same mistake here.
 
 A link that the switch closed shows as ``LinkClosed``, a frame that did not come as ``TimeoutError``.
 """
@@ -125,6 +126,8 @@ class FakeVM:
 class StreamVM(FakeVM):
     """QEMU's stream framing: each frame after its length in four bytes, big-endian."""
 
+    length = struct.Struct(">I")
+
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._tail = bytearray()
@@ -138,8 +141,12 @@ class StreamVM(FakeVM):
         """Send bytes as they are: half a frame, a wrong length, garbage."""
         self._send_raw(data, time.monotonic() + timeout)
 
+    def encode(self, frame: bytes) -> bytes:
+        """Return the frame as the stream carries it."""
+        return self.length.pack(len(frame)) + frame
+
     def _send_one(self, frame: bytes, deadline: float) -> None:
-        self._send_raw(struct.pack(">I", len(frame)) + frame, deadline)
+        self._send_raw(self.encode(frame), deadline)
 
     def _send_raw(self, data: bytes, deadline: float) -> None:
         view = memoryview(data)
@@ -163,14 +170,22 @@ class StreamVM(FakeVM):
             raise LinkClosed(f"the switch closed the stream{left}")
         self._tail += data
         start = 0
-        while len(self._tail) - start >= 4:
-            (size,) = struct.unpack_from(">I", self._tail, start)
-            if len(self._tail) - start - 4 < size:
+        while len(self._tail) - start >= self.length.size:
+            (size,) = self.length.unpack_from(self._tail, start)
+            begin = start + self.length.size
+            if len(self._tail) - begin < size:
                 break
-            self._received.append(bytes(self._tail[start + 4 : start + 4 + size]))
-            start += 4 + size
+            self._received.append(bytes(self._tail[begin : begin + size]))
+            start = begin + size
         del self._tail[:start]
         return True
+
+
+class ConnectVM(StreamVM):
+    """gvforwarder's framing, after its request: each frame after its length in two bytes, little-endian."""
+
+    length = struct.Struct("<H")
+    REQUEST = b"POST /connect HTTP/1.1\r\nHost: \r\nUser-Agent: test\r\nContent-Length: 0\r\n\r\n"
 
 
 class MessageVM(FakeVM):
@@ -290,6 +305,7 @@ def connect(url: str, *, local: Path | None = None, handshake: bool = False) -> 
         return StreamVM(sock)
     kind = {
         "unix": socket.SOCK_STREAM,
+        "connect": socket.SOCK_STREAM,
         "unixpacket": socket.SOCK_SEQPACKET,
         "unixgram": socket.SOCK_DGRAM,
     }[parts.scheme]
@@ -307,6 +323,9 @@ def connect(url: str, *, local: Path | None = None, handshake: bool = False) -> 
     except BaseException:
         sock.close()
         raise
+    if parts.scheme == "connect":
+        sock.sendall(ConnectVM.REQUEST)
+        return ConnectVM(sock)
     if kind == socket.SOCK_STREAM:
         return StreamVM(sock)
     if kind == socket.SOCK_SEQPACKET:

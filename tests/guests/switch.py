@@ -56,6 +56,11 @@ class Switch:
         """Path of the ``--listen-bess`` socket."""
         return self.directory / "bess.sock"
 
+    @property
+    def network(self) -> Path:
+        """Path of the ``--listen`` socket."""
+        return self.directory / "network.sock"
+
     def vfkit(self, number: int = 1) -> Path:
         """Path of a ``--listen-vfkit`` socket; each takes one VM."""
         return self.directory / f"vfkit-{number}.sock"
@@ -74,13 +79,14 @@ class Switch:
         raise RuntimeError("the switch listens on no TCP port")
 
     def connect(self, kind: str, name: str = "vm", number: int = 1, *, handshake: bool = False) -> FakeVM:
-        """Connect a fake VM; ``kind`` is its URL's scheme.
+        """Connect a fake VM; ``kind`` is its URL's scheme (``fake_vm``).
 
         ``name`` is what a datagram VM binds in ``vm_dir``, ``number`` which vfkit socket it uses.
         """
         urls = {
             "unix": lambda: f"unix://{self.qemu}",
             "tcp": lambda: f"tcp://127.0.0.1:{self.tcp_port()}",
+            "connect": lambda: f"connect://{self.network}",
             "unixpacket": lambda: f"unixpacket://{self.bess}",
             "unixgram": lambda: f"unixgram://{self.vfkit(number)}",
         }
@@ -93,6 +99,7 @@ class Switch:
         bess: bool = False,
         vfkit: int = 0,
         tcp: bool = False,
+        network: bool = False,
         taps: Iterable[str] = (),
     ) -> list[str]:
         """Return the flags for the listeners asked for."""
@@ -105,6 +112,8 @@ class Switch:
             words += ["--listen-bess", f"unixpacket://{self.bess}"]
         for number in range(1, vfkit + 1):
             words += ["--listen-vfkit", f"unixgram://{self.vfkit(number)}"]
+        if network:
+            words += ["--listen", f"unix://{self.network}"]
         for tap in taps:
             words += ["--tap", tap]
         return words
