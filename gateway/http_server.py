@@ -1,10 +1,12 @@
 """HTTP/1.1 on a unix socket of the host, in the gateway's loop: what ``services`` answers.
 
 The protocol is h11's, which does no input or output; here are the sockets. The socket is 0600, and its peer
-must be of our own user or root. One request at a time on a connection, which may be kept.
+must be of our own user or root. One request at a time on a connection, which may be kept. A request may be
+the last of its connection: what is spoken after it is another protocol, and the socket goes to who speaks
+that (``Hijack``), without a word of HTTP in answer, as gvproxy has it.
 
 Bounds: ``CONNECTIONS`` at once, ``BODY`` bytes of a request, and no answer is begun before the one before it
-has been taken by the kernel whole.
+has been taken by the kernel whole. A socket that was handed over does not count here any more.
 """
 
 import os
@@ -33,8 +35,17 @@ class Answer(NamedTuple):
     kind: bytes = b"application/json"
 
 
-Handler = Callable[[str, str, bytes], Answer]
-"""From method, path and body."""
+class Hijack(NamedTuple):
+    """An end of HTTP: ``take`` owns the socket from now on, and what the client has sent after its request.
+
+    The socket does not block and nobody watches it. ``take`` must not raise.
+    """
+
+    take: Callable[[socket.socket, bytes], None]
+
+
+Handler = Callable[[str, str, bytes], Answer | Hijack]
+"""From method, target (path and query) and body."""
 
 
 class HttpServer:
@@ -96,9 +107,12 @@ class _Connection:
     def close(self) -> None:
         """Hang up; again does nothing."""
         if self in self._others:
-            self._others.remove(self)
-            self._loop.unwatch(self._sock.fileno())
+            self._forget()
             self._sock.close()
+
+    def _forget(self) -> None:
+        self._others.remove(self)
+        self._loop.unwatch(self._sock.fileno())
 
     def _ready(self, events: int) -> None:
         try:
@@ -142,7 +156,12 @@ class _Connection:
     def _respond(self) -> None:
         assert self._request is not None
         method, target = self._request.method.decode(), self._request.target.decode()
-        self._write(self._handler(method, target.partition("?")[0], self._body))
+        answer = self._handler(method, target, self._body)
+        if isinstance(answer, Hijack):
+            self._forget()
+            answer.take(self._sock, self._http.trailing_data[0])
+            return
+        self._write(answer)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
 

@@ -39,8 +39,9 @@ class Services:
         self._remove = remove
         self._leases = leases
 
-    def handle(self, method: str, path: str, body: bytes) -> Answer:
+    def handle(self, method: str, target: str, body: bytes) -> Answer:
         """Answer one request."""
+        path = target.partition("?")[0]
         if path == f"{FORWARDER}/all":
             found = [_entry(forward) for forward in self._forwards()]
             return _json(sorted(found, key=lambda entry: (entry["local"], entry["protocol"])))

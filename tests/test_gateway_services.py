@@ -16,7 +16,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from gateway.forwards import Forward
-from gateway.http_server import BODY, CONNECTIONS, Answer, HttpServer
+from gateway.http_server import BODY, CONNECTIONS, Answer, Hijack, HttpServer
 from gateway.services import Services, leases
 from tests.guests import requirements
 from tests.guests.fixtures import StartSwitch, short_directory
@@ -99,11 +99,20 @@ def test_leases_are_ipv4_addresses_with_their_macs() -> None:
 
 @pytest.fixture
 def served() -> Iterator[str]:
-    """The path of a server that returns what it gets, in a loop of its own."""
+    """The path of a server that returns what it gets, in a loop of its own; ``/echo`` ends HTTP."""
+
+    def handle(method: str, target: str, body: bytes) -> Answer | Hijack:
+        return Hijack(echo) if target == "/echo" else Answer(200, body or target.encode())
+
+    def echo(sock: socket.socket, sent: bytes) -> None:
+        with sock:
+            assert not sock.getblocking()
+            sock.send(b"echo " + sent)
+
     loop, done = Loop(), threading.Event()
     with short_directory() as directory:
         path = str(directory / "http.sock")
-        server = HttpServer(loop, path, lambda method, path, body: Answer(200, body or path.encode()))
+        server = HttpServer(loop, path, handle)
 
         def run() -> None:
             while not done.is_set():
@@ -150,6 +159,14 @@ def test_a_head_has_no_body_and_a_close_is_a_close(served: str) -> None:
         assert read(sock, b"\r\n\r\n").endswith(b"\r\n\r\n")
         sock.sendall(b"GET /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert read(sock, b"nothing").endswith(b"/two")
+
+
+def test_a_socket_that_is_handed_over_has_what_was_sent_and_is_not_counted(served: str) -> None:
+    for _ in range(CONNECTIONS + 1):
+        with connect(served) as sock:
+            sock.sendall(b"GET /one HTTP/1.1\r\nHost: x\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\n\r\n\0\1\2")
+            assert read(sock, b"\2").endswith(b"/oneecho \0\1\2")
+            assert sock.recv(1) == b""
 
 
 def test_a_large_body_comes_back_whole_to_a_client_that_reads_late(served: str) -> None:
