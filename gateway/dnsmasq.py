@@ -12,7 +12,7 @@ lease file remembers who has which.
 **Names.** A guest is known by the host name that it gives when it asks for a lease (or by its MAC address
 with dashes), plainly and in ``containers.internal``. dnsmasq gives no guest a name that is configured, so
 nobody can pass for the gateway or the host. Names that it does not know go to the host's resolver, by an
-address at which the gateway's host side listens.
+address at which the gateway's host side listens; but nothing that is below a zone does (``names``).
 
 Privileges: in a user namespace the only user is root, which is nobody special outside. Without a user
 namespace (the gateway runs as root) dnsmasq gives root up as soon as it has its sockets.
@@ -23,6 +23,7 @@ import subprocess
 from contextlib import suppress
 
 from forwarder.errors import LocalError
+from gateway import names
 from gateway.settings import DOMAIN, Settings, lease_range
 
 UPSTREAM = ("127.0.0.1", 5353)
@@ -31,8 +32,8 @@ UPSTREAM = ("127.0.0.1", 5353)
 LEASE_TIME = "1h"
 """As gvproxy. A guest renews after half of it; the address stays its own as long as it comes back in time."""
 
-ALIASES = (DOMAIN, "docker.internal")
-"""Domains in which ``host`` and ``gateway`` are known: gvproxy's and Docker's own."""
+END_S = 1.0
+"""It ends in milliseconds, unless it is stuck, and then it writes nothing."""
 
 _LAST_WORDS = 4096
 
@@ -78,11 +79,12 @@ def configuration(settings: Settings, interface: str, *, in_user_namespace: bool
     lines += ["no-daemon"] if in_user_namespace else ["keep-in-foreground", "user=nobody", "group=nogroup"]
     for lease in settings.leases:
         lines.append(f"dhcp-host={lease.mac},{lease.address}" + (f",{lease.name}" if lease.name else ""))
-    for domain in ALIASES:
-        lines.append(f"host-record=gateway.{domain},{policy.gateway4},{settings.gateway6}")
-        if policy.host_access:
-            lines.append(f"host-record=host.{domain},{policy.host4},{policy.host6}")
-    lines += [f"host-record={record.name},{record.address}" for record in settings.records]
+    for zone in names.domains(settings.zones):
+        lines.append(f"local=/*.{zone.name}/")
+        if zone.default is not None:
+            lines.append(f"address=/*.{zone.name}/{zone.default}")
+    for record in names.exact(settings.records, settings.zones):
+        lines.append(f"host-record={record.name},{record.address}")
     return "\n".join(lines) + "\n"
 
 
@@ -142,9 +144,13 @@ class Dnsmasq:
         return lines[-1].removeprefix("dnsmasq: ").strip() if lines else "it said nothing"
 
     def close(self) -> None:
-        """End it at once: it holds nothing that is not on disk already."""
-        self._child.kill()
-        self._child.wait()
+        """End it, between two changes of its lease file: one that was cut short could lose leases."""
+        self._child.terminate()
+        try:
+            self._child.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
         os.close(self.pidfd)
         assert self._child.stderr is not None
         self._child.stderr.close()

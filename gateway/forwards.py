@@ -78,16 +78,10 @@ class Forwards:
 
     def check(self, forward: Forward) -> None:
         """Raise LocalError, with cause and remedy, if ``forward`` cannot be added."""
-        network = self._policy.subnet if forward.guest.version == 4 else self._policy.prefix
-        if forward.guest not in network:
-            raise LocalError(
-                f"forward {forward}: {forward.guest} is outside of the gateway's {network}; "
-                "name a guest's address, or choose another --subnet"
-            )
-        if forward.guest in (self._policy.host4, self._policy.host6, self._policy.gateway4):
-            raise LocalError(
-                f"forward {forward}: {forward.guest} is the gateway's own address, not a guest's"
-            )
+        try:
+            check_guest(self._policy, forward.guest)
+        except LocalError as error:
+            raise LocalError(f"forward {forward}: {error}") from None
         there = None if forward.kind != "unix" and forward.port == 0 else self._entries.get(forward.near)
         if there is not None:
             raise LocalError(
@@ -111,6 +105,18 @@ class Forwards:
         if there != forward:
             raise LocalError(f"{forward.near} leads to {_guest(there)}, not to {_guest(forward)}")
         del self._entries[forward.near]
+
+
+def check_guest(policy: Policy, guest: Address) -> None:
+    """Raise LocalError, with cause and remedy, if no guest can have that address."""
+    network = policy.subnet if guest.version == 4 else policy.prefix
+    if guest not in network:
+        raise LocalError(
+            f"{guest} is outside of the gateway's {network}; "
+            "name a guest's address, or choose another --subnet"
+        )
+    if guest in (policy.host4, policy.host6, policy.gateway4):
+        raise LocalError(f"{guest} is the gateway's own address, not a guest's")
 
 
 def _guest(forward: Forward) -> str:

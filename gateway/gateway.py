@@ -8,30 +8,40 @@ on the supervisor asks and it answers, in order. What goes wrong before that is 
 names cause and remedy; what goes wrong later ends the process, and the supervisor starts another one under
 its restart budget.
 
-Forwards change while the gateway runs. After each change the supervisor is told the whole list, so that the
-next gateway begins with it.
+Forwards and zones change while the gateway runs. After each change the supervisor is told all of them, so
+that the next gateway begins with them (``memory``). For its HTTP API the gateway asks the supervisor, too:
+one answer comes for each question, in order.
 
 The end of the channel is the end of the gateway: what the supervisor does not know of, it cannot mend.
 """
 
 import os
+import socket
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
+from forwarder.later import Later
 from forwarder.loop import Loop
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap, resolvers
 from gateway.forwards import Forward
 from gateway.holder import Holder
-from gateway.http_server import HttpServer
+from gateway.http_server import CONNECTIONS, HttpServer
+from gateway.memory import Memory
+from gateway.names import Zone
+from gateway.policy import Address
 from gateway.relay import Relay
 from gateway.services import Services
-from gateway.settings import read
+from gateway.settings import Settings, read
+from gateway.zones import Zones
 
 IDLE_S = 3600.0
+QUESTIONS = CONNECTIONS
+"""To the supervisor, without an answer yet: one for each client of the API."""
 
 
 class Gateway:
@@ -42,6 +52,7 @@ class Gateway:
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
         self._relay: Relay | None = None
+        self._asked: deque[Later[Reply]] = deque()
         self._http: HttpServer | None = None
         self._done = False
 
@@ -62,11 +73,15 @@ class Gateway:
             self._channel.close()
 
     def _turn(self) -> None:
-        deadline = None if self._relay is None else self._relay.deadline()
         now = time.monotonic()
-        if self._relay is not None and deadline is not None and deadline <= now:
-            self._relay.tick(now)
-        self._loop.turn(IDLE_S if deadline is None else deadline - now)
+        wait = IDLE_S
+        for part in (self._relay, self._http):
+            deadline = None if part is None else part.deadline()
+            if part is not None and deadline is not None:
+                if deadline <= now:
+                    part.tick(now)
+                wait = min(wait, deadline - now)
+        self._loop.turn(wait)
 
     def _receive(self) -> None:
         self._channel.flush()
@@ -74,6 +89,9 @@ class Gateway:
             self._take(received[0])
 
     def _take(self, message: Message) -> None:
+        if isinstance(message, Reply) and self._asked:
+            self._asked.popleft().settle(message)
+            return
         if not isinstance(message, Command):
             raise PeerError(f"a {type(message).__name__} is not for the gateway")
         try:
@@ -89,12 +107,12 @@ class Gateway:
         if self._relay is None:
             raise LocalError("the gateway does not serve yet")
         if name == "forward_list":
-            return {"forwards": self._forwards()}
+            return {"forwards": self._texts()}
         if name == "forward_add":
-            return {"forward": str(self._add(Forward.parse(str(arguments["forward"]))))}
+            return {"forward": str(self.add_forward(Forward.parse(str(arguments["forward"]))))}
         if name == "forward_remove":
             removed = self._find(str(arguments["forward"]))
-            self._remove(removed)
+            self.remove_forward(removed)
             return {"forward": str(removed)}
         raise LocalError(f"there is no command {name}; the gateway is another version")
 
@@ -105,6 +123,7 @@ class Gateway:
             policy = policy._replace(resolver=_resolvers())
         overlap.check(policy.subnet, Path("/proc/net/route").read_text())
         forwards = [Forward.parse(text) for text in settings.forwards]
+        self._begin_to_remember(plain, settings)
         self._holder.start(plain)
         self._relay = Relay(self._loop, self._holder.make, policy)
         self._relay.serve(self._holder.sockets)
@@ -113,44 +132,89 @@ class Gateway:
         self._holder.tun = -1
         for forward in forwards:
             self._relay.add(forward)
-        self._tell_forwards()
+        self._memory.change("forward", self._relay.forwards())
+        self._lease_file = settings.lease_file
         if settings.services:
-            self._http = HttpServer(self._loop, settings.services, self._services(settings.lease_file).handle)
+            self._http = HttpServer(self._loop, settings.services, Services(self).handle)
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
         os.close(self._holder.tap)
         self._holder.tap = -1
-        return {"subnet": str(policy.subnet), "prefix": str(policy.prefix), "forwards": self._forwards()}
+        return {"subnet": str(policy.subnet), "prefix": str(policy.prefix), "forwards": self._texts()}
 
-    def _services(self, lease_file: str) -> Services:
-        assert self._relay is not None
-        return Services(self._relay.forwards, self._add, self._remove, Path(lease_file).read_text)
+    def _begin_to_remember(self, plain: Mapping[str, object], settings: Settings) -> None:
+        options = {key: value for key, value in plain.items() if key != "ssh-port"}  # a forward from now on
+        memory = self._memory = Memory(options, self._channel.send)
+        self._zones = Zones(
+            settings.zones,
+            lambda zones: memory.check("dns-zone", zones),
+            lambda zones: self._holder.ask(Command("zones", {"dns-zone": [str(zone) for zone in zones]})),
+            lambda zones: memory.change("dns-zone", zones),
+        )
 
-    def _add(self, forward: Forward) -> Forward:
+    # What operators and the services need.
+
+    def forwards(self) -> list[Forward]:
+        """Return all forwards."""
         assert self._relay is not None
+        return self._relay.forwards()
+
+    def add_forward(self, forward: Forward) -> Forward:
+        """Begin to forward; return the forward with its real port. Raises LocalError: nothing changed."""
+        assert self._relay is not None
+        self._memory.check("forward", [*self.forwards(), forward._replace(port=65535)])
         added = self._relay.add(forward)
-        self._tell_forwards()
+        self._memory.change("forward", self.forwards())
         return added
 
-    def _remove(self, forward: Forward) -> Forward:
+    def remove_forward(self, forward: Forward) -> None:
+        """End a forward. Raises LocalError if there is no such forward."""
         assert self._relay is not None
         self._relay.remove(forward)
-        self._tell_forwards()
-        return forward
+        self._memory.change("forward", self.forwards())
+
+    def leases(self) -> str:
+        """Return dnsmasq's lease file."""
+        return Path(self._lease_file).read_text()
+
+    def zones(self) -> tuple[Zone, ...]:
+        """Return all zones, in the order in which they are asked."""
+        return self._zones.all()
+
+    def add_zone(self, zone: Zone) -> Later[Reply]:
+        """Put a zone into force."""
+        return self._zones.add(zone)
+
+    def ask(self, what: str) -> Later[Reply]:
+        """Ask the supervisor for a fact."""
+        later: Later[Reply] = Later()
+        if len(self._asked) >= QUESTIONS:
+            later.settle(Reply(False, "the supervisor has not answered for a while; the log may say why"))
+        else:
+            self._asked.append(later)
+            self._channel.send(Command("ask", {"what": what}))
+        return later
+
+    def connections(self) -> int:
+        """Return how many TCP connections are relayed now."""
+        assert self._relay is not None
+        return self._relay.counters()["connections"]
+
+    def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
+        """Return what carries a stream to a port of a guest. Raises LocalError: no guest has that address."""
+        assert self._relay is not None
+        return self._relay.tunnel(guest, port)
+
+    # What follows is this file's own.
 
     def _find(self, text: str) -> Forward:
         """Return the forward that ``text`` names, whole or by where the host listens. Raises LocalError."""
-        assert self._relay is not None
-        for forward in self._relay.forwards():
+        for forward in self.forwards():
             if text in (str(forward), forward.near):
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
 
-    def _forwards(self) -> list[str]:
-        assert self._relay is not None
-        return [str(forward) for forward in self._relay.forwards()]
-
-    def _tell_forwards(self) -> None:
-        self._channel.send(Command("forwards", {"forwards": self._forwards()}))
+    def _texts(self) -> list[str]:
+        return [str(forward) for forward in self.forwards()]
 
     def _lost(self, why: str) -> None:
         self._log("error", f"the gateway's namespace is gone: {why}")

@@ -23,6 +23,7 @@ from typing import cast
 
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
+from forwarder.later import Later
 from forwarder.loop import Loop
 from forwarder.wire import Command, Handover, Message, Reply
 
@@ -125,6 +126,17 @@ class Holder:
             self._channel.send(Command("socket", {"kind": kind, "number": self._number}))
         except PeerError:
             self._end("its channel has ended")
+
+    def ask(self, command: Command) -> Later[Reply]:
+        """Have the process inside do something; the answer comes in any case."""
+        later: Later[Reply] = Later()
+        self._answers.append(later.settle)
+        try:
+            assert self._channel is not None
+            self._channel.send(command)
+        except ChannelClosedError:
+            self._end("its channel has ended")  # which answers
+        return later
 
     def close(self) -> None:
         """End the namespace and everything in it."""

@@ -5,6 +5,10 @@ must be of our own user or root. One request at a time on a connection, which ma
 the last of its connection: what is spoken after it is another protocol, and the socket goes to who speaks
 that (``Hijack``), without a word of HTTP in answer, as gvproxy has it.
 
+A request may be answered later. Meanwhile its connection is not read, and what its client says waits in the
+kernel. What takes longer than ``ANSWER_S`` is answered 503, so that no client waits for good for somebody
+who is stuck; what comes after that is for nobody.
+
 Bounds: ``CONNECTIONS`` at once, ``BODY`` bytes of a request, and no answer is begun before the one before it
 has been taken by the kernel whole. A socket that was handed over does not count here any more.
 """
@@ -12,18 +16,25 @@ has been taken by the kernel whole. A socket that was handed over does not count
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import h11
 
 from forwarder.errors import LocalError
+from forwarder.later import Later
 from forwarder.loop import READ, WRITE, Loop
 
 CONNECTIONS = 64
 BODY = 1 << 20
-"""A zone of ten thousand records."""
+"""More than anything that can be asked for: ten times a zone of as many records as there may be."""
+
+ANSWER_S = 8.0
+"""The slowest answer is that of a dnsmasq that starts on a machine that swaps: five seconds."""
+
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -44,7 +55,7 @@ class Hijack(NamedTuple):
     take: Callable[[socket.socket, bytes], None]
 
 
-Handler = Callable[[str, str, bytes], Answer | Hijack]
+Handler = Callable[[str, str, bytes], Answer | Hijack | Later[Answer]]
 """From method, target (path and query) and body."""
 
 
@@ -65,6 +76,15 @@ class HttpServer:
             self._socket.close()
             raise LocalError(f"services: cannot listen at {path}: {error.strerror}; choose another") from None
         loop.watch(self._socket.fileno(), lambda _: self._accept())
+
+    def tick(self, now: float) -> None:
+        """Give up on answers that are due."""
+        for connection in list(self._connections):
+            connection.tick(now)
+
+    def deadline(self) -> float | None:
+        """When to call ``tick``, in monotonic seconds; None while no answer is waited for."""
+        return min((each.due for each in self._connections if each.due is not None), default=None)
 
     def close(self) -> None:
         """Close everything and remove the socket."""
@@ -102,6 +122,8 @@ class _Connection:
         self._request: h11.Request | None = None
         self._body = b""
         self._out = b""
+        self._awaited: Later[Answer] | None = None
+        self._due = 0.0
         loop.watch(sock.fileno(), self._ready)
 
     def close(self) -> None:
@@ -114,13 +136,37 @@ class _Connection:
         self._others.remove(self)
         self._loop.unwatch(self._sock.fileno())
 
+    @property
+    def due(self) -> float | None:
+        """When the answer that is waited for comes too late; None: there is none."""
+        return None if self._awaited is None else self._due
+
+    def tick(self, now: float) -> None:
+        """Give up on an answer that is due."""
+        if self._awaited is not None and self._due <= now:
+            late = Answer(503, b"there was no answer in time; the log may say why\n", b"text/plain")
+            self._settle(self._awaited, late)
+
     def _ready(self, events: int) -> None:
+        self._attempt(lambda: self._move(events))
+
+    def _move(self, events: int) -> None:
+        if events & WRITE:
+            self._send()
+        elif events & READ:
+            self._http.receive_data(self._sock.recv(65536))
+
+    def _settle(self, later: Later[Answer], answer: Answer) -> None:
+        """Give the answer that is waited for, unless nobody waits for that one any more."""
+        if self in self._others and later is self._awaited:
+            self._awaited = None
+            self._attempt(lambda: self._finish(answer))
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Take a step, and then what the client has said already; hang up on errors."""
         try:
-            if events & WRITE:
-                self._send()
-            elif events & READ:
-                self._http.receive_data(self._sock.recv(65536))
-            while self in self._others and not self._out and self._take():
+            step()
+            while self in self._others and not self._out and self._awaited is None and self._take():
                 continue
         except BlockingIOError:
             return
@@ -160,7 +206,15 @@ class _Connection:
         if isinstance(answer, Hijack):
             self._forget()
             answer.take(self._sock, self._http.trailing_data[0])
-            return
+        elif isinstance(answer, Later):
+            self._loop.unwatch(self._sock.fileno())
+            self._awaited = answer
+            self._due = time.monotonic() + ANSWER_S
+            answer.then(partial(self._settle, answer))
+        else:
+            self._finish(answer)
+
+    def _finish(self, answer: Answer) -> None:
         self._write(answer)
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()

@@ -28,8 +28,9 @@ from forwarder.restart import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import netlink, nft
 from gateway.dnsmasq import UPSTREAM, Dnsmasq, configuration
+from gateway.names import Zone
 from gateway.nft import TCP_PORT
-from gateway.settings import Settings, read
+from gateway.settings import Settings, read, zones
 from gateway.tun import open_tun
 
 DNSMASQ_S = 5.0
@@ -71,7 +72,7 @@ class Inside:
             while not self._done:
                 now = time.monotonic()
                 if now >= self._restart_at:
-                    self._start_dnsmasq()
+                    self._restart_dnsmasq()
                 self._loop.turn(min(self._restart_at - now, IDLE_S))
         except ChannelClosedError:
             pass
@@ -93,6 +94,8 @@ class Inside:
         try:
             if message.name == "make":
                 self._make(message.arguments)
+            elif message.name == "zones":
+                self._change_zones(zones(message.arguments))
             self._channel.send(Reply(True, None))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))
@@ -136,6 +139,24 @@ class Inside:
         except OSError as error:
             self._channel.send(Command("no_socket", {"number": number, "why": error.strerror}))
 
+    def _change_zones(self, wanted: tuple[Zone, ...]) -> None:
+        """Put other zones into force. Raises LocalError, and those of before are in force again soon."""
+        assert self._settings is not None
+        before = self._settings
+        self._settings = before._replace(zones=wanted)
+        try:
+            self._start_dnsmasq()
+        except LocalError:
+            self._settings = before
+            self._restart_at = time.monotonic()
+            raise
+
+    def _restart_dnsmasq(self) -> None:
+        try:
+            self._start_dnsmasq()
+        except LocalError as error:
+            self._dnsmasq_lost(str(error))
+
     def _start_dnsmasq(self) -> None:
         """Start it, or start it again with the present settings. Raises LocalError if it does not answer."""
         assert self._settings is not None
@@ -164,6 +185,9 @@ class Inside:
             return
         why = process.last_words()
         self._forget_dnsmasq().close()
+        self._dnsmasq_lost(why)
+
+    def _dnsmasq_lost(self, why: str) -> None:
         due = self._losses.lost(time.monotonic())
         if due is None:
             self._channel.send(Command("failed", {"why": f"dnsmasq ends again and again: {why}"}))

@@ -22,7 +22,7 @@ from ipaddress import ip_address
 from forwarder.loop import Loop
 from gateway.common import Common, FlowTable
 from gateway.flows import Flows
-from gateway.forwards import Forward, Forwards
+from gateway.forwards import Forward, Forwards, check_guest
 from gateway.listening import Listener, listen, unlisten
 from gateway.outward import Outward
 from gateway.policy import Address, Policy, Verdict, is_nearby, judge
@@ -33,6 +33,9 @@ from gateway.udp import Datagrams, Route
 
 MOST_FLOWS = 4096
 """Flows of datagrams, each a descriptor; half of them at most for one guest or forward."""
+
+TUNNEL = "tunnel"
+"""Owner of all tunnels: their clients are one, the host's user."""
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -100,6 +103,12 @@ class Relay:
         sock, listener = self._listening.pop(forward)
         listener.close()
         unlisten(forward, sock)
+
+    def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
+        """Return what carries a stream of the host to a port of ``guest``. Raises LocalError: no guest."""
+        check_guest(self._policy, guest)
+        make = partial(self._make, f"tcp{guest.version}")
+        return lambda near: self._connections.start(near, TUNNEL, (guest, port), make)
 
     def forwards(self) -> list[Forward]:
         """Return all forwards, in the order in which they were added."""

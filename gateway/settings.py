@@ -18,6 +18,8 @@ from typing import NamedTuple, TypeVar
 
 from forwarder.errors import LocalError
 from forwarder.names import parse_mac
+from gateway import names
+from gateway.names import Record, Zone
 from gateway.policy import Address, Network, Policy
 
 DEVICE_MAC = "5a:94:ef:e4:0c:ee"
@@ -35,6 +37,9 @@ MOST_NAMES = 4096
 """Static leases or records: what fits a message to the gateway, and is several for each VM there can be."""
 
 DOMAIN = "containers.internal"
+ALIASES = (DOMAIN, "docker.internal")
+"""Domains in which ``host`` and ``gateway`` are known: gvproxy's and Docker's own."""
+
 T = TypeVar("T")
 
 
@@ -46,13 +51,6 @@ class Lease(NamedTuple):
     name: str = ""
 
 
-class Record(NamedTuple):
-    """A name and one of its addresses."""
-
-    name: str
-    address: Address
-
-
 class Settings(NamedTuple):
     """All that one gateway goes by."""
 
@@ -61,6 +59,8 @@ class Settings(NamedTuple):
     search: tuple[str, ...]
     leases: tuple[Lease, ...]
     records: tuple[Record, ...]
+    """Names that belong to no zone."""
+    zones: tuple[Zone, ...]
     forwards: tuple[str, ...]
     services: str
     lease_file: str
@@ -96,10 +96,11 @@ def read(plain: Mapping[str, object]) -> Settings:
     return Settings(
         policy,
         _read(plain, "mtu", MTU, _mtu),
-        _each(plain, "search-domain", _domain) or (DOMAIN,),
+        _each(plain, "search-domain", names.domain) or (DOMAIN,),
         leases,
         _each(plain, "dns-record", _record),
-        _each(plain, "forward", str),
+        zones(plain) or _own_zones(policy),
+        (*_read(plain, "ssh-port", None, lambda port: _ssh(port, subnet[2])), *_each(plain, "forward", str)),
         _read(plain, "services", "", _socket_url),
         str(plain.get("lease-file") or ""),
     )
@@ -108,6 +109,26 @@ def read(plain: Mapping[str, object]) -> Settings:
 def lease_range(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
     """Return the first and the last address that are leased to whoever asks."""
     return subnet[3], subnet[-3]
+
+
+def zones(plain: Mapping[str, object]) -> tuple[Zone, ...]:
+    """Return the zones that an earlier gateway left, if there was one. Raises LocalError."""
+    return _each(plain, "dns-zone", Zone.parse)
+
+
+def _own_zones(policy: Policy) -> tuple[Zone, ...]:
+    records = [Record("gateway", policy.gateway4), Record("gateway", policy.prefix[1])]
+    if policy.host_access:
+        records += [Record("host", policy.host4), Record("host", policy.host6)]
+    return tuple([Zone(name, tuple(records)) for name in ALIASES])
+
+
+def _ssh(port: object, guest: IPv4Address) -> tuple[str, ...]:
+    if port is None:
+        return ()
+    if type(port) is not int or not 0 < port < 65536:
+        raise ValueError(f"{port!r} is not a number from 1 to 65535")
+    return (f"tcp:127.0.0.1:{port}:{guest}:22",)
 
 
 def _prefix(subnet: IPv4Network) -> IPv6Network:
@@ -180,24 +201,12 @@ def _lease(text: str, policy: Policy) -> Lease:
     own = (policy.gateway4, policy.host4, policy.subnet[0], policy.subnet[-1])
     if found in own:
         raise ValueError(f"{found} is kept for the gateway; lease another address")
-    return Lease(mac.lower().replace("-", ":"), found, _name(name) if name else "")
+    return Lease(mac.lower().replace("-", ":"), found, names.label(name) if name else "")
 
 
 def _record(text: str) -> Record:
     name, _, address = text.partition("=")
-    return Record(_domain(name), _address(address))
-
-
-def _domain(text: str) -> str:
-    return ".".join([_name(label) for label in text.rstrip(".").split(".")])
-
-
-def _name(text: str) -> str:
-    """Check one label of a name: it goes into a configuration file, where a comma would be a separator."""
-    plain = text.replace("-", "").replace("_", "")
-    if not (0 < len(text) <= 63 and plain.isascii() and plain.isalnum() and text[0] != "-"):
-        raise ValueError(f"{text!r} is no name; use up to 63 letters, digits and dashes")
-    return text.lower()
+    return Record(names.domain(name), names.address(address))
 
 
 def _socket_url(value: object) -> str:

@@ -25,7 +25,7 @@ from supervisor.options import RunOptions
 @attachment_options
 @gateway_options
 @click.option("--pid-file", metavar="PATH", help="Write the process id there while running.")
-@click.option("--log-level", type=click.Choice(LEVELS), help="What is worth a line.  [default: info]")
+@click.option("--log-level", type=click.Choice([*LEVELS]), help="What is worth a line.  [default: info]")
 @click.option("--log-format", type=click.Choice(FORMATS), help="How lines look.  [default: text]")
 def run(
     *,

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from forwarder.errors import LocalError
+from forwarder.later import Later
 from forwarder.names import Policy, PortRecord
+from forwarder.wire import Reply
 from supervisor.addresses import SCHEMES, Attachment, Settings, parse_any, parse_listen, parse_tap
-from supervisor.console import Handler, Later
+from supervisor.console import Handler
 from supervisor.listeners import Listeners
 from supervisor.logs import log
 from supervisor.registry import Registry
@@ -44,7 +46,7 @@ class Owner(Protocol):
     def stop(self) -> None:
         """Begin to end."""
 
-    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later:
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
         """Pass a command on to the gateway. Raises LocalError if there is none."""
 
 

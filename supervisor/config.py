@@ -55,7 +55,7 @@ TEXT_KEYS = {
     "log-level": "log_level",
     "log-format": "log_format",
 }
-CHOICES = {"log-level": LEVELS, "log-format": FORMATS}
+CHOICES = {"log-level": tuple(LEVELS), "log-format": FORMATS}
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20

@@ -13,6 +13,7 @@ from typing import cast
 import zmq
 
 from forwarder.errors import BulkheadError, LocalError, PeerError
+from forwarder.later import Later
 from forwarder.loop import Loop
 from forwarder.rendezvous import CONSOLE, endpoint
 from forwarder.wire import Command, Reply, decode, encode
@@ -23,27 +24,7 @@ AT_ONCE = 16
 """Commands answered in one go; each may sample every port."""
 
 Handler = Callable[[dict[str, object]], object]
-"""Returns the result, or ``Later`` if that has to come from another process."""
-
-
-class Later:
-    """An answer that is on its way; exactly one comes."""
-
-    def __init__(self) -> None:
-        self._reply: Reply | None = None
-        self._then: Callable[[Reply], None] | None = None
-
-    def settle(self, reply: Reply) -> None:
-        """Give the answer."""
-        self._reply = reply
-        if self._then is not None:
-            self._then(reply)
-
-    def then(self, take: Callable[[Reply], None]) -> None:
-        """Call ``take`` with the answer, at once if it is there."""
-        self._then = take
-        if self._reply is not None:
-            take(self._reply)
+"""Returns the result, or a ``Later`` Reply if that has to come from another process."""
 
 
 class Console:
@@ -91,7 +72,7 @@ class Console:
         self._loop.unwatch(self._fd)
         self._socket.close(linger=100)
 
-    def _run(self, command: Command) -> Reply | Later:
+    def _run(self, command: Command) -> Reply | Later[Reply]:
         handler = self._handlers.get(command.name)
         if handler is None:
             return Reply(False, f"there is no command {command.name}; the supervisor is another version")

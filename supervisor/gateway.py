@@ -11,6 +11,9 @@ why not. The supervisor owns nothing of the gateway's network; it sees the proce
 - the supervisor ends: the end of the channel ends the gateway. One that was killed leaves the port with its
   worker behind, which its successor takes over as a port and detaches, to start afresh.
 
+The gateway asks, too: for the ``facts`` that its HTTP API shows. And what changed while it ran has to outlive
+it: at each change it says what the next one is to be told (``remember``).
+
 The port is pinned to the gateway's MAC address, so no VM can pass for the gateway.
 """
 
@@ -26,15 +29,17 @@ from typing import Protocol
 
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
+from forwarder.later import Later
 from forwarder.loop import Loop
 from forwarder.names import GATEWAY_MAC, Policy, PortRecord
 from forwarder.restart import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
 from supervisor.addresses import Settings
-from supervisor.console import Later
+from supervisor.gateway_facts import Facts
 from supervisor.gateway_states import TRANSITIONS, Event, State
-from supervisor.logs import log
+from supervisor.logs import LEVELS, log
 from supervisor.processes import command
+from supervisor.stats import is_gateway
 
 NAME = "gateway"
 LEASES = "gateway.leases"
@@ -44,8 +49,6 @@ QUESTIONS = 64
 
 END_S = 3.0
 """The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
-
-_LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
 class Owner(Protocol):
@@ -61,11 +64,14 @@ class Owner(Protocol):
 class Gateway:
     """The gateway of one switch, if it is to have one."""
 
-    def __init__(self, loop: Loop, owner: Owner, runtime_dir: str, options: Mapping[str, object]) -> None:
+    def __init__(
+        self, loop: Loop, owner: Owner, runtime_dir: str, options: Mapping[str, object], facts: Facts
+    ) -> None:
         self._loop = loop
         self._owner = owner
+        self._facts = facts
         self._lease_file = os.path.join(runtime_dir, LEASES)
-        self._asked: deque[Later] = deque()
+        self._asked: deque[Later[Reply]] = deque()
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: subprocess.Popen[bytes] | None = None
@@ -92,7 +98,7 @@ class Gateway:
     def took_over(self, records: Iterable[PortRecord]) -> None:
         """Detach the port of a predecessor's gateway, which ended with it."""
         for record in records:
-            if record.transport == "tap" and record.policy.pinned == (GATEWAY_MAC,):
+            if is_gateway(record):
                 self._record = record
                 self._owner.detach(record.port)
 
@@ -122,7 +128,7 @@ class Gateway:
         self._loop.watch(self._channel.fileno(), lambda _: self._receive())
         self._loop.watch(self._pidfd, lambda _: self._ended())
 
-    def ask(self, name: str, arguments: dict[str, object]) -> Later:
+    def ask(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
         """Pass a command on. Raises LocalError if there is nobody who could answer."""
         if self.state is State.OFF:
             raise LocalError("this switch has no gateway; run it with --gateway")
@@ -130,7 +136,7 @@ class Gateway:
             raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
         if len(self._asked) >= QUESTIONS:
             raise LocalError("the gateway has not answered for a while; the log may say why")
-        later = Later()
+        later: Later[Reply] = Later()
         self._asked.append(later)
         try:
             self._channel.send(Command(name, arguments))
@@ -216,13 +222,25 @@ class Gateway:
                     self._hang_up()
             case Reply() if self._asked:
                 self._asked.popleft().settle(message)
-            case Command("forwards", {"forwards": list(forwards)}):
-                self._options["forward"] = forwards
+            case Command("remember", options):
+                self._options = options
+            case Command("ask", {"what": str(what)}):
+                self._tell(what)
             case Command("log", {"level": str(level), "text": str(text)}):
-                log.log(_LEVELS.get(level, 30), "%s", text)
+                log.log(LEVELS.get(level, LEVELS["warning"]), "%s", text)
             case _:
                 close_all(descriptors)
                 raise PeerError(f"a {type(message).__name__} that nobody expects")
+
+    def _tell(self, what: str) -> None:
+        """Answer a question of the gateway's."""
+        assert self._channel is not None
+        fact = self._facts.get(what)
+        reply = Reply(False, f"nobody knows {what}") if fact is None else Reply(True, fact())
+        try:
+            self._channel.send(reply)
+        except LocalError as error:
+            self._channel.send(Reply(False, str(error)))
 
     def _arrive(self, tap: int) -> None:
         settings = Settings(NAME, Policy(pinned=(GATEWAY_MAC,)))

@@ -28,8 +28,9 @@ OPTIONS = {
     "forward": Option(
         list, "FORWARD", "A port or socket of the host that leads to a VM: `forward add --help`."
     ),
+    "ssh-port": Option(int, "PORT", "Forward that port of the host's loopback to SSH of the VM at .2."),
     "resolver": Option(list, "ADDRESS[:PORT]", "Who knows other names.  [default: as /etc/resolv.conf]"),
-    "services": Option(str, "unix://PATH", "Serve gvproxy's HTTP API there: forwards and leases."),
+    "services": Option(str, "unix://PATH", "Serve gvproxy's HTTP API there."),
     "search-domain": Option(list, "NAME", "Told to the VMs.  [default: containers.internal]"),
     "static-lease": Option(list, "MAC=ADDRESS[,NAME]", "The address of one VM, and its name."),
     "dns-record": Option(list, "NAME=ADDRESS", "A name that the VMs can look up."),

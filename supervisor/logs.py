@@ -10,7 +10,8 @@ import logging
 import sys
 import time
 
-LEVELS = ("debug", "info", "warning", "error")
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+"""By the words that operators and the other rooms use."""
 FORMATS = ("text", "json")
 THROTTLE_S = 1.0
 

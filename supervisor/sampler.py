@@ -123,10 +123,10 @@ class Sampler:
         """
         self._blocks[port] = (born, _core.Block(block))
 
-    def depart(self, port: int) -> None:
+    def depart(self, port: int, *, of_gateway: bool = False) -> None:
         """Keep what a leaving port had counted and let go of its block. An unknown port is ignored."""
         if port in self._blocks:
-            self._departed.fold(port, self._readings())
+            self._departed.fold(port, self._readings(), of_gateway=of_gateway)
             del self._blocks[port]
 
     def stats(self, switch: Switch, views: Iterable[PortView], now: float, *, sources: bool = False) -> Json:
@@ -143,6 +143,14 @@ class Sampler:
     def macs(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
         """``supervisor macs``: reads no process."""
         return stats.macs(switch, views, self._readings(macs=True), now)
+
+    def addresses(self, views: Iterable[PortView]) -> Json:
+        """For the gateway: which address was seen behind which VM's port."""
+        return stats.addresses(views, self._readings(macs=True))
+
+    def traffic(self, views: Iterable[PortView]) -> Json:
+        """For the gateway: what VMs and gateway have sent and got."""
+        return stats.traffic(views, self._readings(), self._departed)
 
     def _readings(self, *, macs: bool = False) -> dict[int, Reading]:
         """All blocks as they are now; their MAC tables, which may be long, only for who shows them."""

@@ -19,10 +19,11 @@ Port numbers are used again, so a row counts only where its ``born`` is that of 
 bounded by the number of living ports.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from forwarder.names import Identity, PortRecord, format_mac
+from forwarder.names import GATEWAY_MAC, Identity, PortRecord, format_mac
 from supervisor.settings import plain
 
 Json = dict[str, Any]
@@ -92,15 +93,19 @@ class Departed:
     def __init__(self) -> None:
         self.ports = 0
         self.totals: dict[str, int] = {}
+        self.gateway: dict[str, int] = {}
+        """What of that was of ports of gateways."""
         self.towards: dict[tuple[int, int], int] = {}
         """(living port, its born): frames that departed sources had lost towards it."""
 
-    def fold(self, port: int, readings: Mapping[int, Reading]) -> None:
+    def fold(self, port: int, readings: Mapping[int, Reading], *, of_gateway: bool = False) -> None:
         """Take over what ``port`` had counted. ``readings`` holds its own and those of all other ports."""
         own = readings[port]
         self.ports += 1
         for name, value in own.counters.items():
             self.totals[name] = self.totals.get(name, 0) + value
+            if of_gateway:
+                self.gateway[name] = self.gateway.get(name, 0) + value
         lost = egress_full(port, readings, self)
         self.totals["egress_full"] = self.totals.get("egress_full", 0) + lost
         self.towards.pop((port, own.born), None)
@@ -246,6 +251,33 @@ def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Readi
         for mac, age, pinned in _known_macs(view, readings.get(view.record.port))
     ]
     return _head(switch, now) | {"macs": rows}
+
+
+def is_gateway(record: PortRecord) -> bool:
+    """Whether that is the port of a gateway."""
+    return record.transport == "tap" and record.policy.pinned == (GATEWAY_MAC,)
+
+
+def addresses(views: Iterable[PortView], readings: Mapping[int, Reading]) -> Json:
+    """Port by address, of those that VMs have used; one that moved is where it was seen last."""
+    seen = [
+        (age, mac, view.record.port)
+        for view in _sorted(views)
+        if view.record.port in readings and not is_gateway(view.record)
+        for mac, age, _ in readings[view.record.port].macs
+    ]
+    return {format_mac(mac): port for _, mac, port in sorted(seen, reverse=True)}
+
+
+def traffic(views: Iterable[PortView], readings: Mapping[int, Reading], departed: Departed) -> Json:
+    """Return what all VMs that there ever were have sent (rx) and got (tx), and the same of this gateway."""
+    vms, gateway = Counter(departed.totals), Counter[str]()
+    vms.subtract(departed.gateway)
+    for view in views:
+        if view.record.port in readings:
+            counters = readings[view.record.port].counters
+            (gateway if is_gateway(view.record) else vms).update(counters)
+    return {"vms": _traffic(vms), "gateway": _traffic(gateway)}
 
 
 def _known_macs(view: PortView, reading: Reading | None) -> list[tuple[str, int | None, bool]]:

@@ -20,29 +20,31 @@ from collections.abc import Iterator
 
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
+from forwarder.later import Later
 from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, Publisher
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
-from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello
+from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello, Reply
 from supervisor import processes, registry
 from supervisor.addresses import Settings
 from supervisor.arrivals import free_name, hung_up, raise_descriptor_limit
 from supervisor.commands import Commands
-from supervisor.console import Console, Later
+from supervisor.console import Console
 from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
 from supervisor.gateway import Gateway
+from supervisor.gateway_facts import facts
 from supervisor.lifecycle import State
 from supervisor.listeners import Listeners
-from supervisor.logs import log
+from supervisor.logs import LEVELS, log
 from supervisor.options import RunOptions
 from supervisor.publisher import Control, open_context
 from supervisor.registry import Registry
 from supervisor.runtime_dir import RuntimeDir
 from supervisor.sampler import Sampler
 from supervisor.signs import Signs
-from supervisor.stats import PortView, Switch
+from supervisor.stats import PortView, Switch, is_gateway
 from supervisor.takeover import CLAIM_S, TakeOver
 from supervisor.workforce import Workforce
 
@@ -71,7 +73,8 @@ class Supervisor:
         self._stop_at: float | None = None
         self._listeners = Listeners(self._loop, self)
         self._workforce = Workforce(self._loop, directory, self._give, self._worker_lost)
-        self._gateway = Gateway(self._loop, self, directory, options.gateway or {})
+        told = facts(self._sampler, self.views)
+        self._gateway = Gateway(self._loop, self, directory, options.gateway or {}, told)
         self._takeover = TakeOver(self._registry, self._custody, self._workforce, self._listeners)
         self._context = open_context()
         publisher = Publisher(self._directory.epoch)
@@ -168,7 +171,7 @@ class Supervisor:
         """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
         self._do(self._registry.set_policy(number, policy))
 
-    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later:
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
         """Pass a command on. Raises LocalError if there is no gateway."""
         return self._gateway.ask(name, arguments)
 
@@ -384,17 +387,14 @@ class Supervisor:
                 if self._sender is not None:
                     self._workforce.refuse(self._sender)
             case registry.Log(level, text):
-                log.log(_LEVELS[level], text)
+                log.log(LEVELS[level], text)
 
     def _release(self, record: PortRecord) -> None:
         number = record.port
-        self._sampler.depart(number)
+        self._sampler.depart(number, of_gateway=is_gateway(record))
         self._signs.forget(number)
         self._control.forget(number)
         self._peers.pop(number, None)
         self._custody.release(number)
         self._listeners.released(record)
         self._gateway.released(record)
-
-
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

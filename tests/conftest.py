@@ -1,4 +1,4 @@
-"""What all tests share: how Hypothesis searches, and the fixtures of ``tests.guests`` for real and fake VMs.
+"""What all tests share: how Hypothesis searches, and fixtures: real and fake VMs, a place for a gateway.
 
 In CI (the variable CI is set) the examples are derived from each test itself, so that a run that was
 green is green again; elsewhere each run looks at new ones. No deadline per example: the machine is shared.
@@ -12,4 +12,4 @@ settings.register_profile("search", deadline=None)
 settings.register_profile("same", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("same" if "CI" in os.environ else "search")
 
-pytest_plugins = ["tests.guests.fixtures", "tests.bench_run"]
+pytest_plugins = ["tests.guests.fixtures", "tests.gateway_place", "tests.bench_run"]

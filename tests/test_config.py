@@ -22,8 +22,8 @@ def load(tmp_path: Path, text: str | bytes) -> RunOptions:
 
 
 def test_the_gateway_is_a_table(tmp_path: Path) -> None:
-    text = '[gateway]\nsubnet = "10.77.0.0/24"\nmtu = 9000\nsearch-domain = ["lab"]'
-    wanted = {"subnet": "10.77.0.0/24", "mtu": 9000, "search-domain": ["lab"]}
+    text = '[gateway]\nsubnet = "10.77.0.0/24"\nmtu = 9000\nsearch-domain = ["lab"]\nssh-port = 2222'
+    wanted = {"subnet": "10.77.0.0/24", "mtu": 9000, "search-domain": ["lab"], "ssh-port": 2222}
     assert load(tmp_path, text).gateway == wanted
     assert load(tmp_path, "[gateway]").gateway == {}
     assert load(tmp_path, 'name = "x"').gateway is None

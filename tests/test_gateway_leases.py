@@ -110,11 +110,26 @@ def test_guests_get_leases_and_names_and_reach_the_gateway_and_each_other(
     assert "10.9.8.7" in first.look_up("db.lab.example")
 
 
-def test_a_lease_outlives_the_gateway_and_dnsmasq(switch: StartSwitch, namespace: NewNamespace) -> None:
-    running = switch("--gateway")
+def test_a_lease_outlives_the_gateway_dnsmasq_and_other_zones(
+    switch: StartSwitch, namespace: NewNamespace
+) -> None:
+    requirements.require(("curl",))
+    with short_directory() as directory:
+        check_that_a_lease_outlives(switch, namespace, directory / "services.sock")
+
+
+def check_that_a_lease_outlives(switch: StartSwitch, namespace: NewNamespace, services: Path) -> None:
+    running = switch("--gateway", "--services", f"unix://{services}")
     guest = guest_of(running, namespace, 1)
     running.wait_live(2)
     before = guest.lease()
+    (dnsmasq,) = processes(running, "dnsmasq")
+    add = f"curl --silent --fail --max-time 10 --unix-socket {services} http://gvproxy/services/dns/add"
+    guest.room.run(f"""{add} --data '{{"Name": "x.", "DefaultIP": "10.0.0.1"}}'""")
+    assert processes(running, "dnsmasq") not in ([dnsmasq], [])
+    assert "10.0.0.1" in guest.look_up("a.x")
+    assert before[0] in guest.look_up("guest1.containers.internal")
+    assert guest.lease() == before
     (dnsmasq,) = processes(running, "dnsmasq")
     os.kill(dnsmasq, signal.SIGKILL)
     wait_for(lambda: processes(running, "dnsmasq") not in ([dnsmasq], []), "another dnsmasq")

@@ -1,25 +1,26 @@
-"""gvproxy's HTTP API: its JSON and its status codes, and that nobody can hold it up."""
+"""gvproxy's HTTP API: its JSON and its status codes."""
 
 from __future__ import annotations
 
 import json
 import socket
-import stat
-import subprocess
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from forwarder.errors import LocalError
-from forwarder.loop import Loop
-from gateway.forwards import Forward
-from gateway.http_server import BODY, CONNECTIONS, Answer, Hijack, HttpServer
-from gateway.services import Services, leases
-from tests.guests import requirements
-from tests.guests.fixtures import StartSwitch, short_directory
+from forwarder.later import Later
+from forwarder.wire import Reply
+from gateway.forwards import Forward, Forwards
+from gateway.http_server import Answer, Hijack
+from gateway.names import Zone
+from gateway.policy import Address
+from gateway.services import Result, Services, leases
+from gateway.zones import Zones
+from tests.test_gateway_policy import LAN
 
 TCP = Forward.parse("tcp:127.0.0.1:8080:192.168.127.2:80")
 LEASES = """1795299627 52:54:00:00:77:01 192.168.127.61 guest1 01:52:54:00:00:77:01
@@ -27,27 +28,85 @@ LEASES = """1795299627 52:54:00:00:77:01 192.168.127.61 guest1 01:52:54:00:00:77
 duid 00:01:00:01
 1795299627 5 fd00::5 * *
 """
+TRAFFIC = {
+    "vms": {"rx": {"frames": 1, "bytes": 20}, "tx": {"frames": 3, "bytes": 40}},
+    "gateway": {"rx": {"frames": 5, "bytes": 60}, "tx": {"frames": 7, "bytes": 80}},
+}
 
 
 class Table:
-    """Forwards as the relay has them."""
+    """A gateway without its sockets: what it is asked is answered when the test says so."""
 
     def __init__(self) -> None:
-        self.forwards = [TCP]
-        self.services = Services(lambda: self.forwards, self.add, self.forwards.remove, lambda: LEASES)
+        self.table = Forwards(LAN)
+        self.table.add(TCP)
+        self.asked: list[tuple[str, Later[Reply]]] = []
+        self.carried: list[tuple[Address, int, bytes]] = []
+        self._zones = Zones((), lambda zones: None, self._apply, lambda zones: None)
+        self.services = Services(self)
 
-    def add(self, forward: Forward) -> None:
-        if forward.near in [each.near for each in self.forwards]:
-            raise LocalError("there already")
-        self.forwards.append(forward)
+    def forwards(self) -> list[Forward]:
+        return list(self.table)
+
+    def add_forward(self, forward: Forward) -> None:
+        self.table.add(forward)
+
+    def remove_forward(self, forward: Forward) -> None:
+        self.table.remove(forward)
+
+    def leases(self) -> str:
+        return LEASES
+
+    def zones(self) -> tuple[Zone, ...]:
+        return self._zones.all()
+
+    def add_zone(self, zone: Zone) -> Later[Reply]:
+        return self._zones.add(zone)
+
+    def ask(self, what: str) -> Later[Reply]:
+        self.asked.append((what, Later()))
+        return self.asked[-1][1]
+
+    def _apply(self, zones: tuple[Zone, ...]) -> Later[Reply]:
+        return self.ask(f"{len(zones)} zones")
+
+    def connections(self) -> int:
+        return 9
+
+    def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
+        if guest not in LAN.subnet:
+            raise LocalError("no guest")
+        return partial(self._carry, guest, port)
+
+    def _carry(self, guest: Address, port: int, near: socket.socket) -> None:
+        with near:
+            self.carried.append((guest, port, near.recv(100)))
+
+    def request(self, method: str, target: str, body: bytes = b"") -> Result:
+        return self.services.handle(method, target, body)
+
+    def answer(self, method: str, target: str, body: bytes = b"") -> Answer:
+        answer = self.request(method, target, body)
+        assert isinstance(answer, Answer)
+        return answer
 
     def post(self, path: str, **body: str) -> Answer:
-        return self.services.handle("POST", f"/services/forwarder/{path}", json.dumps(body).encode())
+        return self.answer("POST", f"/services/forwarder/{path}", json.dumps(body).encode())
 
     def get(self, path: str) -> Any:
-        answer = self.services.handle("GET", path, b"")
+        answer = self.answer("GET", path)
         assert answer.status == 200
         return json.loads(answer.body)
+
+    def later(self, reply: Reply, method: str, target: str, body: bytes = b"") -> Answer:
+        """Answer a request that has to be asked about with what is made of ``reply``."""
+        later = self.request(method, target, body)
+        assert isinstance(later, Later)
+        answers: list[Answer] = []
+        later.then(answers.append)
+        assert not answers
+        self.asked.pop()[1].settle(reply)
+        return answers[0]
 
 
 def test_forwards_are_exposed_listed_and_unexposed() -> None:
@@ -64,7 +123,7 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
     ]
     assert table.post("unexpose", local=":2222").status == 200
     assert table.post("unexpose", local="/run/x.sock", protocol="unix").status == 200
-    assert len(table.forwards) == 2
+    assert len(table.table) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,22 +131,29 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
     [
         (b"{", 400, "no JSON"),
         (b"[]", 400, "no JSON"),
-        (b'{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80"}', 500, "there already"),
+        (b'{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80"}', 500, "already"),
         (b'{"local": "x", "remote": "y", "protocol": "npipe"}', 500, "unknown protocol npipe"),
         (b'{"local": "/x", "remote": "ssh-tunnel://y", "protocol": "unix"}', 500, "not implemented"),
         (b'{"local": "x", "remote": "y"}', 500, "forward"),
+        (b'{"local": "/x", "remote": "tcp://[", "protocol": "unix"}', 400, "Invalid IPv6 URL"),
+        (b'{"local": "x", "remote": "y", "protocol": "\\ud800"}', 500, "unknown protocol"),
     ],
 )
 def test_a_bad_request_is_one_line(body: bytes, status: int, line: str) -> None:
-    answer = Table().services.handle("POST", "/services/forwarder/expose", body)
+    answer = Table().answer("POST", "/services/forwarder/expose", body)
     assert answer.status == status
     assert line in answer.body.decode()
+    assert answer.body.count(b"\n") == 1
 
 
 def test_what_is_not_there_or_not_posted() -> None:
     table = Table()
-    assert table.services.handle("GET", "/nothing", b"").status == 404
-    assert table.services.handle("GET", "/services/forwarder/expose", b"").status == 400
+    assert table.answer("GET", "/nothing").status == 404
+    assert table.answer("GET", "/services/dns/").status == 404
+    for path in ("forwarder/expose", "forwarder/unexpose", "dns/add"):
+        assert table.answer("GET", f"/services/{path}") == Answer(
+            400, b"post only\n", b"text/plain; charset=utf-8"
+        )
     assert table.post("unexpose", local="127.0.0.1:9").body == b"proxy not found\n"
 
 
@@ -97,132 +163,77 @@ def test_leases_are_ipv4_addresses_with_their_macs() -> None:
     assert Table().get("/services/dhcp/leases") == Table().get("/leases") == wanted
 
 
-@pytest.fixture
-def served() -> Iterator[str]:
-    """The path of a server that returns what it gets, in a loop of its own; ``/echo`` ends HTTP."""
-
-    def handle(method: str, target: str, body: bytes) -> Answer | Hijack:
-        return Hijack(echo) if target == "/echo" else Answer(200, body or target.encode())
-
-    def echo(sock: socket.socket, sent: bytes) -> None:
-        with sock:
-            assert not sock.getblocking()
-            sock.send(b"echo " + sent)
-
-    loop, done = Loop(), threading.Event()
-    with short_directory() as directory:
-        path = str(directory / "http.sock")
-        server = HttpServer(loop, path, handle)
-
-        def run() -> None:
-            while not done.is_set():
-                loop.turn(0.01)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield path
-        finally:
-            done.set()
-            thread.join()
-            server.close()
-            loop.close()
-            assert not Path(path).exists()
+def test_a_zone_is_added_when_it_is_in_force() -> None:
+    table = Table()
+    body = b'{"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}]}'
+    assert table.get("/services/dns/all") == []
+    failed = table.later(Reply(False, "no dnsmasq"), "POST", "/services/dns/add", body)
+    assert (failed.status, failed.body) == (500, b"no dnsmasq\n")
+    assert table.get("/services/dns/all") == []
+    assert table.later(Reply(True, None), "POST", "/services/dns/add", body) == Answer(200)
+    assert table.get("/services/dns/all") == [
+        {"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}], "DefaultIP": ""}
+    ]
+    wrong = table.answer("POST", "/services/dns/add", b'{"Name": "a,b"}')
+    assert (wrong.status, wrong.body.count(b"\n")) == (400, 1)
 
 
-def connect(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
-    sock.connect(path)
-    return sock
+def test_zones_change_one_after_the_other_and_what_fails_changes_nothing() -> None:
+    table = Table()
+    replies = [Reply(True, None), Reply(False, "no"), Reply(True, None)]
+    answers: list[bool] = []
+    for name in "abc":
+        table.add_zone(Zone(name)).then(lambda reply: answers.append(reply.ok))
+    for reply, wanted in zip(replies, ("1 zones", "2 zones", "2 zones"), strict=True):
+        ((asked, later),) = table.asked
+        assert asked == wanted
+        table.asked.clear()
+        later.settle(reply)
+    assert answers == [True, False, True]
+    assert [zone.name for zone in table.zones()] == ["a", "c"]
 
 
-def read(sock: socket.socket, until: bytes) -> bytes:
-    data = b""
-    while until not in data and (more := sock.recv(65536)):
-        data += more
-    return data
-
-
-def test_requests_in_pieces_and_in_a_row_are_answered_in_order(served: str) -> None:
-    assert stat.S_IMODE(Path(served).stat().st_mode) == 0o600
-    with connect(served) as sock:
-        sock.sendall(b"GET /one HT")
-        sock.sendall(b"TP/1.1\r\nHost: x\r\n\r\nGET /two HTTP/1.1\r\nHost: x\r\n\r\n")
-        data = read(sock, b"/two")
-    assert data.index(b"/one") < data.index(b"/two")
-
-
-def test_a_head_has_no_body_and_a_close_is_a_close(served: str) -> None:
-    with connect(served) as sock:
-        sock.sendall(b"HEAD /one HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert read(sock, b"\r\n\r\n").endswith(b"\r\n\r\n")
-        sock.sendall(b"GET /two HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert read(sock, b"nothing").endswith(b"/two")
-
-
-def test_a_socket_that_is_handed_over_has_what_was_sent_and_is_not_counted(served: str) -> None:
-    for _ in range(CONNECTIONS + 1):
-        with connect(served) as sock:
-            sock.sendall(b"GET /one HTTP/1.1\r\nHost: x\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\n\r\n\0\1\2")
-            assert read(sock, b"\2").endswith(b"/oneecho \0\1\2")
-            assert sock.recv(1) == b""
-
-
-def test_a_large_body_comes_back_whole_to_a_client_that_reads_late(served: str) -> None:
-    body = b"x" * (BODY - 1) + b"!"
-    with connect(served) as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % BODY + body)
-        assert read(sock, b"!").endswith(body)
+def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:
+    table = Table()
+    ports = {"52:54:00:00:77:01": 2}
+    assert json.loads(table.later(Reply(True, ports), "GET", "/cam").body) == ports
+    assert json.loads(table.later(Reply(True, TRAFFIC), "GET", "/stats").body) == {
+        "BytesSent": 40,
+        "BytesReceived": 20,
+        "NICs": {"Rx": {"Packets": 7}, "Tx": {"Packets": 5}},
+        "TCP": {"CurrentConnected": 9},
+    }
+    untold = table.later(Reply(False, "too many"), "GET", "/cam")
+    assert (untold.status, untold.body) == (503, b"too many\n")
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("query", "line"),
     [
-        b"nonsense\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n" + b"x" * (BODY + 10),
-        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000,
+        ("", "ip is mandatory"),
+        ("?port=1", "ip is mandatory"),
+        ("?ip=x&port=1", "'x' is no IP address"),
+        ("?ip=192.168.127.2", "'' no port"),
+        ("?ip=192.168.127.2&port=0", "'0' is not a port"),
+        ("?ip=192.168.127.2&port=65536", "'65536' is not a port"),
+        ("?ip=10.0.0.1&port=1", "no guest"),
     ],
 )
-def test_what_is_no_request_is_refused_and_the_next_one_is_served(served: str, request_: bytes) -> None:
-    with connect(served) as sock:
-        try:
-            sock.sendall(request_)
-            assert read(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 4")
-        except OSError:
-            pass  # hung up before it had read everything
-    with connect(served) as sock:
-        sock.sendall(b"GET /fine HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b"/fine" in read(sock, b"/fine")
+def test_what_is_no_tunnel_is_500_as_with_gvproxy(query: str, line: str) -> None:
+    answer = Table().answer("GET", f"/tunnel{query}")
+    assert answer.status == 500
+    assert line in answer.body.decode()
 
 
-def test_idle_clients_are_bounded(served: str) -> None:
-    idle = [connect(served) for _ in range(CONNECTIONS)]
-    with connect(served) as sock:
-        assert sock.recv(1) == b""
-    for each in idle:
-        each.close()
-
-
-@pytest.mark.guest
-def test_curl_exposes_a_port_of_a_running_switch(switch: StartSwitch) -> None:
-    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY, "curl"))
-    with short_directory() as directory:
-        path = directory / "services.sock"
-        running = switch("--gateway", "--services", f"unix://{path}")
-
-        def curl(where: str, *words: str) -> str:
-            command = ["curl", "--silent", "--max-time", "10", "--unix-socket", str(path)]
-            command += [*words, f"http://gvproxy/services/{where}"]
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-        wanted = {"local": "127.0.0.1:0", "remote": "192.168.127.2:22", "protocol": "tcp"}
-        assert curl("forwarder/expose", "--data", json.dumps(wanted)) == ""
-        (entry,) = json.loads(curl("forwarder/all"))
-        assert entry["remote"] == "192.168.127.2:22"
-        assert running.json("forward", "list")["forwards"] == [f"tcp:{entry['local']}:{entry['remote']}"]
-        assert curl("forwarder/unexpose", "--data", json.dumps({"local": entry["local"]})) == ""
-        assert curl("forwarder/all") == "[]\n"
-        assert json.loads(curl("dhcp/leases")) == {}
-        running.stop()
-        assert not path.exists()
+def test_a_tunnel_begins_with_ok_and_what_was_sent_before_that_ends_it() -> None:
+    table = Table()
+    for early, first in ((b"", b"OK"), (b"early", b"")):
+        answer = table.request("GET", "/tunnel?ip=192.168.127.2&port=22")
+        assert isinstance(answer, Hijack)
+        ours, theirs = socket.socketpair()
+        with ours:
+            if not early:
+                ours.sendall(b"hello")
+            answer.take(theirs, early)
+            assert ours.recv(10) == first
+    assert table.carried == [(ip_address("192.168.127.2"), 22, b"hello")]

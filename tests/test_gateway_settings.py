@@ -62,6 +62,10 @@ def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> Non
         ),
         ("dns-record", ["a,b=10.0.0.1"], "is no name"),
         ("dns-record", ["a=b"], "is no IP address"),
+        ("dns-record", ["a=fe80::1%x\nserver=10.0.0.1"], "has a zone"),
+        ("ssh-port", 0, "ssh-port: 0 is not a number from 1 to 65535"),
+        ("ssh-port", "22", "ssh-port: '22' is not a number"),
+        ("dns-zone", ["{}"], "dns-zone: '' is no name"),
         ("search-domain", ["x\ny"], "is no name"),
     ],
 )
@@ -69,6 +73,19 @@ def test_what_cannot_be_is_said_in_one_line(key: str, value: object, line: str) 
     with pytest.raises(LocalError, match=line) as caught:
         read({key: value})
     assert "\n" not in str(caught.value).replace("\\n", "")
+
+
+def test_the_ssh_port_is_a_forward_to_the_device_of_the_subnet() -> None:
+    settings = read({"ssh-port": 2222, "subnet": "10.77.0.0/24", "forward": ["unix:/x:10.77.0.3:80"]})
+    assert settings.forwards == ("tcp:127.0.0.1:2222:10.77.0.2:22", "unix:/x:10.77.0.3:80")
+    assert read({}).forwards == ()
+
+
+def test_zones_of_an_earlier_gateway_are_the_zones_and_else_there_are_gvproxys() -> None:
+    assert [zone.plain()["Name"] for zone in read({}).zones] == ["containers.internal.", "docker.internal."]
+    assert [record.name for record in read({"host-access": False}).zones[0].records] == ["gateway"] * 2
+    kept = [str(zone) for zone in read({}).zones[:1]]
+    assert [str(zone) for zone in read({"dns-zone": kept, "subnet": "10.77.0.0/24"}).zones] == kept
 
 
 def test_dnsmasq_runs_as_nobody_or_in_a_user_namespace() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder import _core
-from forwarder.names import Identity, Policy, PortRecord
+from forwarder.names import GATEWAY_MAC, Identity, Policy, PortRecord
 from supervisor import stats
 from supervisor.stats import Departed, PortView, Reading, Switch, Usage
 
@@ -213,6 +213,37 @@ def test_status_names_macs_and_moves_no_figure_of_its_own():
             },
         }
     ]
+
+
+def gateway(port):
+    record = PortRecord(port, port, port, "gateway", "tap", Policy((GATEWAY_MAC,)))
+    return view(port)._replace(record=record)
+
+
+def test_the_gateway_is_told_the_ports_of_addresses_but_its_own():
+    one, two = bytes([82, 0, 0, 0, 0, 1]), bytes([82, 0, 0, 0, 0, 2])
+    readings = {
+        1: reading(1, macs=[(one, 50, False), (two, 1, False)]),
+        2: reading(2, macs=[(one, 3, False)]),
+        3: reading(3, macs=[(GATEWAY_MAC, 0, True)]),
+    }
+    views = [view(1), view(2), gateway(3), view(4)]
+    assert stats.addresses(views, readings) == {"52:00:00:00:00:01": 2, "52:00:00:00:00:02": 1}
+
+
+def test_the_gateway_is_told_the_traffic_of_all_vms_that_there_were_and_its_own():
+    departed = Departed()
+    readings = {
+        number: reading(number, rx_frames=number, rx_bytes=10 * number, tx_frames=5, tx_bytes=100)
+        for number in (1, 2, 3, 4)
+    }
+    departed.fold(1, readings)
+    departed.fold(2, readings, of_gateway=True)
+    left = {number: readings[number] for number in (3, 4)}
+    assert stats.traffic([view(3), gateway(4), view(5)], left, departed) == {
+        "vms": {"rx": {"frames": 4, "bytes": 40}, "tx": {"frames": 10, "bytes": 200}},
+        "gateway": {"rx": {"frames": 4, "bytes": 40}, "tx": {"frames": 5, "bytes": 100}},
+    }
 
 
 def test_macs_lists_pinned_addresses_that_were_never_seen():
