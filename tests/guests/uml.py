@@ -1,17 +1,21 @@
 """A User-Mode Linux guest: a whole kernel as a process, attached to the switch as a native BESS client.
 
 It connects when its interface is brought up, not when it starts. Its processes live in a session of their
-own, which is how all of them are killed and how the last one is seen to be gone.
+own, which is how all of them are killed and how the last one is seen to be gone. It runs with a library that
+lets it run on any processor (``tests/preload/uml_registers.c``).
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 from tests.guests.console_machine import ConsoleMachine
 from tests.guests.waiting import wait_for
+
+REGISTERS = Path(__file__).parents[1] / "preload" / "uml_registers.c"
 
 
 class UmlGuest(ConsoleMachine):
@@ -20,6 +24,9 @@ class UmlGuest(ConsoleMachine):
     def __init__(self, name: str, switch: Path, mac: str, *, initramfs: Path, directory: Path) -> None:
         # Its memory is a file: in a file system that is memory anyway, if there is one.
         memory = Path("/dev/shm")
+        library = directory / "uml_registers.so"
+        flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-D_GNU_SOURCE")
+        subprocess.run(["cc", *flags, "-o", library, REGISTERS, "-ldl"], check=True)
         super().__init__(
             name,
             "vec0",
@@ -29,7 +36,11 @@ class UmlGuest(ConsoleMachine):
                 *(f"umid={name}", f"uml_dir={directory}"),
                 f"vec0:transport=bess,dst={switch},depth=128,mac={mac}",
             ],
-            env={**os.environ, "TMPDIR": str(memory if os.access(memory, os.W_OK) else directory)},
+            env={
+                **os.environ,
+                "TMPDIR": str(memory if os.access(memory, os.W_OK) else directory),
+                "LD_PRELOAD": str(library),
+            },
         )
 
     def close(self) -> None:
