@@ -160,5 +160,5 @@ def test_a_newcomer_cannot_steal_an_address_in_its_first_moment(switch: StartSwi
             witness.receive_matching(lambda frame: seen.append(frame) or frame == own)  # type: ignore[func-returns-value] # noqa: B023
             assert spoofed not in seen
             name = name_of(running, mac(100 + number))
-            assert stats(running, name)["drops"]["spoofed"] == 1
+            wait_for(lambda: stats(running, name)["drops"]["spoofed"] == 1, "it to be counted")  # noqa: B023
         wait_for(lambda: len(ask(running)["ports"]) == 2, "the thief's port to go")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from forwarder.loop import Loop
-from forwarder.names import Policy, PortRecord
+from forwarder.names import PROTOCOL_VERSION, Policy, PortRecord
 from forwarder.wire import Assign, Claim, LinkLost
 from supervisor import processes, workforce
 from supervisor.custody import Custody
@@ -41,7 +41,7 @@ while True:
     if message is not None and not isinstance(message[0], Assign):
         sys.exit(message[0].port)
 """
-GOOD = WORKER.format(version=1)
+GOOD = WORKER.format(version=PROTOCOL_VERSION)
 
 
 def record(port: int, epoch: int = 1) -> PortRecord:
@@ -195,9 +195,9 @@ def test_a_worker_of_another_version_is_ended_and_said(
     made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, WORKER.format(version=9))
+        bench = Bench(directory, monkeypatch, WORKER.format(version=PROTOCOL_VERSION + 1))
         made.append(bench)
-        bench.until(lambda: "speaks protocol 9" in caplog.text)
+        bench.until(lambda: f"speaks protocol {PROTOCOL_VERSION + 1}" in caplog.text)
         assert not bench.given
 
 
