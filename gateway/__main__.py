@@ -4,14 +4,14 @@ import signal
 import socket
 import sys
 
-from forwarder.channel import Channel
+from forwarder.watched import WatchedChannel
 from gateway.gateway import Gateway
 
 
 def main() -> None:
     """Run one gateway."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Gateway(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
+    Gateway(WatchedChannel(socket.socket(fileno=int(sys.argv[1])))).run()
 
 
 if __name__ == "__main__":

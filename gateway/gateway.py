@@ -22,10 +22,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from forwarder.channel import Channel, ChannelClosedError
+from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError, PeerError
 from forwarder.later import Later
 from forwarder.loop import Loop
+from forwarder.watched import WatchedChannel
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap, resolvers
 from gateway.forwards import Forward
@@ -47,7 +48,7 @@ QUESTIONS = CONNECTIONS
 class Gateway:
     """One gateway, from construction to the end of ``run``."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: WatchedChannel) -> None:
         self._channel = channel
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
@@ -58,7 +59,7 @@ class Gateway:
 
     def run(self) -> None:
         """Serve until the channel, or the namespace, ends."""
-        self._loop.watch(self._channel.fileno(), lambda _: self._receive())
+        self._channel.watch(self._loop, self._receive)
         try:
             while not self._done:
                 self._turn()
@@ -84,7 +85,6 @@ class Gateway:
         self._loop.turn(wait)
 
     def _receive(self) -> None:
-        self._channel.flush()
         while (received := self._channel.receive()) is not None:
             self._take(received[0])
 

@@ -21,10 +21,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import cast
 
-from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.later import Later
 from forwarder.loop import Loop
+from forwarder.watched import WatchedChannel
 from forwarder.wire import Command, Handover, Message, Reply
 
 START_S = 15.0
@@ -51,7 +52,7 @@ class Holder:
         self._lost = lost
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._channel: WatchedChannel | None = None
         self._wanted: dict[int, Deliver] = {}
         self._number = 0
         self._words = b""
@@ -98,7 +99,7 @@ class Holder:
             theirs.close()
         assert self._child.stderr is not None
         os.set_blocking(self._child.stderr.fileno(), False)
-        self._channel = Channel(ours)
+        self._channel = WatchedChannel(ours)
         try:
             self._channel.send(
                 Command("make", {"settings": dict(settings), "in_user_namespace": in_user_namespace})
@@ -112,7 +113,7 @@ class Holder:
         except LocalError:
             self.close()
             raise
-        self._loop.watch(self._channel.fileno(), lambda _: self._receive())
+        self._channel.watch(self._loop, self._receive)
         self._loop.watch(self._child.stderr.fileno(), lambda _: self._listen())
 
     def make(self, kind: str, deliver: Deliver) -> None:
@@ -141,7 +142,6 @@ class Holder:
     def close(self) -> None:
         """End the namespace and everything in it."""
         if self._channel is not None:
-            self._loop.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
         if self._child is not None:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import cast
 
 from forwarder import _core
-from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
 from forwarder.restart import Budget, Losses
+from forwarder.watched import WatchedChannel
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import netlink, nft
 from gateway.dnsmasq import UPSTREAM, Dnsmasq, configuration
@@ -55,7 +56,7 @@ KINDS = {
 class Inside:
     """The namespace, from its making to its end."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: WatchedChannel) -> None:
         self._channel = channel
         self._loop = Loop()
         self._dnsmasq: Dnsmasq | None = None
@@ -67,7 +68,7 @@ class Inside:
 
     def run(self) -> None:
         """Serve until the channel ends."""
-        self._loop.watch(self._channel.fileno(), lambda _: self._receive())
+        self._channel.watch(self._loop, self._receive)
         try:
             while not self._done:
                 now = time.monotonic()
@@ -81,7 +82,6 @@ class Inside:
                 self._dnsmasq.close()
 
     def _receive(self) -> None:
-        self._channel.flush()
         while (received := self._channel.receive()) is not None:
             self._take(received[0])
 
@@ -230,7 +230,7 @@ def _serves(address: str) -> bool:
 
 def main() -> None:
     """Run with the channel whose descriptor is the only argument."""
-    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    channel = WatchedChannel(socket.socket(fileno=int(sys.argv[1])))
     with suppress(KeyboardInterrupt, BulkheadError):
         Inside(channel).run()
 

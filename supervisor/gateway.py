@@ -27,12 +27,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.later import Later
 from forwarder.loop import Loop
 from forwarder.names import GATEWAY_MAC, Policy, PortRecord
 from forwarder.restart import Budget, Losses
+from forwarder.watched import WatchedChannel
 from forwarder.wire import Command, Handover, Message, Reply
 from supervisor.addresses import Settings
 from supervisor.gateway_facts import Facts
@@ -75,7 +76,7 @@ class Gateway:
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._channel: WatchedChannel | None = None
         self._pidfd = -1
         self._record: PortRecord | None = None
         self._has_served = False
@@ -123,9 +124,9 @@ class Gateway:
             theirs.close()
         self._to(Event.START)
         self.failure = ""
-        self._channel = Channel(ours)
+        self._channel = WatchedChannel(ours)
+        self._channel.watch(self._loop, self._receive)
         self._channel.send(Command("serve", dict(self._options)))
-        self._loop.watch(self._channel.fileno(), lambda _: self._receive())
         self._loop.watch(self._pidfd, lambda _: self._ended())
 
     def ask(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
@@ -237,10 +238,12 @@ class Gateway:
         assert self._channel is not None
         fact = self._facts.get(what)
         reply = Reply(False, f"nobody knows {what}") if fact is None else Reply(True, fact())
-        try:
-            self._channel.send(reply)
-        except LocalError as error:
-            self._channel.send(Reply(False, str(error)))
+        with suppress(ChannelClosedError):  # what it said before its end is still to be taken
+            try:
+                self._channel.send(reply)
+            except LocalError:
+                why = f"{what}: too many to tell the gateway; `supervisor macs` has all"
+                self._channel.send(Reply(False, why))
 
     def _arrive(self, tap: int) -> None:
         settings = Settings(NAME, Policy(pinned=(GATEWAY_MAC,)))
@@ -254,7 +257,6 @@ class Gateway:
     def _hang_up(self) -> None:
         """Close the channel, which makes the process end."""
         if self._channel is not None:
-            self._loop.unwatch(self._channel.fileno())
             self._channel.close()
             self._channel = None
         while self._asked:

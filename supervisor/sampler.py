@@ -145,7 +145,7 @@ class Sampler:
         return stats.macs(switch, views, self._readings(macs=True), now)
 
     def addresses(self, views: Iterable[PortView]) -> Json:
-        """For the gateway: which address was seen behind which VM's port."""
+        """For the gateway: which address is behind which VM's port."""
         return stats.addresses(views, self._readings(macs=True))
 
     def traffic(self, views: Iterable[PortView]) -> Json:

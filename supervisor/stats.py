@@ -259,7 +259,7 @@ def is_gateway(record: PortRecord) -> bool:
 
 
 def addresses(views: Iterable[PortView], readings: Mapping[int, Reading]) -> Json:
-    """Port by address, of those that VMs have used; one that moved is where it was seen last."""
+    """Return the port of each address that is behind a VM; one that has moved is where it was seen last."""
     seen = [
         (age, mac, view.record.port)
         for view in _sorted(views)

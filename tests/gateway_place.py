@@ -7,11 +7,13 @@ The switch runs in a namespace of the test's own, the "host", which has a cable 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -103,6 +105,18 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
             return Place(switch, host, guest, internet)
 
         yield make
+
+
+def process(switch: Switch, what: str) -> int:
+    """Return the pid of ``gateway``, ``gateway.inside`` or ``dnsmasq``; 0 if there is none."""
+    for pid in switch.processes():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if Path(os.fsdecode(words[0])).name == what or words[1:3] == [b"-m", what.encode()]:
+            return pid
+    return 0
 
 
 def _in_namespace(netns: str, user: int | None, command: list[str]) -> list[str]:

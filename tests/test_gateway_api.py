@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.http_server import BODY
-from tests.gateway_place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Place, resolver
+from tests.gateway_place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Place, process, resolver
+from tests.guests import requirements
+from tests.guests.fixtures import short_directory
 from tests.guests.machine import CommandError
 from tests.guests.netns import Namespace
 from tests.guests.switch import Switch
@@ -71,7 +75,7 @@ class Api(NamedTuple):
 
 
 @pytest.fixture
-def start(place: Callable[..., Place], tmp_path: Path) -> Callable[..., tuple[Place, Api]]:
+def start(place: Callable[..., Place]) -> Callable[..., tuple[Place, Api]]:
     """Give a factory of a place whose gateway serves the API."""
 
     def make(*flags: str) -> tuple[Place, Api]:
@@ -79,18 +83,6 @@ def start(place: Callable[..., Place], tmp_path: Path) -> Callable[..., tuple[Pl
         return here, Api(here.switch)
 
     return make
-
-
-def process(switch: Switch, what: str) -> int:
-    """Return the pid of ``gateway``, ``gateway.inside`` or ``dnsmasq``; 0 if there is none."""
-    for pid in switch.processes():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0] == what.encode() or words[1:3] == [b"-m", what.encode()]:
-            return pid
-    return 0
 
 
 def kill(switch: Switch, what: str) -> None:
@@ -163,6 +155,35 @@ def check_zones(here: Place, api: Api) -> None:
     api.post("/services/dns/add", {"Name": "crc.testing.", "Records": [{"Name": "new", "IP": "10.0.0.4"}]})
     assert look_up(here.guest, "new.crc.testing") == "10.0.0.4"
     assert look_up(here.guest, "else.crc.testing") == "NXDOMAIN"
+
+
+def test_a_dnsmasq_that_does_not_start_leaves_the_zones_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY, "curl"))
+    with short_directory() as directory:
+        broken, script = directory / "broken", directory / "bin" / "dnsmasq"
+        script.parent.mkdir()
+        real = shutil.which("dnsmasq", path=requirements.SBIN)
+        script.write_text(
+            f"#!/bin/sh\n[ -e {broken} ] && echo 'broken today' >&2 && exit 1\nexec {real} \"$@\"\n"
+        )
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{script.parent}:{requirements.SBIN}")
+        switch = Switch(directory)
+        api = Api(switch)
+        try:
+            switch.start("--gateway", "--services", f"unix://{api.path}")
+            before = api.get("/services/dns/all")
+            broken.touch()
+            failed = api.ask("/services/dns/add", "--data", json.dumps(ZONE))
+            assert failed == (500, "dnsmasq did not start: broken today\n")
+            broken.unlink()
+            wait_for(lambda: process(switch, "dnsmasq"), "dnsmasq to be started again")
+            assert api.get("/services/dns/all") == before
+            api.post("/services/dns/add", ZONE)
+            assert api.get("/services/dns/all") == [*before, ZONE]
+            switch.stop()
+        finally:
+            switch.kill()
 
 
 def test_many_zones_at_once_are_all_in_force(start: Callable[..., tuple[Place, Api]]) -> None:
@@ -246,6 +267,23 @@ def test_addresses_and_traffic_are_those_of_the_switch_and_never_fall(
     after = api.get("/stats")
     assert after["BytesSent"] >= before["BytesSent"] + 1000
     assert api.get("/cam") == {}
+
+
+def test_more_addresses_than_fit_a_message_are_said_to_be_too_many(
+    start: Callable[..., tuple[Place, Api]],
+) -> None:
+    here, api = start()
+    before = {port["name"] for port in here.switch.ports()}
+    with contextlib.closing(here.switch.connect("unix")) as vm:
+        (name,) = {port["name"] for port in here.switch.wait_live(3)} - before
+        here.switch.command("set", name, "limit-macs=5000", "limit-broadcast=none")
+        for number in range(4000):
+            source = bytes([2, 0, 0, 0, *number.to_bytes(2, "big")])
+            vm.send(b"\xff" * 6 + source + b"\x88\xb5" + bytes(46))
+        wait_for(lambda: api.ask("/cam")[0] == 503, "more addresses than fit")
+        assert "supervisor macs" in api.ask("/cam")[1]
+        assert len(here.switch.json("macs")["macs"]) > 3000
+    wait_for(lambda: api.ask("/cam")[0] == 200, "the addresses to go with their VM")
 
 
 def test_a_supervisor_that_does_not_answer_is_503_and_its_late_answers_are_nobodys(

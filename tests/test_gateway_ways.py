@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
 from collections.abc import Callable
 
 import pytest
 
-from tests.gateway_place import FOUND, GATEWAY, GUEST, HOST, OUTSIDE, RESOLVER, Place, resolver
+from tests.gateway_place import FOUND, GATEWAY, GUEST, HOST, OUTSIDE, RESOLVER, Place, process, resolver
 from tests.guests.machine import CommandError
 from tests.guests.netns import Namespace
 from tests.guests.waiting import wait_for
 
 pytestmark = pytest.mark.guest
+MANY = 600
+"""More connections than the channel to the namespace holds requests for sockets."""
 
 
 def test_the_host_and_the_outside_are_reached_and_a_refusal_is_a_refusal(place: Callable[..., Place]) -> None:
@@ -67,7 +72,7 @@ def test_forwards_outlive_the_gateway(place: Callable[..., Place]) -> None:
     here = place()
     port = here.serve(here.guest, GUEST, "guest")
     added = here.switch.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:{port}").stdout.split()[1]
-    (pid,) = [pid for pid in here.switch.processes() if b"\0-m\0gateway\0" in _command_line(pid)]
+    pid = process(here.switch, "gateway")
     os.kill(pid, 9)
 
     def listed() -> bool:
@@ -88,7 +93,7 @@ def test_the_ssh_port_leads_to_port_22_and_stays_removed(place: Callable[..., Pl
     connect = "busybox nc 127.0.0.1 2222 </dev/null 2>/dev/null || true"
     wait_for(lambda: here.host.run(connect) == "SSH-2.0-guest\n", "the guest's banner")
     here.switch.command("forward", "remove", ssh)
-    (pid,) = [pid for pid in here.switch.processes() if b"\0-m\0gateway\0" in _command_line(pid)]
+    pid = process(here.switch, "gateway")
     os.kill(pid, 9)
 
     def listed() -> str:
@@ -137,17 +142,31 @@ def test_loopback_is_not_reached_by_its_own_address(place: Callable[..., Place])
         here.guest.run(f"curl --silent --max-time 2 --interface eth0 http://0.0.0.1:{port}/")
 
 
-def _command_line(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
 def _global(room: Namespace) -> str:
     for line in room.run("ip -6 addr show dev eth0 scope global").splitlines():
         words = line.split()
         if words[:1] == ["inet6"] and "tentative" not in words:
             return words[1].partition("/")[0]
     return ""
+
+
+def test_connections_that_came_while_the_namespace_was_busy_are_served(place: Callable[..., Place]) -> None:
+    here = place("--forward", f"tcp:127.0.0.1:2000:{GUEST}:7")
+    relay, inside = process(here.switch, "gateway"), process(here.switch, "gateway.inside")
+    with contextlib.ExitStack() as stack:
+        guest = stack.enter_context(
+            here.guest.inside(lambda: socket.create_server((GUEST, 7), backlog=MANY + 1))
+        )
+        guest.settimeout(10)
+        os.kill(inside, signal.SIGSTOP)
+        try:
+            clients = here.host.inside(
+                lambda: [socket.create_connection(("127.0.0.1", 2000)) for _ in range(MANY)]
+            )
+            for client in clients:
+                stack.enter_context(client)
+            wait_for(lambda: len(os.listdir(f"/proc/{relay}/fd")) > MANY, "the relay to have them all")
+        finally:
+            os.kill(inside, signal.SIGCONT)
+        for _ in range(MANY):
+            stack.enter_context(guest.accept()[0])
