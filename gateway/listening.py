@@ -4,7 +4,8 @@
 socket is for its owner alone, and one that a killed gateway left behind is taken over, any other is not.
 
 A process without descriptors cannot accept, and the kernel goes on saying that it should. ``Listener`` then
-pauses for ``PAUSE_S``; the clients wait in the kernel's queue.
+pauses for ``PAUSE_S``; the clients wait in the kernel's queue. ``Pauses`` knows those that do, so that time
+passes at no cost for all the others, of which there may be a thousand.
 """
 
 import contextlib
@@ -104,34 +105,53 @@ def _remove_stale(forward: Forward) -> None:
     raise LocalError(f"cannot listen at {forward.near}: {what}; remove it or choose another path")
 
 
+class Pauses:
+    """The listeners that have paused, the first to go on first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """``clock`` is monotonic, in seconds."""
+        self._clock = clock
+        self._ends: dict[Listener, float] = {}
+
+    def begin(self, listener: "Listener") -> None:
+        """Have ``listener`` go on in ``PAUSE_S``."""
+        self._ends[listener] = self._clock() + PAUSE_S
+
+    def cancel(self, listener: "Listener") -> None:
+        """Forget ``listener``, which may not have paused."""
+        self._ends.pop(listener, None)
+
+    def tick(self, now: float) -> None:
+        """Let those go on whose time has come."""
+        while (end := self.deadline()) is not None and end <= now:
+            listener = next(iter(self._ends))
+            del self._ends[listener]
+            listener.resume()
+
+    def deadline(self) -> float | None:
+        """When to call ``tick``."""
+        return next(iter(self._ends.values()), None)
+
+
 class Listener:
     """Accepts from a listening socket, and pauses when it has to."""
 
-    def __init__(
-        self, poller: Poller, sock: socket.socket, accepted: Accepted, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, poller: Poller, sock: socket.socket, accepted: Accepted, pauses: Pauses) -> None:
         """Hand each connection to ``accepted``, which then owns it."""
         self._poller = poller
         self._sock = sock
         self._accepted = accepted
-        self._clock = clock
-        self._resume: float | None = None
+        self._pauses = pauses
         sock.setblocking(False)
-        poller.watch(sock.fileno(), self._event, READ)
+        self.resume()
 
-    def tick(self, now: float) -> None:
+    def resume(self) -> None:
         """Go on after a pause."""
-        if self._resume is not None and self._resume <= now:
-            self._resume = None
-            self._poller.watch(self._sock.fileno(), self._event, READ)
-
-    def deadline(self) -> float | None:
-        """When to call ``tick``."""
-        return self._resume
+        self._poller.watch(self._sock.fileno(), self._event, READ)
 
     def close(self) -> None:
         """Stop to accept; the socket stays its owner's."""
-        self._resume = None
+        self._pauses.cancel(self)
         self._poller.unwatch(self._sock.fileno())
 
     def _event(self, _: int) -> None:
@@ -143,7 +163,7 @@ class Listener:
             except OSError as error:
                 if error.errno in _LATER:
                     self._poller.unwatch(self._sock.fileno())
-                    self._resume = self._clock() + PAUSE_S
+                    self._pauses.begin(self)
                     return
                 continue
             self._accepted(sock)

@@ -23,7 +23,7 @@ from forwarder.loop import Loop
 from gateway.common import Common, FlowTable
 from gateway.flows import Flows
 from gateway.forwards import Forward, Forwards, check_guest
-from gateway.listening import Listener, listen, unlisten
+from gateway.listening import Listener, Pauses, listen, unlisten
 from gateway.outward import Outward
 from gateway.policy import Address, Policy, Verdict, is_nearby, judge
 from gateway.poller import Poller
@@ -54,6 +54,7 @@ class Relay:
         self._make = make
         self._policy = policy
         self._clock = clock
+        self._pauses = Pauses(clock)
         self._counters: Counter[str] = Counter()
         self._poller = Poller()
         self._connections = Connections(self._poller, self._counters, clock, partial(is_nearby, policy))
@@ -78,7 +79,7 @@ class Relay:
                 self._served.append((sock, self._questions(sock)))
             else:
                 accepted = self._to_resolver if name == "dns-tcp" else self._outbound
-                self._served.append((sock, Listener(self._poller, sock, accepted, self._clock)))
+                self._served.append((sock, Listener(self._poller, sock, accepted, self._pauses)))
 
     def attach_tun(self, tun: int) -> None:
         """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
@@ -122,8 +123,7 @@ class Relay:
     def tick(self, now: float) -> None:
         """Do what time asks for, and what the last turn left undone."""
         self._connections.tick(now)
-        for listener in self._listeners():
-            listener.tick(now)
+        self._pauses.tick(now)
         end = self._flows.deadline()
         if end is not None and end <= now:
             for flow in self._flows.expire(now):
@@ -137,11 +137,7 @@ class Relay:
         """Return when to call ``tick``, in monotonic seconds; None: only when something happens."""
         if self._poller.busy:
             return self._clock()
-        ends = [
-            self._connections.deadline(),
-            self._flows.deadline(),
-            *(listener.deadline() for listener in self._listeners()),
-        ]
+        ends = (self._connections.deadline(), self._flows.deadline(), self._pauses.deadline())
         return min((end for end in ends if end is not None), default=None)
 
     def close(self) -> None:
@@ -159,10 +155,6 @@ class Relay:
             self._outward.close()
         self._loop.unwatch(self._poller.fileno())
         self._poller.close()
-
-    def _listeners(self) -> list[Listener]:
-        all_of_them = [listener for _, listener in (*self._served, *self._listening.values())]
-        return [listener for listener in all_of_them if isinstance(listener, Listener)]
 
     def _judge(self, asked: Address) -> Verdict:
         verdict = judge(self._policy, asked)
@@ -205,7 +197,7 @@ class Relay:
         return Datagrams(self._common, near, forward.near, route)
 
     def _accept(self, forward: Forward, sock: socket.socket) -> Listener:
-        return Listener(self._poller, sock, partial(self._inbound, forward), self._clock)
+        return Listener(self._poller, sock, partial(self._inbound, forward), self._pauses)
 
     def _inbound(self, forward: Forward, near: socket.socket) -> None:
         """Carry a connection of one of the host's clients to a guest."""

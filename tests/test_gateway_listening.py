@@ -88,8 +88,20 @@ def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, m
 
     monkeypatch.setattr(watching, "_sock", Exhausted())
     stack.enter_context(client(forward))
-    world.until(watching.deadline, "the pause")
-    assert world.relay.deadline() == watching.deadline()
+    pauses = world.relay._pauses
+    world.until(pauses.deadline, "the pause")
+    assert world.relay.deadline() == pauses.deadline()
     monkeypatch.setattr(watching, "_sock", sock)
-    watching.tick(watching.deadline())
+    pauses.tick(pauses.deadline() - 0.001)
+    assert pauses.deadline() is not None
+    pauses.tick(pauses.deadline())
+    assert pauses.deadline() is None
     world.until(lambda: try_accept(listener), "the connection after the pause")
+
+
+def test_a_forward_that_is_removed_while_it_pauses_does_not_go_on(world, stack):
+    forward = world.forward(stack.enter_context(server()))
+    pauses = world.relay._pauses
+    pauses.begin(world.relay._listening[forward][1])
+    world.relay.remove(forward)
+    assert pauses.deadline() is None
