@@ -12,6 +12,7 @@ import os
 import resource
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -213,3 +214,19 @@ def test_two_thousand_connections_to_a_guest_with_a_stalled_reader_leave_nothing
         grown = place.memory() - warm
         warm = place.memory()
     assert grown < GROWTH
+
+
+def test_what_was_sent_arrives_though_nobody_says_more(place: Place) -> None:
+    """The gateway has to go on by itself with what is more than a fair share of one turn."""
+    data = bytes(8 << 20)
+    with contextlib.ExitStack() as stack:
+        ((near, far),) = connect(place, 1, stack)
+        near.settimeout(EXCHANGE_S)
+        far.settimeout(3.0)
+        for _ in range(10):
+            sender = threading.Thread(target=near.sendall, args=(data,))
+            sender.start()
+            arrived = 0
+            while arrived < len(data):
+                arrived += len(far.recv(1 << 20))
+            sender.join()

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import socket
+import time
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
@@ -285,3 +286,13 @@ def test_closing_resets_and_leaves_nothing(stack):
 
 def test_the_bound_follows_the_descriptors():
     assert 1 <= tcp.affordable() <= tcp.MOST_CONNECTIONS
+
+
+def test_what_a_turn_left_undone_is_due_for_whoever_read_the_clock_before(world):
+    now = time.monotonic()
+    done = []
+    world.relay._poller.soon(done.append)
+    assert world.relay.deadline() <= now
+    world.relay.tick(now)
+    assert done == [0]
+    assert world.relay.deadline() is None
