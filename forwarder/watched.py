@@ -2,7 +2,8 @@
 
 A channel queues what its peer is too busy to read, and does not know when to go on. Who forgets to ask it to
 goes on for good with a queue that only grows. So both are one here: whoever may send without receiving uses
-this, and there is no call to forget.
+this, and there is no call to forget. Where polling does not tell when the kernel takes more (too many
+descriptors under way), the next thing to receive is the occasion to try.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ class WatchedChannel(Channel):
         super().close()
 
     def _event(self, events: int) -> None:
-        if events & WRITE:
+        if self.backlog:
             with suppress(ChannelClosedError):  # who receives finds out, after what was sent before the end
                 self.flush()
             self._update()

@@ -67,6 +67,20 @@ def test_what_the_kernel_did_not_take_goes_on_by_itself(pair: Pair) -> None:
     assert time.monotonic() - began > 0.09
 
 
+def test_what_polling_does_not_tell_of_is_tried_again_when_something_comes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as kernel:
+        kernel.setattr(WatchedChannel, "_try", lambda *_: False)  # as for ETOOMANYREFS: not now
+        pair.here.send(LinkLost(1, 1))
+    assert pair.here.backlog == 1
+    pair.there.send(LinkLost(2, 1))
+    pair.loop.turn(PATIENCE)
+    assert pair.received == [LinkLost(2, 1)]
+    assert pair.here.backlog == 0
+    assert pair.there.receive() == (LinkLost(1, 1), ())
+
+
 def test_a_queue_for_a_peer_that_does_not_read_costs_no_turns(pair: Pair) -> None:
     pair.fill()
     began = time.monotonic()
