@@ -20,6 +20,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from forwarder.errors import LocalError, PeerError
 from forwarder.wire import Assign, Claim, Floods, Handover, Message, RingRx, RingTx, decode, encode
@@ -33,6 +34,7 @@ to talk to one, and the same again."""
 
 _FIXED = {Assign: 5, Claim: 5, RingTx: 2, RingRx: 1}
 _INT = struct.calcsize("i")
+_UCRED = struct.Struct("3i")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
 _ANCILLARY = socket.CMSG_SPACE(_MOST * _INT)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
@@ -42,6 +44,24 @@ _LATER = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 
 class ChannelClosedError(PeerError):
     """The other end is gone, or as good as gone; close the channel."""
+
+
+class Credentials(NamedTuple):
+    """Of the process at the other end of a unix socket, from the moment that it connected."""
+
+    pid: int
+    uid: int
+
+    @property
+    def are_ours(self) -> bool:
+        """Whether it is of our own user, or of root, who could do as he likes anyway."""
+        return self.uid in (os.geteuid(), 0)
+
+
+def credentials_of(sock: socket.socket) -> Credentials:
+    """Return those of the peer of a connected unix socket, by the kernel's word (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Credentials(pid, uid)
 
 
 def entitled(message: Message) -> int:

@@ -15,7 +15,6 @@ has been taken by the kernel whole. A socket that was handed over does not count
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +23,7 @@ from typing import NamedTuple
 
 import h11
 
+from forwarder.channel import credentials_of
 from forwarder.errors import LocalError
 from forwarder.later import Later
 from forwarder.loop import READ, WRITE, Loop
@@ -34,8 +34,6 @@ BODY = 1 << 20
 
 ANSWER_S = 8.0
 """The slowest answer is that of a dnsmasq that starts on a machine that swaps: five seconds."""
-
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Answer(NamedTuple):
@@ -100,10 +98,7 @@ class HttpServer:
             sock, _ = self._socket.accept()
         except OSError:
             return
-        _, uid, _ = _CREDENTIALS.unpack(
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
-        if uid not in (os.geteuid(), 0) or len(self._connections) >= CONNECTIONS:
+        if not credentials_of(sock).are_ours or len(self._connections) >= CONNECTIONS:
             sock.close()
             return
         sock.setblocking(False)

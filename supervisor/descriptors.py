@@ -10,11 +10,10 @@ A channel that ends, or that is not read, is reported once by ``lost``; it is cl
 
 import os
 import socket
-import struct
 from contextlib import suppress
 from typing import Protocol
 
-from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.channel import Channel, ChannelClosedError, close_all, credentials_of
 from forwarder.errors import LocalError, PeerError
 from forwarder.loop import READ, WRITE, Loop
 from forwarder.names import Identity, PortRecord
@@ -38,7 +37,6 @@ AT_ONCE = 64
 """Connections or messages taken in one go, so that one worker cannot keep the loop from the others."""
 UNKNOWN = 64
 """Connections that have not said who they are; workers say so at once."""
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Peer:
@@ -132,14 +130,14 @@ class DescriptorServer:
             except OSError as error:
                 self._throttle.warning("accept", f"cannot accept a worker's channel: {error.strerror}")
                 return
-            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            pid, uid, _gid = _CREDENTIALS.unpack(raw)
+            peer_is = credentials_of(sock)
             unknown = sum(each.identity is None for each in self._peers)
-            if uid not in (os.geteuid(), 0) or unknown >= UNKNOWN:
-                self._throttle.warning("refused", f"process {pid} of user {uid} was refused a channel")
+            if not peer_is.are_ours or unknown >= UNKNOWN:
+                who = f"process {peer_is.pid} of user {peer_is.uid}"
+                self._throttle.warning("refused", f"{who} was refused a channel")
                 sock.close()
                 continue
-            peer = Peer(Channel(sock), pid)
+            peer = Peer(Channel(sock), peer_is.pid)
             self._peers.add(peer)
             self._watch(peer)
             self._on_channel(peer, READ)  # it has said who it is as it came

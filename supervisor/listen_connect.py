@@ -16,13 +16,12 @@ The other requests of gvproxy's HTTP API are not served here: that is the gatewa
 process and at another socket.
 """
 
-import os
 import socket
-import struct
 import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from forwarder.channel import credentials_of
 from forwarder.loop import Loop
 from supervisor.addresses import Listen, Settings
 from supervisor.arrivals import Owner
@@ -33,7 +32,6 @@ CALLERS = AT_ONCE
 """Callers at once: who is accepted in one go does not make room for others of that go."""
 CALL_S = 2.0
 """A client sends its request at once; this is for a machine that has other things to do."""
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Caller(NamedTuple):
@@ -71,7 +69,7 @@ class ConnectListener(StreamListener):
         return next((caller.deadline for caller in self._callers.values()), float("inf"))
 
     def _take(self, connection: socket.socket) -> None:
-        if not _is_ours(connection):
+        if not credentials_of(connection).are_ours:
             self._warn("it belongs to another user")
             connection.close()
             return
@@ -128,9 +126,3 @@ class ConnectListener(StreamListener):
         fd = caller.sock.fileno()
         del self._callers[fd]
         self._loop.unwatch(fd)
-
-
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether the peer is of our own user, or root (unix(7), SO_PEERCRED)."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return _CREDENTIALS.unpack(raw)[1] in (os.geteuid(), 0)

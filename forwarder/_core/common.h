@@ -47,6 +47,17 @@ static inline void store_be32(uint8_t *p, uint32_t v)
     memcpy(p, &v, sizeof v);
 }
 
+static inline uint32_t load_le16(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+
+static inline void store_le16(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
 static inline uint64_t monotonic_ns(void)
 {
     struct timespec t;

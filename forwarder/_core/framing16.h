@@ -29,17 +29,6 @@
 /* What so many bytes of a stream can become at the most: every frame grows by the same, the shortest are most. */
 #define UNPACKED_BYTES(stream) ((stream) + (stream) / (LENGTH16_BYTES + MIN_FRAME) * (LENGTH_BYTES - LENGTH16_BYTES))
 
-static inline uint32_t load_le16(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
-}
-
-static inline void store_le16(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-}
-
 /* Make records of the whole frames at the front of `stream`; `records` has room for UNPACKED_BYTES of it. Returns
    the bytes of the stream that are records now. *status says what stopped it: RECORD_PARTIAL or RECORD_RUNT. */
 uint32_t framing16_unpack(const uint8_t *stream, uint32_t available, uint8_t *records, uint32_t *used,

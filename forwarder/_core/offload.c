@@ -42,11 +42,6 @@ _Static_assert(sizeof(struct virtio_net_hdr) == VNET_BYTES, "the short header, w
 #define UDP_LENGTH 4u
 #define UDP_SUM 6u
 
-static uint32_t load_le16(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
-}
-
 static uint32_t load_be16(const uint8_t *p)
 {
     return (uint32_t)p[0] << 8 | p[1];
