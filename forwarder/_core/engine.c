@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -176,6 +177,24 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
     return ready;
 }
 
+/* Look on until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. */
+static unsigned look_on(struct engine *e, uint64_t until)
+{
+    unsigned ready = 0;
+    while (ready == 0 && !egress_has_news(e) && monotonic_ns() < until) {
+        sched_yield();
+        ready = waiter_wait(&e->waiter, 0);
+    }
+    return ready;
+}
+
+/* A turn has found nothing to do. */
+static unsigned rest(struct engine *e, uint64_t deadline, uint64_t now)
+{
+    uint64_t until = linger_when_idle(&e->lingering, now);
+    return until != 0 && !e->out.blocked ? look_on(e, until) : sleep_until(e, deadline, now);
+}
+
 unsigned engine_run(struct engine *e, uint64_t timeout_ns)
 {
     uint64_t now = monotonic_ns();
@@ -191,7 +210,9 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
         now = monotonic_ns();
         if (events != 0 || e->down || now >= deadline)
             break;
-        ready = worked ? waiter_wait(&e->waiter, 0) : sleep_until(e, deadline, now);
+        if (worked)
+            linger_after_work(&e->lingering, e->now);
+        ready = worked ? waiter_wait(&e->waiter, 0) : rest(e, deadline, now);
         now = monotonic_ns();
     }
     publish(e);

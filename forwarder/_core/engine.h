@@ -5,7 +5,7 @@
      inhale   ingress.c  read a burst from the VM, at most INHALE_BYTES
      switch   switch.c   check, learn, look up, copy into rings; publish; ring who sleeps
      exhale   egress.c   take from the other ports' rings in turn, write to the VM, at most EXHALE_BYTES
-     tick     engine.c   publish counters; sleep if there was nothing to do
+     tick     engine.c   publish counters; linger, then sleep, if there was nothing to do
 
    The two budgets bound a turn, so that a VM that floods cannot keep its own worker from serving what
    comes in for it, nor the other way round. Python is entered for control events and deadlines only. */
@@ -14,6 +14,7 @@
 
 #include "block.h"
 #include "frame.h"
+#include "linger.h"
 #include "peer.h"
 #include "police.h"
 #include "vm.h"
@@ -83,6 +84,7 @@ struct engine {
     struct block *block;
     struct counters count;
     uint32_t unpublished_turns;
+    struct lingering lingering;
     struct peers peers;
     struct flood_tx flood;
     struct inbuf in;
