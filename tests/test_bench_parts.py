@@ -19,11 +19,13 @@ from scripts.benchmarks import (
     forward,
     gateways,
     generator,
+    iperf,
     iperf_report,
     isolation,
     isolation_table,
     proc,
     stacks,
+    taps,
 )
 from scripts.benchmarks.contenders import Bulkhead, Direct, wrap
 from scripts.benchmarks.generator import Pair
@@ -322,6 +324,21 @@ def test_streams_are_told_apart_by_who_sends() -> None:
         },
         gateways.TO_VM: {"per_stream": [1e9], "retransmits": 3, "times": [1.0], "series": [[1_100_000_000]]},
     }
+
+
+def test_retransmits_are_shown_for_what_arrived_too() -> None:
+    book = Journal(iperf.BENCHMARK.name, argparse.Namespace())
+    way = {"per_stream": [2e9, 2e9], "retransmits": 30, "times": [1.0, 2.0], "series": [[], []]}
+    book.runs = [
+        {
+            "mtu": 1500, "test": "2 streams", "words": "", "client": "left", "way": "ours", "partner": "ours",
+            "round": 0, "directions": {taps.THERE: way}, "dropped_by_switch": 1, "dropped_before": 0,
+            "cpu_percent": 50.0,
+        }
+    ]  # fmt: skip
+    (row,) = iperf_report.rows(book)
+    shown = dict(zip(iperf_report.COLUMNS, row, strict=True))
+    assert (shown["Gbit/s"], shown["retransmits"], shown["a GB"]) == ("4.00", "30", "30")
 
 
 def test_unevenness_is_that_of_rates() -> None:

@@ -13,7 +13,7 @@ from scripts.benchmarks.labs import Test
 
 COLUMNS = (
     "MTU", "test", "switch", "direction", "Gbit/s", "of bulkhead's",
-    "retransmits", "slowest stream", "fastest stream", "sigma", "sigma/mean %",
+    "retransmits", "a GB", "slowest stream", "fastest stream", "sigma", "sigma/mean %",
     "dropped by the switch", "dropped before it", "switch's CPU, % of a core",
 )  # fmt: skip
 
@@ -86,11 +86,16 @@ def _ratios(runs: Sequence[Run], ours: Sequence[Run], direction: str) -> str:
     return ratios([_rate(run, direction) for run in runs], [bases.get(run["round"]) for run in runs])
 
 
+def _gigabytes(way: Run) -> float:
+    return sum(way["per_stream"]) * (way["times"] or [0.0])[-1] / 8e9
+
+
 def _cells(runs: Sequence[Run], ways: Sequence[Run], of_ours: str) -> Iterable[str]:
     each = [way["per_stream"] for way in ways if len(way["per_stream"]) > 1]
     yield spread([sum(way["per_stream"]) for way in ways], 2, 1e-9)
     yield of_ours
     yield median([way["retransmits"] for way in ways], 0)
+    yield median([way["retransmits"] / _gigabytes(way) for way in ways if _gigabytes(way)], 0)
     yield median(map(min, each), 3, 1e-9)
     yield median(map(max, each), 3, 1e-9)
     yield median([_sigma(way, False) for way in ways], 3, 1e-9)
