@@ -87,7 +87,8 @@ def _ratios(runs: Sequence[Run], ours: Sequence[Run], direction: str) -> str:
 
 
 def _gigabytes(way: Run) -> float:
-    return sum(way["per_stream"]) * (way["times"] or [0.0])[-1] / 8e9
+    seconds: float = (way["times"] or [0.0])[-1]
+    return sum(way["per_stream"]) * seconds / 8e9
 
 
 def _cells(runs: Sequence[Run], ways: Sequence[Run], of_ours: str) -> Iterable[str]:
