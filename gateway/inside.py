@@ -32,6 +32,7 @@ from gateway.dnsmasq import UPSTREAM, Dnsmasq, configuration
 from gateway.names import Zone
 from gateway.nft import TCP_PORT
 from gateway.settings import Settings, read, zones
+from gateway.tcp import forgo_pacing
 from gateway.tun import open_tun
 
 DNSMASQ_S = 5.0
@@ -215,6 +216,7 @@ def _listen() -> dict[str, socket.socket]:
     dns_udp.bind(UPSTREAM)
     dns_tcp.bind(UPSTREAM)
     for sock in (tcp4, tcp6, dns_tcp):
+        forgo_pacing(sock)
         sock.listen(BACKLOG)
     made = {"tcp4": tcp4, "tcp6": tcp6, "dns-udp": dns_udp, "dns-tcp": dns_tcp}
     for sock in made.values():

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from forwarder.errors import LocalError
 from gateway.forwards import Forward
 from gateway.poller import READ, Poller
+from gateway.tcp import forgo_pacing
 
 PAUSE_S = 1.0
 BACKLOG = 4096
@@ -56,6 +57,8 @@ def listen(forward: Forward) -> tuple[socket.socket, Forward]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((str(forward.host), forward.port))
         if forward.kind == "tcp":
+            if forward.host.is_loopback:
+                forgo_pacing(sock)
             sock.listen(BACKLOG)
         return sock, forward._replace(port=sock.getsockname()[1])
     except OSError as error:

@@ -144,9 +144,30 @@ def test_sockets_of_one_machine_do_not_pace_what_they_send(world, connect):
     world.until(lambda: world.relay._connections._joined, "the connection")
     (joined,) = world.relay._connections._joined
     for end in joined._ends:
-        assert end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+        assert algorithm(end.sock) == b"reno"
         assert end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_pacing_is_forgone_before_there_is_a_connection(world, stack):
+    """The kernel goes on pacing what has begun under BBR (sk_pacing_status), whatever it uses later."""
+    before = []
+
+    class Watched(socket.socket):
+        def connect_ex(self, address):
+            before.append(algorithm(self))
+            return super().connect_ex(address)
+
+    world.relay._make = lambda kind, deliver: deliver(Watched())
+    forward = world.forward(stack.enter_context(server()))
+    stack.enter_context(client(forward))
+    world.until(lambda: before, "the dial")
+    (listener, _), *_ = world.relay._listening.values()
+    assert (before, algorithm(listener)) == ([b"reno"], b"reno")
+
+
+def algorithm(sock):
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
 
 
 def test_a_refused_connection_is_a_reset(world):
