@@ -4,7 +4,7 @@
 #include <linux/virtio_net.h>
 #include <netinet/in.h>
 
-#include "frame.h"
+#include "checksum.h"
 
 /* linux/virtio_net.h of Linux 6.2 and newer. */
 #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
@@ -42,48 +42,11 @@ _Static_assert(sizeof(struct virtio_net_hdr) == VNET_BYTES, "the short header, w
 #define UDP_LENGTH 4u
 #define UDP_SUM 6u
 
-static uint32_t load_be16(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 8 | p[1];
-}
-
-static void store_be16(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-/* The Internet checksum (RFC 1071) in the order of memory, which it does not depend on; 64 bits never overflow. */
-static uint64_t sum_of(const uint8_t *p, uint32_t bytes)
-{
-    uint64_t sum = 0;
-    uint32_t word;
-    for (; bytes >= sizeof word; bytes -= (uint32_t)sizeof word, p += sizeof word) {
-        memcpy(&word, p, sizeof word);
-        sum += word;
-    }
-    word = 0;
-    memcpy(&word, p, bytes);
-    return sum + word;
-}
-
-static uint16_t folded(uint64_t sum)
-{
-    while (sum >> 16 != 0)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)sum;
-}
-
 static uint16_t sum_field(const uint8_t *at)
 {
     uint16_t field;
     memcpy(&field, at, sizeof field);
     return field;
-}
-
-static void store_sum(uint8_t *at, uint16_t field)
-{
-    memcpy(at, &field, sizeof field);
 }
 
 struct vnet {

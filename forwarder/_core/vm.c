@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "coalesce.h"
 #include "frame.h"
 
 _Static_assert(SLOT_BYTES > MAX_RECORD, "a slot tells a frame that is one byte too long from one that fits");
@@ -47,59 +48,72 @@ static enum vm_status write_stream(const struct vm *vm, const struct span *spans
     return VM_OK;
 }
 
-struct whole {
-    struct iovec iov;
-    uint32_t header; /* bytes of it that are in front of the frame */
+struct frames {
+    struct iovec iov[MAX_SPANS];
+    uint32_t header[MAX_SPANS]; /* bytes of it that are in front of the frame */
+    unsigned count;
 };
 
-/* The frames of the spans, up to `max`; false if a length does not fit. */
-static bool list_frames(const struct span *spans, unsigned count, struct whole *frames, unsigned max, unsigned *found)
+/* The frames of the spans, up to MAX_SPANS; false if a length does not fit. */
+static bool list_frames(const struct span *spans, unsigned count, struct frames *frames)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
         uint32_t at = 0, header = spans[i].vnet ? VNET_BYTES : 0;
-        while (at < spans[i].bytes && n < max) {
+        while (at < spans[i].bytes && n < MAX_SPANS) {
             uint32_t size;
             if (record_next(spans[i].records + at, spans[i].bytes - at, &size) != RECORD_WHOLE
                 || size < MIN_RECORD + header) {
-                *found = n;
+                frames->count = n;
                 return false;
             }
-            frames[n++] = (struct whole){.iov.iov_base = (void *)(uintptr_t)(spans[i].records + at + LENGTH_BYTES),
-                                         .iov.iov_len = size - LENGTH_BYTES,
-                                         .header = header};
+            frames->iov[n] = (struct iovec){.iov_base = (void *)(uintptr_t)(spans[i].records + at + LENGTH_BYTES),
+                                            .iov_len = size - LENGTH_BYTES};
+            frames->header[n++] = header;
             at += size;
         }
     }
-    *found = n;
+    frames->count = n;
     return true;
 }
 
-static int write_tap(const struct vm *vm, const struct whole *frame)
+static unsigned plain_from(const struct frames *frames, unsigned from)
+{
+    unsigned to = from;
+    while (to < frames->count && frames->header[to] == 0)
+        to++;
+    return to - from;
+}
+
+static int write_tap(const struct vm *vm, struct frames *frames, unsigned from)
 {
     static const uint8_t nothing_to_do[VNET_BYTES];
-    struct iovec parts[] = {{.iov_base = (void *)(uintptr_t)nothing_to_do, .iov_len = VNET_BYTES - frame->header},
-                            frame->iov};
+    struct coalesced whole;
+    unsigned n = coalesce(&whole, &frames->iov[from], plain_from(frames, from));
+    if (n > 1)
+        return writev(vm->fd, whole.parts, (int)n + 1) < 0 ? -1 : (int)n;
+    struct iovec parts[] = {{.iov_base = (void *)(uintptr_t)nothing_to_do, .iov_len = VNET_BYTES - frames->header[from]},
+                            frames->iov[from]};
     return writev(vm->fd, parts, 2) < 0 ? -1 : 1;
 }
 
-static int write_frames(const struct vm *vm, struct whole *frames, unsigned count)
+static int write_frames(const struct vm *vm, struct frames *frames, unsigned from)
 {
     if (vm->kind == KIND_TAP)
-        return write_tap(vm, frames);
+        return write_tap(vm, frames, from);
     struct mmsghdr messages[MAX_SPANS];
-    for (unsigned i = 0; i < count; i++)
-        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &frames[i].iov, .msg_iovlen = 1}};
-    return sendmmsg(vm->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    for (unsigned i = from; i < frames->count; i++)
+        messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &frames->iov[i], .msg_iovlen = 1}};
+    return sendmmsg(vm->fd, messages + from, frames->count - from, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static enum vm_status write_whole(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
 {
-    struct whole frames[MAX_SPANS];
-    unsigned found, done = 0;
-    bool sound = list_frames(spans, count, frames, MAX_SPANS, &found);
-    while (done < found) {
-        int n = write_frames(vm, frames + done, found - done);
+    struct frames frames;
+    unsigned done = 0;
+    bool sound = list_frames(spans, count, &frames);
+    while (done < frames.count) {
+        int n = write_frames(vm, &frames, done);
         if (n < 0 && !refuses_frame(vm, errno)) {
             sent->error = errno;
             return meaning(errno);
@@ -108,8 +122,8 @@ static enum vm_status write_whole(const struct vm *vm, const struct span *spans,
         sent->refused += n < 0 ? 1 : 0;
         sent->frames += n < 0 ? 0 : taken;
         for (; taken > 0; taken--, done++) {
-            sent->bytes += LENGTH_BYTES + frames[done].iov.iov_len;
-            sent->payload += n < 0 ? 0 : frames[done].iov.iov_len - frames[done].header;
+            sent->bytes += LENGTH_BYTES + frames.iov[done].iov_len;
+            sent->payload += n < 0 ? 0 : frames.iov[done].iov_len - frames.header[done];
         }
     }
     return sound ? VM_OK : VM_GARBLED;

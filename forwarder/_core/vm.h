@@ -11,7 +11,8 @@
 
    A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. KIND_STREAM16 is
    a stream with another framing (framing16.h), of which nothing is known here. A TAP's kernel wants a
-   virtio_net_hdr in front of each frame: the record's own, or one that says that nothing is left to be done. */
+   virtio_net_hdr in front of each frame: the record's own, or one that says that nothing is left to be done. Frames
+   without one may reach it as one (coalesce.h); they are counted one by one. */
 #ifndef BULKHEAD_VM_H
 #define BULKHEAD_VM_H
 
