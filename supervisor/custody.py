@@ -115,7 +115,7 @@ class Custody:
 
 def make_ring(source: PortRecord, destination: PortRecord) -> int:
     """Make the ring of one ordered pair of workers. Raises LocalError when out of descriptors or memory."""
-    size = TAP_RING_BYTES if source.transport == destination.transport == "tap" else RING_BYTES
+    size = TAP_RING_BYTES if destination.transport == "tap" else RING_BYTES
     try:
         return _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)
     except (OSError, MemoryError) as error:

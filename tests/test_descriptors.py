@@ -14,7 +14,7 @@ from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import Identity, Policy, PortRecord
+from forwarder.names import RING_BYTES, TAP_RING_BYTES, Identity, Policy, PortRecord
 from forwarder.wire import (
     Claim,
     Floods,
@@ -28,7 +28,7 @@ from forwarder.wire import (
     encode,
 )
 from supervisor import descriptors
-from supervisor.custody import Custody
+from supervisor.custody import Custody, make_ring
 from supervisor.descriptors import DescriptorServer, Peer
 from supervisor.processes import start_time
 from tests.fakes import turn_a_while, turn_until
@@ -351,3 +351,15 @@ def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
         custody.take(1, 0)
     assert len(os.listdir("/proc/self/fd")) == before
     assert custody.get(1) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "size"),
+    [("tap", "tap", TAP_RING_BYTES), ("qemu", "tap", TAP_RING_BYTES), ("tap", "qemu", RING_BYTES)],
+)
+def test_a_ring_towards_a_tap_holds_a_window(source: str, destination: str, size: int) -> None:
+    ring = make_ring(record(1)._replace(transport=source), record(2)._replace(transport=destination))
+    try:
+        assert size <= os.fstat(ring).st_size < size + RING_BYTES  # a header goes with it
+    finally:
+        os.close(ring)
