@@ -5,6 +5,9 @@ VM takes one. SPARES is two because VMs usually come one at a time, and when the
 number helps; what helps then is that only ``STARTING`` interpreters start at the same time, each of them
 quick, instead of a hundred that all finish last.
 
+An interpreter that starts takes a core for as long, and a VM that has just got its worker needs them all:
+every other worker hears of it now. So while another spare waits, the next one is started ``REFILL_S`` later.
+
 Failing to start is usually something lasting (an extension that does not load, no memory), so failures in a
 row are spread: each doubles the pause before the next attempt.
 """
@@ -13,6 +16,7 @@ import os
 
 SPARES = 2
 STARTING = max(2, os.cpu_count() or 1)
+REFILL_S = 0.1
 READY_S = 20.0
 """A worker that has not said Ready by then is given up; a loaded machine needs a second."""
 FIRST_PAUSE_S = 0.1
@@ -27,10 +31,11 @@ class Pool:
         self.idle = 0
         self._failures = 0
         self._not_before = 0.0
+        self._refill_at = 0.0
 
     def to_start(self, waiting: int, now: float) -> int:
         """Return how many to start now, for ``waiting`` ports that need one."""
-        if now < self._not_before:
+        if now < self._not_before or (now < self._refill_at and self._can_wait(waiting)):
             return 0
         missing = waiting + SPARES - self.idle - self.starting
         limit = 1 if self._failures else STARTING
@@ -46,9 +51,10 @@ class Pool:
         self.idle += 1
         self._failures = 0
 
-    def taken(self) -> None:
+    def taken(self, now: float) -> None:
         """Note that an idle one has got a port."""
         self.idle -= 1
+        self._refill_at = now + REFILL_S
 
     def failed(self, now: float) -> None:
         """Note that one that was starting never will be ready."""
@@ -66,5 +72,10 @@ class Pool:
 
     def deadline(self, waiting: int) -> float:
         """When ``to_start`` will say something else though nothing has happened."""
-        missing = waiting + SPARES - self.idle - self.starting
-        return self._not_before if missing > 0 and self._failures else float("inf")
+        if waiting + SPARES <= self.idle + self.starting:
+            return float("inf")
+        refill_at = self._refill_at if self._can_wait(waiting) else 0.0
+        return max(refill_at, self._not_before) if refill_at or self._failures else float("inf")
+
+    def _can_wait(self, waiting: int) -> bool:
+        return self.idle > waiting

@@ -113,7 +113,7 @@ class Workforce:
             if self._give(peer, record):
                 assert peer.identity is not None
                 self._idle.popleft()
-                self._pool.taken()
+                self._pool.taken(now)
                 self._serving[peer.identity] = record
         if self._stopping:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supervisor import pool
-from supervisor.pool import FIRST_PAUSE_S, LONGEST_PAUSE_S, SPARES, STARTING, Pool
+from supervisor.pool import FIRST_PAUSE_S, LONGEST_PAUSE_S, REFILL_S, SPARES, STARTING, Pool
 
 
 def start(made: Pool, waiting: int, now: float) -> int:
@@ -20,8 +20,10 @@ def test_spares_are_kept_and_replaced_after_use() -> None:
     for _ in range(SPARES):
         made.ready()
     assert start(made, 0, 0) == 0
-    made.taken()
-    assert start(made, 0, 0) == 1
+    made.taken(0.0)
+    assert start(made, 0, 0) == 0, "a newcomer needs the cores first"
+    assert made.deadline(0) == REFILL_S
+    assert start(made, 0, REFILL_S) == 1
     assert made.deadline(0) == float("inf")
 
 
@@ -33,7 +35,7 @@ def test_a_crowd_starts_a_few_at_a_time() -> None:
         assert made.starting <= STARTING
         for _ in range(count):
             made.ready()
-            made.taken()
+            made.taken(0.0)
         started += count
     assert started >= 100
 
