@@ -122,6 +122,7 @@ bool flood_publish(struct flood_tx *tx)
     if (tx->head == tx->shown)
         return false;
     struct flood_shared *shared = tx->shared;
+    bool deliverable = atomic_load_explicit(&shared->number, memory_order_relaxed) != tx->number;
     uint32_t version = atomic_load_explicit(&shared->version, memory_order_relaxed);
     atomic_store_explicit(&shared->version, version + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
@@ -129,7 +130,7 @@ bool flood_publish(struct flood_tx *tx)
     atomic_store_explicit(&shared->head, tx->head, memory_order_release);
     atomic_store_explicit(&shared->version, version + 2, memory_order_release);
     tx->shown = tx->head;
-    return true;
+    return deliverable;
 }
 
 static bool lapped(const struct flood_rx *rx)

@@ -80,6 +80,9 @@ void flood_tx_close(struct flood_tx *tx);
 void flood_rx_close(struct flood_rx *rx);
 
 void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
+
+/* Whether somebody has to be rung for what is new. An announcement can wait until its reader wakes for a frame: who
+   still floods to that address does so the next time that its VM sends. */
 bool flood_publish(struct flood_tx *tx);
 
 static inline bool flood_has_news(const struct flood_rx *rx)
