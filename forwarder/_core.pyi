@@ -60,6 +60,9 @@ class Block:
         Then, and only then, can another worker go on with the stream.
         """
 
+    def published_at(self) -> float:
+        """When the block's worker published last, in monotonic seconds; 0.0: never."""
+
     def losses(self) -> list[tuple[int, int, int, int]]:
         """(peer port, its first epoch, frames lost towards it, its floods lost here), non-zero rows only."""
 
@@ -97,6 +100,12 @@ class Engine:
     def unwatch(self, fd: int) -> None: ...
     def run(self, timeout: float) -> int:
         """Forward for at most ``timeout`` seconds, GIL released, or until an event. Returns EVENT_* bits."""
+
+    def hush(self, hushed: bool) -> None:
+        """Ring for nobody when the VM floods; False: ring again, also for what was flooded meanwhile."""
+
+    def pulse(self, interval: float) -> None:
+        """Publish to the block once in so many seconds even if nothing happens; at first every second."""
 
     def hold(self, held: bool) -> None:
         """Leave the VM unread and unwatched; False: go on. Made, an engine does not hold its VM."""

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from forwarder.errors import LocalError, PeerError
-from forwarder.wire import Assign, Claim, Floods, Handover, Message, RingRx, RingTx, decode, encode
+from forwarder.wire import Assign, Claim, Floods, Handover, Message, RingRx, RingTx, Update, decode, encode
 
 CHANNEL_BYTES = 64 << 10
 """Longest message on a channel: a ``WantFloods`` with every port is a fifth of it."""
@@ -32,7 +32,7 @@ BACKLOG = 4096
 """Messages queued for a peer that does not read: two for each port that there can be, when all of them start
 to talk to one, and the same again."""
 
-_FIXED = {Assign: 5, Claim: 5, RingTx: 2, RingRx: 1}
+_FIXED = {Assign: 5, Claim: 5, Update: 1, RingTx: 2, RingRx: 1}
 _INT = struct.calcsize("i")
 _UCRED = struct.Struct("3i")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message

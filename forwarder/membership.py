@@ -29,10 +29,14 @@ from forwarder.names import MAX_PORTS, PortRecord
 from forwarder.wire import Beat, Snapshot, Update
 
 BEAT_S = 1.0
-"""Shortest time between beats."""
+"""Shortest time between beats, and between pulses."""
 
-BEATS_PER_SECOND = 50
-"""Beats that the supervisor sends in all, over every subscriber: a larger fleet hears them less often."""
+BEATS_PER_SECOND = 10
+"""Beats that the supervisor sends in all, over every subscriber: a larger fleet hears them less often. Each
+wakes two threads of a worker and two of the supervisor, which answers it."""
+
+PULSES_PER_SECOND = 50
+"""Pulses of all workers together. One costs a tenth of a beat: the core wakes, turns once and publishes."""
 
 SILENT_BEATS = 3
 """Beats that may be missing before it is silence: one may be lost and one late."""
@@ -61,7 +65,8 @@ class Publisher:
 
     def beat(self) -> Beat:
         """Return the beat for now."""
-        return Beat(self.epoch, self.sequence, int(self.interval_s() * 1000))
+        pulse_s = max(BEAT_S, len(self._table) / PULSES_PER_SECOND)
+        return Beat(self.epoch, self.sequence, int(self.interval_s() * 1000), int(pulse_s * 1000))
 
     def update(self, change: str, record: PortRecord) -> Update:
         """Enter ``join``, ``change`` or ``leave``. Raises LocalError if the table does not allow it."""
@@ -170,8 +175,8 @@ Action = AskSnapshot | Joined | Changed | Left
 class Replica:
     """One worker's copy of the table."""
 
-    def __init__(self, now: float, random: Callable[[], float]) -> None:
-        """``random``: gives numbers from 0 to 1, for the jitter of pauses."""
+    def __init__(self, now: float, random: Callable[[], float], interval_s: float = BEAT_S) -> None:
+        """``random``: gives numbers from 0 to 1, for the jitter of pauses. ``interval_s``: between beats."""
         self.state = State.COLD
         self.epoch = 0
         """Supervisor whose table is in force; 0 before the first."""
@@ -179,7 +184,7 @@ class Replica:
         """The last change applied to it."""
         self._table: dict[int, PortRecord] = {}
         self._random = random
-        self._interval = BEAT_S
+        self._interval = interval_s
         self._heard_epoch = 0
         self._heard_sequence = 0
         self._heard_at = now
@@ -236,6 +241,11 @@ class Replica:
         self._move(Event.HEARD)
         self._proven = True
         return self.tick(now)
+
+    def follows(self, update: Update) -> bool:
+        """Whether that change is the next one, for who hears of it on another way than the subscription."""
+        known = self.epoch == self._heard_epoch == update.epoch
+        return self.state is State.LIVE and known and update.sequence == self.sequence + 1
 
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""

@@ -3,7 +3,7 @@
 import os
 
 MEMBERSHIP = "membership.sock"
-"""ZeroMQ PUB: beats and updates."""
+"""ZeroMQ XPUB: beats and updates."""
 CONTROL = "control.sock"
 """ZeroMQ ROUTER: hellos, heartbeats and snapshots of workers."""
 CONSOLE = "console.sock"
@@ -20,3 +20,8 @@ def path(runtime_dir: str, name: str) -> str:
 def endpoint(runtime_dir: str, name: str) -> str:
     """ZeroMQ's name for it."""
     return "ipc://" + path(runtime_dir, name)
+
+
+def subscription(pid: int) -> bytes:
+    """Return the topic that tells that a worker's subscription is in force; nothing is published on it."""
+    return b"worker %d" % pid

@@ -45,7 +45,7 @@ MAX_TEXT = 200
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
-_LAYOUT = 3
+_LAYOUT = 4
 
 
 class Beat(NamedTuple):
@@ -55,10 +55,15 @@ class Beat(NamedTuple):
     sequence: int
     interval_ms: int
     """When the next beat is due; three missing ones are silence."""
+    pulse_ms: int
+    """How often a worker is to show, by its block, that its loop turns."""
 
 
 class Update(NamedTuple):
-    """Supervisor to all: one change of membership."""
+    """Supervisor to all: one change of membership.
+
+    A newcomer's comes over the channels first, with its flood ring.
+    """
 
     epoch: int
     sequence: int
@@ -149,7 +154,12 @@ class Assign(NamedTuple):
 
     record: PortRecord
     supervisor_epoch: int
-    heartbeat_ms: int
+    interval_ms: int
+    pulse_ms: int
+    """As in the last beat."""
+    subscribed: bool
+    """Whether the worker's subscription is in force, so that it need not wait for a message that proves
+    it."""
 
 
 class WantFloods(NamedTuple):
@@ -291,7 +301,12 @@ _LINK = (("port", _PORT), ("epoch", _EPOCH))
 _PAIR = fields(lambda port, epoch: (port, epoch), _LINK)
 
 MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
-    Beat: (("epoch", _EPOCH), ("sequence", _COUNT), ("interval_ms", _MILLISECONDS)),
+    Beat: (
+        ("epoch", _EPOCH),
+        ("sequence", _COUNT),
+        ("interval_ms", _MILLISECONDS),
+        ("pulse_ms", _MILLISECONDS),
+    ),
     Update: (("epoch", _EPOCH), ("sequence", integer(1, _U63)), ("change", _CHANGE), ("record", _RECORD)),
     Hello: (*_LINK, ("identity", _IDENTITY), ("version", _VERSION)),
     Heartbeat: (
@@ -310,7 +325,13 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Drain: _LINK,
     Ready: (("identity", _IDENTITY), ("version", _VERSION)),
     Claim: (("identity", _IDENTITY), ("version", _VERSION), ("record", _RECORD)),
-    Assign: (("record", _RECORD), ("supervisor_epoch", _EPOCH), ("heartbeat_ms", _MILLISECONDS)),
+    Assign: (
+        ("record", _RECORD),
+        ("supervisor_epoch", _EPOCH),
+        ("interval_ms", _MILLISECONDS),
+        ("pulse_ms", _MILLISECONDS),
+        ("subscribed", boolean),
+    ),
     WantFloods: (("ports", many(_PAIR, MAX_PORTS - 1)),),
     Floods: (("ports", many(_PAIR, MAX_FLOODS)),),
     WantRing: _LINK,

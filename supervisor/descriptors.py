@@ -78,7 +78,8 @@ class DescriptorServer:
         self._owner = owner
         self._custody = custody
         self._throttle = Throttle()
-        self._peers: set[Peer] = set()
+        self._peers: dict[Peer, None] = {}
+        """In the order in which they came."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
@@ -91,6 +92,8 @@ class DescriptorServer:
 
     def send(self, peer: Peer, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
         """Send to a worker; False if its channel has ended, which has been reported then."""
+        if peer not in self._peers:
+            return False
         try:
             peer.channel.send(message, descriptors)
         except ChannelClosedError:
@@ -99,10 +102,14 @@ class DescriptorServer:
         self._watch(peer)
         return True
 
+    def holders(self) -> list[Peer]:
+        """Return the workers that have a port, the one that has had its channel for longest first."""
+        return [peer for peer in self._peers if peer.record is not None]
+
     def drop(self, peer: Peer) -> None:
         """Close a channel and report it."""
         if peer in self._peers:
-            self._peers.remove(peer)
+            del self._peers[peer]
             self._loop.unwatch(peer.channel.fileno())
             peer.channel.close()
             self._owner.lost(peer)
@@ -138,7 +145,7 @@ class DescriptorServer:
                 sock.close()
                 continue
             peer = Peer(Channel(sock), peer_is.pid)
-            self._peers.add(peer)
+            self._peers[peer] = None
             self._watch(peer)
             self._on_channel(peer, READ)  # it has said who it is as it came
 

@@ -1,4 +1,4 @@
-"""The supervisor's ZeroMQ edge towards workers: membership out (PUB), evidence in (ROUTER).
+"""The supervisor's ZeroMQ edge towards workers: membership out (XPUB), evidence in (ROUTER).
 
 While ``quiet`` nothing of membership goes out, though the log grows: whoever takes over from a dead
 supervisor has no complete table yet (``takeover``).
@@ -14,6 +14,7 @@ called after every turn of the loop, whatever the loop saw.
 """
 
 import os
+from contextlib import suppress
 from typing import Protocol, cast
 
 import zmq
@@ -22,9 +23,10 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.loop import Loop
 from forwarder.membership import Publisher
 from forwarder.names import PortRecord
-from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint
+from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint, subscription
 from forwarder.wire import (
     MESSAGE_BYTES,
+    Assign,
     Drain,
     Goodbye,
     Heartbeat,
@@ -32,6 +34,7 @@ from forwarder.wire import (
     HelloAgain,
     Message,
     SnapshotRequest,
+    Update,
     decode,
     encode,
 )
@@ -97,12 +100,18 @@ class Control:
         """Bind. Raises LocalError if that cannot be done."""
         self.publisher = publisher
         self.quiet = False
+        self.published = publisher.sequence
+        """The last change that went out."""
+        self.told = publisher.beat()
+        """The last beat: its intervals are those in force."""
         self.bad_messages = 0
         self._owner = owner
         self._throttle = Throttle()
         self._routes: dict[int, tuple[int, bytes]] = {}
+        self._asked: dict[int, int] = {}
         self._next_beat = 0.0
-        self._membership = listen(context, zmq.PUB, endpoint(runtime_dir, MEMBERSHIP))
+        self._subscribed: set[bytes] = set()
+        self._membership = listen(context, zmq.XPUB, endpoint(runtime_dir, MEMBERSHIP))
         self._membership.setsockopt(zmq.SNDHWM, QUEUE)
         self._evidence = listen(context, zmq.ROUTER, endpoint(runtime_dir, CONTROL))
         self._evidence.setsockopt(zmq.SNDHWM, QUEUE)
@@ -115,14 +124,22 @@ class Control:
         self.quiet = False
         self.beat(now)
 
-    def publish(self, change: str, record: PortRecord) -> None:
-        """Tell everybody of a change."""
-        self._send_all(self.publisher.update(change, record))
+    def publish(self, update: Update) -> None:
+        """Tell everybody of the next change of the log."""
+        self.published = update.sequence
+        self._send_all(update)
+
+    def has_asked(self, port: int, epoch: int) -> bool:
+        """Whether that worker has asked for the table."""
+        return self._asked.get(port) == epoch
 
     def beat(self, now: float) -> None:
-        """Beat now, and again in an interval."""
-        self._send_all(self.publisher.beat())
-        self._next_beat = now + self.publisher.interval_s()
+        """Beat now, and again in an interval. One that would be ahead waits: all would ask for the table."""
+        if self.published < self.publisher.sequence:
+            return
+        self.told = self.publisher.beat()
+        self._send_all(self.told)
+        self._next_beat = now + self.told.interval_ms / 1000
 
     def tick(self, now: float) -> None:
         """Beat if it is time."""
@@ -132,6 +149,23 @@ class Control:
     def deadline(self) -> float:
         """When the next beat is due."""
         return self._next_beat
+
+    def assignment(self, record: PortRecord, pid: int) -> Assign:
+        """Return what to tell a worker with its port."""
+        told = self.told
+        return Assign(record, told.epoch, told.interval_ms, told.pulse_ms, self._is_subscribed(pid))
+
+    def _is_subscribed(self, pid: int) -> bool:
+        """Whether that worker gets everything that is published from now on.
+
+        The socket reports a topic once it is in force. A worker subscribes to everything first and then to
+        its own number, and both take the same way.
+        """
+        with suppress(zmq.Again):
+            while True:
+                verb, topic = (report := self._membership.recv(zmq.NOBLOCK))[:1], report[1:]
+                (self._subscribed.add if verb == b"\1" else self._subscribed.discard)(topic)
+        return subscription(pid) in self._subscribed
 
     def drain(self, port: int, epoch: int) -> bool:
         """Tell a port's worker to end; False if nobody knows how to reach it."""
@@ -147,6 +181,7 @@ class Control:
     def forget(self, port: int) -> None:
         """Forget how a port's worker is reached."""
         self._routes.pop(port, None)
+        self._asked.pop(port, None)
 
     def receive(self, now: float) -> bool:
         """Take what has arrived; whether there may be more."""
@@ -175,14 +210,17 @@ class Control:
             raise PeerError(f"a {type(message).__name__} is not for the supervisor")
         if isinstance(message, SnapshotRequest):
             if not self.quiet:
+                self._asked[message.port] = message.epoch
                 self._answer(route, self.publisher.snapshot())
             return
         known = self._routes.get(message.port)
         if known is None or known[0] <= message.epoch:
             self._routes[message.port] = (message.epoch, route)
         if isinstance(message, Hello):
+            before = self.publisher.sequence
             self._owner.hello(message)
-            self.beat(now)  # the worker waits for a first message before it asks for the table
+            if self.publisher.sequence == before:
+                self.beat(now)  # the worker waits for a first message before it asks for the table
         elif isinstance(message, Heartbeat):
             self._owner.heartbeat(message)
         else:

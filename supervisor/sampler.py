@@ -129,6 +129,11 @@ class Sampler:
             self._departed.fold(port, self._readings(), of_gateway=of_gateway)
             del self._blocks[port]
 
+    def published_at(self, port: int) -> float:
+        """Return when the port's worker published last, in monotonic seconds; 0.0: there is none to ask."""
+        known = self._blocks.get(port)
+        return known[1].published_at() if known else 0.0
+
     def stats(self, switch: Switch, views: Iterable[PortView], now: float, *, sources: bool = False) -> Json:
         """``supervisor stats``."""
         views = list(views)

@@ -2,7 +2,12 @@
 
 Nothing is done about either. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both
 harm only themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
+
+That a worker's loop turns is seen in its block, when silence would have to be called otherwise: a message for
+it would wake two threads there and two here, for as many workers as there are.
 """
+
+from collections.abc import Callable
 
 from forwarder.names import PortRecord
 from forwarder.wire import Heartbeat
@@ -16,8 +21,10 @@ from supervisor.stats import PortView
 class Signs:
     """What was heard last of every port that has a worker."""
 
-    def __init__(self, heartbeat_s: float) -> None:
-        self._liveness = Liveness(heartbeat_s)
+    def __init__(self, pulse_s: float, published_at: Callable[[int], float]) -> None:
+        """``published_at``: when a port's worker published to its block last, in monotonic seconds."""
+        self._liveness = Liveness(pulse_s)
+        self._published_at = published_at
         self._stalled: set[int] = set()
         self._expected: dict[int, int] = {}
         """The epoch of each worker that is listened for."""
@@ -27,9 +34,9 @@ class Signs:
         self._expected[record.port] = record.epoch
         self._liveness.watch(record.port, record.epoch, now)
 
-    def every(self, heartbeat_s: float) -> None:
-        """Heartbeats come at this interval from now on: that of beats, which grows with the fleet."""
-        self._liveness.every(heartbeat_s)
+    def every(self, pulse_s: float) -> None:
+        """Pulses come at this interval from now on: it grows with the fleet."""
+        self._liveness.every(pulse_s)
 
     def lost(self, record: PortRecord) -> None:
         """Expect nothing of that worker any more; whether its VM is stalled, the next one will say."""
@@ -70,6 +77,10 @@ class Signs:
 
     def tick(self, now: float) -> None:
         """Say who has become silent."""
+        if now < self._liveness.deadline():
+            return
+        for port, epoch in self._expected.items():
+            self.heard(port, epoch, min(now, self._published_at(port)))
         for port, _ in self._liveness.tick(now):
             log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
 

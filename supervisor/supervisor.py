@@ -25,7 +25,7 @@ from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, Publisher
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
-from forwarder.wire import Assign, Claim, Goodbye, Heartbeat, Hello, Reply
+from forwarder.wire import Claim, Goodbye, Heartbeat, Hello, Reply
 from supervisor import processes, registry
 from supervisor.addresses import Settings
 from supervisor.arrivals import free_name, hung_up, raise_descriptor_limit
@@ -35,6 +35,7 @@ from supervisor.custody import Custody
 from supervisor.descriptors import DescriptorServer, Peer
 from supervisor.gateway import Gateway
 from supervisor.gateway_facts import facts
+from supervisor.introductions import Introductions
 from supervisor.lifecycle import State
 from supervisor.listeners import Listeners
 from supervisor.logs import LEVELS, log
@@ -62,9 +63,9 @@ class Supervisor:
         self._directory = RuntimeDir(options.runtime_dir)
         directory = self._directory.path
         self._registry = Registry(first_epoch=self._directory.first_epoch)
-        self._signs = Signs(BEAT_S)
         self._custody = Custody()
         self._sampler = Sampler()
+        self._signs = Signs(BEAT_S, self._sampler.published_at)
         self._loop = Loop()
         self._peers: dict[int, Peer] = {}
         self._actions: deque[registry.Action] = deque()
@@ -88,6 +89,9 @@ class Supervisor:
             )
             self._control = Control(self._loop, self._context, directory, publisher, self)
             self._console = Console(self._loop, self._context, directory, commands.handlers())
+            self._introductions = Introductions(self._control, self._server, self._custody)
+            parts = (self._registry, self._signs, self._workforce, self._gateway, self._listeners)
+            self._parts = (*parts, self._introductions)
         except LocalError as error:
             self._context.destroy(linger=0)
             self._directory.close()
@@ -260,24 +264,21 @@ class Supervisor:
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
-        parts = (self._registry, self._signs, self._control, self._listeners, self._workforce, self._gateway)
-        deadline = min(part.deadline() for part in parts)
-        self._loop.turn(0.0 if more else deadline - time.monotonic())
+        deadline = min(part.deadline() for part in self._parts)
+        self._loop.turn(0.0 if more or self._finished() else deadline - time.monotonic())
 
     def _tick(self, now: float) -> bool:
         """Do what is due and take what has arrived; whether there may be more of it."""
         evidence = self._control.receive(now)
         commands = not self._control.quiet and self._console.receive()
         self._do(self._registry.tick(now))
+        self._signs.every(self._control.told.pulse_ms / 1000)
         self._signs.tick(now)
-        if now >= self._control.deadline():
-            self._control.beat(now)
-            self._signs.every(self._control.publisher.interval_s())
-            self._server.flush()
+        introducing = self._introductions.tick(now)
         self._listeners.tick(now)
         self._workforce.tick(now)
         self._gateway.tick(now)
-        return evidence or commands
+        return introducing or evidence or commands
 
     def _finished(self) -> bool:
         ended = self._gateway.ended and not len(self._workforce.processes) and not len(self._registry)
@@ -339,8 +340,7 @@ class Supervisor:
         except LocalError as error:
             self._worker_lost(record, str(error))
             return False
-        assign = Assign(record, self._switch.epoch, int(BEAT_S * 1000))
-        if not self._server.send(peer, assign, descriptors):
+        if not self._server.send(peer, self._control.assignment(record, peer.pid), descriptors):
             self._workforce.want(record)
             return False
         assert peer.identity is not None
@@ -374,7 +374,7 @@ class Supervisor:
             case registry.AssignWorker(record):
                 self._workforce.want(record)
             case registry.Publish(change, record):
-                self._control.publish(change, record)
+                self._introductions.publish(change, record, time.monotonic())
                 log.debug("port %d (%s): published %s", record.port, record.name, change)
             case registry.EndWorker(port, epoch, identity):
                 told = self._control.drain(port, epoch)

@@ -85,12 +85,12 @@ class FakeSupervisor:
         self.record = PortRecord(1, 5, 5, "one", transport, Policy())
         self.table[1] = self.record
         assert self.channel is not None
-        self.channel.send(Assign(self.record, EPOCH, 200), self.deeds)
+        self.channel.send(Assign(self.record, EPOCH, 200, 200, False), self.deeds)
         self.vm = Vm(kind, theirs)
         return self.vm
 
     def beat(self) -> None:
-        self._membership.send(encode(Beat(EPOCH, self.sequence, 200)))
+        self._membership.send(encode(Beat(EPOCH, self.sequence, 200, 200)))
 
     def say(self, message: object) -> None:
         self._control.send_multipart([self._worker_id, encode(message)])

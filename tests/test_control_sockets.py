@@ -15,7 +15,7 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.membership import Publisher
 from forwarder.names import Identity, Policy, PortRecord
-from forwarder.rendezvous import CONSOLE, CONTROL, MEMBERSHIP, endpoint
+from forwarder.rendezvous import CONSOLE, CONTROL, MEMBERSHIP, endpoint, subscription
 from forwarder.wire import (
     MESSAGE_BYTES,
     Beat,
@@ -164,12 +164,12 @@ def test_a_past_worker_does_not_take_the_place_of_the_present_one(bench: Bench) 
 def test_a_hello_is_answered_with_a_beat_at_once(bench: Bench) -> None:
     listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
     worker.send(encode(Hello(1, 5, WORKER, 1)))
-    assert bench.receive(listener) == Beat(7, 0, 1000)
+    assert bench.receive(listener) == Beat(7, 0, 1000, 1000)
 
 
 def test_changes_and_snapshots_carry_the_same_sequence(bench: Bench) -> None:
     listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
-    bench.control.publish("join", RECORD)
+    bench.control.publish(bench.control.publisher.update("join", RECORD))
     assert bench.receive(listener) == Update(7, 1, "join", RECORD)
     worker.send(encode(SnapshotRequest(1, 5)))
     assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
@@ -178,7 +178,7 @@ def test_changes_and_snapshots_carry_the_same_sequence(bench: Bench) -> None:
 def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
     listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
     bench.control.quiet = True
-    bench.control.publish("join", RECORD)
+    bench.control.publish(bench.control.publisher.update("join", RECORD))
     bench.control.tick(100.0)
     worker.send(encode(SnapshotRequest(1, 5)))
     worker.send(encode(Hello(1, 5, WORKER, 1)))
@@ -187,7 +187,7 @@ def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
     assert not worker.poll(0)
     bench.control.speak(200.0)
     assert bench.control.deadline() == 201.0
-    assert bench.receive(listener) == Beat(7, 1, 1000)
+    assert bench.receive(listener) == Beat(7, 1, 1000, 1000)
     worker.send(encode(SnapshotRequest(1, 5)))
     assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
 
@@ -199,7 +199,7 @@ def test_beats_come_when_they_are_due(bench: Bench) -> None:
     bench.control.tick(100.9)
     bench.control.tick(101.0)
     assert bench.control.deadline() == 102.0
-    assert bench.receive(listener) == bench.receive(listener) == Beat(7, 0, 1000)
+    assert bench.receive(listener) == bench.receive(listener) == Beat(7, 0, 1000, 1000)
 
 
 @pytest.mark.parametrize(
@@ -277,3 +277,25 @@ def test_an_operator_is_told_that_nobody_runs_or_nobody_answers(bench: Bench) ->
         client.ask("echo")
     with pytest.raises(LocalError, match="no supervisor runs in /nowhere"):
         Client("/nowhere")
+
+
+def test_a_hello_that_led_to_a_change_needs_no_beat_and_a_beat_is_never_ahead(bench: Bench) -> None:
+    listener = bench.subscriber()
+    bench.control.beat(100.0)
+    assert bench.receive(listener) == Beat(7, 0, 1000, 1000)
+    update = bench.control.publisher.update("join", RECORD)
+    bench.control.beat(101.0)
+    bench.control.publish(update)
+    bench.control.beat(102.0)
+    assert bench.receive(listener) == update
+    assert bench.receive(listener) == Beat(7, 1, 1000, 1000)
+
+
+def test_a_subscription_is_known_to_be_in_force_by_its_second_topic(bench: Bench) -> None:
+    assert not bench.control.assignment(RECORD, 77).subscribed
+    listener = bench.subscriber()
+    listener.subscribe(subscription(77))
+    bench.until(lambda: bench.control.assignment(RECORD, 77).subscribed)
+    assert not bench.control.assignment(RECORD, 78).subscribed
+    listener.close()
+    bench.until(lambda: not bench.control.assignment(RECORD, 77).subscribed)

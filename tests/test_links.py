@@ -6,7 +6,7 @@ import pytest
 
 from forwarder.membership import Changed, Joined, Left
 from forwarder.names import MAX_PORTS, Policy, PortRecord
-from forwarder.wire import Floods, RingRx, RingTx, WantFloods, WantRing
+from forwarder.wire import Floods, RingRx, RingTx, Update, WantFloods, WantRing
 from workers.links import REPEAT_S, Links
 
 MAC = bytes.fromhex("020000000007")
@@ -261,3 +261,38 @@ def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(
     bench.links.apply(Left(port(2, epoch=12)))
     assert not is_open(third)
     assert bench.engine.took("attach_rx") == []
+
+
+def test_a_newcomers_flood_ring_that_comes_along_is_not_asked_for(bench):
+    bench.links.apply(Joined(port(2)), offered_at=5.0)
+    bench.links.tick(now=5.5)
+    (fd,) = fds = bench.descriptors(1)
+    bench.links.receive(Update(7, 1, "join", port(2)), fds)
+    assert bench.engine.took("attach_flood") == [(2, 10, fd)]
+    assert not is_open(fd)
+    bench.links.tick(now=5.0 + REPEAT_S)
+    assert bench.sent == []
+
+
+def test_a_newcomers_flood_ring_that_does_not_come_is_asked_for(bench):
+    bench.links.apply(Joined(port(2)), offered_at=5.0)
+    bench.links.tick(now=5.0 + REPEAT_S)
+    assert bench.sent == [WantFloods(((2, 10),))]
+
+
+def test_a_flood_ring_that_comes_before_its_port_is_known_is_kept_for_it(bench):
+    bench.links.receive(Update(7, 1, "join", port(2, epoch=10)), bench.descriptors(1))
+    bench.links.receive(Update(7, 2, "change", port(2, epoch=12)), bench.descriptors(1))
+    assert bench.engine.took("attach_flood") == []
+    bench.links.apply(Joined(port(2, epoch=12)), offered_at=5.0)
+    ((number, epoch, fd),) = bench.engine.took("attach_flood")
+    assert (number, epoch) == (2, 12)
+    assert not is_open(fd)
+    assert bench.links.deadline() == float("inf")
+
+
+def test_its_own_flood_ring_is_not_kept(bench):
+    (fd,) = fds = bench.descriptors(1)
+    bench.links.receive(Update(7, 1, "join", port(1)), fds)
+    assert not is_open(fd)
+    assert bench.links._early_floods == {}

@@ -30,7 +30,7 @@ LAYOUT = msgpack.unpackb(wire.encode(wire.HelloAgain(5)))[0]
 POLICY = Policy((b"\x52\x54\0\0\0\x01",), False, 1, 2, 3, 100_000, 4, True, ("gateway",))
 RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", POLICY)
 EXAMPLES: list[wire.Message] = [
-    wire.Beat(5, 0, 1000),
+    wire.Beat(5, 0, 1000, 1000),
     wire.Update(5, 1, "join", RECORD),
     wire.Hello(1, 7, Identity(4711, 99), 1),
     wire.Heartbeat(1, 7, 0, 0, 12, 0, True, 3),
@@ -41,7 +41,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Drain(1, 7),
     wire.Ready(Identity(4711, 99), 1),
     wire.Claim(Identity(4711, 99), 1, RECORD),
-    wire.Assign(RECORD, 5, 1000),
+    wire.Assign(RECORD, 5, 1000, 1000, True),
     wire.WantFloods(((1, 7), (2, 8))),
     wire.Floods(()),
     wire.WantRing(2, 8),
@@ -102,12 +102,12 @@ def test_the_largest_snapshot_fits_into_one_message():
 
 
 BAD_FIELDS = [
-    (wire.Beat(5, 0, 1000), "epoch", 0),
-    (wire.Beat(5, 0, 1000), "epoch", True),
-    (wire.Beat(5, 0, 1000), "epoch", 1 << 63),
-    (wire.Beat(5, 0, 1000), "sequence", -1),
-    (wire.Beat(5, 0, 1000), "interval_ms", 0),
-    (wire.Beat(5, 0, 1000), "interval_ms", 1.5),
+    (wire.Beat(5, 0, 1000, 1000), "epoch", 0),
+    (wire.Beat(5, 0, 1000, 1000), "epoch", True),
+    (wire.Beat(5, 0, 1000, 1000), "epoch", 1 << 63),
+    (wire.Beat(5, 0, 1000, 1000), "sequence", -1),
+    (wire.Beat(5, 0, 1000, 1000), "interval_ms", 0),
+    (wire.Beat(5, 0, 1000, 1000), "interval_ms", 1.5),
     (wire.Update(5, 1, "join", RECORD), "sequence", 0),
     (wire.Update(5, 1, "join", RECORD), "change", "explode"),
     (wire.Update(5, 1, "join", RECORD), "change", ["join"]),
@@ -173,13 +173,13 @@ def test_a_bad_field_is_refused_by_name(message, field, value):
         msgpack.packb({1: 2}),
         msgpack.packb([]),
         msgpack.packb([LAYOUT]),
-        msgpack.packb([LAYOUT + 1, "Beat", 5, 0, 1000]),
-        msgpack.packb([True, "Beat", 5, 0, 1000]),
+        msgpack.packb([LAYOUT + 1, "Beat", 5, 0, 1000, 1000]),
+        msgpack.packb([True, "Beat", 5, 0, 1000, 1000]),
         msgpack.packb([LAYOUT, "Bleat", 5, 0, 1000]),
         msgpack.packb([LAYOUT, ["Beat"], 5, 0, 1000]),
-        msgpack.packb([LAYOUT, "Beat", 5, 0]),
-        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000, 1]),
-        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000]) + b"\0",
+        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000]),
+        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000, 1000, 1]),
+        msgpack.packb([LAYOUT, "Beat", 5, 0, 1000, 1000]) + b"\0",
     ],
 )
 def test_what_is_no_message_is_refused(data):

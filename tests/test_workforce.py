@@ -65,7 +65,7 @@ class Bench:
 
     def _give(self, peer: Peer, wanted: PortRecord) -> bool:
         null = os.open("/dev/null", os.O_RDONLY)
-        sent = self.server.send(peer, Assign(wanted, 1, 1000), (null,) * 5)
+        sent = self.server.send(peer, Assign(wanted, 1, 1000, 1000, False), (null,) * 5)
         os.close(null)
         if sent:
             peer.record = wanted

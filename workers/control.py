@@ -8,13 +8,14 @@ A ZeroMQ descriptor tells of changes only, and sending may swallow one, so whoev
 asks ``pending`` before each wait.
 """
 
+import os
 from contextlib import suppress
 from typing import cast
 
 import zmq
 
 from forwarder.errors import PeerError
-from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint
+from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint, subscription
 from forwarder.wire import MESSAGE_BYTES, Message, decode, encode
 
 AT_ONCE = 256
@@ -43,6 +44,7 @@ class Control:
         # Evidence for a supervisor that is not there is stale when one comes: do not queue it.
         self._evidence.setsockopt(zmq.IMMEDIATE, 1)
         self._membership.subscribe(b"")
+        self._membership.subscribe(subscription(os.getpid()))
         self._membership.connect(endpoint(runtime_dir, MEMBERSHIP))
         self._evidence.connect(endpoint(runtime_dir, CONTROL))
 

@@ -2,20 +2,21 @@
 
 Theory of operation. Membership says which ports exist and under which epoch; the engine says which of them
 frames are addressed to. What is missing for that is asked of the supervisor: the flood ring of every
-port, and a unicast ring to each port that is really talked to. Every request stands until it is answered or
-its port (under that epoch) is gone; it is repeated after ``REPEAT_S``, so that a lost answer, or a
-supervisor that came back, needs no code of its own. While nobody answers, frames for a port without a ring
-are flooded (the engine holds them back for ``REPEAT_S`` at the most).
+port, and a unicast ring to each port that is really talked to. A newcomer's flood ring the supervisor gives
+to all unasked; it is asked for only if it does not come. Every request stands until it is answered or its
+port (under that epoch) is gone; it is repeated after ``REPEAT_S``, so that a lost answer, or a supervisor
+that came back, needs no code of its own. While nobody answers, frames for a port without a ring are flooded
+(the engine holds them back for ``REPEAT_S`` at the most).
 
 A record carries the port's settings too. Its own a worker enforces on what its VM sends; of the others' it
 needs the pinned addresses, which no other VM may use, and whether the two ports may talk, which both records
 decide. A new peer's reach is set as soon as the engine knows it, when no frame of it can have come yet.
 
-The other half of a ring comes unasked, and a channel is quicker than membership: a neighbour that knows us
-sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So a half that
-comes early is kept until membership says who it is from, and until the flood ring of that port is there or
-was asked for in vain: what the port flooded before it knew us must not be overtaken by what it then sends to
-us alone. At most one is kept for each port.
+The other half of a ring comes unasked, too, and a channel is quicker than membership: a neighbour that knows
+us sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So what
+comes early is kept until membership says who it is from, and a half of a ring until the flood ring of that
+port is there or was asked for in vain: what the port flooded before it knew us must not be overtaken by what
+it then sends to us alone. At most one of each is kept for each port.
 
 Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
 membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
@@ -30,11 +31,14 @@ from typing import NamedTuple
 from forwarder._core import Engine
 from forwarder.membership import Changed, Joined, Left
 from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk
-from forwarder.wire import Floods, Message, RingRx, RingTx, WantFloods, WantRing
+from forwarder.wire import Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
 
 REPEAT_S = 1.0
 """A request is repeated after this, and frames that wait for a ring are let go: a supervisor that lives
 answers in about a millisecond."""
+
+
+NEVER = float("-inf")
 
 
 class Request(NamedTuple):
@@ -54,10 +58,12 @@ class Links:
         self._send = send
         self._records: dict[int, PortRecord] = {}
         self._floods: dict[int, float] = {}
-        """Ports whose flood ring is missing, and when it was last asked for (-inf: never)."""
+        """Ports whose flood ring is missing, and when it was last asked for, or offered."""
         self._rings: dict[int, Request] = {}
         self._early: dict[int, tuple[int, int]] = {}
         """Ports whose half of a ring came before they, or their floods, did: its epoch and descriptor."""
+        self._early_floods: dict[int, tuple[int, int]] = {}
+        """The same of flood rings."""
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
         if own.epoch != own.born:
@@ -66,8 +72,8 @@ class Links:
                 engine.pin(port, [])
         self._set_policy(own)
 
-    def apply(self, action: Joined | Changed | Left) -> None:
-        """Take one change of membership."""
+    def apply(self, action: Joined | Changed | Left, offered_at: float = NEVER) -> None:
+        """Take one change of membership; ``offered_at``: when its flood ring was to come unasked."""
         record = action.record
         if record.port == self._own.port:
             if not isinstance(action, Left):
@@ -80,10 +86,11 @@ class Links:
         if known is None or known.epoch != record.epoch:
             offloads = TRANSPORT_KIND[record.transport] == "tap"
             self._engine.peer_join(record.port, record.epoch, record.born, offloads)
-            self._floods[record.port] = float("-inf")
+            self._floods[record.port] = offered_at
             self._rings.pop(record.port, None)
         self._records[record.port] = record
-        self._discard_early(record.port, before=record.epoch)
+        _discard(self._early, record.port, before=record.epoch)
+        self._take_early_floods(record)
         self._engine.set_reach(record.port, may_talk(self._own, record))
         if known is None or known.policy.pinned != record.policy.pinned:
             self._pin(record)
@@ -99,13 +106,14 @@ class Links:
     def receive(self, message: Message, descriptors: Sequence[int]) -> None:
         """Take an answer of the supervisor; its descriptors are closed or used here."""
         if isinstance(message, RingRx) and self._is_early(message):
-            self._discard_early(message.port, before=message.epoch + 1)
-            self._early[message.port] = (message.epoch, descriptors[0])
+            _keep(self._early, message.port, message.epoch, descriptors[0])
             return
         try:
             if isinstance(message, Floods):
                 for (port, epoch), descriptor in zip(message.ports, descriptors, strict=True):
                     self._attach_flood(port, epoch, descriptor)
+            elif isinstance(message, Update) and message.record.port != self._own.port:
+                self._take_flood(message.record.port, message.record.epoch, descriptors[0])
             elif isinstance(message, RingTx):
                 self._attach_tx(message.port, message.epoch, *descriptors)
             elif isinstance(message, RingRx):
@@ -123,17 +131,26 @@ class Links:
             return True
         return record.epoch == message.epoch and message.port in self._floods
 
-    def _discard_early(self, port: int, before: int) -> None:
-        """Close what came early for an epoch before that."""
-        if port in self._early and self._early[port][0] < before:
-            os.close(self._early.pop(port)[1])
-
     def _attach_early(self, port: int) -> None:
         epoch, ring = self._early.get(port, (0, -1))
         if epoch == self._records[port].epoch:
             with suppress(OSError):
                 self._engine.attach_rx(port, epoch, ring)
-            self._discard_early(port, before=epoch + 1)
+            _discard(self._early, port, before=epoch + 1)
+
+    def _take_flood(self, port: int, epoch: int, descriptor: int) -> None:
+        record = self._records.get(port)
+        if record is None or record.epoch < epoch:
+            _keep(self._early_floods, port, epoch, os.dup(descriptor))
+        else:
+            self._attach_flood(port, epoch, descriptor)
+
+    def _take_early_floods(self, record: PortRecord) -> None:
+        epoch, flood = self._early_floods.get(record.port, (0, -1))
+        if epoch == record.epoch:
+            with suppress(OSError):
+                self._attach_flood(record.port, epoch, flood)
+        _discard(self._early_floods, record.port, before=record.epoch + 1)
 
     def _attach_flood(self, port: int, epoch: int, descriptor: int) -> None:
         record = self._records.get(port)
@@ -157,7 +174,7 @@ class Links:
         if due:
             self._send(WantFloods(tuple((port, self._records[port].epoch) for port in due)))
             for port in due:
-                if self._floods[port] > float("-inf"):
+                if self._floods[port] > NEVER:
                     self._attach_early(port)
             self._floods.update(dict.fromkeys(due, now))
         for port, request in list(self._rings.items()):
@@ -177,7 +194,7 @@ class Links:
             return
         self._engine.pin(port, [])
         self._engine.peer_leave(port)
-        self._discard_early(port, before=record.epoch + 1)
+        _discard(self._early, port, before=record.epoch + 1)
         self._floods.pop(port, None)
         self._rings.pop(port, None)
 
@@ -235,3 +252,15 @@ class Links:
             f"port {self._own.port} ({self._own.name}): no room to pin {left_out} to port {port}; pin fewer",
             file=sys.stderr,
         )
+
+
+def _keep(early: dict[int, tuple[int, int]], port: int, epoch: int, descriptor: int) -> None:
+    """Keep what came early, in the place of what did before."""
+    _discard(early, port, before=epoch + 1)
+    early[port] = (epoch, descriptor)
+
+
+def _discard(early: dict[int, tuple[int, int]], port: int, before: int) -> None:
+    """Close what came early for an epoch before that."""
+    if port in early and early[port][0] < before:
+        os.close(early.pop(port)[1])

@@ -8,7 +8,12 @@ asked over the channel. The heartbeat is sent from here, between two runs, so a 
 The VM is not read before membership is known: whose address is whose comes with it, and until then a newcomer
 could speak in anybody's name. Nobody could be reached either; what the VM sends waits in its socket.
 
-A beat of the supervisor is answered with the heartbeat, so that an idle worker wakes once an interval.
+Until it is published that this port is there, some know of it and some do not, and what the VM floods is in
+its ring for all of them: each looks into it when it hears of the port. So nobody is rung for floods before
+that, when the bell, which rings for everybody, rings once.
+
+A beat of the supervisor is answered with the heartbeat. In between the engine shows by its pulse that this
+loop turns, without coming back from ``Engine.run``.
 
 The supervisor may go at any time. Forwarding goes on with the last view; the channel is tried again every
 ``RETRY_S``, and once there is a supervisor the worker claims its port with duplicates of its descriptors.
@@ -49,13 +54,14 @@ from forwarder.wire import (
     SnapshotRequest,
     Update,
 )
-from workers.links import Links
+from workers.links import NEVER, Links
 from workers.spare import Assignment
 from workers.stall import StallWatch
 
-HELLO_FIRST_S = 0.01
+HELLO_FIRST_S = 0.05
 """HELLO is repeated, ever more slowly, until something of membership has arrived: each is answered with a
-beat, but the first beat may go out before the subscription is in force."""
+message to all, but the first one may go out before the subscription is in force. Whose subscription is known
+to be asks for the table first, and says HELLO when it has it, or after this."""
 
 RETRY_S = 0.25
 ORPHAN_S = 300.0
@@ -86,14 +92,18 @@ class Worker:
             **assignment.deeds._asdict(),
         )
         self._engine.hold(True)
+        self._engine.hush(True)
         self._held = True
         self._links = Links(self._engine, self._record, self._tell)
-        self._replica = Replica(now, _random)
+        self._interval = assignment.assign.interval_ms / 1000
+        self._replica = Replica(now, _random, self._interval)
+        self._assign = assignment.assign
         self._stall = StallWatch(now)
-        self._interval = assignment.assign.heartbeat_ms / 1000
+        self._engine.pulse(assignment.assign.pulse_ms / 1000)
         self._heartbeat_due = now + self._interval
         self._hello_pause = HELLO_FIRST_S
-        self._hello_due = now
+        self._hello_due = now + HELLO_FIRST_S
+        self._introduced = False
         self._orphan_s = orphan_s
         self._orphan_since = 0.0
         self._retry_at = 0.0
@@ -104,7 +114,13 @@ class Worker:
 
     def serve(self) -> int:
         """Forward until the end. Returns the exit status."""
-        self._introduce(time.monotonic())
+        now = time.monotonic()
+        if self._assign.subscribed:
+            assign = self._assign
+            beat = Beat(assign.supervisor_epoch, 0, assign.interval_ms, assign.pulse_ms)
+            self._follow(self._replica.receive(beat, now))
+        else:
+            self._introduce(now)
         while not self._ending:
             self._work(time.monotonic())
             if self._ending:
@@ -125,6 +141,10 @@ class Worker:
         self._control.send(Hello(self._record.port, self._record.epoch, self._identity, PROTOCOL_VERSION))
         self._hello_due = now + self._hello_pause
         self._hello_pause *= 2
+        self._introduced = True
+
+    def _must_say_hello(self) -> bool:
+        return not self._introduced or self._replica.state is State.COLD
 
     def _work(self, now: float) -> None:
         """Do everything that is not forwarding."""
@@ -133,12 +153,12 @@ class Worker:
         for message in self._control.receive():
             self._take(message, now)
         self._follow(self._replica.tick(now))
-        if self._replica.state is State.COLD and now >= self._hello_due:
-            self._introduce(now)
         if self._held and self._replica.state is State.LIVE:
             self._held = False
             self._engine.hold(False)
         self._links.tick(now)
+        if self._must_say_hello() and (now >= self._hello_due or self._replica.state is State.LIVE):
+            self._introduce(now)
         turns, written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
             self._send_heartbeat(turns, queued, now)
@@ -152,14 +172,16 @@ class Worker:
             self._replica.deadline(),
             self._links.deadline(),
             self._stall.deadline(queued),
-            self._hello_due if self._replica.state is State.COLD else float("inf"),
+            self._hello_due if self._must_say_hello() else float("inf"),
         )
         return min(deadline, self._retry_at) if self._channel is None else deadline
 
     def _take(self, message: Message, now: float) -> None:
         if isinstance(message, (Beat, Update, Snapshot)):
-            self._follow(self._replica.receive(message, now))
+            offered_at = now if isinstance(message, Update) else NEVER
+            self._follow(self._replica.receive(message, now), offered_at)
         if isinstance(message, Beat):
+            self._engine.pulse(message.pulse_ms / 1000)
             self._interval = message.interval_ms / 1000
             self._heartbeat_due = min(self._heartbeat_due, now)
         elif isinstance(message, HelloAgain):
@@ -167,14 +189,15 @@ class Worker:
         elif isinstance(message, Drain) and (message.port, message.epoch) == self._record[:2]:
             self._ending = "told to end"
 
-    def _follow(self, actions: list[Action]) -> None:
+    def _follow(self, actions: list[Action], offered_at: float = NEVER) -> None:
         for action in actions:
             if isinstance(action, AskSnapshot):
                 self._control.send(SnapshotRequest(self._record.port, self._record.epoch))
             else:
-                self._links.apply(action)
+                self._links.apply(action, offered_at)
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
                     self._record = action.record
+                    self._engine.hush(False)
 
     def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
         # The next one is due with the next beat; by itself only if that does not come.
@@ -223,7 +246,13 @@ class Worker:
                 continue
             if received is None:
                 return
-            self._links.receive(*received)
+            self._receive(*received)
+
+    def _receive(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        """Take what came over the channel: a newcomer, before it is published, or what was asked for."""
+        if isinstance(message, Update) and self._replica.follows(message):
+            self._take(message, time.monotonic())
+        self._links.receive(message, descriptors)
 
     def _lose_channel(self) -> None:
         channel, self._channel = self._channel, None
@@ -232,6 +261,7 @@ class Worker:
         with suppress(ChannelClosedError):
             self._receive_all(channel)
         self._engine.unwatch(channel.fileno())
+        self._engine.hush(False)
         channel.close()
         self._orphan_since = self._retry_at = time.monotonic()
 

@@ -42,11 +42,12 @@ struct block *block_map(struct shm *shm, int fd, enum shm_access access)
     return NULL;
 }
 
-void block_publish(struct block *block, const struct counters *counters)
+void block_publish(struct block *block, const struct counters *counters, uint64_t now)
 {
     const uint64_t *value = (const uint64_t *)counters;
     for (size_t i = 0; i < COUNTER_COUNT; i++)
         atomic_store_explicit(&block->published[i], value[i], memory_order_relaxed);
+    atomic_store_explicit(&block->published_ns, now, memory_order_relaxed);
 }
 
 void block_read(const struct block *block, struct counters *counters)

@@ -3,7 +3,10 @@
    Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker
    is still visible. The engine counts in private memory and copies to the block before it sleeps and
    every so many turns; each value is stored whole, the set of them is a snapshot only once the worker is
-   quiet. The block outlives its worker: the next one continues the same numbers. */
+   quiet. The block outlives its worker: the next one continues the same numbers.
+
+   With the numbers goes the time. A worker publishes once an interval even if nothing happens (`Engine.pulse`), so
+   a time that has grown old is a loop that does not turn, and to know that no message has to be sent. */
 #ifndef BULKHEAD_BLOCK_H
 #define BULKHEAD_BLOCK_H
 
@@ -60,6 +63,7 @@ struct block {
     /* 1 while the worker is between two system calls on a stream and both directions are at the end of a
        record: were it killed now, the next worker could go on with the same stream. */
     _Atomic uint32_t at_boundary;
+    _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
     _Atomic uint64_t published[COUNTER_COUNT];
     struct loss loss[MAX_PORTS];
     struct fdb fdb;
@@ -68,7 +72,7 @@ struct block {
 int block_create(uint64_t secret);
 struct block *block_map(struct shm *shm, int fd, enum shm_access access);
 
-void block_publish(struct block *block, const struct counters *counters);
+void block_publish(struct block *block, const struct counters *counters, uint64_t now);
 void block_read(const struct block *block, struct counters *counters);
 
 /* The numbers kept about `port` are about another VM from now on. */

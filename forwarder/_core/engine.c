@@ -18,6 +18,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int fl
     e->block = block_map(&e->block_shm, block, SHM_WRITE);
     if (e->block != NULL)
         block_read(e->block, &e->count);
+    e->pulse_ns = NS_PER_S;
     e->out.staging = malloc(STAGING_BYTES);
     if (e->block == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
         || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
@@ -35,7 +36,7 @@ void engine_close(struct engine *e)
     while (e->peers.count > 0)
         peers_remove(&e->peers, e->peers.port[0]);
     if (e->block != NULL)
-        block_publish(e->block, &e->count);
+        block_publish(e->block, &e->count, monotonic_ns());
     flood_tx_close(&e->flood);
     ingress_close(e);
     waiter_close(&e->waiter);
@@ -78,11 +79,11 @@ uint64_t engine_queued(const struct engine *e)
     return bytes;
 }
 
-static void publish(struct engine *e)
+static void publish(struct engine *e, uint64_t now)
 {
     e->unpublished_turns = 0;
     e->count.egress_bytes = engine_queued(e);
-    block_publish(e->block, &e->count);
+    block_publish(e->block, &e->count, now);
 }
 
 static void hear(struct engine *e, bool wanted)
@@ -145,7 +146,7 @@ static bool turn(struct engine *e, unsigned ready, uint64_t now)
     settle_doubt(e);
     e->count.turns++;
     if (++e->unpublished_turns >= PUBLISH_TURNS)
-        publish(e);
+        publish(e, now);
     return worked;
 }
 
@@ -165,7 +166,9 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
         deadline = retry;
     if (resume != 0 && resume < deadline)
         deadline = resume;
-    publish(e);
+    if (now + e->pulse_ns < deadline)
+        deadline = now + e->pulse_ns;
+    publish(e, now);
     if (announce)
         sleep_announce(word);
     if (!announce || !egress_has_news(e)) {
@@ -215,6 +218,6 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
         ready = worked ? waiter_wait(&e->waiter, 0) : rest(e, deadline, now);
         now = monotonic_ns();
     }
-    publish(e);
+    publish(e, now);
     return e->down ? events | EVENT_LINK_DOWN : events;
 }

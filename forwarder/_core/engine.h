@@ -85,6 +85,7 @@ struct engine {
     struct counters count;
     uint32_t unpublished_turns;
     struct lingering lingering;
+    uint64_t pulse_ns; /* it publishes at least so often */
     struct peers peers;
     struct flood_tx flood;
     struct inbuf in;
@@ -102,6 +103,7 @@ struct engine {
     uint64_t now;       /* ns, at the start of the turn */
     uint64_t flooded_at; /* ns, when the flood ring was last published */
     bool met_peer;      /* since the last run */
+    bool hushed;        /* nobody is rung for floods: not all know us, and who gets to know us looks anyway */
     bool announce_due;
     uint8_t announce[2 * MAC_BYTES];
     bool wanted[MAX_PORTS];

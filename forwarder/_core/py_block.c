@@ -94,9 +94,17 @@ static PyObject *block_at_boundary(PyObject *self, PyObject *unused)
     return PyBool_FromLong((long)atomic_load_explicit(&block->at_boundary, memory_order_relaxed));
 }
 
+static PyObject *block_published_at(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct block *block = ((struct py_block *)self)->block;
+    return PyFloat_FromDouble((double)atomic_load_explicit(&block->published_ns, memory_order_relaxed) * 1e-9);
+}
+
 static PyMethodDef methods[] = {
     {"at_boundary", block_at_boundary, METH_NOARGS, NULL},
     {"counters", block_counters, METH_NOARGS, NULL},
+    {"published_at", block_published_at, METH_NOARGS, NULL},
     {"losses", block_losses, METH_NOARGS, NULL},
     {"macs", block_macs, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

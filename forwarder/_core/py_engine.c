@@ -116,6 +116,28 @@ static PyObject *engine_hold_method(PyObject *self, PyObject *held)
     Py_RETURN_NONE;
 }
 
+static PyObject *engine_hush(PyObject *self, PyObject *hushed)
+{
+    struct engine *e = engine_of(self);
+    int truth = PyObject_IsTrue(hushed);
+    if (e == NULL || truth < 0)
+        return NULL;
+    if (e->hushed && !truth)
+        e->met_peer = true;
+    e->hushed = truth != 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_pulse(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    double seconds;
+    if (e == NULL || !PyArg_ParseTuple(args, "d", &seconds))
+        return NULL;
+    e->pulse_ns = (uint64_t)(seconds * (double)NS_PER_S);
+    Py_RETURN_NONE;
+}
+
 static PyObject *engine_progress(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -146,6 +168,8 @@ static PyMethodDef methods[] = {
     {"watch", engine_watch, METH_VARARGS, NULL},
     {"unwatch", engine_unwatch, METH_VARARGS, NULL},
     {"run", engine_run_method, METH_VARARGS, NULL},
+    {"hush", engine_hush, METH_O, NULL},
+    {"pulse", engine_pulse, METH_VARARGS, NULL},
     {"hold", engine_hold_method, METH_O, NULL},
     {"wanted", py_engine_wanted, METH_NOARGS, NULL},
     {"peer_join", py_engine_peer_join, METH_VARARGS, NULL},

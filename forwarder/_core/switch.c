@@ -237,7 +237,7 @@ static void ring_bells(struct engine *e, bool flooded)
         }
     }
     e->touched_count = 0;
-    for (uint32_t i = 0; flooded && i < e->peers.count; i++) {
+    for (uint32_t i = 0; flooded && !e->hushed && i < e->peers.count; i++) {
         struct peer *peer = e->peers.at[e->peers.port[i]];
         ring_all |= peer->flood.shared == NULL || sleep_needs_bell(&peer->flood.shared->sleep, &peer->rung);
     }
@@ -251,7 +251,7 @@ static void ring_bells(struct engine *e, bool flooded)
 
 void switch_greet(struct engine *e)
 {
-    if (!e->met_peer)
+    if (!e->met_peer || e->hushed)
         return;
     e->met_peer = false;
     if (e->flooded_at != 0 && monotonic_ns() - e->flooded_at < INTRODUCTION_NS)
