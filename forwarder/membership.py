@@ -185,6 +185,7 @@ class Replica:
         self._table: dict[int, PortRecord] = {}
         self._random = random
         self._interval = interval_s
+        self._spread = BEAT_S
         self._heard_epoch = 0
         self._heard_sequence = 0
         self._heard_at = now
@@ -221,6 +222,7 @@ class Replica:
         self._heard_at = now
         if isinstance(message, Beat):
             self._interval = message.interval_ms / 1000
+            self._spread = message.pulse_ms / 1000
         restarted = message.epoch != self._heard_epoch
         if restarted:
             self._heard_epoch = message.epoch
@@ -288,10 +290,10 @@ class Replica:
             del self._kept[min(self._kept)]
 
     def _doubt(self, event: Event, now: float) -> list[Action]:
-        """Begin to resynchronise: the pause spreads the fleet's questions over half an interval."""
+        """Begin to resynchronise: the pause spreads the fleet's questions over half a pulse's interval."""
         self._move(event)
         self._proven = event is Event.LOST
-        self._due = now + self._random() * self._interval / 2
+        self._due = now + self._random() * self._spread / 2
         if self._stale_since is None and self.epoch:
             self._stale_since = now
         return []

@@ -206,7 +206,8 @@ class DescriptorServer:
         """
         other = self._owner.holder(want.port, want.epoch)
         held = self._custody.get(want.port)
-        mine = self._owner.holder(source.port, source.epoch) is peer
+        own = self._custody.get(source.port)
+        mine = own is not None and own.flood_epoch == source.epoch  # its HELLO may still be on its way
         if other is None or other.record is None or held is None or not mine or other.channel.backlog:
             self.send(peer, LinkLost(want.port, want.epoch))
             return

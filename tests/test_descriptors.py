@@ -214,10 +214,23 @@ def test_there_is_no_ring_to_who_is_not_there_or_from_a_past_life(bench: Bench) 
     one.send(WantRing(3, 3))
     assert bench.receive(one) == (LinkLost(2, 9), ())
     assert bench.receive(one) == (LinkLost(3, 3), ())
-    del bench.registry.holders[1, 1]
+    held = bench.custody.get(1)
+    assert held is not None
+    held.flood_epoch = 9  # another worker has the port
     one.send(WantRing(2, 2))
     assert bench.receive(one) == (LinkLost(2, 2), ())
     assert two.receive() is None
+
+
+def test_a_worker_gets_a_ring_although_its_hello_is_still_on_its_way(bench: Bench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    del bench.registry.holders[1, 1]
+    one.send(WantRing(2, 2))
+    message, (tx, doorbell) = bench.receive(one)
+    assert message == RingTx(2, 2)
+    message, (rx,) = bench.receive(two)
+    assert message == RingRx(1, 1)
+    close((rx, tx, doorbell))
 
 
 def test_a_ring_whose_reader_has_just_gone_is_lost(bench: Bench) -> None:
