@@ -46,8 +46,8 @@ ASK_LONGEST_S = 8.0
 """A snapshot is asked for again after the first of these, doubling up to the second."""
 
 BUFFERED = MAX_PORTS
-"""Updates kept while a snapshot is under way: every port may join or leave once. Of more, the oldest go,
-and a snapshot too old for the rest is asked for again."""
+"""Updates kept while a snapshot, or an earlier one, is under way: every port may join or leave once. Of
+more, the oldest go, and a snapshot too old for the rest is asked for again."""
 
 
 class Publisher:
@@ -244,10 +244,19 @@ class Replica:
         self._proven = True
         return self.tick(now)
 
-    def follows(self, update: Update) -> bool:
-        """Whether that change is the next one, for who hears of it on another way than the subscription."""
-        known = self.epoch == self._heard_epoch == update.epoch
-        return self.state is State.LIVE and known and update.sequence == self.sequence + 1
+    def overhear(self, update: Update, now: float) -> list[Action]:
+        """Take a change that came on another way than the subscription, before or after what went there.
+
+        It proves nothing of the subscription and a gap before it is none: what is not the next change is
+        kept until it is.
+        """
+        if update.epoch != self._heard_epoch:
+            return []
+        if self.state is State.LIVE and update.sequence == self.sequence + 1:
+            return self.receive(update, now)
+        if self.state is State.SYNCING or (self.state is State.LIVE and update.sequence > self.sequence):
+            self._keep(update)
+        return []
 
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""
@@ -278,11 +287,16 @@ class Replica:
         self._move(Event.HEARD)
         if isinstance(message, Beat) or message.sequence < following:
             return []
-        port = message.record.port
-        before = self._table.get(port)
-        _apply(self._table, message)
-        self.sequence = following
-        return _difference(before, self._table.get(port))
+        actions: list[Action] = []
+        update: Update | None = message
+        while update is not None:
+            port = update.record.port
+            before = self._table.get(port)
+            _apply(self._table, update)
+            self.sequence = update.sequence
+            actions += _difference(before, self._table.get(port))
+            update = self._kept.pop(self.sequence + 1, None)
+        return actions
 
     def _keep(self, update: Update) -> None:
         self._kept[update.sequence] = update

@@ -93,7 +93,10 @@ def test_a_vm_that_does_not_read_is_reported_once_and_costs_nobody_anything(town
     sent = town.pour(*[build_frame(mac(STUCK), mac(SENDER), 1514)] * 20)
     assert (town.talk.lost, town.talk.wrong) == (0, [])
     assert town.cpu() - used < LITTLE_CPU_S
-    wait_for(lambda: town.drops() == before | {STUCK: before[STUCK] + sent}, "each to be counted, there only")
+    wait_for(
+        lambda: town.drops() == before | {STUCK: before[STUCK] + sent},
+        lambda: f"each of {sent} to be counted, there only: {before} and then {town.drops()}",
+    )
     wait_for(lambda: town.stats(STUCK)["stalled"], "it to be reported stalled")
     assert not any(town.stats(number)["stalled"] for number in (SENDER, ONE, OTHER))
     # Still it is read, and what it sends arrives.

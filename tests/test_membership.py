@@ -328,17 +328,40 @@ def test_time_spent_in_doubt_is_counted():
     assert replica.stale_s(21.0) == 3.0
 
 
-def test_only_the_next_change_may_come_on_another_way_than_the_subscription():
+def test_a_change_may_come_on_another_way_than_the_subscription():
+    publisher = publisher_of(1)
+    replica = live_replica(publisher_of(1))
+    update = publisher.update("join", record(2))
+    assert replica.overhear(update, 1.0) == [Joined(record(2))]
+    assert replica.receive(update, 2.0) == [], "the copy that is published says nothing new"
+    assert replica.overhear(update, 2.0) == []
+    assert replica.state is State.LIVE
+
+
+def test_a_change_that_overtakes_an_earlier_one_waits_for_it():
+    publisher = publisher_of(1, 2)
+    replica = live_replica(publisher_of(1, 2))
+    left = publisher.update("leave", record(2))
+    joined = publisher.update("join", record(3))
+    assert replica.overhear(joined, 1.0) == []
+    assert replica.state is State.LIVE
+    assert replica.receive(left, 1.0) == [Left(record(2)), Joined(record(3))]
+    assert replica.receive(joined, 2.0) == []
+    assert replica.state is State.LIVE
+
+
+def test_a_change_that_comes_before_the_table_is_not_forgotten():
     publisher = publisher_of(1)
     replica = Replica(0.0, lambda: 0.0)
-    update = publisher.update("join", record(2))
-    assert not replica.follows(update)
-    replica = live_replica(publisher_of(1))
-    later = publisher.update("join", record(3))
-    assert replica.follows(update)
-    assert not replica.follows(later)
-    assert replica.receive(update, 1.0) == [Joined(record(2))]
-    assert not replica.follows(update)
-    assert replica.receive(update, 2.0) == [], "the copy that is published says nothing new"
+    assert replica.receive(publisher.beat(), 0.0) == [AskSnapshot()]
+    snapshot = publisher.snapshot()
+    assert replica.overhear(publisher.update("join", record(2)), 0.0) == []
+    assert replica.receive(snapshot, 0.0) == [Joined(record(1)), Joined(record(2))]
     assert replica.state is State.LIVE
-    assert replica.follows(later)
+
+
+def test_another_supervisors_change_is_not_overheard():
+    replica = live_replica(publisher_of(1))
+    update = publisher_of(1).update("join", record(2))
+    assert replica.overhear(update._replace(epoch=update.epoch + 1), 1.0) == []
+    assert replica.state is State.LIVE

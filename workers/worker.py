@@ -250,8 +250,9 @@ class Worker:
 
     def _receive(self, message: Message, descriptors: tuple[int, ...]) -> None:
         """Take what came over the channel: a newcomer, before it is published, or what was asked for."""
-        if isinstance(message, Update) and self._replica.follows(message):
-            self._take(message, time.monotonic())
+        if isinstance(message, Update):
+            now = time.monotonic()
+            self._follow(self._replica.overhear(message, now), offered_at=now)
         self._links.receive(message, descriptors)
 
     def _lose_channel(self) -> None:
