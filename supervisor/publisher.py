@@ -141,11 +141,6 @@ class Control:
         self._send_all(self.told)
         self._next_beat = now + self.told.interval_ms / 1000
 
-    def tick(self, now: float) -> None:
-        """Beat if it is time."""
-        if now >= self._next_beat:
-            self.beat(now)
-
     def deadline(self) -> float:
         """When the next beat is due."""
         return self._next_beat
@@ -163,8 +158,11 @@ class Control:
         """
         with suppress(zmq.Again):
             while True:
-                verb, topic = (report := self._membership.recv(zmq.NOBLOCK))[:1], report[1:]
-                (self._subscribed.add if verb == b"\1" else self._subscribed.discard)(topic)
+                report = self._membership.recv(zmq.NOBLOCK)
+                if report[:1] == b"\1":
+                    self._subscribed.add(report[1:])
+                else:
+                    self._subscribed.discard(report[1:])
         return subscription(pid) in self._subscribed
 
     def drain(self, port: int, epoch: int) -> bool:

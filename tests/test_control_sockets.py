@@ -179,7 +179,7 @@ def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
     listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
     bench.control.quiet = True
     bench.control.publish(bench.control.publisher.update("join", RECORD))
-    bench.control.tick(100.0)
+    bench.control.beat(100.0)
     worker.send(encode(SnapshotRequest(1, 5)))
     worker.send(encode(Hello(1, 5, WORKER, 1)))
     bench.until(lambda: bench.owner.heard)
@@ -192,12 +192,11 @@ def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
     assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
 
 
-def test_beats_come_when_they_are_due(bench: Bench) -> None:
+def test_each_beat_says_when_the_next_one_is_due(bench: Bench) -> None:
     listener = bench.subscriber()
     bench.control.beat(100.0)
     assert bench.control.deadline() == 101.0
-    bench.control.tick(100.9)
-    bench.control.tick(101.0)
+    bench.control.beat(101.0)
     assert bench.control.deadline() == 102.0
     assert bench.receive(listener) == bench.receive(listener) == Beat(7, 0, 1000, 1000)
 

@@ -37,7 +37,6 @@ REPEAT_S = 1.0
 """A request is repeated after this, and frames that wait for a ring are let go: a supervisor that lives
 answers in about a millisecond."""
 
-
 NEVER = float("-inf")
 
 
