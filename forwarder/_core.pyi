@@ -25,8 +25,11 @@ EVENT_WANTED: Final[int]
 def doorbell_create() -> int:
     """A new non-blocking eventfd."""
 
-def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> int:
-    """A new unicast ring, a sealed memfd. ``size``: data bytes, a power of two, at least one page."""
+def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> tuple[int, int]:
+    """A new unicast ring, two sealed memfds: what its producer writes, and its consumer's tail.
+
+    ``size``: data bytes, a power of two. The producer maps its memory for writing, and nobody can after that.
+    """
 
 def flood_create(size: int, port: int, epoch: int) -> int:
     """A new flood ring as a sealed memfd; its writer maps it first, everybody after that may only read."""
@@ -121,10 +124,10 @@ class Engine:
 
     def peer_leave(self, port: int) -> None: ...
     def attach_flood(self, port: int, epoch: int, fd: int) -> None: ...
-    def attach_tx(self, port: int, epoch: int, ring: int, doorbell: int) -> None:
+    def attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
         """The ring towards ``port``. Takes ownership of ``doorbell``."""
 
-    def attach_rx(self, port: int, epoch: int, ring: int) -> None: ...
+    def attach_rx(self, port: int, epoch: int, ring: int, tail: int) -> None: ...
     def pin(self, port: int, macs: list[bytes]) -> None:
         """Exactly these addresses are pinned to ``port`` (own port: others are then spoofed sources)."""
 
@@ -173,12 +176,17 @@ class RingWriter:
 
     broken: bool
 
-    def __init__(self, fd: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> None: ...
+    def __init__(
+        self, ring: int, tail: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int
+    ) -> None: ...
     def put(self, records: bytes, src: bytes, vnet: bool = False) -> int:
         """Append one run of whole records; returns how many of its frames fitted.
 
         ``vnet``: each frame is behind a ``virtio_net_hdr``.
         """
+
+    def keep(self, records: bytes, src: bytes, vnet: bool = False, gap: int = 0) -> int:
+        """The same for records that were read to where they are to be, ``gap`` bytes behind the last run."""
 
     def publish(self) -> bool: ...
 
@@ -187,7 +195,9 @@ class RingReader:
 
     broken: bool
 
-    def __init__(self, fd: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> None: ...
+    def __init__(
+        self, ring: int, tail: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int
+    ) -> None: ...
     vnet: bool
     """Whether the frames of the run last taken from are behind ``virtio_net_hdr``s."""
 

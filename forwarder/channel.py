@@ -32,7 +32,7 @@ BACKLOG = 4096
 """Messages queued for a peer that does not read: two for each port that there can be, when all of them start
 to talk to one, and the same again."""
 
-_FIXED = {Assign: 5, Claim: 5, Update: 1, RingTx: 2, RingRx: 1}
+_FIXED = {Assign: 5, Claim: 5, Update: 1, RingTx: 3, RingRx: 2}
 _INT = struct.calcsize("i")
 _UCRED = struct.Struct("3i")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """What two processes must agree on to work together: messages, their order, shared-memory layouts."""
 
 MAX_PORTS = 1024

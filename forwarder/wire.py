@@ -182,14 +182,14 @@ class WantRing(NamedTuple):
 
 
 class RingTx(NamedTuple):
-    """Supervisor to the producer, with ring and doorbell: the ring towards that port."""
+    """Supervisor to the producer, with ring, tail and doorbell: the ring towards that port."""
 
     port: int
     epoch: int
 
 
 class RingRx(NamedTuple):
-    """Supervisor to the consumer, with the ring: frames from that port arrive in it."""
+    """Supervisor to the consumer, with ring and tail: frames from that port arrive in it."""
 
     port: int
     epoch: int

@@ -10,6 +10,7 @@ Nobody else closes these descriptors; a worker's own are duplicates that it got 
 """
 
 import os
+from typing import NamedTuple
 
 from forwarder import _core
 from forwarder.channel import close_all
@@ -113,13 +114,28 @@ class Custody:
             self._flood_doorbell = -1
 
 
-def make_ring(source: PortRecord, destination: PortRecord) -> int:
+class Ring(NamedTuple):
+    """Descriptors of a ring, to be given away and closed."""
+
+    writing: int
+    """The producer's."""
+    reading: int
+    """The same memory for the consumer, who has no business to write to it."""
+    tail: int
+    """The consumer's memory, which the producer reads."""
+
+
+def make_ring(source: PortRecord, destination: PortRecord) -> Ring:
     """Make the ring of one ordered pair of workers. Raises LocalError when out of descriptors or memory."""
     size = TAP_RING_BYTES if destination.transport == "tap" else RING_BYTES
+    made: tuple[int, ...] = ()
     try:
-        return _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)
+        made = _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)
+        reading = os.open(f"/proc/self/fd/{made[0]}", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, MemoryError) as error:
+        close_all(made)
         raise LocalError(_shortage(error)) from None
+    return Ring(made[0], reading, made[1])
 
 
 def _shortage(error: OSError | MemoryError) -> str:

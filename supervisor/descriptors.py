@@ -8,7 +8,6 @@ rings; who may have which is the registry's knowledge, asked through ``Owner``.
 A channel that ends, or that is not read, is reported once by ``lost``; it is closed by then.
 """
 
-import os
 import socket
 from contextlib import suppress
 from typing import Protocol
@@ -218,10 +217,11 @@ class DescriptorServer:
             self.send(peer, LinkLost(want.port, want.epoch))
             return
         try:
-            if self.send(other, RingRx(source.port, source.epoch), (ring,)) and not other.channel.backlog:
-                self.send(peer, RingTx(want.port, want.epoch), (ring, held.doorbell))
+            half = RingRx(source.port, source.epoch)
+            if self.send(other, half, (ring.reading, ring.tail)) and not other.channel.backlog:
+                self.send(peer, RingTx(want.port, want.epoch), (ring.writing, ring.tail, held.doorbell))
         finally:
-            os.close(ring)
+            close_all(ring)
 
     def _give_floods(self, peer: Peer, want: WantFloods) -> None:
         found: list[tuple[tuple[int, int], int]] = []

@@ -99,7 +99,8 @@ class MiniSwitch:
 
     ``rings_given`` False withholds the rings that engines ask for. The blocks of ports that have left stay
     open, because what was lost towards others is counted in them. ``before_start`` gets every new flood ring
-    before its engine maps it, which is the last moment to map it for writing, ``on_ring`` every new ring.
+    before its engine maps it, which is the last moment to map it for writing, ``on_ring`` every new ring and
+    tail, of which the same is true.
     """
 
     def __init__(self) -> None:
@@ -115,7 +116,7 @@ class MiniSwitch:
         self.flood_bell = _core.doorbell_create()
         self.rings_given = True
         self.before_start: Callable[[int], object] = lambda flood: None
-        self.on_ring: Callable[[int], object] = lambda ring: None
+        self.on_ring: Callable[[int, int], object] = lambda ring, tail: None
         self._epoch = 0
         self._switch_ends: dict[int, int] = {}
 
@@ -185,11 +186,12 @@ class MiniSwitch:
 
     def connect(self, src: int, dst: int) -> None:
         """The ring from ``src`` to ``dst``."""
-        ring = _core.ring_create(RING_BYTES, src, self.epochs[src], dst, self.epochs[dst])
-        self.on_ring(ring)
-        self.engines[dst].attach_rx(src, self.epochs[src], ring)
-        self.engines[src].attach_tx(dst, self.epochs[dst], ring, os.dup(self.bells[dst]))
+        ring, tail = _core.ring_create(RING_BYTES, src, self.epochs[src], dst, self.epochs[dst])
+        self.on_ring(ring, tail)
+        self.engines[dst].attach_rx(src, self.epochs[src], ring, tail)
+        self.engines[src].attach_tx(dst, self.epochs[dst], ring, tail, os.dup(self.bells[dst]))
         os.close(ring)
+        os.close(tail)
 
     def restart(self, port: int) -> None:
         """A new engine under a new epoch for the same VM, as when a worker was killed."""

@@ -1,7 +1,7 @@
 """The shared memory of a ring, to be scribbled over as a hostile neighbour would.
 
-The offsets are those of forwarder/_core/ring.h and flood.h. A flood ring must be opened here before its
-engine maps it, because from then on the kernel lets nobody else write to it.
+The offsets are those of forwarder/_core/ring.h and flood.h. A ring must be opened here before its writer
+maps it, because from then on the kernel lets nobody else write to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import struct
 from typing import ClassVar
 
 HEADER_BYTES = 65536
-RUN = struct.Struct("=II6sBx")
+RUN = struct.Struct("=QII6sBx")
+RUNS_AT = 128
+TAIL_BYTES = 88
 FLOOD_RECORD = struct.Struct("=IIII")
 
 
@@ -40,7 +42,29 @@ class Scribble:
 
 
 class RingScribble(Scribble):
-    FIELDS: ClassVar = {"magic": (0, "I"), "layout": (4, "I"), "head": (64, "Q"), "tail": (128, "Q")}
+    """Both memories of a ring; a field of the consumer's begins with ``tail``."""
+
+    FIELDS: ClassVar = {"magic": (0, "I"), "layout": (4, "I"), "head": (64, "Q")}
+    TAIL_FIELDS: ClassVar = {"tail_magic": (0, "I"), "tail_runs": (64, "Q"), "tail_bytes": (72, "Q")}
+
+    def __init__(self, ring: int, tail: int, size: int) -> None:
+        super().__init__(ring, size)
+        self._tail = mmap.mmap(tail, TAIL_BYTES)
+
+    def __setitem__(self, field: str, value: int) -> None:
+        if field not in self.TAIL_FIELDS:
+            super().__setitem__(field, value)
+            return
+        offset, code = self.TAIL_FIELDS[field]
+        struct.pack_into("=" + code, self._tail, offset, value & ((1 << 8 * struct.calcsize("=" + code)) - 1))
+
+    def describe(self, index: int, at: int, length: int, frames: int, src: bytes, vnet: int) -> None:
+        """Write the description of a run."""
+        RUN.pack_into(self.memory, RUNS_AT + index * RUN.size, at, length, frames, src, vnet)
+
+    def write_descriptions(self, at: int, data: bytes) -> None:
+        """Write anything over the descriptions."""
+        self.memory[RUNS_AT + at : RUNS_AT + at + len(data)] = data
 
 
 class FloodScribble(Scribble):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from forwarder.channel import BACKLOG, Channel, ChannelClosedError
+from forwarder.channel import BACKLOG, Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.names import Identity
 from forwarder.wire import Floods, Handover, LinkLost, Ready, RingRx, RingTx, WantRing, encode
@@ -40,17 +40,17 @@ def test_messages_arrive_in_order_with_their_descriptors(pair: tuple[Channel, Ch
     here, there = pair
     reading, writing = os.pipe()
     here.send(Ready(Identity(5, 6), 1))
-    here.send(RingRx(1, 2), [writing])
+    here.send(RingRx(1, 2), [writing, reading])
     assert there.receive() == (Ready(Identity(5, 6), 1), ())
     received = there.receive()
     assert received is not None
-    message, (passed,) = received
+    message, (passed, other) = received
     assert message == RingRx(1, 2)
     assert not os.get_inheritable(passed)
     os.write(passed, b"x")
-    assert os.read(reading, 1) == b"x"
+    assert os.read(other, 1) == b"x"
     assert there.receive() is None
-    for descriptor in (reading, writing, passed):
+    for descriptor in (reading, writing, passed, other):
         os.close(descriptor)
 
 
@@ -81,11 +81,11 @@ def test_as_many_descriptors_as_a_floods_message_may_carry(pair: tuple[Channel, 
 
 
 def test_sender_refuses_descriptors_that_do_not_belong(pair: tuple[Channel, Channel]) -> None:
-    with pytest.raises(LocalError, match="goes with 2 descriptors, not 0"):
+    with pytest.raises(LocalError, match="goes with 3 descriptors, not 0"):
         pair[0].send(RingTx(1, 1))
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
 def test_missing_and_surplus_descriptors_are_closed_and_reported(
     raw: tuple[Channel, socket.socket], count: int
 ) -> None:
@@ -94,7 +94,7 @@ def test_missing_and_surplus_descriptors_are_closed_and_reported(
     peer.sendmsg([encode(RingTx(1, 1))], rights if count else [])
     peer.sendmsg([encode(LinkLost(1, 1))])
     before = open_descriptors()
-    with pytest.raises(PeerError, match="not 2"):
+    with pytest.raises(PeerError, match="not 3"):
         channel.receive()
     assert open_descriptors() == before
     assert channel.receive() == (LinkLost(1, 1), ())
@@ -129,7 +129,7 @@ def test_a_peer_that_does_not_read_is_queued_for_then_given_up(pair: tuple[Chann
     null = os.open("/dev/null", os.O_RDONLY)
     sent = 0
     while not here.backlog:
-        here.send(RingRx(1, sent + 1), [null])
+        here.send(RingRx(1, sent + 1), [null, null])
         sent += 1
     assert here.wants_write
     here.send(LinkLost(1, 1))
@@ -139,7 +139,7 @@ def test_a_peer_that_does_not_read_is_queued_for_then_given_up(pair: tuple[Chann
         received = there.receive()
         assert received is not None
         assert received[0] == RingRx(1, number)
-        os.close(received[1][0])
+        close_all(received[1])
     here.flush()
     assert there.receive() == (LinkLost(1, 1), ())
     while here.backlog < BACKLOG:

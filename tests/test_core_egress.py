@@ -9,9 +9,10 @@ import threading
 import pytest
 
 from forwarder import _core
+from forwarder.channel import close_all
 from tests.guests.fixtures import short_directory
 from tests.mini_switch import BROADCAST, KINDS, LENGTHS, RING_BYTES, MiniSwitch, Vm, frame, mac
-from tests.scribble import RUN, RingScribble
+from tests.scribble import RingScribble
 
 
 def to(dst: int, src: int, number: int, size: int = 1514) -> bytes:
@@ -105,9 +106,9 @@ def test_cut_frame_in_a_ring_that_was_tampered_with_ends_the_link() -> None:
         slow = switch.add(1, "stream", buffer=4608)
         greet(switch)
         rings: list[RingScribble] = []
-        switch.on_ring = lambda fd: rings.append(RingScribble(fd, RING_BYTES))
+        switch.on_ring = lambda *fds: rings.append(RingScribble(*fds, RING_BYTES))
         fill(switch, 3, 1, 6, size=9014)
-        rings[0].write(RUN.size, b"\0\0\0\1")
+        rings[0].write(0, b"\0\0\0\1")
         switch.remove(3)
         assert switch.engines[1].run(0) & _core.EVENT_LINK_DOWN
         assert "tampered" in switch.engines[1].link_error
@@ -118,7 +119,7 @@ def test_cut_frame_in_a_ring_that_was_tampered_with_ends_the_link() -> None:
 def test_ring_with_impossible_lengths_is_given_up_and_counted(kind: str) -> None:
     with MiniSwitch() as switch:
         rings: list[RingScribble] = []
-        switch.on_ring = lambda fd: rings.append(RingScribble(fd, RING_BYTES))
+        switch.on_ring = lambda *fds: rings.append(RingScribble(*fds, RING_BYTES))
         one = switch.add(1, kind)
         for port in (2, 3):
             switch.add(port, "stream")
@@ -126,7 +127,7 @@ def test_ring_with_impossible_lengths_is_given_up_and_counted(kind: str) -> None
         switch.vms[2].send(*[to(1, 2, n, 60) for n in range(4)])
         switch.engines[2].run(0)
         switch.connect(2, 1)
-        rings[0].write(RUN.size + 2 * 64, b"\0\0\0\1")  # the third of four
+        rings[0].write(2 * 64, b"\0\0\0\1")  # the third of four
         switch.settle()
         assert one.received() == [to(1, 2, n, 60) for n in range(2)]
         assert switch.counters(1)["stale_ring"] == 2 + 1  # two frames, and the event itself
@@ -139,7 +140,7 @@ def test_ring_with_headers_for_a_vm_that_knows_none_is_given_up_and_counted(kind
     """Where a TAP's offloads would reach a VM as if they were frames."""
     with MiniSwitch() as switch:
         rings: list[RingScribble] = []
-        switch.on_ring = lambda fd: rings.append(RingScribble(fd, RING_BYTES))
+        switch.on_ring = lambda *fds: rings.append(RingScribble(*fds, RING_BYTES))
         one = switch.add(1, kind)
         switch.add(2, "stream")
         greet(switch)
@@ -148,7 +149,7 @@ def test_ring_with_headers_for_a_vm_that_knows_none_is_given_up_and_counted(kind
             switch.engines[2].run(0)
             if number == 0:
                 switch.connect(2, 1)
-        rings[0].write(RUN.size + 64, RUN.pack(64, 1, mac(2), 1))  # the second of three
+        rings[0].describe(1, 64, 64, 1, mac(2), 1)  # the second of three
         switch.settle()
         assert one.received() == [to(1, 2, 0, 60)]
         assert switch.counters(1)["stale_ring"] == 2 + 1  # two frames, and the event itself
@@ -295,7 +296,7 @@ def test_nothing_of_an_earlier_life_is_forwarded() -> None:
         switch.add(2, "stream")
         greet(switch)
         rings: list[int] = []
-        switch.on_ring = lambda fd: rings.append(os.dup(fd))
+        switch.on_ring = lambda *fds: rings.extend(map(os.dup, fds))
         sent = fill(switch, 2, 1, 100)
         old_epoch = switch.epochs[2]
         switch.restart(2)
@@ -304,8 +305,8 @@ def test_nothing_of_an_earlier_life_is_forwarded() -> None:
         assert len(got) + switch.counters(1)["stale_ring"] == len(sent)
         for epoch in (old_epoch, switch.epochs[2]):
             with pytest.raises(OSError, match="Stale"):
-                switch.engines[1].attach_rx(2, epoch, rings[0])
-        os.close(rings[0])
+                switch.engines[1].attach_rx(2, epoch, *rings[:2])
+        close_all(rings)
         again = fill(switch, 2, 1, 5)
         assert read_out(switch, slow) == again
 

@@ -5,7 +5,6 @@ It may spoil what it sends itself. It may not crash anybody, nor cost others a f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,21 +13,23 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from forwarder._core import RingReader, RingWriter, ring_create
+from forwarder._core import MAX_FRAME, RingReader, RingWriter, ring_create
+from forwarder.channel import close_all
 from tests.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, MiniSwitch, frame, mac, record
-from tests.scribble import FLOOD_RECORD, RUN, FloodScribble, RingScribble
+from tests.scribble import FLOOD_RECORD, FloodScribble, RingScribble
 
 SIZE = 1 << 18
 IDS = (1, 101, 2, 202)  # source port and epoch, destination port and epoch
 
 
 @contextmanager
-def a_ring() -> Iterator[int]:
-    fd = ring_create(SIZE, *IDS)
+def a_ring() -> Iterator[tuple[RingWriter, RingReader, RingScribble]]:
+    fds = ring_create(SIZE, *IDS)
     try:
-        yield fd
+        shared = RingScribble(*fds, SIZE)  # before the writer seals it
+        yield RingWriter(*fds, *IDS), RingReader(*fds, *IDS), shared
     finally:
-        os.close(fd)
+        close_all(fds)
 
 
 def record_of(number: int, size: int) -> bytes:
@@ -43,13 +44,14 @@ def broadcasts(src: int, count: int) -> list[bytes]:
     return [frame(BROADCAST, mac(src), bytes((number,))) for number in range(count)]
 
 
+RUNS = 2048
+RUN_LIMIT = 4 + MAX_FRAME
 HUGE = st.sampled_from((0, 1, SIZE - 1, SIZE, SIZE + 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1))
 
 
 @given(head=HUGE | st.integers(0, 2**64 - 1))
 def test_impossible_head_breaks_the_ring_for_its_reader(head: int) -> None:
-    with a_ring() as fd:
-        writer, reader, shared = RingWriter(fd, *IDS), RingReader(fd, *IDS), RingScribble(fd, SIZE)
+    with a_ring() as (writer, reader, shared):
         writer.put(record_of(1, 60) + record_of(2, 60), mac(1))
         writer.publish()
         assert reader.take(80) == record_of(1, 60) + record_of(2, 60)[:16]
@@ -57,52 +59,66 @@ def test_impossible_head_breaks_the_ring_for_its_reader(head: int) -> None:
         shared["head"] = head
         taken = drain(reader)
         assert record_of(2, 60)[16:].startswith(taken) or not reader.broken
-        if head < honest or head > SIZE:
+        if head < honest or head > RUNS:
             assert reader.broken
             assert reader.take(100) == b""
         reader.unread_frames()
 
 
-@pytest.mark.parametrize("tail", [1 << 20, 2**64 - 1, 3000])
-def test_impossible_tail_breaks_the_ring_for_its_writer(tail: int) -> None:
-    with a_ring() as fd:
-        writer, shared = RingWriter(fd, *IDS), RingScribble(fd, SIZE)
+@pytest.mark.parametrize("field", ["tail_runs", "tail_bytes"])
+@pytest.mark.parametrize("tail", [1 << 20, 2**64 - 1, 0])
+def test_impossible_tail_breaks_the_ring_for_its_writer(field: str, tail: int) -> None:
+    with a_ring() as (writer, _, shared):
         while writer.put(record_of(1, 60_000), mac(1)):
             writer.publish()
-        shared["tail"] = 60_020
+        shared["tail_bytes"] = 60_004
+        shared["tail_runs"] = 1
         assert writer.put(record_of(1, 60_000), mac(1)) == 1
-        shared["tail"] = tail  # beyond what was published, or backwards
+        shared[field] = tail  # beyond what was published, or backwards
         while writer.put(record_of(1, 60_000), mac(1)):
             pass
         assert writer.broken
         assert writer.put(record_of(1, 14), mac(1)) == 0
+        assert writer.keep(record_of(1, 14), mac(1)) == 0
 
 
 @pytest.mark.parametrize(
-    ("length", "frames", "vnet"),
+    ("at", "length", "frames", "vnet"),
     [
-        *((length, 1, 0) for length in (0, 17, 65, 2**31, 2**32 - 1)),
-        *((64, frames, 0) for frames in (0, 4, 2**32 - 1)),
-        (64, 1, 2),
-        (64, 1, 255),
+        *((0, length, 1, 0) for length in (0, 17, RUN_LIMIT + 1, 2**31, 2**32 - 1)),
+        *((0, 64, frames, 0) for frames in (0, 4, 2**32 - 1)),
+        *((at, 64, 1, 0) for at in (SIZE - 63, SIZE, 2**32, 2**63, 2**64 - 1)),
+        (0, 64, 1, 2),
+        (0, 64, 1, 255),
     ],
 )
-def test_impossible_run_breaks_the_ring_for_its_reader(length: int, frames: int, vnet: int) -> None:
-    with a_ring() as fd:
-        writer, reader, shared = RingWriter(fd, *IDS), RingReader(fd, *IDS), RingScribble(fd, SIZE)
+def test_impossible_run_breaks_the_ring_for_its_reader(at: int, length: int, frames: int, vnet: int) -> None:
+    with a_ring() as (writer, reader, shared):
         writer.put(record_of(1, 60), mac(1))
         writer.publish()
-        shared.write(0, RUN.pack(length, frames, mac(1), vnet))
+        shared.describe(0, at, length, frames, mac(1), vnet)
         assert reader.unread_frames() == 0
         assert reader.take(100) == b""
         assert reader.broken
-        shared.write(0, RUN.pack(64, 1, mac(1), 0))
+        shared.describe(0, 0, 64, 1, mac(1), 0)
         assert reader.take(100) == b""
 
 
+def test_a_run_that_begins_before_the_last_one_ended_breaks_the_ring_for_its_reader() -> None:
+    with a_ring() as (writer, reader, shared):
+        for number in range(3):
+            writer.put(record_of(number, 60), mac(number))
+        writer.publish()
+        shared.describe(1, 63, 64, 1, mac(1), 0)
+        assert reader.unread_frames() == 1
+        assert drain(reader) == record_of(0, 60)
+        assert reader.broken
+
+
 RING_SCRIBBLE = st.one_of(
-    st.tuples(st.sampled_from(("head", "tail")), HUGE | st.integers(0, SIZE)),
+    st.tuples(st.sampled_from(("head", "tail_runs", "tail_bytes")), HUGE | st.integers(0, SIZE)),
     st.tuples(st.integers(0, 1000), st.binary(min_size=1, max_size=8)),
+    st.tuples(st.just("describe"), st.tuples(st.integers(0, 240), st.binary(min_size=1, max_size=24))),
     st.tuples(st.sampled_from(("put", "publish", "take", "unread")), st.integers(0, 70_000)),
 )
 
@@ -110,12 +126,13 @@ RING_SCRIBBLE = st.one_of(
 @settings(max_examples=200)
 @given(scribbles=st.lists(RING_SCRIBBLE, max_size=30))
 def test_scribbling_over_a_ring_never_does_more_than_break_the_ring(scribbles: list[tuple[Any, Any]]) -> None:
-    with a_ring() as fd:
-        writer, reader, shared = RingWriter(fd, *IDS), RingReader(fd, *IDS), RingScribble(fd, SIZE)
+    with a_ring() as (writer, reader, shared):
         for what, value in scribbles:
             if isinstance(what, int):
                 shared.write(what, value)
-            elif what in RingScribble.FIELDS:
+            elif what == "describe":
+                shared.write_descriptions(*value)
+            elif what in ("head", "tail_runs", "tail_bytes"):
                 shared[what] = value
             elif what == "put":
                 was_broken = writer.broken

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from forwarder import _core
+from forwarder.channel import close_all
 from tests.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
@@ -62,13 +63,14 @@ def test_frames_in_the_pen_and_frames_in_the_ring_count_once_each(switch: MiniSw
 def test_a_ring_that_both_ends_change_for_another_loses_each_frame_once(switch: MiniSwitch) -> None:
     """A ring asked for twice is given twice; the reader changes first, and the writer fills the old one."""
     send_to_the_dead(switch, 10)
-    ring = _core.ring_create(1 << 20, 1, switch.epochs[1], 2, switch.epochs[2])
-    switch.engines[2].attach_rx(1, switch.epochs[1], ring)
+    fds = _core.ring_create(1 << 20, 1, switch.epochs[1], 2, switch.epochs[2])
+    switch.engines[2].attach_rx(1, switch.epochs[1], *fds)
     assert switch.counters(2)["stale_ring"] == 0  # published at the next turn
     switch.engines[2].run(0)
     assert switch.counters(2)["stale_ring"] == 10
     send_to_the_dead(switch, 3)
-    switch.engines[1].attach_tx(2, switch.epochs[2], ring, _core.doorbell_create())
+    switch.engines[1].attach_tx(2, switch.epochs[2], *fds, _core.doorbell_create())
+    close_all(fds)
     assert towards(switch) == 3
     switch.vms[1].send(frame(mac(2), mac(1), b"after"))
     switch.settle()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forwarder import _core
+from forwarder.channel import close_all
 from tests.guests.fake_vm import OffloadVM, PacketVM
 from tests.guests.netns import Namespace
 from tests.guests.waiting import wait_for
@@ -223,10 +224,10 @@ class Neighbour:
         epochs = (9, 900, 1, tap.switch.epochs[1])
         self._tap = tap
         tap.switch.engines[1].peer_join(9, 900, 900, True)
-        ring = _core.ring_create(1 << 20, *epochs)
-        tap.switch.engines[1].attach_rx(9, 900, ring)
-        self._writer = _core.RingWriter(ring, *epochs)
-        os.close(ring)
+        fds = _core.ring_create(1 << 20, *epochs)
+        tap.switch.engines[1].attach_rx(9, 900, *fds)
+        self._writer = _core.RingWriter(*fds, *epochs)
+        close_all(fds)
 
     def put(self, records: bytes, *, with_headers: bool = True) -> None:
         assert self._writer.put(records, mac(9), with_headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import struct
@@ -196,16 +197,19 @@ def test_only_so_many_may_stay_unknown(bench: Bench) -> None:
 def test_a_ring_has_two_ends_and_the_doorbell_of_its_reader(bench: Bench) -> None:
     one, two = bench.worker(1), bench.worker(2)
     one.send(WantRing(2, 2))
-    received, (rx,) = bench.receive(two)
+    received, (rx, read_tail) = bench.receive(two)
     assert received == RingRx(1, 1)
-    sent, (tx, doorbell) = bench.receive(one)
+    sent, (tx, tail, doorbell) = bench.receive(one)
     assert sent == RingTx(2, 2)
     assert os.path.samestat(os.fstat(tx), os.fstat(rx))
+    assert os.path.samestat(os.fstat(tail), os.fstat(read_tail))
+    with pytest.raises(PermissionError):
+        mmap.mmap(rx, 4096)
     held = bench.custody.get(2)
     assert held is not None
     os.eventfd_write(doorbell, 1)
     assert os.eventfd_read(held.doorbell) == 1
-    close((rx, tx, doorbell))
+    close((rx, read_tail, tx, tail, doorbell))
 
 
 def test_there_is_no_ring_to_who_is_not_there_or_from_a_past_life(bench: Bench) -> None:
@@ -226,11 +230,11 @@ def test_a_worker_gets_a_ring_although_its_hello_is_still_on_its_way(bench: Benc
     one, two = bench.worker(1), bench.worker(2)
     del bench.registry.holders[1, 1]
     one.send(WantRing(2, 2))
-    message, (tx, doorbell) = bench.receive(one)
+    message, writers = bench.receive(one)
     assert message == RingTx(2, 2)
-    message, (rx,) = bench.receive(two)
+    message, readers = bench.receive(two)
     assert message == RingRx(1, 1)
-    close((rx, tx, doorbell))
+    close((*writers, *readers))
 
 
 def test_a_ring_whose_reader_has_just_gone_is_lost(bench: Bench) -> None:
@@ -373,6 +377,6 @@ def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
 def test_a_ring_towards_a_tap_holds_a_window(source: str, destination: str, size: int) -> None:
     ring = make_ring(record(1)._replace(transport=source), record(2)._replace(transport=destination))
     try:
-        assert size <= os.fstat(ring).st_size < size + RING_BYTES  # a header goes with it
+        assert size <= os.fstat(ring.writing).st_size < size + RING_BYTES  # a header goes with it
     finally:
-        os.close(ring)
+        close(ring)

@@ -106,7 +106,7 @@ def test_a_wanted_ring_is_asked_for_once_then_given_up_for_a_while_and_asked_for
     bench.links.tick(now=1.0 + REPEAT_S)
     assert bench.engine.took("give_up_ring") == [(2,)]
     assert bench.sent[2:] == [WantRing(2, 10)]
-    bench.links.receive(RingTx(2, 10), bench.descriptors(2))
+    bench.links.receive(RingTx(2, 10), bench.descriptors(3))
     assert len(bench.engine.took("attach_tx")) == 1
     assert bench.links.deadline() == float("inf")
 
@@ -145,13 +145,13 @@ def test_descriptors_are_closed_whatever_becomes_of_them(bench, refuse):
     bench.engine.refuse = refuse
     bench.links.apply(Joined(port(2)))
     received = []
-    for message, count in ((Floods(((2, 10),)), 1), (RingTx(2, 10), 2), (RingRx(2, 10), 1)):
+    for message, count in ((Floods(((2, 10),)), 1), (RingTx(2, 10), 3), (RingRx(2, 10), 2)):
         fds = bench.descriptors(count)
         bench.links.receive(message, fds)
         received += fds
     for now in (5.0, 5.0 + REPEAT_S):
         bench.links.tick(now)
-    duplicates = [call[3] for call in bench.engine.took("attach_tx")]
+    duplicates = [call[4] for call in bench.engine.took("attach_tx")]
     assert not any(is_open(fd) for fd in received if fd not in duplicates)
     for fd in duplicates:
         os.close(fd)
@@ -226,40 +226,43 @@ def test_a_later_worker_of_a_port_forgets_the_pins_that_its_table_brings_along()
 
 
 def test_half_of_a_ring_that_comes_before_its_port_is_kept_for_it(bench):
-    ring, flood = bench.descriptors(2)
-    bench.links.receive(RingRx(2, 11), (ring,))
+    ring, tail, flood = bench.descriptors(3)
+    bench.links.receive(RingRx(2, 11), (ring, tail))
     bench.links.apply(Joined(port(2, epoch=10)))
     bench.links.apply(Changed(port(2, epoch=11, born=10)))
     assert is_open(ring)
     bench.links.receive(Floods(((2, 11),)), (flood,))
-    assert bench.engine.took("attach_rx") == [(2, 11, ring)]
+    assert bench.engine.took("attach_rx") == [(2, 11, ring, tail)]
     assert not is_open(ring)
+    assert not is_open(tail)
 
 
 def test_half_of_a_ring_waits_for_the_floods_of_its_port_but_not_for_ever(bench):
-    (ring,) = bench.descriptors(1)
+    ring, tail = bench.descriptors(2)
     bench.links.apply(Joined(port(2)))
-    bench.links.receive(RingRx(2, 10), (ring,))
+    bench.links.receive(RingRx(2, 10), (ring, tail))
     bench.links.tick(now=5.0)
     assert bench.engine.took("attach_rx") == []
     bench.links.tick(now=5.0 + REPEAT_S)
-    assert bench.engine.took("attach_rx") == [(2, 10, ring)]
+    assert bench.engine.took("attach_rx") == [(2, 10, ring, tail)]
     assert not is_open(ring)
+    assert not is_open(tail)
 
 
 def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(bench):
-    first, second, third, late = bench.descriptors(4)
-    bench.links.receive(RingRx(2, 10), (first,))
-    bench.links.receive(RingRx(2, 10), (second,))
+    first, second, third, late, tail = bench.descriptors(5)
+    bench.links.receive(RingRx(2, 10), (first, os.dup(tail)))
+    bench.links.receive(RingRx(2, 10), (second, os.dup(tail)))
     assert not is_open(first)
     bench.links.apply(Joined(port(2, epoch=12)))
     assert not is_open(second)
     bench.engine.refuse = True
-    bench.links.receive(RingRx(2, 11), (late,))
+    bench.links.receive(RingRx(2, 11), (late, os.dup(tail)))
     assert not is_open(late)
-    bench.links.receive(RingRx(2, 12), (third,))
+    bench.links.receive(RingRx(2, 12), (third, tail))
     bench.links.apply(Left(port(2, epoch=12)))
     assert not is_open(third)
+    assert not is_open(tail)
     assert bench.engine.took("attach_rx") == []
 
 

@@ -29,6 +29,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from forwarder._core import Engine
+from forwarder.channel import close_all
 from forwarder.membership import Changed, Joined, Left
 from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk
 from forwarder.wire import Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
@@ -47,6 +48,13 @@ class Request(NamedTuple):
     asked_at: float
 
 
+class Early(NamedTuple):
+    """What came before its port did."""
+
+    epoch: int
+    descriptors: tuple[int, ...]
+
+
 class Links:
     """All links of one port."""
 
@@ -59,9 +67,9 @@ class Links:
         self._floods: dict[int, float] = {}
         """Ports whose flood ring is missing, and when it was last asked for, or offered."""
         self._rings: dict[int, Request] = {}
-        self._early: dict[int, tuple[int, int]] = {}
-        """Ports whose half of a ring came before they, or their floods, did: its epoch and descriptor."""
-        self._early_floods: dict[int, tuple[int, int]] = {}
+        self._early: dict[int, Early] = {}
+        """Ports whose half of a ring came before they, or their floods, did."""
+        self._early_floods: dict[int, Early] = {}
         """The same of flood rings."""
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
@@ -105,7 +113,7 @@ class Links:
     def receive(self, message: Message, descriptors: Sequence[int]) -> None:
         """Take an answer of the supervisor; its descriptors are closed or used here."""
         if isinstance(message, RingRx) and self._is_early(message):
-            _keep(self._early, message.port, message.epoch, descriptors[0])
+            _keep(self._early, message.port, Early(message.epoch, tuple(descriptors)))
             return
         try:
             if isinstance(message, Floods):
@@ -116,13 +124,12 @@ class Links:
             elif isinstance(message, RingTx):
                 self._attach_tx(message.port, message.epoch, *descriptors)
             elif isinstance(message, RingRx):
-                self._engine.attach_rx(message.port, message.epoch, descriptors[0])
+                self._engine.attach_rx(message.port, message.epoch, *descriptors)
         except OSError:
             # Of an epoch that is over here already, or not what it claims to be: as if it had not come.
             pass
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            close_all(descriptors)
 
     def _is_early(self, message: RingRx) -> bool:
         record = self._records.get(message.port)
@@ -131,24 +138,24 @@ class Links:
         return record.epoch == message.epoch and message.port in self._floods
 
     def _attach_early(self, port: int) -> None:
-        epoch, ring = self._early.get(port, (0, -1))
-        if epoch == self._records[port].epoch:
+        early = self._early.get(port)
+        if early is not None and early.epoch == self._records[port].epoch:
             with suppress(OSError):
-                self._engine.attach_rx(port, epoch, ring)
-            _discard(self._early, port, before=epoch + 1)
+                self._engine.attach_rx(port, early.epoch, *early.descriptors)
+            _discard(self._early, port, before=early.epoch + 1)
 
     def _take_flood(self, port: int, epoch: int, descriptor: int) -> None:
         record = self._records.get(port)
         if record is None or record.epoch < epoch:
-            _keep(self._early_floods, port, epoch, os.dup(descriptor))
+            _keep(self._early_floods, port, Early(epoch, (os.dup(descriptor),)))
         else:
             self._attach_flood(port, epoch, descriptor)
 
     def _take_early_floods(self, record: PortRecord) -> None:
-        epoch, flood = self._early_floods.get(record.port, (0, -1))
-        if epoch == record.epoch:
+        early = self._early_floods.get(record.port)
+        if early is not None and early.epoch == record.epoch:
             with suppress(OSError):
-                self._attach_flood(record.port, epoch, flood)
+                self._attach_flood(record.port, early.epoch, *early.descriptors)
         _discard(self._early_floods, record.port, before=record.epoch + 1)
 
     def _attach_flood(self, port: int, epoch: int, descriptor: int) -> None:
@@ -158,10 +165,10 @@ class Links:
             del self._floods[port]
             self._attach_early(port)
 
-    def _attach_tx(self, port: int, epoch: int, ring: int, doorbell: int) -> None:
+    def _attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
         bell = os.dup(doorbell)
         try:
-            self._engine.attach_tx(port, epoch, ring, bell)
+            self._engine.attach_tx(port, epoch, ring, tail, bell)
         except OSError:
             os.close(bell)
             raise
@@ -253,13 +260,13 @@ class Links:
         )
 
 
-def _keep(early: dict[int, tuple[int, int]], port: int, epoch: int, descriptor: int) -> None:
+def _keep(early: dict[int, Early], port: int, what: Early) -> None:
     """Keep what came early, in the place of what did before."""
-    _discard(early, port, before=epoch + 1)
-    early[port] = (epoch, descriptor)
+    _discard(early, port, before=what.epoch + 1)
+    early[port] = what
 
 
-def _discard(early: dict[int, tuple[int, int]], port: int, before: int) -> None:
+def _discard(early: dict[int, Early], port: int, before: int) -> None:
     """Close what came early for an epoch before that."""
-    if port in early and early[port][0] < before:
-        os.close(early.pop(port)[1])
+    if port in early and early[port].epoch < before:
+        close_all(early.pop(port).descriptors)

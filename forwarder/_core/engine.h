@@ -25,7 +25,7 @@
 #define EXHALE_BYTES 524288u
 
 /* Inhale buffer: a burst behind a partial record. */
-#define INBUF_BYTES 524288u
+#define INBUF_BYTES (MAX_RECORD + INHALE_BYTES)
 /* Frames on their way from flood rings to the VM; with room for one cut frame. */
 #define STAGING_BYTES 262144u
 /* What one source may send to the VM before the next one's turn (deficit round robin, RFC 8290 section 4.1.1
@@ -42,7 +42,10 @@ struct inbuf {
     uint8_t *bytes;       /* streams, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
     uint8_t *records;     /* KIND_STREAM16: what the frames in it become, for the time of one inhale */
     size_t mapped;
-    uint32_t from, to;    /* streams: bytes read and not yet switched */
+    struct peer *landing; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
+    uint64_t landed_at;   /* where that is, as that ring's cursor */
+    uint8_t *burst;       /* and in memory */
+    uint32_t rest;        /* streams: bytes there that were read and not yet switched, a partial record */
     uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
 };
 
@@ -123,8 +126,8 @@ uint64_t engine_queued(const struct engine *e);
 int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born, bool takes_vnet);
 void engine_peer_leave(struct engine *e, uint32_t port);
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd);
-int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, int fd, int doorbell);
-int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, int fd);
+int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell);
+int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds);
 void engine_give_up_ring(struct engine *e, uint32_t port);
 void engine_drop_source(struct engine *e, struct peer *peer);
 
@@ -145,6 +148,8 @@ static inline void engine_refused(struct engine *e, uint32_t frames)
 int ingress_open(struct engine *e);
 void ingress_close(struct engine *e);
 bool ingress_inhale(struct engine *e);
+/* The peer's ring is about to go, or to be written to by somebody else than the inhale. */
+void ingress_leave_ring(struct engine *e, const struct peer *peer);
 /* When a VM that was too fast is read again, ns; 0: now. */
 uint64_t ingress_resumes(const struct engine *e);
 

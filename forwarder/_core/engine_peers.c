@@ -84,6 +84,7 @@ static uint64_t penned_frames(const struct peer *peer)
 static void disconnect(struct engine *e, struct peer *peer)
 {
     drain(e);
+    ingress_leave_ring(e, peer);
     loss_add(&e->block->loss[peer->port].towards, penned_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
     engine_drop_source(e, peer);
@@ -149,13 +150,14 @@ int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd)
     return flood_rx_open(&peer->flood, fd, port, epoch, epoch > e->epoch);
 }
 
-int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, int fd, int doorbell)
+int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell)
 {
     struct peer *peer = current(e, port, epoch);
     struct ring_id id = {.src_epoch = e->epoch, .dst_epoch = epoch, .src_port = e->port, .dst_port = port};
     struct ring_tx tx;
-    if (peer == NULL || ring_tx_open(&tx, fd, &id) < 0)
+    if (peer == NULL || ring_tx_open(&tx, fds, &id) < 0)
         return -1;
+    ingress_leave_ring(e, peer);
     loss_add(&e->block->loss[port].towards, ring_untaken_frames(&peer->tx));
     ring_tx_close(&peer->tx);
     if (peer->doorbell >= 0)
@@ -167,12 +169,12 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, int fd, in
     return 0;
 }
 
-int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, int fd)
+int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds)
 {
     struct peer *peer = current(e, port, epoch);
     struct ring_id id = {.src_epoch = epoch, .dst_epoch = e->epoch, .src_port = port, .dst_port = e->port};
     struct ring_rx rx;
-    if (peer == NULL || ring_rx_open(&rx, fd, &id) < 0)
+    if (peer == NULL || ring_rx_open(&rx, fds, &id) < 0)
         return -1;
     engine_drop_source(e, peer);
     peer->rx = rx;

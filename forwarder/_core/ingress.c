@@ -1,14 +1,23 @@
-/* Inhale: a burst from the VM into private memory, from where it is switched.
+/* Inhale: a burst from the VM into memory that nobody else can write to, where it is switched.
 
-   Theory of operation. A stream and a TAP share one linear buffer of records: a stream's bytes are
+   Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
    records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
-   with. Whatever is left at the end of a burst is one partial record; it moves to the front when the buffer's end
-   comes near. A stream with lengths of 16 bits uses the buffer in the same way, for its own framing, and is
-   switched from a second one (framing16.h). Datagrams arrive in slots, one each. A length is checked here, in
-   framing16 or in switch_records, and nowhere later.
+   with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
 
-   A bad length on a stream ends the link, since no later byte can be trusted to be a length; a bad datagram
-   is dropped and counted. */
+   The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
+   for that peer then stays where it is (ring_keep); what is not is copied from there, as it would be from anywhere. So
+   a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
+   conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
+   burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
+
+     the burst goes                   because
+     to the front of a peer's ring    the last run went there, and there is room for a burst
+     to own memory                    otherwise; a stream with lengths of 16 bits always: it is switched from a second
+                                      buffer, in its other framing (framing16.h)
+     to slots, one a datagram         how long they are is known only afterwards
+
+   A length is checked here, in framing16 or in switch_records, and nowhere later. A bad length on a stream ends the
+   link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted. */
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -56,18 +65,50 @@ static void bad_length(struct engine *e, enum record_status status)
     engine_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
 }
 
-static void make_room(struct inbuf *in)
+/* The peer that the next burst will be for, as far as the last one tells, if its ring takes records as they come. */
+static struct peer *expected(const struct engine *e)
 {
-    if (in->from == in->to) {
-        in->from = in->to = 0;
-    } else if (INBUF_BYTES - in->from < MAX_RECORD + INHALE_BYTES) {
-        memmove(in->bytes, in->bytes + in->from, in->to - in->from);
-        in->to -= in->from;
-        in->from = 0;
-    }
+    struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
+    if (peer == NULL || peer->path != PATH_RING)
+        return NULL;
+    return e->vm.kind == KIND_STREAM || (e->vm.kind == KIND_TAP && peer->takes_vnet) ? peer : NULL;
 }
 
-_Static_assert(INBUF_BYTES >= MAX_RECORD + INHALE_BYTES, "a burst fits behind a partial record");
+/* Have the next burst go there, and bring along what is left of the last one. */
+static void land_at(struct inbuf *in, struct peer *peer)
+{
+    uint8_t *to = peer != NULL ? ring_front(&peer->tx) : in->bytes;
+    if (peer != in->landing && in->rest > 0)
+        memcpy(to, in->burst, in->rest);
+    in->landing = peer;
+    in->landed_at = peer != NULL ? peer->tx.head : 0;
+    in->burst = to;
+}
+
+static void choose_landing(struct engine *e)
+{
+    struct peer *peer = expected(e);
+    bool room = peer != NULL && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INHALE_BYTES);
+    land_at(&e->in, room ? peer : NULL);
+}
+
+/* The first `used` of the `bytes` in the burst have been switched: the rest is to be the front of the next one. */
+static void keep_rest(struct inbuf *in, uint32_t used, uint32_t bytes)
+{
+    uint32_t kept = in->landing != NULL ? (uint32_t)(in->landing->tx.head - in->landed_at) : 0;
+    in->rest = bytes - used;
+    if (kept != used)
+        memmove(in->burst + kept, in->burst + used, in->rest);
+    in->burst += kept;
+}
+
+void ingress_leave_ring(struct engine *e, const struct peer *peer)
+{
+    if (e->in.landing == peer)
+        land_at(&e->in, NULL);
+    if (e->verdict.peer == peer)
+        e->verdict = (struct verdict){0};
+}
 
 #define LEAST_BURST_BYTES 4096u
 /* Of a VM whose frames are being refused. */
@@ -76,7 +117,6 @@ _Static_assert(INBUF_BYTES >= MAX_RECORD + INHALE_BYTES, "a burst fits behind a 
 /* A paced VM is read in smaller bursts, so that its pauses are short. */
 static uint32_t burst_bytes(const struct engine *e)
 {
-    uint32_t space = INBUF_BYTES - e->in.to;
     uint64_t burst = e->byte_rate.per_second == 0 ? INHALE_BYTES : e->byte_rate.per_second / 20;
     if (burst > INHALE_BYTES)
         burst = INHALE_BYTES;
@@ -84,7 +124,7 @@ static uint32_t burst_bytes(const struct engine *e)
         burst = REFUSED_BURST_BYTES;
     if (burst < LEAST_BURST_BYTES)
         burst = LEAST_BURST_BYTES;
-    return space < burst ? space : (uint32_t)burst;
+    return (uint32_t)burst;
 }
 
 static uint32_t switch_framed16(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
@@ -99,10 +139,11 @@ static bool inhale_stream(struct engine *e)
 {
     struct inbuf *in = &e->in;
     enum vm_status status = VM_OK;
+    enum record_status record;
     int error = 0;
-    make_room(in);
+    choose_landing(e);
     engine_in_doubt(e);
-    long n = vm_read(&e->vm, in->bytes + in->to, burst_bytes(e), &status, &error);
+    long n = vm_read(&e->vm, in->burst + in->rest, burst_bytes(e), &status, &error);
     if (n < 0) {
         read_failed(e, status, error);
         return false;
@@ -111,12 +152,10 @@ static bool inhale_stream(struct engine *e)
         engine_link_down(e, "the VM closed the link", 0);
         return false;
     }
-    in->to += (uint32_t)n;
-    enum record_status record;
-    const uint8_t *bytes = in->bytes + in->from;
-    uint32_t available = in->to - in->from;
-    in->from += e->vm.kind == KIND_STREAM16 ? switch_framed16(e, bytes, available, &record)
-                                            : switch_records(e, bytes, available, &record);
+    uint32_t bytes = in->rest + (uint32_t)n;
+    uint32_t used = e->vm.kind == KIND_STREAM16 ? switch_framed16(e, in->burst, bytes, &record)
+                                                : switch_records(e, in->burst, bytes, &record);
+    keep_rest(in, used, bytes);
     if (UNLIKELY(record != RECORD_PARTIAL))
         bad_length(e, record);
     return true;
@@ -154,15 +193,16 @@ static bool inhale_tap(struct engine *e)
     enum record_status record;
     int error = 0;
     uint32_t used = 0, reads = 0;
+    choose_landing(e);
     while (used + SLOT_BYTES <= INHALE_BYTES && reads < MAX_SPANS) {
-        long n = vm_read(&e->vm, e->in.bytes + used + LENGTH_BYTES, SLOT_BYTES - LENGTH_BYTES, &status, &error);
+        long n = vm_read(&e->vm, e->in.burst + used + LENGTH_BYTES, SLOT_BYTES - LENGTH_BYTES, &status, &error);
         if (n < 0)
             break;
         reads++;
-        if (seal_record(e, e->in.bytes + used, (uint32_t)n, false))
+        if (seal_record(e, e->in.burst + used, (uint32_t)n, false))
             used += LENGTH_BYTES + (uint32_t)n;
     }
-    switch_records(e, e->in.bytes, used, &record);
+    switch_records(e, e->in.burst, used, &record);
     if (reads == 0)
         read_failed(e, status, error);
     return reads > 0;

@@ -15,8 +15,7 @@ static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int fd;
     if (!PyArg_ParseTuple(args, "i", &fd))
         return NULL;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct py_block *self = (struct py_block *)allocate(type, 0);
+    struct py_block *self = (struct py_block *)py_allocate(type);
     if (self == NULL)
         return NULL;
     self->block = block_map(&self->shm, fd, SHM_READ);

@@ -7,10 +7,14 @@
 
 int py_add_engine(PyObject *module);
 int py_add_block(PyObject *module);
-int py_add_parts(PyObject *module);
+int py_add_fdb(PyObject *module);
+int py_add_ring_ends(PyObject *module);
 
 /* Make the type of `spec` and add it to the module under `name`. */
 int py_add_type(PyObject *module, PyType_Spec *spec, const char *name);
+
+/* Make an instance of a heap type; NULL: no memory. */
+void *py_allocate(PyTypeObject *type);
 
 /* Release an instance made by a heap type. */
 void py_free(PyObject *self);

@@ -36,8 +36,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     if (port == 0 || port >= MAX_PORTS)
         return PyErr_Format(PyExc_ValueError, "port %u is out of range", port);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct py_engine *self = (struct py_engine *)allocate(type, 0);
+    struct py_engine *self = (struct py_engine *)py_allocate(type);
     if (self == NULL)
         return NULL;
     self->engine = PyMem_Calloc(1, sizeof *self->engine);

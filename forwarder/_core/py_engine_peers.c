@@ -43,9 +43,7 @@ PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-typedef int attach(struct engine *e, uint32_t port, uint64_t epoch, int fd);
-
-static PyObject *attach_one(PyObject *self, PyObject *args, attach *function)
+PyObject *py_engine_attach_flood(PyObject *self, PyObject *args)
 {
     struct engine *e = engine_of(self);
     unsigned int port;
@@ -53,17 +51,18 @@ static PyObject *attach_one(PyObject *self, PyObject *args, attach *function)
     int fd;
     if (e == NULL || !PyArg_ParseTuple(args, "IKi", &port, &epoch, &fd))
         return NULL;
-    return result_of(function(e, port, epoch, fd));
-}
-
-PyObject *py_engine_attach_flood(PyObject *self, PyObject *args)
-{
-    return attach_one(self, args, engine_attach_flood);
+    return result_of(engine_attach_flood(e, port, epoch, fd));
 }
 
 PyObject *py_engine_attach_rx(PyObject *self, PyObject *args)
 {
-    return attach_one(self, args, engine_attach_rx);
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch;
+    struct ring_fds fds;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKii", &port, &epoch, &fds.ring, &fds.tail))
+        return NULL;
+    return result_of(engine_attach_rx(e, port, epoch, fds));
 }
 
 PyObject *py_engine_attach_tx(PyObject *self, PyObject *args)
@@ -71,10 +70,11 @@ PyObject *py_engine_attach_tx(PyObject *self, PyObject *args)
     struct engine *e = engine_of(self);
     unsigned int port;
     unsigned long long epoch;
-    int ring, doorbell;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKii", &port, &epoch, &ring, &doorbell))
+    struct ring_fds fds;
+    int doorbell;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKiii", &port, &epoch, &fds.ring, &fds.tail, &doorbell))
         return NULL;
-    return result_of(engine_attach_tx(e, port, epoch, ring, doorbell));
+    return result_of(engine_attach_tx(e, port, epoch, fds, doorbell));
 }
 
 PyObject *py_engine_give_up_ring(PyObject *self, PyObject *args)

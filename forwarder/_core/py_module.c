@@ -25,6 +25,11 @@ int py_add_type(PyObject *module, PyType_Spec *spec, const char *name)
     return 0;
 }
 
+void *py_allocate(PyTypeObject *type)
+{
+    return ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+}
+
 void py_free(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
@@ -54,7 +59,10 @@ static PyObject *core_ring_create(PyObject *module, PyObject *args)
         return NULL;
     id.src_epoch = src_epoch;
     id.dst_epoch = dst_epoch;
-    return descriptor(ring_create(size, &id));
+    struct ring_fds fds;
+    if (ring_create(size, &id, &fds) < 0)
+        return py_os_error();
+    return Py_BuildValue("(ii)", fds.ring, fds.tail);
 }
 
 static PyObject *core_flood_create(PyObject *module, PyObject *args)
@@ -146,7 +154,7 @@ PyMODINIT_FUNC PyInit__core(void)
     if (module == NULL)
         return NULL;
     if (add_constants(module) < 0 || py_add_engine(module) < 0 || py_add_block(module) < 0
-        || py_add_parts(module) < 0) {
+        || py_add_fdb(module) < 0 || py_add_ring_ends(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

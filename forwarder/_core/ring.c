@@ -1,86 +1,8 @@
 #include "ring.h"
 
-#include <errno.h>
-
 #include "frame.h"
 
-#define RING_MAGIC 0x42524e47u /* "BRNG" */
-
-_Static_assert(sizeof(struct run) == 16, "the run header is part of the shared layout");
-_Static_assert(sizeof(struct ring_shared) <= SHM_HEADER_BYTES, "header must fit");
-
-int ring_create(uint32_t size, const struct ring_id *id)
-{
-    int fd = shm_create("bulkhead-ring", SHM_HEADER_BYTES + (size_t)size);
-    struct shm shm;
-    if (fd < 0)
-        return -1;
-    if (size < 2 * (sizeof(struct run) + RUN_LIMIT)) {
-        errno = EINVAL;
-    } else if (shm_map_ring(&shm, fd, SHM_WRITE) == 0) {
-        struct ring_shared *shared = shm.header;
-        shared->magic = RING_MAGIC;
-        shared->layout = LAYOUT_VERSION;
-        shared->id = *id;
-        shm_unmap(&shm);
-        return fd;
-    }
-    return shm_fail(fd);
-}
-
-static int ring_map(struct shm *shm, int fd, const struct ring_id *expected)
-{
-    if (shm_map_ring(shm, fd, SHM_WRITE) < 0)
-        return -1;
-    const struct ring_shared *shared = shm->header;
-    struct ring_id id = shared->id;
-    bool is_ring = shared->magic == RING_MAGIC && shared->layout == LAYOUT_VERSION
-                   && shm->size >= 2 * (sizeof(struct run) + RUN_LIMIT);
-    bool is_this = id.src_port == expected->src_port && id.dst_port == expected->dst_port
-                   && id.src_epoch == expected->src_epoch && id.dst_epoch == expected->dst_epoch;
-    if (is_ring && is_this)
-        return 0;
-    shm_unmap(shm);
-    errno = is_ring ? ESTALE : EINVAL;
-    return -1;
-}
-
-int ring_tx_open(struct ring_tx *tx, int fd, const struct ring_id *expected)
-{
-    *tx = (struct ring_tx){0};
-    if (ring_map(&tx->shm, fd, expected) < 0)
-        return -1;
-    tx->shared = tx->shm.header;
-    tx->head = tx->shown = atomic_load_explicit(&tx->shared->head, memory_order_relaxed);
-    tx->tail = atomic_load_explicit(&tx->shared->tail, memory_order_acquire);
-    if (tx->head - tx->tail <= tx->shm.size)
-        return 0;
-    ring_tx_close(tx);
-    errno = EINVAL;
-    return -1;
-}
-
-int ring_rx_open(struct ring_rx *rx, int fd, const struct ring_id *expected)
-{
-    *rx = (struct ring_rx){0};
-    if (ring_map(&rx->shm, fd, expected) < 0)
-        return -1;
-    rx->shared = rx->shm.header;
-    rx->tail = rx->head = atomic_load_explicit(&rx->shared->tail, memory_order_relaxed);
-    return 0;
-}
-
-void ring_tx_close(struct ring_tx *tx)
-{
-    shm_unmap(&tx->shm);
-    *tx = (struct ring_tx){0};
-}
-
-void ring_rx_close(struct ring_rx *rx)
-{
-    shm_unmap(&rx->shm);
-    *rx = (struct ring_rx){0};
-}
+_Static_assert((RING_RUNS & (RING_RUNS - 1)) == 0, "descriptions wrap by a mask");
 
 static uint8_t *tx_at(const struct ring_tx *tx, uint64_t cursor)
 {
@@ -92,18 +14,40 @@ static const uint8_t *rx_at(const struct ring_rx *rx, uint64_t cursor)
     return rx->shm.data + (cursor & (rx->shm.size - 1));
 }
 
+static void read_tail(struct ring_tx *tx)
+{
+    uint64_t runs = atomic_load_explicit(&tx->taken->runs, memory_order_acquire);
+    uint64_t bytes = atomic_load_explicit(&tx->taken->bytes, memory_order_relaxed);
+    if (UNLIKELY(runs < tx->tail_runs || runs > tx->shown || bytes < tx->tail || bytes > tx->head)) {
+        tx->broken = true;
+        return;
+    }
+    tx->tail_runs = runs;
+    tx->tail = bytes;
+}
+
 static uint64_t free_bytes(struct ring_tx *tx, uint64_t wanted)
 {
-    uint64_t space = tx->shm.size - (tx->head - tx->tail);
-    if (LIKELY(space >= wanted))
-        return space;
-    uint64_t tail = atomic_load_explicit(&tx->shared->tail, memory_order_acquire);
-    if (UNLIKELY(tail < tx->tail || tail > tx->shown)) {
-        tx->broken = true;
-        return 0;
-    }
-    tx->tail = tail;
-    return tx->shm.size - (tx->head - tail);
+    if (UNLIKELY(tx->shm.size - (tx->head - tx->tail) < wanted))
+        read_tail(tx);
+    return tx->broken ? 0 : tx->shm.size - (tx->head - tx->tail);
+}
+
+static bool has_description(struct ring_tx *tx)
+{
+    if (UNLIKELY(tx->runs - tx->tail_runs >= RING_RUNS))
+        read_tail(tx);
+    return !tx->broken && tx->runs - tx->tail_runs < RING_RUNS;
+}
+
+bool ring_has_room(struct ring_tx *tx, uint64_t bytes)
+{
+    return free_bytes(tx, bytes) >= bytes;
+}
+
+uint8_t *ring_front(const struct ring_tx *tx)
+{
+    return tx_at(tx, tx->head);
 }
 
 /* How many of the records fit into `space`, and how many bytes those are. */
@@ -121,41 +65,51 @@ static uint32_t fitting(const uint8_t *records, uint32_t frames, uint64_t space,
     return n;
 }
 
+static bool continues(const struct run *open, uint64_t at, uint32_t bytes, const uint8_t *src, bool vnet)
+{
+    return open->bytes != 0 && open->at + open->bytes == at && open->bytes + bytes <= RUN_BYTES && open->vnet == vnet
+           && memcmp(open->src, src, MAC_BYTES) == 0;
+}
+
+uint32_t ring_keep(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet)
+{
+    struct run *open = &tx->open;
+    if (!continues(open, at, bytes, src, vnet)) {
+        if (UNLIKELY(!has_description(tx)))
+            return 0;
+        *open = (struct run){.at = at, .vnet = vnet};
+        memcpy(open->src, src, MAC_BYTES);
+        tx->runs++;
+    }
+    open->bytes += bytes;
+    open->frames += frames;
+    tx->shared->runs[(tx->runs - 1) & (RING_RUNS - 1)] = *open;
+    tx->head = at + bytes;
+    return frames;
+}
+
 uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, uint32_t frames, const uint8_t *src,
                   bool vnet)
 {
-    if (UNLIKELY(tx->broken))
-        return 0;
-    bool grow = tx->open.bytes != 0 && tx->open.bytes + bytes <= RUN_BYTES && tx->open.vnet == vnet
-                && memcmp(tx->open.src, src, MAC_BYTES) == 0;
-    uint32_t header = grow ? 0 : (uint32_t)sizeof(struct run);
-    uint64_t space = free_bytes(tx, header + (uint64_t)bytes);
-    if (UNLIKELY(space < header + (uint64_t)bytes)) {
-        frames = space > header ? fitting(records, frames, space - header, &bytes) : 0;
+    uint64_t space = free_bytes(tx, bytes);
+    if (UNLIKELY(space < bytes)) {
+        frames = fitting(records, frames, space, &bytes);
         if (frames == 0)
             return 0;
     }
-    if (!grow) {
-        tx->open_at = tx->head;
-        tx->open = (struct run){.vnet = vnet};
-        memcpy(tx->open.src, src, MAC_BYTES);
-        tx->head += sizeof(struct run);
-    }
+    if (UNLIKELY(!has_description(tx)) && !continues(&tx->open, tx->head, bytes, src, vnet))
+        return 0;
     memcpy(tx_at(tx, tx->head), records, bytes);
-    tx->head += bytes;
-    tx->open.bytes += bytes;
-    tx->open.frames += frames;
-    memcpy(tx_at(tx, tx->open_at), &tx->open, sizeof tx->open);
-    return frames;
+    return ring_keep(tx, tx->head, bytes, frames, src, vnet);
 }
 
 bool ring_publish(struct ring_tx *tx)
 {
-    if (tx->head == tx->shown)
+    if (tx->runs == tx->shown)
         return false;
     tx->open.bytes = 0;
-    tx->shown = tx->head;
-    atomic_store_explicit(&tx->shared->head, tx->head, memory_order_release);
+    tx->shown = tx->runs;
+    atomic_store_explicit(&tx->shared->head, tx->runs, memory_order_release);
     return true;
 }
 
@@ -164,45 +118,54 @@ bool ring_refresh(struct ring_rx *rx)
     if (UNLIKELY(rx->broken))
         return false;
     uint64_t head = atomic_load_explicit(&rx->shared->head, memory_order_acquire);
-    if (UNLIKELY(head < rx->head || head - rx->tail > rx->shm.size)) {
+    if (UNLIKELY(head < rx->head || head - rx->tail_runs > RING_RUNS)) {
         rx->broken = true;
         return false;
     }
     rx->head = head;
-    return head != rx->tail;
+    return head != rx->tail_runs;
 }
 
-/* Copy the run header at `cursor` and believe it only if it fits what was published. */
-static bool run_at(const struct ring_rx *rx, uint64_t cursor, struct run *run)
+uint64_t ring_depth(const struct ring_rx *rx)
 {
-    uint64_t available = rx->head - cursor;
-    if (available < sizeof *run)
-        return false;
-    memcpy(run, rx_at(rx, cursor), sizeof *run);
-    return run->bytes >= MIN_RECORD && run->bytes <= RUN_LIMIT && run->bytes <= available - sizeof *run
-           && run->frames >= 1 && run->frames <= run->bytes / MIN_RECORD && run->vnet <= 1;
+    uint64_t head = atomic_load_explicit(&rx->shared->head, memory_order_acquire);
+    if (rx->broken || head == rx->tail_runs)
+        return 0;
+    const struct run *last = &rx->shared->runs[(head - 1) & (RING_RUNS - 1)];
+    uint64_t depth = last->at + last->bytes - rx->tail;
+    return depth > rx->shm.size || depth < rx->done ? 0 : depth - rx->done;
+}
+
+/* Copy the description of run `index`, the one before which ended at `end`, and believe it only if it can be true. */
+static bool run_at(const struct ring_rx *rx, uint64_t index, uint64_t end, struct run *run)
+{
+    *run = rx->shared->runs[index & (RING_RUNS - 1)];
+    uint64_t ahead = run->at - rx->tail;
+    return run->bytes >= MIN_RECORD && run->bytes <= RUN_LIMIT && run->at >= end && ahead <= rx->shm.size
+           && run->bytes <= rx->shm.size - ahead && run->frames >= 1 && run->frames <= run->bytes / MIN_RECORD
+           && run->vnet <= 1;
 }
 
 unsigned ring_view(struct ring_rx *rx, struct run_view *views, unsigned max, uint64_t allowance)
 {
-    uint64_t cursor = rx->tail;
+    uint64_t end = rx->tail;
     uint64_t total = 0;
     unsigned n = 0;
-    while (n < max && cursor != rx->head && !rx->broken) {
+    for (uint64_t index = rx->tail_runs; n < max && index != rx->head && !rx->broken; index++) {
         struct run_view *view = &views[n];
         uint32_t done = n == 0 ? rx->done : 0;
         if (done > 0) {
             view->run = rx->run;
-        } else if (UNLIKELY(!run_at(rx, cursor, &view->run))) {
+        } else if (UNLIKELY(!run_at(rx, index, end, &view->run))) {
             rx->broken = true;
             break;
         }
-        view->records = rx_at(rx, cursor + sizeof(struct run)) + done;
+        view->records = rx_at(rx, view->run.at) + done;
         view->bytes = view->run.bytes - done;
         if (n > 0 && total + view->bytes > allowance)
             break;
         total += view->bytes;
-        cursor += sizeof(struct run) + view->run.bytes;
+        end = view->run.at + view->run.bytes;
         n++;
     }
     return n;
@@ -212,17 +175,20 @@ uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned
 {
     uint32_t frames = 0;
     for (unsigned i = 0; i < count && bytes > 0; i++) {
+        const struct run *run = &views[i].run;
         if (bytes < views[i].bytes) {
-            rx->run = views[i].run;
-            rx->done = views[i].run.bytes - views[i].bytes + (uint32_t)bytes;
+            rx->run = *run;
+            rx->done = run->bytes - views[i].bytes + (uint32_t)bytes;
             break;
         }
         bytes -= views[i].bytes;
-        rx->tail += sizeof(struct run) + views[i].run.bytes;
+        rx->tail = run->at + run->bytes;
+        rx->tail_runs++;
         rx->done = 0;
-        frames += views[i].run.frames;
+        frames += run->frames;
     }
-    atomic_store_explicit(&rx->shared->tail, rx->tail, memory_order_release);
+    atomic_store_explicit(&rx->taken->bytes, rx->tail, memory_order_relaxed);
+    atomic_store_explicit(&rx->taken->runs, rx->tail_runs, memory_order_release);
     return frames;
 }
 
@@ -230,7 +196,7 @@ uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned
    begun. False if the lengths no longer add up. */
 static bool walk_current(const struct ring_rx *rx, uint32_t *boundary, uint32_t *begun)
 {
-    const uint8_t *records = rx_at(rx, rx->tail + sizeof(struct run));
+    const uint8_t *records = rx_at(rx, rx->run.at);
     uint32_t size = 0;
     *boundary = *begun = 0;
     while (*boundary < rx->done) {
@@ -250,19 +216,21 @@ bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *by
         return true;
     if (!walk_current(rx, &boundary, begun))
         return false;
-    *rest = rx_at(rx, rx->tail + sizeof(struct run)) + rx->done;
+    *rest = rx_at(rx, rx->run.at) + rx->done;
     *bytes = boundary - rx->done;
     return true;
 }
 
-/* Frames of whole runs from `cursor` on, as far as the headers make sense. */
-static uint64_t frames_from(const struct ring_rx *rx, uint64_t cursor)
+/* Frames of the runs not taken, as far as their descriptions make sense; *end: where the last of them ends. */
+static uint64_t frames_left(const struct ring_rx *rx, uint64_t *end)
 {
     uint64_t frames = 0;
     struct run run;
-    for (; cursor != rx->head; cursor += sizeof run + run.bytes) {
-        if (!run_at(rx, cursor, &run))
+    *end = rx->tail;
+    for (uint64_t index = rx->tail_runs; index != rx->head; index++) {
+        if (!run_at(rx, index, *end, &run))
             break;
+        *end = run.at + run.bytes;
         frames += run.frames;
     }
     return frames;
@@ -271,17 +239,22 @@ static uint64_t frames_from(const struct ring_rx *rx, uint64_t cursor)
 uint64_t ring_unread_frames(struct ring_rx *rx)
 {
     uint32_t boundary, begun = 0;
+    uint64_t end;
     ring_refresh(rx);
     if (rx->done > 0)
         walk_current(rx, &boundary, &begun);
-    uint64_t frames = frames_from(rx, rx->tail);
+    uint64_t frames = frames_left(rx, &end);
     return frames > begun ? frames - begun : 0;
 }
 
 void ring_abandon(struct ring_rx *rx)
 {
-    if (!rx->broken)
-        atomic_store_explicit(&rx->shared->tail, rx->head, memory_order_release);
+    uint64_t end;
+    frames_left(rx, &end);
+    if (!rx->broken) {
+        atomic_store_explicit(&rx->taken->bytes, end, memory_order_relaxed);
+        atomic_store_explicit(&rx->taken->runs, rx->head, memory_order_release);
+    }
     ring_rx_close(rx);
 }
 
@@ -289,8 +262,10 @@ uint64_t ring_untaken_frames(const struct ring_tx *tx)
 {
     if (tx->shared == NULL)
         return 0;
-    struct ring_rx rx = {.shm = tx->shm, .shared = tx->shared, .head = tx->shown};
-    rx.tail = atomic_load_explicit(&tx->shared->tail, memory_order_acquire);
-    bool possible = rx.tail >= tx->tail && rx.tail <= tx->shown;
-    return possible ? frames_from(&rx, rx.tail) : 0;
+    uint64_t frames = 0, index = atomic_load_explicit(&tx->taken->runs, memory_order_acquire);
+    if (index < tx->tail_runs || index > tx->shown)
+        return 0;
+    for (; index != tx->shown; index++)
+        frames += tx->shared->runs[index & (RING_RUNS - 1)].frames;
+    return frames;
 }

@@ -2,7 +2,7 @@
 
    Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once
    a run (learn the source, look the destination up) and the run is copied into the destination's ring
-   with one memcpy. Nothing is shown to anybody before switch_end: one publication and at the most one bell
+   with one memcpy, or kept there where it was read to (ingress.c). Nothing is shown to anybody before switch_end: one publication and at the most one bell
    per destination and burst. A frame that a ring has no room for is lost here, at the tail, and charged to
    the destination; nobody waits for it.
 
@@ -76,13 +76,23 @@ static void want_ring(struct engine *e, struct peer *peer)
     e->any_wanted = true;
 }
 
+/* A run that was read into the ring of the peer that it is for. */
+static uint32_t keep_run(struct engine *e, const struct pending_run *run)
+{
+    struct ring_tx *tx = &e->in.landing->tx;
+    uint64_t at = e->in.landed_at + (uint64_t)(run->start - e->in.burst);
+    return ring_keep(tx, at, run->bytes, run->frames, frame_src(first_frame(run)), run->vnet);
+}
+
 static void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
 {
     uint32_t sent;
     if (peer->path == PATH_NONE)
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {
-        sent = ring_put(&peer->tx, run->start, run->bytes, run->frames, frame_src(first_frame(run)), run->vnet);
+        sent = peer == e->in.landing ? keep_run(e, run)
+                                     : ring_put(&peer->tx, run->start, run->bytes, run->frames,
+                                                frame_src(first_frame(run)), run->vnet);
         touch(e, peer);
     } else if (peer->path == PATH_PEN) {
         sent = pen_put(peer, run->start, run->frames);

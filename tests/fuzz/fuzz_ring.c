@@ -11,15 +11,14 @@
 
 static struct ring_tx tx;
 static struct ring_rx rx;
-static int fd = -1;
+static struct ring_fds fds;
 static uint8_t records[RUN_LIMIT];
 static volatile uint64_t touched; /* so that no read is optimised away */
 
 static void start(void)
 {
     struct ring_id id = {.src_port = 1, .src_epoch = 1, .dst_port = 2, .dst_epoch = 2};
-    fd = ring_create(SIZE, &id);
-    if (fd < 0 || ring_tx_open(&tx, fd, &id) < 0 || ring_rx_open(&rx, fd, &id) < 0)
+    if (ring_create(SIZE, &id, &fds) < 0 || ring_tx_open(&tx, fds, &id) < 0 || ring_rx_open(&rx, fds, &id) < 0)
         abort();
 }
 
@@ -27,7 +26,8 @@ static void stop(void)
 {
     ring_tx_close(&tx);
     ring_rx_close(&rx);
-    close(fd);
+    close(fds.ring);
+    close(fds.tail);
 }
 
 static uint64_t touch_all(const uint8_t *bytes, uint32_t count)
@@ -67,15 +67,25 @@ static void produce(uint32_t length, bool vnet)
     records[1] = (uint8_t)(frame >> 16);
     records[2] = (uint8_t)(frame >> 8);
     records[3] = (uint8_t)frame;
-    ring_put(&tx, records, LENGTH_BYTES + frame, 1, src, vnet);
+    uint64_t gap = length % 3 * 10;
+    if (gap > 0 && ring_has_room(&tx, gap + LENGTH_BYTES + frame)) {
+        memcpy(ring_front(&tx) + gap, records, LENGTH_BYTES);
+        ring_keep(&tx, tx.head + gap, LENGTH_BYTES + frame, 1, src, vnet);
+    } else {
+        ring_put(&tx, records, LENGTH_BYTES + frame, 1, src, vnet);
+    }
     ring_publish(&tx);
 }
 
 static void scribble(uint8_t where, uint16_t offset, const uint8_t *value, size_t count)
 {
-    uint8_t *target = where & 1 ? rx.shm.data + ((rx.tail + offset) & (SIZE - 1))
-                                : (uint8_t *)rx.shm.header + offset % sizeof(struct ring_shared);
-    memcpy(target, value, count);
+    uint8_t *places[] = {
+        tx.shm.data + ((rx.tail + offset) & (SIZE - 1)),
+        (uint8_t *)tx.shm.header + offset % sizeof(struct ring_shared),
+        (uint8_t *)&tx.shared->runs[(rx.tail_runs + offset / 32) % RING_RUNS] + offset % sizeof(struct run),
+        (uint8_t *)rx.tail_shm.header + offset % sizeof(struct ring_tail),
+    };
+    memcpy(places[where % 4], value, count);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -25,7 +25,7 @@ struct pair *pair_open(void)
     pair->block = block_create(0);
     pair->flood = flood_create(FUZZ_RING_BYTES, OWN_PORT, 1);
     pair->peer_flood = flood_create(FUZZ_RING_BYTES, PEER_PORT, 2);
-    pair->ring = ring_create(FUZZ_RING_BYTES, &id);
+    must(ring_create(FUZZ_RING_BYTES, &id, &pair->ring) == 0);
     must(engine_open(e, KIND_STREAM, pair->vm[0], pair->block, pair->flood) == 0);
     must(engine_peer_join(e, PEER_PORT, 2, 2, false) == 0);
     must(engine_attach_flood(e, PEER_PORT, 2, pair->peer_flood) == 0);
@@ -38,7 +38,8 @@ struct pair *pair_open(void)
 void pair_close(struct pair *pair)
 {
     int fds[] = {pair->vm[0],         pair->vm[1], pair->doorbell,   pair->flood_doorbell,
-                 pair->block,         pair->flood, pair->peer_flood, pair->ring};
+                 pair->block,         pair->flood, pair->peer_flood, pair->ring.ring,
+                 pair->ring.tail};
     ring_rx_close(&pair->reader);
     engine_close(&pair->engine);
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)

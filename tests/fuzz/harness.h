@@ -10,7 +10,8 @@
 
 struct pair {
     struct engine engine;
-    int vm[2], doorbell, flood_doorbell, block, flood, peer_flood, ring;
+    int vm[2], doorbell, flood_doorbell, block, flood, peer_flood;
+    struct ring_fds ring;
     struct ring_rx reader;
 };
 
