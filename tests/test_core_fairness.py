@@ -33,3 +33,28 @@ def test_short_frames_get_as_many_bytes_as_long_ones(kind: str) -> None:
             switch.turn()
         mean = sum(came.values()) / len(came)
         assert all(abs(count - mean) < mean / 5 for count in came.values()), came
+
+
+def test_a_source_that_was_alone_lets_another_one_in_soon() -> None:
+    """Alone it may write more at a time; the other one waits for what it was granted, and no more."""
+    granted, run = 262_144, 65_536
+    with MiniSwitch() as switch:
+        slow = switch.add(1, "stream", buffer=1 << 16)
+        for port in (2, 3):
+            switch.add(port, "stream")
+        for port in (1, 2, 3):
+            switch.vms[port].send(frame(BROADCAST, mac(port)))
+            switch.settle()
+        slow.received()
+        for _ in range(30):
+            switch.vms[2].send(*[frame(mac(1), mac(2), size=1514)] * 24)
+            switch.settle()
+        slow.received()  # what the kernel held
+        switch.turn()
+        switch.vms[3].send(frame(mac(1), mac(3)))
+        waited = 0
+        while 3 not in (sources := [each[11] for each in slow.received()]):
+            waited += 1514 * len(sources)
+            switch.turn()
+        waited += 1514 * sources.index(3)
+        assert waited < granted + run

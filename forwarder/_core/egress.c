@@ -249,15 +249,16 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
 }
 
 /* A visit that ends blocked spends nothing, and must not be saved up for a burst later. */
-static void earn(struct peer *peer)
+static void earn(struct peer *peer, bool alone)
 {
-    peer->deficit += QUANTUM_BYTES;
-    if (peer->deficit > 2 * QUANTUM_BYTES)
-        peer->deficit = 2 * QUANTUM_BYTES;
+    int64_t most = alone ? ALONE_BYTES : 2 * QUANTUM_BYTES;
+    peer->deficit += alone ? ALONE_BYTES : QUANTUM_BYTES;
+    if (peer->deficit > most)
+        peer->deficit = most;
 }
 
-/* One visit. False if the source had nothing. */
-static bool serve(struct engine *e, struct peer *peer, uint64_t now)
+/* One visit; `alone`: all others had nothing since the last one. False if the source had nothing. */
+static bool serve(struct engine *e, struct peer *peer, bool alone, uint64_t now)
 {
     if (peer->rx.done == 0) {
         bool unicast = peer->rx.shared != NULL && ring_refresh(&peer->rx);
@@ -267,7 +268,7 @@ static bool serve(struct engine *e, struct peer *peer, uint64_t now)
                 engine_drop_source(e, peer);
             return false;
         }
-        earn(peer);
+        earn(peer, alone);
         if (flooded)
             take_floods(e, peer);
         egress_flush(e, now);
@@ -292,7 +293,7 @@ bool egress_exhale(struct engine *e, uint64_t now)
         if (out->turn >= e->peers.count)
             out->turn = 0;
         struct peer *peer = e->peers.at[e->peers.port[out->turn]];
-        if (serve(e, peer, now)) {
+        if (serve(e, peer, quiet + 1 == e->peers.count, now)) {
             quiet = 0;
             out->taken += VISIT_BYTES;
         } else {

@@ -29,8 +29,10 @@
 /* Frames on their way from flood rings to the VM; with room for one cut frame. */
 #define STAGING_BYTES 262144u
 /* What one source may send to the VM before the next one's turn (deficit round robin, RFC 8290 section 4.1.1
-   uses the same scheme): one run. */
+   uses the same scheme): one run. Where there is no other one it may send more, since few large writes cost less than
+   many small ones; as much as the staging holds. */
 #define QUANTUM_BYTES ((int64_t)RUN_BYTES)
+#define ALONE_BYTES ((int64_t)STAGING_BYTES)
 
 enum {
     EVENT_CONTROL = 1,
