@@ -169,7 +169,8 @@ def test_profile(tool: str, bench_directory: Path, tmp_path: Path) -> None:
     unit = "CPU ns a frame" if tool == profile.PERF else "instructions a frame"
     for frames, whole in everything.items():
         parts = [row for row in rows if row["frames"] == frames and row is not whole]
-        assert {stacks.CORE, stacks.MEMCPY} <= {row["where"] for row in parts}
+        expected = {stacks.CORE, stacks.MEMCPY} if frames.startswith("dgram") else {stacks.CORE}
+        assert expected <= {row["where"] for row in parts}  # a stream is read to where it has to be
         assert sum(float(row["share %"]) for row in parts) == pytest.approx(100, abs=0.1 * len(parts))
         assert float(whole[unit].replace(",", "")) > 0
     assert (tmp_path / "profile-stream-1514.folded").exists() == (tool == profile.PERF)

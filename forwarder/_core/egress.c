@@ -1,6 +1,7 @@
 /* Exhale: from the other ports' rings to the VM.
 
-   Theory of operation. Sources are served by deficit round robin in bytes. A visit to a source takes first
+   Theory of operation. Sources are served by deficit round robin in bytes, with larger turns for one that is alone,
+   since every write costs its reader a wake-up. A visit to a source takes first
    what it flooded, then what it sent here alone: the unicast cursor is read before the flood cursor, so a
    frame that was flooded before its destination was learned is never overtaken by a later one.
 
