@@ -1,4 +1,5 @@
-/* The two ends of a ring by themselves, for oracle and contract tests and for tools that speak to a ring from Python. */
+/* The two ends of a ring by themselves, for oracle and contract tests and for tools that speak to a ring from
+   Python. */
 #include "py_core.h"
 
 #include <errno.h>
@@ -201,5 +202,6 @@ static PyType_Spec specs[] = {
 
 int py_add_ring_ends(PyObject *module)
 {
-    return py_add_type(module, &specs[0], "RingWriter") < 0 || py_add_type(module, &specs[1], "RingReader") < 0 ? -1 : 0;
+    bool failed = py_add_type(module, &specs[0], "RingWriter") < 0 || py_add_type(module, &specs[1], "RingReader") < 0;
+    return failed ? -1 : 0;
 }

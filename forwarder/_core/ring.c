@@ -17,7 +17,7 @@ static const uint8_t *rx_at(const struct ring_rx *rx, uint64_t cursor)
 static void read_tail(struct ring_tx *tx)
 {
     uint64_t runs = atomic_load_explicit(&tx->taken->runs, memory_order_acquire);
-    uint64_t bytes = atomic_load_explicit(&tx->taken->bytes, memory_order_relaxed);
+    uint64_t bytes = atomic_load_explicit(&tx->taken->bytes, memory_order_acquire); /* may be newer than `runs` */
     if (UNLIKELY(runs < tx->tail_runs || runs > tx->shown || bytes < tx->tail || bytes > tx->head)) {
         tx->broken = true;
         return;
@@ -187,7 +187,7 @@ uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned
         rx->done = 0;
         frames += run->frames;
     }
-    atomic_store_explicit(&rx->taken->bytes, rx->tail, memory_order_relaxed);
+    atomic_store_explicit(&rx->taken->bytes, rx->tail, memory_order_release);
     atomic_store_explicit(&rx->taken->runs, rx->tail_runs, memory_order_release);
     return frames;
 }
@@ -252,7 +252,7 @@ void ring_abandon(struct ring_rx *rx)
     uint64_t end;
     frames_left(rx, &end);
     if (!rx->broken) {
-        atomic_store_explicit(&rx->taken->bytes, end, memory_order_relaxed);
+        atomic_store_explicit(&rx->taken->bytes, end, memory_order_release);
         atomic_store_explicit(&rx->taken->runs, rx->head, memory_order_release);
     }
     ring_rx_close(rx);

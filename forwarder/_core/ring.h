@@ -16,7 +16,7 @@
 
      who        writes                    when
      producer   records, runs, head       a run first, then head (release), once per burst
-     consumer   tail: runs and bytes      after the kernel has taken a whole run (release)
+     consumer   tail: bytes and runs      after the kernel has taken a whole run (release, each)
 
    Cursors count runs, or bytes, since the ring was made and never wrap (2^64). The free space is size - (head - tail)
    in bytes. Where there is not enough for a frame, or no place for another description, it is dropped here, at the
