@@ -230,6 +230,15 @@ class MiniSwitch:
             quiet = quiet + 1 if after == before else 0
             before = after
 
+    def read_out(self, vm: Vm, most: int = 1 << 18) -> list[bytes]:
+        """Everything on its way to the VM, read ``most`` bytes at a time."""
+        frames: list[bytes] = []
+        self.settle()
+        while (more := vm.read(most)) is not None:
+            frames += more
+            self.settle()
+        return frames
+
     def counters(self, port: int) -> dict[str, int]:
         return _core.Block(self.blocks[port]).counters()
 

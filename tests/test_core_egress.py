@@ -11,7 +11,7 @@ import pytest
 from forwarder import _core
 from forwarder.channel import close_all
 from tests.guests.fixtures import short_directory
-from tests.mini_switch import BROADCAST, KINDS, LENGTHS, RING_BYTES, MiniSwitch, Vm, frame, mac
+from tests.mini_switch import BROADCAST, KINDS, LENGTHS, RING_BYTES, MiniSwitch, frame, mac
 from tests.scribble import RingScribble
 
 
@@ -37,16 +37,6 @@ def fill(switch: MiniSwitch, src: int, dst: int, count: int, size: int = 1514, f
     return frames
 
 
-def read_out(switch: MiniSwitch, vm: Vm, most: int = 1 << 18) -> list[bytes]:
-    """Everything on its way to the VM, read ``most`` bytes at a time."""
-    frames: list[bytes] = []
-    switch.settle()
-    while (more := vm.read(most)) is not None:
-        frames += more
-        switch.settle()
-    return frames
-
-
 @pytest.mark.parametrize("kind", LENGTHS)
 def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
     """Short writes everywhere: the rest of a cut frame is written first, whoever else waits."""
@@ -62,7 +52,7 @@ def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
             flooded = [frame(BROADCAST, mac(port), bytes((n,)), 1514) for n in range(3)]
             switch.vms[port].send(*flooded)
             sent += flooded
-        got = read_out(switch, slow, most=97)
+        got = switch.read_out(slow, most=97)
         assert sorted(got) == sorted(sent)
         assert not slow.mid_frame
         for port in senders:
@@ -87,7 +77,7 @@ def test_cut_frame_is_completed_whoever_leaves(leaver: int, kind: str) -> None:
         for port in (2, 4):
             sent += fill(switch, port, 1, 5)
         switch.remove(leaver)
-        got = read_out(switch, slow, most=1000)
+        got = switch.read_out(slow, most=1000)
         assert not slow.mid_frame
         assert set(got) <= set(sent)
         counters = switch.counters(1)
@@ -169,7 +159,7 @@ def test_full_ring_drops_at_the_source_towards_the_destination(kind: str) -> Non
         assert [(peer, born) for peer, born, _, _ in losses] == [(1, switch.borns[1])]
         assert _core.Block(switch.blocks[3]).losses() == []
         assert switch.counters(1)["eagain"] >= 1
-        got = read_out(switch, switch.vms[1])
+        got = switch.read_out(switch.vms[1])
         assert len(got) + losses[0][2] == len(sent) + len(few)
         assert [each for each in got if each in set(few)] == few
         # The tail is dropped, so the first frames are those that arrive.
@@ -222,7 +212,7 @@ def test_frame_too_long_for_the_socket_is_refused_alone(kind: str) -> None:
         greet(switch)
         fill(switch, 2, 1, 1, size=65550)
         few = fill(switch, 2, 1, 3, size=60)
-        assert read_out(switch, one) == few
+        assert switch.read_out(one) == few
         assert switch.counters(1)["refused"] == 1
         assert switch.engines[1].link_error == ""
 
@@ -237,9 +227,9 @@ def test_frame_too_long_for_its_framing_is_refused_alone() -> None:
         for dst in (BROADCAST, mac(1)):
             frames = [frame(dst, mac(2), bytes((n,)), size) for n, size in enumerate(sizes)]
             switch.vms[2].send(*frames[:2], frames[2])
-            got = read_out(switch, one)
+            got = switch.read_out(one)
             switch.vms[2].send(*frames[3:])
-            got += read_out(switch, one)
+            got += switch.read_out(one)
             assert got == [each for each in frames if len(each) <= 65535]
         counters = switch.counters(1)
         assert (counters["refused"], counters["tx_frames"]) == (4, 6 + 1)
@@ -300,7 +290,7 @@ def test_nothing_of_an_earlier_life_is_forwarded() -> None:
         sent = fill(switch, 2, 1, 100)
         old_epoch = switch.epochs[2]
         switch.restart(2)
-        got = read_out(switch, slow)
+        got = switch.read_out(slow)
         assert got == sent[: len(got)]
         assert len(got) + switch.counters(1)["stale_ring"] == len(sent)
         for epoch in (old_epoch, switch.epochs[2]):
@@ -308,7 +298,7 @@ def test_nothing_of_an_earlier_life_is_forwarded() -> None:
                 switch.engines[1].attach_rx(2, epoch, *rings[:2])
         close_all(rings)
         again = fill(switch, 2, 1, 5)
-        assert read_out(switch, slow) == again
+        assert switch.read_out(slow) == again
 
 
 def test_sleeping_worker_is_woken_once_by_one_bell() -> None:

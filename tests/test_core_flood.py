@@ -8,7 +8,7 @@ import os
 import pytest
 
 from forwarder import _core
-from tests.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, LENGTHS, MiniSwitch, Vm, frame, mac
+from tests.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, LENGTHS, MiniSwitch, frame, mac
 
 
 def broadcasts(src: int, first: int, count: int, size: int = 1514) -> list[bytes]:
@@ -24,16 +24,6 @@ def greet(switch: MiniSwitch, *ports: int) -> None:
         switch.settle()
     for vm in switch.vms.values():
         vm.received()
-
-
-def read_out(switch: MiniSwitch, vm: Vm) -> list[bytes]:
-    """All that is on its way to the VM."""
-    frames: list[bytes] = []
-    switch.settle()
-    while (more := vm.read()) is not None:
-        frames += more
-        switch.settle()
-    return frames
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +58,7 @@ def test_lapped_reader_counts_exactly_what_it_lost(kind: str) -> None:
             slow.read(100) if kind in LENGTHS else slow.received()
         assert got == sent
         assert switch.counters(3)["flood_lost"] == 0
-        late = read_out(switch, slow)
+        late = switch.read_out(slow)
         # What the loop above read is not in `late`: count by the switch's own figure of what it wrote.
         counters = switch.counters(2)
         assert counters["tx_frames"] + counters["flood_lost"] == len(sent)
@@ -87,10 +77,10 @@ def test_burst_longer_than_the_ring_is_lost_and_counted() -> None:
         for number in range(12):
             switch.vms[1].send(frame(BROADCAST, mac(1), bytes((number,)), 65550))
         switch.settle()
-        got = read_out(switch, other)
+        got = switch.read_out(other)
         assert len(got) + switch.counters(2)["flood_lost"] == 12
         switch.vms[1].send(frame(BROADCAST, mac(1)))
-        assert read_out(switch, other) == [frame(BROADCAST, mac(1))]
+        assert switch.read_out(other) == [frame(BROADCAST, mac(1))]
 
 
 def test_newcomer_hears_older_ports_from_now_on() -> None:
@@ -128,7 +118,7 @@ def test_newcomer_that_said_more_than_its_ring_holds() -> None:
             switch.vms[2].send(*broadcasts(2, first, 50))
             switch.settle()
         switch.introduce(1, 2)
-        got = read_out(switch, older)
+        got = switch.read_out(older)
         assert len(got) + switch.counters(1)["flood_lost"] == 500
 
 
@@ -222,7 +212,7 @@ def test_flood_is_not_overtaken_by_what_follows_on_the_ring() -> None:
         after = frame(mac(20), mac(3), b"by the ring")
         switch.vms[3].send(after)
         switch.settle()
-        got = read_out(switch, slow)
+        got = switch.read_out(slow)
         assert sorted(got) == sorted([*sent, before, after])
         assert got.index(before) < got.index(after)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.mini_switch import BROADCAST, RING_BYTES, MiniSwitch, Vm, frame, mac, record
+from tests.mini_switch import BROADCAST, RING_BYTES, MiniSwitch, frame, mac, record
 
 BURST = 1 << 18
 SENDER, RECEIVERS = 1, (2, 3)
@@ -43,15 +43,6 @@ def send(switch: MiniSwitch, data: bytes) -> None:
         switch.vms[SENDER].sock.sendall(data[:BURST])
         switch.engines[SENDER].run(0)
         data = data[BURST:]
-
-
-def read_out(switch: MiniSwitch, vm: Vm) -> list[bytes]:
-    frames: list[bytes] = []
-    switch.settle()
-    while (more := vm.read()) is not None:
-        frames += more
-        switch.settle()
-    return frames
 
 
 def is_part_of(some: list[bytes], every: list[bytes]) -> bool:
@@ -99,7 +90,7 @@ class Flow:
         if port not in self.switch.engines:
             return
         if event == "read":
-            self.got[port] += read_out(self.switch, self.switch.vms[port])
+            self.got[port] += self.switch.read_out(self.switch.vms[port])
             return
         self.is_exact = (
             False  # test_core_swap counts what is lost with a ring; what is for who has left, all get
@@ -150,7 +141,7 @@ def test_what_is_left_of_a_frame_comes_along_when_the_ring_has_no_room_for_a_bur
         send(switch, data[:left])
         for at in range(left, len(data), step):
             send(switch, data[at : at + step])
-        got = read_out(switch, switch.vms[2])
+        got = switch.read_out(switch.vms[2])
         assert switch.lost_towards(2) > 0
         assert len(got) + switch.lost_towards(2) == len(frames)
         assert is_part_of(got, frames)
@@ -165,5 +156,5 @@ def test_frames_that_alternate_between_two_destinations_arrive() -> None:
         for at in range(0, len(frames), 1000):
             send(switch, b"".join(map(record, frames[at : at + 1000])))
             for port in RECEIVERS:
-                got[port] += read_out(switch, switch.vms[port])
+                got[port] += switch.read_out(switch.vms[port])
         assert [got[port] for port in RECEIVERS] == [frames[0::2], frames[1::2]]

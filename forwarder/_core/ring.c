@@ -97,8 +97,6 @@ uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, ui
         if (frames == 0)
             return 0;
     }
-    if (UNLIKELY(!has_description(tx)) && !continues(&tx->open, tx->head, bytes, src, vnet))
-        return 0;
     memcpy(tx_at(tx, tx->head), records, bytes);
     return ring_keep(tx, tx->head, bytes, frames, src, vnet);
 }
