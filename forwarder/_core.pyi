@@ -50,6 +50,19 @@ def finish_offload(data: bytes) -> list[bytes]:
     Raises ValueError where it asks for what makes no sense.
     """
 
+def shorten_offload(data: bytes) -> bytes:
+    """Take the last segment off a frame behind its ``virtio_net_hdr``; empty if it has no two."""
+
+def flow_of(frame: bytes) -> int:
+    """The label, 16 bits, of the flow that a frame belongs to."""
+
+class Early:
+    """The choice of what is dropped early from one ring."""
+
+    def __init__(self) -> None: ...
+    def drops(self, flow: int, size: int, deep: bool) -> bool:
+        """Whether ``size`` bytes of a flow, about to be put into a ring, deep or not, are to be dropped."""
+
 class Block:
     """Read-only view of a port's block: what its worker last published."""
 

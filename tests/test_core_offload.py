@@ -67,6 +67,19 @@ def test_a_large_frame_becomes_those_that_its_sender_would_have_sent(flow: Flow)
     assert _core.finish_offload(flow.unfinished()) == flow.finished()
 
 
+@settings(max_examples=400, deadline=None)
+@given(flow=flows())
+def test_a_shortened_frame_becomes_the_same_but_the_last(flow: Flow) -> None:
+    *others, _ = flow.finished()
+    shorter = _core.shorten_offload(flow.unfinished())
+    assert (_core.finish_offload(shorter) if shorter else []) == others
+
+
+@given(size=st.integers(14, 3000), flags=st.sampled_from((0, NEEDS_CSUM, DATA_VALID)))
+def test_a_frame_of_one_part_is_not_shortened(size: int, flags: int) -> None:
+    assert _core.shorten_offload(vnet(flags, start=14) + frame(mac(1), mac(2), size=size)[:size]) == b""
+
+
 @given(size=st.integers(14, 3000), data=st.data(), flags=st.sampled_from((0, DATA_VALID, RSC_INFO)))
 def test_a_checksum_goes_where_the_header_says(size: int, data: st.DataObject, flags: int) -> None:
     plain = frame(mac(1), mac(2), data.draw(st.randoms(use_true_random=False)).randbytes(size), size)[:size]
@@ -145,6 +158,7 @@ NONSENSE = {
 def test_what_makes_no_sense_is_refused(what: str) -> None:
     with pytest.raises(ValueError, match="no sense"):
         _core.finish_offload(NONSENSE[what])
+    assert _core.shorten_offload(NONSENSE[what]) == b""
 
 
 @settings(max_examples=500, deadline=None)

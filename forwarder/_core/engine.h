@@ -51,6 +51,14 @@ struct inbuf {
     uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
 };
 
+/* Frames that go the same way: records one behind the other, in memory that is this engine's. */
+struct pending_run {
+    uint8_t *start;
+    uint32_t bytes;
+    uint32_t frames;
+    bool vnet; /* each frame is behind its virtio_net_hdr */
+};
+
 /* The verdict on the last frame, good for the next ones that carry the same two addresses. */
 struct verdict {
     bool valid;
@@ -157,11 +165,20 @@ uint64_t ingress_resumes(const struct engine *e);
 
 /* switch.c */
 void switch_begin(struct engine *e);
-uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status);
+uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, enum record_status *status);
 void switch_end(struct engine *e);
 /* A peer may have read our floods for a while before we knew whom to ring: ring once if any was so recent. */
 void switch_greet(struct engine *e);
 void switch_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
+void flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind);
+
+/* send.c */
+void send_run(struct engine *e, struct peer *peer, const struct pending_run *run);
+
+static inline const uint8_t *first_frame(const struct pending_run *run)
+{
+    return record_frame(run->start) + (run->vnet ? VNET_BYTES : 0);
+}
 
 /* egress.c */
 bool egress_exhale(struct engine *e, uint64_t now);

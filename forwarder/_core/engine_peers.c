@@ -163,6 +163,7 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
     if (peer->doorbell >= 0)
         close(peer->doorbell);
     peer->tx = tx;
+    peer->early = (struct early){0};
     peer->doorbell = doorbell;
     peer->path = PATH_RING;
     empty_pen(e, peer);

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 #include "checksum.h"
+#include "packet.h"
 
 /* linux/virtio_net.h of Linux 6.2 and newer. */
 #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
@@ -13,21 +14,6 @@
 
 _Static_assert(sizeof(struct virtio_net_hdr) == VNET_BYTES, "the short header, without a number of buffers");
 
-#define ETHERTYPE_AT 12u
-#define ETHERTYPE_IPV4 0x0800u
-#define ETHERTYPE_IPV6 0x86ddu
-#define TAG_BYTES 4u
-#define MOST_TAGS 2u
-
-#define IPV4_LEAST 20u
-#define IPV4_TOTAL 2u
-#define IPV4_ID 4u
-#define IPV4_FRAGMENT 6u
-#define IPV4_PROTOCOL 9u
-#define IPV4_SUM 10u
-#define IPV6_BYTES 40u
-#define IPV6_LENGTH 4u
-#define IPV6_NEXT 6u
 #define MOST_EXTENSIONS 8u
 
 #define TCP_LEAST 20u
@@ -72,24 +58,12 @@ bool offload_is_sound(const uint8_t *vnet)
     return (vnet[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) == 0 || load_le16(vnet + 6) >= MIN_FRAME;
 }
 
-/* Where the network header begins and what it is; 0: behind more tags than a frame has. */
-static uint32_t network_of(const uint8_t *frame, uint32_t bytes, uint32_t *type)
-{
-    uint32_t at = ETHERTYPE_AT;
-    for (uint32_t tags = 0; tags <= MOST_TAGS && at + 2 <= bytes; tags++, at += TAG_BYTES) {
-        *type = load_be16(frame + at);
-        if (*type != 0x8100u && *type != 0x88a8u)
-            return at + 2;
-    }
-    return 0;
-}
-
 static bool ipv4_leads_to(const struct offload *o, uint32_t protocol)
 {
     const uint8_t *ip = o->frame + o->ip;
-    uint32_t header = (ip[0] & 15u) * 4u;
+    uint32_t header = ipv4_header_bytes(ip);
     return ip[0] >> 4 == 4 && header >= IPV4_LEAST && o->transport == o->ip + header && ip[IPV4_PROTOCOL] == protocol
-           && (load_be16(ip + IPV4_FRAGMENT) & 0x3fffu) == 0 && o->bytes - o->ip <= UINT16_MAX;
+           && (load_be16(ip + IPV4_FRAGMENT) & IPV4_PART_OF_MORE) == 0 && o->bytes - o->ip <= UINT16_MAX;
 }
 
 /* Through extension headers that may stand in front of a whole packet (RFC 8200, section 4.1). */
@@ -215,4 +189,16 @@ uint32_t offload_next(struct offload *o, uint8_t *record)
     o->at += payload;
     o->number++;
     return LENGTH_BYTES + bytes;
+}
+
+uint32_t offload_shorten(uint8_t *vnet, uint32_t bytes)
+{
+    struct offload o;
+    if (!offload_open(&o, vnet, bytes) || o.headers == 0)
+        return 0;
+    uint32_t payload = o.bytes - o.headers, last = (payload - 1) % o.step + 1;
+    if (last == payload)
+        return 0;
+    adapt_headers(&o, vnet + VNET_BYTES, payload - last);
+    return bytes - last;
 }

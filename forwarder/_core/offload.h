@@ -61,4 +61,8 @@ static inline uint32_t offload_next_bytes(const struct offload *offload)
 /* Write the next finished frame as a record; returns its bytes. */
 uint32_t offload_next(struct offload *offload, uint8_t *record);
 
+/* Take the last segment off the frame behind the header at `vnet`, in place. Returns the bytes that are left, header
+   included; 0: it is no frame of several segments, and was not changed. */
+uint32_t offload_shorten(uint8_t *vnet, uint32_t bytes);
+
 #endif

@@ -7,6 +7,7 @@
 
 int py_add_engine(PyObject *module);
 int py_add_block(PyObject *module);
+int py_add_early(PyObject *module);
 int py_add_fdb(PyObject *module);
 int py_add_ring_ends(PyObject *module);
 

@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "engine.h"
+#include "flow.h"
 #include "offload.h"
 #include "tap.h"
 
@@ -122,6 +123,32 @@ static PyObject *core_finish_offload(PyObject *module, PyObject *args)
     return frames;
 }
 
+static PyObject *core_shorten_offload(PyObject *module, PyObject *args)
+{
+    (void)module;
+    static uint8_t vnet[MAX_FRAME]; /* under the GIL */
+    const char *bytes;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(args, "y#", &bytes, &count))
+        return NULL;
+    if (count < (Py_ssize_t)(VNET_BYTES + MIN_FRAME) || count > (Py_ssize_t)MAX_FRAME)
+        return PyErr_Format(PyExc_ValueError, "a frame behind its header has 24 to MAX_FRAME bytes");
+    memcpy(vnet, bytes, (size_t)count);
+    return PyBytes_FromStringAndSize((const char *)vnet, offload_shorten(vnet, (uint32_t)count));
+}
+
+static PyObject *core_flow_of(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *frame;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(args, "y#", &frame, &count))
+        return NULL;
+    if (count < (Py_ssize_t)MIN_FRAME || count > (Py_ssize_t)MAX_FRAME)
+        return PyErr_Format(PyExc_ValueError, "a frame has MIN_FRAME to MAX_FRAME bytes");
+    return PyLong_FromUnsignedLong(flow_of((const uint8_t *)frame, (uint32_t)count));
+}
+
 static PyMethodDef functions[] = {
     {"doorbell_create", core_doorbell_create, METH_NOARGS, NULL},
     {"ring_create", core_ring_create, METH_VARARGS, NULL},
@@ -129,6 +156,8 @@ static PyMethodDef functions[] = {
     {"block_create", core_block_create, METH_NOARGS, NULL},
     {"tap_open", core_tap_open, METH_VARARGS, NULL},
     {"finish_offload", core_finish_offload, METH_VARARGS, NULL},
+    {"shorten_offload", core_shorten_offload, METH_VARARGS, NULL},
+    {"flow_of", core_flow_of, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -154,7 +183,7 @@ PyMODINIT_FUNC PyInit__core(void)
     if (module == NULL)
         return NULL;
     if (add_constants(module) < 0 || py_add_engine(module) < 0 || py_add_block(module) < 0
-        || py_add_fdb(module) < 0 || py_add_ring_ends(module) < 0) {
+        || py_add_early(module) < 0 || py_add_fdb(module) < 0 || py_add_ring_ends(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -11,29 +11,9 @@
 #include "engine.h"
 #include "offload.h"
 
-struct pending_run {
-    const uint8_t *start;
-    uint32_t bytes;
-    uint32_t frames;
-    bool vnet; /* each frame is behind its virtio_net_hdr */
-};
-
-static const uint8_t *first_frame(const struct pending_run *run)
-{
-    return record_frame(run->start) + (run->vnet ? VNET_BYTES : 0);
-}
-
 void switch_begin(struct engine *e)
 {
     e->verdict.valid = false;
-}
-
-static void touch(struct engine *e, struct peer *peer)
-{
-    if (!peer->touched) {
-        peer->touched = true;
-        e->touched[e->touched_count++] = peer;
-    }
 }
 
 /* Also where no peer is known yet: those who learn of this port later read what it said from its start. */
@@ -53,7 +33,7 @@ static struct rate *flood_rate(struct engine *e, const uint8_t *dst, enum flood_
     return &e->group_rate[memcmp(dst, broadcast, MAC_BYTES) == 0 ? 0 : 1];
 }
 
-static void flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind)
+void flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind)
 {
     const uint8_t *record = run->start;
     struct rate *rate = flood_rate(e, frame_dst(record_frame(record)), kind);
@@ -67,41 +47,6 @@ static void flood_run(struct engine *e, const struct pending_run *run, enum floo
         }
         record += LENGTH_BYTES + bytes;
     }
-}
-
-static void want_ring(struct engine *e, struct peer *peer)
-{
-    peer->path = PATH_PEN;
-    e->wanted[peer->port] = true;
-    e->any_wanted = true;
-}
-
-/* A run that was read into the ring of the peer that it is for. */
-static uint32_t keep_run(struct engine *e, const struct pending_run *run)
-{
-    struct ring_tx *tx = &e->in.landing->tx;
-    uint64_t at = e->in.landed_at + (uint64_t)(run->start - e->in.burst);
-    return ring_keep(tx, at, run->bytes, run->frames, frame_src(first_frame(run)), run->vnet);
-}
-
-static void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
-{
-    uint32_t sent;
-    if (peer->path == PATH_NONE)
-        want_ring(e, peer);
-    if (LIKELY(peer->path == PATH_RING)) {
-        sent = peer == e->in.landing ? keep_run(e, run)
-                                     : ring_put(&peer->tx, run->start, run->bytes, run->frames,
-                                                frame_src(first_frame(run)), run->vnet);
-        touch(e, peer);
-    } else if (peer->path == PATH_PEN) {
-        sent = pen_put(peer, run->start, run->frames);
-    } else {
-        flood_run(e, run, FLOOD_UNKNOWN);
-        return;
-    }
-    if (UNLIKELY(sent < run->frames))
-        loss_add(&e->block->loss[peer->port].towards, run->frames - sent);
 }
 
 static void drop_run(struct engine *e, const struct pending_run *run)
@@ -210,7 +155,7 @@ static void decide(struct engine *e, const uint8_t *frame)
 
 /* Switch the whole records at the front of `bytes`; returns how many bytes those were. *status says what stopped
    it: RECORD_PARTIAL (the rest is not all there) or a bad length. */
-uint32_t switch_records(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
+uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, enum record_status *status)
 {
     uint32_t header = vm_header_bytes(&e->vm), at = 0, size, frames = 0;
     struct pending_run run = {.vnet = header != 0};

@@ -2,7 +2,7 @@
 
    What the frame becomes must stay within the bytes promised, keep the addresses, and together carry the payload: no
    byte of it lost or twice. A frame that was finished needs nothing more: done again, without its header's wishes, it
-   stays what it is. */
+   stays what it is. Shortened, a frame becomes the same but the last. */
 #include <stdlib.h>
 
 #include "frame.h"
@@ -22,6 +22,27 @@ static void expect_unchanged(const uint8_t *record, uint32_t bytes)
     memcpy(plain + VNET_BYTES, record_frame(record), bytes - LENGTH_BYTES);
     must(offload_open(&offload, plain, VNET_BYTES + bytes - LENGTH_BYTES));
     must(offload_next(&offload, again) == bytes && offload_is_done(&offload) && memcmp(again, record, bytes) == 0);
+}
+
+static void expect_shorter(const uint8_t *data, uint32_t size, uint32_t frames)
+{
+    struct offload offload;
+    uint8_t *vnet = malloc(size);
+    must(vnet != NULL);
+    memcpy(vnet, data, size);
+    uint32_t left = offload_shorten(vnet, size), parts = 0;
+    must((left != 0) == (frames > 1) && left < size);
+    if (left == 0)
+        must(memcmp(vnet, data, size) == 0);
+    else
+        must(offload_open(&offload, vnet, left));
+    while (left != 0 && !offload_is_done(&offload)) {
+        static uint8_t record[MAX_RECORD];
+        offload_next(&offload, record);
+        parts++;
+    }
+    must(left == 0 || parts == frames - 1);
+    free(vnet);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -47,5 +68,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         frames++;
     }
     must(headers + payload == size - VNET_BYTES && frames <= size / SEGMENT_LEAST);
+    expect_shorter(data, (uint32_t)size, frames);
     return 0;
 }

@@ -1,0 +1,54 @@
+/* Early drop: who is to go slower when a ring fills up.
+
+   Theory of operation. What fills a ring is TCP, whose streams grow until they lose something. If that is whatever
+   comes last, when there is no room any more, then it is chance that decides whose it is, and the order in which a
+   program serves its sockets: some streams then get a fifth less than others for good. So one frame is dropped
+   before, when the ring gets deep, and it is the heaviest flow's: that of which most has been put into this ring
+   lately. Nobody else loses anything, and flows come to the same rate, since each is the heaviest in its turn (as in
+   Approximate Fair Dropping, Pan, Breslau, Prabhakar and Shenker, 2003, without its estimate of what would be fair:
+   the heaviest one of several has more than that in any case).
+
+     event                          what follows
+     the ring gets deep             the flow that is the heaviest then is marked, and no other one is any more;
+                                    none if one is as good as alone: it has nobody to yield to and may fill the ring
+     a frame of the marked flow     it is dropped, and the mark is gone
+     the counts are halved          the mark is gone: what it was for is over
+
+   One frame each time, since a sender answers one loss and a hundred within a round trip alike (RFC 5681, section
+   3.2). It is the flow's next one, however deep the ring is by then: who always sends first would else never be asked.
+   A flow that does not answer fills the ring, and then the tail is dropped, as ever.
+
+   What was put lately is counted in bytes for up to EARLY_FLOWS flows, in sets of EARLY_WAYS; a new one takes the
+   place of the lightest in its set. All counts are halved when they make EARLY_MEMORY together, which is the only
+   clock there is. That is many bursts long, so that the order within one does not matter, and less than a stream
+   sends while it grows back after a loss (a second at 8 Gbit/s is 15 times as much). */
+#ifndef BULKHEAD_EARLY_H
+#define BULKHEAD_EARLY_H
+
+#include "common.h"
+
+#define EARLY_WAYS 8u
+#define EARLY_SETS 8u
+#define EARLY_FLOWS (EARLY_SETS * EARLY_WAYS)
+#define EARLY_MEMORY (64u << 20)
+/* Alone: all others together are less than this part of it all. */
+#define EARLY_OTHERS 8u
+
+struct early_flow {
+    uint32_t bytes;
+    uint16_t flow;
+};
+
+struct early {
+    struct early_flow flows[EARLY_FLOWS];
+    uint32_t total;
+    bool deep; /* the ring was, when it was last asked about */
+    bool marked;
+    uint16_t mark; /* the flow that loses its next frame */
+};
+
+/* `bytes` of `flow` (flow.h), MAX_RECORD at most, are about to be put into a ring that is deep or not: are they what
+   is to be dropped? */
+bool early_drops(struct early *early, uint16_t flow, uint32_t bytes, bool deep);
+
+#endif

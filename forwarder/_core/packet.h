@@ -1,0 +1,43 @@
+/* Where the headers of a packet are, for those who look behind the Ethernet header: offload.c and flow.c. */
+#ifndef BULKHEAD_PACKET_H
+#define BULKHEAD_PACKET_H
+
+#include "common.h"
+
+#define ETHERTYPE_AT 12u
+#define ETHERTYPE_IPV4 0x0800u
+#define ETHERTYPE_IPV6 0x86ddu
+#define TAG_BYTES 4u
+#define MOST_TAGS 2u
+
+#define IPV4_LEAST 20u
+#define IPV4_TOTAL 2u
+#define IPV4_ID 4u
+#define IPV4_FRAGMENT 6u
+#define IPV4_PART_OF_MORE 0x3fffu /* more fragments, or behind the first one */
+#define IPV4_PROTOCOL 9u
+#define IPV4_SUM 10u
+#define IPV4_ADDRESSES 12u
+#define IPV6_BYTES 40u
+#define IPV6_LENGTH 4u
+#define IPV6_NEXT 6u
+#define IPV6_ADDRESSES 8u
+
+/* Where the network header begins and what it is; 0: behind more tags than a frame has. */
+static inline uint32_t network_of(const uint8_t *frame, uint32_t bytes, uint32_t *type)
+{
+    uint32_t at = ETHERTYPE_AT;
+    for (uint32_t tags = 0; tags <= MOST_TAGS && at + 2 <= bytes; tags++, at += TAG_BYTES) {
+        *type = load_be16(frame + at);
+        if (*type != 0x8100u && *type != 0x88a8u)
+            return at + 2;
+    }
+    return 0;
+}
+
+static inline uint32_t ipv4_header_bytes(const uint8_t *ip)
+{
+    return (ip[0] & 15u) * 4u;
+}
+
+#endif

@@ -1,0 +1,38 @@
+/* The choice of what is dropped early by itself, for oracle and property tests. */
+#include "py_core.h"
+
+#include "early.h"
+
+struct py_early {
+    PyObject_HEAD
+    struct early early;
+};
+
+static PyObject *early_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args, (void)kwargs;
+    return py_allocate(type);
+}
+
+static PyObject *early_drops_method(PyObject *self, PyObject *args)
+{
+    unsigned int flow, bytes;
+    int deep;
+    if (!PyArg_ParseTuple(args, "IIp", &flow, &bytes, &deep))
+        return NULL;
+    if (flow > UINT16_MAX || bytes > MAX_RECORD)
+        return PyErr_Format(PyExc_ValueError, "a flow has 16 bits, a record MAX_FRAME and 4 bytes at the most");
+    return PyBool_FromLong(early_drops(&((struct py_early *)self)->early, (uint16_t)flow, bytes, deep != 0));
+}
+
+static PyMethodDef early_methods[] = {{"drops", early_drops_method, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+
+static PyType_Slot early_slots[] = {
+    {Py_tp_new, early_new}, {Py_tp_dealloc, py_free}, {Py_tp_methods, early_methods}, {0, NULL}};
+
+static PyType_Spec spec = {"forwarder._core.Early", sizeof(struct py_early), 0, Py_TPFLAGS_DEFAULT, early_slots};
+
+int py_add_early(PyObject *module)
+{
+    return py_add_type(module, &spec, "Early");
+}
