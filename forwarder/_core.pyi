@@ -60,8 +60,8 @@ class Early:
     """The choice of what is dropped early from one ring."""
 
     def __init__(self) -> None: ...
-    def drops(self, flow: int, size: int, deep: bool) -> bool:
-        """Whether ``size`` bytes of a flow, about to be put into a ring, deep or not, are to be dropped."""
+    def put(self, flow: int, size: int, deep: bool) -> bool:
+        """Put ``size`` bytes of a flow into a ring, deep or not: whether they go there, or are dropped."""
 
 class Block:
     """Read-only view of a port's block: what its worker last published."""

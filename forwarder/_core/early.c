@@ -34,16 +34,30 @@ static void mark_heaviest(struct early *early)
     early->mark = heaviest->flow;
 }
 
-bool early_drops(struct early *early, uint16_t flow, uint32_t bytes, bool deep)
+/* Numerical Recipes' generator, whose upper bits are good enough. */
+static uint32_t draw(struct early *early, uint32_t below)
+{
+    early->lot = early->lot * 1664525u + 1013904223u;
+    return (uint32_t)((uint64_t)early->lot * below >> 32);
+}
+
+void early_charge(struct early *early, uint32_t bytes, uint16_t flow, bool deep)
 {
     if (early->total > EARLY_MEMORY)
         halve(early);
+    bytes += early->unseen;
     entry_of(early, flow)->bytes += bytes;
     early->total += bytes;
+    early->unseen = 0;
+    early->due = EARLY_SAMPLE / 2 + draw(early, EARLY_SAMPLE);
     if (UNLIKELY(deep && !early->deep))
         mark_heaviest(early);
     early->deep = deep;
-    if (LIKELY(!early->marked) || early->mark != flow)
+}
+
+bool early_drops(struct early *early, uint16_t flow)
+{
+    if (early->mark != flow || !early->marked)
         return false;
     early->marked = false;
     return true;

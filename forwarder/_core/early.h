@@ -21,7 +21,12 @@
    What was put lately is counted in bytes for up to EARLY_FLOWS flows, in sets of EARLY_WAYS; a new one takes the
    place of the lightest in its set. All counts are halved when they make EARLY_MEMORY together, which is the only
    clock there is. That is many bursts long, so that the order within one does not matter, and less than a stream
-   sends while it grows back after a loss (a second at 8 Gbit/s is 15 times as much). */
+   sends while it grows back after a loss (a second at 8 Gbit/s is 15 times as much).
+
+   It is counted by samples, as in sFlow (RFC 3176), since to look into each frame costs a tenth of the rate of small
+   ones. Every EARLY_SAMPLE bytes or so one frame is charged all that has passed since the last one. How many exactly is
+   left to chance: flows come in turns, and samples in step with them would see one flow only. EARLY_MEMORY is 4,096
+   samples, so each of eight equal flows is known to a twentieth; frames as large as a sample are all counted. */
 #ifndef BULKHEAD_EARLY_H
 #define BULKHEAD_EARLY_H
 
@@ -31,6 +36,7 @@
 #define EARLY_SETS 8u
 #define EARLY_FLOWS (EARLY_SETS * EARLY_WAYS)
 #define EARLY_MEMORY (64u << 20)
+#define EARLY_SAMPLE 16384u
 /* Alone: all others together are less than this part of it all. */
 #define EARLY_OTHERS 8u
 
@@ -42,13 +48,27 @@ struct early_flow {
 struct early {
     struct early_flow flows[EARLY_FLOWS];
     uint32_t total;
-    bool deep; /* the ring was, when it was last asked about */
+    uint32_t unseen; /* bytes since the last sample */
+    uint32_t due;    /* when they are so many, the next one is */
+    uint32_t lot;    /* chance */
+    bool deep;       /* the ring was, at the last sample */
     bool marked;
     uint16_t mark; /* the flow that loses its next frame */
 };
 
-/* `bytes` of `flow` (flow.h), MAX_RECORD at most, are about to be put into a ring that is deep or not: are they what
-   is to be dropped? */
-bool early_drops(struct early *early, uint16_t flow, uint32_t bytes, bool deep);
+/* `bytes`, RUN_LIMIT at most, are about to be put into the ring. True, and they are counted: no sample is due among them. */
+static inline bool early_passes(struct early *early, uint32_t bytes)
+{
+    if (early->unseen + bytes >= early->due)
+        return false;
+    early->unseen += bytes;
+    return true;
+}
+
+/* A frame is the sample: it has so many bytes and is of this flow (flow.h), and the ring is deep or not. */
+void early_charge(struct early *early, uint32_t bytes, uint16_t flow, bool deep);
+
+/* Is a frame of this flow to be dropped? */
+bool early_drops(struct early *early, uint16_t flow);
 
 #endif

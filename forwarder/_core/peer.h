@@ -30,7 +30,7 @@ struct peer {
     uint64_t born; /* epoch of the port's first life: tells one VM from the next under the same number */
     enum path path;
     struct ring_tx tx;
-    struct early early; /* what goes into it, if it is a TAP's */
+    struct early early; /* what goes into it */
     struct ring_rx rx;
     struct flood_rx flood;
     uint8_t *pen;

@@ -4,16 +4,16 @@
    where it is if it was read to there (ingress.c). A frame that the ring has no room for is lost here, at the tail, and
    charged to the destination; nobody waits for it.
 
-   Towards a TAP a frame may be lost earlier, for the sake of fairness between streams (early.h): the kernels behind
-   TAPs send most, and their rings are long. What a TAP has sent may be up to 45 segments in one frame, and then only
-   the last of them is lost, as it would be if the frame had come in parts (offload_shorten): the sender learns the
-   same from it and has less to send again. The rest goes on; one frame counts as lost. */
+   Before that one may be lost early, for the sake of fairness between streams (early.h). What a TAP has sent may be up to
+   45 segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
+   (offload_shorten): the sender learns the same from it and has less to send again. The rest goes on; one frame counts
+   as lost. */
 #include "early.h"
 #include "engine.h"
 #include "flow.h"
 #include "offload.h"
 
-/* Half: what is left is for what all may send before the one has heard of its loss. */
+/* Deep is half: what is left is for what all may send before the one has heard of its loss. */
 static bool is_deep(struct ring_tx *tx)
 {
     return !ring_has_room(tx, tx->shm.size / 2);
@@ -59,29 +59,55 @@ static uint32_t shorten(uint8_t *record, bool vnet)
     return LENGTH_BYTES + left;
 }
 
-/* Frame by frame, of which one may have to be lost. A run ends there, since between two there may be anything. */
+static uint16_t flow_at(const uint8_t *record, bool vnet)
+{
+    uint32_t header = vnet ? VNET_BYTES : 0;
+    return flow_of(record_frame(record) + header, load_be32(record) - header);
+}
+
+/* Put the run but for what is to be lost of it. A run ends there, since between two there may be anything. */
 static uint32_t put_early(struct engine *e, struct peer *peer, const struct pending_run *run)
 {
-    uint32_t lost = 0, header = run->vnet ? VNET_BYTES : 0, at = 0;
+    uint32_t lost = 0, at = 0;
     struct pending_run part = {.start = run->start, .vnet = run->vnet};
     while (at < run->bytes) {
         uint8_t *record = run->start + at;
-        uint32_t bytes = LENGTH_BYTES + load_be32(record), left = bytes;
-        uint16_t flow = flow_of(record_frame(record) + header, bytes - LENGTH_BYTES - header);
-        bool early = early_drops(&peer->early, flow, bytes, is_deep(&peer->tx));
-        if (UNLIKELY(early)) {
-            left = shorten(record, run->vnet);
-            lost++;
-        }
+        uint32_t bytes = LENGTH_BYTES + load_be32(record);
+        bool early = early_drops(&peer->early, flow_at(record, run->vnet));
+        uint32_t left = early ? shorten(record, run->vnet) : bytes;
         part.frames += left > 0;
         part.bytes += left;
         at += bytes;
-        if (UNLIKELY(early)) {
-            lost += lost_of(e, peer, &part);
+        if (early) {
+            lost += 1 + lost_of(e, peer, &part);
             part = (struct pending_run){.start = run->start + at, .vnet = run->vnet};
         }
     }
     return lost + lost_of(e, peer, &part);
+}
+
+/* What a run costs here does not grow with the number of its frames beyond that of full-sized ones. */
+#define SAMPLED_FRAMES 64u
+
+static void sample(struct peer *peer, const struct pending_run *run)
+{
+    struct early *early = &peer->early;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < run->frames && i < SAMPLED_FRAMES; i++) {
+        const uint8_t *record = run->start + at;
+        uint32_t bytes = LENGTH_BYTES + load_be32(record);
+        if (!early_passes(early, bytes))
+            early_charge(early, bytes, flow_at(record, run->vnet), is_deep(&peer->tx));
+        at += bytes;
+    }
+    early->unseen += run->bytes - at;
+}
+
+static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    if (!early_passes(&peer->early, run->bytes))
+        sample(peer, run);
+    return UNLIKELY(peer->early.marked) ? put_early(e, peer, run) : lost_of(e, peer, run);
 }
 
 void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
@@ -90,7 +116,7 @@ void send_run(struct engine *e, struct peer *peer, const struct pending_run *run
     if (peer->path == PATH_NONE)
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {
-        lost = peer->takes_vnet ? put_early(e, peer, run) : lost_of(e, peer, run);
+        lost = send_to_ring(e, peer, run);
         touch(e, peer);
     } else if (peer->path == PATH_PEN) {
         lost = run->frames - pen_put(peer, run->start, run->frames);
