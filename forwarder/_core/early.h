@@ -56,7 +56,8 @@ struct early {
     uint16_t mark; /* the flow that loses its next frame */
 };
 
-/* `bytes`, RUN_LIMIT at most, are about to be put into the ring. True, and they are counted: no sample is due among them. */
+/* `bytes`, RUN_LIMIT at most, are about to be put into the ring. True: no sample is due among them, and they are
+   counted. False: one is, and nothing was. */
 static inline bool early_passes(struct early *early, uint32_t bytes)
 {
     if (early->unseen + bytes >= early->due)

@@ -3,7 +3,8 @@
    Theory of operation. One engine, one thread, one VM. A turn is
 
      inhale   ingress.c  read a burst from the VM, at most INHALE_BYTES
-     switch   switch.c   check, learn, look up, copy into rings; publish; ring who sleeps
+     switch   switch.c   check, learn, look up; publish; ring who sleeps
+              send.c     into the rings
      exhale   egress.c   take from the other ports' rings in turn, write to the VM, at most EXHALE_BYTES
      tick     engine.c   publish counters; linger, then sleep, if there was nothing to do
 

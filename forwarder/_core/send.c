@@ -4,8 +4,8 @@
    where it is if it was read to there (ingress.c). A frame that the ring has no room for is lost here, at the tail, and
    charged to the destination; nobody waits for it.
 
-   Before that one may be lost early, for the sake of fairness between streams (early.h). What a TAP has sent may be up to
-   45 segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
+   Before that one may be lost early, for the sake of fairness between streams (early.h). What a TAP has sent may be up
+   to 45 segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
    (offload_shorten): the sender learns the same from it and has less to send again. The rest goes on; one frame counts
    as lost. */
 #include "early.h"

@@ -1,10 +1,8 @@
 /* From the VM: which frames go where.
 
-   Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once
-   a run (learn the source, look the destination up) and the run is copied into the destination's ring
-   with one memcpy, or kept there where it was read to (ingress.c). Nothing is shown to anybody before switch_end: one publication and at the most one bell
-   per destination and burst. A frame that a ring has no room for is lost here, at the tail, and charged to
-   the destination; nobody waits for it.
+   Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once a run (learn
+   the source, look the destination up), and what is for one peer goes its way (send.c). Nothing is shown to anybody
+   before switch_end: one publication and at the most one bell per destination and burst.
 
    A TAP's frames come behind their virtio_net_hdrs and go so through the ring to another TAP. On any other way they
    are finished first (offload.h): what is flooded, waits in a pen or is for another kind of VM is plain. */
