@@ -266,6 +266,20 @@ def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(
     assert bench.engine.took("attach_rx") == []
 
 
+def test_what_comes_of_a_port_that_has_left_is_not_kept(bench):
+    bench.links.apply(Joined(port(2, epoch=20)))
+    bench.links.apply(Left(port(2, epoch=20)))
+    late = bench.descriptors(2), bench.descriptors(1)
+    bench.links.receive(RingRx(2, 20), late[0])
+    bench.links.receive(Update(7, 2, "join", port(2, epoch=20)), late[1])
+    assert not any(is_open(fd) for fds in late for fd in fds)
+    assert bench.links._early == bench.links._early_floods == {}
+    bench.links.receive(RingRx(2, 21), early := bench.descriptors(2))
+    assert all(is_open(fd) for fd in early)
+    bench.links.apply(Joined(port(2, epoch=22)))
+    assert not any(is_open(fd) for fd in early)
+
+
 def test_a_newcomers_flood_ring_that_comes_along_is_not_asked_for(bench):
     bench.links.apply(Joined(port(2)), offered_at=5.0)
     bench.links.tick(now=5.5)

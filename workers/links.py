@@ -16,7 +16,8 @@ The other half of a ring comes unasked, too, and a channel is quicker than membe
 us sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So what
 comes early is kept until membership says who it is from, and a half of a ring until the flood ring of that
 port is there or was asked for in vain: what the port flooded before it knew us must not be overtaken by what
-it then sends to us alone. At most one of each is kept for each port.
+it then sends to us alone. At most one of each is kept for each port, and nothing of a port that has left:
+what was under way then is as late as the other is early, and would wait for the next port of that number.
 
 Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
 membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
@@ -71,6 +72,8 @@ class Links:
         """Ports whose half of a ring came before they, or their floods, did."""
         self._early_floods: dict[int, Early] = {}
         """The same of flood rings."""
+        self._left: dict[int, int] = {}
+        """The last epoch of each number whose port has left."""
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
         if own.epoch != own.born:
@@ -132,10 +135,15 @@ class Links:
             close_all(descriptors)
 
     def _is_early(self, message: RingRx) -> bool:
-        record = self._records.get(message.port)
-        if record is None or record.epoch < message.epoch:
+        if self._is_to_come(message.port, message.epoch):
             return True
-        return record.epoch == message.epoch and message.port in self._floods
+        record = self._records.get(message.port)
+        return record is not None and record.epoch == message.epoch and message.port in self._floods
+
+    def _is_to_come(self, port: int, epoch: int) -> bool:
+        """Whether membership has not said anything yet of a port under this epoch."""
+        record = self._records.get(port)
+        return epoch > (record.epoch if record is not None else self._left.get(port, 0))
 
     def _attach_early(self, port: int) -> None:
         early = self._early.get(port)
@@ -145,8 +153,7 @@ class Links:
             _discard(self._early, port, before=early.epoch + 1)
 
     def _take_flood(self, port: int, epoch: int, descriptor: int) -> None:
-        record = self._records.get(port)
-        if record is None or record.epoch < epoch:
+        if self._is_to_come(port, epoch):
             _keep(self._early_floods, port, Early(epoch, (os.dup(descriptor),)))
         else:
             self._attach_flood(port, epoch, descriptor)
@@ -200,6 +207,7 @@ class Links:
             return
         self._engine.pin(port, [])
         self._engine.peer_leave(port)
+        self._left[port] = record.epoch
         _discard(self._early, port, before=record.epoch + 1)
         self._floods.pop(port, None)
         self._rings.pop(port, None)
