@@ -5,10 +5,9 @@
 #include <netinet/in.h>
 
 #include "checksum.h"
+#include "packet.h"
 
 #define IP 14u
-#define IPV4_BYTES 20u
-#define IPV6_BYTES 40u
 #define TCP_LEAST 20u
 #define TCP_ACK 0x10u
 #define TCP_PSH 0x08u
@@ -25,16 +24,16 @@ static bool understand(const struct iovec *frame, uint8_t *head, struct segment 
 {
     uint32_t bytes = (uint32_t)frame->iov_len;
     memcpy(head, frame->iov_base, bytes < COALESCE_HEADERS ? bytes : COALESCE_HEADERS);
-    if (bytes < IP + IPV4_BYTES + TCP_LEAST)
+    if (bytes < IP + IPV4_LEAST + TCP_LEAST)
         return false;
     uint8_t *ip = head + IP;
     uint32_t type = load_be16(head + IP - 2);
-    segment->is_ipv4 = type == 0x0800u;
-    segment->tcp = IP + (segment->is_ipv4 ? IPV4_BYTES : IPV6_BYTES);
+    segment->is_ipv4 = type == ETHERTYPE_IPV4;
+    segment->tcp = IP + (segment->is_ipv4 ? IPV4_LEAST : IPV6_BYTES);
     if (segment->is_ipv4) {
         if (ip[0] != 0x45u || load_be16(ip + 2) != bytes - IP || load_be16(ip + 6) != 0x4000u || ip[9] != IPPROTO_TCP)
             return false;
-    } else if (type != 0x86ddu || ip[0] >> 4 != 6 || load_be16(ip + 4) + segment->tcp != bytes
+    } else if (type != ETHERTYPE_IPV6 || ip[0] >> 4 != 6 || load_be16(ip + 4) + segment->tcp != bytes
                || ip[6] != IPPROTO_TCP || bytes < segment->tcp + TCP_LEAST) {
         return false;
     }
@@ -58,7 +57,7 @@ static bool sums_are_right(const struct iovec *frame, const uint8_t *head, const
     uint32_t header = segment->headers - segment->tcp;
     uint64_t sum = pseudo_sum(head, segment, header + segment->payload);
     sum += sum_of(head + segment->tcp, header) + sum_of(payload, segment->payload);
-    return folded(sum) == UINT16_MAX && (!segment->is_ipv4 || folded(sum_of(head + IP, IPV4_BYTES)) == UINT16_MAX);
+    return folded(sum) == UINT16_MAX && (!segment->is_ipv4 || folded(sum_of(head + IP, IPV4_LEAST)) == UINT16_MAX);
 }
 
 /* Does `next` continue what `head` begins, of whose payload there are `bytes` so far? */
@@ -95,9 +94,9 @@ static void finish(uint8_t *vnet, const struct segment *first, uint32_t bytes, b
     store_le16(vnet + 6, first->tcp);
     store_le16(vnet + 8, 16);
     if (first->is_ipv4) {
-        store_be16(ip + 2, IPV4_BYTES + carried);
+        store_be16(ip + 2, IPV4_LEAST + carried);
         store_sum(ip + 10, 0);
-        store_sum(ip + 10, (uint16_t)~folded(sum_of(ip, IPV4_BYTES)));
+        store_sum(ip + 10, (uint16_t)~folded(sum_of(ip, IPV4_LEAST)));
     } else {
         store_be16(ip + 4, carried);
     }

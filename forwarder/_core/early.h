@@ -26,7 +26,8 @@
    It is counted by samples, as in sFlow (RFC 3176), since to look into each frame costs a tenth of the rate of small
    ones. Every EARLY_SAMPLE bytes or so one frame is charged all that has passed since the last one. How many exactly is
    left to chance: flows come in turns, and samples in step with them would see one flow only. EARLY_MEMORY is 4,096
-   samples, so each of eight equal flows is known to a twentieth; frames as large as a sample are all counted. */
+   samples, so each of eight equal flows is known to a twentieth; a frame of one and a half samples is always
+   one. */
 #ifndef BULKHEAD_EARLY_H
 #define BULKHEAD_EARLY_H
 

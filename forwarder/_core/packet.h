@@ -1,4 +1,4 @@
-/* Where the headers of a packet are, for those who look behind the Ethernet header: offload.c and flow.c. */
+/* Where the headers of a packet are, for those who look behind the Ethernet header. */
 #ifndef BULKHEAD_PACKET_H
 #define BULKHEAD_PACKET_H
 
