@@ -4,7 +4,7 @@ import signal
 import socket
 import sys
 
-from forwarder.watched import WatchedChannel
+from forwarder.loop_channel import WatchedChannel
 from gateway.gateway import Gateway
 
 

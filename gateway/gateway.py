@@ -24,21 +24,21 @@ from pathlib import Path
 
 from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError, PeerError
-from forwarder.later import Later
+from forwarder.future import Later
 from forwarder.loop import Loop
-from forwarder.watched import WatchedChannel
+from forwarder.loop_channel import WatchedChannel
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap, resolvers
-from gateway.forwards import Forward
-from gateway.holder import Holder
-from gateway.http_server import CONNECTIONS, HttpServer
-from gateway.memory import Memory
-from gateway.names import Zone
-from gateway.policy import Address
-from gateway.relay import Relay
-from gateway.services import Services
+from gateway.api.carry_over import Memory
+from gateway.api.http_server import CONNECTIONS, HttpServer
+from gateway.api.names import Zone
+from gateway.api.services import Services
+from gateway.api.zones import Zones
+from gateway.namespace import Holder
+from gateway.relay.forwards import Forward
+from gateway.relay.policy import Address
+from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
-from gateway.zones import Zones
 
 IDLE_S = 3600.0
 QUESTIONS = CONNECTIONS

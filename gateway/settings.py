@@ -18,9 +18,9 @@ from typing import NamedTuple, TypeVar
 
 from forwarder.errors import LocalError
 from forwarder.names import parse_mac
-from gateway import names
-from gateway.names import Record, Zone
-from gateway.policy import Address, Network, Policy
+from gateway.api import names
+from gateway.api.names import Record, Zone
+from gateway.relay.policy import Address, Network, Policy
 
 DEVICE_MAC = "5a:94:ef:e4:0c:ee"
 """Of the VM that gets .2, as gvproxy gives it."""

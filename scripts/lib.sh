@@ -57,7 +57,7 @@ fingerprint() {
     {
         printf '%s\n' "$root"
         "$python" -VV
-        cat "$root"/setup.cfg "$root"/setup.py "$root"/pyproject.toml "$root"/forwarder/_core/*.[ch]
+        cat "$root"/setup.cfg "$root"/setup.py "$root"/pyproject.toml "$root"/forwarder/_core/*.h "$root"/forwarder/_core/*/*.[ch]
     } | sha256sum
 }
 

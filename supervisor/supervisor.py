@@ -20,34 +20,37 @@ from collections.abc import Iterator
 
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
-from forwarder.later import Later
+from forwarder.future import Later
 from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, Publisher
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Claim, Goodbye, Heartbeat, Hello, Reply
-from supervisor import processes, registry
-from supervisor.addresses import Settings
-from supervisor.arrivals import free_name, hung_up, raise_descriptor_limit
-from supervisor.commands import Commands
-from supervisor.console import Console
-from supervisor.custody import Custody
-from supervisor.descriptors import DescriptorServer, Peer
-from supervisor.gateway import Gateway
-from supervisor.gateway_facts import facts
-from supervisor.introductions import Introductions
-from supervisor.lifecycle import State
-from supervisor.listeners import Listeners
-from supervisor.logs import LEVELS, log
-from supervisor.options import RunOptions
-from supervisor.publisher import Control, open_context
-from supervisor.registry import Registry
-from supervisor.runtime_dir import RuntimeDir
-from supervisor.sampler import Sampler
-from supervisor.signs import Signs
-from supervisor.stats import PortView, Switch, is_gateway
-from supervisor.takeover import CLAIM_S, TakeOver
-from supervisor.workforce import Workforce
+from supervisor.attach.addresses import Settings
+from supervisor.attach.listener_common import free_name, hung_up, raise_descriptor_limit
+from supervisor.attach.listeners import Listeners
+from supervisor.base.logs import LEVELS, log
+from supervisor.base.proc import start_time
+from supervisor.base.runtime_dir import RuntimeDir
+from supervisor.base.zmq_sockets import open_context
+from supervisor.console.commands import Commands
+from supervisor.console.sampler import Sampler
+from supervisor.console.server import Console
+from supervisor.console.stats import Switch, is_gateway
+from supervisor.fleet.descriptors import DescriptorServer, Peer
+from supervisor.fleet.fd_store import Custody
+from supervisor.fleet.health import Signs
+from supervisor.fleet.introductions import Introductions
+from supervisor.fleet.publisher import Control
+from supervisor.fleet.takeover import CLAIM_S, TakeOver
+from supervisor.fleet.worker_pool import Workforce
+from supervisor.gateway.facts import facts
+from supervisor.gateway.process import Gateway
+from supervisor.ports import registry
+from supervisor.ports.lifecycle import State
+from supervisor.ports.registry import Registry
+from supervisor.ports.view import PortView
+from supervisor.run_options import RunOptions
 
 STOP_S = 10.0
 """A process that is still there after a second of SIGKILL waits for a device; nobody waits for that."""
@@ -80,7 +83,7 @@ class Supervisor:
         self._context = open_context()
         publisher = Publisher(self._directory.epoch)
         self._switch = Switch(
-            publisher.epoch, 0, time.monotonic(), Identity(os.getpid(), processes.start_time(os.getpid()))
+            publisher.epoch, 0, time.monotonic(), Identity(os.getpid(), start_time(os.getpid()))
         )
         commands = Commands(self, self._registry, self._listeners, self._sampler)
         try:

@@ -12,7 +12,7 @@ from scripts.benchmarks import options as choose
 from scripts.benchmarks.contenders import KINDS, Bulkhead
 from scripts.benchmarks.figures import percentile
 from scripts.benchmarks.journal import Benchmark, Journal
-from tests.guests.fake_vm import ETHERTYPE, FakeVM, mac
+from tests.helpers.guests.fake_vm import ETHERTYPE, FakeVM, mac
 
 PACED, BACK_TO_BACK, AT_ONCE = "one after another, paced", "one after another", "all at once"
 CASES = (PACED, BACK_TO_BACK, AT_ONCE)

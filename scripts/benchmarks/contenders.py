@@ -19,9 +19,9 @@ from typing import Any
 
 from scripts.benchmarks import generator
 from scripts.benchmarks.generator import Pair
-from tests.guests.fake_vm import BROADCAST, FakeVM, MessageVM, StreamVM, build_frame, mac
-from tests.guests.switch import Switch
-from tests.guests.waiting import wait_for
+from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, MessageVM, StreamVM, build_frame, mac
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
 
 KINDS = {"stream": "unix", "seqpacket": "unixpacket", "dgram": "unixgram"}
 # What the switch asks of its VMs' sockets, asked of everybody's.

@@ -17,12 +17,20 @@ from scripts.benchmarks import options as choose
 from scripts.benchmarks.contenders import KINDS, end_of
 from scripts.benchmarks.figures import NOTHING
 from scripts.benchmarks.journal import Benchmark, Journal, MissingError, Run
-from tests.guests.conversation import Conversation
-from tests.guests.fake_vm import FakeVM, mac
-from tests.guests.netns import Namespace
-from tests.guests.switch import Switch
-from tests.guests.waiting import wait_for
-from tests.guests.watching import ask, goes_on, kill_supervisor, kill_worker, name_of, port_of, workers
+from tests.helpers.guests.conversation import Conversation
+from tests.helpers.guests.fake_vm import FakeVM, mac
+from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.watching import (
+    ask,
+    goes_on,
+    kill_supervisor,
+    kill_worker,
+    name_of,
+    port_of,
+    workers,
+)
 
 WORKER, SUPERVISOR = "worker", "supervisor"
 TRANSPORTS = (*KINDS, "tap")

@@ -11,9 +11,9 @@ from typing import Any
 
 from scripts.benchmarks import generator, proc
 from scripts.benchmarks.contenders import Bulkhead
-from tests.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
-from tests.guests.waiting import wait_for
-from tests.guests.watching import ask
+from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.watching import ask
 
 AGAIN = 0.005
 """A broadcast before anybody can be reached is lost: it is sent again after so many seconds."""

@@ -14,8 +14,8 @@ from scripts.benchmarks import options as choose
 from scripts.benchmarks.contenders import KINDS, Bulkhead
 from scripts.benchmarks.figures import median, spread
 from scripts.benchmarks.journal import Benchmark, Journal, Run
-from tests.guests.fake_vm import mac
-from tests.guests.watching import ask
+from tests.helpers.guests.fake_vm import mac
+from tests.helpers.guests.watching import ask
 
 RECEIVER, FIRST_SENDER = 1, 2
 ALIKE, MIXED = "all as long", "every other one a quarter as long"

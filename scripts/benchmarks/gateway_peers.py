@@ -15,8 +15,8 @@ from scripts.benchmarks.gateways import CABLE, FORWARDED, Gateway, HostAndVM, So
 from scripts.benchmarks.journal import MissingError
 from scripts.benchmarks.labs import NEEDED
 from scripts.benchmarks.peers import spawn
-from tests.guests.machine import IPERF_PORT
-from tests.guests.waiting import PATIENCE
+from tests.helpers.guests.machine import IPERF_PORT
+from tests.helpers.guests.waiting import PATIENCE
 
 Ready = Callable[[], bool]
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from scripts.benchmarks import generator
 from scripts.benchmarks.contenders import end_of
 from scripts.benchmarks.labs import BEFORE, Lab, Test, dropped_before
-from tests.guests.fake_vm import connect
-from tests.guests.machine import IPERF_PORT
-from tests.guests.netns import Namespace
-from tests.guests.switch import Switch
-from tests.guests.waiting import wait_for
+from tests.helpers.guests.fake_vm import connect
+from tests.helpers.guests.machine import IPERF_PORT
+from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
 
 HOST, VM = "host", "VM"
 TO_VM, TO_HOST = f"{HOST} to {VM}", f"{VM} to {HOST}"

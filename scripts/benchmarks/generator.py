@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from scripts.benchmarks.journal import MissingError
 from scripts.benchmarks.machine import ROOT
-from tests.guests.fake_vm import FakeVM
+from tests.helpers.guests.fake_vm import FakeVM
 
 SOURCES = Path(__file__).with_name("load")
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-flto", "-Wall", "-Wextra", "-pthread")

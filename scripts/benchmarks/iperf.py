@@ -14,7 +14,7 @@ from scripts.benchmarks import options as choose
 from scripts.benchmarks.iperf_report import COLUMNS, directions, draw, rows
 from scripts.benchmarks.journal import Benchmark, Journal, MissingError
 from scripts.benchmarks.labs import BEFORE, Lab, Test
-from tests.guests.machine import CommandError
+from tests.helpers.guests.machine import CommandError
 
 VMS, HOST = "vms", "host"
 CONGESTION = "cubic"

@@ -33,8 +33,8 @@ from scripts.benchmarks.isolation_table import (
 )
 from scripts.benchmarks.journal import Benchmark, Journal, Run
 from scripts.benchmarks.peers import Gvproxy, VdeSwitch
-from tests.guests.fake_vm import BROADCAST, mac
-from tests.guests.watching import ask
+from tests.helpers.guests.fake_vm import BROADCAST, mac
+from tests.helpers.guests.watching import ask
 
 CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
     ONE: (Bulkhead, VdeSwitch, Gvproxy),

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from scripts.benchmarks.journal import MissingError
-from tests.guests.netns import Namespace
+from tests.helpers.guests.netns import Namespace
 
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}
 BEFORE = "before"

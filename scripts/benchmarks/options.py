@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from forwarder.names import MAX_PORTS
-from tests.guests.netns import MAX_TAP_MTU
+from tests.helpers.guests.netns import MAX_TAP_MTU
 
 # A frame of the load generator carries more than a header (load/load.h).
 SMALLEST_FRAME, LARGEST_FRAME = 34, 65_550

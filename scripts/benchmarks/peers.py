@@ -18,8 +18,8 @@ from pathlib import Path
 
 from scripts.benchmarks.contenders import RECEIVE_BUFFER, SEND_BUFFER, Contender
 from scripts.benchmarks.journal import MissingError
-from tests.guests.fake_vm import MessageVM, StreamVM, build_frame, mac
-from tests.guests.waiting import wait_for
+from tests.helpers.guests.fake_vm import MessageVM, StreamVM, build_frame, mac
+from tests.helpers.guests.waiting import wait_for
 
 START_PATIENCE = 10.0
 TRIES, TRY_PATIENCE = 3, 0.5

@@ -15,7 +15,7 @@ from scripts.benchmarks.contenders import Bulkhead
 from scripts.benchmarks.figures import NOTHING, known_median, median, percentile, ratios
 from scripts.benchmarks.forward import rate
 from scripts.benchmarks.journal import Benchmark, Journal, Run
-from tests.guests.watching import ask, kill_supervisor, live
+from tests.helpers.guests.watching import ask, kill_supervisor, live
 
 ATTACH, IDLE, JOIN, PAIR, BROADCAST, TAKEOVER = "attach", "idle", "join", "pair", "broadcast", "takeover"
 PARTS = {ATTACH: 3, IDLE: 4, JOIN: 1, PAIR: 5, BROADCAST: 3, TAKEOVER: 3}

@@ -36,9 +36,9 @@ from scripts.benchmarks.figures import NOTHING
 from scripts.benchmarks.journal import Benchmark, Journal, Run
 from scripts.benchmarks.soak_vms import Pair
 from scripts.benchmarks.soak_world import SLOTS, World
-from tests.guests.switch import Switch
-from tests.guests.waiting import wait_for
-from tests.guests.watching import ask
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.watching import ask
 
 COLUMNS = ("what", "figure", "must hold", "held")
 CYCLE = 30.0

@@ -1,8 +1,8 @@
 """The VMs of a soak: pairs that check every frame, and visitors that behave as badly as they like.
 
-Every frame is one of ``tests.guests.conversation``: its bytes follow from its addresses and its number, so
-whoever gets one can tell whether it is whole. A frame with a stolen source has a number that no honest one
-has.
+Every frame is one of ``tests.helpers.guests.conversation``: its bytes follow from its addresses and its
+number, so its receiver can tell whether it is whole. A frame with a stolen source has a number that no
+honest one has.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import random
 import struct
 import time
 
-from tests.guests.conversation import OURS, Conversation, End, numbered
-from tests.guests.fake_vm import BROADCAST, DatagramVM, FakeVM, StreamVM
+from tests.helpers.guests.conversation import OURS, Conversation, End, numbered
+from tests.helpers.guests.fake_vm import BROADCAST, DatagramVM, FakeVM, StreamVM
 
 SPOOFED = 1 << 62
 """Numbers from here on are those of frames whose source is stolen."""

@@ -21,10 +21,10 @@ from collections.abc import Callable
 
 from forwarder.errors import BulkheadError
 from scripts.benchmarks.soak_vms import Pair, Visitor
-from tests.guests.fake_vm import BROADCAST, mac
-from tests.guests.switch import Switch
-from tests.guests.waiting import wait_for
-from tests.guests.watching import ask
+from tests.helpers.guests.fake_vm import BROADCAST, mac
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.watching import ask
 
 KINDS = ("unix", "tcp", "unixpacket", "unixgram")
 VISITORS = 8

@@ -15,8 +15,8 @@ from scripts.benchmarks.contenders import Bulkhead, end_of
 from scripts.benchmarks.journal import MissingError
 from scripts.benchmarks.labs import BEFORE, Lab, Test, dropped_before
 from scripts.benchmarks.peers import VdeSwitch, spawn
-from tests.guests.netns import Namespace
-from tests.guests.switch import Switch
+from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.switch import Switch
 
 LEFT, RIGHT = "left", "right"
 THERE, BACK = f"{LEFT} to {RIGHT}", f"{RIGHT} to {LEFT}"

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "flood.h"
+#include "shared/flood.h"
 
 #define SIZE (1u << 18)
 

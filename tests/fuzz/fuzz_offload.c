@@ -5,8 +5,8 @@
    stays what it is. Shortened, a frame becomes the same but the last. */
 #include <stdlib.h>
 
-#include "frame.h"
-#include "offload.h"
+#include "packet/frame.h"
+#include "packet/offload.h"
 
 static void must(bool done)
 {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "ring.h"
+#include "shared/ring.h"
 
 #define SIZE (1u << 18)
 

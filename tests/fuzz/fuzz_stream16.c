@@ -5,7 +5,7 @@
    long as the interface says, so that one byte too many is found. */
 #include <stdlib.h>
 
-#include "framing16.h"
+#include "packet/framing16.h"
 
 struct unpacked {
     uint8_t *records;

@@ -15,7 +15,7 @@ import time
 
 from forwarder.errors import PeerError
 from forwarder.wire import Message, decode, encode
-from tests.test_wire import EXAMPLES
+from tests.forwarder.test_wire import EXAMPLES
 
 KEPT = 500
 

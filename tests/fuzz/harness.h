@@ -2,7 +2,7 @@
 #ifndef BULKHEAD_FUZZ_HARNESS_H
 #define BULKHEAD_FUZZ_HARNESS_H
 
-#include "engine.h"
+#include "engine/engine.h"
 
 #define OWN_PORT 1u
 #define PEER_PORT 2u

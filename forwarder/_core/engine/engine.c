@@ -1,0 +1,223 @@
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A reader from outside sees numbers that are at most so many busy turns old. */
+#define PUBLISH_TURNS 64u
+
+int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int flood)
+{
+    e->vm = (struct vm){.fd = vm, .kind = kind};
+    e->flood_unknown = true;
+    e->refusal_rate.per_second = REFUSED_PER_S;
+    e->waiter.epoll = -1;
+    e->block = block_map(&e->block_shm, block, SHM_WRITE);
+    if (e->block != NULL)
+        block_read(e->block, &e->count);
+    e->pulse_ns = NS_PER_S;
+    e->out.staging = malloc(STAGING_BYTES);
+    if (e->block == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
+        || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
+        || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->flood_doorbell) < 0) {
+        int saved = errno;
+        engine_close(e);
+        errno = saved;
+        return -1;
+    }
+    return 0;
+}
+
+void engine_close(struct engine *e)
+{
+    while (e->peers.count > 0)
+        peers_remove(&e->peers, e->peers.port[0]);
+    if (e->block != NULL)
+        block_publish(e->block, &e->count, monotonic_ns());
+    flood_tx_close(&e->flood);
+    ingress_close(e);
+    waiter_close(&e->waiter);
+    free(e->out.staging);
+    e->out.staging = NULL;
+    shm_unmap(&e->block_shm);
+    e->block = NULL;
+    e->down = true;
+}
+
+/* Not even a VM that has gone is noticed meanwhile: a hang-up that nobody may act upon would make epoll spin. */
+int engine_hold(struct engine *e, bool held)
+{
+    if (e->held == held || e->down)
+        return 0;
+    e->held = held;
+    return held ? waiter_remove(&e->waiter, e->vm.fd) : waiter_restore_vm(&e->waiter, e->vm.fd);
+}
+
+void engine_link_down(struct engine *e, const char *what, int error)
+{
+    if (e->down)
+        return;
+    e->down = true;
+    waiter_remove(&e->waiter, e->vm.fd);
+    if (error != 0)
+        snprintf(e->link_error, sizeof e->link_error, "%s: %s", what, strerror(error));
+    else
+        snprintf(e->link_error, sizeof e->link_error, "%s", what);
+}
+
+uint64_t engine_queued(const struct engine *e)
+{
+    uint64_t bytes = e->out.to - e->out.from;
+    for (uint32_t i = 0; i < e->peers.count; i++) {
+        const struct peer *peer = e->peers.at[e->peers.port[i]];
+        if (peer->rx.shared != NULL)
+            bytes += ring_depth(&peer->rx);
+    }
+    return bytes;
+}
+
+static void publish(struct engine *e, uint64_t now)
+{
+    e->unpublished_turns = 0;
+    e->count.egress_bytes = engine_queued(e);
+    block_publish(e->block, &e->count, now);
+}
+
+static void hear(struct engine *e, bool wanted)
+{
+    e->deaf = !wanted;
+    waiter_hear_bell(&e->waiter, e->doorbell, wanted);
+    waiter_hear_bell(&e->waiter, e->flood_doorbell, wanted);
+}
+
+/* What the waiter has seen becomes state of the engine. */
+static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
+{
+    struct egress *out = &e->out;
+    bool timer = out->retry_at != 0 && now >= out->retry_at;
+    if (out->blocked && (timer || ((ready & READY_WRITE) && out->retry_at == 0))) {
+        out->blocked = false;
+        out->fruitless = true;
+        out->retry_at = 0;
+        waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, false);
+    }
+    /* Who waits for its VM can do nothing about what is rung for, and others' floods ring for everybody. */
+    if (UNLIKELY(e->deaf != out->blocked) && (e->deaf || (ready & READY_BELL)))
+        hear(e, e->deaf);
+    return ready & READY_CONTROL ? EVENT_CONTROL : 0;
+}
+
+/* Is the next byte of the stream, each way, the first of a record? */
+static bool at_boundary(const struct engine *e)
+{
+    if (e->in.rest != 0 || e->out.from != e->out.to)
+        return false;
+    for (uint32_t i = 0; i < e->peers.count; i++)
+        if (e->peers.at[e->peers.port[i]]->rx.done != 0)
+            return false;
+    return true;
+}
+
+static void settle_doubt(struct engine *e)
+{
+    _Atomic uint32_t *flag = &e->block->at_boundary;
+    if (vm_is_stream(&e->vm) && atomic_load_explicit(flag, memory_order_relaxed) == 0 && at_boundary(e))
+        atomic_store_explicit(flag, 1, memory_order_seq_cst);
+}
+
+static bool turn(struct engine *e, unsigned ready, uint64_t now)
+{
+    bool worked = false;
+    e->now = now;
+    bool paused = e->held || ingress_resumes(e) != 0;
+    waiter_want(&e->waiter, e->vm.fd, WANT_READ, !paused);
+    if ((ready & READY_HANGUP) || ((ready & READY_READ) && !paused)) {
+        switch_begin(e);
+        worked = ingress_inhale(e);
+        switch_end(e);
+    }
+    if (!e->down && egress_exhale(e, now))
+        worked = true;
+    if (e->announce_due)
+        switch_end(e);
+    settle_doubt(e);
+    e->count.turns++;
+    if (++e->unpublished_turns >= PUBLISH_TURNS)
+        publish(e, now);
+    return worked;
+}
+
+static uint64_t until(uint64_t deadline, uint64_t now)
+{
+    return deadline > now ? deadline - now : 0;
+}
+
+/* Sleep as doorbell.h says; a worker that waits for its VM sleeps without announcing it. */
+static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
+{
+    struct sleep_word *word = &e->flood.shared->sleep;
+    bool announce = !e->out.blocked;
+    unsigned ready = 0;
+    uint64_t retry = egress_deadline(e), resume = ingress_resumes(e);
+    if (retry < deadline)
+        deadline = retry;
+    if (resume != 0 && resume < deadline)
+        deadline = resume;
+    if (now + e->pulse_ns < deadline)
+        deadline = now + e->pulse_ns;
+    publish(e, now);
+    if (announce)
+        sleep_announce(word);
+    if (!announce || !egress_has_news(e)) {
+        e->count.sleeps++;
+        ready = waiter_wait(&e->waiter, until(deadline, now));
+    }
+    if (announce)
+        sleep_over(word);
+    return ready;
+}
+
+/* Look on until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. */
+static unsigned look_on(struct engine *e, uint64_t until)
+{
+    unsigned ready = 0;
+    while (ready == 0 && !egress_has_news(e) && monotonic_ns() < until) {
+        sched_yield();
+        ready = waiter_wait(&e->waiter, 0);
+    }
+    return ready;
+}
+
+/* A turn has found nothing to do. */
+static unsigned rest(struct engine *e, uint64_t deadline, uint64_t now)
+{
+    uint64_t until = linger_when_idle(&e->lingering, now);
+    return until != 0 && !e->out.blocked ? look_on(e, until) : sleep_until(e, deadline, now);
+}
+
+unsigned engine_run(struct engine *e, uint64_t timeout_ns)
+{
+    uint64_t now = monotonic_ns();
+    uint64_t deadline = now + timeout_ns;
+    unsigned ready = waiter_wait(&e->waiter, 0);
+    unsigned events = 0;
+    switch_greet(e);
+    while (!e->down) {
+        events |= absorb(e, ready, now);
+        bool worked = turn(e, ready, now);
+        if (e->any_wanted)
+            events |= EVENT_WANTED;
+        now = monotonic_ns();
+        if (events != 0 || e->down || now >= deadline)
+            break;
+        if (worked)
+            linger_after_work(&e->lingering, e->now);
+        ready = worked ? waiter_wait(&e->waiter, 0) : rest(e, deadline, now);
+        now = monotonic_ns();
+    }
+    publish(e, now);
+    return e->down ? events | EVENT_LINK_DOWN : events;
+}

@@ -1,0 +1,192 @@
+/* What membership changes in the engine: peers come and go, rings are attached and given up. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+static uint64_t unread_floods(struct peer *peer)
+{
+    uint64_t frames = 0, lost = 0;
+    struct flood_record record;
+    uint8_t *scratch = peer->flood.shared != NULL ? malloc(MAX_FRAME) : NULL;
+    while (scratch != NULL && flood_next(&peer->flood, scratch, MAX_FRAME, &record, &lost) == FLOOD_FRAME)
+        frames += record.kind != FLOOD_ANNOUNCE;
+    free(scratch);
+    return frames + lost;
+}
+
+/* The rest of a cut frame must follow its beginning, whatever becomes of the ring. The frames of an unfinished
+   run were not counted as written yet. */
+static void rescue_cut_frame(struct engine *e, struct peer *peer)
+{
+    const uint8_t *rest;
+    uint32_t bytes, begun;
+    if (e->vm.kind != KIND_STREAM || peer->rx.done == 0 || e->down)
+        return;
+    if (!ring_cut_frame(&peer->rx, &rest, &bytes, &begun))
+        engine_link_down(e, "a neighbour's ring was tampered with inside of a frame", 0);
+    else
+        egress_stage(e, rest, bytes, begun);
+}
+
+/* Count what the ring still holds as lost, and let go of it. */
+void engine_drop_source(struct engine *e, struct peer *peer)
+{
+    if (peer->rx.shared == NULL)
+        return;
+    rescue_cut_frame(e, peer);
+    e->count.stale_ring += ring_unread_frames(&peer->rx);
+    if (peer->rx.broken)
+        e->count.stale_ring++;
+    ring_abandon(&peer->rx);
+}
+
+/* Deliver what a leaving peer has sent, as far as the VM takes it now. */
+static void drain(struct engine *e)
+{
+    if (!e->down)
+        egress_exhale(e, monotonic_ns());
+}
+
+static void empty_pen(struct engine *e, struct peer *peer)
+{
+    uint32_t at = 0;
+    while (at < peer->pen_bytes) {
+        const uint8_t *record = peer->pen + at;
+        uint32_t bytes = load_be32(record);
+        const uint8_t *frame = record_frame(record);
+        if (peer->path != PATH_RING)
+            switch_flood(e, frame, bytes, FLOOD_UNKNOWN);
+        else if (ring_put(&peer->tx, record, LENGTH_BYTES + bytes, 1, frame_src(frame), false) == 0)
+            loss_add(&e->block->loss[peer->port].towards, 1);
+        at += LENGTH_BYTES + bytes;
+    }
+    free(peer->pen);
+    peer->pen = NULL;
+    peer->pen_bytes = 0;
+    if (peer->path == PATH_RING) {
+        peer->touched = true;
+        e->touched[e->touched_count++] = peer;
+    }
+    switch_end(e);
+}
+
+static uint64_t penned_frames(const struct peer *peer)
+{
+    uint64_t frames = 0;
+    for (uint32_t at = 0; at < peer->pen_bytes; frames++)
+        at += LENGTH_BYTES + load_be32(peer->pen + at);
+    return frames;
+}
+
+/* Everything that belongs to the peer's present epoch goes. */
+static void disconnect(struct engine *e, struct peer *peer)
+{
+    drain(e);
+    ingress_leave_ring(e, peer);
+    loss_add(&e->block->loss[peer->port].towards, penned_frames(peer) + ring_untaken_frames(&peer->tx));
+    e->count.stale_ring += unread_floods(peer);
+    engine_drop_source(e, peer);
+    flood_rx_close(&peer->flood);
+    peer_close_path(peer);
+    peer->rung = 0;
+    e->wanted[peer->port] = false;
+}
+
+/* A number can be used again: what was known of the VM that had it goes. */
+static void forget_predecessor(struct engine *e, uint32_t port, uint64_t born)
+{
+    loss_reset(&e->block->loss[port], born);
+    fdb_forget(&e->block->fdb, port);
+}
+
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born, bool takes_vnet)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer != NULL && peer->epoch == epoch)
+        return 0;
+    if (peer != NULL)
+        disconnect(e, peer);
+    else if ((peer = peers_add(&e->peers, port)) == NULL)
+        return -1;
+    peer->epoch = epoch;
+    peer->born = born;
+    peer->takes_vnet = takes_vnet;
+    if (atomic_load_explicit(&e->block->loss[port].born, memory_order_relaxed) != born)
+        forget_predecessor(e, port, born);
+    return 0;
+}
+
+void engine_peer_leave(struct engine *e, uint32_t port)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer == NULL)
+        return;
+    disconnect(e, peer);
+    fdb_forget(&e->block->fdb, port);
+    /* The source in service stays in service: the VM may have had the first half of its frame. */
+    if (peers_remove(&e->peers, port) < e->out.turn)
+        e->out.turn--;
+}
+
+/* The peer, if it exists under just this epoch. */
+static struct peer *current(struct engine *e, uint32_t port, uint64_t epoch)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer != NULL && peer->epoch == epoch)
+        return peer;
+    errno = ESTALE;
+    return NULL;
+}
+
+int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd)
+{
+    struct peer *peer = current(e, port, epoch);
+    if (peer == NULL)
+        return -1;
+    flood_rx_close(&peer->flood);
+    e->met_peer = true;
+    return flood_rx_open(&peer->flood, fd, port, epoch, epoch > e->epoch);
+}
+
+int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell)
+{
+    struct peer *peer = current(e, port, epoch);
+    struct ring_id id = {.src_epoch = e->epoch, .dst_epoch = epoch, .src_port = e->port, .dst_port = port};
+    struct ring_tx tx;
+    if (peer == NULL || ring_tx_open(&tx, fds, &id) < 0)
+        return -1;
+    ingress_leave_ring(e, peer);
+    loss_add(&e->block->loss[port].towards, ring_untaken_frames(&peer->tx));
+    ring_tx_close(&peer->tx);
+    if (peer->doorbell >= 0)
+        close(peer->doorbell);
+    peer->tx = tx;
+    peer->early = (struct early){0};
+    peer->doorbell = doorbell;
+    peer->path = PATH_RING;
+    empty_pen(e, peer);
+    return 0;
+}
+
+int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds)
+{
+    struct peer *peer = current(e, port, epoch);
+    struct ring_id id = {.src_epoch = epoch, .dst_epoch = e->epoch, .src_port = port, .dst_port = e->port};
+    struct ring_rx rx;
+    if (peer == NULL || ring_rx_open(&rx, fds, &id) < 0)
+        return -1;
+    engine_drop_source(e, peer);
+    peer->rx = rx;
+    return 0;
+}
+
+void engine_give_up_ring(struct engine *e, uint32_t port)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer == NULL || peer->path != PATH_PEN)
+        return;
+    peer->path = PATH_FLOOD;
+    empty_pen(e, peer);
+}

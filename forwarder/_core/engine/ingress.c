@@ -1,0 +1,251 @@
+/* Inhale: a burst from the VM into memory that nobody else can write to, where it is switched.
+
+   Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
+   records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
+   with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
+
+   The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
+   for that peer then stays where it is (ring_keep); what is not is copied from there, as it would be from anywhere. So
+   a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
+   conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
+   burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
+
+     the burst goes                   because
+     to the front of a peer's ring    the last run went there, and there is room for a burst
+     to own memory                    otherwise; a stream with lengths of 16 bits always: it is switched from a second
+                                      buffer, in its other framing (framing16.h)
+     to slots, one a datagram         how long they are is known only afterwards
+
+   A length is checked here, in framing16 or in switch_records, and nowhere later. A bad length on a stream ends the
+   link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted. */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/engine.h"
+#include "packet/framing16.h"
+#include "packet/offload.h"
+
+static bool is_datagram(const struct engine *e)
+{
+    return e->vm.kind == KIND_SEQPACKET || e->vm.kind == KIND_DGRAM;
+}
+
+int ingress_open(struct engine *e)
+{
+    bool framed16 = e->vm.kind == KIND_STREAM16;
+    e->in.mapped = is_datagram(e) ? (size_t)SLOTS * SLOT_BYTES : INBUF_BYTES;
+    e->in.mapped += framed16 ? UNPACKED_BYTES(INBUF_BYTES) : 0;
+    void *memory = mmap(NULL, e->in.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return -1;
+    e->in.bytes = memory;
+    e->in.records = framed16 ? e->in.bytes + INBUF_BYTES : NULL;
+    e->in.finished = e->vm.kind == KIND_TAP ? malloc(RUN_LIMIT) : NULL;
+    return e->vm.kind == KIND_TAP && e->in.finished == NULL ? -1 : 0;
+}
+
+void ingress_close(struct engine *e)
+{
+    if (e->in.bytes != NULL)
+        munmap(e->in.bytes, e->in.mapped);
+    free(e->in.finished);
+    e->in = (struct inbuf){0};
+}
+
+static void read_failed(struct engine *e, enum vm_status status, int error)
+{
+    if (status == VM_DOWN)
+        engine_link_down(e, "reading from the VM", error);
+}
+
+static void bad_length(struct engine *e, enum record_status status)
+{
+    bool runt = status == RECORD_RUNT;
+    *(runt ? &e->count.runt : &e->count.oversize) += 1;
+    engine_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
+}
+
+/* The peer that the next burst will be for, as far as the last one tells, if its ring takes records as they come. */
+static struct peer *expected(const struct engine *e)
+{
+    struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
+    if (peer == NULL || peer->path != PATH_RING)
+        return NULL;
+    return e->vm.kind == KIND_STREAM || (e->vm.kind == KIND_TAP && peer->takes_vnet) ? peer : NULL;
+}
+
+/* Have the next burst go there, and bring along what is left of the last one. */
+static void land_at(struct inbuf *in, struct peer *peer)
+{
+    uint8_t *to = peer != NULL ? ring_front(&peer->tx) : in->bytes;
+    if (peer != in->landing && in->rest > 0)
+        memcpy(to, in->burst, in->rest);
+    in->landing = peer;
+    in->landed_at = peer != NULL ? peer->tx.head : 0;
+    in->burst = to;
+}
+
+static void choose_landing(struct engine *e)
+{
+    struct peer *peer = expected(e);
+    bool room = peer != NULL && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INHALE_BYTES);
+    land_at(&e->in, room ? peer : NULL);
+}
+
+/* The first `used` of the `bytes` in the burst have been switched: the rest is to be the front of the next one. */
+static void keep_rest(struct inbuf *in, uint32_t used, uint32_t bytes)
+{
+    uint32_t kept = in->landing != NULL ? (uint32_t)(in->landing->tx.head - in->landed_at) : 0;
+    in->rest = bytes - used;
+    if (kept != used)
+        memmove(in->burst + kept, in->burst + used, in->rest);
+    in->burst += kept;
+}
+
+void ingress_leave_ring(struct engine *e, const struct peer *peer)
+{
+    if (e->in.landing == peer)
+        land_at(&e->in, NULL);
+    if (e->verdict.peer == peer)
+        e->verdict = (struct verdict){0};
+}
+
+#define LEAST_BURST_BYTES 4096u
+/* Of a VM whose frames are being refused. */
+#define REFUSED_BURST_BYTES 16384u
+
+/* A paced VM is read in smaller bursts, so that its pauses are short. */
+static uint32_t burst_bytes(const struct engine *e)
+{
+    uint64_t burst = e->byte_rate.per_second == 0 ? INHALE_BYTES : e->byte_rate.per_second / 20;
+    if (burst > INHALE_BYTES)
+        burst = INHALE_BYTES;
+    if (e->refusal_rate.due > e->now && burst > REFUSED_BURST_BYTES)
+        burst = REFUSED_BURST_BYTES;
+    if (burst < LEAST_BURST_BYTES)
+        burst = LEAST_BURST_BYTES;
+    return (uint32_t)burst;
+}
+
+static uint32_t switch_framed16(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
+{
+    enum record_status all_whole;
+    uint32_t used, done = framing16_unpack(bytes, available, e->in.records, &used, status);
+    switch_records(e, e->in.records, used, &all_whole);
+    return done;
+}
+
+static bool inhale_stream(struct engine *e)
+{
+    struct inbuf *in = &e->in;
+    enum vm_status status = VM_OK;
+    enum record_status record;
+    int error = 0;
+    choose_landing(e);
+    engine_in_doubt(e);
+    long n = vm_read(&e->vm, in->burst + in->rest, burst_bytes(e), &status, &error);
+    if (n < 0) {
+        read_failed(e, status, error);
+        return false;
+    }
+    if (n == 0) {
+        engine_link_down(e, "the VM closed the link", 0);
+        return false;
+    }
+    uint32_t bytes = in->rest + (uint32_t)n;
+    uint32_t used = e->vm.kind == KIND_STREAM16 ? switch_framed16(e, in->burst, bytes, &record)
+                                                : switch_records(e, in->burst, bytes, &record);
+    keep_rest(in, used, bytes);
+    if (UNLIKELY(record != RECORD_PARTIAL))
+        bad_length(e, record);
+    return true;
+}
+
+/* What is wrong with `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL. */
+static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t bytes, bool truncated)
+{
+    uint32_t header = vm_header_bytes(&e->vm);
+    if (UNLIKELY(truncated || bytes > MAX_FRAME))
+        return &e->count.oversize;
+    if (UNLIKELY(bytes < header + MIN_FRAME))
+        return &e->count.runt;
+    return header != 0 && !offload_is_sound(record + LENGTH_BYTES) ? &e->count.offload : NULL;
+}
+
+/* Give `bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
+static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool truncated)
+{
+    uint64_t *counter = fault_of(e, record, bytes, truncated);
+    if (LIKELY(counter == NULL)) {
+        store_be32(record, bytes);
+        return true;
+    }
+    ++*counter;
+    e->count.rx_frames++;
+    e->count.rx_bytes += bytes - vm_header_bytes(&e->vm);
+    engine_refused(e, 1);
+    return false;
+}
+
+static bool inhale_tap(struct engine *e)
+{
+    enum vm_status status = VM_OK;
+    enum record_status record;
+    int error = 0;
+    uint32_t used = 0, reads = 0;
+    choose_landing(e);
+    while (used + SLOT_BYTES <= INHALE_BYTES && reads < MAX_SPANS) {
+        long n = vm_read(&e->vm, e->in.burst + used + LENGTH_BYTES, SLOT_BYTES - LENGTH_BYTES, &status, &error);
+        if (n < 0)
+            break;
+        reads++;
+        if (seal_record(e, e->in.burst + used, (uint32_t)n, false))
+            used += LENGTH_BYTES + (uint32_t)n;
+    }
+    switch_records(e, e->in.burst, used, &record);
+    if (reads == 0)
+        read_failed(e, status, error);
+    return reads > 0;
+}
+
+static bool inhale_datagrams(struct engine *e)
+{
+    struct slot_read read[SLOTS];
+    enum vm_status status = VM_OK;
+    enum record_status record;
+    int error = 0;
+    int n = vm_read_datagrams(&e->vm, e->in.bytes, read, &status, &error);
+    if (n < 0)
+        read_failed(e, status, error);
+    bool gone = n > 0 && read[n - 1].bytes == 0 && e->vm.kind == KIND_SEQPACKET && vm_hung_up(&e->vm);
+    while (gone && n > 0 && read[n - 1].bytes == 0)
+        n--;
+    for (int i = 0; i < n; i++) {
+        uint8_t *slot = e->in.bytes + (size_t)i * SLOT_BYTES;
+        if (seal_record(e, slot, read[i].bytes, read[i].truncated))
+            switch_records(e, slot, LENGTH_BYTES + read[i].bytes, &record);
+    }
+    if (UNLIKELY(gone))
+        engine_link_down(e, "the VM closed the link", 0);
+    return n > 0;
+}
+
+bool ingress_inhale(struct engine *e)
+{
+    uint64_t before = e->count.rx_bytes;
+    bool worked;
+    if (vm_is_stream(&e->vm))
+        worked = inhale_stream(e);
+    else
+        worked = e->vm.kind == KIND_TAP ? inhale_tap(e) : inhale_datagrams(e);
+    rate_charge(&e->byte_rate, e->count.rx_bytes - before, e->now);
+    return worked;
+}
+
+uint64_t ingress_resumes(const struct engine *e)
+{
+    uint64_t resumes = rate_resumes(&e->byte_rate), pardoned = rate_resumes(&e->refusal_rate);
+    if (pardoned > resumes)
+        resumes = pardoned;
+    return resumes > e->now ? resumes : 0;
+}

@@ -1,0 +1,67 @@
+/* The other ports, as the engine of one port knows them.
+
+   Theory of operation. Membership decides which peers exist and under which epoch; it enters here through
+   peer_join and peer_leave. What connects two ports belongs to one pair of epochs: its rings, the pen and
+   the bell all go when either end gets a new epoch, so that nothing of an earlier life is ever forwarded.
+
+   A frame for a peer that no ring leads to yet waits in a pen, private and bounded, while the ring is
+   asked for; the pen's frames enter the ring first, in order. When the ring is not to be had (no
+   supervisor), the pen is emptied into the flood ring and the peer is flooded to: worse, but not silent. */
+#ifndef BULKHEAD_PEER_H
+#define BULKHEAD_PEER_H
+
+#include "packet/early_drop.h"
+#include "shared/flood.h"
+#include "shared/ring.h"
+
+/* A pen holds what one burst of one conversation may bring until the ring is there (about 1 ms). */
+#define PEN_BYTES 262144u
+
+enum path {
+    PATH_NONE,  /* nothing sent yet */
+    PATH_PEN,   /* ring asked for, frames wait */
+    PATH_FLOOD, /* no ring to be had for now */
+    PATH_RING
+};
+
+struct peer {
+    uint32_t port;
+    uint64_t epoch;
+    uint64_t born; /* epoch of the port's first life: tells one VM from the next under the same number */
+    enum path path;
+    struct ring_tx tx;
+    struct early early; /* what goes into it */
+    struct ring_rx rx;
+    struct flood_rx flood;
+    uint8_t *pen;
+    uint32_t pen_bytes;
+    int doorbell;     /* -1: none */
+    uint32_t rung;    /* the sleep that was last rung for */
+    int64_t deficit;  /* bytes this source may still send to the VM in this round */
+    bool takes_vnet; /* its VM is a TAP: frames may go there behind their virtio_net_hdrs */
+    bool out_of_reach; /* isolation: nothing passes between this port and that one */
+    bool touched;     /* has unpublished frames in tx */
+};
+
+struct peers {
+    struct peer *at[MAX_PORTS];    /* by port number */
+    uint16_t port[MAX_PORTS];      /* dense list of those that exist */
+    uint32_t count;
+};
+
+struct peer *peers_add(struct peers *peers, uint32_t port);
+/* Returns the place in the list that it had; those behind it have moved up by one. */
+uint32_t peers_remove(struct peers *peers, uint32_t port);
+
+static inline struct peer *peers_get(const struct peers *peers, uint32_t port)
+{
+    return port < MAX_PORTS ? peers->at[port] : NULL;
+}
+
+/* Release the path towards the peer: ring, bell, pen. */
+void peer_close_path(struct peer *peer);
+
+/* Keep records in the pen; returns the frames that fitted. */
+uint32_t pen_put(struct peer *peer, const uint8_t *records, uint32_t frames);
+
+#endif

@@ -1,0 +1,128 @@
+/* What becomes of a run that is for one peer: its ring, its pen, or the flood.
+
+   Theory of operation. The path to the peer (peer.h) says where it goes. Into a ring it goes with one memcpy, or stays
+   where it is if it was read to there (ingress.c). A frame that the ring has no room for is lost here, at the tail, and
+   charged to the destination; nobody waits for it.
+
+   Before that one may be lost early, for the sake of fairness between streams (early.h). What a TAP has sent may be up
+   to 45 segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
+   (offload_shorten): the sender learns the same from it and has less to send again. The rest goes on; one frame counts
+   as lost. */
+#include "packet/early_drop.h"
+#include "engine/engine.h"
+#include "packet/flow.h"
+#include "packet/offload.h"
+
+/* Deep is half: what is left is for what all may send before the one has heard of its loss. */
+static bool is_deep(struct ring_tx *tx)
+{
+    return !ring_has_room(tx, tx->shm.size / 2);
+}
+
+static void want_ring(struct engine *e, struct peer *peer)
+{
+    peer->path = PATH_PEN;
+    e->wanted[peer->port] = true;
+    e->any_wanted = true;
+}
+
+static void touch(struct engine *e, struct peer *peer)
+{
+    if (!peer->touched) {
+        peer->touched = true;
+        e->touched[e->touched_count++] = peer;
+    }
+}
+
+static uint32_t put(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    const uint8_t *src = frame_src(first_frame(run));
+    if (peer != e->in.landing)
+        return ring_put(&peer->tx, run->start, run->bytes, run->frames, src, run->vnet);
+    uint64_t at = e->in.landed_at + (uint64_t)(run->start - e->in.burst);
+    return ring_keep(&peer->tx, at, run->bytes, run->frames, src, run->vnet);
+}
+
+/* Put the frames that go on; what did not fit has been lost. */
+static uint32_t lost_of(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    return run->frames > 0 ? run->frames - put(e, peer, run) : 0;
+}
+
+/* Lose a segment of the frame at `record`, or all of it; returns the bytes of the record that go on. */
+static uint32_t shorten(uint8_t *record, bool vnet)
+{
+    uint32_t left = vnet ? offload_shorten(record + LENGTH_BYTES, load_be32(record)) : 0;
+    if (left == 0)
+        return 0;
+    store_be32(record, left);
+    return LENGTH_BYTES + left;
+}
+
+static uint16_t flow_at(const uint8_t *record, bool vnet)
+{
+    uint32_t header = vnet ? VNET_BYTES : 0;
+    return flow_of(record_frame(record) + header, load_be32(record) - header);
+}
+
+/* Put the run but for what is to be lost of it. A run ends there, since between two there may be anything. */
+static uint32_t put_early(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    uint32_t lost = 0, at = 0;
+    struct pending_run part = {.start = run->start, .vnet = run->vnet};
+    while (at < run->bytes) {
+        uint8_t *record = run->start + at;
+        uint32_t bytes = LENGTH_BYTES + load_be32(record);
+        bool early = early_drops(&peer->early, flow_at(record, run->vnet));
+        uint32_t left = early ? shorten(record, run->vnet) : bytes;
+        part.frames += left > 0;
+        part.bytes += left;
+        at += bytes;
+        if (early) {
+            lost += 1 + lost_of(e, peer, &part);
+            part = (struct pending_run){.start = run->start + at, .vnet = run->vnet};
+        }
+    }
+    return lost + lost_of(e, peer, &part);
+}
+
+/* What a run costs here does not grow with the number of its frames beyond that of full-sized ones. */
+#define SAMPLED_FRAMES 64u
+
+static void sample(struct peer *peer, const struct pending_run *run)
+{
+    struct early *early = &peer->early;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < run->frames && i < SAMPLED_FRAMES; i++) {
+        const uint8_t *record = run->start + at;
+        uint32_t bytes = LENGTH_BYTES + load_be32(record);
+        if (!early_passes(early, bytes))
+            early_charge(early, bytes, flow_at(record, run->vnet), is_deep(&peer->tx));
+        at += bytes;
+    }
+    early->unseen += run->bytes - at;
+}
+
+static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    if (!early_passes(&peer->early, run->bytes))
+        sample(peer, run);
+    return UNLIKELY(peer->early.marked) ? put_early(e, peer, run) : lost_of(e, peer, run);
+}
+
+void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
+{
+    uint32_t lost = 0;
+    if (peer->path == PATH_NONE)
+        want_ring(e, peer);
+    if (LIKELY(peer->path == PATH_RING)) {
+        lost = send_to_ring(e, peer, run);
+        touch(e, peer);
+    } else if (peer->path == PATH_PEN) {
+        lost = run->frames - pen_put(peer, run->start, run->frames);
+    } else {
+        flood_run(e, run, FLOOD_UNKNOWN);
+    }
+    if (UNLIKELY(lost > 0))
+        loss_add(&e->block->loss[peer->port].towards, lost);
+}

@@ -1,0 +1,168 @@
+/* Engine: what membership and the operator's settings change. */
+#include "python/py_engine.h"
+
+PyObject *py_engine_wanted(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    PyObject *result = e == NULL ? NULL : PyList_New(0);
+    for (unsigned port = 0; result != NULL && e->any_wanted && port < MAX_PORTS; port++) {
+        if (!e->wanted[port])
+            continue;
+        e->wanted[port] = false;
+        PyObject *number = PyLong_FromUnsignedLong(port);
+        if (number == NULL || PyList_Append(result, number) < 0)
+            Py_CLEAR(result);
+        Py_XDECREF(number);
+    }
+    if (result != NULL)
+        e->any_wanted = false;
+    return result;
+}
+
+PyObject *py_engine_peer_join(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch, born;
+    int takes_offloads;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKKp", &port, &epoch, &born, &takes_offloads))
+        return NULL;
+    if (port == 0 || port >= MAX_PORTS || port == e->port)
+        return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
+    return result_of(engine_peer_join(e, port, epoch, born, takes_offloads != 0));
+}
+
+PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    engine_peer_leave(e, port);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_attach_flood(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch;
+    int fd;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKi", &port, &epoch, &fd))
+        return NULL;
+    return result_of(engine_attach_flood(e, port, epoch, fd));
+}
+
+PyObject *py_engine_attach_rx(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch;
+    struct ring_fds fds;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKii", &port, &epoch, &fds.ring, &fds.tail))
+        return NULL;
+    return result_of(engine_attach_rx(e, port, epoch, fds));
+}
+
+PyObject *py_engine_attach_tx(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    unsigned long long epoch;
+    struct ring_fds fds;
+    int doorbell;
+    if (e == NULL || !PyArg_ParseTuple(args, "IKiii", &port, &epoch, &fds.ring, &fds.tail, &doorbell))
+        return NULL;
+    return result_of(engine_attach_tx(e, port, epoch, fds, doorbell));
+}
+
+PyObject *py_engine_give_up_ring(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    engine_give_up_ring(e, port);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_pin(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    PyObject *macs;
+    if (e == NULL || !PyArg_ParseTuple(args, "IO", &port, &macs))
+        return NULL;
+    if (port == 0 || port >= MAX_PORTS)
+        return PyErr_Format(PyExc_ValueError, "port %u is out of range", port);
+    Py_ssize_t count = PySequence_Size(macs);
+    if (count < 0)
+        return NULL;
+    fdb_unpin(&e->block->fdb, port);
+    if (port == e->port)
+        e->own_pins = count > 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PySequence_GetItem(macs, i);
+        char *bytes;
+        Py_ssize_t size;
+        int parsed = item == NULL ? -1 : PyBytes_AsStringAndSize(item, &bytes, &size);
+        bool pinned = parsed == 0 && size == MAC_BYTES && fdb_pin(&e->block->fdb, (const uint8_t *)bytes, port);
+        Py_XDECREF(item);
+        if (parsed < 0)
+            return NULL;
+        if (!pinned)
+            return PyErr_Format(PyExc_ValueError, "address %zd of port %u cannot be pinned", i, port);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_set_flood_unknown(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    int enabled;
+    if (e == NULL || !PyArg_ParseTuple(args, "p", &enabled))
+        return NULL;
+    e->flood_unknown = enabled != 0;
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_age(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int now;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &now))
+        return NULL;
+    fdb_age(&e->block->fdb, now);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_set_limits(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"broadcast", "multicast", "unknown", "bytes", "macs", NULL};
+    struct engine *e = engine_of(self);
+    unsigned long long broadcast, multicast, unknown, bytes;
+    unsigned int macs;
+    if (e == NULL
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "$KKKKI", names, &broadcast, &multicast, &unknown, &bytes, &macs))
+        return NULL;
+    e->group_rate[0] = (struct rate){.per_second = broadcast};
+    e->group_rate[1] = (struct rate){.per_second = multicast};
+    e->unknown_rate = (struct rate){.per_second = unknown};
+    e->byte_rate = (struct rate){.per_second = bytes};
+    e->mac_limit = macs;
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_set_reach(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    int allowed;
+    if (e == NULL || !PyArg_ParseTuple(args, "Ip", &port, &allowed))
+        return NULL;
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer != NULL)
+        peer->out_of_reach = !allowed;
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,191 @@
+#include "python/py_core.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "shared/stats_page.h"
+#include "engine/engine.h"
+#include "packet/flow.h"
+#include "packet/offload.h"
+#include "system/tap.h"
+
+PyObject *py_os_error(void)
+{
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+int py_add_type(PyObject *module, PyType_Spec *spec, const char *name)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    if (type == NULL)
+        return -1;
+    if (PyModule_AddObject(module, name, type) < 0) {
+        Py_DECREF(type);
+        return -1;
+    }
+    return 0;
+}
+
+void *py_allocate(PyTypeObject *type)
+{
+    return ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+}
+
+void py_free(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyObject *descriptor(int fd)
+{
+    return fd < 0 ? py_os_error() : PyLong_FromLong(fd);
+}
+
+static PyObject *core_doorbell_create(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return descriptor(doorbell_create());
+}
+
+static PyObject *core_ring_create(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned int size;
+    struct ring_id id = {0};
+    unsigned long long src_epoch, dst_epoch;
+    if (!PyArg_ParseTuple(args, "IIKIK", &size, &id.src_port, &src_epoch, &id.dst_port, &dst_epoch))
+        return NULL;
+    id.src_epoch = src_epoch;
+    id.dst_epoch = dst_epoch;
+    struct ring_fds fds;
+    if (ring_create(size, &id, &fds) < 0)
+        return py_os_error();
+    return Py_BuildValue("(ii)", fds.ring, fds.tail);
+}
+
+static PyObject *core_flood_create(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned int size, port;
+    unsigned long long epoch;
+    if (!PyArg_ParseTuple(args, "IIK", &size, &port, &epoch))
+        return NULL;
+    return descriptor(flood_create(size, port, epoch));
+}
+
+static PyObject *core_block_create(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    uint64_t secret;
+    if (getrandom(&secret, sizeof secret, 0) != (ssize_t)sizeof secret)
+        return py_os_error();
+    return descriptor(block_create(secret));
+}
+
+static PyObject *core_tap_open(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *name;
+    int netns = -1;
+    char actual[IFNAMSIZ] = "";
+    if (!PyArg_ParseTuple(args, "s|i", &name, &netns))
+        return NULL;
+    int fd = tap_open(name, netns, actual);
+    if (fd < 0)
+        return PyErr_SetFromErrnoWithFilename(PyExc_OSError, name);
+    return Py_BuildValue("is", fd, actual);
+}
+
+static PyObject *core_finish_offload(PyObject *module, PyObject *args)
+{
+    (void)module;
+    static uint8_t record[MAX_RECORD]; /* under the GIL */
+    const char *bytes;
+    Py_ssize_t count;
+    struct offload offload;
+    if (!PyArg_ParseTuple(args, "y#", &bytes, &count))
+        return NULL;
+    const uint8_t *vnet = (const uint8_t *)bytes;
+    if (count < (Py_ssize_t)(VNET_BYTES + MIN_FRAME) || count > (Py_ssize_t)MAX_FRAME || !offload_is_sound(vnet)
+        || !offload_open(&offload, vnet, (uint32_t)count))
+        return PyErr_Format(PyExc_ValueError, "an offload that makes no sense");
+    PyObject *frames = PyList_New(0);
+    while (frames != NULL && !offload_is_done(&offload)) {
+        uint32_t written = offload_next(&offload, record);
+        PyObject *frame = PyBytes_FromStringAndSize((const char *)record_frame(record), written - LENGTH_BYTES);
+        if (frame == NULL || PyList_Append(frames, frame) < 0)
+            Py_CLEAR(frames);
+        Py_XDECREF(frame);
+    }
+    return frames;
+}
+
+static PyObject *core_shorten_offload(PyObject *module, PyObject *args)
+{
+    (void)module;
+    static uint8_t vnet[MAX_FRAME]; /* under the GIL */
+    const char *bytes;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(args, "y#", &bytes, &count))
+        return NULL;
+    if (count < (Py_ssize_t)(VNET_BYTES + MIN_FRAME) || count > (Py_ssize_t)MAX_FRAME)
+        return PyErr_Format(PyExc_ValueError, "a frame behind its header has 24 to MAX_FRAME bytes");
+    memcpy(vnet, bytes, (size_t)count);
+    return PyBytes_FromStringAndSize((const char *)vnet, offload_shorten(vnet, (uint32_t)count));
+}
+
+static PyObject *core_flow_of(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *frame;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(args, "y#", &frame, &count))
+        return NULL;
+    if (count < (Py_ssize_t)MIN_FRAME || count > (Py_ssize_t)MAX_FRAME)
+        return PyErr_Format(PyExc_ValueError, "a frame has MIN_FRAME to MAX_FRAME bytes");
+    return PyLong_FromUnsignedLong(flow_of((const uint8_t *)frame, (uint32_t)count));
+}
+
+static PyMethodDef functions[] = {
+    {"doorbell_create", core_doorbell_create, METH_NOARGS, NULL},
+    {"ring_create", core_ring_create, METH_VARARGS, NULL},
+    {"flood_create", core_flood_create, METH_VARARGS, NULL},
+    {"block_create", core_block_create, METH_NOARGS, NULL},
+    {"tap_open", core_tap_open, METH_VARARGS, NULL},
+    {"finish_offload", core_finish_offload, METH_VARARGS, NULL},
+    {"shorten_offload", core_shorten_offload, METH_VARARGS, NULL},
+    {"flow_of", core_flow_of, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int add_constants(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "LAYOUT", LAYOUT_VERSION) < 0
+                   || PyModule_AddIntConstant(module, "MAX_PORTS", MAX_PORTS) < 0
+                   || PyModule_AddIntConstant(module, "MIN_FRAME", MIN_FRAME) < 0
+                   || PyModule_AddIntConstant(module, "MAX_FRAME", MAX_FRAME) < 0
+                   || PyModule_AddIntConstant(module, "EVENT_CONTROL", EVENT_CONTROL) < 0
+                   || PyModule_AddIntConstant(module, "EVENT_LINK_DOWN", EVENT_LINK_DOWN) < 0
+                   || PyModule_AddIntConstant(module, "EVENT_WANTED", EVENT_WANTED) < 0
+               ? -1
+               : 0;
+}
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "forwarder._core", .m_size = -1, .m_methods = functions};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL)
+        return NULL;
+    if (add_constants(module) < 0 || py_add_engine(module) < 0 || py_add_block(module) < 0
+        || py_add_early(module) < 0 || py_add_fdb(module) < 0 || py_add_ring_ends(module) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

@@ -1,0 +1,101 @@
+/* Flood ring: what a port says to all the others, written once, read by each with a cursor of its own.
+
+   Theory of operation. Its worker is the only writer; every other worker maps it read-only. The writer
+   never looks at a reader: it overwrites the oldest records when it comes round. A reader therefore
+   copies a record out and asks afterwards whether the writer had begun to overwrite it meanwhile:
+
+     writer: reserve = head + n (relaxed), release fence, write n bytes, head += n (release)
+     reader: read head (acquire), copy, acquire fence, read reserve; the copy is good only if
+             reserve - cursor <= size
+
+   A reader that was lapped skips to the writer's head. Every deliverable record is numbered, so the gap
+   in the numbers is exactly what the reader lost. The pair (head, number) is kept consistent by a
+   version that is odd while the pair changes.
+
+   A record is an announcement (no frame: "this address is behind me") or a frame to deliver. An
+   announcement answers a flooded unknown address: without it a station that only listens would be
+   flooded to for ever, since nobody else sees what it sends to its partner.
+
+   The header also holds the one word that everybody may read and only the owner may write: whether the
+   owner sleeps (see doorbell.h). */
+#ifndef BULKHEAD_FLOOD_H
+#define BULKHEAD_FLOOD_H
+
+#include <stdatomic.h>
+
+#include "shared/doorbell.h"
+#include "shared/ring.h"
+
+enum flood_kind {
+    FLOOD_GROUP = 1,   /* broadcast or multicast */
+    FLOOD_UNKNOWN = 2, /* unicast to an address that the writer has not learned */
+    FLOOD_ANNOUNCE = 3 /* 12 bytes: destination and source address only; not delivered, not numbered */
+};
+
+struct flood_record {
+    uint32_t bytes; /* of the frame */
+    uint32_t number;
+    uint32_t kind;
+    uint32_t zero;
+};
+
+struct flood_shared {
+    uint32_t magic;
+    uint32_t layout;
+    uint64_t epoch;
+    uint32_t port;
+    _Alignas(CACHE_LINE) _Atomic uint64_t reserve;
+    _Atomic uint64_t head;
+    _Atomic uint32_t version;
+    _Atomic uint32_t number; /* deliverable records before head */
+    _Alignas(CACHE_LINE) struct sleep_word sleep;
+};
+
+struct flood_tx {
+    struct shm shm;
+    struct flood_shared *shared;
+    uint64_t head;  /* published by flood_publish */
+    uint64_t shown;
+    uint32_t number;
+};
+
+struct flood_rx {
+    struct shm shm;
+    const struct flood_shared *shared;
+    uint64_t cursor;
+    uint32_t number; /* of the next deliverable record */
+    bool recount;    /* skipped without knowing how far: the next record's number tells */
+    bool broken;
+};
+
+int flood_create(uint32_t size, uint32_t port, uint64_t epoch);
+
+/* Map for writing and seal: nobody else can write from now on. -1 and errno (ESTALE: another port's). */
+int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch);
+
+/* `from_start`: read what the port has said since it came (it is younger than the reader), else only
+   what it says from now on. */
+int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bool from_start);
+void flood_tx_close(struct flood_tx *tx);
+void flood_rx_close(struct flood_rx *rx);
+
+void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
+
+/* Whether somebody has to be rung for what is new. An announcement can wait until its reader wakes for a frame: who
+   still floods to that address does so the next time that its VM sends. */
+bool flood_publish(struct flood_tx *tx);
+
+static inline bool flood_has_news(const struct flood_rx *rx)
+{
+    return rx->shared != NULL && !rx->broken
+           && atomic_load_explicit(&rx->shared->head, memory_order_relaxed) != rx->cursor;
+}
+
+enum flood_status { FLOOD_EMPTY, FLOOD_FRAME, FLOOD_NO_ROOM };
+
+/* Copy the next record's frame to `out` (which holds `room` bytes). Records that do not fit stay. What a lap
+   has cost is added to *lost, also where nothing else is returned. */
+enum flood_status flood_next(struct flood_rx *rx, uint8_t *out, uint32_t room, struct flood_record *record,
+                             uint64_t *lost);
+
+#endif

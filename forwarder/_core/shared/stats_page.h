@@ -1,0 +1,87 @@
+/* A port's block: its counters, what it lost towards and from each peer, and its MAC table.
+
+   Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker
+   is still visible. The engine counts in private memory and copies to the block before it sleeps and
+   every so many turns; each value is stored whole, the set of them is a snapshot only once the worker is
+   quiet. The block outlives its worker: the next one continues the same numbers.
+
+   With the numbers goes the time. A worker publishes once an interval even if nothing happens (`Engine.pulse`), so
+   a time that has grown old is a loop that does not turn, and to know that no message has to be sent. */
+#ifndef BULKHEAD_BLOCK_H
+#define BULKHEAD_BLOCK_H
+
+#include <stdatomic.h>
+
+#include "shared/fdb.h"
+#include "shared/shm.h"
+
+/* rx: from the VM; tx: to the VM. */
+#define COUNTERS(X)                                                                                          \
+    X(rx_frames)    /* frames read from the VM, those dropped below included */                              \
+    X(rx_bytes)                                                                                              \
+    X(tx_frames)    /* frames written to the VM */                                                           \
+    X(tx_bytes)                                                                                              \
+    X(flooded)      /* frames from the VM that went to the flood ring */                                     \
+    X(eagain)       /* writes that found the VM's socket full */                                             \
+    X(enobufs)      /* writes that found no buffer, retried by timer */                                      \
+    X(runt)         /* from the VM, shorter than an Ethernet header */                                       \
+    X(oversize)     /* from the VM, longer than MAX_FRAME */                                                 \
+    X(spoofed)      /* from the VM, source address pinned elsewhere */                                       \
+    X(storm)        /* from the VM, broadcast, multicast or unknown unicast above its rate */                \
+    X(isolated)     /* from the VM, to a port that it may not reach */                                       \
+    X(offload)      /* from the VM, a TAP, with an offload that makes no sense */                            \
+    X(mac_limit)    /* from the VM, one source address too many */                                           \
+    X(hairpin)      /* from the VM, to an address behind itself */                                           \
+    X(filtered)     /* to the VM, refused by the port's settings */                                          \
+    X(stale_ring)   /* to the VM, in a ring whose producer left or broke it */                               \
+    X(refused)      /* to the VM, refused by its socket, its framing (too long) or its device (down) */                  \
+    X(flood_lost)   /* to the VM, overwritten in a flood ring before it could be read */                     \
+    X(egress_bytes) /* waiting for the VM now */                                                             \
+    X(turns)                                                                                                 \
+    X(sleeps)                                                                                                \
+    X(doorbells)
+
+struct counters {
+#define X(name) uint64_t name;
+    COUNTERS(X)
+#undef X
+};
+
+#define COUNTER_COUNT (sizeof(struct counters) / sizeof(uint64_t))
+
+extern const char *const counter_names[COUNTER_COUNT];
+
+struct loss {
+    _Atomic uint64_t born; /* first epoch of the peer that the numbers are about */
+    _Atomic uint64_t towards; /* frames for it that its ring had no room for */
+    _Atomic uint64_t from;    /* its floods that this port was too slow for */
+};
+
+struct block {
+    uint32_t magic;
+    uint32_t layout;
+    /* 1 while the worker is between two system calls on a stream and both directions are at the end of a
+       record: were it killed now, the next worker could go on with the same stream. */
+    _Atomic uint32_t at_boundary;
+    _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
+    _Atomic uint64_t published[COUNTER_COUNT];
+    struct loss loss[MAX_PORTS];
+    struct fdb fdb;
+};
+
+int block_create(uint64_t secret);
+struct block *block_map(struct shm *shm, int fd, enum shm_access access);
+
+void block_publish(struct block *block, const struct counters *counters, uint64_t now);
+void block_read(const struct block *block, struct counters *counters);
+
+/* The numbers kept about `port` are about another VM from now on. */
+void loss_reset(struct loss *loss, uint64_t born);
+
+static inline void loss_add(_Atomic uint64_t *value, uint64_t frames)
+{
+    uint64_t sum = atomic_load_explicit(value, memory_order_relaxed) + frames;
+    atomic_store_explicit(value, sum, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""gvproxy's HTTP API, and the forwards and names that it changes."""

@@ -1,0 +1,175 @@
+"""Names that the gateway answers for, as pure data: single ones, zones, and which answer is in force.
+
+Theory of operation
+-------------------
+A zone is gvproxy's (``pkg/types``, ``pkg/services/dns``): a domain, addresses for names below it, and an
+address for all the others below it, if they are to have one; else they do not exist. The domain's own name is
+not in its zone. Zones are asked in order, and the first one that a name is below has the say, even if a later
+one is nearer. A zone that is added to one of the same name comes in front of it: its records win, its default
+is the new one. ``Record`` s that belong to no zone win over all.
+
+dnsmasq knows exact names and domains, and prefers the nearest. So what it is told (``exact``, ``domains``) is
+what is left when everything is taken out that the order overrules; then nearest and first are the same.
+
+What it cannot do is refused: regular expressions. What gvproxy does for a zone's names and other types of
+records (it asks the host's resolver) is not done: a zone is answered here, and nothing of it asked elsewhere.
+A name that does not exist, below which one does, is empty (RFC 8020); gvproxy says that it does not exist.
+
+Names and addresses go into a configuration file, where a comma, a slash or a line's end would be more than a
+name. Every one of them passes through ``domain`` or ``address`` here, and those let nothing else through.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+from gateway.relay.policy import Address
+
+MOST_RECORDS = 1024
+"""Of all zones, each of which counts as well: one for each VM there can be, and about what fits a message."""
+
+LONGEST = 253
+"""Letters of a name, RFC 1035 with the length bytes and the root left out."""
+
+
+class Record(NamedTuple):
+    """A name and one of its addresses."""
+
+    name: str
+    address: Address
+
+
+class Zone(NamedTuple):
+    """A domain; the names of its records are below it. Names are in lower case, without a dot at the end."""
+
+    name: str
+    records: tuple[Record, ...] = ()
+    default: Address | None = None
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> "Zone":
+        """Read gvproxy's JSON. Raises ValueError, which says in one line what cannot be."""
+        try:
+            plain = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("that is no JSON") from None
+        zone = _fields(plain, "a zone")
+        records = [] if zone.get("records") is None else zone["records"]
+        if not isinstance(records, list) or len(records) > MOST_RECORDS:
+            raise ValueError(f"Records has to be a list of at most {MOST_RECORDS}")
+        name = domain(_text(zone, "name"))
+        default = _text(zone, "defaultip")
+        return _effective(
+            cls(name, tuple(_record(each, name) for each in records), address(default) if default else None)
+        )
+
+    def __str__(self) -> str:
+        return json.dumps(self.plain())
+
+    def plain(self) -> dict[str, object]:
+        """Return what gvproxy's JSON says of it."""
+        return {
+            "Name": f"{self.name}.",
+            "Records": [{"Name": each.name, "IP": str(each.address)} for each in self.records],
+            "DefaultIP": "" if self.default is None else str(self.default),
+        }
+
+    def has(self, name: str) -> bool:
+        """Whether ``name`` is below this domain."""
+        return name.endswith(f".{self.name}")
+
+
+def added(zones: tuple[Zone, ...], zone: Zone) -> tuple[Zone, ...]:
+    """Return ``zones`` with one more. Raises ValueError if that is too much."""
+    names = [each.name for each in zones]
+    if zone.name in names:
+        index = names.index(zone.name)
+        both = _effective(zone._replace(records=(*zone.records, *zones[index].records)))
+        result = (*zones[:index], both, *zones[index + 1 :])
+    else:
+        result = (*zones, zone)
+    if sum(1 + len(each.records) for each in result) > MOST_RECORDS:
+        raise ValueError(f"the zones would have more than {MOST_RECORDS} records; leave some out")
+    return result
+
+
+def exact(own: Iterable[Record], zones: tuple[Zone, ...]) -> list[Record]:
+    """Return the names that have an address of their own, in full."""
+    found = list(own)
+    taken = {record.name for record in found}
+    for zone in zones:
+        for record in zone.records:
+            full = f"{record.name}.{zone.name}"
+            if full not in taken and next(each for each in zones if each.has(full)) is zone:
+                found.append(Record(full, record.address))
+    return found
+
+
+def domains(zones: tuple[Zone, ...]) -> list[Zone]:
+    """Return the zones that have a say about names without an address of their own."""
+    return [
+        zone
+        for index, zone in enumerate(zones)
+        if not any(earlier.has(zone.name) for earlier in zones[:index])
+    ]
+
+
+def domain(text: str) -> str:
+    """Return a name of one or more labels as it is compared. Raises ValueError."""
+    name = ".".join([label(each) for each in text.removesuffix(".").split(".")])
+    if len(name) > LONGEST:
+        raise ValueError(f"{name[:20]}… is no name; it has more than {LONGEST} letters")
+    return name
+
+
+def label(text: str) -> str:
+    """Return one label of a name as it is compared. Raises ValueError."""
+    plain = text.replace("-", "").replace("_", "")
+    if not (0 < len(text) <= 63 and plain.isascii() and plain.isalnum() and text[0] != "-"):
+        raise ValueError(f"{text!r} is no name; use up to 63 letters, digits and dashes")
+    return text.lower()
+
+
+def address(text: str) -> Address:
+    """Return an address that a name can have. Raises ValueError."""
+    try:
+        found = ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+    if isinstance(found, IPv4Address):
+        return found
+    if found.scope_id is not None:  # which Python takes to be any text
+        raise ValueError(f"{text!r} has a zone; a name's address is without")
+    return found.ipv4_mapped or IPv6Address(int(found))
+
+
+def _record(plain: object, zone: str) -> Record:
+    record = _fields(plain, "a record")
+    if record.get("regexp") is not None:
+        raise ValueError("Regexp is not supported; give a Name for each, or the zone a DefaultIP for all")
+    name = domain(_text(record, "name"))
+    domain(f"{name}.{zone}")
+    return Record(name, address(_text(record, "ip")))
+
+
+def _effective(zone: Zone) -> Zone:
+    """Leave out what an earlier record of the same name and kind of address overrules, for good."""
+    first: dict[tuple[str, int], Record] = {}
+    for record in zone.records:
+        first.setdefault((record.name, record.address.version), record)
+    return zone._replace(records=tuple(first.values()))
+
+
+def _fields(plain: object, what: str) -> Mapping[str, object]:
+    """Return the fields by their names in lower case, since Go's JSON does not tell the cases apart."""
+    if not isinstance(plain, dict):
+        raise ValueError(f"{what} has to be a JSON object")
+    return {key.lower(): value for key, value in plain.items()}
+
+
+def _text(fields: Mapping[str, object], key: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str | None):
+        raise ValueError(f"{key} has to be text")
+    return value or ""

@@ -1,0 +1,223 @@
+"""gvproxy's HTTP API: requests in, answers with its JSON out.
+
+Paths, fields and status codes are gvproxy's, so that tools made for it work unchanged:
+
+    GET  /services/forwarder/all        [{"local": …, "remote": …, "protocol": "tcp"}]
+    POST /services/forwarder/expose     one of these; 200, or 400/500 with a line
+    POST /services/forwarder/unexpose   {"local": …, "protocol": …}
+    GET  /services/dhcp/leases, /leases {"192.168.127.2": "5a:94:ef:e4:0c:ee"}
+    GET  /services/dns/all              [{"Name": …, "Records": [{"Name": …, "IP": …}], "DefaultIP": …}]
+    POST /services/dns/add              one of these (``names`` says what it means); 200, or 400/500
+    GET  /cam                           {"5a:94:ef:e4:0c:ee": 1}: the port of each address
+    GET  /stats                         {"BytesSent": …, "BytesReceived": …, …}: what we count as gvproxy does
+    GET  /tunnel?ip=…&port=…            OK, and then the bytes of a TCP connection to a guest
+
+``local`` and ``remote`` are like ``127.0.0.1:8080`` and ``192.168.127.2:80``. ``local`` may leave the host
+out: every address, as gvproxy has it. ``remote`` of a unix socket is ``tcp://GUEST:PORT``. Nothing here is
+reachable from a guest: it is a unix socket of the host.
+"""
+
+import json
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs, urlsplit
+
+from forwarder.errors import LocalError
+from forwarder.future import Later
+from forwarder.wire import Reply
+from gateway.api.http_server import Answer, Hijack
+from gateway.api.names import Zone
+from gateway.relay.forwards import Forward
+from gateway.relay.policy import Address
+
+Result = Answer | Hijack | Later[Answer]
+
+POST_ONLY = frozenset({"/services/forwarder/expose", "/services/forwarder/unexpose", "/services/dns/add"})
+
+
+class Owner(Protocol):
+    """What the answers are about. Every method may raise LocalError."""
+
+    def forwards(self) -> Iterable[Forward]:
+        """Return all forwards."""
+
+    def add_forward(self, forward: Forward) -> object:
+        """Begin to forward."""
+
+    def remove_forward(self, forward: Forward) -> object:
+        """End a forward that there is."""
+
+    def leases(self) -> str:
+        """Return dnsmasq's lease file."""
+
+    def zones(self) -> Iterable[Zone]:
+        """Return all zones, in order."""
+
+    def add_zone(self, zone: Zone) -> Later[Reply]:
+        """Put a zone into force."""
+
+    def ask(self, what: str) -> Later[Reply]:
+        """Ask the supervisor for a fact."""
+
+    def connections(self) -> int:
+        """Return how many TCP connections of guests are relayed now."""
+
+    def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
+        """Return what carries a stream to a port of a guest."""
+
+
+class Services:
+    """The answers."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._routes: Mapping[str, Callable[[str, bytes], Result]] = {
+            "/services/forwarder/all": lambda *_: _json(entries(owner.forwards())),
+            "/services/forwarder/expose": lambda _, body: self._expose(body),
+            "/services/forwarder/unexpose": lambda _, body: self._unexpose(body),
+            "/services/dhcp/leases": lambda *_: _json(leases(owner.leases())),
+            "/leases": lambda *_: _json(leases(owner.leases())),
+            "/services/dns/all": lambda *_: _json([zone.plain() for zone in owner.zones()]),
+            "/services/dns/add": lambda _, body: self._add_zone(body),
+            "/cam": lambda *_: owner.ask("addresses").made(lambda reply: _told(reply, dict)),
+            "/stats": lambda *_: owner.ask("traffic").made(lambda reply: _told(reply, self._stats)),
+            "/tunnel": lambda query, _: self._tunnel(query),
+        }
+
+    def handle(self, method: str, target: str, body: bytes) -> Result:
+        """Answer one request, now or later."""
+        path, _, query = target.partition("?")
+        if path not in self._routes:
+            return _line(404, f"there is no {path}")
+        if path in POST_ONLY and method != "POST":
+            return _line(400, "post only")
+        try:
+            return self._routes[path](query, body)
+        except LocalError as error:
+            return _line(500, str(error))
+        except ValueError as error:
+            return _line(400, str(error))
+
+    def _expose(self, body: bytes) -> Answer:
+        local, remote, protocol = _words(body)
+        self._owner.add_forward(Forward.parse(_text(protocol, local, remote)))
+        return Answer(200)
+
+    def _unexpose(self, body: bytes) -> Answer:
+        local, _, protocol = _words(body)
+        near = local if protocol == "unix" else f"0.0.0.0{local}" if local.startswith(":") else local
+        for forward in self._owner.forwards():
+            if forward.near == f"{protocol}:{near}":
+                self._owner.remove_forward(forward)
+                return Answer(200)
+        raise LocalError("proxy not found")
+
+    def _add_zone(self, body: bytes) -> Later[Answer]:
+        added = self._owner.add_zone(Zone.parse(body))
+        return added.made(lambda reply: Answer(200) if reply.ok else _line(500, str(reply.result)))
+
+    def _stats(self, traffic: Mapping[str, Any]) -> dict[str, object]:
+        vms, gateway = traffic["vms"], traffic["gateway"]
+        return {
+            "BytesSent": vms["tx"]["bytes"],
+            "BytesReceived": vms["rx"]["bytes"],
+            "NICs": {
+                "Rx": {"Packets": gateway["tx"]["frames"]},
+                "Tx": {"Packets": gateway["rx"]["frames"]},
+            },
+            "TCP": {"CurrentConnected": self._owner.connections()},
+        }
+
+    def _tunnel(self, query: str) -> Hijack:
+        asked = parse_qs(query)
+        ip, port = (asked.get(key, [""])[0] for key in ("ip", "port"))
+        if not ip:
+            raise LocalError("ip is mandatory")
+        try:
+            guest, number = ip_address(ip), int(port)
+        except ValueError:
+            raise LocalError(f"{ip!r} is no IP address, or {port!r} no port") from None
+        if not 0 < number < 65536:
+            raise LocalError(f"{port!r} is not a port from 1 to 65535")
+        carry = self._owner.tunnel(guest, number)
+        return Hijack(lambda sock, sent: _begin(sock, sent, carry))
+
+
+def leases(text: str) -> dict[str, str]:
+    """Return address to MAC of dnsmasq's lease file, IPv4 only."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["duid"]:
+            break  # what follows is IPv6
+        if len(words) >= 3:
+            found[words[2]] = words[1]
+    return found
+
+
+def entries(forwards: Iterable[Forward]) -> list[dict[str, str]]:
+    """Return forwards as gvproxy lists them."""
+    return sorted(map(_entry, forwards), key=lambda entry: (entry["local"], entry["protocol"]))
+
+
+def _words(body: bytes) -> tuple[str, str, str]:
+    """Return local, remote and protocol of a request. Raises ValueError."""
+    try:
+        request = json.loads(body)
+        local, remote, protocol = (str(request.get(key) or "") for key in ("local", "remote", "protocol"))
+    except (ValueError, AttributeError, RecursionError):
+        raise ValueError("the body is no JSON object") from None
+    return local, remote, protocol or "tcp"
+
+
+def _text(protocol: str, local: str, remote: str) -> str:
+    """Return gvproxy's words in ours. Raises LocalError."""
+    if protocol == "unix":
+        url = urlsplit(remote)
+        if url.scheme != "tcp":
+            raise LocalError(f"remote protocol for unix forwarder is not implemented: {url.scheme}")
+        return f"unix:{local}:{url.netloc}"
+    if protocol not in ("tcp", "udp"):
+        raise LocalError(f"unknown protocol {protocol}")
+    return f"{protocol}:{'0.0.0.0' if local.startswith(':') else ''}{local}:{remote}"
+
+
+def _entry(forward: Forward) -> dict[str, str]:
+    near = forward.near.partition(":")[2]
+    remote = str(forward)[len(forward.near) + 1 :]
+    return {
+        "local": near,
+        "remote": f"tcp://{remote}" if forward.kind == "unix" else remote,
+        "protocol": forward.kind,
+    }
+
+
+def _begin(sock: socket.socket, sent: bytes, carry: Callable[[socket.socket], None]) -> None:
+    """Begin a tunnel. The client waits for the OK, which comes before the guest is asked, as with gvproxy.
+
+    What it ``sent`` before that is refused, with the tunnel: gvproxy loses it.
+    """
+    try:
+        if sent or sock.send(b"OK") != 2:
+            raise ConnectionAbortedError
+    except OSError:
+        sock.close()
+        return
+    carry(sock)
+
+
+def _told(reply: Reply, make: Callable[[Mapping[str, Any]], object]) -> Answer:
+    """Answer with what is made of a fact that the supervisor has told."""
+    if not reply.ok:
+        return _line(503, str(reply.result))
+    return _json(make(cast(Mapping[str, Any], reply.result)))
+
+
+def _json(value: object) -> Answer:
+    return Answer(200, json.dumps(value).encode() + b"\n")
+
+
+def _line(status: int, text: str) -> Answer:
+    return Answer(status, f"{text}\n".encode(errors="backslashreplace"), b"text/plain; charset=utf-8")

@@ -1,0 +1,251 @@
+"""The host side's end of the namespace: starts the process that holds it, and asks it for things.
+
+Who is not root gets a user namespace around the network namespace, in which everything that has to be done
+is allowed, and which gives no right outside. The one who made a user namespace has all rights in it also
+from outside, so the host side may set options on the sockets that come out.
+
+A namespace of process ids around it all sees to it that nothing in there outlives the process that holds
+the namespace, however that one ends.
+
+``unshare`` (util-linux, on every Debian) does what Python can do from 3.12 on only.
+"""
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import cast
+
+from forwarder.channel import ChannelClosedError, close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.future import Later
+from forwarder.loop import Loop
+from forwarder.loop_channel import WatchedChannel
+from forwarder.wire import Command, Handover, Message, Reply
+
+START_S = 15.0
+"""The namespace takes a third of a second, most of it imports; a loaded machine takes seconds."""
+
+NEEDED = {"unshare": "util-linux", "dnsmasq": "dnsmasq-base", "nft": "nftables"}
+"""Programs, and the Debian packages that have them."""
+
+USER = ("--user", "--map-root-user")
+PIDS = ("--pid", "--fork", "--kill-child")
+
+SOCKETS_AT_ONCE = 4096
+"""Requests for sockets that may wait for an answer; more are refused, and with them their connections."""
+
+Deliver = Callable[[socket.socket | None], None]
+
+
+class Holder:
+    """The namespace as the host side has it."""
+
+    def __init__(self, loop: Loop, lost: Callable[[str], None], log: Callable[[str, str], None]) -> None:
+        """Prepare; ``lost``: the namespace is gone, and why; ``log``: (level, text) for the operator."""
+        self._loop = loop
+        self._lost = lost
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: WatchedChannel | None = None
+        self._wanted: dict[int, Deliver] = {}
+        self._number = 0
+        self._words = b""
+        self._failure = ""
+        self._answers: list[Callable[[Reply], None]] = []
+        self.tap = -1
+        """Descriptor of the TAP, once it has been made; its taker closes it."""
+        self.tun = -1
+        """Descriptor of the way out of the namespace; its taker closes it."""
+        self.sockets: dict[str, socket.socket] = {}
+        """Listening sockets of the namespace, by name."""
+
+    def start(self, settings: Mapping[str, object]) -> None:
+        """Make the namespace and everything in it. Raises LocalError, and nothing is left then."""
+        for program, package in NEEDED.items():
+            if shutil.which(program, path=PATH) is None:
+                raise LocalError(f"{program} is missing; install {package}")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        in_user_namespace = os.geteuid() != 0
+        try:
+            self._child = subprocess.Popen(
+                [
+                    *(
+                        "unshare",
+                        *(USER if in_user_namespace else ()),
+                        "--net",
+                        *PIDS,
+                        "--",
+                    ),
+                    *(sys.executable, *(["-I"] if sys.flags.isolated else [])),
+                    *("-m", "gateway.inside", str(theirs.fileno())),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env={**os.environ, "PATH": PATH},
+                pass_fds=(theirs.fileno(),),
+            )
+        except OSError as error:
+            ours.close()
+            raise LocalError(f"cannot start the gateway's namespace: {error.strerror}") from None
+        finally:
+            theirs.close()
+        assert self._child.stderr is not None
+        os.set_blocking(self._child.stderr.fileno(), False)
+        self._channel = WatchedChannel(ours)
+        try:
+            self._channel.send(
+                Command("make", {"settings": dict(settings), "in_user_namespace": in_user_namespace})
+            )
+            self._await_made(time.monotonic() + START_S)
+        except PeerError:
+            self._child.wait()
+            why = self._complaint(in_user_namespace)
+            self.close()
+            raise LocalError(why) from None
+        except LocalError:
+            self.close()
+            raise
+        self._channel.watch(self._loop, self._receive)
+        self._loop.watch(self._child.stderr.fileno(), lambda _: self._listen())
+
+    def make(self, kind: str, deliver: Deliver) -> None:
+        """Ask for a fresh socket of the namespace; ``deliver`` gets it sooner or later, or None."""
+        if self._channel is None or len(self._wanted) >= SOCKETS_AT_ONCE:
+            deliver(None)
+            return
+        self._number += 1
+        self._wanted[self._number] = deliver
+        try:
+            self._channel.send(Command("socket", {"kind": kind, "number": self._number}))
+        except PeerError:
+            self._end("its channel has ended")
+
+    def ask(self, command: Command) -> Later[Reply]:
+        """Have the process inside do something; the answer comes in any case."""
+        later: Later[Reply] = Later()
+        self._answers.append(later.settle)
+        try:
+            assert self._channel is not None
+            self._channel.send(command)
+        except ChannelClosedError:
+            self._end("its channel has ended")  # which answers
+        return later
+
+    def close(self) -> None:
+        """End the namespace and everything in it."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._child is not None:
+            assert self._child.stderr is not None
+            self._loop.unwatch(self._child.stderr.fileno())
+            try:
+                self._child.wait(1.0)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+            self._child.stderr.close()
+            self._child = None
+        close_all([each for each in (self.tap, self.tun) if each >= 0])
+        self.tap = self.tun = -1
+        for sock in self.sockets.values():
+            sock.close()
+        self.sockets.clear()
+        wanted, self._wanted = self._wanted, {}
+        for deliver in wanted.values():
+            deliver(None)
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer(Reply(False, "the gateway's namespace has ended; see the log"))
+
+    def _await_made(self, deadline: float) -> None:
+        assert self._channel is not None
+        made: list[Reply] = []
+        self._answers.append(made.append)
+        while not made:
+            wait = deadline - time.monotonic()
+            if wait <= 0 or not select.select([self._channel], [], [], wait)[0]:
+                raise LocalError(f"the gateway's namespace was not ready after {START_S:g} s")
+            self._receive_all()
+        if not made[0].ok:
+            raise LocalError(str(made[0].result))
+
+    def _receive(self) -> None:
+        try:
+            self._receive_all()
+        except ChannelClosedError:
+            self._end(self._failure or self._last_words() or "its process has ended")
+        except PeerError as error:
+            self._end(f"it sent a bad message: {error}")
+
+    def _receive_all(self) -> None:
+        while self._channel is not None and (received := self._channel.receive()) is not None:
+            self._take(*received)
+
+    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case Handover("tap"):
+                self.tap = descriptors[0]
+            case Handover("tun"):
+                self.tun = descriptors[0]
+            case Handover("socket", {"number": int(number)}) if number in self._wanted:
+                self._wanted.pop(number)(socket.socket(fileno=descriptors[0]))
+            case Handover("listeners", {"names": list(names)}) if len(names) == len(descriptors):
+                for name, descriptor in zip(cast(list[str], names), descriptors, strict=True):
+                    self.sockets[name] = socket.socket(fileno=descriptor)
+            case Command("no_socket", {"number": int(number)}) if number in self._wanted:
+                self._wanted.pop(number)(None)
+            case Command("log", {"level": str(level), "text": str(text)}):
+                self._log(level, text)
+            case Command("failed", {"why": str(why)}):
+                self._failure = why
+            case Reply() if self._answers:
+                self._answers.pop(0)(message)
+            case _:
+                close_all(descriptors)
+                raise PeerError(f"a {type(message).__name__} that nobody expects")
+
+    def _listen(self) -> None:
+        """Read what the process says; it says nothing unless something is badly wrong."""
+        assert self._child is not None
+        assert self._child.stderr is not None
+        with suppress(BlockingIOError):
+            words = os.read(self._child.stderr.fileno(), 4096)
+            self._words = (self._words + words)[-4096:]
+            if not words:
+                self._loop.unwatch(self._child.stderr.fileno())
+
+    def _last_words(self) -> str:
+        self._listen()
+        lines = self._words.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    def _complaint(self, in_user_namespace: bool) -> str:
+        """Say why the process ended before it had made anything."""
+        why = self._last_words()
+        if why.startswith("unshare:") and in_user_namespace:
+            return (
+                f"no user namespace can be made here ({why.removeprefix('unshare: ')}); allow them "
+                "(sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 "
+                "kernel.apparmor_restrict_unprivileged_userns=0, as far as there are), or run as root"
+            )
+        if why.startswith("unshare:"):
+            why = why.removeprefix("unshare: ")
+            return f"no network namespace can be made here ({why}); root needs CAP_SYS_ADMIN for that"
+        return f"the gateway's namespace ended at once: {why or 'it said nothing'}"
+
+    def _end(self, why: str) -> None:
+        self.close()
+        self._lost(why)
+
+
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+"""dnsmasq and nft are where ordinary users do not look."""

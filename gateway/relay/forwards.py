@@ -1,0 +1,158 @@
+"""Inbound forwards as a pure table: what the host listens at, and which guest that leads to.
+
+A forward is written ``tcp:HOST:PORT:GUEST:PORT``, ``udp:…`` or ``unix:PATH:GUEST:PORT``; an IPv6 address
+stands in brackets. Port 0 of the host lets the kernel choose, and the table then holds what it chose. The
+table knows what the settings forbid; what only the kernel knows (a port that another program has) is found
+by ``gateway.listening``. An entry is made after its listener, so that the table never promises what is not
+there.
+
+Bounds: ``MAX_FORWARDS`` entries, each of which is a descriptor.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, ip_address
+from typing import NamedTuple
+
+from forwarder.errors import LocalError
+from gateway.relay.policy import Address, Policy
+
+MAX_FORWARDS = 1024
+"""Several for each VM there can be, and few beside the descriptors that connections take."""
+
+LONGEST_PATH = 107
+"""Bytes of a unix socket's path that Linux takes."""
+
+FORMS = "tcp:HOST:PORT:GUEST:PORT, udp:HOST:PORT:GUEST:PORT or unix:PATH:GUEST:PORT"
+
+
+class Forward(NamedTuple):
+    """One forward. ``host`` and ``port`` are for tcp and udp, ``path`` for unix."""
+
+    kind: str
+    guest: Address
+    guest_port: int
+    host: Address = IPv4Address(0)
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Forward":
+        """Read what ``str`` writes. Raises LocalError, which quotes the text and says what is wrong."""
+        kind, _, rest = text.partition(":")
+        words = _words(rest)
+        if kind == "unix" and len(words) >= 3:
+            path = ":".join(words[:-2])
+            if not path.startswith("/") or "\0" in path or len(path.encode()) > LONGEST_PATH:
+                raise LocalError(
+                    f"forward {text!r}: give an absolute path of at most {LONGEST_PATH} bytes for the socket"
+                )
+            return cls(kind, _address(text, words[-2]), _port(text, words[-1], 1), path=path)
+        if kind in ("tcp", "udp") and len(words) == 4:
+            host, port = _address(text, words[0] or "127.0.0.1"), _port(text, words[1], 0)
+            return cls(kind, _address(text, words[2]), _port(text, words[3], 1), host, port)
+        raise LocalError(f"forward {text!r} is not of the form {FORMS}")
+
+    def __str__(self) -> str:
+        return f"{self.near}:{_bracketed(self.guest)}:{self.guest_port}"
+
+    @property
+    def near(self) -> str:
+        """Where the host listens: what names a forward, since there is one listener at a place."""
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        return f"{self.kind}:{_bracketed(self.host)}:{self.port}"
+
+
+class Forwards:
+    """The table, in the order in which entries were made."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._entries: dict[str, Forward] = {}
+
+    def __iter__(self) -> Iterator[Forward]:
+        return iter(tuple(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def check(self, forward: Forward) -> None:
+        """Raise LocalError, with cause and remedy, if ``forward`` cannot be added."""
+        try:
+            check_guest(self._policy, forward.guest)
+        except LocalError as error:
+            raise LocalError(f"forward {forward}: {error}") from None
+        there = None if forward.kind != "unix" and forward.port == 0 else self._entries.get(forward.near)
+        if there is not None:
+            raise LocalError(
+                f"forward {forward}: {forward.near} leads to {_guest(there)} already; remove it first"
+            )
+        if len(self._entries) >= MAX_FORWARDS:
+            raise LocalError(
+                f"forward {forward}: there are {MAX_FORWARDS} forwards already; remove one first"
+            )
+
+    def add(self, forward: Forward) -> None:
+        """Enter a forward whose listener is there. Raises LocalError like ``check``."""
+        self.check(forward)
+        self._entries[forward.near] = forward
+
+    def remove(self, forward: Forward) -> None:
+        """Forget ``forward``. Raises LocalError if the table does not have exactly that."""
+        there = self._entries.get(forward.near)
+        if there is None:
+            raise LocalError(f"there is no forward at {forward.near}; `supervisor forward list` shows all")
+        if there != forward:
+            raise LocalError(f"{forward.near} leads to {_guest(there)}, not to {_guest(forward)}")
+        del self._entries[forward.near]
+
+
+def check_guest(policy: Policy, guest: Address) -> None:
+    """Raise LocalError, with cause and remedy, if no guest can have that address."""
+    network = policy.subnet if guest.version == 4 else policy.prefix
+    if guest not in network:
+        raise LocalError(
+            f"{guest} is outside of the gateway's {network}; "
+            "name a guest's address, or choose another --subnet"
+        )
+    if guest in (policy.host4, policy.host6, policy.gateway4):
+        raise LocalError(f"{guest} is the gateway's own address, not a guest's")
+
+
+def _guest(forward: Forward) -> str:
+    return f"{_bracketed(forward.guest)}:{forward.guest_port}"
+
+
+def _bracketed(address: Address) -> str:
+    return str(address) if address.version == 4 else f"[{address}]"
+
+
+def _words(text: str) -> list[str]:
+    """Split at the colons that are not in brackets, and drop the brackets around a whole word."""
+    words, depth = [""], 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if letter == ":" and depth == 0:
+            words.append("")
+        else:
+            words[-1] += letter
+    return words
+
+
+def _address(text: str, word: str) -> Address:
+    bare = word[1:-1] if word.startswith("[") and word.endswith("]") else word
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        raise LocalError(
+            f"forward {text!r}: {word!r} is not an IP address; names are not looked up"
+        ) from None
+    if "%" in bare:
+        raise LocalError(f"forward {text!r}: an address with a zone cannot be forwarded")
+    return address
+
+
+def _port(text: str, word: str, lowest: int) -> int:
+    if not (word.isascii() and word.isdecimal() and lowest <= int(word[:6]) <= 65535 and len(word) <= 5):
+        raise LocalError(f"forward {text!r}: {word!r} is not a port from {lowest} to 65535")
+    return int(word)

@@ -1,0 +1,227 @@
+"""The relay: everything that carries bytes between the LAN's namespace and the host, in one process and loop.
+
+It composes and decides nothing itself: where guests may go is ``policy``, what is forwarded ``forwards``,
+how TCP is carried ``tcp`` and ``splice``, how datagrams are ``outward`` (of guests) and ``udp`` (forwards).
+
+Sockets made in the namespace stay in it wherever they are used, so the process inside only makes them
+(``make``), and all that waits, connects, splices or times out is here. The relay polls in a set of its own,
+which is one descriptor in the loop of the process.
+
+A forward that is removed lets its connections finish; flows of datagrams end with it, since they answer
+through its socket.
+"""
+
+import math
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+
+from forwarder.loop import Loop
+from gateway.relay.flow_context import Common, FlowTable
+from gateway.relay.flows import Flows
+from gateway.relay.forwards import Forward, Forwards, check_guest
+from gateway.relay.listening import Listener, Pauses, listen, unlisten
+from gateway.relay.nat import Outward
+from gateway.relay.policy import Address, Policy, Verdict, is_nearby, judge
+from gateway.relay.poller import Poller
+from gateway.relay.splice import abort
+from gateway.relay.tcp import Connections, Deliver, raise_descriptor_limit
+from gateway.relay.udp import Datagrams, Route
+
+MOST_FLOWS = 4096
+"""Flows of datagrams, each a descriptor; half of them at most for one guest or forward."""
+
+TUNNEL = "tunnel"
+"""Owner of all tunnels: their clients are one, the host's user."""
+
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+MakeInside = Callable[[str, Deliver], None]
+"""Makes a socket in the namespace, of kind "tcp4", "tcp6", "udp4" or "udp6", and delivers it or None."""
+
+
+class Relay:
+    """All that is relayed. Watch it with ``loop``; call ``tick`` when ``deadline`` says so."""
+
+    def __init__(
+        self, loop: Loop, make: MakeInside, policy: Policy, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        raise_descriptor_limit()
+        self._loop = loop
+        self._make = make
+        self._policy = policy
+        self._pauses = Pauses(clock)
+        self._counters: Counter[str] = Counter()
+        self._poller = Poller()
+        self._connections = Connections(self._poller, self._counters, clock, partial(is_nearby, policy))
+        self._forwards = Forwards(policy)
+        self._flows: FlowTable = Flows(MOST_FLOWS, MOST_FLOWS // 2)
+        self._common = Common(self._poller, self._flows, self._counters, clock)
+        self._outward: Outward | None = None
+        self._served: list[tuple[socket.socket, Listener | Datagrams]] = []
+        self._listening: dict[Forward, tuple[socket.socket, Listener | Datagrams]] = {}
+        loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
+
+    def serve(self, sockets: dict[str, socket.socket]) -> None:
+        """Accept from the namespace's listeners, which are the relay's from now on.
+
+        "tcp4" and "tcp6" are transparent: the address of an accepted socket is what the guest asked for.
+        "dns-tcp" and "dns-udp" get questions for the host's resolver.
+        """
+        for name, sock in sockets.items():
+            if name.startswith("dns") and not self._policy.resolver:
+                sock.close()  # who asks is told that nobody is there
+            elif name == "dns-udp":
+                self._served.append((sock, self._questions(sock)))
+            else:
+                accepted = self._to_resolver if name == "dns-tcp" else self._outbound
+                self._served.append((sock, Listener(self._poller, sock, accepted, self._pauses)))
+
+    def attach_tun(self, tun: int) -> None:
+        """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
+        if self._outward is not None:
+            self._outward.close()
+        self._outward = Outward(self._common, tun, self._judge)
+
+    def add(self, forward: Forward) -> Forward:
+        """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""
+        self._forwards.check(forward)
+        sock, real = listen(forward)
+        self._forwards.add(real)
+        self._listening[real] = (
+            sock,
+            self._datagrams(real, sock) if real.kind == "udp" else self._accept(real, sock),
+        )
+        return real
+
+    def remove(self, forward: Forward) -> None:
+        """Stop to forward; what is connected stays. Raises LocalError: there is no such forward."""
+        self._forwards.remove(forward)
+        sock, listener = self._listening.pop(forward)
+        listener.close()
+        unlisten(forward, sock)
+
+    def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
+        """Return what carries a stream of the host to a port of ``guest``. Raises LocalError: no guest."""
+        check_guest(self._policy, guest)
+        make = partial(self._make, f"tcp{guest.version}")
+        return lambda near: self._connections.start(near, TUNNEL, (guest, port), make)
+
+    def forwards(self) -> list[Forward]:
+        """Return all forwards, in the order in which they were added."""
+        return list(self._forwards)
+
+    def counters(self) -> dict[str, int]:
+        """Return what happened since the start, and what there is now."""
+        now = {"forwards": len(self._forwards), "flows": len(self._flows)}
+        return dict(self._counters) | self._connections.figures() | now
+
+    def tick(self, now: float) -> None:
+        """Do what time asks for, and what the last turn left undone."""
+        self._connections.tick(now)
+        self._pauses.tick(now)
+        end = self._flows.deadline()
+        if end is not None and end <= now:
+            for flow in self._flows.expire(now):
+                flow.close()
+            if self._outward is not None:
+                self._outward.forget_verdicts()
+        if self._poller.busy:
+            self._poller.turn()
+
+    def deadline(self) -> float | None:
+        """Return when to call ``tick``, in monotonic seconds; None: only when something happens.
+
+        What a turn left undone has been due for ever: whoever read the clock before asking must find it so.
+        """
+        if self._poller.busy:
+            return -math.inf
+        ends = (self._connections.deadline(), self._flows.deadline(), self._pauses.deadline())
+        return min((end for end in ends if end is not None), default=None)
+
+    def close(self) -> None:
+        """Reset every connection and close everything, the served sockets too."""
+        for forward in self.forwards():
+            self.remove(forward)
+        for sock, listener in self._served:
+            listener.close()
+            sock.close()
+        self._served.clear()
+        self._connections.close()
+        for flow in self._flows.expire(math.inf):
+            flow.close()
+        if self._outward is not None:
+            self._outward.close()
+        self._loop.unwatch(self._poller.fileno())
+        self._poller.close()
+
+    def _judge(self, asked: Address) -> Verdict:
+        verdict = judge(self._policy, asked)
+        if verdict.target is not None and not self._policy.host_access and is_own(verdict.target):
+            return Verdict(None, "no_host_access")
+        return verdict
+
+    def _outbound(self, near: socket.socket) -> None:
+        """Carry a guest's connection to where it wants to go."""
+        try:
+            asked, port = near.getsockname()[:2]
+            guest = near.getpeername()[0]
+        except OSError:  # reset while it waited to be accepted
+            abort(near)
+            return
+        target, refused = self._judge(ip_address(asked))
+        if target is None:
+            self._counters[refused] += 1
+            abort(near)
+            return
+        make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
+        self._connections.start(near, guest, (target, port), make)
+
+    def _to_resolver(self, near: socket.socket) -> None:
+        address, port = self._policy.resolver[0]
+        target = ip_address(address)
+        make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
+        self._connections.start(near, "dns", (target, port), make)
+
+    def _questions(self, near: socket.socket) -> Datagrams:
+        servers = list(self._policy.resolver)
+        version = ip_address(servers[0][0]).version if servers else 4
+        servers = [server for server in servers if ip_address(server[0]).version == version]
+        make = partial(make_on_host, _FAMILY[version], socket.SOCK_DGRAM)
+        return Datagrams(self._common, near, "dns", Route(servers, make), once=True)
+
+    def _datagrams(self, forward: Forward, near: socket.socket) -> Datagrams:
+        make = partial(self._make, f"udp{forward.guest.version}")
+        route = Route([(str(forward.guest), forward.guest_port)], make)
+        return Datagrams(self._common, near, forward.near, route)
+
+    def _accept(self, forward: Forward, sock: socket.socket) -> Listener:
+        return Listener(self._poller, sock, partial(self._inbound, forward), self._pauses)
+
+    def _inbound(self, forward: Forward, near: socket.socket) -> None:
+        """Carry a connection of one of the host's clients to a guest."""
+        make = partial(self._make, f"tcp{forward.guest.version}")
+        self._connections.start(near, forward.near, (forward.guest, forward.guest_port), make)
+
+
+def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
+    """Make a socket here and deliver it."""
+    try:
+        sock = socket.socket(family, kind)
+    except OSError:
+        deliver(None)
+        return
+    deliver(sock)
+
+
+def is_own(address: Address) -> bool:
+    """Whether ``address`` is one of this host's: only such an address can be bound."""
+    try:
+        with socket.socket(_FAMILY[address.version], socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True

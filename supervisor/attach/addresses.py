@@ -1,0 +1,141 @@
+"""Where VMs attach: the URLs of listeners and the names of TAP devices, as operators write them.
+
+An ``Attachment`` is all that an operator says about one of them, whether on the command line, in the
+configuration file or by ``supervisor attach``; its ``url`` is its identity, so that the same words detach
+it again. Parsing checks everything that can be known without touching the system.
+"""
+
+import os
+import socket
+from typing import NamedTuple
+
+from forwarder.errors import LocalError
+from forwarder.names import MAX_NAME, Policy, valid_name
+from supervisor.base.unix_sockets import SOCKET_PATH_BYTES
+
+INTERFACE_BYTES = 15
+NETNS_DIR = "/run/netns"
+
+SCHEMES = {
+    "qemu": ("unix", "tcp"),
+    "bess": ("unixpacket",),
+    "vfkit": ("unixgram",),
+    "connect": ("unix",),
+}
+"""Transport of each flag that listens to the URL schemes it takes."""
+
+LISTEN_FLAGS = {
+    "qemu": "listen-qemu",
+    "bess": "listen-bess",
+    "vfkit": "listen-vfkit",
+    "connect": "listen",
+}
+"""Transport to its flag on the command line and key in the configuration file, as gvproxy names them."""
+
+SOCKET_TYPES = {
+    "qemu": socket.SOCK_STREAM,
+    "bess": socket.SOCK_SEQPACKET,
+    "vfkit": socket.SOCK_DGRAM,
+    "connect": socket.SOCK_STREAM,
+}
+
+
+class Listen(NamedTuple):
+    """A socket that VMs connect to; ``path`` for all but tcp, ``host`` and ``port`` for tcp."""
+
+    transport: str
+    url: str
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+
+class Tap(NamedTuple):
+    """A TAP device; ``netns`` is the path of the network namespace that it is made in, or empty."""
+
+    url: str
+    name: str
+    netns: str = ""
+
+
+class Settings(NamedTuple):
+    """What an operator may say about the ports that come from one listener or TAP device."""
+
+    name: str | None = None
+    """Of the first port; further ones of the same listener get ``-2``, ``-3``…"""
+    policy: Policy = Policy()
+
+    def checked(self) -> "Settings":
+        """Return these settings. Raises LocalError if the name cannot be a port's."""
+        if self.name is not None and not valid_name(self.name):
+            raise LocalError(
+                f"{self.name!r} cannot name a port; use up to {MAX_NAME} letters, digits and ._:@+-"
+            )
+        return self
+
+
+class Attachment(NamedTuple):
+    """One listener or TAP device with its settings."""
+
+    address: Listen | Tap
+    settings: Settings = Settings()
+
+
+def parse_listen(transport: str, url: str) -> Listen:
+    """Parse the value of a flag that listens. Raises LocalError."""
+    scheme, separator, rest = url.partition("://")
+    allowed = SCHEMES[transport]
+    if not separator or scheme not in allowed:
+        forms = " or ".join("tcp://HOST:PORT" if each == "tcp" else f"{each}:///PATH" for each in allowed)
+        raise LocalError(f"{url!r} is no address for {transport}; write it as {forms}")
+    if scheme == "tcp":
+        host, port = _host_and_port(url, rest)
+        return Listen(transport, url, host=host, port=port)
+    path = socket_path(rest, url)
+    return Listen(transport, f"{scheme}://{path}", path)
+
+
+def socket_path(path: str, what: str) -> str:
+    """Return ``path`` made absolute. Raises LocalError if no socket can have it; ``what`` names it then."""
+    if not path or "\0" in path:
+        raise LocalError(f"{what!r} names no file; give the path of the socket")
+    path = os.path.abspath(path)
+    size = len(os.fsencode(path))
+    if size > SOCKET_PATH_BYTES:
+        raise LocalError(
+            f"{path} is too long: {size} bytes, and a socket has {SOCKET_PATH_BYTES} at most; shorten it"
+        )
+    return path
+
+
+def parse_tap(text: str) -> Tap:
+    """Parse ``NAME[,netns=NAME]``. Raises LocalError."""
+    name, separator, option = text.partition(",")
+    key, _, netns = option.partition("=")
+    if separator and (key != "netns" or not netns):
+        raise LocalError(f"{text!r} is no TAP device; write it as NAME or NAME,netns=NAME")
+    size = len(os.fsencode(name))
+    if not 0 < size <= INTERFACE_BYTES or "/" in name or not valid_name(name):
+        raise LocalError(f"{name!r} cannot name an interface; use 1 to {INTERFACE_BYTES} letters and digits")
+    if netns and "/" not in netns:
+        netns = f"{NETNS_DIR}/{netns}"
+    return Tap(f"tap://{text}", name, netns)
+
+
+def parse_any(url: str) -> str:
+    """Return the identity of a listener or TAP device that is to be detached, however it was written."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme in ("unix", "unixpacket", "unixgram"):
+        return f"{scheme}://{os.path.abspath(rest)}"
+    return url
+
+
+def _host_and_port(url: str, rest: str) -> tuple[str, int]:
+    host, separator, digits = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not separator or not host or not digits.isdecimal() or int(digits) > 0xFFFF:
+        raise LocalError(
+            f"{url!r} is no address; write it as tcp://HOST:PORT, with 0.0.0.0 for every address"
+        )
+    return host, int(digits)

@@ -1,0 +1,128 @@
+"""The listener of ``connect`` VMs: a unix socket at which ``POST /connect`` makes the connection a VM's link.
+
+Theory of operation
+-------------------
+A connection is a *caller* until its request is over, and a VM from then on, like one of any stream listener.
+The request is peeked at: only its own bytes are taken out of the socket, so that what a client has sent
+behind it is where the port's worker looks for it, and nothing is to be handed over but the descriptor.
+
+    CALLING ──end of the request──► a port
+       └── refused, silent for CALL_S, gone, or the longest there when CALLERS are ──► hung up on
+
+So a client that says nothing, or half of it, holds one of ``CALLERS`` places for ``CALL_S`` at the most, and
+keeps nobody else from attaching: who has been there longest makes room, unless the request is there by then.
+
+The other requests of gvproxy's HTTP API are not served here: that is the gateway's business, in another
+process and at another socket.
+"""
+
+import socket
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+from forwarder.channel import credentials_of
+from forwarder.loop import Loop
+from supervisor.attach.addresses import Listen, Settings
+from supervisor.attach.http_head import HEAD_BYTES, Head, RefusedError
+from supervisor.attach.listener_common import Owner
+from supervisor.attach.stream import AT_ONCE, StreamListener
+
+CALLERS = AT_ONCE
+"""Callers at once: who is accepted in one go does not make room for others of that go."""
+CALL_S = 2.0
+"""A client sends its request at once; this is for a machine that has other things to do."""
+
+
+class Caller(NamedTuple):
+    """A connection whose request is not over."""
+
+    sock: socket.socket
+    head: Head
+    deadline: float
+
+
+class ConnectListener(StreamListener):
+    """One listening socket."""
+
+    descriptors = StreamListener.descriptors + CALLERS
+
+    def __init__(self, loop: Loop, address: Listen, settings: Settings, owner: Owner) -> None:
+        """Listen. Raises LocalError."""
+        self._callers: dict[int, Caller] = {}
+        """By descriptor, the longest there first."""
+        super().__init__(loop, address, settings, owner)
+
+    def close(self) -> None:
+        """Stop listening and hang up on callers; VMs that are connected stay."""
+        super().close()
+        for caller in list(self._callers.values()):
+            self._hang_up(caller)
+
+    def tick(self, now: float) -> None:
+        """Hang up on who has not said what he wants."""
+        for caller in [each for each in self._callers.values() if each.deadline <= now]:
+            self._refuse(caller, f"no request came within {CALL_S:g} s")
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return next((caller.deadline for caller in self._callers.values()), float("inf"))
+
+    def _take(self, connection: socket.socket) -> None:
+        if not credentials_of(connection).are_ours:
+            self._warn("it belongs to another user")
+            connection.close()
+            return
+        if len(self._callers) >= CALLERS:
+            self._make_room()
+        connection.setblocking(False)
+        fd = connection.fileno()
+        self._callers[fd] = Caller(connection, Head(), time.monotonic() + CALL_S)
+        self._loop.watch(fd, lambda _: self._listen_to(fd))
+
+    def _make_room(self) -> None:
+        longest = next(iter(self._callers))
+        self._listen_to(longest)
+        if longest in self._callers:
+            self._refuse(self._callers[longest], f"{CALLERS} others have sent no request either")
+
+    def _listen_to(self, fd: int) -> None:
+        caller = self._callers[fd]
+        try:
+            data = caller.sock.recv(HEAD_BYTES, socket.MSG_PEEK)
+            if not data:
+                self._hang_up(caller)
+                return
+            beyond = caller.head.feed(data)
+            caller.sock.recv(len(data) - (beyond or 0))
+        except BlockingIOError:
+            return
+        except RefusedError as error:
+            self._answer(caller, error)
+        except OSError:
+            self._hang_up(caller)
+        else:
+            if beyond is not None:
+                self._forget(caller)
+                super()._take(caller.sock)
+
+    def _answer(self, caller: Caller, error: RefusedError) -> None:
+        with suppress(OSError):
+            caller.sock.send(error.answer)
+        self._refuse(caller, str(error))
+
+    def _refuse(self, caller: Caller, why: str) -> None:
+        self._warn(why)
+        self._hang_up(caller)
+
+    def _warn(self, why: str) -> None:
+        self._throttle.warning("refused", f"{self.url}: a client was refused: {why}")
+
+    def _hang_up(self, caller: Caller) -> None:
+        self._forget(caller)
+        caller.sock.close()
+
+    def _forget(self, caller: Caller) -> None:
+        fd = caller.sock.fileno()
+        del self._callers[fd]
+        self._loop.unwatch(fd)

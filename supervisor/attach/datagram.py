@@ -1,0 +1,266 @@
+"""The listener of ``vfkit`` VMs: a datagram socket with one VM at a time, which does not know it listens.
+
+Theory of operation
+-------------------
+A VM binds a path of its own and sends frames to ours; it says who it is by nothing but the address of its
+first datagram. That one is *peeked* at, so that a frame stays for the worker (only vfkit's greeting,
+``VFKT``, is swallowed), and our socket is connected to the address. Connected both ways, a pair holds some
+900 frames instead of 11, and nobody else's frames get in. A duplicate of the socket then belongs to the port.
+
+WAITING ──first datagram──► TAKEN ──VM gone, or port released──► WAITING
+
+The kernel does not tell when a datagram peer dies, so that is found out in three ways: the process that sent
+the first datagram (SCM_CREDENTIALS) is watched by pidfd; once a second our socket is connected again to the
+same address, which changes nothing for a living VM and fails for a dead one; and a worker that writes is told
+by the kernel. A path that another socket has meanwhile been bound to is another VM: it gets another port.
+
+When the port has been released, and so no worker has the socket any more, the association is dissolved and
+the same socket waits for the next VM, which may have queued frames on it already. That will not do where the
+VM still lives and the operator wants it gone: then the socket is replaced by a new one, and the VM's next
+datagram fails. Nothing here ever sends: a zero-length datagram would end a QEMU netdev for good.
+"""
+
+import os
+import socket
+import struct
+import time
+from contextlib import suppress
+
+from forwarder.errors import LocalError
+from forwarder.loop import Loop
+from forwarder.names import PortRecord
+from supervisor.attach.addresses import Listen, Settings
+from supervisor.attach.listener_common import Owner, ask_for_buffers
+from supervisor.base import unix_sockets
+from supervisor.base.logs import Throttle, log
+
+GREETING = b"VFKT"
+AT_ONCE = 16
+"""Datagrams of nobody that are thrown away in one go."""
+PAUSE_S = 0.1
+"""After any of them the socket is left alone for so long: who cannot be taken fills its queue and waits."""
+PROBE_S = 1.0
+_CREDENTIALS = struct.Struct("3i")
+
+Address = str | bytes
+
+
+class VfkitListener:
+    """One datagram socket."""
+
+    transport = "vfkit"
+    descriptors = 2
+    """That it has open itself: the socket and the pidfd of its VM."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: Listen,
+        settings: Settings,
+        owner: Owner,
+        adopted: tuple[PortRecord, socket.socket] | None = None,
+    ) -> None:
+        """Bind; or go on with the socket that a worker kept from a dead supervisor. Raises LocalError."""
+        self._loop = loop
+        self.url = address.url
+        self.settings = settings
+        self.record: PortRecord | None = None
+        """The port of its VM, if it has one."""
+        self._owner = owner
+        self._path = address.path
+        self._throttle = Throttle()
+        self._pidfd = -1
+        self._peer: Address = ""
+        self._peer_file: tuple[int, int, int] | None = None
+        self._gone = False
+        """Whether this VM's end has been reported."""
+        self._replace = False
+        self._resume_at = float("inf")
+        if adopted is None:
+            self._socket = self._bind()
+            self._wait()
+        else:
+            self.record, self._socket = adopted
+            with suppress(OSError):  # otherwise the first probe says that it is gone
+                self._peer = self._socket.getpeername()
+            self._peer_file = _identity(self._peer)
+        self._own = unix_sockets.inode(self._path)
+
+    def close(self) -> None:
+        """Stop listening. The duplicate that a worker may have keeps its VM until the port is released."""
+        self._loop.unwatch(self._socket.fileno())
+        self._unwatch_process()
+        unix_sockets.unlink_own(self._path, self._own)
+        self._socket.close()
+
+    def disconnect(self) -> None:
+        """Make the release of the port the end of this VM's connection, though the VM lives."""
+        self._replace = True
+
+    def released(self) -> None:
+        """Wait for the next VM: the port of the last one, and its worker, are gone."""
+        self._unwatch_process()
+        self.record = None
+        try:
+            if self._replace:
+                self._loop.unwatch(self._socket.fileno())
+                unix_sockets.unlink_own(self._path, self._own)
+                self._socket.close()
+                self._socket = self._bind()
+                self._own = unix_sockets.inode(self._path)
+            else:
+                unix_sockets.dissolve(self._socket)
+        except (LocalError, OSError) as error:
+            log.error("%s: takes no VM any more: %s", self.url, error)
+            return
+        self._wait()
+
+    def tick(self, now: float) -> None:
+        """Look whether the VM is still there; or listen again after a pause."""
+        if self.record is not None:
+            if not self._gone and not self._lives():
+                self._report("it does not exist any more")
+        elif now >= self._resume_at:
+            self._wait()
+
+    def deadline(self) -> float:
+        """When ``tick`` is urgent; the probe of a VM has no hurry and comes with everybody's."""
+        return self._resume_at
+
+    def _bind(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            ask_for_buffers(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            unix_sockets.bind(sock, self._path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _wait(self) -> None:
+        self._gone = self._replace = False
+        self._resume_at = float("inf")
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._loop.watch(self._socket.fileno(), self._on_readable)
+
+    def _pause(self) -> None:
+        self._loop.unwatch(self._socket.fileno())
+        self._resume_at = time.monotonic() + PAUSE_S
+
+    def _on_readable(self, _: int) -> None:
+        for attempt in range(AT_ONCE):
+            try:
+                start, notes, _flags, peer = self._socket.recvmsg(
+                    len(GREETING) + 1, socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_PEEK
+                )
+            except BlockingIOError:
+                if not attempt:
+                    return
+                break
+            except OSError as error:
+                self._throttle.warning("receive", f"{self.url}: {error.strerror}")
+                break
+            if not peer:
+                self._throttle.warning(
+                    "unbound", f"{self.url}: a sender without an address; a VM must bind one"
+                )
+            elif start and self._take(start, peer, _pid(notes)):
+                return
+            with suppress(OSError):
+                self._socket.recv(1)
+        self._pause()
+
+    def _take(self, start: bytes, peer: Address, pid: int) -> bool:
+        """Make a port of the sender; False if it cannot be one, and its datagram is to go."""
+        try:
+            self._socket.connect(peer)
+        except OSError as error:
+            self._throttle.warning(
+                "connect",
+                f"{self.url}: cannot connect back to {_show(peer)}: {error.strerror}; frame dropped",
+            )
+            return False
+        if start == GREETING:
+            self._socket.recv(len(GREETING))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        try:
+            vm = os.dup(self._socket.fileno())
+            try:
+                self.record = self._owner.arrive(self.transport, vm, self.settings, self.url)
+            except LocalError:
+                os.close(vm)
+                raise
+        except (LocalError, OSError) as error:
+            self._throttle.warning("refused", f"{self.url}: a VM was refused: {error}")
+            unix_sockets.dissolve(self._socket)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self._pause()
+            return True
+        self._loop.unwatch(self._socket.fileno())
+        self._peer = peer
+        self._peer_file = _identity(peer)
+        self._watch_process(pid)
+        return True
+
+    def _lives(self) -> bool:
+        if not self._peer or self._peer_file != _identity(self._peer):
+            return False
+        try:
+            self._socket.connect(self._peer)
+        except OSError:
+            return False
+        return True
+
+    def _report(self, reason: str) -> None:
+        if self.record is not None:
+            self._gone = True
+            self._owner.gone(self.record, f"its VM at {_show(self._peer)} has gone: {reason}")
+
+    def _watch_process(self, pid: int) -> None:
+        if pid <= 0:
+            return
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError:
+            return  # ended already, or nobody we can see: the probe will tell
+        self._loop.watch(self._pidfd, lambda _: self._on_process_end(pid))
+
+    def _on_process_end(self, pid: int) -> None:
+        self._unwatch_process()
+        if not self._gone and not self._lives():  # a process that inherited the socket may carry it on
+            self._report(f"process {pid} ended")
+
+    def _unwatch_process(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.unwatch(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _pid(notes: list[tuple[int, int, bytes]]) -> int:
+    """Return the process that sent a datagram, 0 if the kernel does not say."""
+    for level, kind, data in notes:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(data) >= _CREDENTIALS.size:
+            pid: int = _CREDENTIALS.unpack_from(data)[0]
+            return pid
+    return 0
+
+
+def _identity(peer: Address) -> tuple[int, int, int] | None:
+    """Return what tells the socket's file from a later one of that path; an abstract address has no file.
+
+    The time is part of it, since file systems use the number of a removed inode again at once.
+    """
+    if not peer or isinstance(peer, bytes):
+        return None
+    try:
+        found = os.stat(peer)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _show(peer: Address) -> str:
+    return peer if isinstance(peer, str) else "@" + peer[1:].decode("utf-8", "backslashreplace")

@@ -1,0 +1,96 @@
+"""What listeners have in common: whom they bring a VM's descriptor to, and what they ask of a socket."""
+
+import os
+import resource
+import select
+import socket
+from typing import Protocol
+
+from forwarder.errors import LocalError
+from forwarder.names import PortRecord
+from supervisor.attach.addresses import Settings
+
+SEND_BUFFER = 1 << 20
+RECEIVE_BUFFER = 4 << 20
+"""Asked of the kernel, which gives what its limits allow: 1 MiB towards the VM holds some 900 frames of 1514
+bytes, and more would only be delay; what a VM sends in one burst is not to be lost."""
+
+PER_PORT = 8
+"""Descriptors that a port costs the supervisor in the end: the VM's, doorbell, block and flood ring, the
+pidfd of its worker, and the worker's three connections. Most of them come later than the VM."""
+
+RESERVED = 96
+"""Descriptors that are not for ports: our own sockets, spare workers, operators. libzmq 4.3 ends the process
+when it has none to accept a connection with, so VMs are refused long before that."""
+
+RLIMIT_WANTED = 16 * 1024
+"""Enough for every port there can be, with its channel, doorbell, block, flood ring and pidfd."""
+
+
+class Owner(Protocol):
+    """Who makes ports of VMs; called from the loop."""
+
+    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+        """Make a port of a VM's descriptor, which is the owner's from then on.
+
+        Raises LocalError if this VM is to be refused; the descriptor stays the caller's.
+        """
+
+    def gone(self, record: PortRecord, reason: str) -> None:
+        """Note that the VM of a port has gone, which its worker may not see."""
+
+
+def ask_for_buffers(sock: socket.socket) -> None:
+    """Ask for the buffers that a VM's link should have."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+
+def raise_descriptor_limit() -> None:
+    """Use as many descriptors as this process may, within reason."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = RLIMIT_WANTED if hard == resource.RLIM_INFINITY else min(RLIMIT_WANTED, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def hung_up(vm: int, kind: str) -> bool:
+    """Whether a connected VM has gone and left nothing to read; a datagram socket or a TAP cannot tell."""
+    if kind not in ("stream", "stream16", "seqpacket"):
+        return False
+    poll = select.poll()
+    poll.register(vm, select.POLLIN | select.POLLRDHUP)
+    events = dict(poll.poll(0)).get(vm, 0)
+    if not events & (select.POLLRDHUP | select.POLLHUP | select.POLLERR):
+        return False
+    sock = socket.socket(fileno=os.dup(vm))
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return True
+    finally:
+        sock.close()
+
+
+def check_room(ports: int, listening: int) -> None:
+    """Raise LocalError if the descriptor limit has no room for another port beside that many.
+
+    ``listening``: descriptors that listeners may have open themselves.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = (ports + 1) * PER_PORT + listening + RESERVED
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        raise LocalError(
+            f"descriptor limit reached: {ports} ports are all that {soft} are enough for; "
+            "raise it (ulimit -n), or detach somebody"
+        )
+
+
+def free_name(name: str | None, taken: set[str]) -> str | None:
+    """Return ``name``, or the first of ``name-2``, ``name-3``… that no port has."""
+    if name is None or name not in taken:
+        return name
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"

@@ -1,0 +1,83 @@
+"""A TAP device as a port: opened (made) here, then a port like any other that has a descriptor."""
+
+import errno
+import os
+
+from forwarder import _core
+from forwarder.errors import LocalError
+from forwarder.names import PortRecord
+from supervisor.attach.addresses import Attachment, Settings, Tap
+from supervisor.attach.listener_common import Owner
+
+_ADVICE = {
+    errno.EPERM: "making a TAP device needs CAP_NET_ADMIN; run as root, or in a user namespace of your own",
+    errno.EACCES: "/dev/net/tun cannot be opened; run as root, or get access to it",
+    errno.ENOENT: "there is no /dev/net/tun; load the tun module",
+    errno.ENODEV: "there is no /dev/net/tun; load the tun module",
+    errno.EBUSY: "another process has that device; stop it, or choose another name",
+    errno.EINVAL: "an interface of that name exists and is no TAP device of one queue; choose another name",
+}
+
+
+class TapDevice:
+    """One TAP device, attached for as long as its port lives."""
+
+    transport = "tap"
+    descriptors = 0
+    """That it has open itself: the device belongs to its port."""
+
+    def __init__(self, address: Tap, settings: Settings, owner: Owner) -> None:
+        """Open it and make a port of it. Raises LocalError."""
+        self.url = address.url
+        self.settings = settings if settings.name else settings._replace(name=_port_name(address))
+        descriptor = _open(address)
+        try:
+            self.record: PortRecord | None = owner.arrive(self.transport, descriptor, self.settings, self.url)
+        except LocalError:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def adopted(cls, record: PortRecord) -> "TapDevice":
+        """Stand for a device that a worker kept from a dead supervisor."""
+        device = cls.__new__(cls)
+        device.url = f"tap://{record.name}"
+        device.settings = Settings(record.name, record.policy)
+        device.record = record
+        return device
+
+    def close(self) -> None:
+        """Nothing of it is here: its descriptor goes with the port."""
+
+
+def matches(attachment: Attachment, record: PortRecord | None) -> bool:
+    """Whether a port that was taken over is this device: under the name that the device gives its port."""
+    address, settings = attachment
+    if not isinstance(address, Tap) or record is None or record.transport != "tap":
+        return False
+    return record.name == (settings.name or _port_name(address))
+
+
+def _port_name(address: Tap) -> str:
+    return f"{address.name}@{os.path.basename(address.netns)}" if address.netns else address.name
+
+
+def _open(address: Tap) -> int:
+    netns = -1
+    if address.netns:
+        try:
+            netns = os.open(address.netns, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise LocalError(
+                f"network namespace {address.netns}: {(error.strerror or '').lower()}; "
+                "make it with `ip netns add`, or give the path of one"
+            ) from None
+    try:
+        descriptor, _ = _core.tap_open(address.name, netns)
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "choose another name")
+        raise LocalError(f"cannot open TAP {address.name}: {error.strerror}; {advice}") from None
+    finally:
+        if netns >= 0:
+            os.close(netns)
+    return descriptor

@@ -1,0 +1,19 @@
+"""What ``/proc`` says of a process, so that a number that is used again is never taken for it."""
+
+from forwarder.names import Identity
+
+
+def start_time(pid: int) -> int:
+    """Return field 22 of ``/proc/<pid>/stat``. Raises OSError if there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])  # the name before ")" may hold blanks
+
+
+def exists(identity: Identity) -> bool:
+    """Whether that very process is there and has not ended."""
+    try:
+        with open(f"/proc/{identity.pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return int(fields[19]) == identity.start and fields[0] != b"Z"

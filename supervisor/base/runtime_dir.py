@@ -1,0 +1,177 @@
+"""The runtime directory: one supervisor's sockets and its lock, for nobody else to see.
+
+The lock is a ``flock`` on ``supervisor.lock``, so it goes with the process that holds it, however that
+ends; its text (process id, epoch, first port epoch) is for the next supervisor and for people. Who gets
+the lock and finds text in it takes over from one that died: its sockets are stale by definition, and its
+workers may still be there. A clean exit removes everything that was made here, the lock last.
+
+Epochs: the supervisor's is the time of its start in nanoseconds, and greater than its predecessor's
+whatever the clock says. Ports' epochs start at 1, or a whole ``EPOCH_STRIDE`` beyond where the predecessor
+started, past anything it can have given out.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+from forwarder import rendezvous
+from forwarder.errors import LocalError
+from forwarder.rendezvous import CONSOLE, CONTROL, DESCRIPTORS, MEMBERSHIP
+from supervisor.base.unix_sockets import SOCKET_PATH_BYTES
+
+LOCK = "supervisor.lock"
+SOCKETS = (MEMBERSHIP, CONTROL, CONSOLE, DESCRIPTORS)
+
+EPOCH_STRIDE = 10**9
+"""Workers that one supervisor can start: one a second for thirty years."""
+
+
+class Predecessor(NamedTuple):
+    """A supervisor that held this directory and did not leave it cleanly."""
+
+    pid: int
+    epoch: int
+    first_epoch: int
+
+
+def default() -> str:
+    """Return the directory that is used where none is given."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(base) and os.path.isdir(base):
+        return os.path.join(base, "bulkhead")
+    return f"/tmp/bulkhead-{os.geteuid()}"
+
+
+class RuntimeDir:
+    """A runtime directory that this process holds, from construction to ``close``."""
+
+    def __init__(self, path: str) -> None:
+        """Make or take over the directory. Raises LocalError: not ours, in use, read-only, full, too long."""
+        self.path = os.path.abspath(path)
+        self.predecessor: Predecessor | None = None
+        self._made = False
+        self._lock = -1
+        longest = len(os.fsencode(self.file(max(SOCKETS, key=len))))
+        if longest > SOCKET_PATH_BYTES:
+            raise LocalError(
+                f"{self.path} is too long by {longest - SOCKET_PATH_BYTES} bytes for the sockets in it; "
+                "choose a shorter --runtime-dir"
+            )
+        try:
+            self._made = _make(self.path)
+            self._lock = self._acquire()
+            self.predecessor = self._read()
+            self._write()
+            self._remove_sockets()
+        except LocalError:
+            self._undo(keep_lock=self.predecessor is not None)
+            raise
+        except OSError as error:
+            self._undo(keep_lock=self.predecessor is not None)
+            raise LocalError(f"cannot use runtime directory {self.path}: {_advice(error)}") from None
+
+    def file(self, name: str) -> str:
+        """Return the path of a file in the directory."""
+        return rendezvous.path(self.path, name)
+
+    def close(self, *, keep_lock: bool = False) -> None:
+        """Remove what was made here and give the directory up.
+
+        ``keep_lock``: leave the text of the lock, so that the next supervisor knows that there is something
+        to take over.
+        """
+        if self._lock >= 0:
+            self._remove_sockets()
+            self._undo(keep_lock=keep_lock)
+
+    def _acquire(self) -> int:
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.open(self.file(LOCK), flags, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = os.pread(lock, 32, 0).decode("ascii", "replace").split("\n")[0]
+                os.close(lock)
+                raise LocalError(
+                    f"a supervisor runs in {self.path} already (pid {pid or 'unknown'}); "
+                    "stop it, or choose another --runtime-dir"
+                ) from None
+            except OSError:
+                os.close(lock)
+                raise
+            # Its last holder may have removed the file between our open and our lock.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(self.file(LOCK))):
+                    return lock
+            os.close(lock)
+
+    def _read(self) -> Predecessor | None:
+        words = os.pread(self._lock, 128, 0).split()
+        if not words:
+            return None
+        try:
+            return Predecessor(*map(int, words))
+        except (ValueError, TypeError):
+            return Predecessor(0, 0, 1)  # died while it wrote
+
+    def _write(self) -> None:
+        before = self.predecessor
+        self.epoch = max(time.time_ns(), before.epoch + 1 if before else 0)
+        self.first_epoch = before.first_epoch + EPOCH_STRIDE if before else 1
+        text = f"{os.getpid()}\n{self.epoch}\n{self.first_epoch}\n".encode()
+        if os.pwrite(self._lock, text, 0) != len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(self._lock, len(text))
+
+    def _remove_sockets(self) -> None:
+        for name in SOCKETS:
+            with suppress(FileNotFoundError):
+                os.unlink(self.file(name))
+
+    def _undo(self, *, keep_lock: bool = False) -> None:
+        """Give up; ``keep_lock``: somebody may yet take over from the predecessor."""
+        if self._lock >= 0:
+            if not keep_lock:
+                with suppress(OSError):
+                    os.unlink(self.file(LOCK))
+            os.close(self._lock)
+            self._lock = -1
+        if self._made:
+            with suppress(OSError):  # somebody else has put something there
+                os.rmdir(self.path)
+            self._made = False
+
+
+def _make(path: str) -> bool:
+    """Say whether the directory had to be made. Raises LocalError if it is not ours alone, and OSError."""
+    made = False
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        made = True
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        raise LocalError(f"{path} is no directory; choose another --runtime-dir")
+    if found.st_uid != os.geteuid():
+        raise LocalError(
+            f"{path} belongs to user {found.st_uid}, not to {os.geteuid()}; choose another --runtime-dir"
+        )
+    if found.st_mode & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        raise LocalError(f"{path} is open to others (mode {mode:o}); run `chmod 700 {path}`")
+    return made
+
+
+def _advice(error: OSError) -> str:
+    advice = {
+        errno.EROFS: "choose a --runtime-dir that can be written to",
+        errno.EACCES: "choose a --runtime-dir that can be written to",
+        errno.ENOSPC: "free some space, or choose another --runtime-dir",
+        errno.EDQUOT: "free some space, or choose another --runtime-dir",
+        errno.ENOENT: "make the directory above it first",
+    }.get(error.errno or 0, "choose another --runtime-dir")
+    return f"{(error.strerror or str(error)).lower()}; {advice}"

@@ -1,0 +1,34 @@
+"""The supervisor's ZeroMQ sockets: for processes of our own user, with bounded messages."""
+
+import os
+
+import zmq
+
+from forwarder.errors import LocalError
+from forwarder.wire import MESSAGE_BYTES
+
+
+def open_context() -> "zmq.Context[zmq.Socket[bytes]]":
+    """Return what sockets are made in; ``term`` it when they are closed."""
+    return zmq.Context()
+
+
+def listen(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, address: str) -> "zmq.Socket[bytes]":
+    """Bind a socket that takes bounded messages from processes of our own user (and root) only, mode 0600.
+
+    Raises LocalError.
+    """
+    sock = context.socket(kind)
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
+    for uid in {os.geteuid(), 0}:
+        sock.setsockopt(zmq.IPC_FILTER_UID, uid)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(address)
+    except zmq.ZMQError as error:
+        sock.close()
+        raise LocalError(f"cannot listen on {address}: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    return sock

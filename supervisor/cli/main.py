@@ -1,0 +1,46 @@
+"""The command line: one click group. Nothing heavy is imported before it is known what for.
+
+Exit codes: 0 done, 1 failed (one line on stderr says what and what to do), 2 wrong usage.
+"""
+
+import os
+import sys
+
+import click
+
+from forwarder.errors import BulkheadError
+
+
+class Group(click.Group):
+    """A group whose commands fail with one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what was raised on purpose becomes its line."""
+        try:
+            return super().invoke(ctx)
+        except BulkheadError as error:
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            # Whoever read our output has had enough of it; nothing more can be said there.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def main() -> None:
+    """Bulkhead: an Ethernet switch for virtual machines in which one stuck VM cannot slow another."""
+
+
+def _add_commands() -> None:
+    from supervisor.cli.forward import forward  # noqa: PLC0415 - they need `main` to be there
+    from supervisor.cli.operate import COMMANDS  # noqa: PLC0415
+    from supervisor.cli.run import run  # noqa: PLC0415
+
+    for command in (run, *COMMANDS, forward):
+        main.add_command(command)
+
+
+_add_commands()

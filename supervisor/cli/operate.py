@@ -1,0 +1,214 @@
+"""Commands for a running switch: ask, show, change, stop."""
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import click
+
+from forwarder.errors import LocalError
+from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, Tap, parse_any
+from supervisor.cli.options import (
+    SETTINGS_HELP,
+    ChangeType,
+    attachment_options,
+    directory,
+    given_settings,
+    runtime_dir_option,
+    settings_options,
+)
+from supervisor.ports.settings import shown
+
+Json = dict[str, Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _ask(runtime_dir: str | None, name: str, /, **arguments: object) -> Json:
+    from supervisor.console.client import Client  # noqa: PLC0415 - a page of help needs no zmq
+
+    with Client(directory(runtime_dir)) as client:
+        return cast(Json, client.ask(name, **arguments))
+
+
+def _show(answer: Json, as_json: bool, draw: Callable[[Json], object]) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        from supervisor.screen.tables import console_for  # noqa: PLC0415
+
+        console_for().print(draw(answer))
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+def status(runtime_dir: str | None, as_json: bool) -> None:
+    """Show the ports: transport, state, worker, MACs."""
+    from supervisor.screen import tables  # noqa: PLC0415
+
+    _show(_ask(runtime_dir, "status"), as_json, tables.status)
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+@click.option(
+    "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Again and again, this often."
+)
+@click.option("--by-source", is_flag=True, help="With --json: also from whom the lost frames were.")
+def stats(runtime_dir: str | None, as_json: bool, watch: float | None, by_source: bool) -> None:
+    """Show everything that is counted: frames, bytes, drops by reason, processes."""
+    from supervisor.console.client import Client  # noqa: PLC0415
+    from supervisor.screen import tables  # noqa: PLC0415
+
+    with Client(directory(runtime_dir)) as client:
+        try:
+            while True:
+                due = time.monotonic() + (watch or 0)
+                _show(cast(Json, client.ask("stats", sources=by_source)), as_json, tables.stats)
+                if watch is None:
+                    return
+                time.sleep(max(0.0, due - time.monotonic()))
+        except KeyboardInterrupt:
+            return
+
+
+@click.command()
+@runtime_dir_option
+def top(runtime_dir: str | None) -> None:
+    """Watch rates, drops, queues, CPU and memory; q ends it."""
+    from supervisor.console.client import Client  # noqa: PLC0415
+    from supervisor.screen import top as live_table  # noqa: PLC0415
+
+    with Client(directory(runtime_dir)) as client:
+        live_table.run(lambda: cast(Json, client.ask("stats")))
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+def macs(runtime_dir: str | None, as_json: bool) -> None:
+    """Show which MAC address is behind which port."""
+    from supervisor.screen import tables  # noqa: PLC0415
+
+    _show(_ask(runtime_dir, "macs"), as_json, tables.macs)
+
+
+@click.command()
+@runtime_dir_option
+@attachment_options
+@click.option("--name", help="Name of its port; of more than one, the others get -2, -3, …")
+@settings_options
+def attach(
+    *,
+    runtime_dir: str | None,
+    qemu: tuple[Attachment, ...],
+    bess: tuple[Attachment, ...],
+    vfkit: tuple[Attachment, ...],
+    connect: tuple[Attachment, ...],
+    tap: tuple[Attachment, ...],
+    name: str | None,
+    **flags: Any,
+) -> None:
+    """Add listeners or TAP devices to a running switch.
+
+    The settings are those of every port that comes from them.
+    """
+    groups = {"qemu": qemu, "bess": bess, "vfkit": vfkit, "connect": connect, "tap": tap}
+    if not any(groups.values()):
+        listen = ", ".join(f"--{flag}" for flag in LISTEN_FLAGS.values())
+        raise click.UsageError(f"say what to attach: {listen} or --tap")
+    for transport, attachments in groups.items():
+        for attachment in attachments:
+            answer = _ask(
+                runtime_dir,
+                "attach",
+                transport=transport,
+                url=_words(attachment),
+                name=name,
+                settings=given_settings(flags),
+            )
+            click.echo(f"attached {answer['url']}")
+
+
+def _words(attachment: Attachment) -> str:
+    address = attachment.address
+    return address.url.removeprefix("tap://") if isinstance(address, Tap) else address.url
+
+
+@click.command()
+@runtime_dir_option
+@click.argument("target", metavar="PORT|NAME|URL")
+def detach(runtime_dir: str | None, target: str) -> None:
+    """Disconnect the VM of a port, or close a listener by its URL."""
+    answer = _ask(runtime_dir, "detach", target=parse_any(target))
+    click.echo(f"detached {answer.get('name', answer.get('url'))}")
+
+
+@click.command()
+@runtime_dir_option
+@json_option
+@click.argument("port", metavar="PORT|NAME")
+def show(runtime_dir: str | None, as_json: bool, port: str) -> None:
+    """Show the settings in force at a port, as `set` takes them."""
+    from supervisor.screen import tables  # noqa: PLC0415
+
+    _show(_ask(runtime_dir, "show", target=port), as_json, tables.settings)
+
+
+@click.command("set", epilog=SETTINGS_HELP)
+@runtime_dir_option
+@click.argument("port", metavar="PORT|NAME")
+@click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True, type=ChangeType())
+def set_(runtime_dir: str | None, port: str, changes: tuple[tuple[str, object], ...]) -> None:
+    """Change settings of a port while it runs: all that are given, or none.
+
+    They hold until its VM goes; what its next VM gets is what was said when its listener was attached.
+    Lists are separated by commas; `pin=` makes one empty.
+    """
+    wanted = dict(changes)
+    if len(wanted) < len(changes):
+        raise click.UsageError("a setting is there twice; separate the items of a list by commas")
+    answer = _ask(runtime_dir, "set", target=port, settings=wanted)
+    in_force = dict(shown(answer["settings"]))
+    click.echo(" ".join([f"set {answer['name']}", *(f"{key}={in_force[key]}" for key in wanted)]))
+
+
+@click.command()
+@runtime_dir_option
+@click.option("--timeout", type=click.FloatRange(min=0), default=15.0, show_default=True, metavar="SECONDS")
+def stop(runtime_dir: str | None, timeout: float) -> None:
+    """Stop a switch and wait until it has ended."""
+    pid = cast(int, _ask(runtime_dir, "stop")["pid"])
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not select.select([process], [], [], timeout)[0]:
+            raise LocalError(
+                f"the supervisor (pid {pid}) has not ended within {timeout:g} s; it goes on trying"
+            )
+    finally:
+        os.close(process)
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="How long it takes.")
+def demo(seconds: float | None) -> None:
+    """Show that a stuck VM costs the others nothing: no VM, no root needed."""
+    from supervisor.demo import course as demonstration  # noqa: PLC0415
+
+    try:
+        kept = demonstration.run(demonstration.SECONDS if seconds is None else seconds)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(1) from None
+    if not kept:
+        raise click.exceptions.Exit(1)
+
+
+COMMANDS = (status, stats, top, macs, attach, detach, show, set_, stop, demo)

@@ -1,0 +1,90 @@
+"""``supervisor run``: one switch in the foreground."""
+
+import signal
+import socket
+from typing import Any
+
+import click
+
+from supervisor.attach.addresses import Attachment
+from supervisor.base.logs import FORMATS, LEVELS
+from supervisor.cli.options import (
+    attachment_options,
+    directory,
+    gateway_options,
+    given_gateway,
+    runtime_dir_option,
+)
+from supervisor.run_options import RunOptions
+
+
+@click.command()
+@runtime_dir_option
+@click.option("--config", metavar="FILE.toml", help="Read these options from a file; flags come on top.")
+@click.option("--name", help="What you call this switch.")
+@attachment_options
+@gateway_options
+@click.option("--pid-file", metavar="PATH", help="Write the process id there while running.")
+@click.option("--log-level", type=click.Choice([*LEVELS]), help="What is worth a line.  [default: info]")
+@click.option("--log-format", type=click.Choice(FORMATS), help="How lines look.  [default: text]")
+def run(
+    *,
+    runtime_dir: str | None,
+    config: str | None,
+    qemu: tuple[Attachment, ...],
+    bess: tuple[Attachment, ...],
+    vfkit: tuple[Attachment, ...],
+    connect: tuple[Attachment, ...],
+    tap: tuple[Attachment, ...],
+    **flags: Any,
+) -> None:
+    """Run a switch in the foreground.
+
+    Prints one line, `ready …`, when every listener accepts. Ends with SIGINT, SIGTERM or `supervisor stop`.
+    """
+    from supervisor.cli import config as config_file  # noqa: PLC0415 - a page of help needs none of this
+
+    options = RunOptions(directory(runtime_dir))
+    if config is not None:
+        options = config_file.load(config, options)
+    options = options._replace(gateway=given_gateway(flags, options.gateway))
+    given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    if runtime_dir is not None:
+        given["runtime_dir"] = runtime_dir
+    options = options._replace(**given)
+    options = options._replace(attachments=(*options.attachments, *qemu, *bess, *vfkit, *connect, *tap))
+    if not _serve(options):
+        raise click.exceptions.Exit(1)
+
+
+def _serve(options: RunOptions) -> bool:
+    from supervisor.base import logs  # noqa: PLC0415
+    from supervisor.cli.announce import PidFile, tell_systemd  # noqa: PLC0415
+    from supervisor.supervisor import Supervisor  # noqa: PLC0415
+
+    logs.set_up(options.log_level, options.log_format)
+    wake, woken = socket.socketpair()
+    for end in (wake, woken):
+        end.setblocking(False)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup(1) wants it
+    for number in (signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])):
+        signal.signal(number, lambda *_: None)  # the byte that Python writes to the socket is what counts
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    supervisor = Supervisor(options)
+    pid_file = None
+    try:
+        supervisor.watch(woken.fileno())
+        urls = supervisor.start()
+        if options.pid_file is not None:
+            pid_file = PidFile(options.pid_file)
+        click.echo(
+            f"ready {options.name} in {supervisor.runtime_dir}: {' '.join(urls) or 'nothing attached yet'}"
+        )
+        tell_systemd("READY=1")
+        done = supervisor.run()
+        tell_systemd("STOPPING=1")
+        return done
+    finally:
+        supervisor.close()
+        if pid_file is not None:
+            pid_file.close()

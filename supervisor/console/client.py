@@ -1,0 +1,66 @@
+"""The operator's end of the console: one command, one answer, or one clear line within a bounded time."""
+
+import os
+
+import zmq
+
+from forwarder.errors import LocalError, PeerError
+from forwarder.rendezvous import CONSOLE, endpoint, path
+from forwarder.wire import REPLY_BYTES, Command, Reply, decode, encode
+from supervisor.base import unix_sockets
+
+TIMEOUT_S = 10.0
+"""A supervisor answers in milliseconds; on a machine that swaps it may take seconds."""
+
+
+class Client:
+    """A connection to the supervisor of one runtime directory, for any number of commands."""
+
+    def __init__(self, runtime_dir: str, timeout_s: float = TIMEOUT_S) -> None:
+        """Connect. Raises LocalError if no supervisor runs there."""
+        self._runtime_dir = os.path.abspath(runtime_dir)
+        self._timeout_s = timeout_s
+        try:
+            live = unix_sockets.is_live(path(self._runtime_dir, CONSOLE))
+        except OSError as error:
+            raise LocalError(f"cannot reach a supervisor in {self._runtime_dir}: {error.strerror}") from None
+        if not live:
+            raise LocalError(
+                f"no supervisor runs in {self._runtime_dir}; start one, or give its --runtime-dir"
+            )
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES)
+        self._socket.connect(endpoint(self._runtime_dir, CONSOLE))
+
+    def ask(self, name: str, /, **arguments: object) -> object:
+        """Return the result of a command. Raises LocalError: refused, or no answer in time."""
+        self._socket.send(encode(Command(name, arguments)))
+        if not self._socket.poll(int(self._timeout_s * 1000)):
+            raise LocalError(
+                f"the supervisor in {self._runtime_dir} has not answered for {self._timeout_s:g} s; "
+                "see its log, it may be stopped or stuck"
+            )
+        try:
+            reply = decode(self._socket.recv(), REPLY_BYTES)
+        except PeerError as error:
+            raise LocalError(
+                f"the supervisor's answer makes no sense, is it another version? {error}"
+            ) from None
+        if not isinstance(reply, Reply):
+            raise LocalError(f"the supervisor answered with a {type(reply).__name__}; is it another version?")
+        if not reply.ok:
+            raise LocalError(str(reply.result))
+        return reply.result
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,206 @@
+"""The operator's commands inside the supervisor: one method each, from plain arguments to a plain result.
+
+Arguments come from another process and are checked here, each by name and type; a wrong one is the
+operator's fault and answered so.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from forwarder.errors import LocalError
+from forwarder.future import Later
+from forwarder.names import Policy, PortRecord
+from forwarder.wire import Reply
+from supervisor.attach.addresses import SCHEMES, Attachment, Settings, parse_any, parse_listen, parse_tap
+from supervisor.attach.listeners import Listeners
+from supervisor.base.logs import log
+from supervisor.console.sampler import Sampler
+from supervisor.console.server import Handler
+from supervisor.console.stats import Switch
+from supervisor.ports.registry import Registry
+from supervisor.ports.settings import changed, plain, shown
+from supervisor.ports.view import PortView
+
+Arguments = dict[str, object]
+
+
+class Owner(Protocol):
+    """The supervisor, as far as commands need it."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls this switch."""
+
+    def summary(self) -> Switch:
+        """Return the head of every answer."""
+
+    def views(self) -> Iterable[PortView]:
+        """Return every port as it is shown."""
+
+    def detach(self, number: int) -> None:
+        """Disconnect a VM. Raises LocalError."""
+
+    def set_policy(self, number: int, policy: Policy) -> None:
+        """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
+
+    def stop(self) -> None:
+        """Begin to end."""
+
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
+        """Pass a command on to the gateway. Raises LocalError if there is none."""
+
+
+class Commands:
+    """Handlers of all commands."""
+
+    def __init__(self, owner: Owner, registry: Registry, listeners: Listeners, sampler: Sampler) -> None:
+        self._owner = owner
+        self._registry = registry
+        self._listeners = listeners
+        self._sampler = sampler
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return what the console needs."""
+        return {
+            "status": self.status,
+            "stats": self.stats,
+            "macs": self.macs,
+            "attach": self.attach,
+            "detach": self.detach,
+            "show": self.show,
+            "set": self.set,
+            "stop": self.stop,
+            "forward_add": self.forward_add,
+            "forward_remove": self.forward_remove,
+            "forward_list": self.forward_list,
+        }
+
+    def status(self, arguments: Arguments) -> object:
+        """Show the ports and what VMs can attach to."""
+        _take(arguments)
+        answer = self._sampler.status(self._owner.summary(), self._owner.views(), time.monotonic())
+        listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
+        return answer | {"name": self._owner.name, "listeners": listeners}
+
+    def stats(self, arguments: Arguments) -> object:
+        """Show what was counted; ``sources``: also from whom the lost frames were."""
+        (sources,) = _take(arguments, sources=False)
+        now = time.monotonic()
+        return self._sampler.stats(
+            self._owner.summary(), self._owner.views(), now, sources=_boolean("sources", sources)
+        )
+
+    def macs(self, arguments: Arguments) -> object:
+        """Show learned and pinned addresses."""
+        _take(arguments)
+        return self._sampler.macs(self._owner.summary(), self._owner.views(), time.monotonic())
+
+    def attach(self, arguments: Arguments) -> object:
+        """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name).
+
+        ``settings`` are those of the ports that come from it, by name.
+        """
+        transport, url, name, wanted = _take(arguments, transport="", url="", name=None, settings={})
+        address = parse_tap(_text("url", url)) if transport == "tap" else None
+        if address is None:
+            if transport not in SCHEMES:
+                raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
+            attachment = Attachment(parse_listen(_text("transport", transport), _text("url", url)))
+        else:
+            attachment = Attachment(address)
+        policy = changed(Policy(), _mapping("settings", wanted))
+        settings = Settings(None if name is None else _text("name", name), policy)
+        if address is None:
+            # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
+            here = [each.record for each in self._listeners if each.url == attachment.address.url]
+            self._registry.check_pins(policy, next((record.port for record in here if record is not None), 0))
+        return {"url": self._listeners.open(attachment._replace(settings=settings.checked()))}
+
+    def detach(self, arguments: Arguments) -> object:
+        """Disconnect the VM of ``target``, a port's number or name; or close the listener of that URL."""
+        target = _text("target", _take(arguments, target="")[0])
+        if "://" in target:
+            record = self._listeners.close(parse_any(target))
+            if record is not None:
+                self._owner.detach(record.port)
+            return {"url": parse_any(target)}
+        record = self._record(target)
+        self._owner.detach(record.port)
+        return {"port": record.port, "name": record.name}
+
+    def show(self, arguments: Arguments) -> object:
+        """Return the settings in force at ``target``, a port's number or name."""
+        return _settings(self._record(_text("target", _take(arguments, target="")[0])))
+
+    def set(self, arguments: Arguments) -> object:
+        """Change ``settings`` of ``target``, a port's number or name: all of them, or none."""
+        target, wanted = _take(arguments, target="", settings={})
+        record = self._record(_text("target", target))
+        policy = changed(record.policy, _mapping("settings", wanted))
+        self._listeners.check_pins(policy.pinned, port=record)
+        self._owner.set_policy(record.port, policy)
+        before = shown(plain(record.policy))
+        news = [pair for pair in shown(plain(policy)) if pair not in before]
+        text = " ".join(f"{key}={value}" for key, value in news)
+        log.info("port %d (%s): set %s", record.port, record.name, text or "nothing new")
+        return _settings(record._replace(policy=policy))
+
+    def forward_add(self, arguments: Arguments) -> object:
+        """Begin to forward: ``forward`` as ``gateway.forwards`` reads it."""
+        return self._owner.ask_gateway("forward_add", _forward(arguments))
+
+    def forward_remove(self, arguments: Arguments) -> object:
+        """End a ``forward``, named whole or by where the host listens."""
+        return self._owner.ask_gateway("forward_remove", _forward(arguments))
+
+    def forward_list(self, arguments: Arguments) -> object:
+        """Return all forwards."""
+        _take(arguments)
+        return self._owner.ask_gateway("forward_list", {})
+
+    def _record(self, target: str) -> PortRecord:
+        for port in self._registry:
+            if target in (str(port.record.port), port.record.name):
+                return port.record
+        raise LocalError(f"there is no port {target!r}; `supervisor status` lists the ports and listeners")
+
+    def stop(self, arguments: Arguments) -> object:
+        """End the switch; the answer comes before the end."""
+        _take(arguments)
+        self._owner.stop()
+        return {"pid": self._owner.summary().identity.pid}
+
+
+def _forward(arguments: Arguments) -> dict[str, object]:
+    return {"forward": _text("forward", _take(arguments, forward="")[0])}
+
+
+def _settings(record: PortRecord) -> dict[str, object]:
+    return {"port": record.port, "name": record.name, "settings": plain(record.policy)}
+
+
+def _take(arguments: Arguments, **defaults: object) -> list[object]:
+    """Return the arguments in the order of ``defaults``. Raises LocalError if there is any other."""
+    unknown = sorted(arguments.keys() - defaults.keys())
+    if unknown:
+        raise LocalError(f"unknown argument {unknown[0]!r}; is the command of another version?")
+    return [arguments.get(name, default) for name, default in defaults.items()]
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise LocalError(f"{name} has to be text, not {type(value).__name__}")
+    return value
+
+
+def _mapping(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise LocalError(f"{name} has to be a mapping, not {type(value).__name__}")
+    return value
+
+
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise LocalError(f"{name} has to be true or false, not {type(value).__name__}")
+    return value

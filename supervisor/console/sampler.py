@@ -1,0 +1,166 @@
+"""Reads the ports' blocks and the processes; ``stats.py`` makes the answer of it.
+
+Theory of operation
+-------------------
+Nothing is sampled unless somebody asks, so a switch that nobody watches pays nothing for being watchable,
+and nobody has to be asked: a block is shared memory that its worker publishes, /proc belongs to the
+kernel. A worker that hangs is therefore as visible as any other.
+
+``arrive`` maps a port's block, ``depart`` reads it for the last time and folds it into ``Departed``:
+between the two, and only then, the port has readings. A worker that is started again keeps the block.
+
+A process is (pid, start time). The psutil object is cached by that identity, checked before each use
+(a number may belong to somebody else by now) and dropped as soon as its process is not shown any more.
+
+CPU per cent is what was used since an earlier sample, and since the process began in its first one. The
+kernel counts in ticks of 10 ms, so two observers that ask right after each other would both read noise:
+the sample that is measured against is replaced only once it is ``BASELINE_S`` old.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import psutil
+
+from forwarder import _core
+from forwarder.names import Identity
+from supervisor.base.proc import start_time
+from supervisor.console import stats
+from supervisor.console.stats import Departed, Json, Reading, Switch, Usage
+from supervisor.ports.view import PortView
+
+BASELINE_S = 0.25
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class _Watched(NamedTuple):
+    """One process that has been sampled: psutil's handle and the point its CPU use is measured from."""
+
+    process: psutil.Process
+    then: float
+    cpu_seconds: float
+
+
+class ProcessSampler:
+    """CPU, memory and descriptors of processes, by identity."""
+
+    def __init__(self) -> None:
+        self._watched: dict[Identity, _Watched] = {}
+
+    def sample(self, identities: Iterable[Identity], now: float) -> dict[Identity, Usage]:
+        """Usage of those that are still there; everything cached about others is dropped.
+
+        ``now``: monotonic seconds.
+        """
+        found: dict[Identity, Usage] = {}
+        watched: dict[Identity, _Watched] = {}
+        for identity in identities:
+            try:
+                known = self._watched.get(identity) or _open(identity, now)
+                if not known.process.is_running():
+                    continue
+                found[identity], watched[identity] = _measure(known, now)
+            except (psutil.Error, OSError):
+                continue  # it ended while we looked, or it is not ours to look at
+        self._watched = watched
+        return found
+
+
+def _open(identity: Identity, now: float) -> _Watched:
+    """Open exactly that process; raises ``psutil.NoSuchProcess`` where another has its number now."""
+    process = psutil.Process(identity.pid)
+    start = start_time(identity.pid)
+    if start != identity.start:
+        raise psutil.NoSuchProcess(identity.pid)
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS_PER_S
+    return _Watched(process, now - age, 0.0)
+
+
+def _measure(known: _Watched, now: float) -> tuple[Usage, _Watched]:
+    """One reading, and what the next one is measured from."""
+    with known.process.oneshot():
+        times = known.process.cpu_times()
+        switches = known.process.num_ctx_switches()
+        memory = known.process.memory_info()
+        threads = known.process.num_threads()
+        fds = known.process.num_fds()
+    used = times.user + times.system
+    elapsed = now - known.then
+    percent = 100 * (used - known.cpu_seconds) / elapsed if elapsed > 0 else 0.0
+    usage = Usage(
+        cpu_percent=round(percent, 1),
+        cpu_seconds=round(used, 3),
+        rss_bytes=memory.rss,
+        pss_bytes=_pss(known.process),
+        threads=threads,
+        fds=fds,
+        ctx_switches=switches.voluntary + switches.involuntary,
+    )
+    return usage, known if elapsed < BASELINE_S else _Watched(known.process, now, used)
+
+
+def _pss(process: psutil.Process) -> int | None:
+    """Proportional share of memory, None where the kernel does not say (no smaps, or not for us)."""
+    try:
+        return getattr(process.memory_full_info(), "pss", None) or None
+    except psutil.AccessDenied:
+        return None
+
+
+class Sampler:
+    """The operator's view of the switch, sampled when it is asked for."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, tuple[int, _core.Block]] = {}
+        self._processes = ProcessSampler()
+        self._departed = Departed()
+
+    def arrive(self, port: int, born: int, block: int) -> None:
+        """Map the block of a port that has joined or was taken back. The descriptor stays the caller's.
+
+        Raises OSError where the block cannot be mapped, ValueError where it is of another version.
+        """
+        self._blocks[port] = (born, _core.Block(block))
+
+    def depart(self, port: int, *, of_gateway: bool = False) -> None:
+        """Keep what a leaving port had counted and let go of its block. An unknown port is ignored."""
+        if port in self._blocks:
+            self._departed.fold(port, self._readings(), of_gateway=of_gateway)
+            del self._blocks[port]
+
+    def published_at(self, port: int) -> float:
+        """Return when the port's worker published last, in monotonic seconds; 0.0: there is none to ask."""
+        known = self._blocks.get(port)
+        return known[1].published_at() if known else 0.0
+
+    def stats(self, switch: Switch, views: Iterable[PortView], now: float, *, sources: bool = False) -> Json:
+        """``supervisor stats``."""
+        views = list(views)
+        identities = [view.identity for view in views if view.identity] + [switch.identity]
+        usage = self._processes.sample(identities, now)
+        return stats.stats(switch, views, self._readings(), usage, self._departed, now=now, sources=sources)
+
+    def status(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
+        """``supervisor status``: reads no process."""
+        return stats.status(switch, views, self._readings(macs=True), now)
+
+    def macs(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
+        """``supervisor macs``: reads no process."""
+        return stats.macs(switch, views, self._readings(macs=True), now)
+
+    def addresses(self, views: Iterable[PortView]) -> Json:
+        """For the gateway: which address is behind which VM's port."""
+        return stats.addresses(views, self._readings(macs=True))
+
+    def traffic(self, views: Iterable[PortView]) -> Json:
+        """For the gateway: what VMs and gateway have sent and got."""
+        return stats.traffic(views, self._readings(), self._departed)
+
+    def _readings(self, *, macs: bool = False) -> dict[int, Reading]:
+        """All blocks as they are now; their MAC tables, which may be long, only for who shows them."""
+        return {
+            port: Reading(born, block.counters(), block.losses(), block.macs(port) if macs else ())
+            for port, (born, block) in self._blocks.items()
+        }

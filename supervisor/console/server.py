@@ -1,0 +1,97 @@
+"""The operator's door: a ROUTER that takes commands and answers each with one reply of one shape.
+
+A command is a name and plain arguments; ``handlers`` says who answers it. Whatever a handler is asked, the
+answer is a Reply: the result, or one line that says whose fault it was. Nothing that arrives here stops the
+loop; what is no command at all is counted, logged at most once a second, and not answered, since there is
+no telling what would understand the answer.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import cast
+
+import zmq
+
+from forwarder.errors import BulkheadError, LocalError, PeerError
+from forwarder.future import Later
+from forwarder.loop import Loop
+from forwarder.rendezvous import CONSOLE, endpoint
+from forwarder.wire import Command, Reply, decode, encode
+from supervisor.base.logs import Throttle, log
+from supervisor.base.zmq_sockets import listen
+
+AT_ONCE = 16
+"""Commands answered in one go; each may sample every port."""
+
+Handler = Callable[[dict[str, object]], object]
+"""Returns the result, or a ``Later`` Reply if that has to come from another process."""
+
+
+class Console:
+    """The socket and its commands."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        runtime_dir: str,
+        handlers: Mapping[str, Handler],
+    ) -> None:
+        self._loop = loop
+        self._handlers = handlers
+        self._throttle = Throttle()
+        self.bad_messages = 0
+        self._socket = listen(context, zmq.ROUTER, endpoint(runtime_dir, CONSOLE))
+        self._fd = cast(int, self._socket.getsockopt(zmq.FD))
+        loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
+
+    def receive(self) -> bool:
+        """Answer what has arrived; whether there may be more."""
+        for _ in range(AT_ONCE):
+            try:
+                *route, data = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            try:
+                command = decode(data)
+                if not isinstance(command, Command) or len(route) > 2:
+                    raise PeerError("not a command")
+            except PeerError as error:
+                self.bad_messages += 1
+                self._throttle.warning("bad", f"bad message on {CONSOLE}, ignored: {error}")
+                continue
+            answer = self._run(command)
+            if isinstance(answer, Later):
+                answer.then(partial(self._answer, route))
+            else:
+                self._answer(route, answer)
+        return True
+
+    def close(self) -> None:
+        """Close the socket; answers on their way have a moment to leave."""
+        self._loop.unwatch(self._fd)
+        self._socket.close(linger=100)
+
+    def _run(self, command: Command) -> Reply | Later[Reply]:
+        handler = self._handlers.get(command.name)
+        if handler is None:
+            return Reply(False, f"there is no command {command.name}; the supervisor is another version")
+        try:
+            result = handler(command.arguments)
+            return result if isinstance(result, Later) else Reply(True, result)
+        except BulkheadError as error:
+            return Reply(False, str(error))
+        except Exception:
+            # Our own bug: the operator gets to know, and everybody else's VM goes on.
+            log.exception("command %s failed", command.name)
+            return Reply(False, f"{command.name} failed inside the supervisor; its log says where")
+
+    def _answer(self, route: list[bytes], reply: Reply) -> None:
+        try:
+            data = encode(reply)
+        except LocalError as error:
+            data = encode(Reply(False, str(error)))
+        try:
+            self._socket.send_multipart([*route, data], zmq.NOBLOCK)
+        except zmq.Again:
+            self._throttle.warning("full", "an answer was dropped: the operator does not read")

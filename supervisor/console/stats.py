@@ -1,0 +1,278 @@
+"""What the operator is told: plain dictionaries, ready for JSON, made from what was read elsewhere.
+
+Theory of operation
+-------------------
+Everything here is a pure function of its arguments: views of the ports (from the registry), readings of
+their blocks (counters that the workers publish), usage of their processes (from psutil) and ``now``.
+``sampler.py`` gathers those; nothing here opens, asks or waits.
+
+A frame for which a ring had no room is lost by the *source* worker, and only that worker can count it;
+the operator looks for it at the *destination*. So ``egress_full`` of a port is put together from
+
+* the rows of every other port's block towards this port,
+* what ports that have left meanwhile had lost towards it (``Departed.towards``),
+* the flood frames that the port lost itself because the writer lapped it.
+
+Port numbers are used again, so a row counts only where its ``born`` is that of the port now there.
+
+``Departed`` keeps what would vanish with a block: it only ever grows in its totals, and its rows are
+bounded by the number of living ports.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from forwarder.names import GATEWAY_MAC, Identity, PortRecord, format_mac
+from supervisor.ports.settings import plain
+from supervisor.ports.view import PortView
+
+Json = dict[str, Any]
+
+TRAFFIC = {"rx": ("rx_frames", "rx_bytes"), "tx": ("tx_frames", "tx_bytes")}
+"""Direction as the operator reads it (rx = from the VM) to the block's counters: frames, bytes."""
+RETRIES = ("eagain", "enobufs")
+DROPS = ("runt", "oversize", "spoofed", "storm", "isolated", "offload", "mac_limit", "stale_ring", "refused")
+"""Frames a port's own worker dropped, by reason; ``egress_full`` is put together from several blocks."""
+FILTERED = ("hairpin", "filtered")
+"""Frames kept back that nobody misses: for an address behind their sender, or unknown and not wanted."""
+LOOP = ("turns", "sleeps", "doorbells")
+"""How hard the worker's loop runs: an idle port's numbers stand still."""
+
+
+class Reading(NamedTuple):
+    """What one port's block said, and whose it is."""
+
+    born: int
+    counters: Mapping[str, int]
+    losses: Sequence[tuple[int, int, int, int]] = ()
+    """(peer port, peer's born, frames lost towards it, flood frames lost from it)."""
+    macs: Sequence[tuple[bytes, int, bool]] = ()
+    """(address, seconds since seen, pinned)."""
+
+
+class Usage(NamedTuple):
+    """What one process costs. ``pss_bytes`` is None where the kernel does not say."""
+
+    cpu_percent: float
+    cpu_seconds: float
+    rss_bytes: int
+    pss_bytes: int | None
+    threads: int
+    fds: int
+    ctx_switches: int
+
+
+class Switch(NamedTuple):
+    """The switch as a whole: the head of every answer."""
+
+    epoch: int
+    sequence: int
+    started: float
+    identity: Identity
+
+
+class Departed:
+    """What ports that have left had counted.
+
+    Changed by ``fold`` only, once for each port that leaves, while the block is still readable.
+    """
+
+    def __init__(self) -> None:
+        self.ports = 0
+        self.totals: dict[str, int] = {}
+        self.gateway: dict[str, int] = {}
+        """What of that was of ports of gateways."""
+        self.towards: dict[tuple[int, int], int] = {}
+        """(living port, its born): frames that departed sources had lost towards it."""
+
+    def fold(self, port: int, readings: Mapping[int, Reading], *, of_gateway: bool = False) -> None:
+        """Take over what ``port`` had counted. ``readings`` holds its own and those of all other ports."""
+        own = readings[port]
+        self.ports += 1
+        for name, value in own.counters.items():
+            self.totals[name] = self.totals.get(name, 0) + value
+            if of_gateway:
+                self.gateway[name] = self.gateway.get(name, 0) + value
+        lost = egress_full(port, readings, self)
+        self.totals["egress_full"] = self.totals.get("egress_full", 0) + lost
+        self.towards.pop((port, own.born), None)
+        for peer, born, frames, _ in own.losses:
+            other = readings.get(peer)
+            if frames and other is not None and other.born == born:
+                self.towards[peer, born] = self.towards.get((peer, born), 0) + frames
+
+
+def egress_full(port: int, readings: Mapping[int, Reading], departed: Departed) -> int:
+    """Frames for the VM of ``port`` that a full ring lost, wherever that was counted."""
+    own = readings[port]
+    lost = own.counters.get("flood_lost", 0) + departed.towards.get((port, own.born), 0)
+    return lost + sum(frames for _, frames in _lost_towards(port, own.born, readings))
+
+
+def _lost_towards(port: int, born: int, readings: Mapping[int, Reading]) -> list[tuple[int, int]]:
+    """(source port, frames it lost towards the port), non-zero ones only."""
+    return [
+        (source, frames)
+        for source, reading in sorted(readings.items())
+        for peer, peer_born, frames, _ in reading.losses
+        if (peer, peer_born) == (port, born) and frames
+    ]
+
+
+def by_source(port: int, readings: Mapping[int, Reading], departed: Departed) -> list[Json]:
+    """``egress_full`` of a port split by who sent the frames; a source that has left is ``null``."""
+    own = readings[port]
+    lost = dict(_lost_towards(port, own.born, readings))
+    for peer, born, _, floods in own.losses:
+        other = readings.get(peer)
+        if floods and other is not None and other.born == born:
+            lost[peer] = lost.get(peer, 0) + floods
+    rows: list[Json] = [{"port": source, "egress_full": frames} for source, frames in sorted(lost.items())]
+    gone = egress_full(port, readings, departed) - sum(lost.values())
+    if gone > 0:
+        rows.append({"port": None, "egress_full": gone})
+    return rows
+
+
+def _traffic(counters: Mapping[str, int]) -> Json:
+    return {
+        direction: {"frames": counters.get(frames, 0), "bytes": counters.get(octets, 0)}
+        for direction, (frames, octets) in TRAFFIC.items()
+    }
+
+
+def _drops(counters: Mapping[str, int], full: int) -> Json:
+    return {"egress_full": full} | {reason: counters.get(reason, 0) for reason in DROPS}
+
+
+def _process(identity: Identity | None, usage: Mapping[Identity, Usage]) -> Json:
+    used = usage.get(identity) if identity else None
+    known: Json = used._asdict() if used else dict.fromkeys(Usage._fields)
+    return {"pid": identity.pid if identity else None} | known
+
+
+def _worker(view: PortView) -> Json:
+    pid = view.identity.pid if view.identity else None
+    return {"pid": pid, "epoch": view.record.epoch, "restarts": view.restarts}
+
+
+def _head(switch: Switch, now: float) -> Json:
+    return {
+        "epoch": str(switch.epoch),
+        "sequence": switch.sequence,
+        "uptime_s": round(now - switch.started, 3),
+    }
+
+
+def _port(view: PortView, now: float) -> Json:
+    return {
+        "port": view.record.port,
+        "name": view.record.name,
+        "transport": view.record.transport,
+        "state": view.state,
+        "stalled": view.stalled,
+        "since_s": round(now - view.since, 3),
+    }
+
+
+def _sorted(views: Iterable[PortView]) -> list[PortView]:
+    return sorted(views, key=lambda view: view.record.port)
+
+
+def stats(
+    switch: Switch,
+    views: Iterable[PortView],
+    readings: Mapping[int, Reading],
+    usage: Mapping[Identity, Usage],
+    departed: Departed,
+    *,
+    now: float,
+    sources: bool = False,
+) -> Json:
+    """Everything that is counted. ``sources`` adds ``by_source`` to each port.
+
+    A port whose block could not be read yet has zeros; a process that could not be read has nulls.
+    """
+    ports = []
+    for view in _sorted(views):
+        port = view.record.port
+        reading = readings.get(port)
+        counters = reading.counters if reading else {}
+        row = _port(view, now) | {
+            "worker": _worker(view) | _process(view.identity, usage),
+            **_traffic(counters),
+            "flooded": counters.get("flooded", 0),
+            "egress_queue_bytes": counters.get("egress_bytes", 0),
+            "retries": {name: counters.get(name, 0) for name in RETRIES},
+            "drops": _drops(counters, egress_full(port, readings, departed) if reading else 0),
+            "filtered": {name: counters.get(name, 0) for name in FILTERED},
+            "loop": {name: counters.get(name, 0) for name in LOOP},
+        }
+        if sources:
+            row["by_source"] = by_source(port, readings, departed) if reading else []
+        ports.append(row)
+    gone = departed.totals
+    gone_drops = _drops(gone, gone.get("egress_full", 0))
+    return _head(switch, now) | {
+        "supervisor": _process(switch.identity, usage),
+        "ports": ports,
+        "departed": {"ports": departed.ports, **_traffic(gone), "drops": gone_drops},
+    }
+
+
+def status(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Reading], now: float) -> Json:
+    """Who is there and how they are, without a figure that changes while nothing happens."""
+    ports = []
+    for view in _sorted(views):
+        known = [mac for mac, _, _ in _known_macs(view, readings.get(view.record.port))]
+        settings = plain(view.record.policy)
+        ports.append(_port(view, now) | {"worker": _worker(view), "macs": known, "settings": settings})
+    return _head(switch, now) | {"supervisor": {"pid": switch.identity.pid}, "ports": ports}
+
+
+def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Reading], now: float) -> Json:
+    """Learned and pinned addresses. ``age_s`` is null for a pinned one that has not been seen."""
+    rows = [
+        {"mac": mac, "port": view.record.port, "name": view.record.name, "age_s": age, "pinned": pinned}
+        for view in _sorted(views)
+        for mac, age, pinned in _known_macs(view, readings.get(view.record.port))
+    ]
+    return _head(switch, now) | {"macs": rows}
+
+
+def is_gateway(record: PortRecord) -> bool:
+    """Whether that is the port of a gateway."""
+    return record.transport == "tap" and record.policy.pinned == (GATEWAY_MAC,)
+
+
+def addresses(views: Iterable[PortView], readings: Mapping[int, Reading]) -> Json:
+    """Return the port of each address that is behind a VM; one that has moved is where it was seen last."""
+    seen = [
+        (age, mac, view.record.port)
+        for view in _sorted(views)
+        if view.record.port in readings and not is_gateway(view.record)
+        for mac, age, _ in readings[view.record.port].macs
+    ]
+    return {format_mac(mac): port for _, mac, port in sorted(seen, reverse=True)}
+
+
+def traffic(views: Iterable[PortView], readings: Mapping[int, Reading], departed: Departed) -> Json:
+    """Return what all VMs that there ever were have sent (rx) and got (tx), and the same of this gateway."""
+    vms, gateway = Counter(departed.totals), Counter[str]()
+    vms.subtract(departed.gateway)
+    for view in views:
+        if view.record.port in readings:
+            counters = readings[view.record.port].counters
+            (gateway if is_gateway(view.record) else vms).update(counters)
+    return {"vms": _traffic(vms), "gateway": _traffic(gateway)}
+
+
+def _known_macs(view: PortView, reading: Reading | None) -> list[tuple[str, int | None, bool]]:
+    """Addresses behind a port: what its worker has seen, and what is pinned to it whether seen or not."""
+    seen: dict[bytes, int | None] = dict.fromkeys(view.record.policy.pinned)
+    seen.update({mac: age for mac, age, _ in (reading.macs if reading else ())})
+    pins = view.record.policy.pinned
+    return [
+        (format_mac(mac), age, mac in pins) for mac, age in sorted(seen.items(), key=lambda item: item[0])
+    ]

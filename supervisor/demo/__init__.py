@@ -1,0 +1,1 @@
+"""The demonstration: fake VMs on a real switch, one of them stuck."""

@@ -1,0 +1,1 @@
+"""Worker processes: started, given their descriptors and rings, told of each other, watched and replaced."""

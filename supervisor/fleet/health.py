@@ -1,0 +1,89 @@
+"""Signs of life of the workers and of their VMs: who is silent, who is stalled; each change is said once.
+
+Nothing is done about either. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both
+harm only themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
+
+That a worker's loop turns is seen in its block, when silence would have to be called otherwise: a message for
+it would wake two threads there and two here, for as many workers as there are.
+"""
+
+from collections.abc import Callable
+
+from forwarder.names import PortRecord
+from forwarder.wire import Heartbeat
+from supervisor.base.logs import log
+from supervisor.fleet.liveness import Liveness
+from supervisor.ports.lifecycle import State
+from supervisor.ports.registry import Port
+from supervisor.ports.view import PortView
+
+
+class Signs:
+    """What was heard last of every port that has a worker."""
+
+    def __init__(self, pulse_s: float, published_at: Callable[[int], float]) -> None:
+        """``published_at``: when a port's worker published to its block last, in monotonic seconds."""
+        self._liveness = Liveness(pulse_s)
+        self._published_at = published_at
+        self._stalled: set[int] = set()
+        self._expected: dict[int, int] = {}
+        """The epoch of each worker that is listened for."""
+
+    def expect(self, record: PortRecord, now: float) -> None:
+        """Listen for that worker of the port from now on, and for no earlier one."""
+        self._expected[record.port] = record.epoch
+        self._liveness.watch(record.port, record.epoch, now)
+
+    def every(self, pulse_s: float) -> None:
+        """Pulses come at this interval from now on: it grows with the fleet."""
+        self._liveness.every(pulse_s)
+
+    def lost(self, record: PortRecord) -> None:
+        """Expect nothing of that worker any more; whether its VM is stalled, the next one will say."""
+        if self._expected.get(record.port) == record.epoch:
+            self.forget(record.port)
+
+    def forget(self, port: int) -> None:
+        """Expect nothing of the port any more."""
+        self._expected.pop(port, None)
+        self._liveness.forget(port)
+        self._stalled.discard(port)
+
+    def heard(self, port: int, epoch: int, now: float) -> None:
+        """Note any sign of life."""
+        silence = self._liveness.heard(port, epoch, now)
+        if silence is not None:
+            log.info("port %d: its worker is heard again after %.1f s", port, silence)
+
+    def heartbeat(self, message: Heartbeat) -> None:
+        """Note what the worker that has the port says of its VM."""
+        port = message.port
+        if message.stalled and port not in self._stalled:
+            self._stalled.add(port)
+            log.warning(
+                "port %d: stalled, its VM takes no frames and %d bytes wait for it", port, message.queued
+            )
+        elif not message.stalled and port in self._stalled:
+            self._stalled.discard(port)
+            log.info("port %d: no longer stalled", port)
+
+    def view(self, port: Port) -> PortView:
+        """Return a port as it is shown."""
+        number, state = port.record.port, port.state.value
+        if port.state is State.LIVE and self._liveness.is_silent(number):
+            state = "silent"
+        stalled = number in self._stalled
+        return PortView(port.record, state, stalled, port.since, port.identity, port.restarts)
+
+    def tick(self, now: float) -> None:
+        """Say who has become silent."""
+        if now < self._liveness.deadline():
+            return
+        for port, epoch in self._expected.items():
+            self.heard(port, epoch, min(now, self._published_at(port)))
+        for port, _ in self._liveness.tick(now):
+            log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._liveness.deadline()

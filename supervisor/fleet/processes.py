@@ -1,0 +1,190 @@
+"""Worker processes: started by exec, known by (pid, start time), watched and ended through pidfds.
+
+A pidfd is readable when its process has ended, whoever its parent is. So a worker that was taken over from
+a dead supervisor, and is no child of this one, is watched the same way as one's own; there is no signal
+handler, and a signal sent through a pidfd never reaches a later process of the same number.
+
+Ending is polite first: whoever calls ``end`` has told the worker (Drain, or a closed channel); one that is
+still there after DRAIN_S gets SIGTERM, and KILL_S later SIGKILL.
+
+Workers run in a session of their own, so that Ctrl-C in a terminal reaches the supervisor only, and in
+``/``, so that no directory is kept busy and none adds modules to them.
+"""
+
+import os
+import signal
+import site
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import forwarder
+from forwarder.errors import LocalError
+from forwarder.loop import Loop
+from forwarder.names import Identity
+from supervisor.base.proc import start_time
+
+MODULE = "workers"
+DRAIN_S = 1.5
+"""A worker that drains has its egress queue to write: a megabyte to a VM that reads."""
+KILL_S = 1.0
+
+Ended = Callable[[Identity, bool, str], None]
+"""Called when a process has ended: whether it may have done so of its own accord, and how in words."""
+
+
+class Process:
+    """One worker process."""
+
+    __slots__ = ("_child", "end_at", "ending", "identity", "pidfd")
+
+    def __init__(self, identity: Identity, pidfd: int, child: subprocess.Popen[bytes] | None) -> None:
+        self.identity = identity
+        self.pidfd = pidfd
+        self._child = child
+        self.ending = 0
+        """How insistent the requests to end have been: 0 none, 1 told, 2 SIGTERM, 3 SIGKILL."""
+        self.end_at = float("inf")
+        """When to become more insistent."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; a process that has ended already is content."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def reap(self) -> tuple[bool, str]:
+        """Collect the exit status of a process that has ended: whether it may be clean, and in words.
+
+        Somebody else's child has no status for us; it may have been clean.
+        """
+        if self._child is None:
+            return True, "it ended"
+        status = self._child.wait()
+        if status >= 0:
+            return status == 0, f"it ended with {status}"
+        with suppress(ValueError):
+            return False, f"it was ended by {signal.Signals(-status).name}"
+        return False, f"it was ended by signal {-status}"
+
+
+class Processes:
+    """All worker processes, from their start or adoption to their end."""
+
+    def __init__(self, loop: Loop, runtime_dir: str, ended: Ended) -> None:
+        self._loop = loop
+        self._ended = ended
+        self._argv, self._environment = command(MODULE, runtime_dir)
+        self._processes: dict[Identity, Process] = {}
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def get(self, identity: Identity) -> Process | None:
+        """Return the process, if it is one of ours and has not ended."""
+        return self._processes.get(identity)
+
+    def start(self) -> Process:
+        """Start a worker. Raises LocalError: out of processes, memory or descriptors."""
+        try:
+            child = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env=self._environment,
+                close_fds=True,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LocalError(f"cannot start a worker: {error.strerror}") from None
+        try:
+            return self._watch(Identity(child.pid, start_time(child.pid)), child)
+        except OSError as error:
+            child.kill()
+            child.wait()
+            raise LocalError(f"cannot watch a worker: {error.strerror}") from None
+
+    def adopt(self, identity: Identity) -> Process:
+        """Watch a worker that another supervisor started. Raises LocalError if it is not there."""
+        known = self._processes.get(identity)
+        if known is not None:
+            return known
+        try:
+            process = self._watch(identity, None)
+            if start_time(identity.pid) == identity.start:
+                return process
+            self._forget(process)
+        except OSError:
+            pass
+        raise LocalError(f"there is no worker process {identity.pid}")
+
+    def end(self, identity: Identity, now: float, *, told: bool = True) -> None:
+        """Make the process end: gently if it has been ``told``, else by SIGTERM at once. Idempotent."""
+        process = self._processes.get(identity)
+        if process is None or process.ending >= (1 if told else 2):
+            return
+        process.ending = 1
+        process.end_at = now + DRAIN_S
+        if not told:
+            self._insist(process, now)
+
+    def tick(self, now: float) -> None:
+        """Become insistent with those that have not ended."""
+        for process in self._processes.values():
+            if process.end_at <= now:
+                self._insist(process, now)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return min((process.end_at for process in self._processes.values()), default=float("inf"))
+
+    def _insist(self, process: Process, now: float) -> None:
+        process.ending += 1
+        process.signal(signal.SIGTERM if process.ending == 2 else signal.SIGKILL)
+        process.end_at = now + KILL_S
+
+    def _watch(self, identity: Identity, child: subprocess.Popen[bytes] | None) -> Process:
+        process = Process(identity, os.pidfd_open(identity.pid), child)
+        self._processes[identity] = process
+        self._loop.watch(process.pidfd, lambda _: self._on_end(process))
+        return process
+
+    def _on_end(self, process: Process) -> None:
+        if process.identity in self._processes:
+            self._forget(process)
+            self._ended(process.identity, *process.reap())
+
+    def _forget(self, process: Process) -> None:
+        del self._processes[process.identity]
+        self._loop.unwatch(process.pidfd)
+        os.close(process.pidfd)
+
+
+def command(module: str, argument: str) -> tuple[list[str], dict[str, str]]:
+    """Return argument list and environment of a process that is one of our packages.
+
+    Where the packages are installed, nothing around can add modules (``-I``). In a tree that is worked on,
+    their directory has to be named.
+    """
+    root = str(Path(forwarder.__file__).resolve().parents[1])
+    installed = root in [str(Path(each).resolve()) for each in site.getsitepackages()]
+    environment = dict(os.environ)
+    if not installed:
+        inherited = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root
+    return [sys.executable, *(["-I"] if installed else []), "-m", module, argument], environment
+
+
+def survivors(runtime_dir: str) -> list[Identity]:
+    """Return the workers of this directory that a dead supervisor has left behind."""
+    tail = [b"-m", MODULE.encode(), os.fsencode(runtime_dir), b""]
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError):
+                words = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
+                if words[-4:] == tail and os.stat(f"/proc/{entry}").st_uid == os.geteuid():
+                    found.append(Identity(int(entry), start_time(int(entry))))
+    return found

@@ -1,0 +1,78 @@
+"""The first moments of a supervisor that follows one that died: its workers bring their ports back.
+
+Theory of operation
+-------------------
+The workers forward all the while, on the view that they have. What could harm them is a new view that is
+incomplete: they would let go of every port that is not in it. So until the window closes, membership is
+*quiet* (``publisher.Control``): claims fill the table, but there are no beats, no updates and no snapshots,
+and for the workers that is no more than a supervisor that has not come back yet. The window closes when
+every survivor has claimed or ended, or after ``CLAIM_S``; then the whole table is announced at once.
+
+No VM is let in before that either, and no command is answered: a listener must not bind over a socket that
+a VM is connected to, and all workers sleep on one flood doorbell, which the first of them brings along.
+
+A worker tries to claim four times a second, so one that has not come in ``CLAIM_S`` is stopped or stuck, and
+what it holds is out of reach. It is ended: two switches must not share a VM.
+
+What has no worker at the moment when the supervisor dies (a port that waits for its next one) is lost with
+it, since no other process has that descriptor; its VM sees the end of its link and connects again.
+"""
+
+from forwarder.errors import LocalError
+from forwarder.names import Identity
+from forwarder.wire import Claim
+from supervisor.attach.listeners import Listeners
+from supervisor.base.logs import log
+from supervisor.base.proc import exists
+from supervisor.fleet import processes
+from supervisor.fleet.fd_store import Custody
+from supervisor.fleet.worker_pool import Workforce
+from supervisor.ports.registry import Action, Registry
+
+CLAIM_S = 3.0
+
+
+class TakeOver:
+    """Who has yet to be heard of, and what becomes of a claim."""
+
+    def __init__(
+        self, registry: Registry, custody: Custody, workforce: Workforce, listeners: Listeners
+    ) -> None:
+        self.left: set[Identity] = set()
+        """The workers of the dead supervisor that have neither claimed nor ended."""
+        self.adopted = 0
+        self._registry = registry
+        self._custody = custody
+        self._workforce = workforce
+        self._listeners = listeners
+        self._deadline = 0.0
+
+    def begin(self, runtime_dir: str, now: float) -> None:
+        """Look for survivors; ``now``: monotonic seconds."""
+        self.left = set(processes.survivors(runtime_dir))
+        self._deadline = now + CLAIM_S
+
+    def wait(self, now: float) -> float:
+        """Return for how long to wait for claims, 0: no longer."""
+        self.left = {each for each in self.left if exists(each)}
+        return max(0.0, self._deadline - now) if self.left else 0.0
+
+    def adopt(self, claim: Claim, descriptors: tuple[int, ...], now: float) -> tuple[bool, list[Action]]:
+        """Take over a port with its worker and its descriptors; False: nothing is taken, and it is to end."""
+        record, identity = claim.record, claim.identity
+        self.left.discard(identity)
+        why = "" if self._custody.takes_claims else "its worker claims too late"
+        try:
+            self._workforce.processes.adopt(identity)
+        except LocalError as error:
+            why = str(error)
+        if why:
+            log.warning("port %d (%s): not taken over, %s", record.port, record.name, why)
+            return False, []
+        actions = self._registry.adopt(record, identity, claim.version, now)
+        if not self._registry.serves(record.port, record.epoch, identity):
+            return False, actions
+        self.adopted += 1
+        self._custody.adopt(record, descriptors)
+        self._listeners.adopt(record, descriptors[0])
+        return True, actions

@@ -1,0 +1,1 @@
+"""The gateway's process and port, from the supervisor's side."""

@@ -1,0 +1,300 @@
+"""The gateway from the supervisor's side: a process that brings a TAP, which becomes a port like any other.
+
+Theory of operation
+-------------------
+``python -m gateway`` gets a channel and the operator's words, brings the TAP and says that it is ready, or
+why not. The supervisor owns nothing of the gateway's network; it sees the process and its port:
+
+- the process ends: its port is detached (the namespace behind it is gone), and under the restart budget
+  another one is started when that port has gone, so that the new one has the same name;
+- the port goes (the operator detached it): the gateway has nobody to serve and is ended for good;
+- the supervisor ends: the end of the channel ends the gateway. One that was killed leaves the port with its
+  worker behind, which its successor takes over as a port and detaches, to start afresh.
+
+The gateway asks, too: for the ``facts`` that its HTTP API shows. And what changed while it ran has to outlive
+it: at each change it says what the next one is to be told (``remember``).
+
+The port is pinned to the gateway's MAC address, so no VM can pass for the gateway.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from forwarder.channel import ChannelClosedError, close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.future import Later
+from forwarder.loop import Loop
+from forwarder.loop_channel import WatchedChannel
+from forwarder.names import GATEWAY_MAC, Policy, PortRecord
+from forwarder.restart_budget import Budget, Losses
+from forwarder.wire import Command, Handover, Message, Reply
+from supervisor.attach.addresses import Settings
+from supervisor.base.logs import LEVELS, log
+from supervisor.console.stats import is_gateway
+from supervisor.fleet.processes import command
+from supervisor.gateway.facts import Facts
+from supervisor.gateway.states import TRANSITIONS, Event, State
+
+NAME = "gateway"
+LEASES = "gateway.leases"
+URL = "gateway://"
+QUESTIONS = 64
+"""Commands that wait for the gateway's answer: more operators than there are."""
+
+END_S = 3.0
+"""The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
+
+
+class Owner(Protocol):
+    """Who makes and ends ports; called from the loop."""
+
+    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+        """Make a port of a descriptor, which is the owner's then. Raises LocalError."""
+
+    def detach(self, number: int) -> None:
+        """Disconnect a port. Raises LocalError if there is none."""
+
+
+class Gateway:
+    """The gateway of one switch, if it is to have one."""
+
+    def __init__(
+        self, loop: Loop, owner: Owner, runtime_dir: str, options: Mapping[str, object], facts: Facts
+    ) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._facts = facts
+        self._lease_file = os.path.join(runtime_dir, LEASES)
+        self._asked: deque[Later[Reply]] = deque()
+        self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
+        self._losses = Losses(Budget())
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: WatchedChannel | None = None
+        self._pidfd = -1
+        self._record: PortRecord | None = None
+        self._has_served = False
+        self._due = float("inf")
+        self._kill_at = float("inf")
+        self.state = State.OFF
+        self.failure = ""
+        """Why the last one did not get to serve."""
+
+    def begin(self, turn: Callable[[], None], stopping: Callable[[], bool]) -> None:
+        """Start it, and ``turn`` until it serves or the switch is ``stopping``. Raises LocalError."""
+        while self._record is not None and not stopping():
+            turn()  # a predecessor's has to go first, or this one would get another name
+        self._start()
+        while self.state is State.STARTING and not stopping():
+            turn()
+        if self.state is not State.UP and not stopping():
+            raise LocalError(self.failure or "the gateway ended at once; the log says why")
+
+    def took_over(self, records: Iterable[PortRecord]) -> None:
+        """Detach the port of a predecessor's gateway, which ended with it."""
+        for record in records:
+            if is_gateway(record):
+                self._record = record
+                self._owner.detach(record.port)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        argv, environment = command("gateway", str(theirs.fileno()))
+        try:
+            self._child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+            self._pidfd = os.pidfd_open(self._child.pid)
+        except OSError as error:
+            ours.close()
+            raise LocalError(f"cannot start the gateway: {error.strerror}") from None
+        finally:
+            theirs.close()
+        self._to(Event.START)
+        self.failure = ""
+        self._channel = WatchedChannel(ours)
+        self._channel.watch(self._loop, self._receive)
+        self._channel.send(Command("serve", dict(self._options)))
+        self._loop.watch(self._pidfd, lambda _: self._ended())
+
+    def ask(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
+        """Pass a command on. Raises LocalError if there is nobody who could answer."""
+        if self.state is State.OFF:
+            raise LocalError("this switch has no gateway; run it with --gateway")
+        if self.state is not State.UP or self._channel is None:
+            raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
+        if len(self._asked) >= QUESTIONS:
+            raise LocalError("the gateway has not answered for a while; the log may say why")
+        later: Later[Reply] = Later()
+        self._asked.append(later)
+        try:
+            self._channel.send(Command(name, arguments))
+        except ChannelClosedError:
+            self._hang_up()  # which answers
+        return later
+
+    def stop(self) -> None:
+        """Begin to end it; ``ended`` says when that is done."""
+        self._to(Event.STOP)
+        self._due = float("inf")
+        self._hang_up()
+        if self._child is not None:
+            self._kill_at = time.monotonic() + END_S
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no process of it."""
+        return self._child is None
+
+    def released(self, record: PortRecord) -> None:
+        """Note that a port has gone."""
+        if self._record is None or (record.port, record.born) != (self._record.port, self._record.born):
+            return
+        self._record = None
+        if self.state is State.UP:
+            log.info("the gateway's port is gone, and the gateway with it")
+            self.stop()
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        if now >= self._kill_at and self._child is not None:
+            self._kill_at = float("inf")
+            self._child.kill()
+        if now >= self._due and self._record is None and self._child is None:
+            self._due = float("inf")
+            try:
+                self._start()
+            except LocalError as error:
+                log.error("%s", error)
+                self._due = now + Budget().longest_s
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        due = self._due if self._record is None and self._child is None else float("inf")
+        return min(due, self._kill_at)
+
+    def close(self) -> None:
+        """End it and wait for that, which is soon."""
+        self._hang_up()
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(END_S)
+            self._child.kill()
+            self._reap()
+        with suppress(FileNotFoundError):
+            os.unlink(self._lease_file)
+
+    def _to(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]
+
+    def _receive(self) -> None:
+        try:
+            while self._channel is not None and (received := self._channel.receive()) is not None:
+                self._take(*received)
+        except ChannelClosedError:
+            self._hang_up()
+            self._kill_at = time.monotonic() + END_S
+        except PeerError as error:
+            log.error("the gateway sent a bad message and is ended: %s", error)
+            self._hang_up()
+
+    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case Handover("tap") if self.state is State.STARTING and self._record is None:
+                self._arrive(descriptors[0])
+            case Reply(ok, result) if self.state is State.STARTING:
+                if ok:
+                    self._to(Event.READY)
+                    self._has_served = True
+                else:
+                    self.failure = str(result)
+                    self._hang_up()
+            case Reply() if self._asked:
+                self._asked.popleft().settle(message)
+            case Command("remember", options):
+                self._options = options
+            case Command("ask", {"what": str(what)}):
+                self._tell(what)
+            case Command("log", {"level": str(level), "text": str(text)}):
+                log.log(LEVELS.get(level, LEVELS["warning"]), "%s", text)
+            case _:
+                close_all(descriptors)
+                raise PeerError(f"a {type(message).__name__} that nobody expects")
+
+    def _tell(self, what: str) -> None:
+        """Answer a question of the gateway's."""
+        assert self._channel is not None
+        fact = self._facts.get(what)
+        reply = Reply(False, f"nobody knows {what}") if fact is None else Reply(True, fact())
+        with suppress(ChannelClosedError):  # what it said before its end is still to be taken
+            try:
+                self._channel.send(reply)
+            except LocalError:
+                why = f"{what}: too many to tell the gateway; `supervisor macs` has all"
+                self._channel.send(Reply(False, why))
+
+    def _arrive(self, tap: int) -> None:
+        settings = Settings(NAME, Policy(pinned=(GATEWAY_MAC,)))
+        try:
+            self._record = self._owner.arrive("tap", tap, settings, URL)
+        except LocalError as error:
+            os.close(tap)
+            self.failure = f"the gateway gets no port: {error}"
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the channel, which makes the process end."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        while self._asked:
+            self._asked.popleft().settle(Reply(False, "the gateway ended meanwhile; the log says why"))
+
+    def _ended(self) -> None:
+        if self._child is None or self._child.poll() is None:
+            return
+        self._receive()  # it may have said why
+        self._hang_up()
+        how = _how(self._child.returncode)
+        self._reap()
+        if self._record is not None:
+            with suppress(LocalError):
+                self._owner.detach(self._record.port)
+        if self.state is State.OFF or not self._has_served:
+            self._to(Event.STOP)  # who waits for the first one says why
+            return
+        due = self._losses.lost(time.monotonic())
+        self._to(Event.LOST if due is not None else Event.LOST_FOR_GOOD)
+        if due is None:
+            log.error("the gateway %s too often and is not started again; restart the switch", how)
+            return
+        self._due = due
+        log.warning("the gateway %s and is started again", self.failure or how)
+
+    def _reap(self) -> None:
+        assert self._child is not None
+        self._child.wait()
+        self._child = None
+        self._kill_at = float("inf")
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"ended with {status}"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"was ended by signal {-status}"

@@ -1,0 +1,398 @@
+"""The connection registry: which ports there are, and what is to be done next. It alone decides.
+
+Pure: what happened goes in with ``now`` (monotonic seconds), actions come out, and ``deadline`` says
+when ``tick`` wants to be called. Whoever calls carries out the actions in their order. Workers send
+evidence (a HELLO, a HEARTBEAT, a GOODBYE, their own death); evidence that carries another epoch than
+the registry's is about a past life and changes nothing.
+
+Invariants, each checked by the stateful test:
+
+- A port has at most one worker, and each worker of a port has an epoch of its own. Epochs only grow,
+  also past those of adopted ports, so "newer" can be decided by comparison.
+- A number, a name and a pinned address belong to one port. Numbers go round, so that one is used again as
+  late as possible: whoever still believes in its last owner has had time to learn otherwise.
+- ``join`` is published when a port is live for the first time, ``change`` when a later worker of it is
+  live or its policy is another, ``leave`` when it ends. A port between two workers stays a member: peers
+  keep what they have learned about it and go on filling the ring of the dead worker, which drops and counts
+  at its tail as it does for any slow port; the ``change`` with the new epoch makes them swap rings. With a
+  leave and a join instead, every restart would cost a flood of unknown unicast in all the switch. A parked
+  port leaves: nothing will empty its ring again.
+- ``ReleaseVm`` comes when a port's worker is gone, and nothing but a log line comes after it: only then can
+  no process touch the descriptor any more.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from forwarder.errors import LocalError
+from forwarder.names import (
+    MAX_PORTS,
+    PROTOCOL_VERSION,
+    TRANSPORT_KIND,
+    Identity,
+    Policy,
+    PortRecord,
+    valid_name,
+)
+from forwarder.restart_budget import Budget, Losses
+from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, Event, State, resumable
+from supervisor.ports.settings import pin_clash
+
+
+class AssignWorker(NamedTuple):
+    """Give the port to a worker, then tell ``assigned`` (or ``worker_lost`` if none can be had)."""
+
+    record: PortRecord
+
+
+class Publish(NamedTuple):
+    """Tell everybody: ``join``, ``change`` or ``leave``."""
+
+    change: str
+    record: PortRecord
+
+
+class EndWorker(NamedTuple):
+    """Make this worker end: cleanly, and if it does not, by force; then tell ``worker_lost``."""
+
+    port: int
+    epoch: int
+    identity: Identity
+
+
+class ReleaseVm(NamedTuple):
+    """Close all descriptors of the port and free its rings; tell its listener that its VM is gone."""
+
+    record: PortRecord
+    reason: str
+
+
+class SayHelloAgain(NamedTuple):
+    """Answer whoever sent this evidence: introduce yourself."""
+
+    port: int
+    epoch: int
+
+
+class Refuse(NamedTuple):
+    """Answer whoever sent this evidence: end, another process has your place."""
+
+    port: int
+    epoch: int
+    reason: str
+
+
+class Log(NamedTuple):
+    """Say one line; ``level`` is a name of the logging module in lower case."""
+
+    level: str
+    text: str
+
+
+NO_POLICY = Policy()
+DEFAULT_BUDGET = Budget()
+
+Action = AssignWorker | Publish | EndWorker | ReleaseVm | SayHelloAgain | Refuse | Log
+
+
+class Port:
+    """One port as the registry knows it; read it, only the registry changes it."""
+
+    __slots__ = ("identity", "joined", "losses", "reason", "record", "restarts", "retry_at", "since", "state")
+
+    def __init__(self, record: PortRecord, state: State, losses: Losses, now: float) -> None:
+        self.record = record
+        self.state = state
+        self.losses = losses
+        self.identity: Identity | None = None
+        """Its worker, in the states that have one."""
+        self.joined = False
+        """Whether the others believe that it is a member."""
+        self.restarts = 0
+        """Workers it has had to get again."""
+        self.since = now
+        """When it was attached, or adopted."""
+        self.retry_at = 0.0
+        """When WAITING ends."""
+        self.reason = ""
+        """Why it is ENDING or PARKED."""
+
+
+class Registry:
+    """All ports of one switch."""
+
+    def __init__(self, budget: Budget = DEFAULT_BUDGET, first_epoch: int = 1) -> None:
+        """``first_epoch``: greater than any epoch that may still be in use from an earlier supervisor."""
+        self._budget = budget
+        self._ports: dict[int, Port] = {}
+        self._names: set[str] = set()
+        self._epoch = first_epoch - 1
+        self._last_number = 0
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._ports)
+
+    def __iter__(self) -> Iterator[Port]:
+        """All ports by number."""
+        return iter([self._ports[number] for number in sorted(self._ports)])
+
+    def get(self, number: int) -> Port | None:
+        """Return the port with that number, or None."""
+        return self._ports.get(number)
+
+    def live(self, number: int, epoch: int) -> bool:
+        """Whether that incarnation of the port forwards: only then does a ring towards it make sense."""
+        port = self._ports.get(number)
+        return port is not None and port.state is State.LIVE and port.record.epoch == epoch
+
+    def serves(self, number: int, epoch: int, identity: Identity) -> bool:
+        """Whether that process is the worker of that incarnation of the port."""
+        port = self._ports.get(number)
+        return port is not None and port.record.epoch == epoch and port.identity == identity
+
+    def attach(
+        self, transport: str, now: float, name: str | None = None, policy: Policy = NO_POLICY
+    ) -> tuple[PortRecord, list[Action]]:
+        """Make a port for a VM whose descriptor is here.
+
+        Raises LocalError (the VM is to be refused) if there is no room, the name or an address cannot be
+        had, or the switch stops.
+        """
+        if self._stopping:
+            raise LocalError("the switch is stopping; attach to it when it runs again")
+        if name is not None and not valid_name(name):
+            raise LocalError(f"{name!r} cannot name a port; use up to 63 letters, digits and ._:@+-")
+        if name in self._names:
+            raise LocalError(f"a port is named {name!r} already; choose another name")
+        self.check_pins(policy)
+        number = self._free_number(transport, name)
+        self._last_number = number
+        self._epoch += 1
+        record = PortRecord(
+            number, self._epoch, self._epoch, name or f"{transport}-{number}", transport, policy
+        )
+        self._ports[number] = Port(record, State.PENDING, Losses(self._budget), now)
+        self._names.add(record.name)
+        return record, [AssignWorker(record)]
+
+    def assigned(self, number: int, epoch: int, identity: Identity) -> list[Action]:
+        """Note that a worker has been given the port. Raises LocalError if it did not wait for one."""
+        port = self._ports.get(number)
+        if port is None or port.record.epoch != epoch:
+            raise LocalError(f"port {number} does not wait for a worker of epoch {epoch}")
+        self._move(port, Event.ASSIGNED)
+        port.identity = identity
+        return []
+
+    def hello(self, number: int, epoch: int, identity: Identity, version: int) -> list[Action]:
+        """Take a worker's word that it forwards now."""
+        port = self._ports.get(number)
+        if port is None or port.record.epoch < epoch:
+            # Its claim may be on its way, on another socket: not known is not yet refused.
+            return []
+        if port.record.epoch > epoch:
+            return self._refuse(
+                port, epoch, f"epoch {epoch} of this port is over, {port.record.epoch} has it"
+            )
+        if port.state not in HAS_WORKER or port.identity != identity:
+            return [
+                Log("warning", f"{_label(port)}: HELLO from process {identity.pid}, not its worker; ignored")
+            ]
+        if version != PROTOCOL_VERSION:
+            return self._end(
+                port, f"its worker speaks protocol {version}, not {PROTOCOL_VERSION}; restart the switch"
+            )
+        if port.state is State.ENDING:
+            return self._refuse(port, epoch, port.reason)
+        starting = port.state is State.STARTING
+        self._move(port, Event.HELLO)
+        return self._publish(port) if starting else []
+
+    def heartbeat(self, number: int, epoch: int) -> list[Action]:
+        """Take a sign of life; a worker that the registry does not see forwarding is asked who it is."""
+        port = self._ports.get(number)
+        known = port is not None and port.record.epoch == epoch and port.state in (State.LIVE, State.ENDING)
+        return [] if known else [SayHelloAgain(number, epoch)]
+
+    def worker_lost(
+        self, number: int, epoch: int, how: str, now: float, *, position_known: bool = False
+    ) -> list[Action]:
+        """Note that the port's worker has ended (or, while it is pending, that none could be started).
+
+        ``position_known``: whether the link is known to stand between two frames, both ways.
+        """
+        port = self._ports.get(number)
+        if port is None or port.record.epoch != epoch:
+            return []
+        if port.state is State.ENDING:
+            return self._gone(port, Event.LOST_CLOSE, port.reason)
+        if port.state not in (State.PENDING, State.STARTING, State.LIVE):
+            return []
+        kind = TRANSPORT_KIND[port.record.transport]
+        if port.state is not State.PENDING and not resumable(kind, position_known=position_known):
+            reason = f"its worker was lost ({how}) inside of a frame, so the stream cannot go on"
+            return self._gone(port, Event.LOST_CLOSE, reason)
+        retry_at = port.losses.lost(now)
+        if retry_at is None:
+            self._move(port, Event.LOST_PARK)
+            port.reason = f"it lost {self._budget.attempts + 1} workers in {self._budget.window_s:g} s"
+            text = f"{_label(port)}: parked, {port.reason} ({how}); detach it to free the VM"
+            return [*self._leave(port), Log("error", text)]
+        self._move(port, Event.LOST_RETRY)
+        port.retry_at = retry_at
+        text = f"{_label(port)}: worker lost ({how}), the next one starts in {retry_at - now:.2g} s"
+        return [Log("warning", text)]
+
+    def goodbye(self, number: int, epoch: int, reason: str) -> list[Action]:
+        """Take a worker's word that its VM's link is over (or that it obeys an order to end).
+
+        It counts after the worker's death too, as long as no later one has the port: the two arrive on
+        different ways, and a VM that is gone needs no other worker.
+        """
+        port = self._ports.get(number)
+        if port is None or port.record.epoch != epoch:
+            return []
+        return self._end(port, reason)
+
+    def vm_gone(self, number: int, born: int, reason: str) -> list[Action]:
+        """Note that the VM has hung up, as seen by its listener, which knows it by its first epoch."""
+        port = self._ports.get(number)
+        if port is None or port.record.born != born:
+            return []
+        return self._end(port, reason)
+
+    def detach(self, number: int) -> list[Action]:
+        """Disconnect a VM. Raises LocalError if there is no such port."""
+        return self._end(self._known(number), "detached by the operator")
+
+    def set_policy(self, number: int, policy: Policy) -> list[Action]:
+        """Set what applies to a port from now on.
+
+        Raises LocalError, and nothing has changed, if there is no such port or another one has an address.
+        """
+        port = self._known(number)
+        self.check_pins(policy, number)
+        if port.record.policy == policy:
+            return []
+        port.record = port.record._replace(policy=policy)
+        return [Publish("change", port.record)] if port.joined else []
+
+    def check_pins(self, policy: Policy, number: int = 0) -> None:
+        """Raise LocalError if a port other than ``number`` has an address that ``policy`` pins."""
+        why = self._pinned_elsewhere(policy, number)
+        if why:
+            raise LocalError(why)
+
+    def adopt(self, record: PortRecord, identity: Identity, version: int, now: float) -> list[Action]:
+        """Take over a port with its worker, which has outlived the supervisor that gave it the port.
+
+        What cannot be taken over is refused: that worker is to end, and its VM to connect again.
+        """
+        number, epoch = record.port, record.epoch
+        why = ""
+        if self._stopping:
+            why = "the switch is stopping"
+        elif version != PROTOCOL_VERSION:
+            why = f"its worker speaks protocol {version}, not {PROTOCOL_VERSION}"
+        elif number in self._ports:
+            why = f"number {number} belongs to {self._ports[number].record.name}"
+        elif record.name in self._names:
+            why = f"another port is named {record.name}"
+        else:
+            why = self._pinned_elsewhere(record.policy)
+        if why:
+            text = f"port {number} ({record.name}): not taken over, {why}"
+            return [Refuse(number, epoch, why), Log("warning", text)]
+        port = Port(record, State.LIVE, Losses(self._budget), now)
+        port.identity = identity
+        self._ports[number] = port
+        self._names.add(record.name)
+        self._epoch = max(self._epoch, epoch)
+        return [
+            *self._publish(port),
+            Log("info", f"{_label(port)}: taken over with its worker {identity.pid}"),
+        ]
+
+    def shutdown(self) -> list[Action]:
+        """End every port; the registry is empty when the last worker is lost. Nothing more is published."""
+        self._stopping = True
+        return [action for port in self for action in self._end(port, "the switch stops")]
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what is due."""
+        actions: list[Action] = []
+        for port in self:
+            if port.state is State.WAITING and port.retry_at <= now:
+                self._move(port, Event.RETRY_DUE)
+                self._epoch += 1
+                port.record = port.record._replace(epoch=self._epoch)
+                port.restarts += 1
+                actions.append(AssignWorker(port.record))
+        return actions
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do; infinity if nothing is due."""
+        waiting = [port.retry_at for port in self._ports.values() if port.state is State.WAITING]
+        return min(waiting, default=float("inf"))
+
+    def _free_number(self, transport: str, name: str | None) -> int:
+        for step in range(MAX_PORTS - 1):
+            number = (self._last_number + step) % (MAX_PORTS - 1) + 1
+            if number not in self._ports and (name or f"{transport}-{number}") not in self._names:
+                return number
+        raise LocalError(f"all {MAX_PORTS - 1} ports are in use; detach one, or run a second switch")
+
+    def _known(self, number: int) -> Port:
+        port = self._ports.get(number)
+        if port is None:
+            raise LocalError(f"there is no port {number}; `supervisor status` lists the ports")
+        return port
+
+    def _pinned_elsewhere(self, policy: Policy, number: int = 0) -> str:
+        return pin_clash(policy.pinned, [port.record for port in self if port.record.port != number])
+
+    def _move(self, port: Port, event: Event) -> None:
+        state = TRANSITIONS.get((port.state, event))
+        if state is None:
+            raise LocalError(
+                f"{_label(port)}: {event.name} while {port.state.value}: {PROHIBITED[port.state, event]}"
+            )
+        port.state = state
+        if state not in HAS_WORKER:
+            port.identity = None
+
+    def _publish(self, port: Port) -> list[Action]:
+        change = "change" if port.joined else "join"
+        port.joined = True
+        return [Publish(change, port.record)]
+
+    def _leave(self, port: Port) -> list[Action]:
+        told = port.joined and not self._stopping
+        port.joined = False
+        return [Publish("leave", port.record)] if told else []
+
+    def _end(self, port: Port, reason: str) -> list[Action]:
+        if port.state not in HAS_WORKER:
+            return self._gone(port, Event.END, reason)
+        already = port.state is State.ENDING
+        self._move(port, Event.END)
+        if already:
+            return []
+        port.reason = reason
+        assert port.identity is not None
+        return [*self._leave(port), EndWorker(port.record.port, port.record.epoch, port.identity)]
+
+    def _gone(self, port: Port, event: Event, reason: str) -> list[Action]:
+        self._move(port, event)
+        del self._ports[port.record.port]
+        self._names.discard(port.record.name)
+        text = f"{_label(port)}: gone, {reason}"
+        return [*self._leave(port), ReleaseVm(port.record, reason), Log("info", text)]
+
+    def _refuse(self, port: Port, epoch: int, reason: str) -> list[Action]:
+        return [Refuse(port.record.port, epoch, reason), Log("warning", f"{_label(port)}: {reason}")]
+
+
+def _label(port: Port) -> str:
+    return f"port {port.record.port} ({port.record.name})"

@@ -1,0 +1,20 @@
+"""Everything that ``supervisor run`` can be told, checked, from whatever source it came."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from supervisor.attach.addresses import Attachment
+
+
+class RunOptions(NamedTuple):
+    """How one switch is to run."""
+
+    runtime_dir: str
+    name: str = "bulkhead"
+    """What the operator calls this switch; shown, never interpreted."""
+    attachments: tuple[Attachment, ...] = ()
+    pid_file: str | None = None
+    log_level: str = "info"
+    log_format: str = "text"
+    gateway: Mapping[str, object] | None = None
+    """What the gateway is told, by the keys of ``gateway_options``; None: there is to be none."""

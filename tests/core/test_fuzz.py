@@ -1,0 +1,21 @@
+"""A bounded run of every fuzz target; ``scripts/fuzz`` is the same for longer."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.guests.requirements import require
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
+SECONDS = 5
+
+
+@pytest.mark.parametrize("target", ["stream", "stream16", "offload", "ring", "flood", "wire"])
+def test_nothing_is_found(target):
+    if target != "wire":
+        require(["clang"])
+    done = subprocess.run(
+        [SCRIPT, "--seconds", str(SECONDS), target], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

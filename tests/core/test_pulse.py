@@ -1,0 +1,78 @@
+"""What an engine does unasked: it publishes while nothing happens, and while hushed it rings for nobody."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from forwarder import _core
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
+
+
+def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() -> None:
+    with MiniSwitch() as switch:
+        switch.add(1, "stream")
+        engine, block = switch.engines[1], _core.Block(switch.blocks[1])
+        engine.pulse(0.02)
+        stop = os.eventfd(0, os.EFD_NONBLOCK)
+        engine.watch(stop)
+        events: list[int] = []
+        thread = threading.Thread(target=lambda: events.append(engine.run(60.0)))
+        thread.start()
+        try:
+            for _ in range(3):
+                last = block.published_at()
+                wait_for(lambda last=last: block.published_at() > last, "a pulse")  # type: ignore[misc]
+            assert not events
+        finally:
+            os.eventfd_write(stop, 1)
+            thread.join()
+            os.close(stop)
+        assert events == [_core.EVENT_CONTROL]
+
+
+def test_a_block_that_nobody_has_published_to_says_so() -> None:
+    fd = _core.block_create()
+    assert _core.Block(fd).published_at() == 0.0
+    os.close(fd)
+
+
+def rung(bell: int) -> bool:
+    """Whether that bell was rung since the last call."""
+    try:
+        return os.eventfd_read(bell) > 0
+    except BlockingIOError:
+        return False
+
+
+def test_a_hushed_engine_rings_for_nobody_and_makes_up_for_it_once() -> None:
+    with MiniSwitch() as switch:
+        vms = {port: switch.add(port, "stream") for port in (1, 2)}
+        switch.settle()
+        switch.engines[1].hush(True)
+        rung(switch.flood_bell)
+        flooded = frame(BROADCAST, mac(1))
+        vms[1].send(flooded)
+        wait_for(lambda: switch.engines[1].run(0.0) or switch.counters(1)["flooded"], "the flood")
+        assert not rung(switch.flood_bell)
+        switch.engines[1].hush(False)
+        switch.engines[1].run(0.0)
+        assert rung(switch.flood_bell)
+        switch.settle()
+        assert vms[2].received() == [flooded]
+
+
+def test_nobody_is_woken_for_an_announcement() -> None:
+    with MiniSwitch() as switch:
+        vms = {port: switch.add(port, "stream") for port in (1, 2)}
+        switch.settle()
+        vms[2].send(frame(mac(2), mac(2)))  # its own worker knows it, and nobody else does
+        switch.engines[2].run(0.0)
+        vms[1].send(frame(mac(2), mac(1)))
+        switch.engines[1].run(0.0)
+        rung(switch.flood_bell)
+        before = switch.counters(2)["doorbells"]
+        wait_for(lambda: switch.engines[2].run(0.0) or vms[2].received(), "the flooded frame")
+        assert not rung(switch.flood_bell)
+        assert switch.counters(2)["doorbells"] == before

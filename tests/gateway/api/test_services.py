@@ -1,0 +1,239 @@
+"""gvproxy's HTTP API: its JSON and its status codes."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from forwarder.errors import LocalError
+from forwarder.future import Later
+from forwarder.wire import Reply
+from gateway.api.http_server import Answer, Hijack
+from gateway.api.names import Zone
+from gateway.api.services import Result, Services, leases
+from gateway.api.zones import Zones
+from gateway.relay.forwards import Forward, Forwards
+from gateway.relay.policy import Address
+from tests.gateway.relay.test_policy import LAN
+
+TCP = Forward.parse("tcp:127.0.0.1:8080:192.168.127.2:80")
+LEASES = """1795299627 52:54:00:00:77:01 192.168.127.61 guest1 01:52:54:00:00:77:01
+1795299627 5a:94:ef:e4:0c:ee 192.168.127.2 * *
+duid 00:01:00:01
+1795299627 5 fd00::5 * *
+"""
+TRAFFIC = {
+    "vms": {"rx": {"frames": 1, "bytes": 20}, "tx": {"frames": 3, "bytes": 40}},
+    "gateway": {"rx": {"frames": 5, "bytes": 60}, "tx": {"frames": 7, "bytes": 80}},
+}
+
+
+class Table:
+    """A gateway without its sockets: what it is asked is answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.table = Forwards(LAN)
+        self.table.add(TCP)
+        self.asked: list[tuple[str, Later[Reply]]] = []
+        self.carried: list[tuple[Address, int, bytes]] = []
+        self._zones = Zones((), lambda zones: None, self._apply, lambda zones: None)
+        self.services = Services(self)
+
+    def forwards(self) -> list[Forward]:
+        return list(self.table)
+
+    def add_forward(self, forward: Forward) -> None:
+        self.table.add(forward)
+
+    def remove_forward(self, forward: Forward) -> None:
+        self.table.remove(forward)
+
+    def leases(self) -> str:
+        return LEASES
+
+    def zones(self) -> tuple[Zone, ...]:
+        return self._zones.all()
+
+    def add_zone(self, zone: Zone) -> Later[Reply]:
+        return self._zones.add(zone)
+
+    def ask(self, what: str) -> Later[Reply]:
+        self.asked.append((what, Later()))
+        return self.asked[-1][1]
+
+    def _apply(self, zones: tuple[Zone, ...]) -> Later[Reply]:
+        return self.ask(f"{len(zones)} zones")
+
+    def connections(self) -> int:
+        return 9
+
+    def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
+        if guest not in LAN.subnet:
+            raise LocalError("no guest")
+        return partial(self._carry, guest, port)
+
+    def _carry(self, guest: Address, port: int, near: socket.socket) -> None:
+        with near:
+            self.carried.append((guest, port, near.recv(100)))
+
+    def request(self, method: str, target: str, body: bytes = b"") -> Result:
+        return self.services.handle(method, target, body)
+
+    def answer(self, method: str, target: str, body: bytes = b"") -> Answer:
+        answer = self.request(method, target, body)
+        assert isinstance(answer, Answer)
+        return answer
+
+    def post(self, path: str, **body: str) -> Answer:
+        return self.answer("POST", f"/services/forwarder/{path}", json.dumps(body).encode())
+
+    def get(self, path: str) -> Any:
+        answer = self.answer("GET", path)
+        assert answer.status == 200
+        return json.loads(answer.body)
+
+    def later(self, reply: Reply, method: str, target: str, body: bytes = b"") -> Answer:
+        """Answer a request that has to be asked about with what is made of ``reply``."""
+        later = self.request(method, target, body)
+        assert isinstance(later, Later)
+        answers: list[Answer] = []
+        later.then(answers.append)
+        assert not answers
+        self.asked.pop()[1].settle(reply)
+        return answers[0]
+
+
+def test_forwards_are_exposed_listed_and_unexposed() -> None:
+    table = Table()
+    assert table.post("expose", local=":2222", remote="192.168.127.2:22").status == 200
+    assert table.post("expose", local="127.0.0.1:53", remote="192.168.127.2:53", protocol="udp").status == 200
+    unix = {"local": "/run/x.sock", "remote": "tcp://192.168.127.2:5", "protocol": "unix"}
+    assert table.post("expose", **unix).status == 200
+    assert table.get("/services/forwarder/all") == [
+        unix,
+        {"local": "0.0.0.0:2222", "remote": "192.168.127.2:22", "protocol": "tcp"},
+        {"local": "127.0.0.1:53", "remote": "192.168.127.2:53", "protocol": "udp"},
+        {"local": "127.0.0.1:8080", "remote": "192.168.127.2:80", "protocol": "tcp"},
+    ]
+    assert table.post("unexpose", local=":2222").status == 200
+    assert table.post("unexpose", local="/run/x.sock", protocol="unix").status == 200
+    assert len(table.table) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "line"),
+    [
+        (b"{", 400, "no JSON"),
+        (b"[]", 400, "no JSON"),
+        (b'{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80"}', 500, "already"),
+        (b'{"local": "x", "remote": "y", "protocol": "npipe"}', 500, "unknown protocol npipe"),
+        (b'{"local": "/x", "remote": "ssh-tunnel://y", "protocol": "unix"}', 500, "not implemented"),
+        (b'{"local": "x", "remote": "y"}', 500, "forward"),
+        (b'{"local": "/x", "remote": "tcp://[", "protocol": "unix"}', 400, "Invalid IPv6 URL"),
+        (b'{"local": "x", "remote": "y", "protocol": "\\ud800"}', 500, "unknown protocol"),
+    ],
+)
+def test_a_bad_request_is_one_line(body: bytes, status: int, line: str) -> None:
+    answer = Table().answer("POST", "/services/forwarder/expose", body)
+    assert answer.status == status
+    assert line in answer.body.decode()
+    assert answer.body.count(b"\n") == 1
+
+
+def test_what_is_not_there_or_not_posted() -> None:
+    table = Table()
+    assert table.answer("GET", "/nothing").status == 404
+    assert table.answer("GET", "/services/dns/").status == 404
+    for path in ("forwarder/expose", "forwarder/unexpose", "dns/add"):
+        assert table.answer("GET", f"/services/{path}") == Answer(
+            400, b"post only\n", b"text/plain; charset=utf-8"
+        )
+    assert table.post("unexpose", local="127.0.0.1:9").body == b"proxy not found\n"
+
+
+def test_leases_are_ipv4_addresses_with_their_macs() -> None:
+    wanted = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
+    assert leases(LEASES) == wanted
+    assert Table().get("/services/dhcp/leases") == Table().get("/leases") == wanted
+
+
+def test_a_zone_is_added_when_it_is_in_force() -> None:
+    table = Table()
+    body = b'{"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}]}'
+    assert table.get("/services/dns/all") == []
+    failed = table.later(Reply(False, "no dnsmasq"), "POST", "/services/dns/add", body)
+    assert (failed.status, failed.body) == (500, b"no dnsmasq\n")
+    assert table.get("/services/dns/all") == []
+    assert table.later(Reply(True, None), "POST", "/services/dns/add", body) == Answer(200)
+    assert table.get("/services/dns/all") == [
+        {"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}], "DefaultIP": ""}
+    ]
+    wrong = table.answer("POST", "/services/dns/add", b'{"Name": "a,b"}')
+    assert (wrong.status, wrong.body.count(b"\n")) == (400, 1)
+
+
+def test_zones_change_one_after_the_other_and_what_fails_changes_nothing() -> None:
+    table = Table()
+    replies = [Reply(True, None), Reply(False, "no"), Reply(True, None)]
+    answers: list[bool] = []
+    for name in "abc":
+        table.add_zone(Zone(name)).then(lambda reply: answers.append(reply.ok))
+    for reply, wanted in zip(replies, ("1 zones", "2 zones", "2 zones"), strict=True):
+        ((asked, later),) = table.asked
+        assert asked == wanted
+        table.asked.clear()
+        later.settle(reply)
+    assert answers == [True, False, True]
+    assert [zone.name for zone in table.zones()] == ["a", "c"]
+
+
+def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:
+    table = Table()
+    ports = {"52:54:00:00:77:01": 2}
+    assert json.loads(table.later(Reply(True, ports), "GET", "/cam").body) == ports
+    assert json.loads(table.later(Reply(True, TRAFFIC), "GET", "/stats").body) == {
+        "BytesSent": 40,
+        "BytesReceived": 20,
+        "NICs": {"Rx": {"Packets": 7}, "Tx": {"Packets": 5}},
+        "TCP": {"CurrentConnected": 9},
+    }
+    untold = table.later(Reply(False, "too many"), "GET", "/cam")
+    assert (untold.status, untold.body) == (503, b"too many\n")
+
+
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [
+        ("", "ip is mandatory"),
+        ("?port=1", "ip is mandatory"),
+        ("?ip=x&port=1", "'x' is no IP address"),
+        ("?ip=192.168.127.2", "'' no port"),
+        ("?ip=192.168.127.2&port=0", "'0' is not a port"),
+        ("?ip=192.168.127.2&port=65536", "'65536' is not a port"),
+        ("?ip=10.0.0.1&port=1", "no guest"),
+    ],
+)
+def test_what_is_no_tunnel_is_500_as_with_gvproxy(query: str, line: str) -> None:
+    answer = Table().answer("GET", f"/tunnel{query}")
+    assert answer.status == 500
+    assert line in answer.body.decode()
+
+
+def test_a_tunnel_begins_with_ok_and_what_was_sent_before_that_ends_it() -> None:
+    table = Table()
+    for early, first in ((b"", b"OK"), (b"early", b"")):
+        answer = table.request("GET", "/tunnel?ip=192.168.127.2&port=22")
+        assert isinstance(answer, Hijack)
+        ours, theirs = socket.socketpair()
+        with ours:
+            if not early:
+                ours.sendall(b"hello")
+            answer.take(theirs, early)
+            assert ours.recv(10) == first
+    assert table.carried == [(ip_address("192.168.127.2"), 22, b"hello")]

@@ -1,0 +1,84 @@
+"""Where guests may go: aliases, the deny list, switches, and what is never allowed."""
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.relay.policy import Policy, Verdict, judge, shown
+
+LAN = Policy(
+    subnet=IPv4Network("192.168.127.0/24"),
+    prefix=IPv6Network("fd12:3456:789a::/64"),
+    gateway4=IPv4Address("192.168.127.1"),
+    host4=IPv4Address("192.168.127.254"),
+    host6=IPv6Address("fd12:3456:789a::fe"),
+)
+addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
+
+
+def test_an_ordinary_address_is_reached_as_it_is():
+    assert judge(LAN, ip_address("203.0.113.7")) == Verdict(ip_address("203.0.113.7"))
+    assert judge(LAN, ip_address("2001:db8::7")) == Verdict(ip_address("2001:db8::7"))
+
+
+def test_the_host_alias_is_the_hosts_loopback_and_can_be_switched_off():
+    assert judge(LAN, LAN.host4).target == ip_address("127.0.0.1")
+    assert judge(LAN, LAN.host6).target == ip_address("::1")
+    closed = LAN._replace(host_access=False)
+    assert judge(closed, LAN.host4) == Verdict(None, "no_host_access")
+    assert judge(closed, LAN.host6) == Verdict(None, "no_host_access")
+
+
+def test_without_outbound_only_the_host_alias_is_left():
+    closed = LAN._replace(no_outbound=True)
+    assert judge(closed, ip_address("203.0.113.7")) == Verdict(None, "no_outbound")
+    assert judge(closed, LAN.host4).target == ip_address("127.0.0.1")
+
+
+def test_the_deny_list_goes_by_the_address_that_is_asked_for():
+    closed = LAN._replace(deny=(IPv4Network("10.0.0.0/8"), IPv6Network("2001:db8::/32")))
+    assert judge(closed, ip_address("10.1.2.3")) == Verdict(None, "denied")
+    assert judge(closed, ip_address("2001:db8::1")) == Verdict(None, "denied")
+    assert judge(closed, ip_address("11.1.2.3")).target == ip_address("11.1.2.3")
+    assert judge(LAN._replace(deny=(LAN.subnet,)), LAN.host4) == Verdict(None, "denied")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *(
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "127.9.9.9",
+            "255.255.255.255",
+            "224.0.0.251",
+            "169.254.169.254",
+        ),
+        *("::", "::1", "ff02::1", "fe80::1", "::ffff:127.0.0.1", "::ffff:203.0.113.7"),
+        *("192.168.127.1", "192.168.127.77", "fd12:3456:789a::77"),
+    ],
+)
+def test_what_the_host_would_take_for_itself_is_never_reached(asked):
+    assert judge(LAN, ip_address(asked)) == Verdict(None, "unroutable")
+
+
+@given(addresses, st.booleans(), st.booleans())
+def test_loopback_is_reached_by_the_alias_alone(asked, host_access, no_outbound):
+    policy = LAN._replace(host_access=host_access, no_outbound=no_outbound)
+    target, refused = judge(policy, asked)
+    assert (target is None) == bool(refused)
+    if target is not None and target != asked:
+        assert asked in (LAN.host4, LAN.host6)
+        assert target.is_loopback
+    elif target is not None:
+        assert not target.is_loopback
+
+
+@given(addresses)
+def test_what_a_guest_sees_leads_back_to_where_it_came_from(asked):
+    target, _ = judge(LAN, asked)
+    if target is not None:
+        assert shown(LAN, target) == asked

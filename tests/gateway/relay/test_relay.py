@@ -1,0 +1,319 @@
+"""TCP through a real relay on loopback: half-closes, resets, slow peers, time-outs, bounds, what is left."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+
+from gateway.relay import splice, tcp
+from gateway.relay.policy import Policy
+from gateway.relay.relay import is_own
+from tests.helpers.gateway_world import World, client, descriptors, drain, is_reset, reset, server, try_accept
+
+POLICY = Policy(
+    subnet=IPv4Network("127.1.0.0/16"),
+    prefix=IPv6Network("fd00::/64"),
+    gateway4=IPv4Address("127.1.0.1"),
+    host4=IPv4Address("127.1.0.254"),
+    host6=IPv6Address("fd00::fe"),
+)
+
+
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def world(stack):
+    return stack.enter_context(contextlib.closing(World(POLICY)))
+
+
+@pytest.fixture
+def connect(world, stack):
+    """Return both ends of a new connection through a forward."""
+    listener = stack.enter_context(server())
+    forward = world.forward(listener)
+
+    def make():
+        near = stack.enter_context(client(forward))
+        accepted = []
+        world.until(lambda: accepted or accepted.extend(filter(None, [try_accept(listener)])), "a connection")
+        return near, stack.enter_context(accepted[0])
+
+    return make
+
+
+def push(world, sock, data, far=None, got=None):
+    """Send all of ``data``, with the relay turning and ``far`` reading."""
+    view = memoryview(data)
+    while view:
+        with contextlib.suppress(BlockingIOError):
+            view = view[sock.send(view) :]
+        world.turn(0)
+        if far is not None:
+            drain(far, got)
+
+
+def test_bytes_arrive_in_both_directions_as_they_were_sent(world, connect):
+    near, far = connect()
+    data = os.urandom(5_000_000)
+    for sender, receiver in ((near, far), (far, near)):
+        got = bytearray()
+        push(world, sender, data, receiver, got)
+        receive(world, receiver, got, len(data))
+        assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+    assert world.count("pipes") == 0
+
+
+def receive(world, sock, got, size):
+    """Read until there are ``size`` bytes, or the end."""
+    world.until(lambda: drain(sock, got) or len(got) >= size, f"{size} bytes")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_half_that_is_closed_leaves_the_other_open(world, connect, turned):
+    one, other = connect()[:: -1 if turned else 1]
+    one.send(b"question")
+    one.shutdown(socket.SHUT_WR)
+    got = bytearray()
+    world.until(lambda: drain(other, got), "the end of the question")
+    assert got == b"question"
+    other.send(b"answer")
+    answer = bytearray()
+    world.until(lambda: drain(one, answer) or answer, "the answer")
+    assert world.count("connections") == 1
+    other.close()
+    world.until(lambda: drain(one, answer), "the end")
+    assert answer == b"answer"
+    world.until(lambda: world.count("ended") == 1, "the connection to be over")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_reset_goes_through_at_once_even_if_the_other_end_is_stalled(world, connect, turned):
+    one, other = connect()[:: -1 if turned else 1]
+    stall(world, one)
+    reset(one)
+    world.until(lambda: world.count("reset") == 1, "the reset")
+    assert is_reset(other)
+    assert world.count("pipes") == 0
+
+
+def stall(world, sock):
+    """Send until neither the sockets nor the relay take any more."""
+    block, idle = bytes(1 << 20), 0
+    while idle < 20:
+        try:
+            sock.send(block)
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+        world.turn(0.001)
+
+
+def test_a_stalled_reader_costs_no_calls_and_nobody_elses_bytes(world, connect):
+    near, far = connect()
+    stall(world, near)
+    assert world.count("pipes") == 1
+    calls, quiet = [], []
+    turn = world.relay._poller.turn
+    world.loop.watch(world.relay._poller.fileno(), lambda _: (calls.append(1), turn()))
+    while len(quiet) < 20:  # never, if it were polled for; a few last bytes may still come
+        world.turn(0.01)
+        quiet = [] if calls else [*quiet, 1]
+        calls.clear()
+    quick, its_far = connect()
+    data, got = bytes(3_000_000), bytearray()
+    push(world, quick, data, its_far, got)
+    world.until(lambda: drain(its_far, got) or len(got) == len(data), "the quick one")
+    # The stalled one lost nothing.
+    near.shutdown(socket.SHUT_WR)
+    slow = bytearray()
+    world.until(lambda: drain(far, slow), "the slow one")
+    assert len(slow) > splice.PIPE_BYTES
+    assert not any(slow)
+
+
+def test_sockets_of_one_machine_do_not_pace_what_they_send(world, connect):
+    connect()
+    world.until(lambda: world.relay._connections._joined, "the connection")
+    (joined,) = world.relay._connections._joined
+    for end in joined._ends:
+        assert algorithm(end.sock) == b"reno"
+        assert end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_pacing_is_forgone_before_there_is_a_connection(world, stack):
+    """The kernel goes on pacing what has begun under BBR (sk_pacing_status), whatever it uses later."""
+    before = []
+
+    class Watched(socket.socket):
+        def connect_ex(self, address):
+            before.append(algorithm(self))
+            return super().connect_ex(address)
+
+    world.relay._make = lambda kind, deliver: deliver(Watched())
+    forward = world.forward(stack.enter_context(server()))
+    stack.enter_context(client(forward))
+    world.until(lambda: before, "the dial")
+    (listener, _), *_ = world.relay._listening.values()
+    assert (before, algorithm(listener)) == ([b"reno"], b"reno")
+
+
+def algorithm(sock):
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+def test_a_refused_connection_is_a_reset(world):
+    closed = server()
+    forward = world.forward(closed)
+    closed.close()
+    with client(forward) as near:
+        world.until(lambda: is_reset(near), "the reset")
+    assert (world.count("refused"), len(world.relay._connections)) == (1, 0)
+
+
+def test_a_socket_that_cannot_be_made_is_a_reset(world, stack):
+    forward = world.forward(stack.enter_context(server()))
+    world.relay._make = lambda kind, deliver: deliver(None)
+    with client(forward) as near:
+        world.until(lambda: is_reset(near), "the reset")
+    assert world.count("failed") == 1
+
+
+def test_a_near_end_that_goes_ends_the_dial_and_a_late_socket_is_closed(world, stack):
+    forward = world.forward(stack.enter_context(server()))
+    world.delay = []
+    reset_me = client(forward)
+    world.until(lambda: world.delay, "the request for a socket")
+    reset(reset_me)
+    world.until(lambda: world.count("near_gone") == 1, "the end of the dial")
+    before = descriptors()
+    world.delay[0]()
+    assert descriptors() == before - 1
+    assert world.count("dials") == 0
+
+
+def test_a_dial_that_takes_too_long_is_a_reset(world, stack):
+    forward = world.forward(stack.enter_context(server()))
+    world.delay = []
+    near = stack.enter_context(client(forward))
+    world.until(lambda: world.delay, "the request for a socket")
+    later = world.relay.deadline()
+    world.relay.tick(later - 0.001)
+    assert world.count("dials") == 1
+    world.relay.tick(later)
+    assert world.count("timed_out") == 1
+    assert world.relay.deadline() is None
+    assert is_reset(near)
+    world.delay[0]()
+
+
+def test_who_has_more_than_a_fair_share_is_reset_at_once(world, stack, connect):
+    world.relay._connections._places.most = 9
+    for _ in range(8):
+        connect()
+    forward = world.relay.forwards()[0]
+    near = stack.enter_context(client(forward))
+    world.until(lambda: is_reset(near), "the reset")
+    assert world.count("over_limit") == 1
+    # Another owner still finds room.
+    listener = stack.enter_context(server())
+    stack.enter_context(client(world.forward(listener)))
+    world.until(lambda: world.count("joined") == 9, "the other one's connection")
+
+
+def exchange(world, guest, listener):
+    """Say something on a connection that the relay makes to ``listener``, which says it again."""
+    guest.setblocking(False)
+    guest.send(b"hello")
+    accepted, got, answer = [], bytearray(), bytearray()
+    world.until(lambda: accepted or accepted.extend(filter(None, [try_accept(listener)])), "a connection")
+    with accepted[0] as sock:
+        world.until(lambda: drain(sock, got) or got, "the question")
+        sock.send(got)
+        world.until(lambda: drain(guest, answer) or answer, "the answer")
+    assert answer == b"hello"
+
+
+def test_guests_reach_the_hosts_loopback_through_the_alias_alone(world, stack):
+    web = stack.enter_context(server("127.0.0.1"))
+    # What a transparent listener accepts has the address that the guest asked for.
+    alias = server(str(POLICY.host4), port=web.getsockname()[1])
+    place = alias.getsockname()
+    world.relay.serve({"tcp4": alias})
+    with socket.create_connection(place) as guest:
+        exchange(world, guest, web)
+    web.close()
+    with socket.create_connection(place) as guest:
+        guest.setblocking(False)
+        world.until(lambda: is_reset(guest), "the reset")
+    assert world.count("refused") == 1
+    world.relay._policy = POLICY._replace(host_access=False)
+    with socket.create_connection(place) as guest:
+        guest.setblocking(False)
+        world.until(lambda: is_reset(guest), "the reset")
+    assert world.count("no_host_access") == 1
+
+
+def test_questions_by_tcp_go_to_the_hosts_resolver(stack):
+    resolver = stack.enter_context(server("127.0.0.1"))
+    policy = POLICY._replace(resolver=(resolver.getsockname(),))
+    world = stack.enter_context(contextlib.closing(World(policy)))
+    questions = server("127.1.0.1")
+    place = questions.getsockname()
+    world.relay.serve({"dns-tcp": questions})
+    with socket.create_connection(place) as asker:
+        exchange(world, asker, resolver)
+
+
+def test_the_hosts_other_addresses_are_the_host_too():
+    assert is_own(IPv4Address("127.0.0.1"))
+    assert not is_own(IPv4Address("203.0.113.1"))
+
+
+def test_a_removed_forward_lets_its_connections_finish(world, connect):
+    near, far = connect()
+    forward = world.relay.forwards()[0]
+    world.relay.remove(forward)
+    with pytest.raises(ConnectionRefusedError):
+        client(forward)
+    near.send(b"still here")
+    got = bytearray()
+    world.until(lambda: drain(far, got) or got, "the bytes")
+    assert world.relay.add(forward) == forward
+
+
+def test_closing_resets_and_leaves_nothing(stack):
+    before = descriptors()
+    world = World(POLICY)
+    listener = server()
+    near = client(world.forward(listener))
+    accepted = []
+    world.until(lambda: accepted or accepted.extend(filter(None, [try_accept(listener)])), "a connection")
+    stall(world, near)
+    world.close()
+    assert is_reset(accepted[0])
+    for sock in (near, accepted[0], listener):
+        sock.close()
+    assert descriptors() == before
+
+
+def test_the_bound_follows_the_descriptors():
+    assert 1 <= tcp.affordable() <= tcp.MOST_CONNECTIONS
+
+
+def test_what_a_turn_left_undone_is_due_for_whoever_read_the_clock_before(world):
+    now = time.monotonic()
+    done = []
+    world.relay._poller.soon(done.append)
+    assert world.relay.deadline() <= now
+    world.relay.tick(now)
+    assert done == [0]
+    assert world.relay.deadline() is None

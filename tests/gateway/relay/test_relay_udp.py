@@ -1,0 +1,157 @@
+"""Datagrams on loopback: forwards, questions for the resolver, waiting for a socket, silence."""
+
+import contextlib
+import socket
+
+import pytest
+
+from gateway.relay.flows import FRESH_S
+from gateway.relay.udp import MOST_WAITING
+from tests.gateway.relay.test_relay import POLICY
+from tests.helpers.gateway_world import World, descriptors
+
+
+def udp(address="127.0.0.1"):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, 0))
+    sock.setblocking(False)
+    return sock
+
+
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def world(stack):
+    return stack.enter_context(contextlib.closing(World(POLICY)))
+
+
+@pytest.fixture
+def guest(stack):
+    return stack.enter_context(udp("127.1.0.2"))
+
+
+def received(world, sock):
+    got = []
+
+    def more():
+        with contextlib.suppress(BlockingIOError):
+            got.append(sock.recvfrom(65535))
+        return got
+
+    world.until(more, "a datagram")
+    return got[0]
+
+
+def ask(world, forward, guest, data=b"question"):
+    client = udp()
+    client.connect((str(forward.host), forward.port))
+    client.send(data)
+    got, seen_as = received(world, guest)
+    assert got == data
+    return client, seen_as
+
+
+def test_every_client_gets_its_own_answers(world, stack, guest):
+    forward = world.forward(guest, "udp")
+    clients = [ask(world, forward, guest, b"%d" % number) for number in range(5)]
+    assert len({seen_as for _, seen_as in clients}) == 5
+    for number, (client, seen_as) in enumerate(clients):
+        stack.enter_context(client)
+        guest.sendto(b"answer %d" % number, seen_as)
+        assert received(world, client)[0] == b"answer %d" % number
+    assert world.count("flows") == 5
+
+
+def test_longest_and_empty_datagrams_go_through(world, stack, guest):
+    forward = world.forward(guest, "udp")
+    for data in (b"", bytes(65507)):
+        stack.enter_context(ask(world, forward, guest, data)[0])
+
+
+def test_datagrams_wait_for_their_socket_up_to_a_bound(world, stack, guest):
+    forward = world.forward(guest, "udp")
+    world.delay = []
+    client = stack.enter_context(udp())
+    for number in range(MOST_WAITING + 3):
+        client.sendto(b"%d" % number, (str(forward.host), forward.port))
+    world.until(lambda: world.count("datagrams_dropped") == 3, "the last ones to be dropped")
+    world.delay[0]()
+    assert [received(world, guest)[0] for _ in range(MOST_WAITING)] == [
+        b"%d" % n for n in range(MOST_WAITING)
+    ]
+
+
+def test_a_silent_flow_ends_and_a_late_socket_is_closed(world, stack, guest):
+    forward = world.forward(guest, "udp")
+    before = descriptors()
+    client, _ = ask(world, forward, guest)
+    stack.enter_context(client)
+    world.delay = []
+    stack.enter_context(udp()).sendto(b"", (str(forward.host), forward.port))
+    world.until(lambda: world.delay, "the request for a socket")
+    later = world.relay.deadline() + FRESH_S
+    world.relay.tick(later)
+    assert world.count("flows") == 0
+    world.delay[0]()
+    assert descriptors() == before + 2  # the two clients
+    assert world.relay.deadline() is None
+
+
+def test_a_removed_forward_takes_its_flows_along(world, stack, guest):
+    before = descriptors()
+    forward = world.forward(guest, "udp")
+    client, _ = ask(world, forward, guest)
+    world.relay.remove(forward)
+    client.close()
+    assert (world.count("flows"), descriptors()) == (0, before)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind((str(forward.host), forward.port))
+
+
+def test_a_guest_that_does_not_listen_ends_the_flow(world, stack):
+    closed = udp("127.1.0.2")
+    forward = world.forward(closed, "udp")
+    closed.close()
+    stack.enter_context(udp()).sendto(b"anybody?", (str(forward.host), forward.port))
+    world.until(lambda: world.count("refused") == 1, "the refusal")
+    assert world.count("flows") == 0
+
+
+def test_questions_go_to_the_next_resolver_when_one_does_not_answer(stack):
+    dead, alive = udp(), stack.enter_context(udp())
+    policy = POLICY._replace(resolver=(dead.getsockname(), alive.getsockname()))
+    dead.close()
+    world = stack.enter_context(contextlib.closing(World(policy)))
+    questions = udp("127.1.0.1")
+    place = questions.getsockname()
+    world.relay.serve({"dns-udp": questions})
+    for number in range(3):
+        asker = stack.enter_context(udp())
+        asker.sendto(b"question", place)
+        if number == 0:
+            world.until(lambda: world.count("refused") == 1, "the dead one to be noticed")
+            continue
+        data, relay = received(world, alive)
+        alive.sendto(data[::-1], relay)
+        assert received(world, asker) == (b"noitseuq", place)
+        assert world.count("flows") == 0  # an answered question is over
+
+
+def test_without_a_resolver_nobody_is_there(stack):
+    world = stack.enter_context(contextlib.closing(World(POLICY)))
+    questions = udp("127.1.0.1")
+    world.relay.serve({"dns-udp": questions})
+    assert questions.fileno() < 0
+
+
+def test_closing_leaves_nothing(guest):
+    before = descriptors()
+    world = World(POLICY)
+    client, _ = ask(world, world.forward(guest, "udp"), guest)
+    world.close()
+    client.close()
+    assert descriptors() == before

@@ -1,0 +1,121 @@
+"""A relay on loopback for tests: guests are sockets of this process, and time passes when it is turned.
+
+``World.guest`` connects as a guest that asks for an address; the namespace's transparent listener is played
+by a pair of sockets whose own address is what was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from forwarder.loop import Loop
+from gateway.relay.forwards import Forward
+from gateway.relay.policy import Policy
+from gateway.relay.relay import Relay
+from tests.helpers.guests.waiting import PATIENCE
+
+KINDS = {"tcp4": socket.SOCK_STREAM, "udp4": socket.SOCK_DGRAM}
+
+
+class World:
+    """One relay whose LAN is 127.1.0.0/16, so that "guests" can be reached on loopback."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.loop = Loop()
+        self.made: list[str] = []
+        self.delay: list[Callable[[], None]] | None = None
+        self.relay = Relay(self.loop, self._make, policy)
+
+    def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:
+        self.made.append(kind)
+        sock = socket.socket(socket.AF_INET, KINDS[kind])
+        if self.delay is None:
+            deliver(sock)
+        else:
+            self.delay.append(lambda: deliver(sock))
+
+    def turn(self, timeout: float = 0.01) -> None:
+        """Let the relay do what there is to do."""
+        deadline = self.relay.deadline()
+        if deadline is not None:
+            timeout = min(timeout, deadline - time.monotonic())
+        self.loop.turn(timeout)
+        self.relay.tick(time.monotonic())
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Turn until ``condition`` holds."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, f"waited for {what}: {self.relay.counters()}"
+            self.turn()
+
+    def forward(self, server: socket.socket, kind: str = "tcp") -> Forward:
+        """Add a forward to ``server``, at a port that the kernel chooses."""
+        guest, port = server.getsockname()
+        return self.relay.add(Forward(kind, ip_address(guest), port, ip_address("127.0.0.1"), 0))
+
+    def count(self, name: str) -> int:
+        return self.relay.counters().get(name, 0)
+
+    def close(self) -> None:
+        self.relay.close()
+        self.loop.close()
+
+
+def server(address: str = "127.1.0.2", port: int = 0) -> socket.socket:
+    """A listener, of a guest unless another address is given."""
+    sock = socket.create_server((address, port), backlog=4096)
+    sock.setblocking(False)
+    return sock
+
+
+def client(forward: Forward) -> socket.socket:
+    """A client of the host that is connected to a forward; it does not block."""
+    sock = socket.create_connection((str(forward.host), forward.port))
+    sock.setblocking(False)
+    return sock
+
+
+def try_accept(listener: socket.socket) -> socket.socket | None:
+    try:
+        sock, _ = listener.accept()
+    except BlockingIOError:
+        return None
+    sock.setblocking(False)
+    return sock
+
+
+def drain(sock: socket.socket, into: bytearray) -> bool:
+    """Read what there is, and say whether the end was reached. Raises OSError for a reset."""
+    with contextlib.suppress(BlockingIOError):
+        while data := sock.recv(1 << 20):
+            into += data
+        return True
+    return False
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Whether the peer has reset the connection."""
+    try:
+        while sock.recv(1 << 20):
+            continue
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+    raise AssertionError("the connection ended in good order")
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,192 @@
+"""All listeners together: one for each URL, ports counted, and what workers brought back found again."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forwarder.errors import LocalError
+from forwarder.loop import Loop
+from forwarder.names import Policy, PortRecord
+from supervisor.attach.addresses import SCHEMES, Attachment, Settings, parse_listen, parse_tap
+from supervisor.attach.connect import CALL_S
+from supervisor.attach.listener_common import PER_PORT, RESERVED
+from supervisor.attach.listeners import Listeners
+from tests.helpers.fakes import FakeOwner, turn_until
+from tests.helpers.guests.fixtures import short_directory
+
+PINNED = Policy((b"\x02\0\0\0\0\1",))
+
+
+class Bench:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.loop = Loop()
+        self.owner = FakeOwner()
+        self.listeners = Listeners(self.loop, self.owner)
+        self._socks: list[socket.socket] = []
+
+    def url(self, transport: str, name: str) -> str:
+        scheme = SCHEMES[transport][0]
+        return f"{scheme}://{self.directory}/{name}"
+
+    def open(self, transport: str, name: str, settings: Settings | None = None) -> str:
+        address = parse_listen(transport, self.url(transport, name))
+        return self.listeners.open(Attachment(address, settings or Settings()))
+
+    def connect(self, name: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(5)
+        sock.connect(str(self.directory / name))
+        self._socks.append(sock)
+        return sock
+
+    def datagram(self, name: str, to: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.bind(str(self.directory / name))
+        sock.connect(str(self.directory / to))
+        sock.send(b"frame")
+        self._socks.append(sock)
+        return sock
+
+    def tick(self, now: float) -> None:
+        self.listeners.tick(now)
+
+    def close(self) -> None:
+        self.listeners.close_all()
+        self.owner.close()
+        self.loop.close()
+        for sock in self._socks:
+            sock.close()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with short_directory() as directory:
+        made = Bench(directory)
+        yield made
+        made.close()
+
+
+def test_each_url_once_and_gone_when_closed(bench: Bench) -> None:
+    url = bench.open("qemu", "q")
+    with pytest.raises(LocalError, match="attached already"):
+        bench.open("qemu", "q")
+    assert [each.url for each in bench.listeners] == [url]
+    assert bench.listeners.close(url) is None
+    assert not (bench.directory / "q").exists()
+    with pytest.raises(LocalError, match="nothing is attached"):
+        bench.listeners.close(url)
+
+
+def test_an_address_is_pinned_to_one_of_them(bench: Bench) -> None:
+    bench.open("qemu", "q", Settings(None, PINNED))
+    with pytest.raises(LocalError, match=r"02:00:00:00:00:01 is pinned to unix://.* already"):
+        bench.open("bess", "b", Settings(None, PINNED))
+    assert not (bench.directory / "b").exists()
+
+
+def test_there_is_room_for_as_many_ports_as_there_are_descriptors_for(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open("qemu", "q")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED + 2 + 3 * PER_PORT, limits[1]))
+    try:
+        vms = [bench.connect("q") for _ in range(5)]
+        turn_until(bench.loop, lambda: "descriptor limit reached: 3 ports" in caplog.text)
+        assert len(bench.owner.arrived) == 3
+        assert vms[4].recv(1) == b""
+        bench.listeners.released(bench.owner.arrived[0][0])
+        bench.connect("q")
+        turn_until(bench.loop, lambda: len(bench.owner.arrived) == 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_datagram_vm_is_looked_after_once_a_second(bench: Bench) -> None:
+    assert bench.listeners.deadline() == float("inf")
+    bench.open("vfkit", "v")
+    vm = bench.datagram("vm", "v")
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    now = time.monotonic()
+    bench.tick(now)
+    assert 0.9 < bench.listeners.deadline() - now < 1.1
+    bench.tick(now + 0.5)
+    vm.close()
+    bench.tick(now + 0.5)
+    assert not bench.owner.reports
+    bench.tick(now + 0.95)  # with others that wake the loop about then
+    assert len(bench.owner.reports) == 1
+
+
+def test_callers_are_looked_after_and_have_their_descriptors_set_aside(bench: Bench) -> None:
+    bench.open("connect", "c")
+    (listener,) = bench.listeners
+    bench.connect("c")
+    turn_until(bench.loop, lambda: bench.listeners.deadline() < float("inf"))
+    due = bench.listeners.deadline()
+    assert 0 < due - time.monotonic() <= CALL_S
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED + PER_PORT + listener.descriptors - 1, limits[1]))
+    try:
+        with pytest.raises(LocalError, match="descriptor limit reached: 0 ports"):
+            bench.listeners.arrive("connect", -1, Settings(), "unix:///c")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    bench.tick(due)
+    assert bench.listeners.deadline() == float("inf")
+
+
+def test_closing_a_datagram_listener_names_the_port_that_goes_with_it(bench: Bench) -> None:
+    url = bench.open("vfkit", "v")
+    bench.datagram("vm", "v")
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    assert bench.listeners.close(url) == bench.owner.arrived[0][0]
+
+
+def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
+    bench.open("vfkit", "v")
+    bench.datagram("vm", "v")
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    record, kept = bench.owner.arrived[0]
+    # The next supervisor: the path and the worker's descriptor are what the last one has left.
+    path = bench.directory / "v"
+    path.rename(bench.directory / "kept")
+    bench.listeners.close_all()
+    (bench.directory / "kept").rename(path)
+    bench.listeners.adopt(record, kept)
+    settings = Settings("web", PINNED)
+    assert bench.open("vfkit", "v", settings) == bench.url("vfkit", "v")
+    (listener,) = bench.listeners
+    assert listener.settings == settings
+    assert bench.listeners.close(listener.url) == record
+    assert not path.exists()
+
+
+def test_a_device_that_a_worker_brought_back_keeps_its_name_and_its_addresses(bench: Bench) -> None:
+    bench.listeners.adopt(PortRecord(1, 5, 5, "uplink", "tap", PINNED), -1)
+    device = Attachment(parse_tap("bh0,netns=blue"), Settings("uplink", PINNED))
+    assert bench.listeners.open(device) == "tap://bh0,netns=blue"
+    with pytest.raises(LocalError, match="is pinned to tap://bh0,netns=blue already"):
+        bench.listeners.open(device._replace(address=parse_listen("qemu", "unix:///q")))
+
+
+def test_a_socket_whose_path_is_gone_is_not_listened_on(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open("vfkit", "v")
+    bench.datagram("vm", "v")
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    bench.listeners.close_all()
+    before = len(os.listdir("/proc/self/fd"))
+    bench.listeners.adopt(*bench.owner.arrived[0])
+    assert not list(bench.listeners)
+    assert "is gone" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,106 @@
+"""TAP devices as ports: made, also in a named namespace, and refused in one line where that cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from forwarder.errors import LocalError
+from forwarder.names import Policy, PortRecord
+from supervisor.attach.addresses import Attachment, Settings, parse_listen, parse_tap
+from supervisor.attach.tap import TapDevice, matches
+from tests.helpers.fakes import FakeOwner
+from tests.helpers.guests.netns import Namespace
+
+NewNamespace = Callable[[str], Namespace]
+
+
+@pytest.fixture
+def owner() -> Iterator[FakeOwner]:
+    made = FakeOwner()
+    yield made
+    made.close()
+
+
+def test_a_device_is_made_in_a_namespace_and_goes_with_its_port(namespace: NewNamespace) -> None:
+    room, owner = namespace("room"), FakeOwner()
+    address = parse_tap(f"bh0,netns={room.netns}")
+    device = TapDevice(address, Settings(), owner)
+    ((made, descriptor),) = owner.arrived
+    assert device.record == made
+    assert made.name == f"bh0@{room.netns}"
+    assert not os.get_blocking(descriptor)
+    assert "bh0" in room.run("ip -o link show up")
+    with pytest.raises(LocalError, match="another process has that device"):
+        TapDevice(address, Settings(), owner)
+    owner.close()
+    assert "bh0" not in room.run("ip -o link")
+
+
+def test_a_namespace_can_be_a_path_and_a_port_can_be_named(namespace: NewNamespace, owner: FakeOwner) -> None:
+    room = namespace("room")
+    TapDevice(parse_tap(f"bh0,netns={room.path}"), Settings("web"), owner)
+    assert owner.arrived[0][0].name == "web"
+
+
+def test_a_refused_device_is_not_left_behind(namespace: NewNamespace, owner: FakeOwner) -> None:
+    room = namespace("room")
+    owner.refuse = "the switch is stopping"
+    with pytest.raises(LocalError, match="stopping"):
+        TapDevice(parse_tap(f"bh0,netns={room.netns}"), Settings(), owner)
+    assert "bh0" not in room.run("ip -o link")
+
+
+def test_an_interface_that_is_no_tap_is_refused(namespace: NewNamespace, owner: FakeOwner) -> None:
+    room = namespace("room")
+    with pytest.raises(LocalError, match="cannot open TAP lo"):
+        TapDevice(parse_tap(f"lo,netns={room.netns}"), Settings(), owner)
+
+
+def test_a_namespace_that_is_not_there_is_named(owner: FakeOwner) -> None:
+    with pytest.raises(LocalError, match="network namespace /run/netns/absent: no such file"):
+        TapDevice(parse_tap("bh0,netns=absent"), Settings(), owner)
+
+
+UNPRIVILEGED = """
+import os
+from supervisor.attach.addresses import Settings, parse_tap
+from supervisor.attach.tap import TapDevice
+from forwarder.errors import LocalError
+os.setgid(65534)
+os.setuid(65534)
+try:
+    TapDevice(parse_tap("bh0"), Settings(), None)
+except LocalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to do without it")
+def test_a_missing_privilege_is_named() -> None:
+    done = subprocess.run([sys.executable, "-c", UNPRIVILEGED], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("cannot open TAP bh0: ")
+    assert done.stdout.endswith(
+        ("run as root, or in a user namespace of your own\n", "run as root, or get access to it\n")
+    )
+
+
+def test_a_port_that_was_taken_over_is_known_by_its_name() -> None:
+    def record(name: str, transport: str = "tap") -> PortRecord:
+        return PortRecord(1, 1, 1, name, transport, Policy())
+
+    plain, named = Attachment(parse_tap("bh0")), Attachment(parse_tap("bh0"), Settings("uplink"))
+    assert matches(plain, record("bh0"))
+    assert matches(named, record("uplink"))
+    assert matches(Attachment(parse_tap("bh0,netns=blue")), record("bh0@blue"))
+    assert not matches(plain, record("bh0@blue"))
+    assert not matches(named, record("bh0"))
+    assert not matches(plain, record("bh0", "qemu"))
+    assert not matches(plain, None)
+    assert not matches(Attachment(parse_listen("qemu", "unix:///bh0")), record("bh0"))
+    assert TapDevice.adopted(record("bh0")).url == "tap://bh0"

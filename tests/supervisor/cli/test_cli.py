@@ -1,0 +1,239 @@
+"""The command line: help everywhere, 0/1/2 as exit codes, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from supervisor.cli import main as cli
+from supervisor.ports.settings import SETTINGS
+from tests.helpers.guests.fixtures import short_directory
+from tests.helpers.guests.switch import ROOT
+
+COMMANDS = [
+    "run",
+    "status",
+    "stats",
+    "top",
+    "macs",
+    "attach",
+    "detach",
+    "show",
+    "set",
+    "stop",
+    "demo",
+    "forward",
+]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with short_directory() as directory:
+        yield directory
+
+
+def supervisor(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "bulkhead", *map(str, arguments)],
+        cwd=cwd or ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def invoke(*arguments: object) -> Result:
+    """Run the command in this process, for what is found wrong before anything is done."""
+    return CliRunner().invoke(cli.main, list(map(str, arguments)), prog_name="supervisor")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_takes_a_directory(command: str) -> None:
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert done.output.startswith(f"Usage: supervisor {command} ")
+    assert ("--runtime-dir" in done.output) == (command != "demo")
+
+
+def test_what_is_said_of_a_gateway_needs_one() -> None:
+    done = invoke("run", "--subnet", "10.77.0.0/24")
+    assert done.exit_code == 2
+    assert "subnet is said of the gateway; add --gateway" in done.output
+
+
+def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
+    heavy = {"zmq", "psutil", "rich", "msgpack"}
+    code = f"import sys, supervisor.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--listen-qemu", "unixgram:///x"],
+        ["run", "--listen-bess", "unix:///x"],
+        ["run", "--listen-vfkit", "/x"],
+        ["run", "--listen", "tcp://127.0.0.1:1"],
+        ["run", "--listen", "unix:///" + 110 * "x"],
+        ["run", "--listen-qemu", "tcp://127.0.0.1:99999"],
+        ["run", "--listen-qemu", "unix:///" + 110 * "x"],
+        ["run", "--tap", "a-name-that-is-too-long"],
+        ["run", "--tap", "tap0,mtu=9000"],
+        ["run", "--log-level", "loud"],
+        ["run", "--log-format", "xml"],
+        ["run", "--no-such-flag"],
+        ["stats", "--watch", "0"],
+        ["attach"],
+        ["attach", "--tap", "tap0", "--limit-broadcast", "10q"],
+        ["attach", "--tap", "tap0", "--limit-bandwidth", "100"],
+        ["attach", "--tap", "tap0", "--limit-macs", "-1"],
+        ["attach", "--tap", "tap0", "--pin", "x"],
+        ["attach", "--tap", "tap0", "--reach", "a b"],
+        ["show"],
+        ["set", "web"],
+        ["set", "web", "isolated"],
+        ["set", "web", "isolated=perhaps"],
+        ["set", "web", "limit-brodcast=1"],
+        ["set", "web", "pin=02:00:00:00:00:01", "pin=02:00:00:00:00:02"],
+        ["detach"],
+        ["stop", "--timeout", "-1"],
+        ["no-such-command"],
+    ],
+)
+def test_wrong_usage_is_2_and_names_it(arguments: list[str], place: Path) -> None:
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    lines = done.output.splitlines()
+    assert lines[-1].startswith("Error: ")
+    assert sum(line.startswith("Error") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "stats", "top", "macs", "detach x", "show x", "set x pin=", "stop"]
+)
+def test_without_a_supervisor_every_command_says_so(command: str, place: Path) -> None:
+    name, *arguments = command.split()
+    done = invoke(name, "--runtime-dir", place, *arguments)
+    assert done.exit_code == 1
+    assert done.output == f"Error: no supervisor runs in {place}; start one, or give its --runtime-dir\n"
+
+
+def failed_run(place: Path, *arguments: object) -> str:
+    """Start a switch that cannot start; return its one line, having left nothing."""
+    before = sorted(place.rglob("*"))
+    done = supervisor("run", "--runtime-dir", place / "run", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert sorted(place.rglob("*")) == before, "something was left behind"
+    return done.stderr
+
+
+def test_a_socket_that_cannot_be_listened_on(place: Path) -> None:
+    assert "No such file or directory" in failed_run(place, "--listen-qemu", f"unix://{place}/no/q.sock")
+    (place / "file").write_text("x")
+    for flag in ("--listen-qemu", "--listen"):
+        assert "is no socket" in failed_run(place, flag, f"unix://{place}/file")
+
+
+def test_what_was_opened_is_closed_again_when_the_next_one_fails(place: Path) -> None:
+    good = ["--listen-qemu", f"unix://{place}/q", "--listen-vfkit", f"unixgram://{place}/v"]
+    failed_run(place, *good, "--listen-bess", f"unixpacket://{place}/no/b")
+
+
+def test_the_same_address_twice(place: Path) -> None:
+    url = f"unix://{place}/q"
+    assert f"{url} is attached already" in failed_run(place, "--listen-qemu", url, "--listen-qemu", url)
+
+
+def test_a_pid_file_that_cannot_be_written(place: Path) -> None:
+    assert "cannot write pid file" in failed_run(place, "--pid-file", place / "no" / "pid")
+
+
+def test_a_configuration_that_is_wrong(place: Path) -> None:
+    (place / "c.toml").write_text('listen-qemu = ["unix:///x"]\nlog-levle = "info"\n')
+    assert f"{place}/c.toml, line 2: log-levle: unknown key" in failed_run(
+        place, "--config", place / "c.toml"
+    )
+
+
+def test_a_device_that_cannot_be_made(place: Path) -> None:
+    assert "network namespace /run/netns/absent" in failed_run(place, "--tap", "bh0,netns=absent")
+
+
+def test_a_runtime_directory_too_long(place: Path) -> None:
+    done = supervisor("run", "--runtime-dir", place / ("x" * 100))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "too long by" in done.stderr
+
+
+def test_the_other_supervisor_is_recognised(tmp_path: Path) -> None:
+    """PyPI's supervisord installs its files into the same package."""
+    shutil.copy(ROOT / "bulkhead.py", tmp_path)
+    for package in ("supervisor", "forwarder"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "supervisor" / "supervisord.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "bulkhead", "status"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "supervisord" in done.stderr
+    assert "virtual environment of its own" in done.stderr
+
+
+def test_json_lines_in_the_log(place: Path) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "bulkhead",
+            "run",
+            "--runtime-dir",
+            place / "run",
+            "--log-format",
+            "json",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("ready bulkhead in ")
+    process.terminate()
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert lines[-1]["message"] == "stopping 0 ports"
+    assert lines[-1]["level"] == "info"
+
+
+def test_help_names_every_setting_its_form_and_its_default() -> None:
+    done = invoke("set", "--help")
+    for key, setting in SETTINGS.items():
+        assert f"  {key}={setting.form} " in done.output
+        assert setting.help in done.output
+    assert "limit-broadcast=FRAMES/S" in done.output
+    assert "[default: 2000/s]" in done.output
+    attach = invoke("attach", "--help").output
+    for key in SETTINGS:
+        assert f"--{'no-' if key == 'flood-unknown' else ''}{key} " in attach

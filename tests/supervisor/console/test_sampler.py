@@ -1,0 +1,137 @@
+"""The sampler on real blocks and real processes."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from forwarder import _core
+from forwarder.names import Identity, Policy, PortRecord
+from supervisor.base.proc import start_time
+from supervisor.console.sampler import BASELINE_S, ProcessSampler, Sampler
+from supervisor.console.stats import Switch
+from supervisor.ports.view import PortView
+
+
+def identity_of(pid):
+    return Identity(pid, start_time(pid))
+
+
+@contextmanager
+def child(program="import sys; sys.stdin.read()"):
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    try:
+        yield identity_of(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+
+
+def test_a_process_is_measured():
+    own = identity_of(os.getpid())
+    usage = ProcessSampler().sample([own], time.monotonic())[own]
+    assert usage.rss_bytes > 1 << 20
+    assert usage.cpu_seconds == pytest.approx(time.process_time(), abs=0.5)
+    assert usage.threads >= 1
+    assert usage.fds > 2
+    assert usage.ctx_switches > 0
+    assert usage.pss_bytes is None or 0 < usage.pss_bytes <= usage.rss_bytes
+
+
+def test_the_first_share_of_cpu_is_since_the_process_began():
+    started = time.monotonic()
+    with child("import sys, time\nwhile time.process_time() < 0.2: pass\nsys.stdin.read()") as identity:
+        used = 0.0
+        while used < 0.15:  # counted in ticks, so the last of the 0.2 may be missing
+            assert time.monotonic() < started + 30
+            now = time.monotonic()
+            usage = ProcessSampler().sample([identity], now)[identity]
+            used = usage.cpu_seconds
+    assert 0.9 * 100 * used / (now - started) <= usage.cpu_percent <= 115
+
+
+def test_later_shares_are_since_a_sample_that_is_old_enough():
+    own = identity_of(os.getpid())
+    sampler = ProcessSampler()
+    now = time.monotonic() + 1000
+    sampler.sample([own], now)
+    used = sampler.sample([own], now + BASELINE_S / 2)[own].cpu_seconds
+    assert sampler.sample([own], now + 1)[own].cpu_percent <= 100 * (used + 1) / 1
+    before = sampler.sample([own], now + 2)[own]
+    deadline = time.process_time() + 0.1
+    while time.process_time() < deadline:
+        pass
+    after = sampler.sample([own], now + 3)[own]
+    assert after.cpu_percent == pytest.approx(100 * (after.cpu_seconds - before.cpu_seconds), abs=0.1)
+    assert after.cpu_percent >= 9
+
+
+def test_a_process_that_ended_is_left_out_and_forgotten():
+    sampler = ProcessSampler()
+    with child() as identity:
+        assert identity in sampler.sample([identity], time.monotonic())
+    assert sampler.sample([identity], time.monotonic()) == {}
+    assert sampler._watched == {}
+
+
+def test_a_process_that_is_not_asked_about_any_more_is_forgotten():
+    sampler = ProcessSampler()
+    with child() as identity:
+        sampler.sample([identity], time.monotonic())
+        sampler.sample([], time.monotonic())
+        assert sampler._watched == {}
+
+
+def test_another_process_under_the_same_number_is_not_taken_for_it():
+    own = identity_of(os.getpid())
+    assert ProcessSampler().sample([own._replace(start=own.start - 1)], time.monotonic()) == {}
+
+
+def test_where_the_kernel_does_not_say_the_proportional_share_it_is_null(monkeypatch):
+    own = identity_of(os.getpid())
+
+    def refused(self):
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "memory_full_info", refused)
+    assert ProcessSampler().sample([own], time.monotonic())[own].pss_bytes is None
+
+
+@pytest.fixture
+def block():
+    fd = _core.block_create()
+    yield fd
+    os.close(fd)
+
+
+def view_of(identity):
+    return PortView(PortRecord(1, 1, 1, "qemu-1", "qemu", Policy()), "live", False, 0.0, identity, 0)
+
+
+def test_a_port_has_readings_from_its_arrival_to_its_departure(block):
+    own = identity_of(os.getpid())
+    switch = Switch(1, 1, 0.0, own)
+    sampler = Sampler()
+    sampler.arrive(1, 1, block)
+    answer = sampler.stats(switch, [view_of(own)], time.monotonic(), sources=True)
+    assert answer["ports"][0]["rx"]["frames"] == 0
+    assert answer["supervisor"]["rss_bytes"] == answer["ports"][0]["worker"]["rss_bytes"]
+    assert sampler.status(switch, [view_of(own)], 1.0)["ports"][0]["macs"] == []
+    assert sampler.macs(switch, [view_of(own)], 1.0)["macs"] == []
+    sampler.depart(1)
+    sampler.depart(1)
+    assert sampler.stats(switch, [], time.monotonic())["departed"]["ports"] == 1
+
+
+def test_the_block_stays_readable_after_its_descriptor_is_closed():
+    fd = _core.block_create()
+    sampler = Sampler()
+    sampler.arrive(1, 1, fd)
+    os.close(fd)
+    answer = sampler.stats(Switch(1, 1, 0.0, identity_of(os.getpid())), [view_of(None)], time.monotonic())
+    assert answer["ports"][0]["tx"] == {"frames": 0, "bytes": 0}

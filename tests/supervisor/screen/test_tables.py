@@ -1,0 +1,228 @@
+"""Answers as text: how figures are written, and that nothing a person needs is cut out or misread."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from forwarder.names import Policy
+from supervisor.ports.settings import plain
+from supervisor.screen import tables
+from supervisor.screen.figures import bits, duration, exact, octets, percent, scaled
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.25, "0.25"),
+        (9.994, "9.99"),
+        (9.996, "10.0"),
+        (99.96, "100"),
+        (999, "999"),
+        (999.4, "999"),
+        (999.6, "1.00 k"),
+        (1000, "1 k"),
+        (12_345, "12.3 k"),
+        (-12_345, "-12.3 k"),
+        (2**64, "18447 P"),
+    ],
+)
+def test_scaled_figures_have_three_digits(value, text):
+    assert scaled(value) == text
+
+
+def test_sizes_and_rates_carry_their_units():
+    assert octets(0) == "0 B"
+    assert octets(1023) == "1.00 KiB"
+    assert octets(1 << 20) == "1 MiB"
+    assert octets(None) == "-"
+    assert bits(9_830_000_000) == "9.83 Gbit/s"
+    assert exact(1_234_567) == "1,234,567"
+    assert exact(None) == "-"
+    assert percent(12.34) == "12.3"
+    assert percent(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1:00"),
+        (245, "4:05"),
+        (3600, "1:00:00"),
+        (90_061, "1 d 01:01"),
+    ],
+)
+def test_durations_are_as_long_as_they_need_to_be(seconds, text):
+    assert duration(seconds) == text
+
+
+def port(number=1, name="qemu-1", **changes):
+    worker = {
+        "pid": 4711,
+        "epoch": 1,
+        "restarts": 0,
+        "cpu_percent": 0.3,
+        "cpu_seconds": 0.42,
+        "rss_bytes": 30 << 20,
+        "pss_bytes": 9 << 20,
+        "threads": 1,
+        "fds": 14,
+        "ctx_switches": 1234,
+    }
+    return {
+        "port": number,
+        "name": name,
+        "transport": "qemu",
+        "state": "live",
+        "stalled": False,
+        "since_s": 2.9,
+        "worker": worker,
+        "macs": ["02:00:00:00:00:01", "02:00:00:00:00:02"],
+        "rx": {"frames": 10, "bytes": 1514},
+        "tx": {"frames": 11, "bytes": 987654},
+        "flooded": 1,
+        "egress_queue_bytes": 0,
+        "retries": {"eagain": 21, "enobufs": 22},
+        "drops": {
+            "egress_full": 31,
+            "runt": 32,
+            "oversize": 33,
+            "spoofed": 34,
+            "stale_ring": 35,
+            "refused": 36,
+            "storm": 37,
+            "isolated": 38,
+            "offload": 40,
+            "mac_limit": 39,
+        },
+        "filtered": {"hairpin": 41, "filtered": 42},
+    } | changes
+
+
+def answer(*ports, **changes):
+    process = {key: value for key, value in port()["worker"].items() if key not in {"epoch", "restarts"}}
+    drops = dict.fromkeys(port()["drops"], 0)
+    departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
+    head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
+    head["listeners"] = [{"transport": "qemu", "url": "unix:///run/q.sock"}]
+    return head | {"ports": list(ports), "departed": departed} | changes
+
+
+def text(renderable, width=tables.PLAIN_WIDTH):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def styles_of(renderable, words):
+    console = Console(width=tables.PLAIN_WIDTH)
+    return {str(part.style) for part in console.render(renderable) if words in part.text}
+
+
+def test_status_shows_each_port_and_where_membership_is():
+    shown = text(tables.status(answer(port(), port(2, "bess-1", macs=[]))))
+    assert "epoch 815   sequence 12   up 4:05" in shown
+    assert "qemu VMs attach at unix:///run/q.sock" in shown
+    line = next(line for line in shown.splitlines() if "qemu-1" in line).split()
+    assert line[:7] == ["1", "qemu-1", "qemu", "live", "2.9", "s", "4711"]
+    assert line[-2:] == ["02:00:00:00:00:01", "02:00:00:00:00:02"]
+    assert next(line for line in shown.splitlines() if "bess-1" in line).rstrip().endswith("-")
+
+
+def test_stats_show_every_counter_and_every_process():
+    shown = text(tables.stats(answer(port())))
+    for figure in (
+        "10",
+        "1,514",
+        "11",
+        "987,654",
+        *map(str, (21, 22, *range(31, 40), 41, 42)),
+        "30 MiB",
+        "9 MiB",
+    ):
+        assert f" {figure} " in shown.replace("\n", " \n"), figure
+    assert "departed" not in shown
+
+
+def test_stats_show_what_departed_ports_had_lost():
+    drops = dict.fromkeys(port()["drops"], 0) | {"egress_full": 4321}
+    shown = text(tables.stats(answer(port(), departed={"ports": 2, "drops": drops})))
+    assert "(2 departed)" in shown
+    assert "4,321" in shown
+
+
+def test_macs_say_how_old_they_are_and_what_is_pinned():
+    rows = [
+        {"mac": "02:00:00:00:00:01", "port": 1, "name": "qemu-1", "age_s": 3, "pinned": False},
+        {"mac": "02:00:00:00:00:02", "port": 1, "name": "qemu-1", "age_s": None, "pinned": True},
+    ]
+    shown = text(tables.macs({"macs": rows})).splitlines()
+    assert shown[-2].split() == ["02:00:00:00:00:01", "1", "qemu-1", "3.0", "s"]
+    assert shown[-1].split() == ["02:00:00:00:00:02", "1", "qemu-1", "-", "pinned"]
+
+
+def test_settings_are_shown_as_they_would_be_set():
+    in_force = plain(Policy(bytes_per_s=12_500_000, max_macs=0, isolated=True, reaches=("a", "b")))
+    shown = text(tables.settings({"port": 1, "name": "web", "settings": in_force})).splitlines()
+    assert shown[0].split() == ["setting", "web"]
+    rows = dict(line.split() for line in shown[2:])
+    assert rows["limit-broadcast"] == "2000/s"
+    assert rows["limit-bandwidth"] == "100Mbit/s"
+    assert rows["limit-macs"] == "none"
+    assert (rows["isolated"], rows["reach"], rows["pin"]) == ("true", "a,b", "-")
+
+
+def test_empty_answers_say_so():
+    assert "no ports" in text(tables.status(answer()))
+    assert "no MAC addresses" in text(tables.macs({"macs": []}))
+    assert "supervisor" in text(tables.stats(answer()))
+
+
+def test_unknown_figures_are_dashes():
+    worker = dict.fromkeys(port()["worker"]) | {"epoch": 3, "restarts": 1}
+    shown = text(tables.stats(answer(port(worker=worker, state="waiting"))))
+    line = shown.splitlines()[-1]
+    assert line.split() == ["qemu-1", *["-"] * 8, "1"]
+
+
+def test_names_are_not_read_as_markup():
+    assert "[red]x[/red]" in text(tables.status(answer(port(name="[red]x[/red]"))))
+
+
+@pytest.mark.parametrize(
+    ("state", "stalled", "style"), [("live", False, "green"), ("starting", False, "yellow")]
+)
+def test_states_have_their_colours(state, stalled, style):
+    assert tables.state(port(state=state, stalled=stalled)).style == style
+
+
+def test_a_stalled_vm_stands_out_whatever_its_state():
+    shown = tables.state(port(stalled=True))
+    assert shown.plain == "stalled"
+    assert "red" in str(shown.style)
+
+
+def test_drops_are_red_and_zeros_are_not():
+    assert styles_of(tables.stats(answer(port())), "31") == {"red"}
+    quiet = port(drops=dict.fromkeys(port()["drops"], 0), name="quiet")
+    assert "red" not in styles_of(tables.stats(answer(quiet)), "0")
+
+
+def test_the_width_of_a_table_is_what_it_takes():
+    columns = [tables.Column("name", False), tables.Column("in\nframes/s")]
+    rows = [["a-long-name", "1"], ["b", "2"]]
+    assert tables.width(columns, rows) == len("a-long-name") + len("frames/s") + 2 * tables.GAP
+    shown = text(tables.table(columns, rows), width=tables.width(columns, rows))
+    assert "a-long-name" in shown
+    assert "frames/s" in shown
+
+
+def test_where_the_output_is_no_terminal_nothing_is_cut():
+    console = tables.console_for(io.StringIO())
+    assert console.width == tables.PLAIN_WIDTH
+    assert not console.is_terminal

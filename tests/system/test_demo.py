@@ -1,0 +1,83 @@
+"""The demonstration as a newcomer runs it: a real switch, four fake VMs, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def start(tmp_path, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "bulkhead", "demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+
+
+def left_behind(tmp_path):
+    """Processes that have the directory among their words, and files in it."""
+    found = [str(path) for path in tmp_path.rglob("*")]
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(tmp_path) in words:
+            found.append(words.replace(b"\0", b" ").decode())
+    return found
+
+
+def test_nobody_notices_but_the_stuck_vm(tmp_path):
+    process = start(tmp_path, "--seconds", "10")
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, output.decode() + errors.decode()
+    shown = output.decode()
+    assert "Nobody noticed but dave." in shown
+    assert "alice 0, bob 0, carol 0, dave " in shown
+    lines = [line for line in shown.splitlines() if "round trips/s  p50" in line]
+    assert 8 <= len(lines) <= 11
+    assert any("dave stalled" in line for line in lines)
+    assert "dave live" in lines[-1]
+    assert "\x1b" not in shown
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
+    process = start(tmp_path)
+    try:
+        seen = b""
+        while b" s  " not in seen:  # the first line of figures: everything runs
+            more = os.read(process.stdout.fileno(), 4096)
+            assert more, process.stderr.read().decode()
+            seen += more
+        assert len(left_behind(tmp_path)) >= 4
+        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)  # whoever is impatient
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert b"Traceback" not in errors
+        deadline = time.monotonic() + 20
+        while left_behind(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)  # spare workers end by themselves, at once but not before us
+        assert left_behind(tmp_path) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_switch_that_does_not_start_is_one_line(tmp_path):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    process = start(deep)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert len(errors.decode().strip().splitlines()) == 1
+    assert "too long" in errors.decode()
+    assert left_behind(deep) == []

@@ -1,0 +1,97 @@
+"""One real worker process against a supervisor played by the test."""
+
+import os
+import signal
+
+import pytest
+
+from forwarder import _core
+from forwarder.channel import close_all
+from forwarder.wire import Claim, Drain, Goodbye, Heartbeat, Hello, HelloAgain
+from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
+from tests.helpers.mini_switch import BROADCAST, frame, mac
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    fake = FakeSupervisor(str(tmp_path))
+    yield fake
+    fake.close()
+
+
+def test_a_spare_ends_when_its_supervisor_does(supervisor):
+    supervisor.accept()
+    supervisor.channel.close()
+    assert supervisor.worker.wait(PATIENCE_S) == 0
+
+
+def test_a_worker_says_hello_syncs_and_answers_beats_with_heartbeats(supervisor):
+    supervisor.assign("qemu")
+    hello = supervisor.until(Hello)
+    assert (hello.port, hello.epoch, hello.identity.pid) == (1, 5, supervisor.worker.pid)
+    supervisor.sequence = 7
+    while (heartbeat := supervisor.until(Heartbeat)).sequence != 7:
+        pass
+    assert heartbeat.supervisor_epoch == EPOCH
+    assert not heartbeat.stalled
+    supervisor.say(HelloAgain(EPOCH))
+    assert supervisor.until(Hello) == hello
+
+
+@pytest.mark.parametrize("transport", ["qemu", "connect", "bess"])
+def test_the_end_of_the_link_is_the_end_of_the_worker(supervisor, transport):
+    vm = supervisor.assign(transport)
+    supervisor.until(Hello)
+    vm.send(frame(BROADCAST, mac(1)))
+    vm.sock.close()
+    goodbye = supervisor.until(Goodbye)
+    assert goodbye.reason == "the VM closed the link"
+    assert supervisor.worker.wait(PATIENCE_S) == 0
+    counters = _core.Block(supervisor.deeds[3]).counters()
+    assert (counters["rx_frames"], counters["flooded"]) == (1, 1)
+
+
+def test_a_worker_that_is_told_to_drain_says_goodbye(supervisor):
+    supervisor.assign("vfkit")
+    supervisor.until(Hello)
+    supervisor.say(Drain(1, 4))
+    supervisor.say(Drain(1, 5))
+    assert supervisor.until(Goodbye).reason == "told to end"
+    assert supervisor.worker.wait(PATIENCE_S) == 0
+
+
+def test_sigterm_ends_a_worker_cleanly(supervisor):
+    supervisor.assign("qemu")
+    supervisor.until(Hello)
+    os.kill(supervisor.worker.pid, signal.SIGTERM)
+    assert "SIGTERM" in supervisor.until(Goodbye).reason
+    assert supervisor.worker.wait(PATIENCE_S) == 0
+
+
+def test_garbage_on_the_control_socket_is_ignored(supervisor):
+    supervisor.assign("qemu")
+    supervisor.until(Hello)
+    for garbage in (b"", b"\xc1", b"x" * 70000):
+        supervisor._membership.send(garbage)
+        supervisor._control.send_multipart([supervisor._worker_id, garbage])
+    supervisor.until(Heartbeat)
+    assert supervisor.worker.poll() is None
+
+
+def test_a_worker_outlives_its_supervisor_and_claims_its_port_from_the_next(supervisor):
+    vm = supervisor.assign("qemu")
+    supervisor.until(Hello)
+    supervisor.vanish()
+    vm.send(frame(BROADCAST, mac(1)))
+    supervisor.come_back()
+    claim, descriptors = supervisor.accept()
+    assert isinstance(claim, Claim)
+    assert claim.record == supervisor.record
+    assert len(descriptors) == 5
+    assert os.path.samestat(os.fstat(descriptors[0]), os.fstat(supervisor.deeds[0]))
+    assert os.path.samestat(os.fstat(descriptors[3]), os.fstat(supervisor.deeds[3]))
+    close_all(descriptors)
+    while supervisor.until(Heartbeat).supervisor_epoch != EPOCH:
+        pass
+    assert supervisor.worker.poll() is None
+    assert _core.Block(supervisor.deeds[3]).counters()["rx_frames"] == 1
