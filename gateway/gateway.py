@@ -27,6 +27,7 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.future import Later
 from forwarder.loop import Loop
 from forwarder.loop_channel import WatchedChannel
+from forwarder.names import GATEWAY_MAC, format_mac
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap, resolvers
 from gateway.api.carry_over import Memory
@@ -134,6 +135,8 @@ class Gateway:
             self._relay.add(forward)
         self._memory.change("forward", self._relay.forwards())
         self._lease_file = settings.lease_file
+        self._reserved = {str(policy.gateway4): format_mac(GATEWAY_MAC)}
+        self._reserved |= {str(lease.address): lease.mac for lease in settings.leases}
         if settings.services:
             self._http = HttpServer(self._loop, settings.services, Services(self).handle)
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
@@ -175,6 +178,10 @@ class Gateway:
     def leases(self) -> str:
         """Return dnsmasq's lease file."""
         return Path(self._lease_file).read_text()
+
+    def reserved(self) -> dict[str, str]:
+        """Return address to MAC of the gateway and of static leases."""
+        return dict(self._reserved)
 
     def zones(self) -> tuple[Zone, ...]:
         """Return all zones, in the order in which they are asked."""

@@ -39,7 +39,7 @@ HOMES = {
     "tomli": ["supervisor/cli/config*.py"],
     # Passing messages with descriptors is the one edge that both sides need.
     "socket": ["forwarder/channel.py", "workers/*", "supervisor/*", "gateway/*"],
-    "h11": ["gateway/api/http_server.py", "supervisor/attach/http_head.py"],
+    "h11": ["gateway/api/http_connection.py", "supervisor/attach/http_head.py"],
     "pyroute2": ["gateway/inside/netlink.py"],
     # So is waiting for descriptors.
     "selectors": ["forwarder/loop.py", "workers/*", "supervisor/*", "gateway/*"],

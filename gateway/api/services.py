@@ -5,7 +5,7 @@ Paths, fields and status codes are gvproxy's, so that tools made for it work unc
     GET  /services/forwarder/all        [{"local": …, "remote": …, "protocol": "tcp"}]
     POST /services/forwarder/expose     one of these; 200, or 400/500 with a line
     POST /services/forwarder/unexpose   {"local": …, "protocol": …}
-    GET  /services/dhcp/leases, /leases {"192.168.127.2": "5a:94:ef:e4:0c:ee"}
+    GET  /services/dhcp/leases, /leases {"192.168.127.2": "5a:94:ef:e4:0c:ee"}: the gateway's, static, leased
     GET  /services/dns/all              [{"Name": …, "Records": [{"Name": …, "IP": …}], "DefaultIP": …}]
     POST /services/dns/add              one of these (``names`` says what it means); 200, or 400/500
     GET  /cam                           {"5a:94:ef:e4:0c:ee": 1}: the port of each address
@@ -13,8 +13,9 @@ Paths, fields and status codes are gvproxy's, so that tools made for it work unc
     GET  /tunnel?ip=…&port=…            OK, and then the bytes of a TCP connection to a guest
 
 ``local`` and ``remote`` are like ``127.0.0.1:8080`` and ``192.168.127.2:80``. ``local`` may leave the host
-out: every address, as gvproxy has it. ``remote`` of a unix socket is ``tcp://GUEST:PORT``. Nothing here is
-reachable from a guest: it is a unix socket of the host.
+out: every address of both families, as gvproxy has it. That makes a forward for each family, and one on a
+host without IPv6. ``localhost`` is 127.0.0.1. ``remote`` of a unix socket is ``tcp://GUEST:PORT``. Nothing
+here is reachable from a guest: it is a unix socket of the host.
 """
 
 import json
@@ -27,12 +28,16 @@ from urllib.parse import parse_qs, urlsplit
 from forwarder.errors import LocalError
 from forwarder.future import Later
 from forwarder.wire import Reply
-from gateway.api.http_server import Answer, Hijack
+from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import Address
 
 Result = Answer | Hijack | Later[Answer]
+
+EVERY = ("0.0.0.0", "[::]")
+"""Every address of the host, of one family each."""
+_TWINS = dict(zip(EVERY, reversed(EVERY), strict=True))
 
 POST_ONLY = frozenset({"/services/forwarder/expose", "/services/forwarder/unexpose", "/services/dns/add"})
 
@@ -43,14 +48,17 @@ class Owner(Protocol):
     def forwards(self) -> Iterable[Forward]:
         """Return all forwards."""
 
-    def add_forward(self, forward: Forward) -> object:
-        """Begin to forward."""
+    def add_forward(self, forward: Forward) -> Forward:
+        """Begin to forward; return the forward with its real port."""
 
     def remove_forward(self, forward: Forward) -> object:
         """End a forward that there is."""
 
     def leases(self) -> str:
         """Return dnsmasq's lease file."""
+
+    def reserved(self) -> Mapping[str, str]:
+        """Return address to MAC of the gateway and of static leases, which are theirs before they ask."""
 
     def zones(self) -> Iterable[Zone]:
         """Return all zones, in order."""
@@ -77,8 +85,8 @@ class Services:
             "/services/forwarder/all": lambda *_: _json(entries(owner.forwards())),
             "/services/forwarder/expose": lambda _, body: self._expose(body),
             "/services/forwarder/unexpose": lambda _, body: self._unexpose(body),
-            "/services/dhcp/leases": lambda *_: _json(leases(owner.leases())),
-            "/leases": lambda *_: _json(leases(owner.leases())),
+            "/services/dhcp/leases": lambda *_: self._leases(),
+            "/leases": lambda *_: self._leases(),
             "/services/dns/all": lambda *_: _json([zone.plain() for zone in owner.zones()]),
             "/services/dns/add": lambda _, body: self._add_zone(body),
             "/cam": lambda *_: owner.ask("addresses").made(lambda reply: _told(reply, dict)),
@@ -100,19 +108,39 @@ class Services:
         except ValueError as error:
             return _line(400, str(error))
 
+    def _leases(self) -> Answer:
+        return _json({**self._owner.reserved(), **leases(self._owner.leases())})
+
     def _expose(self, body: bytes) -> Answer:
         local, remote, protocol = _words(body)
-        self._owner.add_forward(Forward.parse(_text(protocol, local, remote)))
+        wanted = [Forward.parse(text) for text in _texts(protocol, local, remote)]
+        running = {forward.near for forward in self._owner.forwards()}
+        if any(forward.near in running and (forward.port or forward.path) for forward in wanted):
+            raise LocalError(f"proxy already running for {protocol} on {local}")
+        self._add_all(wanted)
         return Answer(200)
+
+    def _add_all(self, wanted: list[Forward]) -> None:
+        """Add a forward, or one for each family: both, or the first alone on a host without IPv6."""
+        first = self._owner.add_forward(wanted[0])
+        for forward in wanted[1:]:
+            if not has_ipv6():
+                return
+            try:
+                self._owner.add_forward(forward._replace(port=first.port))
+            except LocalError:
+                self._owner.remove_forward(first)
+                raise
 
     def _unexpose(self, body: bytes) -> Answer:
         local, _, protocol = _words(body)
-        near = local if protocol == "unix" else f"0.0.0.0{local}" if local.startswith(":") else local
-        for forward in self._owner.forwards():
-            if forward.near == f"{protocol}:{near}":
-                self._owner.remove_forward(forward)
-                return Answer(200)
-        raise LocalError("proxy not found")
+        nears = [f"{protocol}:{near}" for near in _nears(protocol, local)]
+        found = [forward for forward in self._owner.forwards() if forward.near in nears]
+        if not found:
+            raise LocalError("proxy not found")
+        for forward in found:
+            self._owner.remove_forward(forward)
+        return Answer(200)
 
     def _add_zone(self, body: bytes) -> Later[Answer]:
         added = self._owner.add_zone(Zone.parse(body))
@@ -136,12 +164,12 @@ class Services:
         if not ip:
             raise LocalError("ip is mandatory")
         try:
-            guest, number = ip_address(ip), int(port)
+            guest = ip_address(ip)
         except ValueError:
-            raise LocalError(f"{ip!r} is no IP address, or {port!r} no port") from None
-        if not 0 < number < 65536:
+            raise LocalError(f"{ip!r} is no IP address") from None
+        if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
             raise LocalError(f"{port!r} is not a port from 1 to 65535")
-        carry = self._owner.tunnel(guest, number)
+        carry = self._owner.tunnel(guest, int(port))
         return Hijack(lambda sock, sent: _begin(sock, sent, carry))
 
 
@@ -158,8 +186,27 @@ def leases(text: str) -> dict[str, str]:
 
 
 def entries(forwards: Iterable[Forward]) -> list[dict[str, str]]:
-    """Return forwards as gvproxy lists them."""
-    return sorted(map(_entry, forwards), key=lambda entry: (entry["local"], entry["protocol"]))
+    """Return forwards as gvproxy lists them: the two that are every address of both families as one."""
+    found = [_entry(forward) for forward in forwards]
+    listed = []
+    for entry in found:
+        address, _, port = entry["local"].rpartition(":")
+        twin = entry | {"local": f"{_TWINS.get(address, '')}:{port}"}
+        if entry["protocol"] == "unix" or twin not in found:
+            listed.append(entry)
+        elif address == EVERY[0]:
+            listed.append(entry | {"local": f":{port}"})
+    return sorted(listed, key=lambda entry: (entry["local"], entry["protocol"]))
+
+
+def has_ipv6() -> bool:
+    """Whether a socket of this host can listen at an IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _words(body: bytes) -> tuple[str, str, str]:
@@ -172,16 +219,24 @@ def _words(body: bytes) -> tuple[str, str, str]:
     return local, remote, protocol or "tcp"
 
 
-def _text(protocol: str, local: str, remote: str) -> str:
-    """Return gvproxy's words in ours. Raises LocalError."""
+def _nears(protocol: str, local: str) -> list[str]:
+    """Return where the host listens for ``local``, in the words of forwards: once, or for each family."""
+    host, _, port = local.rpartition(":")
+    if protocol == "unix" or (host and host != "localhost"):
+        return [local]
+    return [f"127.0.0.1:{port}"] if host else [f"{address}:{port}" for address in EVERY]
+
+
+def _texts(protocol: str, local: str, remote: str) -> list[str]:
+    """Return gvproxy's words in ours: one forward, or one for each family. Raises LocalError."""
     if protocol == "unix":
         url = urlsplit(remote)
         if url.scheme != "tcp":
             raise LocalError(f"remote protocol for unix forwarder is not implemented: {url.scheme}")
-        return f"unix:{local}:{url.netloc}"
+        return [f"unix:{local}:{url.netloc}"]
     if protocol not in ("tcp", "udp"):
         raise LocalError(f"unknown protocol {protocol}")
-    return f"{protocol}:{'0.0.0.0' if local.startswith(':') else ''}{local}:{remote}"
+    return [f"{protocol}:{near}:{remote}" for near in _nears(protocol, local)]
 
 
 def _entry(forward: Forward) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.api.http_server import BODY
+from gateway.api.http_connection import BODY
 from tests.helpers.gateway_place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Place, process, resolver
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fixtures import short_directory

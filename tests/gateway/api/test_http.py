@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import stat
 import threading
@@ -14,7 +16,8 @@ import pytest
 
 from forwarder.future import Later
 from forwarder.loop import Loop
-from gateway.api.http_server import ANSWER_S, BODY, CONNECTIONS, Answer, Hijack, HttpServer
+from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
+from gateway.api.http_server import CONNECTIONS, PAUSE_S, HttpServer
 from tests.helpers.gateway_world import descriptors, drain
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import PATIENCE
@@ -50,6 +53,10 @@ class Served:
         sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         if target == "/later":
             self.until(lambda: len(self.waiting) > asked, "the request to arrive")
+
+    def pass_time(self, seconds: float) -> None:
+        """Have the server believe that so much time has passed."""
+        self.server.tick(time.monotonic() + seconds)
 
     def read(self, sock: socket.socket, until: bytes) -> bytes:
         """Read an answer to its end."""
@@ -158,10 +165,10 @@ def test_an_answer_that_does_not_come_in_time_is_503_and_one_that_comes_after_is
         slow.ask(sock, "/later")
         due = slow.server.deadline()
         assert due is not None
-        assert due <= time.monotonic() + ANSWER_S
+        assert due <= time.monotonic() + LIMIT_S[Phase.ANSWER]
         slow.server.tick(due - 0.1)
+        assert len(slow.waiting) == 1
         slow.server.tick(due)
-        assert slow.server.deadline() is None
         assert slow.read(sock, b"say why\n").startswith(b"HTTP/1.1 503")
         slow.ask(sock, "/later")
         slow.waiting[0].settle(Answer(200, b"of the first"))
@@ -216,9 +223,136 @@ def test_what_is_no_request_is_refused_and_the_next_one_is_served(served: str, r
         assert b"/fine" in read(sock, b"/fine")
 
 
-def test_idle_clients_are_bounded(served: str) -> None:
-    idle = [connect(served) for _ in range(CONNECTIONS)]
+def fill(slow: Served) -> list[socket.socket]:
+    """Connect as many clients as there may be, one after the other."""
+    clients = []
+    for count in range(1, CONNECTIONS + 1):
+        clients.append(connect(slow.path))
+        slow.until(lambda count=count: len(slow.server._connections) == count, "a client to be accepted")  # type: ignore[misc]
+    return clients
+
+
+def is_open(slow: Served, sock: socket.socket) -> bool:
+    """Whether a request of this client is still answered."""
+    try:
+        slow.ask(sock, "/here")
+        return slow.read(sock, b"/here").endswith(b"/here")
+    except (ConnectionError, BrokenPipeError):
+        return False
+
+
+def test_the_client_that_has_been_silent_for_longest_makes_room(slow: Served) -> None:
+    clients = fill(slow)
+    assert is_open(slow, clients[0])  # which is not silent any more
+    with connect(slow.path) as newcomer:
+        assert is_open(slow, newcomer)
+        assert clients[1].recv(1) == b""
+        assert all(is_open(slow, client) for client in (clients[0], *clients[2:], newcomer))
+    for client in clients:
+        client.close()
+
+
+def test_a_client_that_waits_for_us_does_not_make_room(slow: Served) -> None:
+    clients = fill(slow)
+    for client in clients:
+        slow.ask(client, "/later")
+    with connect(slow.path) as newcomer:
+        newcomer.setblocking(False)
+        slow.until(lambda: drain(newcomer, bytearray()), "the newcomer to be refused")
+    for later in slow.waiting:
+        later.settle(Answer(200, b"whole"))
+    for client in clients:
+        assert slow.read(client, b"whole").startswith(b"HTTP/1.1 200")
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "phase", "told"),
+    [
+        (b"", Phase.IDLE, b""),
+        (b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n", Phase.IDLE, b"/one"),
+        (b"GET /one HT", Phase.HEAD, b"5 s\n"),
+        (b"G", Phase.HEAD, b"5 s\n"),
+        (b"GET /one HTTP/1.1\r\nHost: x\r\n\r\nGET /tw", Phase.HEAD, b"5 s\n"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", Phase.BODY, b"30 s\n"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", Phase.BODY, b"30 s\n"),
+    ],
+)
+def test_a_client_that_is_silent_is_hung_up(slow: Served, sent: bytes, phase: Phase, told: bytes) -> None:
+    with connect(slow.path) as sock:
+        sock.sendall(sent)
+        if phase is Phase.IDLE:
+            assert slow.read(sock, told).endswith(told)
+            told = b""
+        slow.until(lambda: {each.phase for each in slow.server._connections} == {phase}, str(phase))
+        slow.pass_time(LIMIT_S[phase] - 1)
+        assert slow.server._connections
+        slow.pass_time(LIMIT_S[phase])
+        assert slow.read(sock, told).endswith(told)
+        slow.until(lambda: not slow.server._connections, "the client to be hung up")
+        assert slow.server.deadline() is None
+
+
+def test_a_client_that_does_not_take_its_answer_is_hung_up(slow: Served) -> None:
+    with connect(slow.path) as sock:
+        slow.ask(sock, "/later")
+        slow.waiting[0].settle(Answer(200, bytes(BODY)))
+        assert {each.phase for each in slow.server._connections} == {Phase.SENDING}
+        slow.pass_time(LIMIT_S[Phase.SENDING])
+        assert not slow.server._connections
+
+
+def test_a_head_that_comes_byte_by_byte_has_no_more_time(slow: Served) -> None:
+    with connect(slow.path) as sock:
+        sock.sendall(b"G")
+        slow.until(lambda: slow.server._connections, "the client")
+        slow.until(lambda: [each.phase for each in slow.server._connections] == [Phase.HEAD], "a head")
+        due = slow.server.deadline()
+        sock.sendall(b"E")
+        for _ in range(5):
+            slow.loop.turn(0.01)
+        assert slow.server.deadline() == due
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_client_that_waits_to_be_told_to_go_on_is_told(served: str, method: str) -> None:
+    head = f"{method} /one HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
     with connect(served) as sock:
+        for body in (b"one!", b"two!"):  # on a connection that is kept
+            sock.sendall(head.encode())
+            assert read(sock, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sock.sendall(body)
+            assert read(sock, body).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_whose_body_is_too_long_is_refused_instead(served: str) -> None:
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY + 1}\r\nExpect: 100-continue\r\n\r\n"
+    with connect(served) as sock:
+        sock.sendall(head.encode())
+        assert read(sock, b"bytes\n").startswith(b"HTTP/1.1 413")
         assert sock.recv(1) == b""
-    for each in idle:
-        each.close()
+
+
+def test_a_body_that_was_sent_without_waiting_gets_one_answer(served: str) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+    with connect(served) as sock:
+        sock.sendall(head + b"all!")
+        assert read(sock, b"all!").count(b"HTTP/1.1 200") == 1
+
+
+def test_a_server_without_descriptors_pauses_and_serves_those_who_waited(slow: Served) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connect(slow.path) as sock:
+        lowest_free = os.dup(sock.fileno())
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+        try:
+            slow.loop.turn(1.0)
+            began = time.monotonic()
+            slow.loop.turn(0.2)
+            assert time.monotonic() - began >= 0.19  # nothing spins
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert not slow.server._connections
+        slow.pass_time(PAUSE_S)
+        assert is_open(slow, sock)

@@ -14,7 +14,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.future import Later
 from forwarder.wire import Reply
-from gateway.api.http_server import Answer, Hijack
+from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.api.services import Result, Services, leases
 from gateway.api.zones import Zones
@@ -42,20 +42,29 @@ class Table:
         self.table.add(TCP)
         self.asked: list[tuple[str, Later[Reply]]] = []
         self.carried: list[tuple[Address, int, bytes]] = []
+        self.taken: set[str] = set()
+        """Where another program listens."""
         self._zones = Zones((), lambda zones: None, self._apply, lambda zones: None)
         self.services = Services(self)
 
     def forwards(self) -> list[Forward]:
         return list(self.table)
 
-    def add_forward(self, forward: Forward) -> None:
-        self.table.add(forward)
+    def add_forward(self, forward: Forward) -> Forward:
+        if forward.near in self.taken:
+            raise LocalError(f"cannot listen at {forward.near}: another program listens there")
+        real = forward if forward.port or forward.path else forward._replace(port=40000)
+        self.table.add(real)
+        return real
 
     def remove_forward(self, forward: Forward) -> None:
         self.table.remove(forward)
 
     def leases(self) -> str:
         return LEASES
+
+    def reserved(self) -> dict[str, str]:
+        return {"192.168.127.1": "5a:94:ef:e4:0c:dd", "192.168.127.9": "52:54:00:00:00:09"}
 
     def zones(self) -> tuple[Zone, ...]:
         return self._zones.all()
@@ -117,9 +126,9 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
     assert table.post("expose", **unix).status == 200
     assert table.get("/services/forwarder/all") == [
         unix,
-        {"local": "0.0.0.0:2222", "remote": "192.168.127.2:22", "protocol": "tcp"},
         {"local": "127.0.0.1:53", "remote": "192.168.127.2:53", "protocol": "udp"},
         {"local": "127.0.0.1:8080", "remote": "192.168.127.2:80", "protocol": "tcp"},
+        {"local": ":2222", "remote": "192.168.127.2:22", "protocol": "tcp"},
     ]
     assert table.post("unexpose", local=":2222").status == 200
     assert table.post("unexpose", local="/run/x.sock", protocol="unix").status == 200
@@ -131,7 +140,9 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
     [
         (b"{", 400, "no JSON"),
         (b"[]", 400, "no JSON"),
-        (b'{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80"}', 500, "already"),
+        (b'{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80"}', 500, "proxy already running for tcp"),
+        (b'{"local": "localhost:8080", "remote": "192.168.127.3:80"}', 500, "proxy already running for tcp"),
+        (b'{"local": "example.org:8080", "remote": "192.168.127.2:80"}', 500, "names are not looked up"),
         (b'{"local": "x", "remote": "y", "protocol": "npipe"}', 500, "unknown protocol npipe"),
         (b'{"local": "/x", "remote": "ssh-tunnel://y", "protocol": "unix"}', 500, "not implemented"),
         (b'{"local": "x", "remote": "y"}', 500, "forward"),
@@ -158,9 +169,68 @@ def test_what_is_not_there_or_not_posted() -> None:
 
 
 def test_leases_are_ipv4_addresses_with_their_macs() -> None:
-    wanted = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
-    assert leases(LEASES) == wanted
+    leased = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
+    assert leases(LEASES) == leased
+    wanted = leased | {"192.168.127.1": "5a:94:ef:e4:0c:dd", "192.168.127.9": "52:54:00:00:00:09"}
     assert Table().get("/services/dhcp/leases") == Table().get("/leases") == wanted
+
+
+@pytest.mark.parametrize(("local", "port"), [(":80", 80), (":0", 40000)])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_local_without_a_host_is_every_address_of_both_families(
+    local: str, port: int, protocol: str
+) -> None:
+    table = Table()
+    assert table.post("expose", local=local, remote="192.168.127.2:80", protocol=protocol).status == 200
+    assert [forward.near for forward in table.forwards()[1:]] == [
+        f"{protocol}:0.0.0.0:{port}",
+        f"{protocol}:[::]:{port}",
+    ]
+    listed = {"local": f":{port}", "remote": "192.168.127.2:80", "protocol": protocol}
+    assert listed in table.get("/services/forwarder/all")
+    again = table.post("expose", local=f":{port}", remote="192.168.127.2:80", protocol=protocol)
+    assert again.body == f"proxy already running for {protocol} on :{port}\n".encode()
+    assert table.post("unexpose", local=f":{port}", protocol=protocol).status == 200
+    assert table.forwards() == [TCP]
+
+
+def test_a_host_without_ipv6_listens_at_every_address_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.services.has_ipv6", lambda: False)
+    table = Table()
+    assert table.post("expose", local=":80", remote="192.168.127.2:80").status == 200
+    assert table.forwards()[1:] == [Forward.parse("tcp:0.0.0.0:80:192.168.127.2:80")]
+    assert table.post("unexpose", local=":80").status == 200
+
+
+def test_a_port_that_is_taken_for_one_family_is_had_for_neither() -> None:
+    table = Table()
+    table.taken.add("tcp:[::]:80")
+    assert table.post("expose", local=":80", remote="192.168.127.2:80").status == 500
+    assert table.forwards() == [TCP]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])
+def test_every_address_of_one_family_is_listed_as_that(address: str) -> None:
+    table = Table()
+    assert table.post("expose", local=f"{address}:80", remote="192.168.127.2:80").status == 200
+    listed = {"local": f"{address}:80", "remote": "192.168.127.2:80", "protocol": "tcp"}
+    assert listed in table.get("/services/forwarder/all")
+    assert table.post("unexpose", local=f"{address}:80").status == 200
+
+
+def test_localhost_is_the_loopback_and_found_again_by_both_names() -> None:
+    table = Table()
+    for remove in ("localhost:90", "127.0.0.1:90"):
+        assert table.post("expose", local="localhost:90", remote="192.168.127.2:80").status == 200
+        assert table.forwards()[1].near == "tcp:127.0.0.1:90"
+        assert table.post("unexpose", local=remove).status == 200
+
+
+def test_a_unix_socket_is_exposed_once() -> None:
+    table = Table()
+    unix = {"local": "/run/x.sock", "remote": "tcp://192.168.127.2:5", "protocol": "unix"}
+    assert table.post("expose", **unix).status == 200
+    assert table.post("expose", **unix).body == b"proxy already running for unix on /run/x.sock\n"
 
 
 def test_a_zone_is_added_when_it_is_in_force() -> None:
@@ -213,7 +283,10 @@ def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:
         ("", "ip is mandatory"),
         ("?port=1", "ip is mandatory"),
         ("?ip=x&port=1", "'x' is no IP address"),
-        ("?ip=192.168.127.2", "'' no port"),
+        ("?ip=192.168.127.2", "'' is not a port"),
+        ("?ip=192.168.127.2&port=%D9%A1", "'\u0661' is not a port"),
+        ("?ip=192.168.127.2&port=1_0", "'1_0' is not a port"),
+        ("?ip=192.168.127.2&port=%2B1", "'+1' is not a port"),
         ("?ip=192.168.127.2&port=0", "'0' is not a port"),
         ("?ip=192.168.127.2&port=65536", "'65536' is not a port"),
         ("?ip=10.0.0.1&port=1", "no guest"),

@@ -1,0 +1,252 @@
+"""One client of the HTTP API: requests in, answers out, and how long each step may take.
+
+The protocol is h11's, which does no input or output; here is the socket. One request at a time; the
+connection may be kept. A request may be answered later: meanwhile its connection is not read, and what its
+client says waits in the kernel. A request may be the last of its connection (``Hijack``): what is spoken
+after it is another protocol.
+
+A client that waits for ``100 Continue`` gets it at once (RFC 9110 section 10.1.1), or 413 if its body is too
+long: nothing is read in vain.
+
+Each phase has its time (``LIMIT_S``): a client that sends half a request, or does not take its answer, holds
+a place among few. What is over time is told so where it can be, and hung up.
+"""
+
+import enum
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from socket import socket
+from typing import NamedTuple
+
+import h11
+
+from forwarder.future import Later
+from forwarder.loop import READ, WRITE, Loop
+
+BODY = 1 << 20
+"""More than anything that can be asked for: ten times a zone of as many records as there may be."""
+
+
+class Phase(enum.Enum):
+    """What a connection waits for."""
+
+    IDLE = "the next request"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body"
+    ANSWER = "an answer that comes later"
+    SENDING = "the client to take its answer"
+
+
+LIMIT_S = {
+    Phase.IDLE: 30.0,
+    Phase.HEAD: 5.0,
+    Phase.BODY: 30.0,
+    Phase.ANSWER: 8.0,
+    Phase.SENDING: 30.0,
+}
+"""Seconds that a phase may take. The slowest answer is that of a dnsmasq that starts on a machine that swaps:
+five seconds. A head comes in one piece from every client that means well."""
+
+
+class Answer(NamedTuple):
+    """What a request gets."""
+
+    status: int
+    body: bytes = b""
+    kind: bytes = b"application/json"
+
+
+class Hijack(NamedTuple):
+    """An end of HTTP: ``take`` owns the socket from now on, and what the client has sent after its request.
+
+    The socket does not block and nobody watches it. ``take`` must not raise.
+    """
+
+    take: Callable[[socket, bytes], None]
+
+
+Handler = Callable[[str, str, bytes], Answer | Hijack | Later[Answer]]
+"""From method, target (path and query) and body."""
+
+
+class Connection:
+    """One client, from ``accept`` until it is closed or handed over."""
+
+    def __init__(
+        self, loop: Loop, sock: socket, handler: Handler, over: "Callable[[Connection], None]"
+    ) -> None:
+        """``over`` is called once, when the connection is closed or handed over."""
+        self._loop = loop
+        self._sock = sock
+        self._handler = handler
+        self._over = over
+        self._is_over = False
+        self._http = h11.Connection(h11.SERVER)
+        self._request: h11.Request | None = None
+        self._body = bytearray()
+        self._out = b""
+        self._awaited: Later[Answer] | None = None
+        self._answered = 0
+        self._enter(Phase.IDLE)
+        self.heard_at = time.monotonic()
+        """When the client has last sent or taken something, in monotonic seconds."""
+        loop.watch(sock.fileno(), self._ready)
+
+    def close(self) -> None:
+        """Hang up; again does nothing."""
+        if not self._is_over:
+            self._leave()
+            self._sock.close()
+
+    def _leave(self) -> None:
+        self._is_over = True
+        self._loop.unwatch(self._sock.fileno())
+        self._over(self)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.due = time.monotonic() + LIMIT_S[phase]
+
+    def tick(self, now: float) -> None:
+        """Give up what is due."""
+        if now < self.due:
+            return
+        if self.phase is Phase.ANSWER and self._awaited is not None:
+            late = Answer(503, b"there was no answer in time; the log may say why\n", b"text/plain")
+            self._settle(self._awaited, late)
+        elif self.phase in (Phase.HEAD, Phase.BODY):
+            self._refuse(408, f"the request was not whole within {LIMIT_S[self.phase]:g} s")
+        else:
+            self.close()
+
+    def _ready(self, events: int) -> None:
+        self.heard_at = time.monotonic()
+        self._attempt(lambda: self._move(events))
+
+    def _move(self, events: int) -> None:
+        if events & WRITE:
+            self._send()
+        elif events & READ:
+            self._http.receive_data(self._sock.recv(65536))
+
+    def _settle(self, later: Later[Answer], answer: Answer) -> None:
+        """Give the answer that is waited for, unless it is not waited for any more."""
+        if not self._is_over and later is self._awaited:
+            self._awaited = None
+            self._attempt(lambda: self._finish(answer))
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Take a step, and then what the client has said already; hang up on errors."""
+        answered = self._answered
+        try:
+            step()
+            while not self._is_over and not self._out and self._awaited is None and self._take():
+                continue
+        except BlockingIOError:
+            return
+        except h11.RemoteProtocolError as error:
+            self._refuse(error.error_status_hint, str(error))
+        except OSError:
+            self.close()
+        phase = self._waits_for()
+        if phase is not self.phase or self._answered != answered:
+            self._enter(phase)
+
+    def _waits_for(self) -> Phase:
+        if self._awaited is not None:
+            return Phase.ANSWER
+        if self._out:
+            return Phase.SENDING
+        if self._http.their_state is h11.SEND_BODY:
+            return Phase.BODY
+        return Phase.HEAD if self._http.trailing_data[0] else Phase.IDLE
+
+    def _take(self) -> bool:
+        """Take the next event; False if there is none now."""
+        event = self._http.next_event()
+        if isinstance(event, h11.Request):
+            self._request, self._body = event, bytearray()
+            return self._wants_body(event)
+        if isinstance(event, h11.Data):
+            self._body += event.data
+            if len(self._body) > BODY:
+                self._refuse_body()
+                return False
+        elif isinstance(event, h11.EndOfMessage):
+            self._respond()
+        elif isinstance(event, h11.ConnectionClosed):
+            self.close()
+            return False
+        elif event is h11.PAUSED:
+            if self._http.our_state is not h11.DONE:
+                self.close()
+                return False
+            self._http.start_next_cycle()
+        else:
+            return False
+        return True
+
+    def _wants_body(self, request: h11.Request) -> bool:
+        """Have the client send its body if it waits to be asked; False if the body is refused."""
+        length = next((int(value) for name, value in request.headers if name == b"content-length"), 0)
+        if length > BODY:
+            self._refuse_body()
+            return False
+        if self._http.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            self._out = self._http.send(go_on) or b""
+            self._send()
+        return True
+
+    def _respond(self) -> None:
+        assert self._request is not None
+        method, target = self._request.method.decode(), self._request.target.decode()
+        self._answered += 1
+        answer = self._handler(method, target, bytes(self._body))
+        if isinstance(answer, Hijack):
+            self._leave()
+            answer.take(self._sock, self._http.trailing_data[0])
+        elif isinstance(answer, Later):
+            self._loop.unwatch(self._sock.fileno())
+            self._awaited = answer
+            answer.then(partial(self._settle, answer))
+        else:
+            self._finish(answer)
+
+    def _finish(self, answer: Answer) -> None:
+        self._write(answer)
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"a request has at most {BODY} bytes")
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Answer what is no request, and hang up."""
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            with suppress(OSError, h11.LocalProtocolError):
+                self._write(Answer(status, f"{why}\n".encode(), b"text/plain"))
+        self.close()
+
+    def _write(self, answer: Answer) -> None:
+        head = self._request is not None and self._request.method == b"HEAD"
+        headers = [
+            (b"content-type", answer.kind),
+            (b"content-length", str(len(answer.body)).encode()),
+        ]
+        parts = [
+            self._http.send(h11.Response(status_code=answer.status, headers=headers)),
+            b"" if head else self._http.send(h11.Data(data=answer.body)),
+            self._http.send(h11.EndOfMessage()),
+        ]
+        self._out = b"".join(part for part in parts if part)
+        self._send()
+
+    def _send(self) -> None:
+        with suppress(BlockingIOError):
+            self._out = self._out[self._sock.send(self._out) :]
+        self._loop.watch(self._sock.fileno(), self._ready, WRITE if self._out else READ)
+        if not self._out and self._http.our_state is h11.MUST_CLOSE:
+            self.close()
