@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
-from scripts.benchmarks.machine import ROOT, cores
+from scripts.benchmarks.report.journal import Benchmark, Journal, MissingError, table
+from scripts.benchmarks.report.machine import ROOT, cores
 
 NAMES = (
     "forward",

@@ -8,10 +8,10 @@ import struct
 import time
 from collections.abc import Iterable, Sequence
 
-from scripts.benchmarks import options as choose
-from scripts.benchmarks.contenders import KINDS, Bulkhead
-from scripts.benchmarks.figures import percentile
-from scripts.benchmarks.journal import Benchmark, Journal
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report.figures import percentile
+from scripts.benchmarks.report.journal import Benchmark, Journal
 from tests.helpers.guests.fake_vm import ETHERTYPE, FakeVM, mac
 
 PACED, BACK_TO_BACK, AT_ONCE = "one after another, paced", "one after another", "all at once"

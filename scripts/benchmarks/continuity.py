@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from scripts.benchmarks import options as choose
-from scripts.benchmarks.contenders import KINDS, end_of
-from scripts.benchmarks.figures import NOTHING
-from scripts.benchmarks.journal import Benchmark, Journal, MissingError, Run
+from scripts.benchmarks.lab.sockets import KINDS, end_of
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report.figures import NOTHING
+from scripts.benchmarks.report.journal import Benchmark, Journal, MissingError, Run
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import FakeVM, mac
 from tests.helpers.guests.netns import Namespace

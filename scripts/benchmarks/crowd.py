@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from scripts.benchmarks import generator, proc
-from scripts.benchmarks.contenders import Bulkhead
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.sockets import Bulkhead
+from scripts.benchmarks.report import proc
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask

@@ -9,11 +9,11 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 
-from scripts.benchmarks import generator
-from scripts.benchmarks import options as choose
-from scripts.benchmarks.contenders import KINDS, Bulkhead
-from scripts.benchmarks.figures import median, spread
-from scripts.benchmarks.journal import Benchmark, Journal, Run
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report.figures import median, spread
+from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 from tests.helpers.guests.fake_vm import mac
 from tests.helpers.guests.watching import ask
 

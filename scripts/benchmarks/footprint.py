@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scripts.benchmarks import options as choose
-from scripts.benchmarks import proc
-from scripts.benchmarks.contenders import KINDS, Bulkhead
-from scripts.benchmarks.figures import median, spread
-from scripts.benchmarks.journal import Benchmark, Journal
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import proc
+from scripts.benchmarks.report.figures import median, spread
+from scripts.benchmarks.report.journal import Benchmark, Journal
 
 WORKER, SPARE, SUPERVISOR = "worker of an idle VM", "spare worker", "supervisor"
 ROLES = (WORKER, SPARE, SUPERVISOR)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import generator, plots, proc
-from scripts.benchmarks import options as choose
-from scripts.benchmarks.contenders import KINDS, Bulkhead, Contender, Direct, Relay
-from scripts.benchmarks.figures import NOTHING, known_median, median, ratios, spread
-from scripts.benchmarks.journal import Benchmark, Journal, Run
-from scripts.benchmarks.peers import Gvproxy, VdeSwitch
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead, Contender, Direct, Relay
+from scripts.benchmarks.lab.switches import Gvproxy, VdeSwitch
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import plots, proc
+from scripts.benchmarks.report.figures import NOTHING, known_median, median, ratios, spread
+from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 
 SIZES = (60, 128, 512, 1514, 9014, 65_000)
 COLUMNS = (

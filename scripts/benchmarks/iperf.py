@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import gateway_peers, gateways, proc, taps
-from scripts.benchmarks import options as choose
 from scripts.benchmarks.iperf_report import COLUMNS, directions, draw, rows
-from scripts.benchmarks.journal import Benchmark, Journal, MissingError
-from scripts.benchmarks.labs import BEFORE, Lab, Test
+from scripts.benchmarks.lab import host_and_vm, host_peers, two_vms
+from scripts.benchmarks.lab.lab import BEFORE, Lab, Test
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import proc
+from scripts.benchmarks.report.journal import Benchmark, Journal, MissingError
 from tests.helpers.guests.machine import CommandError
 
 VMS, HOST = "vms", "host"
@@ -78,14 +79,14 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
 
 def _cases(options: argparse.Namespace) -> list[tuple[type[Lab], Test]]:
     """Return what one round consists of: the contenders of each test one after another."""
-    gateway_peers.Gvproxy.binary = options.gvproxy
-    named = (gateway_peers.Gvproxy,) if options.gvproxy else ()
-    hosts: tuple[type[Lab], ...] = (*gateways.OURS, *gateway_peers.PEERS, *named)
+    host_peers.Gvproxy.binary = options.gvproxy
+    named = (host_peers.Gvproxy,) if options.gvproxy else ()
+    hosts: tuple[type[Lab], ...] = (*host_and_vm.OURS, *host_peers.PEERS, *named)
     cases: list[tuple[type[Lab], Test]] = []
     if VMS in options.between:
-        cases += ((kind, test) for test in taps.plan(options.streams) for kind in taps.LABS)
+        cases += ((kind, test) for test in two_vms.plan(options.streams) for kind in two_vms.LABS)
     if HOST in options.between:
-        cases += ((kind, test) for test in gateways.plan(options.streams) for kind in hosts)
+        cases += ((kind, test) for test in host_and_vm.plan(options.streams) for kind in hosts)
     return cases
 
 

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scripts.benchmarks import plots
-from scripts.benchmarks.figures import NOTHING, median, ratios, spread
-from scripts.benchmarks.journal import Journal, Run
-from scripts.benchmarks.labs import Test
+from scripts.benchmarks.lab.lab import Test
+from scripts.benchmarks.report import plots
+from scripts.benchmarks.report.figures import NOTHING, median, ratios, spread
+from scripts.benchmarks.report.journal import Journal, Run
 
 COLUMNS = (
     "MTU", "test", "switch", "direction", "Gbit/s", "of bulkhead's",

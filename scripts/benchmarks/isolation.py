@@ -16,9 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.benchmarks import generator, proc
-from scripts.benchmarks import options as choose
-from scripts.benchmarks.contenders import KINDS, Bulkhead, Contender
 from scripts.benchmarks.isolation_table import (
     COLUMNS,
     FLOOD,
@@ -31,8 +28,12 @@ from scripts.benchmarks.isolation_table import (
     STUCK,
     rows,
 )
-from scripts.benchmarks.journal import Benchmark, Journal, Run
-from scripts.benchmarks.peers import Gvproxy, VdeSwitch
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead, Contender
+from scripts.benchmarks.lab.switches import Gvproxy, VdeSwitch
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import proc
+from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 from tests.helpers.guests.fake_vm import BROADCAST, mac
 from tests.helpers.guests.watching import ask
 

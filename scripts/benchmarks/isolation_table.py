@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from scripts.benchmarks.figures import NOTHING, median, spread
 from scripts.benchmarks.forward import lost, rate
-from scripts.benchmarks.journal import Journal, Run
+from scripts.benchmarks.report.figures import NOTHING, median, spread
+from scripts.benchmarks.report.journal import Journal, Run
 
 SILENT, READS, STUCK = "D is silent", "B reads", "B is stuck"
 STORM, STORM_OFF = "D floods", "D floods, no storm control"

@@ -17,12 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import generator, plots, proc, stacks
-from scripts.benchmarks import options as choose
-from scripts.benchmarks.contenders import KINDS, Bulkhead
-from scripts.benchmarks.figures import NOTHING
-from scripts.benchmarks.journal import Benchmark, Journal, MissingError, Run
-from scripts.benchmarks.machine import ROOT
+from scripts.benchmarks import stacks
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import plots, proc
+from scripts.benchmarks.report.figures import NOTHING
+from scripts.benchmarks.report.journal import Benchmark, Journal, MissingError, Run
+from scripts.benchmarks.report.machine import ROOT
 
 PERF, CALLGRIND = "perf", "callgrind"
 COLUMNS = (

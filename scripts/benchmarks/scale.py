@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from scripts.benchmarks import crowd, generator, plots, proc
-from scripts.benchmarks import options as choose
+from scripts.benchmarks import crowd
 from scripts.benchmarks.attach import until_heard
-from scripts.benchmarks.contenders import Bulkhead
-from scripts.benchmarks.figures import NOTHING, known_median, median, percentile, ratios
 from scripts.benchmarks.forward import rate
-from scripts.benchmarks.journal import Benchmark, Journal, Run
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.sockets import Bulkhead
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import plots, proc
+from scripts.benchmarks.report.figures import NOTHING, known_median, median, percentile, ratios
+from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 from tests.helpers.guests.watching import ask, kill_supervisor, live
 
 ATTACH, IDLE, JOIN, PAIR, BROADCAST, TAKEOVER = "attach", "idle", "join", "pair", "broadcast", "takeover"

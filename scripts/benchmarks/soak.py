@@ -29,13 +29,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import options as choose
-from scripts.benchmarks import proc
-from scripts.benchmarks.contenders import end_of
-from scripts.benchmarks.figures import NOTHING
-from scripts.benchmarks.journal import Benchmark, Journal, Run
-from scripts.benchmarks.soak_vms import Pair
-from scripts.benchmarks.soak_world import SLOTS, World
+from scripts.benchmarks.lab.sockets import end_of
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import proc
+from scripts.benchmarks.report.figures import NOTHING
+from scripts.benchmarks.report.journal import Benchmark, Journal, Run
+from scripts.benchmarks.soaking.vms import Pair
+from scripts.benchmarks.soaking.world import SLOTS, World
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask

@@ -18,16 +18,14 @@ from scripts.benchmarks import (
     fairness,
     footprint,
     forward,
-    gateway_peers,
-    gateways,
     iperf,
     isolation,
     profile,
     scale,
     soak,
     stacks,
-    taps,
 )
+from scripts.benchmarks.lab import host_and_vm, host_peers, two_vms
 from tests.helpers.bench_run import cells, run, start
 from tests.helpers.guests import requirements
 from tests.helpers.guests.waiting import wait_for
@@ -93,7 +91,7 @@ def test_iperf_between_vms(bench_directory: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     ours = [row for row in rows if row["switch"] == "bulkhead"]
     tests = ("1 stream", "1 stream, both ways", "2 streams, both ways")
-    wanted = [(test, way) for test in tests for way in (taps.THERE, taps.BACK)]
+    wanted = [(test, way) for test in tests for way in (two_vms.THERE, two_vms.BACK)]
     assert [(row["test"], row["direction"]) for row in ours] == wanted
     assert_measured(ours)
     theirs = [row for row in rows if row["switch"] == "vde_switch"]
@@ -116,19 +114,19 @@ def test_iperf_with_the_host(bench_directory: Path, tmp_path: Path) -> None:
         bench_directory, tmp_path, iperf.BENCHMARK, "--between", "host", "--gvproxy", str(tmp_path / "none"),
         "--mtu", "9000", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
-    both = (gateways.TO_HOST, gateways.TO_VM)
-    wanted = [("1 stream", gateways.TO_VM), ("1 stream", gateways.TO_HOST)]
+    both = (host_and_vm.TO_HOST, host_and_vm.TO_VM)
+    wanted = [("1 stream", host_and_vm.TO_VM), ("1 stream", host_and_vm.TO_HOST)]
     wanted += [(test, way) for test in ("1 stream, both ways", "2 streams, both ways") for way in both]
-    for kind in (*gateways.OURS, *gateway_peers.PEERS, gateway_peers.Gvproxy):
+    for kind in (*host_and_vm.OURS, *host_peers.PEERS, host_peers.Gvproxy):
         cells = [row for row in rows if row["switch"] == kind.name]
         missing = [program for program in kind.needed if not shutil.which(program)]
-        if kind is gateway_peers.Gvproxy:
+        if kind is host_peers.Gvproxy:
             assert [row["direction"] for row in cells] == [f"not measured: {tmp_path}/none is no program"]
         elif missing:
             assert cells[0]["direction"].startswith(f"not measured: there is no {missing[0]}")
         else:
             assert [(row["test"], row["direction"]) for row in cells] == wanted
-            assert_measured(cells, idle=kind not in gateways.OURS)
+            assert_measured(cells, idle=kind not in host_and_vm.OURS)
 
 
 def assert_measured(rows: list[dict[str, str]], *, idle: bool = False) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scripts.benchmarks import fairness, isolation, isolation_table, soak
-from scripts.benchmarks.journal import Journal
+from scripts.benchmarks.report.journal import Journal
 from tests.helpers.bench_run import run
 
 SWITCHES = ("bulkhead", "vde_switch", "gvproxy")

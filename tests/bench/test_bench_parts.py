@@ -15,22 +15,19 @@ import pytest
 
 from scripts.benchmarks import (
     fairness,
-    figures,
     forward,
-    gateways,
-    generator,
     iperf,
     iperf_report,
     isolation,
     isolation_table,
-    proc,
     stacks,
-    taps,
 )
-from scripts.benchmarks.contenders import Bulkhead, Direct, wrap
-from scripts.benchmarks.generator import Pair
-from scripts.benchmarks.journal import Benchmark, Journal, MissingError, table
-from scripts.benchmarks.peers import Gvproxy
+from scripts.benchmarks.lab import generator, host_and_vm, two_vms
+from scripts.benchmarks.lab.generator import Pair
+from scripts.benchmarks.lab.sockets import Bulkhead, Direct, wrap
+from scripts.benchmarks.lab.switches import Gvproxy
+from scripts.benchmarks.report import figures, proc
+from scripts.benchmarks.report.journal import Benchmark, Journal, MissingError, table
 from tests.helpers.guests.fake_vm import mac
 
 ONE, OTHER = mac(1).hex(":"), mac(2).hex(":")
@@ -312,17 +309,22 @@ def test_streams_are_told_apart_by_who_sends() -> None:
         "end": {"streams": [stream(True, 2e9), stream(False, 1e9)]},
         "intervals": [{"streams": [second(True, 2.1e9), second(False, 1.1e9)]}],
     }
-    test = gateways.plan(8)[2]
-    assert (test.client, test.title) == (gateways.VM, "1 stream, both ways")
+    test = host_and_vm.plan(8)[2]
+    assert (test.client, test.title) == (host_and_vm.VM, "1 stream, both ways")
     seen = iperf_report.directions(report, test)
     assert seen == {
-        gateways.TO_HOST: {
+        host_and_vm.TO_HOST: {
             "per_stream": [2e9],
             "retransmits": 3,
             "times": [1.0],
             "series": [[2_100_000_000]],
         },
-        gateways.TO_VM: {"per_stream": [1e9], "retransmits": 3, "times": [1.0], "series": [[1_100_000_000]]},
+        host_and_vm.TO_VM: {
+            "per_stream": [1e9],
+            "retransmits": 3,
+            "times": [1.0],
+            "series": [[1_100_000_000]],
+        },
     }
 
 
@@ -332,7 +334,7 @@ def test_retransmits_are_shown_for_what_arrived_too() -> None:
     book.runs = [
         {
             "mtu": 1500, "test": "2 streams", "words": "", "client": "left", "way": "ours", "partner": "ours",
-            "round": 0, "directions": {taps.THERE: way}, "dropped_by_switch": 1, "dropped_before": 0,
+            "round": 0, "directions": {two_vms.THERE: way}, "dropped_by_switch": 1, "dropped_before": 0,
             "cpu_percent": 50.0,
         }
     ]  # fmt: skip

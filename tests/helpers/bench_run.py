@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.journal import Benchmark
+from scripts.benchmarks.report.journal import Benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmarks import proc
+from scripts.benchmarks.report import proc
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, StreamVM, build_frame, mac
 from tests.helpers.guests.switch import Switch

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.benchmarks.journal import MissingError
-from scripts.benchmarks.machine import ROOT
+from scripts.benchmarks.report.journal import MissingError
+from scripts.benchmarks.report.machine import ROOT
 from tests.helpers.guests.fake_vm import FakeVM
 
-SOURCES = Path(__file__).with_name("load")
+SOURCES = Path(__file__).parents[1] / "load"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-flto", "-Wall", "-Wextra", "-pthread")
 # Half of what a ring or a socket's buffer holds: a path that has room for that much loses nothing.
 WINDOW_BYTES = 512 * 1024

@@ -2,7 +2,7 @@
 
 ``Bulkhead`` is a real ``supervisor run``. ``Relay`` is what the kernel's sockets allow for one hop
 (load/relay.c); ``Direct`` has nothing in between, which shows what the load generator itself can do. Other
-people's switches are in ``peers``.
+people's switches are in ``switches``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from scripts.benchmarks import generator
-from scripts.benchmarks.generator import Pair
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.generator import Pair
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, MessageVM, StreamVM, build_frame, mac
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for

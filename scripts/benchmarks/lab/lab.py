@@ -1,4 +1,4 @@
-"""Two network namespaces and what is between them, for iperf3: what ``taps`` and ``gateways`` have in common.
+"""Two network namespaces and a way between them, for iperf3: the base of ``two_vms`` and ``host_and_vm``.
 
 A ``Lab`` is a context, for one MTU. Inside it both ends are there, what is between them forwards packets of
 that size, and each end that has to be reached has an iperf3 server.
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
-from scripts.benchmarks.journal import MissingError
+from scripts.benchmarks.report.journal import MissingError
 from tests.helpers.guests.netns import Namespace
 
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}

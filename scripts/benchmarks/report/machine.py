@@ -13,7 +13,7 @@ from typing import Any
 
 from forwarder import _core
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DISTRIBUTIONS = ("bulkhead-switch", "pyzmq", "msgpack", "psutil")
 PROGRAMS = {"iperf3": "--version", "vde_switch": "--version", "perf": "--version", "cc": "--version"}
 _PRODUCER = re.compile(rb"(?:GNU C|clang version )[^\0]{8,}")

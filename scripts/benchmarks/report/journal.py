@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.benchmarks.machine import machine
-from scripts.benchmarks.progress import Bar
+from scripts.benchmarks.report.machine import machine
+from scripts.benchmarks.report.progress import Bar
 
 # What a contender of a benchmark may fail with; anything else is a mistake in the benchmark itself.
 FAILURES = (OSError, RuntimeError, subprocess.SubprocessError)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from scripts.benchmarks.gateways import CABLE, FORWARDED, Gateway, HostAndVM, SocketGateway
-from scripts.benchmarks.journal import MissingError
-from scripts.benchmarks.labs import NEEDED
-from scripts.benchmarks.peers import spawn
+from scripts.benchmarks.lab.host_and_vm import CABLE, FORWARDED, Gateway, HostAndVM, SocketGateway
+from scripts.benchmarks.lab.lab import NEEDED
+from scripts.benchmarks.lab.switches import spawn
+from scripts.benchmarks.report.journal import MissingError
 from tests.helpers.guests.machine import IPERF_PORT
 from tests.helpers.guests.waiting import PATIENCE
 

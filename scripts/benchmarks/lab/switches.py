@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scripts.benchmarks.contenders import RECEIVE_BUFFER, SEND_BUFFER, Contender
-from scripts.benchmarks.journal import MissingError
+from scripts.benchmarks.lab.sockets import RECEIVE_BUFFER, SEND_BUFFER, Contender
+from scripts.benchmarks.report.journal import MissingError
 from tests.helpers.guests.fake_vm import MessageVM, StreamVM, build_frame, mac
 from tests.helpers.guests.waiting import wait_for
 

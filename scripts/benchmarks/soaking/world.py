@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from forwarder.errors import BulkheadError
-from scripts.benchmarks.soak_vms import Pair, Visitor
+from scripts.benchmarks.soaking.vms import Pair, Visitor
 from tests.helpers.guests.fake_vm import BROADCAST, mac
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for

@@ -1,4 +1,4 @@
-"""Labs of a host and a VM: our gateway between them, or one process of somebody else (``gateway_peers``).
+"""Labs of a host and a VM: our gateway between them, or one process of somebody else (``host_peers``).
 
 Both are network namespaces of the lab's own: nothing can get anywhere else, and every port is free. The host
 has a cable to nowhere, since passt and pasta want to see a default route. The VM is the kernel's TCP/IP
@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from scripts.benchmarks import generator
-from scripts.benchmarks.contenders import end_of
-from scripts.benchmarks.labs import BEFORE, Lab, Test, dropped_before
+from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
+from scripts.benchmarks.lab.sockets import end_of
 from tests.helpers.guests.fake_vm import connect
 from tests.helpers.guests.machine import IPERF_PORT
 from tests.helpers.guests.netns import Namespace

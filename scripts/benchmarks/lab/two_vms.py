@@ -11,10 +11,10 @@ from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
 
-from scripts.benchmarks.contenders import Bulkhead, end_of
-from scripts.benchmarks.journal import MissingError
-from scripts.benchmarks.labs import BEFORE, Lab, Test, dropped_before
-from scripts.benchmarks.peers import VdeSwitch, spawn
+from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
+from scripts.benchmarks.lab.sockets import Bulkhead, end_of
+from scripts.benchmarks.lab.switches import VdeSwitch, spawn
+from scripts.benchmarks.report.journal import MissingError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
 

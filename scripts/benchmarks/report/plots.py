@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scripts.benchmarks.journal import MissingError
+from scripts.benchmarks.report.journal import MissingError
 
 COLOURS = {
     "bulkhead": "tab:blue",

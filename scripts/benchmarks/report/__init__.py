@@ -1,0 +1,1 @@
+"""What every benchmark shares: options, the journal of its runs, figures, tables and pictures."""

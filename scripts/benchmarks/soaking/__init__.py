@@ -1,0 +1,1 @@
+"""The world of a soak: its VMs and what happens to them."""
