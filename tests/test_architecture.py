@@ -7,6 +7,7 @@ to the room it belongs in; change a table here only together with ARCHITECTURE.m
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -65,6 +66,19 @@ SLOW_TO_IMPORT = {
 }
 """What forwarder/ must not load: a worker's start is time that a VM waits, and its memory is paid per VM."""
 
+CORE = ROOT / "forwarder" / "_core"
+CORE_SOURCES = sorted(path for path in CORE.rglob("*") if path.suffix in {".c", ".h"})
+
+LINUX_ONLY = {"shared/shm.c", "system/vm.c", "system/waiter.c", "system/tap.c"}
+"""The files of the core that another system would need in its own form; all others compile anywhere."""
+
+LINUX_HEADERS = re.compile(r"linux/.*|sys/(epoll|eventfd|inotify|signalfd|syscall|timerfd|prctl)\.h")
+
+DEFINITION = re.compile(
+    r"^(?!static|typedef|struct \w+ \{|enum|#|/|\s)[\w *]*?\b(\w+)\([^;{}]*\)\n\{", re.MULTILINE
+)
+"""A function that other files can call, as it begins in a .c file."""
+
 LONGEST = 410
 SOURCES = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
@@ -112,6 +126,81 @@ def test_no_module_imports_itself_over_others():
         for module, path in modules.items()
     }
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def unit_of(path):
+    """A .c file and its header are one unit: its path in the core without the suffix."""
+    return path.relative_to(CORE).with_suffix("").as_posix()
+
+
+def code_of(path):
+    """The text of a C file without its comments and strings."""
+    return re.sub(r'/\*.*?\*/|"(?:[^"\\\n]|\\.)*"', "", path.read_text(), flags=re.DOTALL)
+
+
+def core_includes(path):
+    return re.findall(r'^#include "(.*)"$', path.read_text(), re.MULTILINE)
+
+
+def core_graph():
+    """Unit -> the units that it includes, or that define what it calls."""
+    graph = {unit_of(path): set() for path in CORE_SOURCES}
+    definers = {}
+    for path in CORE_SOURCES:
+        graph[unit_of(path)] |= {included.removesuffix(".h") for included in core_includes(path)}
+        for name in DEFINITION.findall(code_of(path)) if path.suffix == ".c" else ():
+            assert definers.setdefault(name, unit_of(path)) == unit_of(path), f"{name} is defined twice"
+    for path in CORE_SOURCES:
+        if path.suffix == ".c":
+            graph[unit_of(path)] |= {
+                definers[word] for word in set(re.findall(r"\w+", code_of(path))) & definers.keys()
+            }
+    assert {definers["ring_put"], definers["bells_publish"], definers["py_os_error"]} == {
+        "shared/ring",
+        "engine/bells",
+        "python/py_core",
+    }
+    return {unit: others - {unit} for unit, others in graph.items()}
+
+
+def test_no_file_of_the_core_stands_on_itself():
+    graph = core_graph()
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    folders = {}
+    for unit, others in graph.items():
+        here = unit.rpartition("/")[0]
+        folders.setdefault(here, set()).update({other.rpartition("/")[0] for other in others} - {here})
+    graphlib.TopologicalSorter(folders).prepare()
+
+
+def test_a_header_of_the_core_declares_what_its_own_file_defines():
+    declaration = re.compile(
+        r"^(?!static|typedef|struct \w+ \{|enum|#|/|\s)[\w *]*?\b(\w+)\([^;{}]*\);", re.MULTILINE
+    )
+    homes = {
+        name: unit_of(path)
+        for path in CORE_SOURCES
+        if path.suffix == ".c"
+        for name in DEFINITION.findall(code_of(path))
+    }
+    strays = [
+        (name, path.name)
+        for path in CORE_SOURCES
+        if path.suffix == ".h" and path.name != "py_types.h"  # the list of all types
+        for name in declaration.findall(code_of(path))
+        if homes.get(name) != unit_of(path)
+    ]
+    assert not strays
+
+
+def test_linux_is_in_four_files_of_the_core():
+    users = {
+        path.relative_to(CORE).as_posix()
+        for path in CORE_SOURCES
+        for header in re.findall(r"^#include <(.*)>$", path.read_text(), re.MULTILINE)
+        if LINUX_HEADERS.fullmatch(header)
+    }
+    assert users <= LINUX_ONLY
 
 
 def test_every_library_that_is_installed_has_a_home():

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "engine/switch.h"
 #include "harness.h"
 
 static uint32_t feed(struct engine *e, const uint8_t *data, size_t size, size_t step, enum record_status *status)

@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "engine/engine_peers.h"
+
 static const uint8_t peer_mac[MAC_BYTES] = {2, 0, 0, 0, 0, 2};
 
 static void must(bool done)
@@ -21,7 +23,7 @@ struct pair *pair_open(void)
     e->port = OWN_PORT;
     e->epoch = 1;
     e->doorbell = pair->doorbell = doorbell_create();
-    e->flood_doorbell = pair->flood_doorbell = doorbell_create();
+    e->bells.flood_doorbell = pair->flood_doorbell = doorbell_create();
     pair->block = block_create(0);
     pair->flood = flood_create(FUZZ_RING_BYTES, OWN_PORT, 1);
     pair->peer_flood = flood_create(FUZZ_RING_BYTES, PEER_PORT, 2);

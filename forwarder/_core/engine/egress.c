@@ -1,129 +1,35 @@
-/* Exhale: from the other ports' rings to the VM.
+#include "engine/egress.h"
 
-   Theory of operation. Sources are served by deficit round robin in bytes, with larger turns for one that is alone,
-   since every write costs its reader a wake-up. A visit to a source takes first
-   what it flooded, then what it sent here alone: the unicast cursor is read before the flood cursor, so a
-   frame that was flooded before its destination was learned is never overtaken by a later one.
-
-   Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs
-   go to the kernel from the ring as they lie there. The staging is emptied before any ring is touched, and
-   a ring whose run is begun stays in service until the run is finished: so at any instant at most one
-   record is cut, and the next byte written is the next byte of that record. To a VM with lengths of 16 bits
-   unicast goes through the staging as well (framing16.h), as much of it as one visit may take.
-
-     state            left by                          meanwhile
-     open             -                                writes go out
-     blocked, FULL    the descriptor becomes writable  nothing is read from rings; senders drop at the tail
-     blocked, timer   retry_at passes (50 us, doubling to 10 ms; reset by any byte written)
-
-   FULL becomes the timer when the kernel said "writable" and then took nothing: a socket that polls
-   writable while every send fails must not make us spin. */
-#include <stdlib.h>
-
-#include "engine/engine.h"
+#include "engine/egress_write.h"
 #include "packet/framing16.h"
-
-#define RETRY_FIRST_NS 50000u
-#define RETRY_MOST_NS 10000000u
 
 /* What a visit costs of a turn's budget besides the bytes, so that one which yields none (a lapped flood
    ring) does not make a turn endless: about the time in which so many bytes could be copied. */
 #define VISIT_BYTES 512u
 
-static void progress(struct engine *e, const struct vm_sent *sent)
+/* The rest of a cut frame must follow its beginning, whatever becomes of the ring. The frames of an unfinished
+   run were not counted as written yet. */
+static void rescue_cut_frame(struct engine *e, struct peer *peer)
 {
-    e->out.written += sent->bytes;
-    e->out.fruitless = false;
-    e->out.retry_ns = 0;
-    e->count.tx_bytes += sent->payload;
-    e->count.tx_frames += sent->frames;
-    if (UNLIKELY(sent->refused > 0))
-        e->count.refused += sent->refused;
-}
-
-static void start_timer(struct engine *e, uint64_t now)
-{
-    uint64_t pause = e->out.retry_ns == 0 ? RETRY_FIRST_NS : 2 * e->out.retry_ns;
-    e->out.retry_ns = pause < RETRY_MOST_NS ? pause : RETRY_MOST_NS;
-    e->out.retry_at = now + e->out.retry_ns;
-}
-
-static void block(struct engine *e, enum vm_status status, int error, uint64_t now)
-{
-    if (status == VM_DOWN) {
-        engine_link_down(e, "writing to the VM", error);
+    const uint8_t *rest;
+    uint32_t bytes, begun;
+    if (e->vm.kind != KIND_STREAM || peer->rx.done == 0 || e->down)
         return;
-    }
-    e->out.blocked = true;
-    if (status == VM_NO_BUFFER) {
-        e->count.enobufs++;
-        start_timer(e, now);
-        return;
-    }
-    e->count.eagain++;
-    if (e->out.fruitless)
-        start_timer(e, now);
+    if (!ring_cut_frame(&peer->rx, &rest, &bytes, &begun))
+        port_link_down(e, "a neighbour's ring was tampered with inside of a frame", 0);
     else
-        waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, true);
+        egress_stage(e, rest, bytes, begun);
 }
 
-/* Write spans; returns what was taken. Blocks the egress where that was not everything. */
-static uint64_t write_spans(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now)
+void egress_drop_source(struct engine *e, struct peer *peer)
 {
-    struct vm_sent sent;
-    uint64_t total = 0;
-    for (unsigned i = 0; i < count; i++)
-        total += spans[i].bytes;
-    engine_in_doubt(e);
-    enum vm_status status = vm_write(&e->vm, spans, count, &sent);
-    if (sent.bytes > 0)
-        progress(e, &sent);
-    *garbled = status == VM_GARBLED;
-    if (status != VM_OK && status != VM_GARBLED)
-        block(e, status, sent.error, now);
-    else if (vm_is_stream(&e->vm) && sent.bytes < total)
-        block(e, VM_FULL, 0, now);
-    return sent.bytes;
-}
-
-static uint32_t prefix_bytes(const struct engine *e)
-{
-    return e->vm.kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES;
-}
-
-static void count_stream_frames(struct engine *e, uint32_t frames)
-{
-    if (!vm_is_stream(&e->vm))
+    if (peer->rx.shared == NULL)
         return;
-    e->count.tx_frames += frames;
-    e->count.tx_bytes -= (uint64_t)frames * prefix_bytes(e);
-}
-
-void egress_flush(struct engine *e, uint64_t now)
-{
-    struct egress *out = &e->out;
-    while (out->from < out->to && !out->blocked && !e->down) {
-        struct span span = {.records = out->staging + out->from, .bytes = out->to - out->from};
-        bool garbled;
-        out->from += (uint32_t)write_spans(e, &span, 1, &garbled, now);
-        if (garbled)
-            out->from = out->to;
-    }
-    if (out->from < out->to)
-        return;
-    count_stream_frames(e, out->staged_frames);
-    out->from = out->to = out->staged_frames = 0;
-}
-
-/* Write `bytes` next; `frames` count as written with them. */
-bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames)
-{
-    if (STAGING_BYTES - e->out.to < count)
-        return false;
-    memcpy(e->out.staging + e->out.to, bytes, count);
-    e->out.to += count;
-    e->out.staged_frames += frames;
-    return true;
+    rescue_cut_frame(e, peer);
+    e->count.stale_ring += ring_unread_frames(&peer->rx);
+    if (peer->rx.broken)
+        e->count.stale_ring++;
+    ring_abandon(&peer->rx);
 }
 
 /* Is this flooded frame for our VM? Answers an unknown address that lives here. */
@@ -161,7 +67,7 @@ static bool seal(const struct engine *e, uint8_t *at, uint32_t bytes)
 static void take_floods(struct engine *e, struct peer *peer)
 {
     struct egress *out = &e->out;
-    const uint32_t prefix = prefix_bytes(e);
+    const uint32_t prefix = egress_prefix_bytes(e);
     struct flood_record record;
     uint64_t lost = 0;
     while (peer->deficit > 0 && out->to + MIN_RECORD <= STAGING_BYTES) {
@@ -235,15 +141,15 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
         ring_consume(&peer->rx, views, n, taken); /* its frames count when the staging has been written */
         egress_flush(e, now);
     } else if (n > 0) {
-        taken = write_spans(e, spans, n, &garbled, now);
-        count_stream_frames(e, ring_consume(&peer->rx, views, n, taken));
+        taken = egress_write(e, spans, n, &garbled, now);
+        egress_count_frames(e, ring_consume(&peer->rx, views, n, taken));
     }
     peer->deficit -= (int64_t)taken;
     e->out.taken += taken;
     if (UNLIKELY(garbled))
         peer->rx.broken = true;
     if (UNLIKELY(peer->rx.broken)) {
-        engine_drop_source(e, peer);
+        egress_drop_source(e, peer);
         return false;
     }
     return taken > 0;
@@ -266,7 +172,7 @@ static bool serve(struct engine *e, struct peer *peer, bool alone, uint64_t now)
         bool flooded = flood_has_news(&peer->flood);
         if (!unicast && !flooded) {
             if (UNLIKELY(peer->rx.broken))
-                engine_drop_source(e, peer);
+                egress_drop_source(e, peer);
             return false;
         }
         earn(peer, alone);
@@ -305,11 +211,6 @@ bool egress_exhale(struct engine *e, uint64_t now)
             out->turn++;
     }
     return out->taken != start;
-}
-
-uint64_t egress_deadline(const struct engine *e)
-{
-    return e->out.blocked && e->out.retry_at != 0 ? e->out.retry_at : UINT64_MAX;
 }
 
 bool egress_has_news(const struct engine *e)

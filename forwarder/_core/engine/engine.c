@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+
+#include "engine/egress.h"
+#include "engine/egress_write.h"
+#include "engine/ingress.h"
+#include "engine/switch.h"
 
 /* A reader from outside sees numbers that are at most so many busy turns old. */
 #define PUBLISH_TURNS 64u
@@ -22,7 +25,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int fl
     e->out.staging = malloc(STAGING_BYTES);
     if (e->block == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
         || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
-        || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->flood_doorbell) < 0) {
+        || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->bells.flood_doorbell) < 0) {
         int saved = errno;
         engine_close(e);
         errno = saved;
@@ -56,18 +59,6 @@ int engine_hold(struct engine *e, bool held)
     return held ? waiter_remove(&e->waiter, e->vm.fd) : waiter_restore_vm(&e->waiter, e->vm.fd);
 }
 
-void engine_link_down(struct engine *e, const char *what, int error)
-{
-    if (e->down)
-        return;
-    e->down = true;
-    waiter_remove(&e->waiter, e->vm.fd);
-    if (error != 0)
-        snprintf(e->link_error, sizeof e->link_error, "%s: %s", what, strerror(error));
-    else
-        snprintf(e->link_error, sizeof e->link_error, "%s", what);
-}
-
 uint64_t engine_queued(const struct engine *e)
 {
     uint64_t bytes = e->out.to - e->out.from;
@@ -90,7 +81,7 @@ static void hear(struct engine *e, bool wanted)
 {
     e->deaf = !wanted;
     waiter_hear_bell(&e->waiter, e->doorbell, wanted);
-    waiter_hear_bell(&e->waiter, e->flood_doorbell, wanted);
+    waiter_hear_bell(&e->waiter, e->bells.flood_doorbell, wanted);
 }
 
 /* What the waiter has seen becomes state of the engine. */
@@ -204,7 +195,7 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
     uint64_t deadline = now + timeout_ns;
     unsigned ready = waiter_wait(&e->waiter, 0);
     unsigned events = 0;
-    switch_greet(e);
+    bells_greet(&e->bells);
     while (!e->down) {
         events |= absorb(e, ready, now);
         bool worked = turn(e, ready, now);

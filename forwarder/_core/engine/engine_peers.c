@@ -1,9 +1,13 @@
-/* What membership changes in the engine: peers come and go, rings are attached and given up. */
+#include "engine/engine_peers.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/egress.h"
+#include "engine/ingress.h"
+#include "engine/send.h"
+#include "engine/switch.h"
 
 static uint64_t unread_floods(struct peer *peer)
 {
@@ -14,32 +18,6 @@ static uint64_t unread_floods(struct peer *peer)
         frames += record.kind != FLOOD_ANNOUNCE;
     free(scratch);
     return frames + lost;
-}
-
-/* The rest of a cut frame must follow its beginning, whatever becomes of the ring. The frames of an unfinished
-   run were not counted as written yet. */
-static void rescue_cut_frame(struct engine *e, struct peer *peer)
-{
-    const uint8_t *rest;
-    uint32_t bytes, begun;
-    if (e->vm.kind != KIND_STREAM || peer->rx.done == 0 || e->down)
-        return;
-    if (!ring_cut_frame(&peer->rx, &rest, &bytes, &begun))
-        engine_link_down(e, "a neighbour's ring was tampered with inside of a frame", 0);
-    else
-        egress_stage(e, rest, bytes, begun);
-}
-
-/* Count what the ring still holds as lost, and let go of it. */
-void engine_drop_source(struct engine *e, struct peer *peer)
-{
-    if (peer->rx.shared == NULL)
-        return;
-    rescue_cut_frame(e, peer);
-    e->count.stale_ring += ring_unread_frames(&peer->rx);
-    if (peer->rx.broken)
-        e->count.stale_ring++;
-    ring_abandon(&peer->rx);
 }
 
 /* Deliver what a leaving peer has sent, as far as the VM takes it now. */
@@ -57,7 +35,7 @@ static void empty_pen(struct engine *e, struct peer *peer)
         uint32_t bytes = load_be32(record);
         const uint8_t *frame = record_frame(record);
         if (peer->path != PATH_RING)
-            switch_flood(e, frame, bytes, FLOOD_UNKNOWN);
+            send_flood(e, frame, bytes, FLOOD_UNKNOWN);
         else if (ring_put(&peer->tx, record, LENGTH_BYTES + bytes, 1, frame_src(frame), false) == 0)
             loss_add(&e->block->loss[peer->port].towards, 1);
         at += LENGTH_BYTES + bytes;
@@ -65,10 +43,8 @@ static void empty_pen(struct engine *e, struct peer *peer)
     free(peer->pen);
     peer->pen = NULL;
     peer->pen_bytes = 0;
-    if (peer->path == PATH_RING) {
-        peer->touched = true;
-        e->touched[e->touched_count++] = peer;
-    }
+    if (peer->path == PATH_RING)
+        bells_touch(&e->bells, peer);
     switch_end(e);
 }
 
@@ -87,7 +63,7 @@ static void disconnect(struct engine *e, struct peer *peer)
     ingress_leave_ring(e, peer);
     loss_add(&e->block->loss[peer->port].towards, penned_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
-    engine_drop_source(e, peer);
+    egress_drop_source(e, peer);
     flood_rx_close(&peer->flood);
     peer_close_path(peer);
     peer->rung = 0;
@@ -146,7 +122,7 @@ int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd)
     if (peer == NULL)
         return -1;
     flood_rx_close(&peer->flood);
-    e->met_peer = true;
+    e->bells.flood_bell_owed = true;
     return flood_rx_open(&peer->flood, fd, port, epoch, epoch > e->epoch);
 }
 
@@ -177,7 +153,7 @@ int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
     struct ring_rx rx;
     if (peer == NULL || ring_rx_open(&rx, fds, &id) < 0)
         return -1;
-    engine_drop_source(e, peer);
+    egress_drop_source(e, peer);
     peer->rx = rx;
     return 0;
 }

@@ -1,27 +1,9 @@
-/* Inhale: a burst from the VM into memory that nobody else can write to, where it is switched.
+#include "engine/ingress.h"
 
-   Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
-   records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
-   with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
-
-   The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
-   for that peer then stays where it is (ring_keep); what is not is copied from there, as it would be from anywhere. So
-   a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
-   conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
-   burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
-
-     the burst goes                   because
-     to the front of a peer's ring    the last run went there, and there is room for a burst
-     to own memory                    otherwise; a stream with lengths of 16 bits always: it is switched from a second
-                                      buffer, in its other framing (framing16.h)
-     to slots, one a datagram         how long they are is known only afterwards
-
-   A length is checked here, in framing16 or in switch_records, and nowhere later. A bad length on a stream ends the
-   link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted. */
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/engine.h"
+#include "engine/switch.h"
 #include "packet/framing16.h"
 #include "packet/offload.h"
 
@@ -55,14 +37,14 @@ void ingress_close(struct engine *e)
 static void read_failed(struct engine *e, enum vm_status status, int error)
 {
     if (status == VM_DOWN)
-        engine_link_down(e, "reading from the VM", error);
+        port_link_down(e, "reading from the VM", error);
 }
 
 static void bad_length(struct engine *e, enum record_status status)
 {
     bool runt = status == RECORD_RUNT;
     *(runt ? &e->count.runt : &e->count.oversize) += 1;
-    engine_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
+    port_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
 }
 
 /* The peer that the next burst will be for, as far as the last one tells, if its ring takes records as they come. */
@@ -142,14 +124,14 @@ static bool inhale_stream(struct engine *e)
     enum record_status record;
     int error = 0;
     choose_landing(e);
-    engine_in_doubt(e);
+    port_in_doubt(e);
     long n = vm_read(&e->vm, in->burst + in->rest, burst_bytes(e), &status, &error);
     if (n < 0) {
         read_failed(e, status, error);
         return false;
     }
     if (n == 0) {
-        engine_link_down(e, "the VM closed the link", 0);
+        port_link_down(e, "the VM closed the link", 0);
         return false;
     }
     uint32_t bytes = in->rest + (uint32_t)n;
@@ -183,7 +165,7 @@ static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool 
     ++*counter;
     e->count.rx_frames++;
     e->count.rx_bytes += bytes - vm_header_bytes(&e->vm);
-    engine_refused(e, 1);
+    port_refused(e, 1);
     return false;
 }
 
@@ -226,7 +208,7 @@ static bool inhale_datagrams(struct engine *e)
             switch_records(e, slot, LENGTH_BYTES + read[i].bytes, &record);
     }
     if (UNLIKELY(gone))
-        engine_link_down(e, "the VM closed the link", 0);
+        port_link_down(e, "the VM closed the link", 0);
     return n > 0;
 }
 

@@ -1,15 +1,5 @@
-/* What becomes of a run that is for one peer: its ring, its pen, or the flood.
+#include "engine/send.h"
 
-   Theory of operation. The path to the peer (peer.h) says where it goes. Into a ring it goes with one memcpy, or stays
-   where it is if it was read to there (ingress.c). A frame that the ring has no room for is lost here, at the tail, and
-   charged to the destination; nobody waits for it.
-
-   Before that one may be lost early, for the sake of fairness between streams (early.h). What a TAP has sent may be up
-   to 45 segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
-   (offload_shorten): the sender learns the same from it and has less to send again. The rest goes on; one frame counts
-   as lost. */
-#include "packet/early_drop.h"
-#include "engine/engine.h"
 #include "packet/flow.h"
 #include "packet/offload.h"
 
@@ -24,14 +14,6 @@ static void want_ring(struct engine *e, struct peer *peer)
     peer->path = PATH_PEN;
     e->wanted[peer->port] = true;
     e->any_wanted = true;
-}
-
-static void touch(struct engine *e, struct peer *peer)
-{
-    if (!peer->touched) {
-        peer->touched = true;
-        e->touched[e->touched_count++] = peer;
-    }
 }
 
 static uint32_t put(struct engine *e, struct peer *peer, const struct pending_run *run)
@@ -110,6 +92,39 @@ static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct p
     return UNLIKELY(peer->early.marked) ? put_early(e, peer, run) : lost_of(e, peer, run);
 }
 
+/* Also where no peer is known yet: those who learn of this port later read what it said from its start. */
+void send_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
+{
+    flood_put(&e->flood, frame, bytes, kind);
+    if (kind != FLOOD_ANNOUNCE)
+        e->count.flooded++;
+}
+
+static const uint8_t broadcast[MAC_BYTES] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+static struct rate *flood_rate(struct engine *e, const uint8_t *dst, enum flood_kind kind)
+{
+    if (kind == FLOOD_UNKNOWN)
+        return &e->unknown_rate;
+    return &e->group_rate[memcmp(dst, broadcast, MAC_BYTES) == 0 ? 0 : 1];
+}
+
+void send_flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind)
+{
+    const uint8_t *record = run->start;
+    struct rate *rate = flood_rate(e, frame_dst(record_frame(record)), kind);
+    for (uint32_t i = 0; i < run->frames; i++) {
+        uint32_t bytes = load_be32(record);
+        if (rate_admits(rate, e->now)) {
+            send_flood(e, record_frame(record), bytes, kind);
+        } else {
+            e->count.storm++;
+            port_refused(e, 1);
+        }
+        record += LENGTH_BYTES + bytes;
+    }
+}
+
 void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
 {
     uint32_t lost = 0;
@@ -117,11 +132,11 @@ void send_run(struct engine *e, struct peer *peer, const struct pending_run *run
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {
         lost = send_to_ring(e, peer, run);
-        touch(e, peer);
+        bells_touch(&e->bells, peer);
     } else if (peer->path == PATH_PEN) {
         lost = run->frames - pen_put(peer, run->start, run->frames);
     } else {
-        flood_run(e, run, FLOOD_UNKNOWN);
+        send_flood_run(e, run, FLOOD_UNKNOWN);
     }
     if (UNLIKELY(lost > 0))
         loss_add(&e->block->loss[peer->port].towards, lost);

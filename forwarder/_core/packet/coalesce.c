@@ -1,11 +1,11 @@
 #include "packet/coalesce.h"
 
 #include <arpa/inet.h>
-#include <linux/virtio_net.h>
 #include <netinet/in.h>
 
 #include "packet/checksum.h"
 #include "packet/packet.h"
+#include "packet/vnet.h"
 
 #define IP 14u
 #define TCP_LEAST 20u
@@ -87,8 +87,8 @@ static void finish(uint8_t *vnet, const struct segment *first, uint32_t bytes, b
 {
     uint8_t *head = vnet + VNET_BYTES, *ip = head + IP, *tcp = head + first->tcp;
     uint32_t carried = first->headers - first->tcp + bytes;
-    vnet[0] = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-    vnet[1] = first->is_ipv4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+    vnet[0] = VNET_NEEDS_SUM;
+    vnet[1] = first->is_ipv4 ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
     store_le16(vnet + 2, first->headers);
     store_le16(vnet + 4, first->payload);
     store_le16(vnet + 6, first->tcp);

@@ -1,18 +1,11 @@
 #include "packet/offload.h"
 
 #include <arpa/inet.h>
-#include <linux/virtio_net.h>
 #include <netinet/in.h>
 
 #include "packet/checksum.h"
 #include "packet/packet.h"
-
-/* linux/virtio_net.h of Linux 6.2 and newer. */
-#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
-#define VIRTIO_NET_HDR_GSO_UDP_L4 5
-#endif
-
-_Static_assert(sizeof(struct virtio_net_hdr) == VNET_BYTES, "the short header, without a number of buffers");
+#include "packet/vnet.h"
 
 #define MOST_EXTENSIONS 8u
 
@@ -47,7 +40,7 @@ static struct vnet vnet_of(const uint8_t *header)
 {
     uint32_t from = load_le16(header + 6);
     return (struct vnet){.flags = header[0],
-                         .type = header[1] & ~(uint32_t)VIRTIO_NET_HDR_GSO_ECN,
+                         .type = header[1] & ~VNET_GSO_ECN,
                          .segment = load_le16(header + 4),
                          .sum_from = from,
                          .sum_at = from + load_le16(header + 8)};
@@ -55,7 +48,7 @@ static struct vnet vnet_of(const uint8_t *header)
 
 bool offload_is_sound(const uint8_t *vnet)
 {
-    return (vnet[0] & VIRTIO_NET_HDR_F_NEEDS_CSUM) == 0 || load_le16(vnet + 6) >= MIN_FRAME;
+    return (vnet[0] & VNET_NEEDS_SUM) == 0 || load_le16(vnet + 6) >= MIN_FRAME;
 }
 
 static bool ipv4_leads_to(const struct offload *o, uint32_t protocol)
@@ -92,13 +85,13 @@ static bool leads_to_transport(struct offload *o, uint32_t kind)
     if (o->ip == 0 || o->transport < o->ip + IPV4_LEAST)
         return false;
     if (o->is_ipv4)
-        return kind != VIRTIO_NET_HDR_GSO_TCPV6 && ipv4_leads_to(o, protocol);
-    return type == ETHERTYPE_IPV6 && kind != VIRTIO_NET_HDR_GSO_TCPV4 && ipv6_leads_to(o, protocol);
+        return kind != VNET_GSO_TCPV6 && ipv4_leads_to(o, protocol);
+    return type == ETHERTYPE_IPV6 && kind != VNET_GSO_TCPV4 && ipv6_leads_to(o, protocol);
 }
 
 static bool plan_cut(struct offload *o, const struct vnet *vnet)
 {
-    o->is_tcp = vnet->type != VIRTIO_NET_HDR_GSO_UDP_L4;
+    o->is_tcp = vnet->type != VNET_GSO_UDP;
     o->transport = o->sum_from;
     o->step = vnet->segment;
     uint32_t least = o->is_tcp ? TCP_LEAST : UDP_BYTES, sum = o->is_tcp ? TCP_SUM : UDP_SUM;
@@ -114,18 +107,18 @@ bool offload_open(struct offload *o, const uint8_t *header, uint32_t bytes)
 {
     struct vnet vnet = vnet_of(header);
     *o = (struct offload){.frame = header + VNET_BYTES, .bytes = bytes - VNET_BYTES, .step = bytes - VNET_BYTES};
-    if (vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+    if (vnet.flags & VNET_NEEDS_SUM) {
         o->sum_from = vnet.sum_from;
         o->sum_at = vnet.sum_at;
         if (o->sum_from < MIN_FRAME || o->sum_at + sizeof(uint16_t) > o->bytes)
             return false;
     }
     switch (vnet.type) {
-    case VIRTIO_NET_HDR_GSO_NONE:
+    case VNET_GSO_NONE:
         return true;
-    case VIRTIO_NET_HDR_GSO_TCPV4:
-    case VIRTIO_NET_HDR_GSO_TCPV6:
-    case VIRTIO_NET_HDR_GSO_UDP_L4:
+    case VNET_GSO_TCPV4:
+    case VNET_GSO_TCPV6:
+    case VNET_GSO_UDP:
         return o->sum_at != 0 && plan_cut(o, &vnet);
     default:
         return false;

@@ -5,12 +5,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-int py_add_engine(PyObject *module);
-int py_add_block(PyObject *module);
-int py_add_early(PyObject *module);
-int py_add_fdb(PyObject *module);
-int py_add_ring_ends(PyObject *module);
-
 /* Make the type of `spec` and add it to the module under `name`. */
 int py_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 
@@ -22,5 +16,8 @@ void py_free(PyObject *self);
 
 /* Set OSError from errno and return NULL. */
 PyObject *py_os_error(void);
+
+/* None, or OSError where status < 0. */
+PyObject *py_none_or_error(int status);
 
 #endif

@@ -1,5 +1,5 @@
 /* The choice of what is dropped early by itself, for oracle and property tests. */
-#include "python/py_core.h"
+#include "python/py_types.h"
 
 #include "packet/early_drop.h"
 

@@ -1,15 +1,6 @@
 /* Engine: the forwarding engine as Python drives it. */
-#include "python/py_engine.h"
-
-struct engine *engine_of(PyObject *self)
-{
-    struct engine *engine = ((struct py_engine *)self)->engine;
-    if (engine == NULL || engine->block == NULL) {
-        PyErr_SetString(PyExc_ValueError, "the engine is closed");
-        return NULL;
-    }
-    return engine;
-}
+#include "python/py_engine_peers.h"
+#include "python/py_types.h"
 
 static int kind_of(const char *name)
 {
@@ -48,7 +39,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     e->port = port;
     e->epoch = epoch;
     e->doorbell = doorbell;
-    e->flood_doorbell = flood_doorbell;
+    e->bells.flood_doorbell = flood_doorbell;
     if (engine_open(e, (enum port_kind)kind, vm, block, flood) == 0)
         return (PyObject *)self;
     py_os_error();
@@ -65,20 +56,13 @@ static void engine_dealloc(PyObject *self)
     py_free(self);
 }
 
-PyObject *result_of(int status)
-{
-    if (status < 0)
-        return py_os_error();
-    Py_RETURN_NONE;
-}
-
 static PyObject *engine_watch(PyObject *self, PyObject *args)
 {
     struct engine *e = engine_of(self);
     int fd;
     if (e == NULL || !PyArg_ParseTuple(args, "i", &fd))
         return NULL;
-    return result_of(waiter_add_control(&e->waiter, fd));
+    return py_none_or_error(waiter_add_control(&e->waiter, fd));
 }
 
 static PyObject *engine_unwatch(PyObject *self, PyObject *args)
@@ -87,7 +71,7 @@ static PyObject *engine_unwatch(PyObject *self, PyObject *args)
     int fd;
     if (e == NULL || !PyArg_ParseTuple(args, "i", &fd))
         return NULL;
-    return result_of(waiter_remove(&e->waiter, fd));
+    return py_none_or_error(waiter_remove(&e->waiter, fd));
 }
 
 static PyObject *engine_run_method(PyObject *self, PyObject *args)
@@ -121,9 +105,9 @@ static PyObject *engine_hush(PyObject *self, PyObject *hushed)
     int truth = PyObject_IsTrue(hushed);
     if (e == NULL || truth < 0)
         return NULL;
-    if (e->hushed && !truth)
-        e->met_peer = true;
-    e->hushed = truth != 0;
+    if (e->bells.flood_bell_held && !truth)
+        e->bells.flood_bell_owed = true;
+    e->bells.flood_bell_held = truth != 0;
     Py_RETURN_NONE;
 }
 

@@ -1,5 +1,6 @@
-/* Engine: what membership and the operator's settings change. */
-#include "python/py_engine.h"
+#include "python/py_engine_peers.h"
+
+#include "engine/engine_peers.h"
 
 PyObject *py_engine_wanted(PyObject *self, PyObject *unused)
 {
@@ -30,7 +31,7 @@ PyObject *py_engine_peer_join(PyObject *self, PyObject *args)
         return NULL;
     if (port == 0 || port >= MAX_PORTS || port == e->port)
         return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
-    return result_of(engine_peer_join(e, port, epoch, born, takes_offloads != 0));
+    return py_none_or_error(engine_peer_join(e, port, epoch, born, takes_offloads != 0));
 }
 
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)
@@ -51,7 +52,7 @@ PyObject *py_engine_attach_flood(PyObject *self, PyObject *args)
     int fd;
     if (e == NULL || !PyArg_ParseTuple(args, "IKi", &port, &epoch, &fd))
         return NULL;
-    return result_of(engine_attach_flood(e, port, epoch, fd));
+    return py_none_or_error(engine_attach_flood(e, port, epoch, fd));
 }
 
 PyObject *py_engine_attach_rx(PyObject *self, PyObject *args)
@@ -62,7 +63,7 @@ PyObject *py_engine_attach_rx(PyObject *self, PyObject *args)
     struct ring_fds fds;
     if (e == NULL || !PyArg_ParseTuple(args, "IKii", &port, &epoch, &fds.ring, &fds.tail))
         return NULL;
-    return result_of(engine_attach_rx(e, port, epoch, fds));
+    return py_none_or_error(engine_attach_rx(e, port, epoch, fds));
 }
 
 PyObject *py_engine_attach_tx(PyObject *self, PyObject *args)
@@ -74,7 +75,7 @@ PyObject *py_engine_attach_tx(PyObject *self, PyObject *args)
     int doorbell;
     if (e == NULL || !PyArg_ParseTuple(args, "IKiii", &port, &epoch, &fds.ring, &fds.tail, &doorbell))
         return NULL;
-    return result_of(engine_attach_tx(e, port, epoch, fds, doorbell));
+    return py_none_or_error(engine_attach_tx(e, port, epoch, fds, doorbell));
 }
 
 PyObject *py_engine_give_up_ring(PyObject *self, PyObject *args)

@@ -1,5 +1,5 @@
 /* The MAC table by itself, for oracle and contract tests. */
-#include "python/py_core.h"
+#include "python/py_types.h"
 
 #include "shared/fdb.h"
 

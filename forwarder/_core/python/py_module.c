@@ -1,43 +1,13 @@
-#include "python/py_core.h"
-
+/* The module: its functions, its constants and the types that the other files make. */
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "shared/stats_page.h"
 #include "engine/engine.h"
 #include "packet/flow.h"
 #include "packet/offload.h"
+#include "python/py_types.h"
+#include "shared/stats_page.h"
 #include "system/tap.h"
-
-PyObject *py_os_error(void)
-{
-    return PyErr_SetFromErrno(PyExc_OSError);
-}
-
-int py_add_type(PyObject *module, PyType_Spec *spec, const char *name)
-{
-    PyObject *type = PyType_FromSpec(spec);
-    if (type == NULL)
-        return -1;
-    if (PyModule_AddObject(module, name, type) < 0) {
-        Py_DECREF(type);
-        return -1;
-    }
-    return 0;
-}
-
-void *py_allocate(PyTypeObject *type)
-{
-    return ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
-}
-
-void py_free(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
-}
 
 static PyObject *descriptor(int fd)
 {
@@ -80,7 +50,7 @@ static PyObject *core_block_create(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     uint64_t secret;
-    if (getrandom(&secret, sizeof secret, 0) != (ssize_t)sizeof secret)
+    if (getentropy(&secret, sizeof secret) < 0)
         return py_os_error();
     return descriptor(block_create(secret));
 }

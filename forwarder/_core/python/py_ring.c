@@ -1,6 +1,6 @@
 /* The two ends of a ring by themselves, for oracle and contract tests and for tools that speak to a ring from
    Python. */
-#include "python/py_core.h"
+#include "python/py_types.h"
 
 #include <errno.h>
 

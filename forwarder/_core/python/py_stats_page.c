@@ -1,5 +1,5 @@
 /* Block: the reading side of a port's block. */
-#include "python/py_core.h"
+#include "python/py_types.h"
 
 #include "shared/stats_page.h"
 

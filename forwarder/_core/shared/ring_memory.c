@@ -1,8 +1,7 @@
-/* The memory of a ring: made, mapped and checked. */
+#include "shared/ring_memory.h"
+
 #include <errno.h>
 #include <unistd.h>
-
-#include "shared/ring.h"
 
 #define RING_MAGIC 0x42524e47u /* "BRNG" */
 #define TAIL_MAGIC 0x4254414cu /* "BTAL" */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/virtio_net.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,6 +12,8 @@
 
 #include "common.h"
 #include "shared/shm.h"
+
+_Static_assert(sizeof(struct virtio_net_hdr) == VNET_BYTES, "the short header, without a number of buffers");
 
 static int set_up(struct ifreq *request)
 {

@@ -1,23 +1,9 @@
-/* The Engine object, shared by the files that hold its methods. */
-#ifndef BULKHEAD_PY_ENGINE_H
-#define BULKHEAD_PY_ENGINE_H
+/* Methods of Engine: what membership and the operator's settings change. */
+#ifndef BULKHEAD_PY_ENGINE_PEERS_H
+#define BULKHEAD_PY_ENGINE_PEERS_H
 
-#include "python/py_core.h"
+#include "python/py_engine_object.h"
 
-#include "engine/engine.h"
-
-struct py_engine {
-    PyObject_HEAD
-    struct engine *engine;
-};
-
-/* The engine, or NULL with an exception set if it is closed. */
-struct engine *engine_of(PyObject *self);
-
-/* None, or OSError where status < 0. */
-PyObject *result_of(int status);
-
-/* py_engine_peers.c */
 PyObject *py_engine_wanted(PyObject *self, PyObject *unused);
 PyObject *py_engine_peer_join(PyObject *self, PyObject *args);
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args);

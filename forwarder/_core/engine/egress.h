@@ -1,0 +1,26 @@
+/* Exhale: from the other ports' rings to the VM.
+
+   Theory of operation. Sources are served by deficit round robin in bytes, with larger turns for one that is alone,
+   since every write costs its reader a wake-up. A visit to a source takes first
+   what it flooded, then what it sent here alone: the unicast cursor is read before the flood cursor, so a
+   frame that was flooded before its destination was learned is never overtaken by a later one.
+
+   Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs
+   go to the kernel from the ring as they lie there. The staging is emptied before any ring is touched, and
+   a ring whose run is begun stays in service until the run is finished: so at any instant at most one
+   record is cut, and the next byte written is the next byte of that record. To a VM with lengths of 16 bits
+   unicast goes through the staging as well (framing16.h), as much of it as one visit may take.
+
+   egress_write.h says what happens when the VM does not take it. */
+#ifndef BULKHEAD_EGRESS_H
+#define BULKHEAD_EGRESS_H
+
+#include "engine/port.h"
+
+bool egress_exhale(struct engine *e, uint64_t now);
+bool egress_has_news(const struct engine *e);
+/* Count what the peer's ring still holds as lost, and let go of it. The rest of a frame that the VM has begun to read
+   follows all the same. */
+void egress_drop_source(struct engine *e, struct peer *peer);
+
+#endif

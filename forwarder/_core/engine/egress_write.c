@@ -1,0 +1,105 @@
+#include "engine/egress_write.h"
+
+#include "packet/framing16.h"
+
+#define RETRY_FIRST_NS 50000u
+#define RETRY_MOST_NS 10000000u
+
+static void progress(struct engine *e, const struct vm_sent *sent)
+{
+    e->out.written += sent->bytes;
+    e->out.fruitless = false;
+    e->out.retry_ns = 0;
+    e->count.tx_bytes += sent->payload;
+    e->count.tx_frames += sent->frames;
+    if (UNLIKELY(sent->refused > 0))
+        e->count.refused += sent->refused;
+}
+
+static void start_timer(struct engine *e, uint64_t now)
+{
+    uint64_t pause = e->out.retry_ns == 0 ? RETRY_FIRST_NS : 2 * e->out.retry_ns;
+    e->out.retry_ns = pause < RETRY_MOST_NS ? pause : RETRY_MOST_NS;
+    e->out.retry_at = now + e->out.retry_ns;
+}
+
+static void block(struct engine *e, enum vm_status status, int error, uint64_t now)
+{
+    if (status == VM_DOWN) {
+        port_link_down(e, "writing to the VM", error);
+        return;
+    }
+    e->out.blocked = true;
+    if (status == VM_NO_BUFFER) {
+        e->count.enobufs++;
+        start_timer(e, now);
+        return;
+    }
+    e->count.eagain++;
+    if (e->out.fruitless)
+        start_timer(e, now);
+    else
+        waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, true);
+}
+
+uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now)
+{
+    struct vm_sent sent;
+    uint64_t total = 0;
+    for (unsigned i = 0; i < count; i++)
+        total += spans[i].bytes;
+    port_in_doubt(e);
+    enum vm_status status = vm_write(&e->vm, spans, count, &sent);
+    if (sent.bytes > 0)
+        progress(e, &sent);
+    *garbled = status == VM_GARBLED;
+    if (status != VM_OK && status != VM_GARBLED)
+        block(e, status, sent.error, now);
+    else if (vm_is_stream(&e->vm) && sent.bytes < total)
+        block(e, VM_FULL, 0, now);
+    return sent.bytes;
+}
+
+uint32_t egress_prefix_bytes(const struct engine *e)
+{
+    return e->vm.kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES;
+}
+
+void egress_count_frames(struct engine *e, uint32_t frames)
+{
+    if (!vm_is_stream(&e->vm))
+        return;
+    e->count.tx_frames += frames;
+    e->count.tx_bytes -= (uint64_t)frames * egress_prefix_bytes(e);
+}
+
+void egress_flush(struct engine *e, uint64_t now)
+{
+    struct egress *out = &e->out;
+    while (out->from < out->to && !out->blocked && !e->down) {
+        struct span span = {.records = out->staging + out->from, .bytes = out->to - out->from};
+        bool garbled;
+        out->from += (uint32_t)egress_write(e, &span, 1, &garbled, now);
+        if (garbled)
+            out->from = out->to;
+    }
+    if (out->from < out->to)
+        return;
+    egress_count_frames(e, out->staged_frames);
+    out->from = out->to = out->staged_frames = 0;
+}
+
+bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames)
+{
+    if (STAGING_BYTES - e->out.to < count)
+        return false;
+    memcpy(e->out.staging + e->out.to, bytes, count);
+    e->out.to += count;
+    e->out.staged_frames += frames;
+    return true;
+}
+
+uint64_t egress_deadline(const struct engine *e)
+{
+    return e->out.blocked && e->out.retry_at != 0 ? e->out.retry_at : UINT64_MAX;
+}

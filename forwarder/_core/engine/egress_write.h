@@ -1,0 +1,42 @@
+/* Write to the VM, and wait for it without waiting.
+
+   Theory of operation. A write that does not take everything blocks the egress: nothing more is written, and nothing is
+   read from rings, until
+
+     state            left by                          meanwhile
+     open             -                                writes go out
+     blocked, FULL    the descriptor becomes writable  nothing is read from rings; senders drop at the tail
+     blocked, timer   retry_at passes (50 us, doubling to 10 ms; reset by any byte written)
+
+   FULL becomes the timer when the kernel said "writable" and then took nothing: a socket that polls
+   writable while every send fails must not make us spin.
+
+   The staging holds what must be written before anything else: frames that are not in a ring any more. Bytes enter it
+   at its end and leave it at its front; at most one frame in it is cut.
+
+   Example. A datagram VM has no buffer at 0 us: the retry is due at 50 us, in vain, then at 150 us, 350 us and so on,
+   10 ms apart in the end. A frame gets through, and the next failure waits 50 us again. */
+#ifndef BULKHEAD_EGRESS_WRITE_H
+#define BULKHEAD_EGRESS_WRITE_H
+
+#include "engine/port.h"
+
+/* Write spans; returns the bytes taken. Blocks the egress where that was not everything. */
+uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now);
+
+/* Write what is staged, as far as the VM takes it. */
+void egress_flush(struct engine *e, uint64_t now);
+
+/* Write `count` bytes next; `frames` count as written with them. False: there is no room for them. */
+bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames);
+
+/* On a stream frames are counted by their sources, since a write may end inside of one. */
+void egress_count_frames(struct engine *e, uint32_t frames);
+
+/* Bytes of a frame's length in the VM's framing. */
+uint32_t egress_prefix_bytes(const struct engine *e);
+
+/* When the next retry is due, ns; UINT64_MAX: no timer runs. */
+uint64_t egress_deadline(const struct engine *e);
+
+#endif

@@ -1,0 +1,34 @@
+/* Inhale: a burst from the VM into memory that nobody else can write to, where it is switched.
+
+   Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
+   records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
+   with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
+
+   The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
+   for that peer then stays where it is (ring_keep); what is not is copied from there, as it would be from anywhere. So
+   a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
+   conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
+   burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
+
+     the burst goes                   because
+     to the front of a peer's ring    the last run went there, and there is room for a burst
+     to own memory                    otherwise; a stream with lengths of 16 bits always: it is switched from a second
+                                      buffer, in its other framing (framing16.h)
+     to slots, one a datagram         how long they are is known only afterwards
+
+   A length is checked here, in framing16 or in switch_records, and nowhere later. A bad length on a stream ends the
+   link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted. */
+#ifndef BULKHEAD_INGRESS_H
+#define BULKHEAD_INGRESS_H
+
+#include "engine/port.h"
+
+int ingress_open(struct engine *e);
+void ingress_close(struct engine *e);
+bool ingress_inhale(struct engine *e);
+/* The peer's ring is about to go, or to be written to by somebody else than the inhale. */
+void ingress_leave_ring(struct engine *e, const struct peer *peer);
+/* When a VM that was too fast is read again, ns; 0: now. */
+uint64_t ingress_resumes(const struct engine *e);
+
+#endif

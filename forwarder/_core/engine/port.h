@@ -1,0 +1,131 @@
+/* The state of one port's engine, which the files that each do one step of a turn work on.
+
+   Theory of operation. One engine, one thread, one VM: nothing here is shared or locked, and only the thread that runs
+   the engine may touch it. engine.h says what a turn is and who does which part of it. This file is the ground that
+   they stand on: it includes none of them. */
+#ifndef BULKHEAD_PORT_H
+#define BULKHEAD_PORT_H
+
+#include "shared/stats_page.h"
+#include "packet/frame.h"
+#include "engine/bells.h"
+#include "engine/busy_poll.h"
+#include "engine/peer.h"
+#include "packet/rate_limit.h"
+#include "system/vm.h"
+#include "system/waiter.h"
+
+/* Large enough that system calls cost little per byte, small enough to stay in a second-level cache. */
+#define INHALE_BYTES 262144u
+#define EXHALE_BYTES 524288u
+
+/* Inhale buffer: a burst behind a partial record. */
+#define INBUF_BYTES (MAX_RECORD + INHALE_BYTES)
+/* Frames on their way from flood rings to the VM; with room for one cut frame. */
+#define STAGING_BYTES 262144u
+/* What one source may send to the VM before the next one's turn (deficit round robin, RFC 8290 section 4.1.1
+   uses the same scheme): one run. Where there is no other one it may send more, since few large writes cost less than
+   many small ones; as much as the staging holds. */
+#define QUANTUM_BYTES ((int64_t)RUN_BYTES)
+#define ALONE_BYTES ((int64_t)STAGING_BYTES)
+
+struct inbuf {
+    uint8_t *bytes;       /* streams, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
+    uint8_t *records;     /* KIND_STREAM16: what the frames in it become, for the time of one inhale */
+    size_t mapped;
+    struct peer *landing; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
+    uint64_t landed_at;   /* where that is, as that ring's cursor */
+    uint8_t *burst;       /* and in memory */
+    uint32_t rest;        /* streams: bytes there that were read and not yet switched, a partial record */
+    uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
+};
+
+/* Frames that go the same way: records one behind the other, in memory that is this engine's. */
+struct pending_run {
+    uint8_t *start;
+    uint32_t bytes;
+    uint32_t frames;
+    bool vnet; /* each frame is behind its virtio_net_hdr */
+};
+
+static inline const uint8_t *first_frame(const struct pending_run *run)
+{
+    return record_frame(run->start) + (run->vnet ? VNET_BYTES : 0);
+}
+
+/* The verdict on the last frame, good for the next ones that carry the same two addresses. */
+struct verdict {
+    bool valid;
+    uint8_t addresses[2 * MAC_BYTES];
+    enum { TO_PEER, TO_ALL, TO_NOBODY } where;
+    enum flood_kind kind;      /* TO_ALL */
+    struct peer *peer;         /* TO_PEER */
+    uint64_t *dropped;         /* TO_NOBODY: the counter to charge */
+};
+
+struct egress {
+    uint8_t *staging;
+    uint32_t from, to;      /* staged bytes not yet written */
+    uint32_t staged_frames; /* frames begun in the staging, counted when all of it is written */
+    uint32_t turn;          /* index of the source in service */
+    bool blocked;           /* waits for the VM or for the timer */
+    bool fruitless;         /* the last wait ended and still nothing could be written */
+    uint64_t retry_at;      /* ns; 0: no timer runs */
+    uint64_t retry_ns;      /* the next pause */
+    uint64_t written;       /* bytes, for the stall detection */
+    uint64_t taken;         /* bytes from sources, also of frames that were not for the VM: what bounds a turn */
+};
+
+struct engine {
+    uint32_t port;
+    uint64_t epoch;
+    struct vm vm;
+    bool down;
+    bool held; /* the VM's descriptor is left alone until membership is known */
+    char link_error[96];
+    struct waiter waiter;
+    int doorbell;
+    bool deaf; /* does not hear them, because its VM does not read */
+    struct shm block_shm;
+    struct block *block;
+    struct counters count;
+    uint32_t unpublished_turns;
+    struct lingering lingering;
+    uint64_t pulse_ns; /* it publishes at least so often */
+    struct peers peers;
+    struct flood_tx flood;
+    struct bells bells;
+    struct inbuf in;
+    struct verdict verdict;
+    struct egress out;
+    bool flood_unknown;      /* deliver unknown unicast to this VM */
+    bool own_pins;           /* only pinned sources may speak */
+    struct rate group_rate[2]; /* broadcast, multicast: frames a second */
+    struct rate unknown_rate;
+    struct rate byte_rate;
+    struct rate refusal_rate; /* what the VM sends although it may not: never dropped faster than that */
+    uint32_t mac_limit; /* addresses behind the VM; 0: no limit */
+    uint64_t now;       /* ns, at the start of the turn */
+    bool announce_due;
+    uint8_t announce[2 * MAC_BYTES];
+    bool wanted[MAX_PORTS];
+    bool any_wanted;
+};
+
+/* The link is finished; nothing is read or written any more. `error` is an errno, or 0. */
+void port_link_down(struct engine *e, const char *what, int error);
+
+/* Streams only: the position is in doubt from here on, until engine.c finds both directions at a boundary. */
+static inline void port_in_doubt(struct engine *e)
+{
+    if (vm_is_stream(&e->vm))
+        atomic_store_explicit(&e->block->at_boundary, 0, memory_order_seq_cst);
+}
+
+/* The VM sent frames that it may not send. */
+static inline void port_refused(struct engine *e, uint32_t frames)
+{
+    rate_charge(&e->refusal_rate, frames, e->now);
+}
+
+#endif

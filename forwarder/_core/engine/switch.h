@@ -1,0 +1,20 @@
+/* From the VM: which frames go where.
+
+   Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once a run (learn
+   the source, look the destination up), and what is for one peer goes its way (send.c). Nothing is shown to anybody
+   before switch_end: one publication and at the most one bell per destination and burst.
+
+   A TAP's frames come behind their virtio_net_hdrs and go so through the ring to another TAP. On any other way they
+   are finished first (offload.h): what is flooded, waits in a pen or is for another kind of VM is plain. */
+#ifndef BULKHEAD_SWITCH_H
+#define BULKHEAD_SWITCH_H
+
+#include "engine/port.h"
+
+void switch_begin(struct engine *e);
+/* Switch the whole records at the front of `bytes`; returns how many bytes those were. *status says what stopped
+   it: RECORD_PARTIAL (the rest is not all there) or a bad length. */
+uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, enum record_status *status);
+void switch_end(struct engine *e);
+
+#endif

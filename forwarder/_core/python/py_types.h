@@ -1,0 +1,13 @@
+/* The module's types, each made by a file of its own (py_ring.c makes two). 0, or -1 with an exception set. */
+#ifndef BULKHEAD_PY_TYPES_H
+#define BULKHEAD_PY_TYPES_H
+
+#include "python/py_core.h"
+
+int py_add_engine(PyObject *module);
+int py_add_block(PyObject *module);
+int py_add_early(PyObject *module);
+int py_add_fdb(PyObject *module);
+int py_add_ring_ends(PyObject *module);
+
+#endif
