@@ -88,6 +88,9 @@ class Block:
         Asked for the block's own port, these are what is behind that VM.
         """
 
+    def port_of(self, mac: bytes) -> int:
+        """The port from which the block's worker last took a frame of ``mac`` (6 bytes); 0: not known."""
+
 class Engine:
     """Forwarding engine of one port: sole user of the VM's descriptor."""
 

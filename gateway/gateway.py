@@ -10,7 +10,7 @@ its restart budget.
 
 Forwards and zones change while the gateway runs. After each change the supervisor is told all of them, so
 that the next gateway begins with them (``memory``). For its HTTP API the gateway asks the supervisor, too:
-one answer comes for each question, in order.
+one answer comes for each question, in order. It is told which ports come and go (``ports``).
 
 The end of the channel is the end of the gateway: what the supervisor does not know of, it cannot mend.
 """
@@ -36,6 +36,7 @@ from gateway.api.names import Zone
 from gateway.api.services import Services
 from gateway.api.zones import Zones
 from gateway.namespace import Holder
+from gateway.ports import Port, Ports
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import Address
 from gateway.relay.relay import Relay
@@ -54,6 +55,7 @@ class Gateway:
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
         self._relay: Relay | None = None
+        self._ports = Ports()
         self._asked: deque[Later[Reply]] = deque()
         self._http: HttpServer | None = None
         self._done = False
@@ -87,14 +89,26 @@ class Gateway:
 
     def _receive(self) -> None:
         while (received := self._channel.receive()) is not None:
-            self._take(received[0])
+            self._take(*received)
 
-    def _take(self, message: Message) -> None:
-        if isinstance(message, Reply) and self._asked:
-            self._asked.popleft().settle(message)
-            return
-        if not isinstance(message, Command):
-            raise PeerError(f"a {type(message).__name__} is not for the gateway")
+    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case Reply() if self._asked:
+                self._asked.popleft().settle(message)
+            case Handover("block"):
+                self._ports.map(descriptors[0])
+            case Command("ports", {"ports": list(ports)}):
+                self._ports.are(Port(number, born) for number, born in ports)
+            case Command("joined", {"port": int(number), "born": int(born)}):
+                self._ports.joined(Port(number, born))
+            case Command("left", {"port": int(number), "born": int(born)}):
+                self._ports.left(Port(number, born))
+            case Command():
+                self._answer(message)
+            case _:
+                raise PeerError(f"a {type(message).__name__} is not for the gateway")
+
+    def _answer(self, message: Command) -> None:
         try:
             result = self._run(message.name, message.arguments)
         except LocalError as error:

@@ -157,6 +157,12 @@ class Supervisor:
         self._loop.close()
         self._directory.close(keep_lock=orphans)
 
+    def block(self, number: int) -> int:
+        """Return the descriptor of the block of a port that there is."""
+        held = self._custody.get(number)
+        assert held is not None
+        return held.block
+
     # What the operator's commands need.
 
     def summary(self) -> Switch:
@@ -318,10 +324,9 @@ class Supervisor:
         log.info("port %d (%s): its worker's channel is back", record.port, record.name)
 
     def _watch_block(self, record: PortRecord) -> None:
-        held = self._custody.get(record.port)
-        assert held is not None
+        self._gateway.joined(record)
         try:
-            self._sampler.arrive(record.port, record.born, held.block)
+            self._sampler.arrive(record.port, record.born, self.block(record.port))
         except (OSError, ValueError) as error:
             log.error("port %d (%s): its counters cannot be read: %s", record.port, record.name, error)
 

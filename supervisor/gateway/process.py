@@ -11,8 +11,9 @@ why not. The supervisor owns nothing of the gateway's network; it sees the proce
 - the supervisor ends: the end of the channel ends the gateway. One that was killed leaves the port with its
   worker behind, which its successor takes over as a port and detaches, to start afresh.
 
-The gateway asks, too: for the ``facts`` that its HTTP API shows. And what changed while it ran has to outlive
-it: at each change it says what the next one is to be told (``remember``).
+The gateway is told which ports come and go, and reads behind which of them an address is from the MAC table
+of its own port's worker (``gateway.ports``). It asks for the ``facts`` that its HTTP API shows. And what
+changed while it ran has to outlive it: at each change it says what the next one is to be told (``remember``).
 
 The port is pinned to the gateway's MAC address, so no VM can pass for the gateway.
 """
@@ -41,6 +42,7 @@ from supervisor.console.stats import is_gateway
 from supervisor.fleet.processes import command
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.states import TRANSITIONS, Event, State
+from supervisor.ports.view import PortView
 
 NAME = "gateway"
 LEASES = "gateway.leases"
@@ -60,6 +62,12 @@ class Owner(Protocol):
 
     def detach(self, number: int) -> None:
         """Disconnect a port. Raises LocalError if there is none."""
+
+    def views(self) -> Iterable[PortView]:
+        """Return every port."""
+
+    def block(self, number: int) -> int:
+        """Return the descriptor of the block of a port that there is; it stays the owner's."""
 
 
 class Gateway:
@@ -126,6 +134,8 @@ class Gateway:
         self.failure = ""
         self._channel = WatchedChannel(ours)
         self._channel.watch(self._loop, self._receive)
+        ports = [[view.record.port, view.record.born] for view in self._owner.views()]
+        self._channel.send(Command("ports", {"ports": ports}))
         self._channel.send(Command("serve", dict(self._options)))
         self._loop.watch(self._pidfd, lambda _: self._ended())
 
@@ -158,8 +168,13 @@ class Gateway:
         """Whether there is no process of it."""
         return self._child is None
 
+    def joined(self, record: PortRecord) -> None:
+        """Note that a port has come."""
+        self._say(Command("joined", {"port": record.port, "born": record.born}))
+
     def released(self, record: PortRecord) -> None:
         """Note that a port has gone."""
+        self._say(Command("left", {"port": record.port, "born": record.born}))
         if self._record is None or (record.port, record.born) != (self._record.port, self._record.born):
             return
         self._record = None
@@ -253,6 +268,21 @@ class Gateway:
             os.close(tap)
             self.failure = f"the gateway gets no port: {error}"
             self._hang_up()
+            return
+        try:
+            table = os.open(f"/proc/self/fd/{self._owner.block(self._record.port)}", os.O_RDONLY)
+        except OSError as error:
+            self.failure = f"the gateway cannot be given its MAC table: {error.strerror}"
+            self._hang_up()
+            return
+        self._say(Handover("block", {}, 1), (table,))
+        os.close(table)
+
+    def _say(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+        """Tell the gateway, if it is there, what it does not answer."""
+        if self._channel is not None:
+            with suppress(ChannelClosedError):  # what it said before its end is still to be taken
+                self._channel.send(message, descriptors)
 
     def _hang_up(self) -> None:
         """Close the channel, which makes the process end."""

@@ -86,6 +86,19 @@ static PyObject *block_macs(PyObject *self, PyObject *args)
     return result;
 }
 
+static PyObject *block_port_of(PyObject *self, PyObject *args)
+{
+    const char *mac;
+    Py_ssize_t bytes;
+    if (!PyArg_ParseTuple(args, "y#", &mac, &bytes))
+        return NULL;
+    if (bytes != MAC_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "an address has 6 bytes");
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(fdb_lookup(&((struct py_block *)self)->block->fdb, (const uint8_t *)mac));
+}
+
 static PyObject *block_at_boundary(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -106,6 +119,7 @@ static PyMethodDef methods[] = {
     {"published_at", block_published_at, METH_NOARGS, NULL},
     {"losses", block_losses, METH_NOARGS, NULL},
     {"macs", block_macs, METH_VARARGS, NULL},
+    {"port_of", block_port_of, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
