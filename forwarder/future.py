@@ -1,7 +1,7 @@
-"""An answer that is on its way, for loops in which nobody may wait: ask now, say what is to be done with it.
+"""A future for single-threaded loops: a result that comes later, and one callback that takes it.
 
-Exactly one answer comes, from whoever was asked, and it is taken at most once. Who gives up waiting forgets
-the object; whether an answer comes too late is known by the one who asked.
+Exactly one result is set, and the callback is called at most once. A caller that gives up waiting forgets the
+object; the caller itself has to notice a result that comes too late.
 """
 
 from collections.abc import Callable
@@ -11,27 +11,27 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Later(Generic[T]):
-    """One answer."""
+class Future(Generic[T]):
+    """One result."""
 
     def __init__(self) -> None:
-        self._answers: list[T] = []
-        self._then: Callable[[T], None] | None = None
+        self._results: list[T] = []
+        self._callback: Callable[[T], None] | None = None
 
-    def settle(self, answer: T) -> None:
-        """Give the answer."""
-        self._answers.append(answer)
-        if self._then is not None:
-            self._then(answer)
+    def set_result(self, result: T) -> None:
+        """Set the result, and pass it to the callback if there is one."""
+        self._results.append(result)
+        if self._callback is not None:
+            self._callback(result)
 
-    def then(self, take: Callable[[T], None]) -> None:
-        """Call ``take`` with the answer, at once if it is there."""
-        self._then = take
-        for answer in self._answers:
-            take(answer)
+    def add_done_callback(self, take: Callable[[T], None]) -> None:
+        """Call ``take`` with the result, at once if it is set already."""
+        self._callback = take
+        for result in self._results:
+            take(result)
 
-    def made(self, make: Callable[[T], U]) -> "Later[U]":
-        """Return an answer made of this one."""
-        other: Later[U] = Later()
-        self.then(lambda answer: other.settle(make(answer)))
+    def map(self, make: Callable[[T], U]) -> "Future[U]":
+        """Return a future whose result is ``make`` of this one's."""
+        other: Future[U] = Future()
+        self.add_done_callback(lambda result: other.set_result(make(result)))
         return other

@@ -14,7 +14,7 @@ from forwarder.loop import READ, WRITE, Loop
 from forwarder.wire import Message
 
 
-class WatchedChannel(Channel):
+class LoopChannel(Channel):
     """One end of a channel, in a loop once ``watch`` was called."""
 
     _loop: Loop | None = None

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-One ``Publisher`` numbers every change. Each message carries its epoch (which supervisor) and sequence
+One ``MembershipLog`` numbers every change. Each message carries its epoch (which supervisor) and sequence
 (how many changes so far); a *beat* carries the current sequence too, or nobody would notice that the
 last update was lost. A ``Replica`` that has applied change n of an epoch holds exactly the publisher's
 table after change n: that is the invariant, and everything below serves it.
@@ -50,7 +50,7 @@ BUFFERED = MAX_PORTS
 more, the oldest go, and a snapshot too old for the rest is asked for again."""
 
 
-class Publisher:
+class MembershipLog:
     """The log: numbers the changes that the registry decides, and knows the table after the last one."""
 
     def __init__(self, epoch: int) -> None:
@@ -88,7 +88,7 @@ class Publisher:
         return Snapshot(self.epoch, self.sequence, tuple(self._table.values()))
 
 
-class State(Enum):
+class ReplicaState(Enum):
     """What a replica knows about its own table."""
 
     COLD = auto()
@@ -101,7 +101,7 @@ class State(Enum):
     """The table is the publisher's after change ``sequence``, and no later change is known of."""
 
 
-class Event(Enum):
+class ReplicaEvent(Enum):
     """What a message, or time, means to a replica."""
 
     HEARD = auto()
@@ -115,34 +115,37 @@ class Event(Enum):
     """A snapshot that, with the updates kept, reaches everything heard of."""
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.COLD, Event.HEARD): State.SYNCING,
-    (State.LISTENING, Event.HEARD): State.LISTENING,
-    (State.LISTENING, Event.PAUSED): State.SYNCING,
-    (State.SYNCING, Event.HEARD): State.SYNCING,
-    (State.SYNCING, Event.LOST): State.LISTENING,  # another epoch: the answer may never come
-    (State.SYNCING, Event.SILENT): State.LISTENING,
-    (State.SYNCING, Event.SYNCED): State.LIVE,
-    (State.LIVE, Event.HEARD): State.LIVE,
-    (State.LIVE, Event.LOST): State.LISTENING,
-    (State.LIVE, Event.SILENT): State.LISTENING,
+TRANSITIONS: dict[tuple[ReplicaState, ReplicaEvent], ReplicaState] = {
+    (ReplicaState.COLD, ReplicaEvent.HEARD): ReplicaState.SYNCING,
+    (ReplicaState.LISTENING, ReplicaEvent.HEARD): ReplicaState.LISTENING,
+    (ReplicaState.LISTENING, ReplicaEvent.PAUSED): ReplicaState.SYNCING,
+    (ReplicaState.SYNCING, ReplicaEvent.HEARD): ReplicaState.SYNCING,
+    # Another epoch: the answer may never come.
+    (ReplicaState.SYNCING, ReplicaEvent.LOST): ReplicaState.LISTENING,
+    (ReplicaState.SYNCING, ReplicaEvent.SILENT): ReplicaState.LISTENING,
+    (ReplicaState.SYNCING, ReplicaEvent.SYNCED): ReplicaState.LIVE,
+    (ReplicaState.LIVE, ReplicaEvent.HEARD): ReplicaState.LIVE,
+    (ReplicaState.LIVE, ReplicaEvent.LOST): ReplicaState.LISTENING,
+    (ReplicaState.LIVE, ReplicaEvent.SILENT): ReplicaState.LISTENING,
 }
 
+_NO_CROWD = "the first message is answered at once: one worker that starts is no crowd"
+_HAS_ASKED = "the worker has asked; asking again is a matter of back-off, not of state"
 _NO_TABLE = "there is no table yet that could be old, and no beat has told the interval"
 _NOT_ASKED = "not asked for, or the answer came after the doubt: updates since then have not been kept"
 _DOUBTED = "it is in doubt already; what is heard now is only noted, and the snapshot will tell"
 
-PROHIBITED: dict[tuple[State, Event], str] = {
-    (State.COLD, Event.LOST): _NO_TABLE,
-    (State.COLD, Event.SILENT): _NO_TABLE,
-    (State.COLD, Event.PAUSED): "the first message is answered at once: one worker starting is no crowd",
-    (State.COLD, Event.SYNCED): _NOT_ASKED,
-    (State.LISTENING, Event.LOST): _DOUBTED,
-    (State.LISTENING, Event.SILENT): _DOUBTED,
-    (State.LISTENING, Event.SYNCED): _NOT_ASKED,
-    (State.SYNCING, Event.PAUSED): "it has asked; asking again is a matter of back-off, not of state",
-    (State.LIVE, Event.PAUSED): "a table in no doubt needs no snapshot",
-    (State.LIVE, Event.SYNCED): "it would set the table back to an earlier one",
+PROHIBITED: dict[tuple[ReplicaState, ReplicaEvent], str] = {
+    (ReplicaState.COLD, ReplicaEvent.LOST): _NO_TABLE,
+    (ReplicaState.COLD, ReplicaEvent.SILENT): _NO_TABLE,
+    (ReplicaState.COLD, ReplicaEvent.PAUSED): _NO_CROWD,
+    (ReplicaState.COLD, ReplicaEvent.SYNCED): _NOT_ASKED,
+    (ReplicaState.LISTENING, ReplicaEvent.LOST): _DOUBTED,
+    (ReplicaState.LISTENING, ReplicaEvent.SILENT): _DOUBTED,
+    (ReplicaState.LISTENING, ReplicaEvent.SYNCED): _NOT_ASKED,
+    (ReplicaState.SYNCING, ReplicaEvent.PAUSED): _HAS_ASKED,
+    (ReplicaState.LIVE, ReplicaEvent.PAUSED): "a table in no doubt needs no snapshot",
+    (ReplicaState.LIVE, ReplicaEvent.SYNCED): "it would set the table back to an earlier one",
 }
 """Every pair that is not a transition, and why: a test checks that no pair is in both tables or in none."""
 
@@ -177,7 +180,7 @@ class Replica:
 
     def __init__(self, now: float, random: Callable[[], float], interval_s: float = BEAT_S) -> None:
         """``random``: gives numbers from 0 to 1, for the jitter of pauses. ``interval_s``: between beats."""
-        self.state = State.COLD
+        self.state = ReplicaState.COLD
         self.epoch = 0
         """Supervisor whose table is in force; 0 before the first."""
         self.sequence = 0
@@ -209,9 +212,9 @@ class Replica:
 
     def deadline(self) -> float:
         """When ``tick`` has something to do; infinity if only a message can change anything."""
-        if self.state is State.LIVE:
+        if self.state is ReplicaState.LIVE:
             return self._silent_at()
-        if self.state is State.SYNCING:
+        if self.state is ReplicaState.SYNCING:
             return min(self._due, self._silent_at())
         return self._due if self._proven else float("inf")
 
@@ -228,19 +231,19 @@ class Replica:
             self._heard_epoch = message.epoch
             self._heard_sequence = self.sequence if message.epoch == self.epoch else 0
         self._heard_sequence = max(self._heard_sequence, message.sequence)
-        if self.state is State.LIVE:
+        if self.state is ReplicaState.LIVE:
             return self._follow(message, restarted, now)
-        if self.state is State.SYNCING and restarted:
-            return self._doubt(Event.LOST, now)
-        if self.state is State.SYNCING:
-            self._move(Event.HEARD)
+        if self.state is ReplicaState.SYNCING and restarted:
+            return self._doubt(ReplicaEvent.LOST, now)
+        if self.state is ReplicaState.SYNCING:
+            self._move(ReplicaEvent.HEARD)
             if isinstance(message, Update):
                 self._keep(message)
             return []
-        if self.state is State.COLD:
-            self._move(Event.HEARD)
+        if self.state is ReplicaState.COLD:
+            self._move(ReplicaEvent.HEARD)
             return self._ask(now)
-        self._move(Event.HEARD)
+        self._move(ReplicaEvent.HEARD)
         self._proven = True
         return self.tick(now)
 
@@ -252,20 +255,22 @@ class Replica:
         """
         if update.epoch != self._heard_epoch:
             return []
-        if self.state is State.LIVE and update.sequence == self.sequence + 1:
+        if self.state is ReplicaState.LIVE and update.sequence == self.sequence + 1:
             return self.receive(update, now)
-        if self.state is State.SYNCING or (self.state is State.LIVE and update.sequence > self.sequence):
+        if self.state is ReplicaState.SYNCING or (
+            self.state is ReplicaState.LIVE and update.sequence > self.sequence
+        ):
             self._keep(update)
         return []
 
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""
-        if self.state in (State.LIVE, State.SYNCING) and now >= self._silent_at():
-            return self._doubt(Event.SILENT, now)
-        if self.state is State.LISTENING and self._proven and now >= self._due:
-            self._move(Event.PAUSED)
+        if self.state in (ReplicaState.LIVE, ReplicaState.SYNCING) and now >= self._silent_at():
+            return self._doubt(ReplicaEvent.SILENT, now)
+        if self.state is ReplicaState.LISTENING and self._proven and now >= self._due:
+            self._move(ReplicaEvent.PAUSED)
             return self._ask(now)
-        if self.state is State.SYNCING and now >= self._due:
+        if self.state is ReplicaState.SYNCING and now >= self._due:
             self._backoff = min(self._backoff * 2, ASK_LONGEST_S)
             return self._ask_again(now)
         return []
@@ -273,7 +278,7 @@ class Replica:
     def _silent_at(self) -> float:
         return self._heard_at + SILENT_BEATS * self._interval
 
-    def _move(self, event: Event) -> None:
+    def _move(self, event: ReplicaEvent) -> None:
         state = TRANSITIONS.get((self.state, event))
         if state is None:
             raise LocalError(f"{event.name} while {self.state.name}: {PROHIBITED[self.state, event]}")
@@ -283,8 +288,8 @@ class Replica:
         """Take a message while LIVE."""
         following = self.sequence + (1 if isinstance(message, Update) else 0)
         if restarted or message.sequence > following:
-            return self._doubt(Event.LOST, now)
-        self._move(Event.HEARD)
+            return self._doubt(ReplicaEvent.LOST, now)
+        self._move(ReplicaEvent.HEARD)
         if isinstance(message, Beat) or message.sequence < following:
             return []
         actions: list[Action] = []
@@ -303,10 +308,10 @@ class Replica:
         if len(self._kept) > BUFFERED:
             del self._kept[min(self._kept)]
 
-    def _doubt(self, event: Event, now: float) -> list[Action]:
+    def _doubt(self, event: ReplicaEvent, now: float) -> list[Action]:
         """Begin to resynchronise: the pause spreads the fleet's questions over half a pulse's interval."""
         self._move(event)
-        self._proven = event is Event.LOST
+        self._proven = event is ReplicaEvent.LOST
         self._due = now + self._random() * self._spread / 2
         if self._stale_since is None and self.epoch:
             self._stale_since = now
@@ -323,7 +328,7 @@ class Replica:
 
     def _install(self, snapshot: Snapshot, now: float) -> list[Action]:
         """Make the new table aside, and swap it in if it reaches everything heard of."""
-        if (self.state, Event.SYNCED) in PROHIBITED or snapshot.epoch != self._heard_epoch:
+        if (self.state, ReplicaEvent.SYNCED) in PROHIBITED or snapshot.epoch != self._heard_epoch:
             return []
         table = {record.port: record for record in snapshot.records}
         sequence = snapshot.sequence
@@ -332,7 +337,7 @@ class Replica:
             sequence += 1
         if sequence < self._heard_sequence:
             return []
-        self._move(Event.SYNCED)
+        self._move(ReplicaEvent.SYNCED)
         self._stale_s, self._stale_since = self.stale_s(now), None
         self._kept.clear()
         before, self._table = self._table, table

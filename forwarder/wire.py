@@ -45,7 +45,7 @@ MAX_TEXT = 200
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
-_LAYOUT = 4
+_LAYOUT = 5
 
 
 class Beat(NamedTuple):
@@ -195,13 +195,6 @@ class RingRx(NamedTuple):
     epoch: int
 
 
-class LinkLost(NamedTuple):
-    """Supervisor to worker: what you wanted of that port is not there any more; forget the request."""
-
-    port: int
-    epoch: int
-
-
 class Command(NamedTuple):
     """Operator to supervisor: do this."""
 
@@ -244,7 +237,6 @@ Message = (
     | WantRing
     | RingTx
     | RingRx
-    | LinkLost
     | Command
     | Reply
     | Handover
@@ -337,7 +329,6 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     WantRing: _LINK,
     RingTx: _LINK,
     RingRx: _LINK,
-    LinkLost: _LINK,
     Command: (("name", _COMMAND), ("arguments", mapping)),
     Reply: (("ok", boolean), ("result", plain)),
     Handover: (("name", _COMMAND), ("arguments", mapping), ("descriptors", integer(1, MAX_FLOODS))),

@@ -4,14 +4,14 @@ import signal
 import socket
 import sys
 
-from forwarder.loop_channel import WatchedChannel
+from forwarder.loop_channel import LoopChannel
 from gateway.gateway import Gateway
 
 
 def main() -> None:
     """Run one gateway."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Gateway(WatchedChannel(socket.socket(fileno=int(sys.argv[1])))).run()
+    Gateway(LoopChannel(socket.socket(fileno=int(sys.argv[1])))).run()
 
 
 if __name__ == "__main__":

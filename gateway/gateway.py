@@ -5,7 +5,7 @@ Theory of operation
 One process, one thread. The supervisor starts it with a channel and says ``serve``; it makes the namespace
 (``holder``), passes the TAP on, starts to relay (``relay``) and answers when guests can be served. From then
 on the supervisor asks and it answers, in order. What goes wrong before that is the answer, one line that
-names cause and remedy; what goes wrong later ends the process, and the supervisor starts another one under
+names cause and remedy; what goes wrong future ends the process, and the supervisor starts another one under
 its restart budget.
 
 Forwards and zones change while the gateway runs. After each change the supervisor is told all of them, so
@@ -24,9 +24,9 @@ from pathlib import Path
 
 from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError, PeerError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.loop_channel import WatchedChannel
+from forwarder.loop_channel import LoopChannel
 from forwarder.names import GATEWAY_MAC, format_mac
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap, resolvers
@@ -50,13 +50,13 @@ QUESTIONS = CONNECTIONS
 class Gateway:
     """One gateway, from construction to the end of ``run``."""
 
-    def __init__(self, channel: WatchedChannel) -> None:
+    def __init__(self, channel: LoopChannel) -> None:
         self._channel = channel
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
         self._relay: Relay | None = None
         self._ports = Ports()
-        self._asked: deque[Later[Reply]] = deque()
+        self._pending_replies: deque[Future[Reply]] = deque()
         self._http: HttpServer | None = None
         self._done = False
 
@@ -89,12 +89,12 @@ class Gateway:
 
     def _receive(self) -> None:
         while (received := self._channel.receive()) is not None:
-            self._take(*received)
+            self._on_message(*received)
 
-    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+    def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
         match message:
-            case Reply() if self._asked:
-                self._asked.popleft().settle(message)
+            case Reply() if self._pending_replies:
+                self._pending_replies.popleft().set_result(message)
             case Handover("block"):
                 self._ports.map(descriptors[0])
             case Command("ports", {"ports": list(ports)}):
@@ -201,19 +201,21 @@ class Gateway:
         """Return all zones, in the order in which they are asked."""
         return self._zones.all()
 
-    def add_zone(self, zone: Zone) -> Later[Reply]:
+    def add_zone(self, zone: Zone) -> Future[Reply]:
         """Put a zone into force."""
         return self._zones.add(zone)
 
-    def ask(self, what: str) -> Later[Reply]:
+    def ask(self, what: str) -> Future[Reply]:
         """Ask the supervisor for a fact."""
-        later: Later[Reply] = Later()
-        if len(self._asked) >= QUESTIONS:
-            later.settle(Reply(False, "the supervisor has not answered for a while; the log may say why"))
+        future: Future[Reply] = Future()
+        if len(self._pending_replies) >= QUESTIONS:
+            future.set_result(
+                Reply(False, "the supervisor has not answered for a while; the log may say why")
+            )
         else:
-            self._asked.append(later)
+            self._pending_replies.append(future)
             self._channel.send(Command("ask", {"what": what}))
-        return later
+        return future
 
     def connections(self) -> int:
         """Return how many TCP connections are relayed now."""

@@ -23,9 +23,9 @@ from typing import cast
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.loop_channel import WatchedChannel
+from forwarder.loop_channel import LoopChannel
 from forwarder.wire import Command, Handover, Message, Reply
 
 START_S = 15.0
@@ -52,7 +52,7 @@ class Holder:
         self._lost = lost
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
-        self._channel: WatchedChannel | None = None
+        self._channel: LoopChannel | None = None
         self._wanted: dict[int, Deliver] = {}
         self._number = 0
         self._words = b""
@@ -99,7 +99,7 @@ class Holder:
             theirs.close()
         assert self._child.stderr is not None
         os.set_blocking(self._child.stderr.fileno(), False)
-        self._channel = WatchedChannel(ours)
+        self._channel = LoopChannel(ours)
         try:
             self._channel.send(
                 Command("make", {"settings": dict(settings), "in_user_namespace": in_user_namespace})
@@ -117,7 +117,7 @@ class Holder:
         self._loop.watch(self._child.stderr.fileno(), lambda _: self._listen())
 
     def make(self, kind: str, deliver: Deliver) -> None:
-        """Ask for a fresh socket of the namespace; ``deliver`` gets it sooner or later, or None."""
+        """Ask for a fresh socket of the namespace; ``deliver`` gets it sooner or future, or None."""
         if self._channel is None or len(self._wanted) >= SOCKETS_AT_ONCE:
             deliver(None)
             return
@@ -128,16 +128,16 @@ class Holder:
         except PeerError:
             self._end("its channel has ended")
 
-    def ask(self, command: Command) -> Later[Reply]:
+    def ask(self, command: Command) -> Future[Reply]:
         """Have the process inside do something; the answer comes in any case."""
-        later: Later[Reply] = Later()
-        self._answers.append(later.settle)
+        future: Future[Reply] = Future()
+        self._answers.append(future.set_result)
         try:
             assert self._channel is not None
             self._channel.send(command)
         except ChannelClosedError:
             self._end("its channel has ended")  # which answers
-        return later
+        return future
 
     def close(self) -> None:
         """End the namespace and everything in it."""
@@ -188,9 +188,9 @@ class Holder:
 
     def _receive_all(self) -> None:
         while self._channel is not None and (received := self._channel.receive()) is not None:
-            self._take(*received)
+            self._on_message(*received)
 
-    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+    def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
         match message:
             case Handover("tap"):
                 self.tap = descriptors[0]

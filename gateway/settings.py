@@ -20,7 +20,7 @@ from forwarder.errors import LocalError
 from forwarder.names import parse_mac
 from gateway.api import names
 from gateway.api.names import Record, Zone
-from gateway.relay.policy import Address, Network, Policy
+from gateway.relay.policy import Address, Network, OutboundPolicy
 
 DEVICE_MAC = "5a:94:ef:e4:0c:ee"
 """Of the VM that gets .2, as gvproxy gives it."""
@@ -54,7 +54,7 @@ class Lease(NamedTuple):
 class Settings(NamedTuple):
     """All that one gateway goes by."""
 
-    policy: Policy
+    policy: OutboundPolicy
     mtu: int
     search: tuple[str, ...]
     leases: tuple[Lease, ...]
@@ -75,7 +75,7 @@ def read(plain: Mapping[str, object]) -> Settings:
     """Return the settings that ``plain`` says. Raises LocalError: which one cannot be, and what can."""
     subnet = _read(plain, "subnet", SUBNET, _subnet)
     prefix = _prefix(subnet)
-    policy = Policy(
+    policy = OutboundPolicy(
         subnet,
         prefix,
         subnet[1],
@@ -116,7 +116,7 @@ def zones(plain: Mapping[str, object]) -> tuple[Zone, ...]:
     return _each(plain, "dns-zone", Zone.parse)
 
 
-def _own_zones(policy: Policy) -> tuple[Zone, ...]:
+def _own_zones(policy: OutboundPolicy) -> tuple[Zone, ...]:
     records = [Record("gateway", policy.gateway4), Record("gateway", policy.prefix[1])]
     if policy.host_access:
         records += [Record("host", policy.host4), Record("host", policy.host6)]
@@ -189,7 +189,7 @@ def _resolver(text: str) -> tuple[str, int]:
     return str(_address((host if separator else text).strip("[]"))), int(port) if separator else 53
 
 
-def _lease(text: str, policy: Policy) -> Lease:
+def _lease(text: str, policy: OutboundPolicy) -> Lease:
     mac, _, rest = text.partition("=")
     address, _, name = rest.partition(",")
     if not rest:

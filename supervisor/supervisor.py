@@ -20,13 +20,13 @@ from collections.abc import Iterator
 
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.membership import BEAT_S, Publisher
+from forwarder.membership import BEAT_S, MembershipLog
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Claim, Goodbye, Heartbeat, Hello, Reply
-from supervisor.attach.addresses import Settings
+from supervisor.attach.addresses import PortOptions
 from supervisor.attach.listener_common import free_name, hung_up, raise_descriptor_limit
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import LEVELS, log
@@ -37,17 +37,17 @@ from supervisor.console.commands import Commands
 from supervisor.console.sampler import Sampler
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch, is_gateway
-from supervisor.fleet.descriptors import DescriptorServer, Peer
-from supervisor.fleet.fd_store import Custody
-from supervisor.fleet.health import Signs
-from supervisor.fleet.introductions import Introductions
-from supervisor.fleet.publisher import Control
+from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
+from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.health import Health
+from supervisor.fleet.join_rollout import JoinRollout
+from supervisor.fleet.publisher import Publisher
 from supervisor.fleet.takeover import CLAIM_S, TakeOver
-from supervisor.fleet.worker_pool import Workforce
+from supervisor.fleet.worker_pool import WorkerPool
 from supervisor.gateway.facts import facts
-from supervisor.gateway.process import Gateway
+from supervisor.gateway.process import GatewayProcess
 from supervisor.ports import registry
-from supervisor.ports.lifecycle import State
+from supervisor.ports.lifecycle import PortState
 from supervisor.ports.registry import Registry
 from supervisor.ports.view import PortView
 from supervisor.run_options import RunOptions
@@ -66,35 +66,35 @@ class Supervisor:
         self._directory = RuntimeDir(options.runtime_dir)
         directory = self._directory.path
         self._registry = Registry(first_epoch=self._directory.first_epoch)
-        self._custody = Custody()
+        self._fd_store = FdStore()
         self._sampler = Sampler()
-        self._signs = Signs(BEAT_S, self._sampler.published_at)
+        self._health = Health(BEAT_S, self._sampler.published_at)
         self._loop = Loop()
-        self._peers: dict[int, Peer] = {}
+        self._workers: dict[int, WorkerChannel] = {}
         self._actions: deque[registry.Action] = deque()
         self._acting = False
         self._sender: Identity | None = None
         self._stop_at: float | None = None
         self._listeners = Listeners(self._loop, self)
-        self._workforce = Workforce(self._loop, directory, self._give, self._worker_lost)
-        told = facts(self._sampler, self.views)
-        self._gateway = Gateway(self._loop, self, directory, options.gateway or {}, told)
-        self._takeover = TakeOver(self._registry, self._custody, self._workforce, self._listeners)
+        self._worker_pool = WorkerPool(self._loop, directory, self._give, self._worker_lost)
+        known = facts(self._sampler, self.views)
+        self._gateway = GatewayProcess(self._loop, self, directory, options.gateway or {}, known)
+        self._takeover = TakeOver(self._registry, self._fd_store, self._worker_pool, self._listeners)
         self._context = open_context()
-        publisher = Publisher(self._directory.epoch)
+        membership = MembershipLog(self._directory.epoch)
         self._switch = Switch(
-            publisher.epoch, 0, time.monotonic(), Identity(os.getpid(), start_time(os.getpid()))
+            membership.epoch, 0, time.monotonic(), Identity(os.getpid(), start_time(os.getpid()))
         )
         commands = Commands(self, self._registry, self._listeners, self._sampler)
         try:
             self._server = DescriptorServer(
-                self._loop, self._directory.file(DESCRIPTORS), self, self._custody
+                self._loop, self._directory.file(DESCRIPTORS), self, self._fd_store
             )
-            self._control = Control(self._loop, self._context, directory, publisher, self)
+            self._publisher = Publisher(self._loop, self._context, directory, membership, self)
             self._console = Console(self._loop, self._context, directory, commands.handlers())
-            self._introductions = Introductions(self._control, self._server, self._custody)
-            parts = (self._registry, self._signs, self._workforce, self._gateway, self._listeners)
-            self._parts = (*parts, self._introductions)
+            self._join_rollout = JoinRollout(self._publisher, self._server, self._fd_store)
+            parts = (self._registry, self._health, self._worker_pool, self._gateway, self._listeners)
+            self._parts = (*parts, self._join_rollout)
         except LocalError as error:
             self._context.destroy(linger=0)
             self._directory.close()
@@ -125,7 +125,7 @@ class Supervisor:
         while not self._finished():
             self._turn()
             if self._stop_at is not None and time.monotonic() > self._stop_at + STOP_S:
-                log.error("%d workers did not end", len(self._workforce.processes))
+                log.error("%d workers did not end", len(self._worker_pool.processes))
                 return False
         return True
 
@@ -137,7 +137,7 @@ class Supervisor:
             self._listeners.close_all()
             self._gateway.stop()
             self._do(self._registry.shutdown())
-            self._workforce.stop(now)
+            self._worker_pool.stop(now)
 
     def watch(self, fd: int) -> None:
         """Stop as soon as ``fd`` is readable (signals arrive that way)."""
@@ -145,21 +145,21 @@ class Supervisor:
 
     def close(self) -> None:
         """Close everything; workers that still serve a port, and their paths, are left to the next one."""
-        orphans = bool(self._peers)
+        orphans = bool(self._workers)
         if not orphans:
             self._listeners.close_all()
         self._gateway.close()
         self._console.close()
-        self._control.close()
+        self._publisher.close()
         self._server.close()
         self._context.term()
-        self._custody.close()
+        self._fd_store.close()
         self._loop.close()
         self._directory.close(keep_lock=orphans)
 
     def block(self, number: int) -> int:
         """Return the descriptor of the block of a port that there is."""
-        held = self._custody.get(number)
+        held = self._fd_store.get(number)
         assert held is not None
         return held.block
 
@@ -167,11 +167,11 @@ class Supervisor:
 
     def summary(self) -> Switch:
         """Return the head of every answer."""
-        return self._switch._replace(sequence=self._control.publisher.sequence)
+        return self._switch._replace(sequence=self._publisher.log.sequence)
 
     def views(self) -> Iterator[PortView]:
         """Return every port as it is shown."""
-        return map(self._signs.view, self._registry)
+        return map(self._health.view, self._registry)
 
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError if there is no such port."""
@@ -184,13 +184,13 @@ class Supervisor:
         """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
         self._do(self._registry.set_policy(number, policy))
 
-    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
         """Pass a command on. Raises LocalError if there is no gateway."""
         return self._gateway.ask(name, arguments)
 
     # Listeners report.
 
-    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+    def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Make a port of a VM's descriptor. Raises LocalError: this VM is to be refused."""
         now = time.monotonic()
         taken = {port.record.name for port in self._registry}
@@ -198,7 +198,7 @@ class Supervisor:
             transport, now, free_name(settings.name, taken), settings.policy
         )
         try:
-            self._custody.take(record.port, vm)
+            self._fd_store.take(record.port, vm)
         except LocalError:
             self._do(self._registry.detach(record.port))
             raise
@@ -213,39 +213,39 @@ class Supervisor:
 
     # Workers report over their channels.
 
-    def ready(self, peer: Peer, version: int) -> None:
+    def ready(self, worker: WorkerChannel, version: int) -> None:
         """Take a spare."""
-        if not self._workforce.ready(peer, version):
-            self._server.drop(peer)
+        if not self._worker_pool.ready(worker, version):
+            self._server.drop(worker)
 
-    def claimed(self, peer: Peer, claim: Claim, descriptors: tuple[int, ...]) -> None:
+    def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
         """Take back a port from the worker of a dead supervisor, or a worker that had lost its channel."""
         if self._registry.serves(claim.record.port, claim.record.epoch, claim.identity):
             close_all(descriptors)
-            self._reconnect(peer, claim.record)
+            self._reconnect(worker, claim.record)
             return
         now = time.monotonic()
         adopted, actions = self._takeover.adopt(claim, descriptors, now)
         if adopted:
-            self._connect(peer, claim.record)
-            self._workforce.adopted(peer, claim.record)
+            self._connect(worker, claim.record)
+            self._worker_pool.adopted(worker, claim.record)
             self._watch_block(claim.record)
-            self._signs.expect(claim.record, now)
+            self._health.expect(claim.record, now)
         else:
             close_all(descriptors)
-            self._workforce.refuse(claim.identity)
-            self._server.drop(peer)
+            self._worker_pool.refuse(claim.identity)
+            self._server.drop(worker)
         self._do(actions)
 
-    def lost(self, peer: Peer) -> None:
+    def lost(self, worker: WorkerChannel) -> None:
         """Note that a worker's channel has ended."""
-        if peer.record is not None and self._peers.get(peer.record.port) is peer:
-            del self._peers[peer.record.port]
-        self._workforce.channel_lost(peer)
+        if worker.record is not None and self._workers.get(worker.record.port) is worker:
+            del self._workers[worker.record.port]
+        self._worker_pool.channel_lost(worker)
 
-    def holder(self, port: int, epoch: int) -> Peer | None:
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of that incarnation of a port, if it forwards."""
-        return self._peers.get(port) if self._registry.live(port, epoch) else None
+        return self._workers.get(port) if self._registry.live(port, epoch) else None
 
     # Workers report over ZeroMQ.
 
@@ -255,15 +255,15 @@ class Supervisor:
         self._sender = message.identity
         self._do(self._registry.hello(message.port, message.epoch, message.identity, message.version))
         self._sender = None
-        self._signs.heard(message.port, message.epoch, now)
+        self._health.heard(message.port, message.epoch, now)
 
     def heartbeat(self, message: Heartbeat) -> None:
         """Take a sign of life, and what it says of the VM."""
         port, epoch = message.port, message.epoch
         self._do(self._registry.heartbeat(port, epoch))
-        self._signs.heard(port, epoch, time.monotonic())
+        self._health.heard(port, epoch, time.monotonic())
         if self._registry.live(port, epoch):
-            self._signs.heartbeat(message)
+            self._health.heartbeat(message)
 
     def goodbye(self, message: Goodbye) -> None:
         """Take a worker's word that its VM's link is over."""
@@ -278,19 +278,19 @@ class Supervisor:
 
     def _tick(self, now: float) -> bool:
         """Do what is due and take what has arrived; whether there may be more of it."""
-        evidence = self._control.receive(now)
-        commands = not self._control.quiet and self._console.receive()
+        reports = self._publisher.receive(now)
+        commands = not self._publisher.quiet and self._console.receive()
         self._do(self._registry.tick(now))
-        self._signs.every(self._control.told.pulse_ms / 1000)
-        self._signs.tick(now)
-        introducing = self._introductions.tick(now)
+        self._health.every(self._publisher.last_beat.pulse_ms / 1000)
+        self._health.tick(now)
+        rolling_out = self._join_rollout.tick(now)
         self._listeners.tick(now)
-        self._workforce.tick(now)
+        self._worker_pool.tick(now)
         self._gateway.tick(now)
-        return introducing or evidence or commands
+        return rolling_out or reports or commands
 
     def _finished(self) -> bool:
-        ended = self._gateway.ended and not len(self._workforce.processes) and not len(self._registry)
+        ended = self._gateway.ended and not len(self._worker_pool.processes) and not len(self._registry)
         return self._stop_at is not None and ended
 
     def _take_over(self, predecessor: int) -> None:
@@ -300,27 +300,27 @@ class Supervisor:
             predecessor,
             len(self._takeover.left),
         )
-        self._control.quiet = True
+        self._publisher.quiet = True
         while wait := self._takeover.wait(time.monotonic()):
             self._tick(time.monotonic())
             self._loop.turn(min(0.05, wait))
         for identity in self._takeover.left:
             log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
-            self._workforce.refuse(identity)
-        self._control.speak(time.monotonic())
+            self._worker_pool.refuse(identity)
+        self._publisher.speak(time.monotonic())
         self._gateway.took_over([port.record for port in self._registry])
 
-    def _connect(self, peer: Peer, record: PortRecord) -> None:
-        peer.record = record
-        self._peers[record.port] = peer
+    def _connect(self, worker: WorkerChannel, record: PortRecord) -> None:
+        worker.record = record
+        self._workers[record.port] = worker
 
-    def _reconnect(self, peer: Peer, record: PortRecord) -> None:
+    def _reconnect(self, worker: WorkerChannel, record: PortRecord) -> None:
         """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""
-        old = self._peers.get(record.port)
+        old = self._workers.get(record.port)
         if old is not None:
             self._server.drop(old)
-        self._connect(peer, record)
-        self._workforce.returned(peer)
+        self._connect(worker, record)
+        self._worker_pool.returned(worker)
         log.info("port %d (%s): its worker's channel is back", record.port, record.name)
 
     def _watch_block(self, record: PortRecord) -> None:
@@ -330,13 +330,13 @@ class Supervisor:
         except (OSError, ValueError) as error:
             log.error("port %d (%s): its counters cannot be read: %s", record.port, record.name, error)
 
-    def _give(self, peer: Peer, record: PortRecord) -> bool:
+    def _give(self, worker: WorkerChannel, record: PortRecord) -> bool:
         """Hand a port to an idle worker; False if the worker has not got it."""
-        port, held = self._registry.get(record.port), self._custody.get(record.port)
+        port, held = self._registry.get(record.port), self._fd_store.get(record.port)
         if (
             port is None
             or held is None
-            or port.state is not State.PENDING
+            or port.state is not PortState.PENDING
             or port.record.epoch != record.epoch
         ):
             return False
@@ -344,22 +344,22 @@ class Supervisor:
             self.gone(record, "its VM left before it had a worker")
             return False
         try:
-            descriptors = self._custody.for_worker(record)
+            descriptors = self._fd_store.for_worker(record)
         except LocalError as error:
             self._worker_lost(record, str(error))
             return False
-        if not self._server.send(peer, self._control.assignment(record, peer.pid), descriptors):
-            self._workforce.want(record)
+        if not self._server.send(worker, self._publisher.assignment(record, worker.pid), descriptors):
+            self._worker_pool.want(record)
             return False
-        assert peer.identity is not None
-        self._connect(peer, record)
-        self._do(self._registry.assigned(record.port, record.epoch, peer.identity))
-        self._signs.expect(record, time.monotonic())
+        assert worker.identity is not None
+        self._connect(worker, record)
+        self._do(self._registry.assigned(record.port, record.epoch, worker.identity))
+        self._health.expect(record, time.monotonic())
         return True
 
     def _worker_lost(self, record: PortRecord, how: str) -> None:
-        self._signs.lost(record)
-        known = self._custody.position_known(record.port)
+        self._health.lost(record)
+        known = self._fd_store.position_known(record.port)
         actions = self._registry.worker_lost(
             record.port, record.epoch, how, time.monotonic(), position_known=known
         )
@@ -380,29 +380,29 @@ class Supervisor:
     def _carry_out(self, action: registry.Action) -> None:
         match action:
             case registry.AssignWorker(record):
-                self._workforce.want(record)
+                self._worker_pool.want(record)
             case registry.Publish(change, record):
-                self._introductions.publish(change, record, time.monotonic())
+                self._join_rollout.publish(change, record, time.monotonic())
                 log.debug("port %d (%s): published %s", record.port, record.name, change)
             case registry.EndWorker(port, epoch, identity):
-                told = self._control.drain(port, epoch)
-                self._workforce.processes.end(identity, time.monotonic(), told=told)
+                notified = self._publisher.drain(port, epoch)
+                self._worker_pool.processes.end(identity, time.monotonic(), notified=notified)
             case registry.ReleaseVm(record, _):
                 self._release(record)
             case registry.SayHelloAgain(port, epoch):
-                self._control.say_hello_again(port, epoch)
+                self._publisher.say_hello_again(port, epoch)
             case registry.Refuse():
                 if self._sender is not None:
-                    self._workforce.refuse(self._sender)
+                    self._worker_pool.refuse(self._sender)
             case registry.Log(level, text):
                 log.log(LEVELS[level], text)
 
     def _release(self, record: PortRecord) -> None:
         number = record.port
         self._sampler.depart(number, of_gateway=is_gateway(record))
-        self._signs.forget(number)
-        self._control.forget(number)
-        self._peers.pop(number, None)
-        self._custody.release(number)
+        self._health.forget(number)
+        self._publisher.forget(number)
+        self._workers.pop(number, None)
+        self._fd_store.release(number)
         self._listeners.released(record)
         self._gateway.released(record)

@@ -1,4 +1,4 @@
-"""The worker's ZeroMQ edge: membership in, evidence out. The only file here that knows zmq.
+"""The worker's ZeroMQ edge: membership in, reports out. The only file here that knows zmq.
 
 Nothing blocks and nothing raises for what another process does: a message that cannot be decoded is counted
 and skipped, a message that cannot be sent is dropped (the next heartbeat says the same, and a request is
@@ -27,44 +27,44 @@ GOODBYE_MS = 2000
 RECONNECT_MS = 100
 
 
-class Control:
+class ControlClient:
     """Both sockets of one worker."""
 
     def __init__(self, runtime_dir: str) -> None:
         self.undecodable = 0
         self._context = zmq.Context()
         self._membership = self._context.socket(zmq.SUB)
-        self._evidence = self._context.socket(zmq.DEALER)
-        for socket in (self._membership, self._evidence):
+        self._reports = self._context.socket(zmq.DEALER)
+        for socket in (self._membership, self._reports):
             socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
             socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         # What is left unsent to a supervisor that is gone is a subscription: nobody should wait for that.
         self._membership.setsockopt(zmq.LINGER, 0)
-        self._evidence.setsockopt(zmq.LINGER, GOODBYE_MS)
-        # Evidence for a supervisor that is not there is stale when one comes: do not queue it.
-        self._evidence.setsockopt(zmq.IMMEDIATE, 1)
+        self._reports.setsockopt(zmq.LINGER, GOODBYE_MS)
+        # A report for a supervisor that is not there is stale when one comes: do not queue it.
+        self._reports.setsockopt(zmq.IMMEDIATE, 1)
         self._membership.subscribe(b"")
         self._membership.subscribe(subscription(os.getpid()))
         self._membership.connect(endpoint(runtime_dir, MEMBERSHIP))
-        self._evidence.connect(endpoint(runtime_dir, CONTROL))
+        self._reports.connect(endpoint(runtime_dir, CONTROL))
 
     def filenos(self) -> tuple[int, int]:
         """Return the descriptors to wait on."""
-        return cast(int, self._membership.getsockopt(zmq.FD)), cast(int, self._evidence.getsockopt(zmq.FD))
+        return cast(int, self._membership.getsockopt(zmq.FD)), cast(int, self._reports.getsockopt(zmq.FD))
 
     def pending(self) -> bool:
         """Whether a message waits now."""
-        sockets = (self._membership, self._evidence)
+        sockets = (self._membership, self._reports)
         return any(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN for socket in sockets)
 
     def connected(self, patience_s: float) -> bool:
-        """Wait until evidence can be sent; False if it still cannot after ``patience_s``."""
-        return bool(self._evidence.poll(int(patience_s * 1000), zmq.POLLOUT))
+        """Wait until reports can be sent; False if it still cannot after ``patience_s``."""
+        return bool(self._reports.poll(int(patience_s * 1000), zmq.POLLOUT))
 
     def receive(self) -> list[Message]:
         """Return what has arrived, in order for each socket, at most AT_ONCE messages each."""
         messages: list[Message] = []
-        for socket in (self._membership, self._evidence):
+        for socket in (self._membership, self._reports):
             for _ in range(AT_ONCE):
                 try:
                     messages.append(decode(socket.recv(zmq.NOBLOCK)))
@@ -75,12 +75,12 @@ class Control:
         return messages
 
     def send(self, message: Message) -> None:
-        """Send evidence, or drop it if nobody takes it now."""
+        """Send a report, or drop it if it cannot be sent now."""
         with suppress(zmq.Again):
-            self._evidence.send(encode(message), zmq.NOBLOCK)
+            self._reports.send(encode(message), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close both sockets; what was sent has GOODBYE_MS to leave."""
         self._membership.close()
-        self._evidence.close()
+        self._reports.close()
         self._context.term()

@@ -15,13 +15,13 @@ from forwarder.errors import PeerError
 from forwarder.names import PROTOCOL_VERSION, Identity
 from forwarder.rendezvous import DESCRIPTORS, path
 from forwarder.wire import Assign, Message, Ready
-from workers.control import Control
+from workers.control import ControlClient
 
 CONNECT_S = 0.1
 """How often a spare that is not connected yet looks whether its supervisor is still there."""
 
 
-class Deeds(NamedTuple):
+class WorkerFds(NamedTuple):
     """The descriptors that are a port; whoever holds a duplicate of each can take the port over."""
 
     vm: int
@@ -35,11 +35,11 @@ class Assignment(NamedTuple):
     """A port to serve, and what the spare had ready for it."""
 
     assign: Assign
-    deeds: Deeds
+    fds: WorkerFds
     identity: Identity
     runtime_dir: str
     channel: Channel
-    control: Control
+    control: ControlClient
 
 
 def own_identity() -> Identity:
@@ -57,7 +57,7 @@ def wait_for_port(runtime_dir: str) -> Assignment | None:
         channel = Channel.connect(path(runtime_dir, DESCRIPTORS))
     except OSError:
         return None
-    control = Control(runtime_dir)
+    control = ControlClient(runtime_dir)
     try:
         # Only who can say HELLO is ready: one that cannot be sent is dropped, and the VM waits for the next.
         while not control.connected(CONNECT_S):
@@ -68,13 +68,13 @@ def wait_for_port(runtime_dir: str) -> Assignment | None:
         channel.close()
         control.close()
         return None
-    return Assignment(assign, Deeds(*descriptors), identity, runtime_dir, channel, control)
+    return Assignment(assign, WorkerFds(*descriptors), identity, runtime_dir, channel, control)
 
 
-def _next_assign(channel: Channel, control: Control) -> tuple[Assign, tuple[int, ...]]:
-    membership, evidence = control.filenos()
+def _next_assign(channel: Channel, control: ControlClient) -> tuple[Assign, tuple[int, ...]]:
+    membership, reports = control.filenos()
     poll = select.poll()
-    for fd in (channel.fileno(), membership, evidence):
+    for fd in (channel.fileno(), membership, reports):
         poll.register(fd, select.POLLIN)
     while True:
         while control.pending():

@@ -37,7 +37,7 @@ from types import FrameType
 from forwarder._core import EVENT_LINK_DOWN, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
-from forwarder.membership import Action, AskSnapshot, Replica, State
+from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
 from forwarder.rendezvous import DESCRIPTORS, path
 from forwarder.wire import (
@@ -82,14 +82,14 @@ class Worker:
         self._record = assignment.assign.record
         self._identity = assignment.identity
         self._runtime_dir = assignment.runtime_dir
-        self._deeds = assignment.deeds
+        self._fds = assignment.fds
         self._control = assignment.control
         self._channel: Channel | None = assignment.channel
         self._engine = Engine(
             port=self._record.port,
             epoch=self._record.epoch,
             kind=TRANSPORT_KIND[self._record.transport],
-            **assignment.deeds._asdict(),
+            **assignment.fds._asdict(),
         )
         self._engine.hold(True)
         self._engine.hush(True)
@@ -144,20 +144,20 @@ class Worker:
         self._introduced = True
 
     def _must_say_hello(self) -> bool:
-        return not self._introduced or self._replica.state is State.COLD
+        return not self._introduced or self._replica.state is ReplicaState.COLD
 
     def _work(self, now: float) -> None:
         """Do everything that is not forwarding."""
         self._engine.age(int(now))
         self._read_channel()
         for message in self._control.receive():
-            self._take(message, now)
+            self._on_message(message, now)
         self._follow(self._replica.tick(now))
-        if self._held and self._replica.state is State.LIVE:
+        if self._held and self._replica.state is ReplicaState.LIVE:
             self._held = False
             self._engine.hold(False)
         self._links.tick(now)
-        if self._must_say_hello() and (now >= self._hello_due or self._replica.state is State.LIVE):
+        if self._must_say_hello() and (now >= self._hello_due or self._replica.state is ReplicaState.LIVE):
             self._introduce(now)
         turns, written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
@@ -176,7 +176,7 @@ class Worker:
         )
         return min(deadline, self._retry_at) if self._channel is None else deadline
 
-    def _take(self, message: Message, now: float) -> None:
+    def _on_message(self, message: Message, now: float) -> None:
         if isinstance(message, (Beat, Update, Snapshot)):
             offered_at = now if isinstance(message, Update) else NEVER
             self._follow(self._replica.receive(message, now), offered_at)
@@ -280,7 +280,7 @@ class Worker:
         self._channel = channel
         self._engine.watch(channel.fileno())
         try:
-            channel.send(Claim(self._identity, PROTOCOL_VERSION, self._record), self._deeds)
+            channel.send(Claim(self._identity, PROTOCOL_VERSION, self._record), self._fds)
         except (ChannelClosedError, LocalError):
             self._lose_channel()
 

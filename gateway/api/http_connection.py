@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import h11
 
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import READ, WRITE, Loop
 
 BODY = 1 << 20
@@ -67,7 +67,7 @@ class Hijack(NamedTuple):
     take: Callable[[socket, bytes], None]
 
 
-Handler = Callable[[str, str, bytes], Answer | Hijack | Later[Answer]]
+Handler = Callable[[str, str, bytes], Answer | Hijack | Future[Answer]]
 """From method, target (path and query) and body."""
 
 
@@ -87,7 +87,7 @@ class Connection:
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._out = b""
-        self._awaited: Later[Answer] | None = None
+        self._awaited: Future[Answer] | None = None
         self._answered = 0
         self._enter(Phase.IDLE)
         self.heard_at = time.monotonic()
@@ -115,7 +115,7 @@ class Connection:
             return
         if self.phase is Phase.ANSWER and self._awaited is not None:
             late = Answer(503, b"there was no answer in time; the log may say why\n", b"text/plain")
-            self._settle(self._awaited, late)
+            self._on_result(self._awaited, late)
         elif self.phase in (Phase.HEAD, Phase.BODY):
             self._refuse(408, f"the request was not whole within {LIMIT_S[self.phase]:g} s")
         else:
@@ -131,9 +131,9 @@ class Connection:
         elif events & READ:
             self._http.receive_data(self._sock.recv(65536))
 
-    def _settle(self, later: Later[Answer], answer: Answer) -> None:
+    def _on_result(self, future: Future[Answer], answer: Answer) -> None:
         """Give the answer that is waited for, unless it is not waited for any more."""
-        if not self._is_over and later is self._awaited:
+        if not self._is_over and future is self._awaited:
             self._awaited = None
             self._attempt(lambda: self._finish(answer))
 
@@ -142,7 +142,7 @@ class Connection:
         answered = self._answered
         try:
             step()
-            while not self._is_over and not self._out and self._awaited is None and self._take():
+            while not self._is_over and not self._out and self._awaited is None and self._next_event():
                 continue
         except BlockingIOError:
             return
@@ -163,7 +163,7 @@ class Connection:
             return Phase.BODY
         return Phase.HEAD if self._http.trailing_data[0] else Phase.IDLE
 
-    def _take(self) -> bool:
+    def _next_event(self) -> bool:
         """Take the next event; False if there is none now."""
         event = self._http.next_event()
         if isinstance(event, h11.Request):
@@ -208,10 +208,10 @@ class Connection:
         if isinstance(answer, Hijack):
             self._leave()
             answer.take(self._sock, self._http.trailing_data[0])
-        elif isinstance(answer, Later):
+        elif isinstance(answer, Future):
             self._loop.unwatch(self._sock.fileno())
             self._awaited = answer
-            answer.then(partial(self._settle, answer))
+            answer.add_done_callback(partial(self._on_result, answer))
         else:
             self._finish(answer)
 

@@ -26,14 +26,14 @@ from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 
 from forwarder.errors import LocalError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.wire import Reply
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import Address
 
-Result = Answer | Hijack | Later[Answer]
+Result = Answer | Hijack | Future[Answer]
 
 EVERY = ("0.0.0.0", "[::]")
 """Every address of the host, of one family each."""
@@ -42,7 +42,7 @@ _TWINS = dict(zip(EVERY, reversed(EVERY), strict=True))
 POST_ONLY = frozenset({"/services/forwarder/expose", "/services/forwarder/unexpose", "/services/dns/add"})
 
 
-class Owner(Protocol):
+class Backend(Protocol):
     """What the answers are about. Every method may raise LocalError."""
 
     def forwards(self) -> Iterable[Forward]:
@@ -63,10 +63,10 @@ class Owner(Protocol):
     def zones(self) -> Iterable[Zone]:
         """Return all zones, in order."""
 
-    def add_zone(self, zone: Zone) -> Later[Reply]:
+    def add_zone(self, zone: Zone) -> Future[Reply]:
         """Put a zone into force."""
 
-    def ask(self, what: str) -> Later[Reply]:
+    def ask(self, what: str) -> Future[Reply]:
         """Ask the supervisor for a fact."""
 
     def connections(self) -> int:
@@ -79,7 +79,7 @@ class Owner(Protocol):
 class Services:
     """The answers."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Backend) -> None:
         self._owner = owner
         self._routes: Mapping[str, Callable[[str, bytes], Result]] = {
             "/services/forwarder/all": lambda *_: _json(entries(owner.forwards())),
@@ -89,8 +89,8 @@ class Services:
             "/leases": lambda *_: self._leases(),
             "/services/dns/all": lambda *_: _json([zone.plain() for zone in owner.zones()]),
             "/services/dns/add": lambda _, body: self._add_zone(body),
-            "/cam": lambda *_: owner.ask("addresses").made(lambda reply: _told(reply, dict)),
-            "/stats": lambda *_: owner.ask("traffic").made(lambda reply: _told(reply, self._stats)),
+            "/cam": lambda *_: owner.ask("addresses").map(lambda reply: _told(reply, dict)),
+            "/stats": lambda *_: owner.ask("traffic").map(lambda reply: _told(reply, self._stats)),
             "/tunnel": lambda query, _: self._tunnel(query),
         }
 
@@ -142,9 +142,9 @@ class Services:
             self._owner.remove_forward(forward)
         return Answer(200)
 
-    def _add_zone(self, body: bytes) -> Later[Answer]:
+    def _add_zone(self, body: bytes) -> Future[Answer]:
         added = self._owner.add_zone(Zone.parse(body))
-        return added.made(lambda reply: Answer(200) if reply.ok else _line(500, str(reply.result)))
+        return added.map(lambda reply: Answer(200) if reply.ok else _line(500, str(reply.result)))
 
     def _stats(self, traffic: Mapping[str, Any]) -> dict[str, object]:
         vms, gateway = traffic["vms"], traffic["gateway"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from forwarder.errors import LocalError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.wire import Reply
 from gateway.api.names import Zone, added
 
@@ -24,7 +24,7 @@ class Zones:
         self,
         zones: All,
         check: Callable[[All], None],
-        apply: Callable[[All], Later[Reply]],
+        apply: Callable[[All], Future[Reply]],
         changed: Callable[[All], None],
     ) -> None:
         """Begin with ``zones``.
@@ -35,19 +35,19 @@ class Zones:
         self._check = check
         self._apply = apply
         self._changed = changed
-        self._wanted: deque[tuple[Zone, Later[Reply]]] = deque()
+        self._wanted: deque[tuple[Zone, Future[Reply]]] = deque()
 
     def all(self) -> All:
         """Return the zones in force, in the order in which they are asked."""
         return self._zones
 
-    def add(self, zone: Zone) -> Later[Reply]:
+    def add(self, zone: Zone) -> Future[Reply]:
         """Add a zone; the answer comes when it is in force, or not to be."""
-        later: Later[Reply] = Later()
-        self._wanted.append((zone, later))
+        future: Future[Reply] = Future()
+        self._wanted.append((zone, future))
         if len(self._wanted) == 1:
             self._next()
-        return later
+        return future
 
     def _next(self) -> None:
         zone, _ = self._wanted[0]
@@ -57,13 +57,13 @@ class Zones:
         except (ValueError, LocalError) as error:
             self._done(self._zones, Reply(False, str(error)))
         else:
-            self._apply(zones).then(partial(self._done, zones))
+            self._apply(zones).add_done_callback(partial(self._done, zones))
 
     def _done(self, zones: All, reply: Reply) -> None:
-        _, later = self._wanted.popleft()
+        _, future = self._wanted.popleft()
         if reply.ok:
             self._zones = zones
             self._changed(zones)
         if self._wanted:
             self._next()
-        later.settle(reply)
+        future.set_result(reply)

@@ -24,7 +24,7 @@ from forwarder import _core
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
-from forwarder.loop_channel import WatchedChannel
+from forwarder.loop_channel import LoopChannel
 from forwarder.restart_budget import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
 from gateway.api.names import Zone
@@ -57,7 +57,7 @@ KINDS = {
 class Inside:
     """The namespace, from its making to its end."""
 
-    def __init__(self, channel: WatchedChannel) -> None:
+    def __init__(self, channel: LoopChannel) -> None:
         self._channel = channel
         self._loop = Loop()
         self._dnsmasq: Dnsmasq | None = None
@@ -84,9 +84,9 @@ class Inside:
 
     def _receive(self) -> None:
         while (received := self._channel.receive()) is not None:
-            self._take(received[0])
+            self._on_message(received[0])
 
-    def _take(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         if not isinstance(message, Command):
             return
         if message.name == "socket":
@@ -232,6 +232,6 @@ def _serves(address: str) -> bool:
 
 def main() -> None:
     """Run with the channel whose descriptor is the only argument."""
-    channel = WatchedChannel(socket.socket(fileno=int(sys.argv[1])))
+    channel = LoopChannel(socket.socket(fileno=int(sys.argv[1])))
     with suppress(KeyboardInterrupt, BulkheadError):
         Inside(channel).run()

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
-from gateway.relay.policy import Address, Policy
+from gateway.relay.policy import Address, OutboundPolicy
 
 MAX_FORWARDS = 1024
 """Several for each VM there can be, and few beside the descriptors that connections take."""
@@ -66,7 +66,7 @@ class Forward(NamedTuple):
 class Forwards:
     """The table, in the order in which entries were made."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
         self._entries: dict[str, Forward] = {}
 
@@ -107,7 +107,7 @@ class Forwards:
         del self._entries[forward.near]
 
 
-def check_guest(policy: Policy, guest: Address) -> None:
+def check_guest(policy: OutboundPolicy, guest: Address) -> None:
     """Raise LocalError, with cause and remedy, if no guest can have that address."""
     network = policy.subnet if guest.version == 4 else policy.prefix
     if guest not in network:

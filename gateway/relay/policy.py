@@ -18,7 +18,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 
 
-class Policy(NamedTuple):
+class OutboundPolicy(NamedTuple):
     """The settings of one gateway."""
 
     subnet: IPv4Network
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
     """The counter that it goes to: ``no_host_access``, ``denied``, ``no_outbound`` or ``unroutable``."""
 
 
-def judge(policy: Policy, asked: Address) -> Verdict:
+def judge(policy: OutboundPolicy, asked: Address) -> Verdict:
     """Say where a guest that asks for ``asked`` ends up."""
     if isinstance(asked, IPv6Address) and asked.ipv4_mapped is not None:
         return Verdict(None, "unroutable")
@@ -60,19 +60,19 @@ def judge(policy: Policy, asked: Address) -> Verdict:
     return Verdict(asked)
 
 
-def shown(policy: Policy, source: Address) -> Address:
+def shown(policy: OutboundPolicy, source: Address) -> Address:
     """Return the address that a guest sees for ``source`` on the host: the inverse of ``judge``."""
     if source.is_loopback:
         return policy.host4 if source.version == 4 else policy.host6
     return source
 
 
-def is_nearby(policy: Policy, peer: Address) -> bool:
+def is_nearby(policy: OutboundPolicy, peer: Address) -> bool:
     """Whether what is exchanged with ``peer`` stays on this machine: a guest, or the host itself."""
     return peer.is_loopback or peer in _own_network(policy, peer)
 
 
-def _own_network(policy: Policy, asked: Address) -> Network:
+def _own_network(policy: OutboundPolicy, asked: Address) -> Network:
     return policy.subnet if asked.version == 4 else policy.prefix
 
 

@@ -25,7 +25,7 @@ from gateway.relay.flows import Flows
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.listening import Listener, Pauses, listen, unlisten
 from gateway.relay.nat import Outward
-from gateway.relay.policy import Address, Policy, Verdict, is_nearby, judge
+from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
 from gateway.relay.poller import Poller
 from gateway.relay.splice import abort
 from gateway.relay.tcp import Connections, Deliver, raise_descriptor_limit
@@ -47,7 +47,12 @@ class Relay:
     """All that is relayed. Watch it with ``loop``; call ``tick`` when ``deadline`` says so."""
 
     def __init__(
-        self, loop: Loop, make: MakeInside, policy: Policy, *, clock: Callable[[], float] = time.monotonic
+        self,
+        loop: Loop,
+        make: MakeInside,
+        policy: OutboundPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         raise_descriptor_limit()
         self._loop = loop

@@ -51,7 +51,7 @@ Make = Callable[[Deliver], None]
 _DOWN = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 
 
-class State(enum.Enum):
+class DialState(enum.Enum):
     """Of a dial."""
 
     ASKED = "asked"
@@ -61,13 +61,13 @@ class State(enum.Enum):
 
 
 NEXT = {
-    (State.ASKED, "socket"): State.CONNECTING,
-    (State.ASKED, "failed"): State.OVER,
-    (State.CONNECTING, "connected"): State.JOINED,
-    (State.CONNECTING, "failed"): State.OVER,
+    (DialState.ASKED, "socket"): DialState.CONNECTING,
+    (DialState.ASKED, "failed"): DialState.OVER,
+    (DialState.CONNECTING, "connected"): DialState.JOINED,
+    (DialState.CONNECTING, "failed"): DialState.OVER,
     # Ignored, not prohibited, since it is only late: a socket or a failure for a dial that is over.
-    (State.OVER, "socket"): State.OVER,
-    (State.OVER, "failed"): State.OVER,
+    (DialState.OVER, "socket"): DialState.OVER,
+    (DialState.OVER, "failed"): DialState.OVER,
     # Prohibited: to be connected without a socket, to fail once joined.
 }
 
@@ -81,7 +81,7 @@ class _Dial:
         self.target = target
         self.began = now
         self.far: socket.socket | None = None
-        self.state = State.ASKED
+        self.state = DialState.ASKED
 
 
 class Connections:
@@ -158,7 +158,7 @@ class Connections:
             self._failed(dial, errno.EMFILE)
             return
         dial.state = NEXT[dial.state, "socket"]
-        if dial.state is State.OVER:
+        if dial.state is DialState.OVER:
             close(far)
             return
         dial.far = far
@@ -192,7 +192,7 @@ class Connections:
         self._joined[Joined(self._poller, self._pipes, dial.near, dial.far, self._ended)] = dial.owner
 
     def _failed(self, dial: _Dial, error: int) -> None:
-        if dial.state is State.OVER:
+        if dial.state is DialState.OVER:
             return
         self._forget(dial, "failed")
         self._places.give_back(dial.owner)

@@ -58,14 +58,14 @@ class Tap(NamedTuple):
     netns: str = ""
 
 
-class Settings(NamedTuple):
+class PortOptions(NamedTuple):
     """What an operator may say about the ports that come from one listener or TAP device."""
 
     name: str | None = None
     """Of the first port; further ones of the same listener get ``-2``, ``-3``…"""
     policy: Policy = Policy()
 
-    def checked(self) -> "Settings":
+    def checked(self) -> "PortOptions":
         """Return these settings. Raises LocalError if the name cannot be a port's."""
         if self.name is not None and not valid_name(self.name):
             raise LocalError(
@@ -78,7 +78,7 @@ class Attachment(NamedTuple):
     """One listener or TAP device with its settings."""
 
     address: Listen | Tap
-    settings: Settings = Settings()
+    settings: PortOptions = PortOptions()
 
 
 def parse_listen(transport: str, url: str) -> Listen:

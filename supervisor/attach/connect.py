@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from forwarder.channel import credentials_of
 from forwarder.loop import Loop
-from supervisor.attach.addresses import Listen, Settings
+from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.http_head import HEAD_BYTES, Head, RefusedError
-from supervisor.attach.listener_common import Owner
+from supervisor.attach.listener_common import VmHandler
 from supervisor.attach.stream import AT_ONCE, StreamListener
 
 CALLERS = AT_ONCE
@@ -47,7 +47,7 @@ class ConnectListener(StreamListener):
 
     descriptors = StreamListener.descriptors + CALLERS
 
-    def __init__(self, loop: Loop, address: Listen, settings: Settings, owner: Owner) -> None:
+    def __init__(self, loop: Loop, address: Listen, settings: PortOptions, owner: VmHandler) -> None:
         """Listen. Raises LocalError."""
         self._callers: dict[int, Caller] = {}
         """By descriptor, the longest there first."""
@@ -68,7 +68,7 @@ class ConnectListener(StreamListener):
         """When ``tick`` has something to do."""
         return next((caller.deadline for caller in self._callers.values()), float("inf"))
 
-    def _take(self, connection: socket.socket) -> None:
+    def _on_connection(self, connection: socket.socket) -> None:
         if not credentials_of(connection).are_ours:
             self._warn("it belongs to another user")
             connection.close()
@@ -104,7 +104,7 @@ class ConnectListener(StreamListener):
         else:
             if beyond is not None:
                 self._forget(caller)
-                super()._take(caller.sock)
+                super()._on_connection(caller.sock)
 
     def _answer(self, caller: Caller, error: RefusedError) -> None:
         with suppress(OSError):

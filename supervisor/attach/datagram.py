@@ -29,8 +29,8 @@ from contextlib import suppress
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord
-from supervisor.attach.addresses import Listen, Settings
-from supervisor.attach.listener_common import Owner, ask_for_buffers
+from supervisor.attach.addresses import Listen, PortOptions
+from supervisor.attach.listener_common import VmHandler, ask_for_buffers
 from supervisor.base import unix_sockets
 from supervisor.base.logs import Throttle, log
 
@@ -56,8 +56,8 @@ class VfkitListener:
         self,
         loop: Loop,
         address: Listen,
-        settings: Settings,
-        owner: Owner,
+        settings: PortOptions,
+        owner: VmHandler,
         adopted: tuple[PortRecord, socket.socket] | None = None,
     ) -> None:
         """Bind; or go on with the socket that a worker kept from a dead supervisor. Raises LocalError."""
@@ -166,13 +166,13 @@ class VfkitListener:
                 self._throttle.warning(
                     "unbound", f"{self.url}: a sender without an address; a VM must bind one"
                 )
-            elif start and self._take(start, peer, _pid(notes)):
+            elif start and self._on_first_datagram(start, peer, _pid(notes)):
                 return
             with suppress(OSError):
                 self._socket.recv(1)
         self._pause()
 
-    def _take(self, start: bytes, peer: Address, pid: int) -> bool:
+    def _on_first_datagram(self, start: bytes, peer: Address, pid: int) -> bool:
         """Make a port of the sender; False if it cannot be one, and its datagram is to go."""
         try:
             self._socket.connect(peer)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from forwarder.errors import LocalError
 from forwarder.names import PortRecord
-from supervisor.attach.addresses import Settings
+from supervisor.attach.addresses import PortOptions
 
 SEND_BUFFER = 1 << 20
 RECEIVE_BUFFER = 4 << 20
@@ -27,10 +27,10 @@ RLIMIT_WANTED = 16 * 1024
 """Enough for every port there can be, with its channel, doorbell, block, flood ring and pidfd."""
 
 
-class Owner(Protocol):
+class VmHandler(Protocol):
     """Who makes ports of VMs; called from the loop."""
 
-    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+    def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Make a port of a VM's descriptor, which is the owner's from then on.
 
         Raises LocalError if this VM is to be refused; the descriptor stays the caller's.

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord, format_mac
-from supervisor.attach.addresses import Attachment, Listen, Settings, Tap
+from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
 from supervisor.attach.connect import ConnectListener
 from supervisor.attach.datagram import PROBE_S, VfkitListener
-from supervisor.attach.listener_common import Owner, check_room
+from supervisor.attach.listener_common import VmHandler, check_room
 from supervisor.attach.stream import StreamListener
 from supervisor.attach.tap import TapDevice, matches
 from supervisor.base import unix_sockets
@@ -31,7 +31,7 @@ TOGETHER_S = 0.1
 class Listeners:
     """The listeners and TAP devices of one switch."""
 
-    def __init__(self, loop: Loop, owner: Owner) -> None:
+    def __init__(self, loop: Loop, owner: VmHandler) -> None:
         self._loop = loop
         self._owner = owner
         self._open: list[Listener] = []
@@ -66,7 +66,7 @@ class Listeners:
         self._open.append(made)
         return made.url
 
-    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+    def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Pass a VM on, if there is room for another one. Raises LocalError."""
         check_room(len(self._ports), sum(each.descriptors for each in self._open))
         record = self._owner.arrive(transport, vm, settings, url)
@@ -105,7 +105,7 @@ class Listeners:
                 sock.close()
                 return
             address = Listen("vfkit", f"unixgram://{path}", path)
-            settings = Settings(None, record.policy)
+            settings = PortOptions(None, record.policy)
             self._open.append(VfkitListener(self._loop, address, settings, self, (record, sock)))
 
     def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortRecord | None = None) -> None:

@@ -17,8 +17,8 @@ import socket
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord
-from supervisor.attach.addresses import SOCKET_TYPES, Listen, Settings
-from supervisor.attach.listener_common import Owner, ask_for_buffers
+from supervisor.attach.addresses import SOCKET_TYPES, Listen, PortOptions
+from supervisor.attach.listener_common import VmHandler, ask_for_buffers
 from supervisor.base import unix_sockets
 from supervisor.base.logs import Throttle, log
 
@@ -34,7 +34,7 @@ class StreamListener:
     descriptors = 2
     """That it has open itself: the socket and the reserve."""
 
-    def __init__(self, loop: Loop, address: Listen, settings: Settings, owner: Owner) -> None:
+    def __init__(self, loop: Loop, address: Listen, settings: PortOptions, owner: VmHandler) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop
         self.transport = address.transport
@@ -86,11 +86,11 @@ class StreamListener:
                     self._throttle.warning("accept", f"{self.url}: cannot accept: {error.strerror}")
                     return
                 continue
-            self._take(connection)
+            self._on_connection(connection)
             if self.record is not None:
                 return  # whether another VM waits already is for the next turn to see
 
-    def _take(self, connection: socket.socket) -> None:
+    def _on_connection(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
             ask_for_buffers(connection)

@@ -6,8 +6,8 @@ import os
 from forwarder import _core
 from forwarder.errors import LocalError
 from forwarder.names import PortRecord
-from supervisor.attach.addresses import Attachment, Settings, Tap
-from supervisor.attach.listener_common import Owner
+from supervisor.attach.addresses import Attachment, PortOptions, Tap
+from supervisor.attach.listener_common import VmHandler
 
 _ADVICE = {
     errno.EPERM: "making a TAP device needs CAP_NET_ADMIN; run as root, or in a user namespace of your own",
@@ -26,7 +26,7 @@ class TapDevice:
     descriptors = 0
     """That it has open itself: the device belongs to its port."""
 
-    def __init__(self, address: Tap, settings: Settings, owner: Owner) -> None:
+    def __init__(self, address: Tap, settings: PortOptions, owner: VmHandler) -> None:
         """Open it and make a port of it. Raises LocalError."""
         self.url = address.url
         self.settings = settings if settings.name else settings._replace(name=_port_name(address))
@@ -42,7 +42,7 @@ class TapDevice:
         """Stand for a device that a worker kept from a dead supervisor."""
         device = cls.__new__(cls)
         device.url = f"tap://{record.name}"
-        device.settings = Settings(record.name, record.policy)
+        device.settings = PortOptions(record.name, record.policy)
         device.record = record
         return device
 

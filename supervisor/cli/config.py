@@ -44,7 +44,7 @@ from supervisor.attach.addresses import (
     LISTEN_FLAGS,
     Attachment,
     Listen,
-    Settings,
+    PortOptions,
     Tap,
     parse_listen,
     parse_tap,
@@ -137,7 +137,7 @@ class _File:
         url = self._text_of((*path, place), value[place])
         address = self._parse((*path, place), lambda: _address(key, url))
         name = self._text_of((*path, "name"), value["name"]) if "name" in value else None
-        self._parse((*path, "name"), Settings(name).checked)
+        self._parse((*path, "name"), PortOptions(name).checked)
         settings = {each: setting for each, setting in value.items() if each in SETTINGS}
         try:
             policy = changed(Policy(), settings)
@@ -148,7 +148,7 @@ class _File:
             other = self._pinned.setdefault(mac, pin)
             if other != pin:
                 self._fail(pin, f"{format_mac(mac)} is pinned in line {self._line(other)} already")
-        return Attachment(address, Settings(name, policy))
+        return Attachment(address, PortOptions(name, policy))
 
     def _text_of(self, path: Path, value: object) -> str:
         if not isinstance(value, str) or not value:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from forwarder.errors import LocalError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.names import Policy, PortRecord
 from forwarder.wire import Reply
-from supervisor.attach.addresses import SCHEMES, Attachment, Settings, parse_any, parse_listen, parse_tap
+from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_any, parse_listen, parse_tap
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import log
 from supervisor.console.sampler import Sampler
@@ -25,7 +25,7 @@ from supervisor.ports.view import PortView
 Arguments = dict[str, object]
 
 
-class Owner(Protocol):
+class Operations(Protocol):
     """The supervisor, as far as commands need it."""
 
     @property
@@ -47,14 +47,14 @@ class Owner(Protocol):
     def stop(self) -> None:
         """Begin to end."""
 
-    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
+    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
         """Pass a command on to the gateway. Raises LocalError if there is none."""
 
 
 class Commands:
     """Handlers of all commands."""
 
-    def __init__(self, owner: Owner, registry: Registry, listeners: Listeners, sampler: Sampler) -> None:
+    def __init__(self, owner: Operations, registry: Registry, listeners: Listeners, sampler: Sampler) -> None:
         self._owner = owner
         self._registry = registry
         self._listeners = listeners
@@ -78,14 +78,14 @@ class Commands:
 
     def status(self, arguments: Arguments) -> object:
         """Show the ports and what VMs can attach to."""
-        _take(arguments)
+        _arguments(arguments)
         answer = self._sampler.status(self._owner.summary(), self._owner.views(), time.monotonic())
         listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
         return answer | {"name": self._owner.name, "listeners": listeners}
 
     def stats(self, arguments: Arguments) -> object:
         """Show what was counted; ``sources``: also from whom the lost frames were."""
-        (sources,) = _take(arguments, sources=False)
+        (sources,) = _arguments(arguments, sources=False)
         now = time.monotonic()
         return self._sampler.stats(
             self._owner.summary(), self._owner.views(), now, sources=_boolean("sources", sources)
@@ -93,7 +93,7 @@ class Commands:
 
     def macs(self, arguments: Arguments) -> object:
         """Show learned and pinned addresses."""
-        _take(arguments)
+        _arguments(arguments)
         return self._sampler.macs(self._owner.summary(), self._owner.views(), time.monotonic())
 
     def attach(self, arguments: Arguments) -> object:
@@ -101,7 +101,7 @@ class Commands:
 
         ``settings`` are those of the ports that come from it, by name.
         """
-        transport, url, name, wanted = _take(arguments, transport="", url="", name=None, settings={})
+        transport, url, name, wanted = _arguments(arguments, transport="", url="", name=None, settings={})
         address = parse_tap(_text("url", url)) if transport == "tap" else None
         if address is None:
             if transport not in SCHEMES:
@@ -110,7 +110,7 @@ class Commands:
         else:
             attachment = Attachment(address)
         policy = changed(Policy(), _mapping("settings", wanted))
-        settings = Settings(None if name is None else _text("name", name), policy)
+        settings = PortOptions(None if name is None else _text("name", name), policy)
         if address is None:
             # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
             here = [each.record for each in self._listeners if each.url == attachment.address.url]
@@ -119,7 +119,7 @@ class Commands:
 
     def detach(self, arguments: Arguments) -> object:
         """Disconnect the VM of ``target``, a port's number or name; or close the listener of that URL."""
-        target = _text("target", _take(arguments, target="")[0])
+        target = _text("target", _arguments(arguments, target="")[0])
         if "://" in target:
             record = self._listeners.close(parse_any(target))
             if record is not None:
@@ -131,11 +131,11 @@ class Commands:
 
     def show(self, arguments: Arguments) -> object:
         """Return the settings in force at ``target``, a port's number or name."""
-        return _settings(self._record(_text("target", _take(arguments, target="")[0])))
+        return _settings(self._record(_text("target", _arguments(arguments, target="")[0])))
 
     def set(self, arguments: Arguments) -> object:
         """Change ``settings`` of ``target``, a port's number or name: all of them, or none."""
-        target, wanted = _take(arguments, target="", settings={})
+        target, wanted = _arguments(arguments, target="", settings={})
         record = self._record(_text("target", target))
         policy = changed(record.policy, _mapping("settings", wanted))
         self._listeners.check_pins(policy.pinned, port=record)
@@ -156,7 +156,7 @@ class Commands:
 
     def forward_list(self, arguments: Arguments) -> object:
         """Return all forwards."""
-        _take(arguments)
+        _arguments(arguments)
         return self._owner.ask_gateway("forward_list", {})
 
     def _record(self, target: str) -> PortRecord:
@@ -167,20 +167,20 @@ class Commands:
 
     def stop(self, arguments: Arguments) -> object:
         """End the switch; the answer comes before the end."""
-        _take(arguments)
+        _arguments(arguments)
         self._owner.stop()
         return {"pid": self._owner.summary().identity.pid}
 
 
 def _forward(arguments: Arguments) -> dict[str, object]:
-    return {"forward": _text("forward", _take(arguments, forward="")[0])}
+    return {"forward": _text("forward", _arguments(arguments, forward="")[0])}
 
 
 def _settings(record: PortRecord) -> dict[str, object]:
     return {"port": record.port, "name": record.name, "settings": plain(record.policy)}
 
 
-def _take(arguments: Arguments, **defaults: object) -> list[object]:
+def _arguments(arguments: Arguments, **defaults: object) -> list[object]:
     """Return the arguments in the order of ``defaults``. Raises LocalError if there is any other."""
     unknown = sorted(arguments.keys() - defaults.keys())
     if unknown:

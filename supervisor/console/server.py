@@ -13,7 +13,7 @@ from typing import cast
 import zmq
 
 from forwarder.errors import BulkheadError, LocalError, PeerError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.rendezvous import CONSOLE, endpoint
 from forwarder.wire import Command, Reply, decode, encode
@@ -24,7 +24,7 @@ AT_ONCE = 16
 """Commands answered in one go; each may sample every port."""
 
 Handler = Callable[[dict[str, object]], object]
-"""Returns the result, or a ``Later`` Reply if that has to come from another process."""
+"""Returns the result, or a ``Future`` Reply if another process has to give it."""
 
 
 class Console:
@@ -61,8 +61,8 @@ class Console:
                 self._throttle.warning("bad", f"bad message on {CONSOLE}, ignored: {error}")
                 continue
             answer = self._run(command)
-            if isinstance(answer, Later):
-                answer.then(partial(self._answer, route))
+            if isinstance(answer, Future):
+                answer.add_done_callback(partial(self._answer, route))
             else:
                 self._answer(route, answer)
         return True
@@ -72,13 +72,13 @@ class Console:
         self._loop.unwatch(self._fd)
         self._socket.close(linger=100)
 
-    def _run(self, command: Command) -> Reply | Later[Reply]:
+    def _run(self, command: Command) -> Reply | Future[Reply]:
         handler = self._handlers.get(command.name)
         if handler is None:
             return Reply(False, f"there is no command {command.name}; the supervisor is another version")
         try:
             result = handler(command.arguments)
-            return result if isinstance(result, Later) else Reply(True, result)
+            return result if isinstance(result, Future) else Reply(True, result)
         except BulkheadError as error:
             return Reply(False, str(error))
         except Exception:

@@ -3,7 +3,7 @@
 A worker connects and says who it is: Ready, a spare that waits for a port, or Claim, the worker of a dead
 supervisor that brings its port. Only processes of our own user are listened to, and what they say of
 themselves must be what the kernel says (SO_PEERCRED). Then the worker asks for flood rings and unicast
-rings; who may have which is the registry's knowledge, asked through ``Owner``.
+rings; who may have which is the registry's knowledge, asked through ``ChannelHandler``.
 
 A channel that ends, or that is not read, is reported once by ``lost``; it is closed by then.
 """
@@ -20,7 +20,6 @@ from forwarder.wire import (
     MAX_FLOODS,
     Claim,
     Floods,
-    LinkLost,
     Message,
     Ready,
     RingRx,
@@ -30,7 +29,7 @@ from forwarder.wire import (
 )
 from supervisor.base import unix_sockets
 from supervisor.base.logs import Throttle
-from supervisor.fleet.fd_store import Custody, make_ring
+from supervisor.fleet.fd_store import FdStore, make_ring
 
 AT_ONCE = 64
 """Connections or messages taken in one go, so that one worker cannot keep the loop from the others."""
@@ -38,7 +37,7 @@ UNKNOWN = 64
 """Connections that have not said who they are; workers say so at once."""
 
 
-class Peer:
+class WorkerChannel:
     """One worker's channel."""
 
     __slots__ = ("channel", "identity", "pid", "record")
@@ -52,32 +51,32 @@ class Peer:
         """The port that it was given, or that it brought."""
 
 
-class Owner(Protocol):
+class ChannelHandler(Protocol):
     """Who decides about workers; called from the loop."""
 
-    def ready(self, peer: Peer, version: int) -> None:
+    def ready(self, worker: WorkerChannel, version: int) -> None:
         """Take a spare worker that waits for a port."""
 
-    def claimed(self, peer: Peer, claim: Claim, descriptors: tuple[int, ...]) -> None:
+    def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
         """Take or refuse a worker that brings a port; the descriptors are the owner's in any case."""
 
-    def lost(self, peer: Peer) -> None:
+    def lost(self, worker: WorkerChannel) -> None:
         """Note that a channel has ended."""
 
-    def holder(self, port: int, epoch: int) -> Peer | None:
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of that incarnation of a port, if it forwards."""
 
 
 class DescriptorServer:
     """All channels."""
 
-    def __init__(self, loop: Loop, path: str, owner: Owner, custody: Custody) -> None:
+    def __init__(self, loop: Loop, path: str, owner: ChannelHandler, fd_store: FdStore) -> None:
         """Listen on ``path``. Raises LocalError."""
         self._loop = loop
         self._owner = owner
-        self._custody = custody
+        self._fd_store = fd_store
         self._throttle = Throttle()
-        self._peers: dict[Peer, None] = {}
+        self._workers: dict[WorkerChannel, None] = {}
         """In the order in which they came."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
@@ -89,43 +88,43 @@ class DescriptorServer:
         self._socket.listen(socket.SOMAXCONN)
         loop.watch(self._socket.fileno(), self._on_connect)
 
-    def send(self, peer: Peer, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
+    def send(self, worker: WorkerChannel, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
         """Send to a worker; False if its channel has ended, which has been reported then."""
-        if peer not in self._peers:
+        if worker not in self._workers:
             return False
         try:
-            peer.channel.send(message, descriptors)
+            worker.channel.send(message, descriptors)
         except ChannelClosedError:
-            self.drop(peer)
+            self.drop(worker)
             return False
-        self._watch(peer)
+        self._watch(worker)
         return True
 
-    def holders(self) -> list[Peer]:
+    def holders(self) -> list[WorkerChannel]:
         """Return the workers that have a port, the one that has had its channel for longest first."""
-        return [peer for peer in self._peers if peer.record is not None]
+        return [worker for worker in self._workers if worker.record is not None]
 
-    def drop(self, peer: Peer) -> None:
+    def drop(self, worker: WorkerChannel) -> None:
         """Close a channel and report it."""
-        if peer in self._peers:
-            del self._peers[peer]
-            self._loop.unwatch(peer.channel.fileno())
-            peer.channel.close()
-            self._owner.lost(peer)
+        if worker in self._workers:
+            del self._workers[worker]
+            self._loop.unwatch(worker.channel.fileno())
+            worker.channel.close()
+            self._owner.lost(worker)
 
     def flush(self) -> None:
         """Try again what could not be sent for a reason that polling does not see; now and then."""
-        for peer in [each for each in self._peers if each.channel.backlog]:
-            self._flush(peer)
+        for worker in [each for each in self._workers if each.channel.backlog]:
+            self._flush(worker)
 
     def close(self) -> None:
         """Close everything; nothing is reported."""
         self._loop.unwatch(self._socket.fileno())
         self._socket.close()
-        for peer in self._peers:
-            self._loop.unwatch(peer.channel.fileno())
-            peer.channel.close()
-        self._peers.clear()
+        for worker in self._workers:
+            self._loop.unwatch(worker.channel.fileno())
+            worker.channel.close()
+        self._workers.clear()
 
     def _on_connect(self, _: int) -> None:
         for _attempt in range(AT_ONCE):
@@ -136,102 +135,99 @@ class DescriptorServer:
             except OSError as error:
                 self._throttle.warning("accept", f"cannot accept a worker's channel: {error.strerror}")
                 return
-            peer_is = credentials_of(sock)
-            unknown = sum(each.identity is None for each in self._peers)
-            if not peer_is.are_ours or unknown >= UNKNOWN:
-                who = f"process {peer_is.pid} of user {peer_is.uid}"
+            credentials = credentials_of(sock)
+            unknown = sum(each.identity is None for each in self._workers)
+            if not credentials.are_ours or unknown >= UNKNOWN:
+                who = f"process {credentials.pid} of user {credentials.uid}"
                 self._throttle.warning("refused", f"{who} was refused a channel")
                 sock.close()
                 continue
-            peer = Peer(Channel(sock), peer_is.pid)
-            self._peers[peer] = None
-            self._watch(peer)
-            self._on_channel(peer, READ)  # it has said who it is as it came
+            worker = WorkerChannel(Channel(sock), credentials.pid)
+            self._workers[worker] = None
+            self._watch(worker)
+            self._on_channel(worker, READ)  # it has said who it is as it came
 
-    def _watch(self, peer: Peer) -> None:
-        events = READ | WRITE if peer.channel.wants_write else READ
-        self._loop.watch(peer.channel.fileno(), lambda ready: self._on_channel(peer, ready), events)
+    def _watch(self, worker: WorkerChannel) -> None:
+        events = READ | WRITE if worker.channel.wants_write else READ
+        self._loop.watch(worker.channel.fileno(), lambda ready: self._on_channel(worker, ready), events)
 
-    def _flush(self, peer: Peer) -> None:
+    def _flush(self, worker: WorkerChannel) -> None:
         try:
-            peer.channel.flush()
+            worker.channel.flush()
         except ChannelClosedError:
-            self.drop(peer)
+            self.drop(worker)
         else:
-            self._watch(peer)
+            self._watch(worker)
 
-    def _on_channel(self, peer: Peer, events: int) -> None:
+    def _on_channel(self, worker: WorkerChannel, events: int) -> None:
         if events & WRITE:
-            self._flush(peer)
+            self._flush(worker)
         for _ in range(AT_ONCE):
-            if peer not in self._peers:
+            if worker not in self._workers:
                 return
             try:
-                received = peer.channel.receive()
+                received = worker.channel.receive()
                 if received is None:
                     return
-                self._take(peer, *received)
+                self._on_message(worker, *received)
             except ChannelClosedError:
-                self.drop(peer)
+                self.drop(worker)
             except PeerError as error:
-                self._throttle.warning("bad", f"bad message on the channel of process {peer.pid}: {error}")
-                if peer.identity is None:
-                    self.drop(peer)
+                self._throttle.warning("bad", f"bad message on the channel of process {worker.pid}: {error}")
+                if worker.identity is None:
+                    self.drop(worker)
 
-    def _take(self, peer: Peer, message: Message, descriptors: tuple[int, ...]) -> None:
+    def _on_message(self, worker: WorkerChannel, message: Message, descriptors: tuple[int, ...]) -> None:
         if isinstance(message, (Ready, Claim)):
-            if peer.identity is not None or message.identity.pid != peer.pid:
+            if worker.identity is not None or message.identity.pid != worker.pid:
                 close_all(descriptors)
                 raise PeerError(f"a {type(message).__name__} of process {message.identity.pid}")
-            peer.identity = message.identity
+            worker.identity = message.identity
             if isinstance(message, Ready):
-                self._owner.ready(peer, message.version)
+                self._owner.ready(worker, message.version)
             else:
-                self._owner.claimed(peer, message, descriptors)
-        elif isinstance(message, WantRing) and peer.record is not None:
-            self._give_ring(peer, peer.record, message)
-        elif isinstance(message, WantFloods) and peer.record is not None:
-            self._give_floods(peer, message)
+                self._owner.claimed(worker, message, descriptors)
+        elif isinstance(message, WantRing) and worker.record is not None:
+            self._give_ring(worker, worker.record, message)
+        elif isinstance(message, WantFloods) and worker.record is not None:
+            self._give_floods(worker, message)
         else:
             close_all(descriptors)
             raise PeerError(f"a {type(message).__name__} is not for the supervisor now")
 
-    def _give_ring(self, peer: Peer, source: PortRecord, want: WantRing) -> None:
+    def _give_ring(self, worker: WorkerChannel, source: PortRecord, want: WantRing) -> None:
         """Make a ring and give its ends away, the consumer's first: no frame waits for a reader in vain.
 
         The producer gets its end once the kernel has the consumer's for sure. What still waits here would be
-        lost with this process or this channel, and the producer would fill a ring that nobody knows of. It
-        asks again.
+        lost with this process or this channel, and the producer would fill a ring that nobody knows of. A
+        request that cannot be met gets no answer: the worker repeats it (``links.REPEAT_S``) for as long as
+        its membership has the port.
         """
         other = self._owner.holder(want.port, want.epoch)
-        held = self._custody.get(want.port)
-        own = self._custody.get(source.port)
+        held = self._fd_store.get(want.port)
+        own = self._fd_store.get(source.port)
         mine = own is not None and own.flood_epoch == source.epoch  # its HELLO may still be on its way
         if other is None or other.record is None or held is None or not mine or other.channel.backlog:
-            self.send(peer, LinkLost(want.port, want.epoch))
             return
         try:
             ring = make_ring(source, other.record)
         except LocalError as error:
             self._throttle.warning("ring", f"port {source.port} gets no ring to port {want.port}: {error}")
-            self.send(peer, LinkLost(want.port, want.epoch))
             return
         try:
             half = RingRx(source.port, source.epoch)
             if self.send(other, half, (ring.reading, ring.tail)) and not other.channel.backlog:
-                self.send(peer, RingTx(want.port, want.epoch), (ring.writing, ring.tail, held.doorbell))
+                self.send(worker, RingTx(want.port, want.epoch), (ring.writing, ring.tail, held.doorbell))
         finally:
             close_all(ring)
 
-    def _give_floods(self, peer: Peer, want: WantFloods) -> None:
+    def _give_floods(self, worker: WorkerChannel, want: WantFloods) -> None:
         found: list[tuple[tuple[int, int], int]] = []
         for port, epoch in want.ports:
-            held = self._custody.get(port)
+            held = self._fd_store.get(port)
             if held is not None and held.flood_epoch == epoch and self._owner.holder(port, epoch):
                 found.append(((port, epoch), held.flood))
-            else:
-                self.send(peer, LinkLost(port, epoch))
         for start in range(0, len(found), MAX_FLOODS):
             part = found[start : start + MAX_FLOODS]
             with suppress(LocalError):  # out of descriptors to queue it with; the worker asks again
-                self.send(peer, Floods(tuple(link for link, _ in part)), tuple(fd for _, fd in part))
+                self.send(worker, Floods(tuple(link for link, _ in part)), tuple(fd for _, fd in part))

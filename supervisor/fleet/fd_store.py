@@ -18,7 +18,7 @@ from forwarder.errors import LocalError
 from forwarder.names import FLOOD_BYTES, RING_BYTES, TAP_RING_BYTES, PortRecord
 
 
-class Held:
+class PortFds:
     """The descriptors of one port."""
 
     __slots__ = ("block", "doorbell", "flood", "flood_epoch", "vm")
@@ -32,11 +32,11 @@ class Held:
         """The epoch whose worker writes ``flood``; 0 and -1 before the first."""
 
 
-class Custody:
+class FdStore:
     """The descriptors of all ports."""
 
     def __init__(self) -> None:
-        self._ports: dict[int, Held] = {}
+        self._ports: dict[int, PortFds] = {}
         self._flood_doorbell = -1
         self._made_flood_doorbell = False
 
@@ -49,7 +49,7 @@ class Custody:
         except (OSError, MemoryError) as error:
             close_all(made)
             raise LocalError(_shortage(error)) from None
-        self._ports[port] = Held(vm, *made)
+        self._ports[port] = PortFds(vm, *made)
 
     @property
     def takes_claims(self) -> bool:
@@ -66,7 +66,7 @@ class Custody:
             self._flood_doorbell = flood_doorbell
         else:
             os.close(flood_doorbell)
-        self._ports[record.port] = Held(vm, doorbell, block, flood, record.epoch)
+        self._ports[record.port] = PortFds(vm, doorbell, block, flood, record.epoch)
 
     def for_worker(self, record: PortRecord) -> tuple[int, int, int, int, int]:
         """Return what a worker gets with the port: vm, doorbell, flood doorbell, block, flood ring.
@@ -94,7 +94,7 @@ class Custody:
         except (OSError, MemoryError):
             return False
 
-    def get(self, port: int) -> Held | None:
+    def get(self, port: int) -> PortFds | None:
         """Return what is held for a port."""
         return self._ports.get(port)
 

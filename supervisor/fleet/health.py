@@ -13,12 +13,12 @@ from forwarder.names import PortRecord
 from forwarder.wire import Heartbeat
 from supervisor.base.logs import log
 from supervisor.fleet.liveness import Liveness
-from supervisor.ports.lifecycle import State
+from supervisor.ports.lifecycle import PortState
 from supervisor.ports.registry import Port
 from supervisor.ports.view import PortView
 
 
-class Signs:
+class Health:
     """What was heard last of every port that has a worker."""
 
     def __init__(self, pulse_s: float, published_at: Callable[[int], float]) -> None:
@@ -70,7 +70,7 @@ class Signs:
     def view(self, port: Port) -> PortView:
         """Return a port as it is shown."""
         number, state = port.record.port, port.state.value
-        if port.state is State.LIVE and self._liveness.is_silent(number):
+        if port.state is PortState.LIVE and self._liveness.is_silent(number):
             state = "silent"
         stalled = number in self._stalled
         return PortView(port.record, state, stalled, port.since, port.identity, port.restarts)

@@ -2,7 +2,7 @@
 
 Silence is reported and shown, and it is taken back when the worker is heard again. Nobody is ended for
 it: a worker that is stopped in a debugger, or starved by the machine, harms only its own VM, and ending
-it would cost that VM its link. Evidence of another epoch than the watched one is about a past life and
+it would cost that VM its link. A report of another epoch than the watched one is about a past worker and
 counts for nothing. The tables hold one entry per port that has a worker.
 
 Pure: times are monotonic seconds that the caller passes in. Whoever calls looks for pulses before each

@@ -23,7 +23,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 
-class Pool:
+class PoolPolicy:
     """Counts of workers that have no port yet."""
 
     def __init__(self) -> None:

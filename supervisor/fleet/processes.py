@@ -120,14 +120,14 @@ class Processes:
             pass
         raise LocalError(f"there is no worker process {identity.pid}")
 
-    def end(self, identity: Identity, now: float, *, told: bool = True) -> None:
-        """Make the process end: gently if it has been ``told``, else by SIGTERM at once. Idempotent."""
+    def end(self, identity: Identity, now: float, *, notified: bool = True) -> None:
+        """Make the process end: gently if it has been ``notified``, else by SIGTERM at once. Idempotent."""
         process = self._processes.get(identity)
-        if process is None or process.ending >= (1 if told else 2):
+        if process is None or process.ending >= (1 if notified else 2):
             return
         process.ending = 1
         process.end_at = now + DRAIN_S
-        if not told:
+        if not notified:
             self._insist(process, now)
 
     def tick(self, now: float) -> None:

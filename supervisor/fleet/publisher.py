@@ -1,14 +1,14 @@
-"""The supervisor's ZeroMQ edge towards workers: membership out (XPUB), evidence in (ROUTER).
+"""The supervisor's ZeroMQ edge towards workers: membership out (XPUB), reports in (ROUTER).
 
 While ``quiet`` nothing of membership goes out, though the log grows: whoever takes over from a dead
 supervisor has no complete table yet (``takeover``).
 
-It numbers nothing and decides nothing: the log is ``forwarder.membership.Publisher``, evidence goes to the
-``Owner``. A message that is no good is counted and logged at most once a second, and the loop goes on. A
-message that a socket does not take is dropped; the sequence in every beat makes the loss of any of them
-known to whom it concerns.
+It numbers nothing and decides nothing: the log is ``forwarder.membership.MembershipLog``, and reports go to
+the ``ReportHandler``. A bad message is counted and logged at most once a second, and the loop goes on. A
+message that a socket does not take is dropped; the sequence in every beat tells each worker that it has
+missed one.
 
-A worker's routing id is learned from its evidence, so the table has as many rows as ports have ever been
+A worker's routing id is learned from its reports, so the table has as many rows as ports have ever been
 alive at once. A ZeroMQ descriptor tells of changes only, and sending can swallow one, so ``receive`` is
 called after every turn of the loop, whatever the loop saw.
 """
@@ -20,7 +20,7 @@ import zmq
 
 from forwarder.errors import PeerError
 from forwarder.loop import Loop
-from forwarder.membership import Publisher
+from forwarder.membership import MembershipLog
 from forwarder.names import PortRecord
 from forwarder.rendezvous import CONTROL, MEMBERSHIP, endpoint, subscription
 from forwarder.wire import (
@@ -40,14 +40,14 @@ from supervisor.base.logs import Throttle
 from supervisor.base.zmq_sockets import listen
 
 AT_ONCE = 256
-"""Messages taken in one go, so that evidence cannot keep VMs from being accepted."""
+"""Messages taken in one go, so that reports cannot keep VMs from being accepted."""
 QUEUE = 8192
 """Messages kept for a worker that does not read: every port may join and leave four times. More are lost,
 which its next beat tells it."""
 
 
-class Owner(Protocol):
-    """Who decides what evidence means; called from the loop."""
+class ReportHandler(Protocol):
+    """Decides what a worker's report means; called from the loop."""
 
     def hello(self, message: Hello) -> None:
         """Take a worker's word that it forwards."""
@@ -59,7 +59,7 @@ class Owner(Protocol):
         """Take a worker's word that its VM's link is over."""
 
 
-class Control:
+class Publisher:
     """Both sockets."""
 
     def __init__(
@@ -67,29 +67,29 @@ class Control:
         loop: Loop,
         context: "zmq.Context[zmq.Socket[bytes]]",
         runtime_dir: str,
-        publisher: Publisher,
-        owner: Owner,
+        log: MembershipLog,
+        owner: ReportHandler,
     ) -> None:
         """Bind. Raises LocalError if that cannot be done."""
-        self.publisher = publisher
+        self.log = log
         self.quiet = False
-        self.published = publisher.sequence
+        self.published = log.sequence
         """The last change that went out."""
-        self.told = publisher.beat()
+        self.last_beat = log.beat()
         """The last beat: its intervals are those in force."""
         self.bad_messages = 0
         self._owner = owner
         self._throttle = Throttle()
         self._routes: dict[int, tuple[int, bytes]] = {}
-        self._asked: dict[int, int] = {}
+        self._table_requests: dict[int, int] = {}
         self._next_beat = 0.0
         self._subscribed: set[bytes] = set()
         self._membership = listen(context, zmq.XPUB, endpoint(runtime_dir, MEMBERSHIP))
         self._membership.setsockopt(zmq.SNDHWM, QUEUE)
-        self._evidence = listen(context, zmq.ROUTER, endpoint(runtime_dir, CONTROL))
-        self._evidence.setsockopt(zmq.SNDHWM, QUEUE)
+        self._reports = listen(context, zmq.ROUTER, endpoint(runtime_dir, CONTROL))
+        self._reports.setsockopt(zmq.SNDHWM, QUEUE)
         self._loop = loop
-        self._fd = cast(int, self._evidence.getsockopt(zmq.FD))
+        self._fd = cast(int, self._reports.getsockopt(zmq.FD))
         loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
 
     def speak(self, now: float) -> None:
@@ -102,17 +102,17 @@ class Control:
         self.published = update.sequence
         self._send_all(update)
 
-    def has_asked(self, port: int, epoch: int) -> bool:
+    def has_asked_for_table(self, port: int, epoch: int) -> bool:
         """Whether that worker has asked for the table."""
-        return self._asked.get(port) == epoch
+        return self._table_requests.get(port) == epoch
 
     def beat(self, now: float) -> None:
         """Beat now, and again in an interval. One that would be ahead waits: all would ask for the table."""
-        if self.published < self.publisher.sequence:
+        if self.published < self.log.sequence:
             return
-        self.told = self.publisher.beat()
-        self._send_all(self.told)
-        self._next_beat = now + self.told.interval_ms / 1000
+        self.last_beat = self.log.beat()
+        self._send_all(self.last_beat)
+        self._next_beat = now + self.last_beat.interval_ms / 1000
 
     def deadline(self) -> float:
         """When the next beat is due."""
@@ -120,8 +120,8 @@ class Control:
 
     def assignment(self, record: PortRecord, pid: int) -> Assign:
         """Return what to tell a worker with its port."""
-        told = self.told
-        return Assign(record, told.epoch, told.interval_ms, told.pulse_ms, self._is_subscribed(pid))
+        beat = self.last_beat
+        return Assign(record, beat.epoch, beat.interval_ms, beat.pulse_ms, self._is_subscribed(pid))
 
     def _is_subscribed(self, pid: int) -> bool:
         """Whether that worker gets everything that is published from now on.
@@ -144,27 +144,27 @@ class Control:
         return known is not None and known[0] == epoch and self._answer(known[1], Drain(port, epoch))
 
     def say_hello_again(self, port: int, epoch: int) -> None:
-        """Ask the sender of evidence to introduce itself."""
+        """Ask the worker of that port to say Hello again."""
         known = self._routes.get(port)
         if known is not None and known[0] == epoch:
-            self._answer(known[1], HelloAgain(self.publisher.epoch))
+            self._answer(known[1], HelloAgain(self.log.epoch))
 
     def forget(self, port: int) -> None:
         """Forget how a port's worker is reached."""
         self._routes.pop(port, None)
-        self._asked.pop(port, None)
+        self._table_requests.pop(port, None)
 
     def receive(self, now: float) -> bool:
         """Take what has arrived; whether there may be more."""
         for _ in range(AT_ONCE):
             try:
-                route, *parts = self._evidence.recv_multipart(zmq.NOBLOCK)
+                route, *parts = self._reports.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return False
             try:
                 if len(parts) != 1:
                     raise PeerError(f"{len(parts)} parts, not one")
-                self._take(route, decode(parts[0]), now)
+                self._on_report(route, decode(parts[0]), now)
             except PeerError as error:
                 self.bad_messages += 1
                 self._throttle.warning("bad", f"bad message on {CONTROL}, ignored: {error}")
@@ -174,23 +174,23 @@ class Control:
         """Close both sockets."""
         self._loop.unwatch(self._fd)
         self._membership.close()
-        self._evidence.close()
+        self._reports.close()
 
-    def _take(self, route: bytes, message: Message, now: float) -> None:
+    def _on_report(self, route: bytes, message: Message, now: float) -> None:
         if not isinstance(message, (Hello, Heartbeat, Goodbye, SnapshotRequest)):
             raise PeerError(f"a {type(message).__name__} is not for the supervisor")
         if isinstance(message, SnapshotRequest):
             if not self.quiet:
-                self._asked[message.port] = message.epoch
-                self._answer(route, self.publisher.snapshot())
+                self._table_requests[message.port] = message.epoch
+                self._answer(route, self.log.snapshot())
             return
         known = self._routes.get(message.port)
         if known is None or known[0] <= message.epoch:
             self._routes[message.port] = (message.epoch, route)
         if isinstance(message, Hello):
-            before = self.publisher.sequence
+            before = self.log.sequence
             self._owner.hello(message)
-            if self.publisher.sequence == before:
+            if self.log.sequence == before:
                 self.beat(now)  # the worker waits for a first message before it asks for the table
         elif isinstance(message, Heartbeat):
             self._owner.heartbeat(message)
@@ -199,7 +199,7 @@ class Control:
 
     def _answer(self, route: bytes, message: Message) -> bool:
         try:
-            self._evidence.send_multipart([route, encode(message)], zmq.NOBLOCK)
+            self._reports.send_multipart([route, encode(message)], zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

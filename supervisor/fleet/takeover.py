@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 The workers forward all the while, on the view that they have. What could harm them is a new view that is
 incomplete: they would let go of every port that is not in it. So until the window closes, membership is
-*quiet* (``publisher.Control``): claims fill the table, but there are no beats, no updates and no snapshots,
+*quiet* (``publisher.Publisher``): claims fill the table, but there are no beats, no updates and no snapshots,
 and for the workers that is no more than a supervisor that has not come back yet. The window closes when
 every survivor has claimed or ended, or after ``CLAIM_S``; then the whole table is announced at once.
 
@@ -25,8 +25,8 @@ from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import log
 from supervisor.base.proc import exists
 from supervisor.fleet import processes
-from supervisor.fleet.fd_store import Custody
-from supervisor.fleet.worker_pool import Workforce
+from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.worker_pool import WorkerPool
 from supervisor.ports.registry import Action, Registry
 
 CLAIM_S = 3.0
@@ -36,14 +36,14 @@ class TakeOver:
     """Who has yet to be heard of, and what becomes of a claim."""
 
     def __init__(
-        self, registry: Registry, custody: Custody, workforce: Workforce, listeners: Listeners
+        self, registry: Registry, fd_store: FdStore, worker_pool: WorkerPool, listeners: Listeners
     ) -> None:
         self.left: set[Identity] = set()
         """The workers of the dead supervisor that have neither claimed nor ended."""
         self.adopted = 0
         self._registry = registry
-        self._custody = custody
-        self._workforce = workforce
+        self._fd_store = fd_store
+        self._worker_pool = worker_pool
         self._listeners = listeners
         self._deadline = 0.0
 
@@ -61,9 +61,9 @@ class TakeOver:
         """Take over a port with its worker and its descriptors; False: nothing is taken, and it is to end."""
         record, identity = claim.record, claim.identity
         self.left.discard(identity)
-        why = "" if self._custody.takes_claims else "its worker claims too late"
+        why = "" if self._fd_store.takes_claims else "its worker claims too late"
         try:
-            self._workforce.processes.adopt(identity)
+            self._worker_pool.processes.adopt(identity)
         except LocalError as error:
             why = str(error)
         if why:
@@ -73,6 +73,6 @@ class TakeOver:
         if not self._registry.serves(record.port, record.epoch, identity):
             return False, actions
         self.adopted += 1
-        self._custody.adopt(record, descriptors)
+        self._fd_store.adopt(record, descriptors)
         self._listeners.adopt(record, descriptors[0])
         return True, actions

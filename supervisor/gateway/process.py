@@ -30,18 +30,18 @@ from typing import Protocol
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.loop_channel import WatchedChannel
+from forwarder.loop_channel import LoopChannel
 from forwarder.names import GATEWAY_MAC, Policy, PortRecord
 from forwarder.restart_budget import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
-from supervisor.attach.addresses import Settings
+from supervisor.attach.addresses import PortOptions
 from supervisor.base.logs import LEVELS, log
 from supervisor.console.stats import is_gateway
 from supervisor.fleet.processes import command
 from supervisor.gateway.facts import Facts
-from supervisor.gateway.states import TRANSITIONS, Event, State
+from supervisor.gateway.states import TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
 NAME = "gateway"
@@ -54,10 +54,10 @@ END_S = 3.0
 """The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
 
 
-class Owner(Protocol):
+class PortHandler(Protocol):
     """Who makes and ends ports; called from the loop."""
 
-    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+    def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Make a port of a descriptor, which is the owner's then. Raises LocalError."""
 
     def detach(self, number: int) -> None:
@@ -70,27 +70,27 @@ class Owner(Protocol):
         """Return the descriptor of the block of a port that there is; it stays the owner's."""
 
 
-class Gateway:
+class GatewayProcess:
     """The gateway of one switch, if it is to have one."""
 
     def __init__(
-        self, loop: Loop, owner: Owner, runtime_dir: str, options: Mapping[str, object], facts: Facts
+        self, loop: Loop, owner: PortHandler, runtime_dir: str, options: Mapping[str, object], facts: Facts
     ) -> None:
         self._loop = loop
         self._owner = owner
         self._facts = facts
         self._lease_file = os.path.join(runtime_dir, LEASES)
-        self._asked: deque[Later[Reply]] = deque()
+        self._pending_replies: deque[Future[Reply]] = deque()
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: subprocess.Popen[bytes] | None = None
-        self._channel: WatchedChannel | None = None
+        self._channel: LoopChannel | None = None
         self._pidfd = -1
         self._record: PortRecord | None = None
         self._has_served = False
         self._due = float("inf")
         self._kill_at = float("inf")
-        self.state = State.OFF
+        self.state = GatewayState.OFF
         self.failure = ""
         """Why the last one did not get to serve."""
 
@@ -99,9 +99,9 @@ class Gateway:
         while self._record is not None and not stopping():
             turn()  # a predecessor's has to go first, or this one would get another name
         self._start()
-        while self.state is State.STARTING and not stopping():
+        while self.state is GatewayState.STARTING and not stopping():
             turn()
-        if self.state is not State.UP and not stopping():
+        if self.state is not GatewayState.UP and not stopping():
             raise LocalError(self.failure or "the gateway ended at once; the log says why")
 
     def took_over(self, records: Iterable[PortRecord]) -> None:
@@ -130,34 +130,34 @@ class Gateway:
             raise LocalError(f"cannot start the gateway: {error.strerror}") from None
         finally:
             theirs.close()
-        self._to(Event.START)
+        self._to(GatewayEvent.START)
         self.failure = ""
-        self._channel = WatchedChannel(ours)
+        self._channel = LoopChannel(ours)
         self._channel.watch(self._loop, self._receive)
         ports = [[view.record.port, view.record.born] for view in self._owner.views()]
         self._channel.send(Command("ports", {"ports": ports}))
         self._channel.send(Command("serve", dict(self._options)))
         self._loop.watch(self._pidfd, lambda _: self._ended())
 
-    def ask(self, name: str, arguments: dict[str, object]) -> Later[Reply]:
+    def ask(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
         """Pass a command on. Raises LocalError if there is nobody who could answer."""
-        if self.state is State.OFF:
+        if self.state is GatewayState.OFF:
             raise LocalError("this switch has no gateway; run it with --gateway")
-        if self.state is not State.UP or self._channel is None:
+        if self.state is not GatewayState.UP or self._channel is None:
             raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
-        if len(self._asked) >= QUESTIONS:
+        if len(self._pending_replies) >= QUESTIONS:
             raise LocalError("the gateway has not answered for a while; the log may say why")
-        later: Later[Reply] = Later()
-        self._asked.append(later)
+        future: Future[Reply] = Future()
+        self._pending_replies.append(future)
         try:
             self._channel.send(Command(name, arguments))
         except ChannelClosedError:
             self._hang_up()  # which answers
-        return later
+        return future
 
     def stop(self) -> None:
         """Begin to end it; ``ended`` says when that is done."""
-        self._to(Event.STOP)
+        self._to(GatewayEvent.STOP)
         self._due = float("inf")
         self._hang_up()
         if self._child is not None:
@@ -178,7 +178,7 @@ class Gateway:
         if self._record is None or (record.port, record.born) != (self._record.port, self._record.born):
             return
         self._record = None
-        if self.state is State.UP:
+        if self.state is GatewayState.UP:
             log.info("the gateway's port is gone, and the gateway with it")
             self.stop()
 
@@ -211,13 +211,13 @@ class Gateway:
         with suppress(FileNotFoundError):
             os.unlink(self._lease_file)
 
-    def _to(self, event: Event) -> None:
+    def _to(self, event: GatewayEvent) -> None:
         self.state = TRANSITIONS[self.state, event]
 
     def _receive(self) -> None:
         try:
             while self._channel is not None and (received := self._channel.receive()) is not None:
-                self._take(*received)
+                self._on_message(*received)
         except ChannelClosedError:
             self._hang_up()
             self._kill_at = time.monotonic() + END_S
@@ -225,19 +225,19 @@ class Gateway:
             log.error("the gateway sent a bad message and is ended: %s", error)
             self._hang_up()
 
-    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+    def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
         match message:
-            case Handover("tap") if self.state is State.STARTING and self._record is None:
+            case Handover("tap") if self.state is GatewayState.STARTING and self._record is None:
                 self._arrive(descriptors[0])
-            case Reply(ok, result) if self.state is State.STARTING:
+            case Reply(ok, result) if self.state is GatewayState.STARTING:
                 if ok:
-                    self._to(Event.READY)
+                    self._to(GatewayEvent.READY)
                     self._has_served = True
                 else:
                     self.failure = str(result)
                     self._hang_up()
-            case Reply() if self._asked:
-                self._asked.popleft().settle(message)
+            case Reply() if self._pending_replies:
+                self._pending_replies.popleft().set_result(message)
             case Command("remember", options):
                 self._options = options
             case Command("ask", {"what": str(what)}):
@@ -261,7 +261,7 @@ class Gateway:
                 self._channel.send(Reply(False, why))
 
     def _arrive(self, tap: int) -> None:
-        settings = Settings(NAME, Policy(pinned=(GATEWAY_MAC,)))
+        settings = PortOptions(NAME, Policy(pinned=(GATEWAY_MAC,)))
         try:
             self._record = self._owner.arrive("tap", tap, settings, URL)
         except LocalError as error:
@@ -289,8 +289,10 @@ class Gateway:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        while self._asked:
-            self._asked.popleft().settle(Reply(False, "the gateway ended meanwhile; the log says why"))
+        while self._pending_replies:
+            self._pending_replies.popleft().set_result(
+                Reply(False, "the gateway ended meanwhile; the log says why")
+            )
 
     def _ended(self) -> None:
         if self._child is None or self._child.poll() is None:
@@ -302,11 +304,11 @@ class Gateway:
         if self._record is not None:
             with suppress(LocalError):
                 self._owner.detach(self._record.port)
-        if self.state is State.OFF or not self._has_served:
-            self._to(Event.STOP)  # who waits for the first one says why
+        if self.state is GatewayState.OFF or not self._has_served:
+            self._to(GatewayEvent.STOP)  # who waits for the first one says why
             return
         due = self._losses.lost(time.monotonic())
-        self._to(Event.LOST if due is not None else Event.LOST_FOR_GOOD)
+        self._to(GatewayEvent.LOST if due is not None else GatewayEvent.LOST_FOR_GOOD)
         if due is None:
             log.error("the gateway %s too often and is not started again; restart the switch", how)
             return

@@ -3,7 +3,7 @@
 from enum import Enum
 
 
-class State(Enum):
+class GatewayState(Enum):
     """Where the gateway is in its life."""
 
     OFF = "off"
@@ -16,7 +16,7 @@ class State(Enum):
     """It was lost too often."""
 
 
-class Event(Enum):
+class GatewayEvent(Enum):
     """What happens to it."""
 
     START = "start"
@@ -28,13 +28,13 @@ class Event(Enum):
 
 
 TRANSITIONS = {
-    (State.OFF, Event.START): State.STARTING,
-    (State.WAITING, Event.START): State.STARTING,
-    (State.STARTING, Event.READY): State.UP,
-    (State.STARTING, Event.LOST): State.WAITING,
-    (State.UP, Event.LOST): State.WAITING,
-    (State.STARTING, Event.LOST_FOR_GOOD): State.PARKED,
-    (State.UP, Event.LOST_FOR_GOOD): State.PARKED,
-    **{(state, Event.STOP): State.OFF for state in State},
+    (GatewayState.OFF, GatewayEvent.START): GatewayState.STARTING,
+    (GatewayState.WAITING, GatewayEvent.START): GatewayState.STARTING,
+    (GatewayState.STARTING, GatewayEvent.READY): GatewayState.UP,
+    (GatewayState.STARTING, GatewayEvent.LOST): GatewayState.WAITING,
+    (GatewayState.UP, GatewayEvent.LOST): GatewayState.WAITING,
+    (GatewayState.STARTING, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
+    (GatewayState.UP, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
+    **{(state, GatewayEvent.STOP): GatewayState.OFF for state in GatewayState},
 }
 """Every other pair is a mistake of ours: who is lost was there, and who starts was not."""

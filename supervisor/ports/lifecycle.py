@@ -15,7 +15,7 @@ registry forgets the port; nothing leads out of it, and a VM that comes back get
 from enum import Enum, auto
 
 
-class State(Enum):
+class PortState(Enum):
     """Where a port is in its life; the value is the word an operator reads."""
 
     PENDING = "pending"
@@ -34,7 +34,7 @@ class State(Enum):
     """It is no port any more."""
 
 
-class Event(Enum):
+class PortEvent(Enum):
     """What happens to a port. A lost worker is one of three events; the registry decides which."""
 
     ASSIGNED = auto()
@@ -50,27 +50,27 @@ class Event(Enum):
     """The VM is gone, the operator detaches the port, or the switch stops."""
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.PENDING, Event.ASSIGNED): State.STARTING,
-    (State.PENDING, Event.LOST_RETRY): State.WAITING,  # no worker could be started for it
-    (State.PENDING, Event.LOST_PARK): State.PARKED,
-    (State.PENDING, Event.END): State.GONE,
-    (State.STARTING, Event.HELLO): State.LIVE,
-    (State.STARTING, Event.LOST_RETRY): State.WAITING,
-    (State.STARTING, Event.LOST_PARK): State.PARKED,
-    (State.STARTING, Event.LOST_CLOSE): State.GONE,
-    (State.STARTING, Event.END): State.ENDING,
-    (State.LIVE, Event.HELLO): State.LIVE,  # the answer to "hello again"
-    (State.LIVE, Event.LOST_RETRY): State.WAITING,
-    (State.LIVE, Event.LOST_PARK): State.PARKED,
-    (State.LIVE, Event.LOST_CLOSE): State.GONE,
-    (State.LIVE, Event.END): State.ENDING,
-    (State.WAITING, Event.RETRY_DUE): State.PENDING,
-    (State.WAITING, Event.END): State.GONE,
-    (State.PARKED, Event.END): State.GONE,
-    (State.ENDING, Event.HELLO): State.ENDING,  # crossed with the order to end; it stands
-    (State.ENDING, Event.LOST_CLOSE): State.GONE,
-    (State.ENDING, Event.END): State.ENDING,  # the VM hangs up while its port is detached
+TRANSITIONS: dict[tuple[PortState, PortEvent], PortState] = {
+    (PortState.PENDING, PortEvent.ASSIGNED): PortState.STARTING,
+    (PortState.PENDING, PortEvent.LOST_RETRY): PortState.WAITING,  # no worker could be started for it
+    (PortState.PENDING, PortEvent.LOST_PARK): PortState.PARKED,
+    (PortState.PENDING, PortEvent.END): PortState.GONE,
+    (PortState.STARTING, PortEvent.HELLO): PortState.LIVE,
+    (PortState.STARTING, PortEvent.LOST_RETRY): PortState.WAITING,
+    (PortState.STARTING, PortEvent.LOST_PARK): PortState.PARKED,
+    (PortState.STARTING, PortEvent.LOST_CLOSE): PortState.GONE,
+    (PortState.STARTING, PortEvent.END): PortState.ENDING,
+    (PortState.LIVE, PortEvent.HELLO): PortState.LIVE,  # the answer to "hello again"
+    (PortState.LIVE, PortEvent.LOST_RETRY): PortState.WAITING,
+    (PortState.LIVE, PortEvent.LOST_PARK): PortState.PARKED,
+    (PortState.LIVE, PortEvent.LOST_CLOSE): PortState.GONE,
+    (PortState.LIVE, PortEvent.END): PortState.ENDING,
+    (PortState.WAITING, PortEvent.RETRY_DUE): PortState.PENDING,
+    (PortState.WAITING, PortEvent.END): PortState.GONE,
+    (PortState.PARKED, PortEvent.END): PortState.GONE,
+    (PortState.ENDING, PortEvent.HELLO): PortState.ENDING,  # crossed with the order to end; it stands
+    (PortState.ENDING, PortEvent.LOST_CLOSE): PortState.GONE,
+    (PortState.ENDING, PortEvent.END): PortState.ENDING,  # the VM hangs up while its port is detached
 }
 
 _ONE_WORKER = "a port has one worker at most, or two processes would write to one VM"
@@ -80,34 +80,34 @@ _NEVER_AGAIN = "nobody wants this port any more, whatever its budget says"
 _UNTOUCHED = "no worker has touched the link yet, so its position is known and it need not be closed"
 _FORGOTTEN = "a gone port is forgotten; its number may belong to another VM by now"
 
-PROHIBITED: dict[tuple[State, Event], str] = {
-    (State.PENDING, Event.HELLO): _NO_WORKER,
-    (State.PENDING, Event.LOST_CLOSE): _UNTOUCHED,
-    (State.PENDING, Event.RETRY_DUE): _NOT_UNTIL_LOST,
-    (State.STARTING, Event.ASSIGNED): _ONE_WORKER,
-    (State.STARTING, Event.RETRY_DUE): _NOT_UNTIL_LOST,
-    (State.LIVE, Event.ASSIGNED): _ONE_WORKER,
-    (State.LIVE, Event.RETRY_DUE): _NOT_UNTIL_LOST,
-    (State.WAITING, Event.ASSIGNED): "a worker now would make the back-off worth nothing",
-    (State.WAITING, Event.HELLO): _NO_WORKER,
-    (State.WAITING, Event.LOST_RETRY): _NO_WORKER,
-    (State.WAITING, Event.LOST_PARK): _NO_WORKER,
-    (State.WAITING, Event.LOST_CLOSE): _NO_WORKER,
-    (State.PARKED, Event.ASSIGNED): "the budget is used up; another worker would die like the others",
-    (State.PARKED, Event.HELLO): _NO_WORKER,
-    (State.PARKED, Event.LOST_RETRY): _NO_WORKER,
-    (State.PARKED, Event.LOST_PARK): _NO_WORKER,
-    (State.PARKED, Event.LOST_CLOSE): _NO_WORKER,
-    (State.PARKED, Event.RETRY_DUE): _NOT_UNTIL_LOST,
-    (State.ENDING, Event.ASSIGNED): _ONE_WORKER,
-    (State.ENDING, Event.LOST_RETRY): _NEVER_AGAIN,
-    (State.ENDING, Event.LOST_PARK): _NEVER_AGAIN,
-    (State.ENDING, Event.RETRY_DUE): _NOT_UNTIL_LOST,
-    **{(State.GONE, event): _FORGOTTEN for event in Event},
+PROHIBITED: dict[tuple[PortState, PortEvent], str] = {
+    (PortState.PENDING, PortEvent.HELLO): _NO_WORKER,
+    (PortState.PENDING, PortEvent.LOST_CLOSE): _UNTOUCHED,
+    (PortState.PENDING, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
+    (PortState.STARTING, PortEvent.ASSIGNED): _ONE_WORKER,
+    (PortState.STARTING, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
+    (PortState.LIVE, PortEvent.ASSIGNED): _ONE_WORKER,
+    (PortState.LIVE, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
+    (PortState.WAITING, PortEvent.ASSIGNED): "a worker now would make the back-off worth nothing",
+    (PortState.WAITING, PortEvent.HELLO): _NO_WORKER,
+    (PortState.WAITING, PortEvent.LOST_RETRY): _NO_WORKER,
+    (PortState.WAITING, PortEvent.LOST_PARK): _NO_WORKER,
+    (PortState.WAITING, PortEvent.LOST_CLOSE): _NO_WORKER,
+    (PortState.PARKED, PortEvent.ASSIGNED): "the budget is used up; another worker would die like the others",
+    (PortState.PARKED, PortEvent.HELLO): _NO_WORKER,
+    (PortState.PARKED, PortEvent.LOST_RETRY): _NO_WORKER,
+    (PortState.PARKED, PortEvent.LOST_PARK): _NO_WORKER,
+    (PortState.PARKED, PortEvent.LOST_CLOSE): _NO_WORKER,
+    (PortState.PARKED, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
+    (PortState.ENDING, PortEvent.ASSIGNED): _ONE_WORKER,
+    (PortState.ENDING, PortEvent.LOST_RETRY): _NEVER_AGAIN,
+    (PortState.ENDING, PortEvent.LOST_PARK): _NEVER_AGAIN,
+    (PortState.ENDING, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
+    **{(PortState.GONE, event): _FORGOTTEN for event in PortEvent},
 }
 """Every pair that is not a transition, and why: a test checks that no pair is in both tables or in none."""
 
-HAS_WORKER = frozenset({State.STARTING, State.LIVE, State.ENDING})
+HAS_WORKER = frozenset({PortState.STARTING, PortState.LIVE, PortState.ENDING})
 
 KEPT_APART = frozenset({"seqpacket", "dgram", "tap"})
 """Kinds of links on which the kernel keeps frames apart."""

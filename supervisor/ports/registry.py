@@ -1,9 +1,9 @@
 """The connection registry: which ports there are, and what is to be done next. It alone decides.
 
 Pure: what happened goes in with ``now`` (monotonic seconds), actions come out, and ``deadline`` says
-when ``tick`` wants to be called. Whoever calls carries out the actions in their order. Workers send
-evidence (a HELLO, a HEARTBEAT, a GOODBYE, their own death); evidence that carries another epoch than
-the registry's is about a past life and changes nothing.
+when ``tick`` wants to be called. The caller carries out the actions in their order. Workers send reports
+(a HELLO, a HEARTBEAT, a GOODBYE, their own death); a report that carries another epoch than the registry's
+is about a past worker and changes nothing.
 
 Invariants, each checked by the stateful test:
 
@@ -35,7 +35,7 @@ from forwarder.names import (
     valid_name,
 )
 from forwarder.restart_budget import Budget, Losses
-from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, Event, State, resumable
+from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, PortEvent, PortState, resumable
 from supervisor.ports.settings import pin_clash
 
 
@@ -68,14 +68,14 @@ class ReleaseVm(NamedTuple):
 
 
 class SayHelloAgain(NamedTuple):
-    """Answer whoever sent this evidence: introduce yourself."""
+    """Answer the sender of this report: say Hello again."""
 
     port: int
     epoch: int
 
 
 class Refuse(NamedTuple):
-    """Answer whoever sent this evidence: end, another process has your place."""
+    """Answer the sender of this report: end, another process has your place."""
 
     port: int
     epoch: int
@@ -100,7 +100,7 @@ class Port:
 
     __slots__ = ("identity", "joined", "losses", "reason", "record", "restarts", "retry_at", "since", "state")
 
-    def __init__(self, record: PortRecord, state: State, losses: Losses, now: float) -> None:
+    def __init__(self, record: PortRecord, state: PortState, losses: Losses, now: float) -> None:
         self.record = record
         self.state = state
         self.losses = losses
@@ -144,7 +144,7 @@ class Registry:
     def live(self, number: int, epoch: int) -> bool:
         """Whether that incarnation of the port forwards: only then does a ring towards it make sense."""
         port = self._ports.get(number)
-        return port is not None and port.state is State.LIVE and port.record.epoch == epoch
+        return port is not None and port.state is PortState.LIVE and port.record.epoch == epoch
 
     def serves(self, number: int, epoch: int, identity: Identity) -> bool:
         """Whether that process is the worker of that incarnation of the port."""
@@ -172,7 +172,7 @@ class Registry:
         record = PortRecord(
             number, self._epoch, self._epoch, name or f"{transport}-{number}", transport, policy
         )
-        self._ports[number] = Port(record, State.PENDING, Losses(self._budget), now)
+        self._ports[number] = Port(record, PortState.PENDING, Losses(self._budget), now)
         self._names.add(record.name)
         return record, [AssignWorker(record)]
 
@@ -181,7 +181,7 @@ class Registry:
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch:
             raise LocalError(f"port {number} does not wait for a worker of epoch {epoch}")
-        self._move(port, Event.ASSIGNED)
+        self._move(port, PortEvent.ASSIGNED)
         port.identity = identity
         return []
 
@@ -203,16 +203,20 @@ class Registry:
             return self._end(
                 port, f"its worker speaks protocol {version}, not {PROTOCOL_VERSION}; restart the switch"
             )
-        if port.state is State.ENDING:
+        if port.state is PortState.ENDING:
             return self._refuse(port, epoch, port.reason)
-        starting = port.state is State.STARTING
-        self._move(port, Event.HELLO)
+        starting = port.state is PortState.STARTING
+        self._move(port, PortEvent.HELLO)
         return self._publish(port) if starting else []
 
     def heartbeat(self, number: int, epoch: int) -> list[Action]:
         """Take a sign of life; a worker that the registry does not see forwarding is asked who it is."""
         port = self._ports.get(number)
-        known = port is not None and port.record.epoch == epoch and port.state in (State.LIVE, State.ENDING)
+        known = (
+            port is not None
+            and port.record.epoch == epoch
+            and port.state in (PortState.LIVE, PortState.ENDING)
+        )
         return [] if known else [SayHelloAgain(number, epoch)]
 
     def worker_lost(
@@ -225,21 +229,21 @@ class Registry:
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch:
             return []
-        if port.state is State.ENDING:
-            return self._gone(port, Event.LOST_CLOSE, port.reason)
-        if port.state not in (State.PENDING, State.STARTING, State.LIVE):
+        if port.state is PortState.ENDING:
+            return self._gone(port, PortEvent.LOST_CLOSE, port.reason)
+        if port.state not in (PortState.PENDING, PortState.STARTING, PortState.LIVE):
             return []
         kind = TRANSPORT_KIND[port.record.transport]
-        if port.state is not State.PENDING and not resumable(kind, position_known=position_known):
+        if port.state is not PortState.PENDING and not resumable(kind, position_known=position_known):
             reason = f"its worker was lost ({how}) inside of a frame, so the stream cannot go on"
-            return self._gone(port, Event.LOST_CLOSE, reason)
+            return self._gone(port, PortEvent.LOST_CLOSE, reason)
         retry_at = port.losses.lost(now)
         if retry_at is None:
-            self._move(port, Event.LOST_PARK)
+            self._move(port, PortEvent.LOST_PARK)
             port.reason = f"it lost {self._budget.attempts + 1} workers in {self._budget.window_s:g} s"
             text = f"{_label(port)}: parked, {port.reason} ({how}); detach it to free the VM"
             return [*self._leave(port), Log("error", text)]
-        self._move(port, Event.LOST_RETRY)
+        self._move(port, PortEvent.LOST_RETRY)
         port.retry_at = retry_at
         text = f"{_label(port)}: worker lost ({how}), the next one starts in {retry_at - now:.2g} s"
         return [Log("warning", text)]
@@ -304,7 +308,7 @@ class Registry:
         if why:
             text = f"port {number} ({record.name}): not taken over, {why}"
             return [Refuse(number, epoch, why), Log("warning", text)]
-        port = Port(record, State.LIVE, Losses(self._budget), now)
+        port = Port(record, PortState.LIVE, Losses(self._budget), now)
         port.identity = identity
         self._ports[number] = port
         self._names.add(record.name)
@@ -323,8 +327,8 @@ class Registry:
         """Do what is due."""
         actions: list[Action] = []
         for port in self:
-            if port.state is State.WAITING and port.retry_at <= now:
-                self._move(port, Event.RETRY_DUE)
+            if port.state is PortState.WAITING and port.retry_at <= now:
+                self._move(port, PortEvent.RETRY_DUE)
                 self._epoch += 1
                 port.record = port.record._replace(epoch=self._epoch)
                 port.restarts += 1
@@ -333,7 +337,7 @@ class Registry:
 
     def deadline(self) -> float:
         """When ``tick`` has something to do; infinity if nothing is due."""
-        waiting = [port.retry_at for port in self._ports.values() if port.state is State.WAITING]
+        waiting = [port.retry_at for port in self._ports.values() if port.state is PortState.WAITING]
         return min(waiting, default=float("inf"))
 
     def _free_number(self, transport: str, name: str | None) -> int:
@@ -352,7 +356,7 @@ class Registry:
     def _pinned_elsewhere(self, policy: Policy, number: int = 0) -> str:
         return pin_clash(policy.pinned, [port.record for port in self if port.record.port != number])
 
-    def _move(self, port: Port, event: Event) -> None:
+    def _move(self, port: Port, event: PortEvent) -> None:
         state = TRANSITIONS.get((port.state, event))
         if state is None:
             raise LocalError(
@@ -368,22 +372,22 @@ class Registry:
         return [Publish(change, port.record)]
 
     def _leave(self, port: Port) -> list[Action]:
-        told = port.joined and not self._stopping
+        published = port.joined and not self._stopping
         port.joined = False
-        return [Publish("leave", port.record)] if told else []
+        return [Publish("leave", port.record)] if published else []
 
     def _end(self, port: Port, reason: str) -> list[Action]:
         if port.state not in HAS_WORKER:
-            return self._gone(port, Event.END, reason)
-        already = port.state is State.ENDING
-        self._move(port, Event.END)
+            return self._gone(port, PortEvent.END, reason)
+        already = port.state is PortState.ENDING
+        self._move(port, PortEvent.END)
         if already:
             return []
         port.reason = reason
         assert port.identity is not None
         return [*self._leave(port), EndWorker(port.record.port, port.record.epoch, port.identity)]
 
-    def _gone(self, port: Port, event: Event, reason: str) -> list[Action]:
+    def _gone(self, port: Port, event: PortEvent, reason: str) -> list[Action]:
         self._move(port, event)
         del self._ports[port.record.port]
         self._names.discard(port.record.name)

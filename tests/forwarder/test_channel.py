@@ -12,7 +12,7 @@ import pytest
 from forwarder.channel import BACKLOG, Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.names import Identity
-from forwarder.wire import Floods, Handover, LinkLost, Ready, RingRx, RingTx, WantRing, encode
+from forwarder.wire import Floods, Handover, Ready, RingRx, RingTx, WantRing, encode
 
 
 def open_descriptors() -> int:
@@ -92,12 +92,12 @@ def test_missing_and_surplus_descriptors_are_closed_and_reported(
     channel, peer = raw
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{count}i", *[0] * count))]
     peer.sendmsg([encode(RingTx(1, 1))], rights if count else [])
-    peer.sendmsg([encode(LinkLost(1, 1))])
+    peer.sendmsg([encode(WantRing(1, 1))])
     before = open_descriptors()
     with pytest.raises(PeerError, match="not 3"):
         channel.receive()
     assert open_descriptors() == before
-    assert channel.receive() == (LinkLost(1, 1), ())
+    assert channel.receive() == (WantRing(1, 1), ())
 
 
 @pytest.mark.parametrize("data", [b"garbage", b"\x93\x01\xa5Ready\xc0", b"x" * (65 << 10)])
@@ -115,13 +115,13 @@ def test_garbage_is_reported_and_the_next_message_is_read(
 
 def test_end_is_reported_after_what_was_sent(pair: tuple[Channel, Channel]) -> None:
     here, there = pair
-    here.send(LinkLost(1, 1))
+    here.send(WantRing(1, 1))
     here.close()
-    assert there.receive() == (LinkLost(1, 1), ())
+    assert there.receive() == (WantRing(1, 1), ())
     with pytest.raises(ChannelClosedError):
         there.receive()
     with pytest.raises(ChannelClosedError):
-        there.send(LinkLost(1, 1))
+        there.send(WantRing(1, 1))
 
 
 def test_a_peer_that_does_not_read_is_queued_for_then_given_up(pair: tuple[Channel, Channel]) -> None:
@@ -132,7 +132,7 @@ def test_a_peer_that_does_not_read_is_queued_for_then_given_up(pair: tuple[Chann
         here.send(RingRx(1, sent + 1), [null, null])
         sent += 1
     assert here.wants_write
-    here.send(LinkLost(1, 1))
+    here.send(WantRing(1, 1))
     for number in range(1, sent + 1):
         if here.backlog:
             here.flush()
@@ -141,9 +141,9 @@ def test_a_peer_that_does_not_read_is_queued_for_then_given_up(pair: tuple[Chann
         assert received[0] == RingRx(1, number)
         close_all(received[1])
     here.flush()
-    assert there.receive() == (LinkLost(1, 1), ())
+    assert there.receive() == (WantRing(1, 1), ())
     while here.backlog < BACKLOG:
-        here.send(LinkLost(1, 1))
+        here.send(WantRing(1, 1))
     with pytest.raises(ChannelClosedError, match="unread"):
-        here.send(LinkLost(1, 1))
+        here.send(WantRing(1, 1))
     os.close(null)

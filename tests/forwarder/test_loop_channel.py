@@ -10,8 +10,8 @@ import pytest
 
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.loop import Loop
-from forwarder.loop_channel import WatchedChannel
-from forwarder.wire import LinkLost
+from forwarder.loop_channel import LoopChannel
+from forwarder.wire import WantRing
 from tests.helpers.guests.waiting import PATIENCE
 
 
@@ -22,7 +22,7 @@ class Pair:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.loop = Loop()
         self.received: list[object] = []
-        self.here = WatchedChannel(ours)
+        self.here = LoopChannel(ours)
         self.there = Channel(theirs)
         self.here.watch(self.loop, self._receive)
 
@@ -39,7 +39,7 @@ class Pair:
         sent = 0
         while self.here.backlog < 100:
             sent += 1
-            self.here.send(LinkLost(1, sent))
+            self.here.send(WantRing(1, sent))
         return sent
 
 
@@ -59,7 +59,7 @@ def test_what_the_kernel_did_not_take_goes_on_by_itself(pair: Pair) -> None:
         while (message := pair.there.receive()) is None:
             assert time.monotonic() < end
             pair.loop.turn(0.01)
-        assert message[0] == LinkLost(1, number)
+        assert message[0] == WantRing(1, number)
     assert not pair.here.backlog
     pair.loop.turn(0.0)
     began = time.monotonic()
@@ -71,14 +71,14 @@ def test_what_polling_does_not_tell_of_is_tried_again_when_something_comes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as kernel:
-        kernel.setattr(WatchedChannel, "_try", lambda *_: False)  # as for ETOOMANYREFS: not now
-        pair.here.send(LinkLost(1, 1))
+        kernel.setattr(LoopChannel, "_try", lambda *_: False)  # as for ETOOMANYREFS: not now
+        pair.here.send(WantRing(1, 1))
     assert pair.here.backlog == 1
-    pair.there.send(LinkLost(2, 1))
+    pair.there.send(WantRing(2, 1))
     pair.loop.turn(PATIENCE)
-    assert pair.received == [LinkLost(2, 1)]
+    assert pair.received == [WantRing(2, 1)]
     assert pair.here.backlog == 0
-    assert pair.there.receive() == (LinkLost(1, 1), ())
+    assert pair.there.receive() == (WantRing(1, 1), ())
 
 
 def test_a_queue_for_a_peer_that_does_not_read_costs_no_turns(pair: Pair) -> None:
@@ -90,10 +90,10 @@ def test_a_queue_for_a_peer_that_does_not_read_costs_no_turns(pair: Pair) -> Non
 
 def test_what_was_sent_before_the_end_is_received_even_if_much_waits_to_be_sent(pair: Pair) -> None:
     pair.fill()
-    pair.there.send(LinkLost(2, 1))
+    pair.there.send(WantRing(2, 1))
     pair.there.close()
     end = time.monotonic() + PATIENCE
     while None not in pair.received:
         assert time.monotonic() < end
         pair.loop.turn(0.01)
-    assert pair.received == [LinkLost(2, 1), None]
+    assert pair.received == [WantRing(2, 1), None]

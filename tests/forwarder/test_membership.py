@@ -12,9 +12,9 @@ from forwarder.membership import (
     Changed,
     Joined,
     Left,
-    Publisher,
+    MembershipLog,
     Replica,
-    State,
+    ReplicaState,
 )
 from forwarder.names import MAX_PORTS, Policy, PortRecord
 
@@ -24,7 +24,7 @@ def record(port, epoch=1, born=1):
 
 
 def publisher_of(*ports, epoch=10):
-    publisher = Publisher(epoch)
+    publisher = MembershipLog(epoch)
     for port in ports:
         publisher.update("join", record(port))
     return publisher
@@ -34,7 +34,7 @@ def live_replica(publisher, now=0.0, jitter=0.0):
     replica = Replica(now, lambda: jitter)
     assert replica.receive(publisher.beat(), now) == [AskSnapshot()]
     replica.receive(publisher.snapshot(), now)
-    assert replica.state is State.LIVE
+    assert replica.state is ReplicaState.LIVE
     return replica
 
 
@@ -42,7 +42,7 @@ def live_replica(publisher, now=0.0, jitter=0.0):
 
 
 def test_every_change_has_a_number_and_beats_and_snapshots_carry_the_last():
-    publisher = Publisher(10)
+    publisher = MembershipLog(10)
     assert publisher.beat()[:2] == (10, 0)
     assert publisher.update("join", record(1))[:3] == (10, 1, "join")
     assert publisher.update("change", record(1, epoch=2))[:3] == (10, 2, "change")
@@ -63,7 +63,7 @@ def test_every_change_has_a_number_and_beats_and_snapshots_carry_the_last():
     ],
 )
 def test_a_change_that_makes_no_sense_is_not_published(change, bad):
-    publisher = Publisher(10)
+    publisher = MembershipLog(10)
     publisher.update("join", record(1, epoch=5))
     with pytest.raises(LocalError):
         publisher.update(change, bad)
@@ -71,7 +71,7 @@ def test_a_change_that_makes_no_sense_is_not_published(change, bad):
 
 
 def test_the_beat_slows_down_as_the_fleet_grows():
-    publisher = Publisher(10)
+    publisher = MembershipLog(10)
     assert publisher.beat() == (10, 0, 1000, 1000)
     for port in range(1, 201):
         publisher.update("join", record(port))
@@ -86,7 +86,7 @@ def test_nothing_is_asked_before_a_message_has_come_through_the_subscription():
     assert replica.deadline() == math.inf
     assert replica.tick(1000.0) == []
     assert replica.receive(publisher_of(1).snapshot(), 1000.0) == []
-    assert (replica.state, replica.table) == (State.COLD, {})
+    assert (replica.state, replica.table) == (ReplicaState.COLD, {})
     assert replica.receive(publisher_of(1).beat(), 1001.0) == [AskSnapshot()]
 
 
@@ -106,7 +106,7 @@ def test_updates_that_cross_the_snapshot_are_applied_to_it_once():
     snapshot = publisher.snapshot()
     assert replica.receive(publisher.update("leave", record(1)), 0.2) == []
     assert replica.receive(snapshot, 0.3) == [Joined(record(2))]
-    assert (replica.state, replica.sequence) == (State.LIVE, 3)
+    assert (replica.state, replica.sequence) == (ReplicaState.LIVE, 3)
 
 
 def test_a_snapshot_that_misses_what_was_heard_of_is_dropped_and_another_one_asked_for():
@@ -117,7 +117,7 @@ def test_a_snapshot_that_misses_what_was_heard_of_is_dropped_and_another_one_ask
     publisher.update("join", record(2))  # lost
     replica.receive(publisher.update("join", record(3)), 0.1)
     assert replica.receive(late, 0.2) == []
-    assert (replica.state, replica.table) == (State.SYNCING, {})
+    assert (replica.state, replica.table) == (ReplicaState.SYNCING, {})
     assert replica.tick(replica.deadline()) == [AskSnapshot()]
     assert len(replica.receive(publisher.snapshot(), 1.0)) == 3
 
@@ -126,7 +126,7 @@ def test_a_snapshot_of_another_supervisor_is_not_believed():
     replica = Replica(0.0, lambda: 0.0)
     replica.receive(publisher_of(1, epoch=11).beat(), 0.0)
     assert replica.receive(publisher_of(1, 2, epoch=10).snapshot(), 0.1) == []
-    assert replica.state is State.SYNCING
+    assert replica.state is ReplicaState.SYNCING
 
 
 def test_an_unanswered_question_is_repeated_ever_less_often():
@@ -156,7 +156,7 @@ def test_updates_kept_for_a_snapshot_are_bounded():
         replica.receive(publisher.update("leave", record(1)), 0.1)
     assert replica.receive(early, 0.2) == []  # the updates that follow it have been thrown away
     assert replica.receive(publisher.snapshot(), 0.3) == []  # the table is empty, but it is one
-    assert (replica.state, replica.sequence) == (State.LIVE, 2 * BUFFERED)
+    assert (replica.state, replica.sequence) == (ReplicaState.LIVE, 2 * BUFFERED)
 
 
 # --- following
@@ -182,7 +182,7 @@ def test_what_comes_twice_counts_once():
     assert replica.receive(update, 0.2) == []
     assert replica.receive(publisher.beat(), 0.3) == []
     assert replica.receive(publisher_of(1).beat(), 0.4) == []
-    assert (replica.state, replica.sequence) == (State.LIVE, 2)
+    assert (replica.state, replica.sequence) == (ReplicaState.LIVE, 2)
 
 
 def test_a_snapshot_that_nobody_asked_for_does_not_set_the_table_back():
@@ -216,7 +216,7 @@ def test_a_loss_is_noticed_and_the_old_table_stays_in_force_until_the_new_one_is
     publisher = publisher_of(1, 2)
     replica = live_replica(publisher, jitter=0.5)
     assert replica.receive(loss(publisher), 10.0) == []
-    assert replica.state is State.LISTENING
+    assert replica.state is ReplicaState.LISTENING
     assert len(replica.table) == 2
     assert replica.deadline() == 10.25  # half of half an interval
     assert replica.tick(10.2) == []
@@ -225,7 +225,7 @@ def test_a_loss_is_noticed_and_the_old_table_stays_in_force_until_the_new_one_is
 
 
 def test_a_resynchronised_replica_tells_only_the_differences():
-    publisher = Publisher(10)
+    publisher = MembershipLog(10)
     for port in (1, 2, 3, 4):
         publisher.update("join", record(port))
     replica = live_replica(publisher)
@@ -251,7 +251,7 @@ def test_a_supervisor_that_comes_back_with_the_same_ports_changes_nothing():
     replica.receive(successor.beat(), 1.0)
     replica.tick(1.0)
     assert replica.receive(successor.snapshot(), 1.1) == []
-    assert (replica.state, replica.epoch) == (State.LIVE, 11)
+    assert (replica.state, replica.epoch) == (ReplicaState.LIVE, 11)
 
 
 def test_after_silence_nothing_is_asked_until_a_message_arrives():
@@ -260,7 +260,7 @@ def test_after_silence_nothing_is_asked_until_a_message_arrives():
     assert replica.deadline() == SILENT_BEATS * 1.0
     assert replica.tick(2.9) == []
     assert replica.tick(3.0) == []
-    assert replica.state is State.LISTENING
+    assert replica.state is ReplicaState.LISTENING
     assert replica.deadline() == math.inf
     assert replica.tick(1000.0) == []
     assert dict(replica.table) == {1: record(1)}
@@ -280,7 +280,7 @@ def test_silence_while_asking_ends_the_asking():
     replica.tick(0.5)
     replica.tick(1.5)
     assert replica.tick(3.0) == []
-    assert replica.state is State.LISTENING
+    assert replica.state is ReplicaState.LISTENING
     assert replica.receive(publisher.snapshot(), 3.1) == []
     assert replica.tick(100.0) == []
 
@@ -290,7 +290,7 @@ def test_another_supervisor_while_asking_begins_again():
     replica.receive(publisher_of(1).beat(), 0.0)
     successor = publisher_of(2, epoch=11)
     assert replica.receive(successor.beat(), 0.1) == []
-    assert replica.state is State.LISTENING
+    assert replica.state is ReplicaState.LISTENING
     assert replica.tick(replica.deadline()) == [AskSnapshot()]
     assert replica.receive(successor.snapshot(), 1.0) == [Joined(record(2))]
 
@@ -305,7 +305,7 @@ def test_a_late_message_of_a_past_supervisor_cannot_set_the_table_back():
     replica.receive(successor.snapshot(), 1.1)
     replica.receive(publisher_of(1).beat(), 1.2)
     replica.tick(1.2)
-    replica.receive(Publisher(11).beat(), 1.3)  # late too
+    replica.receive(MembershipLog(11).beat(), 1.3)  # late too
     replica.tick(1.3)
     assert replica.receive(early, 1.4) == []
     assert len(replica.table) == 2
@@ -335,7 +335,7 @@ def test_a_change_may_come_on_another_way_than_the_subscription():
     assert replica.overhear(update, 1.0) == [Joined(record(2))]
     assert replica.receive(update, 2.0) == [], "the copy that is published says nothing new"
     assert replica.overhear(update, 2.0) == []
-    assert replica.state is State.LIVE
+    assert replica.state is ReplicaState.LIVE
 
 
 def test_a_change_that_overtakes_an_earlier_one_waits_for_it():
@@ -344,10 +344,10 @@ def test_a_change_that_overtakes_an_earlier_one_waits_for_it():
     left = publisher.update("leave", record(2))
     joined = publisher.update("join", record(3))
     assert replica.overhear(joined, 1.0) == []
-    assert replica.state is State.LIVE
+    assert replica.state is ReplicaState.LIVE
     assert replica.receive(left, 1.0) == [Left(record(2)), Joined(record(3))]
     assert replica.receive(joined, 2.0) == []
-    assert replica.state is State.LIVE
+    assert replica.state is ReplicaState.LIVE
 
 
 def test_a_change_that_comes_before_the_table_is_not_forgotten():
@@ -357,11 +357,11 @@ def test_a_change_that_comes_before_the_table_is_not_forgotten():
     snapshot = publisher.snapshot()
     assert replica.overhear(publisher.update("join", record(2)), 0.0) == []
     assert replica.receive(snapshot, 0.0) == [Joined(record(1)), Joined(record(2))]
-    assert replica.state is State.LIVE
+    assert replica.state is ReplicaState.LIVE
 
 
 def test_another_supervisors_change_is_not_overheard():
     replica = live_replica(publisher_of(1))
     update = publisher_of(1).update("join", record(2))
     assert replica.overhear(update._replace(epoch=update.epoch + 1), 1.0) == []
-    assert replica.state is State.LIVE
+    assert replica.state is ReplicaState.LIVE

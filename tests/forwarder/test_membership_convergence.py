@@ -23,9 +23,9 @@ from forwarder.membership import (
     Changed,
     Joined,
     Left,
-    Publisher,
+    MembershipLog,
     Replica,
-    State,
+    ReplicaState,
 )
 from forwarder.names import Policy, PortRecord
 from forwarder.wire import Snapshot
@@ -62,7 +62,7 @@ class World:
         self.start_worker()
 
     def start_supervisor(self):
-        self.publisher = Publisher(next(self.epochs))
+        self.publisher = MembershipLog(next(self.epochs))
         self.note()
         self.next_beat = self.now
         for record in self.registry.values():
@@ -172,7 +172,7 @@ class World:
         now = (replica.epoch, replica.sequence)
         if now != (0, 0):
             assert self.told == self.history[now], "a table that never was"
-        if replica.state is State.LIVE:
+        if replica.state is ReplicaState.LIVE:
             assert now[0] == self.heard[0], "sure of another supervisor's table"
             assert now[1] >= self.heard[1], "sure of a table that is known to be old"
         if now[0] == self.applied[0]:
@@ -216,7 +216,7 @@ def live_through(world, events):
         happen(world, event, argument)
     world.faults_stop()
     world.run(SETTLED_S)
-    assert world.replica.state is State.LIVE
+    assert world.replica.state is ReplicaState.LIVE
     assert (world.replica.epoch, world.replica.sequence) == (world.publisher.epoch, world.publisher.sequence)
     assert world.told == world.registry
 
@@ -269,8 +269,8 @@ def test_a_dead_supervisor_leaves_the_table_in_force():
     world.run(1.5)
     happen(world, "supervisor dies", 3600.0)
     world.run(3599.0)
-    assert world.replica.state is State.LISTENING
+    assert world.replica.state is ReplicaState.LISTENING
     assert world.told == world.registry
     assert world.replica.stale_s(world.now) > 3590.0
     world.run(1.0 + 2 * BEAT_S)
-    assert world.replica.state is State.LIVE
+    assert world.replica.state is ReplicaState.LIVE

@@ -75,7 +75,7 @@ class FakeSupervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, SOCKET_TYPES[kind])
         ours.setblocking(False)
         theirs.settimeout(PATIENCE_S)
-        self.deeds = (
+        self.fds = (
             ours.detach(),
             _core.doorbell_create(),
             _core.doorbell_create(),
@@ -85,7 +85,7 @@ class FakeSupervisor:
         self.record = PortRecord(1, 5, 5, "one", transport, Policy())
         self.table[1] = self.record
         assert self.channel is not None
-        self.channel.send(Assign(self.record, EPOCH, 200, 200, False), self.deeds)
+        self.channel.send(Assign(self.record, EPOCH, 200, 200, False), self.fds)
         self.vm = Vm(kind, theirs)
         return self.vm
 
@@ -96,7 +96,7 @@ class FakeSupervisor:
         self._control.send_multipart([self._worker_id, encode(message)])
 
     def pump(self, seconds: float) -> None:
-        """Take evidence for a while; snapshots are answered, the rest is kept in ``heard``."""
+        """Take reports for a while; snapshots are answered, the rest is kept in ``heard``."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0 and self._control.poll(int(left * 1000) + 1):
             self._worker_id, data = self._control.recv_multipart()
@@ -137,5 +137,5 @@ class FakeSupervisor:
         self.worker.wait(PATIENCE_S)
         if hasattr(self, "vm"):
             self.vm.sock.close()
-        for fd in getattr(self, "deeds", ()):
+        for fd in getattr(self, "fds", ()):
             os.close(fd)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord
-from supervisor.attach.addresses import Settings
+from supervisor.attach.addresses import PortOptions
 
 PATIENCE = 10.0
 
@@ -22,7 +22,7 @@ class FakeOwner:
         self.reports: list[tuple[PortRecord, str]] = []
         self.refuse = ""
 
-    def arrive(self, transport: str, vm: int, settings: Settings, url: str) -> PortRecord:
+    def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         if self.refuse:
             raise LocalError(self.refuse)
         number = len(self.arrived) + 1

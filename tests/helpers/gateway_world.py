@@ -16,7 +16,7 @@ from ipaddress import ip_address
 
 from forwarder.loop import Loop
 from gateway.relay.forwards import Forward
-from gateway.relay.policy import Policy
+from gateway.relay.policy import OutboundPolicy
 from gateway.relay.relay import Relay
 from tests.helpers.guests.waiting import PATIENCE
 
@@ -26,7 +26,7 @@ KINDS = {"tcp4": socket.SOCK_STREAM, "udp4": socket.SOCK_DGRAM}
 class World:
     """One relay whose LAN is 127.1.0.0/16, so that "guests" can be reached on loopback."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: OutboundPolicy) -> None:
         self.loop = Loop()
         self.made: list[str] = []
         self.delay: list[Callable[[], None]] | None = None

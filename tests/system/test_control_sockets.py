@@ -13,7 +13,7 @@ import zmq
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.membership import Publisher
+from forwarder.membership import MembershipLog
 from forwarder.names import Identity, Policy, PortRecord
 from forwarder.rendezvous import CONSOLE, CONTROL, MEMBERSHIP, endpoint, subscription
 from forwarder.wire import (
@@ -36,7 +36,7 @@ from forwarder.wire import (
 )
 from supervisor.console.client import Client
 from supervisor.console.server import Console
-from supervisor.fleet.publisher import Control
+from supervisor.fleet.publisher import Publisher
 from tests.helpers.guests.fixtures import short_directory
 
 WORKER = Identity(100, 200)
@@ -60,7 +60,7 @@ class Bench:
         self.context: Context = zmq.Context()
         self.loop = Loop()
         self.owner = FakeOwner()
-        self.control = Control(self.loop, self.context, self.directory, Publisher(7), self.owner)
+        self.publisher = Publisher(self.loop, self.context, self.directory, MembershipLog(7), self.owner)
         self.console = Console(
             self.loop,
             self.context,
@@ -93,7 +93,7 @@ class Bench:
         while not condition():
             assert time.monotonic() < deadline
             self.loop.turn(0.01)
-            while self.control.receive(time.monotonic()) or self.console.receive():
+            while self.publisher.receive(time.monotonic()) or self.console.receive():
                 pass
 
     def receive(self, sock: zmq.Socket[bytes]) -> Message:
@@ -104,7 +104,7 @@ class Bench:
         sock = self.socket(zmq.SUB, MEMBERSHIP)
 
         def heard() -> bool:
-            self.control.beat(0.0)
+            self.publisher.beat(0.0)
             return bool(sock.poll(1))
 
         self.until(heard)
@@ -113,7 +113,7 @@ class Bench:
         return sock
 
     def close(self) -> None:
-        self.control.close()
+        self.publisher.close()
         self.console.close()
         self.context.destroy(linger=0)
         self.loop.close()
@@ -142,13 +142,13 @@ def test_evidence_is_passed_on_and_its_sender_can_be_answered(bench: Bench) -> N
     for message in evidence:
         worker.send(encode(message))
     bench.until(lambda: bench.owner.heard == evidence)
-    assert not bench.control.drain(1, 4)
-    assert bench.control.drain(1, 5)
+    assert not bench.publisher.drain(1, 4)
+    assert bench.publisher.drain(1, 5)
     assert bench.receive(worker) == Drain(1, 5)
-    bench.control.say_hello_again(1, 5)
+    bench.publisher.say_hello_again(1, 5)
     assert bench.receive(worker) == HelloAgain(7)
-    bench.control.forget(1)
-    assert not bench.control.drain(1, 5)
+    bench.publisher.forget(1)
+    assert not bench.publisher.drain(1, 5)
 
 
 def test_a_past_worker_does_not_take_the_place_of_the_present_one(bench: Bench) -> None:
@@ -157,7 +157,7 @@ def test_a_past_worker_does_not_take_the_place_of_the_present_one(bench: Bench) 
     bench.until(lambda: len(bench.owner.heard) == 1)
     old.send(encode(Heartbeat(1, 5, 7, 0, 0, 0, False, 0)))
     bench.until(lambda: len(bench.owner.heard) == 2)
-    assert bench.control.drain(1, 6)
+    assert bench.publisher.drain(1, 6)
     assert bench.receive(new) == Drain(1, 6)
 
 
@@ -169,7 +169,7 @@ def test_a_hello_is_answered_with_a_beat_at_once(bench: Bench) -> None:
 
 def test_changes_and_snapshots_carry_the_same_sequence(bench: Bench) -> None:
     listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
-    bench.control.publish(bench.control.publisher.update("join", RECORD))
+    bench.publisher.publish(bench.publisher.log.update("join", RECORD))
     assert bench.receive(listener) == Update(7, 1, "join", RECORD)
     worker.send(encode(SnapshotRequest(1, 5)))
     assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
@@ -177,16 +177,16 @@ def test_changes_and_snapshots_carry_the_same_sequence(bench: Bench) -> None:
 
 def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
     listener, worker = bench.subscriber(), bench.socket(zmq.DEALER, CONTROL)
-    bench.control.quiet = True
-    bench.control.publish(bench.control.publisher.update("join", RECORD))
-    bench.control.beat(100.0)
+    bench.publisher.quiet = True
+    bench.publisher.publish(bench.publisher.log.update("join", RECORD))
+    bench.publisher.beat(100.0)
     worker.send(encode(SnapshotRequest(1, 5)))
     worker.send(encode(Hello(1, 5, WORKER, 1)))
     bench.until(lambda: bench.owner.heard)
     assert not listener.poll(50)
     assert not worker.poll(0)
-    bench.control.speak(200.0)
-    assert bench.control.deadline() == 201.0
+    bench.publisher.speak(200.0)
+    assert bench.publisher.deadline() == 201.0
     assert bench.receive(listener) == Beat(7, 1, 1000, 1000)
     worker.send(encode(SnapshotRequest(1, 5)))
     assert bench.receive(worker) == Snapshot(7, 1, (RECORD,))
@@ -194,10 +194,10 @@ def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
 
 def test_each_beat_says_when_the_next_one_is_due(bench: Bench) -> None:
     listener = bench.subscriber()
-    bench.control.beat(100.0)
-    assert bench.control.deadline() == 101.0
-    bench.control.beat(101.0)
-    assert bench.control.deadline() == 102.0
+    bench.publisher.beat(100.0)
+    assert bench.publisher.deadline() == 101.0
+    bench.publisher.beat(101.0)
+    assert bench.publisher.deadline() == 102.0
     assert bench.receive(listener) == bench.receive(listener) == Beat(7, 0, 1000, 1000)
 
 
@@ -218,7 +218,7 @@ def test_bad_evidence_is_counted_and_the_next_is_heard(bench: Bench, parts: list
     good = Hello(1, 5, WORKER, 1)
     worker.send(encode(good))
     bench.until(lambda: bench.owner.heard == [good])
-    assert bench.control.bad_messages == 1
+    assert bench.publisher.bad_messages == 1
 
 
 def test_an_oversized_message_costs_its_sender_the_connection(bench: Bench) -> None:
@@ -227,7 +227,7 @@ def test_an_oversized_message_costs_its_sender_the_connection(bench: Bench) -> N
     hello = Hello(1, 5, WORKER, 1)
     good.send(encode(hello))
     bench.until(lambda: bench.owner.heard == [hello])
-    assert bench.control.bad_messages == 0
+    assert bench.publisher.bad_messages == 0
 
 
 @pytest.mark.parametrize("kind", [zmq.REQ, zmq.DEALER])
@@ -280,21 +280,21 @@ def test_an_operator_is_told_that_nobody_runs_or_nobody_answers(bench: Bench) ->
 
 def test_a_hello_that_led_to_a_change_needs_no_beat_and_a_beat_is_never_ahead(bench: Bench) -> None:
     listener = bench.subscriber()
-    bench.control.beat(100.0)
+    bench.publisher.beat(100.0)
     assert bench.receive(listener) == Beat(7, 0, 1000, 1000)
-    update = bench.control.publisher.update("join", RECORD)
-    bench.control.beat(101.0)
-    bench.control.publish(update)
-    bench.control.beat(102.0)
+    update = bench.publisher.log.update("join", RECORD)
+    bench.publisher.beat(101.0)
+    bench.publisher.publish(update)
+    bench.publisher.beat(102.0)
     assert bench.receive(listener) == update
     assert bench.receive(listener) == Beat(7, 1, 1000, 1000)
 
 
 def test_a_subscription_is_known_to_be_in_force_by_its_second_topic(bench: Bench) -> None:
-    assert not bench.control.assignment(RECORD, 77).subscribed
+    assert not bench.publisher.assignment(RECORD, 77).subscribed
     listener = bench.subscriber()
     listener.subscribe(subscription(77))
-    bench.until(lambda: bench.control.assignment(RECORD, 77).subscribed)
-    assert not bench.control.assignment(RECORD, 78).subscribed
+    bench.until(lambda: bench.publisher.assignment(RECORD, 77).subscribed)
+    assert not bench.publisher.assignment(RECORD, 78).subscribed
     listener.close()
-    bench.until(lambda: not bench.control.assignment(RECORD, 77).subscribed)
+    bench.until(lambda: not bench.publisher.assignment(RECORD, 77).subscribed)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.loop import Loop
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
 from gateway.api.http_server import CONNECTIONS, PAUSE_S, HttpServer
@@ -29,15 +29,15 @@ class Served:
     def __init__(self, loop: Loop, path: str) -> None:
         self.path = path
         self.loop = loop
-        self.waiting: list[Later[Answer]] = []
+        self.waiting: list[Future[Answer]] = []
         self.server = HttpServer(loop, path, self.handle)
 
-    def handle(self, method: str, target: str, body: bytes) -> Answer | Hijack | Later[Answer]:
+    def handle(self, method: str, target: str, body: bytes) -> Answer | Hijack | Future[Answer]:
         if target == "/echo":
             return Hijack(echo)
         if target != "/later":
             return Answer(200, body or target.encode())
-        self.waiting.append(Later())
+        self.waiting.append(Future())
         return self.waiting[-1]
 
     def until(self, condition: Callable[[], object], what: str) -> None:
@@ -153,7 +153,7 @@ def test_an_answer_may_come_later_and_others_do_not_wait_for_it(slow: Served) ->
         first.setblocking(False)
         with pytest.raises(BlockingIOError):
             first.recv(1)
-        slow.waiting[0].settle(Answer(200, b"at last"))
+        slow.waiting[0].set_result(Answer(200, b"at last"))
         data = slow.read(first, b"/after")
         assert data.index(b"at last") < data.index(b"/after")
 
@@ -171,8 +171,8 @@ def test_an_answer_that_does_not_come_in_time_is_503_and_one_that_comes_after_is
         slow.server.tick(due)
         assert slow.read(sock, b"say why\n").startswith(b"HTTP/1.1 503")
         slow.ask(sock, "/later")
-        slow.waiting[0].settle(Answer(200, b"of the first"))
-        slow.waiting[1].settle(Answer(200, b"of the second"))
+        slow.waiting[0].set_result(Answer(200, b"of the first"))
+        slow.waiting[1].set_result(Answer(200, b"of the second"))
         assert b"of the first" not in slow.read(sock, b"of the second")
 
 
@@ -181,8 +181,8 @@ def test_a_client_that_leaves_before_its_answer_costs_nothing(slow: Served) -> N
     for _ in range(CONNECTIONS):
         with connect(slow.path) as sock:
             slow.ask(sock, "/later")
-    for later in slow.waiting:
-        later.settle(Answer(200, b"too late"))
+    for future in slow.waiting:
+        future.set_result(Answer(200, b"too late"))
     assert descriptors() == before
     assert slow.server.deadline() is None
 
@@ -259,8 +259,8 @@ def test_a_client_that_waits_for_us_does_not_make_room(slow: Served) -> None:
     with connect(slow.path) as newcomer:
         newcomer.setblocking(False)
         slow.until(lambda: drain(newcomer, bytearray()), "the newcomer to be refused")
-    for later in slow.waiting:
-        later.settle(Answer(200, b"whole"))
+    for future in slow.waiting:
+        future.set_result(Answer(200, b"whole"))
     for client in clients:
         assert slow.read(client, b"whole").startswith(b"HTTP/1.1 200")
         client.close()
@@ -296,7 +296,7 @@ def test_a_client_that_is_silent_is_hung_up(slow: Served, sent: bytes, phase: Ph
 def test_a_client_that_does_not_take_its_answer_is_hung_up(slow: Served) -> None:
     with connect(slow.path) as sock:
         slow.ask(sock, "/later")
-        slow.waiting[0].settle(Answer(200, bytes(BODY)))
+        slow.waiting[0].set_result(Answer(200, bytes(BODY)))
         assert {each.phase for each in slow.server._connections} == {Phase.SENDING}
         slow.pass_time(LIMIT_S[Phase.SENDING])
         assert not slow.server._connections

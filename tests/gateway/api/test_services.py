@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from forwarder.errors import LocalError
-from forwarder.future import Later
+from forwarder.future import Future
 from forwarder.wire import Reply
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
@@ -40,7 +40,7 @@ class Table:
     def __init__(self) -> None:
         self.table = Forwards(LAN)
         self.table.add(TCP)
-        self.asked: list[tuple[str, Later[Reply]]] = []
+        self.asked: list[tuple[str, Future[Reply]]] = []
         self.carried: list[tuple[Address, int, bytes]] = []
         self.taken: set[str] = set()
         """Where another program listens."""
@@ -69,14 +69,14 @@ class Table:
     def zones(self) -> tuple[Zone, ...]:
         return self._zones.all()
 
-    def add_zone(self, zone: Zone) -> Later[Reply]:
+    def add_zone(self, zone: Zone) -> Future[Reply]:
         return self._zones.add(zone)
 
-    def ask(self, what: str) -> Later[Reply]:
-        self.asked.append((what, Later()))
+    def ask(self, what: str) -> Future[Reply]:
+        self.asked.append((what, Future()))
         return self.asked[-1][1]
 
-    def _apply(self, zones: tuple[Zone, ...]) -> Later[Reply]:
+    def _apply(self, zones: tuple[Zone, ...]) -> Future[Reply]:
         return self.ask(f"{len(zones)} zones")
 
     def connections(self) -> int:
@@ -107,14 +107,14 @@ class Table:
         assert answer.status == 200
         return json.loads(answer.body)
 
-    def later(self, reply: Reply, method: str, target: str, body: bytes = b"") -> Answer:
+    def future(self, reply: Reply, method: str, target: str, body: bytes = b"") -> Answer:
         """Answer a request that has to be asked about with what is made of ``reply``."""
-        later = self.request(method, target, body)
-        assert isinstance(later, Later)
+        future = self.request(method, target, body)
+        assert isinstance(future, Future)
         answers: list[Answer] = []
-        later.then(answers.append)
+        future.add_done_callback(answers.append)
         assert not answers
-        self.asked.pop()[1].settle(reply)
+        self.asked.pop()[1].set_result(reply)
         return answers[0]
 
 
@@ -237,10 +237,10 @@ def test_a_zone_is_added_when_it_is_in_force() -> None:
     table = Table()
     body = b'{"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}]}'
     assert table.get("/services/dns/all") == []
-    failed = table.later(Reply(False, "no dnsmasq"), "POST", "/services/dns/add", body)
+    failed = table.future(Reply(False, "no dnsmasq"), "POST", "/services/dns/add", body)
     assert (failed.status, failed.body) == (500, b"no dnsmasq\n")
     assert table.get("/services/dns/all") == []
-    assert table.later(Reply(True, None), "POST", "/services/dns/add", body) == Answer(200)
+    assert table.future(Reply(True, None), "POST", "/services/dns/add", body) == Answer(200)
     assert table.get("/services/dns/all") == [
         {"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}], "DefaultIP": ""}
     ]
@@ -253,12 +253,12 @@ def test_zones_change_one_after_the_other_and_what_fails_changes_nothing() -> No
     replies = [Reply(True, None), Reply(False, "no"), Reply(True, None)]
     answers: list[bool] = []
     for name in "abc":
-        table.add_zone(Zone(name)).then(lambda reply: answers.append(reply.ok))
+        table.add_zone(Zone(name)).add_done_callback(lambda reply: answers.append(reply.ok))
     for reply, wanted in zip(replies, ("1 zones", "2 zones", "2 zones"), strict=True):
-        ((asked, later),) = table.asked
+        ((asked, future),) = table.asked
         assert asked == wanted
         table.asked.clear()
-        later.settle(reply)
+        future.set_result(reply)
     assert answers == [True, False, True]
     assert [zone.name for zone in table.zones()] == ["a", "c"]
 
@@ -266,14 +266,14 @@ def test_zones_change_one_after_the_other_and_what_fails_changes_nothing() -> No
 def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:
     table = Table()
     ports = {"52:54:00:00:77:01": 2}
-    assert json.loads(table.later(Reply(True, ports), "GET", "/cam").body) == ports
-    assert json.loads(table.later(Reply(True, TRAFFIC), "GET", "/stats").body) == {
+    assert json.loads(table.future(Reply(True, ports), "GET", "/cam").body) == ports
+    assert json.loads(table.future(Reply(True, TRAFFIC), "GET", "/stats").body) == {
         "BytesSent": 40,
         "BytesReceived": 20,
         "NICs": {"Rx": {"Packets": 7}, "Tx": {"Packets": 5}},
         "TCP": {"CurrentConnected": 9},
     }
-    untold = table.later(Reply(False, "too many"), "GET", "/cam")
+    untold = table.future(Reply(False, "too many"), "GET", "/cam")
     assert (untold.status, untold.body) == (503, b"too many\n")
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.policy import Policy, Verdict, judge, shown
+from gateway.relay.policy import OutboundPolicy, Verdict, judge, shown
 
-LAN = Policy(
+LAN = OutboundPolicy(
     subnet=IPv4Network("192.168.127.0/24"),
     prefix=IPv6Network("fd12:3456:789a::/64"),
     gateway4=IPv4Address("192.168.127.1"),

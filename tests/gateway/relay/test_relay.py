@@ -10,11 +10,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 
 from gateway.relay import splice, tcp
-from gateway.relay.policy import Policy
+from gateway.relay.policy import OutboundPolicy
 from gateway.relay.relay import is_own
 from tests.helpers.gateway_world import World, client, descriptors, drain, is_reset, reset, server, try_accept
 
-POLICY = Policy(
+POLICY = OutboundPolicy(
     subnet=IPv4Network("127.1.0.0/16"),
     prefix=IPv6Network("fd00::/64"),
     gateway4=IPv4Address("127.1.0.1"),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.relay.policy import Policy
+from gateway.relay.policy import OutboundPolicy
 from gateway.relay.tun import open_tun
 from tests.gateway.relay.test_relay_udp import received
 from tests.helpers.gateway_world import KINDS, World
@@ -28,7 +28,7 @@ from tests.helpers.guests.netns import Namespace
 CLONE_NEWNET = 0x40000000
 GUEST, GUEST6 = "192.168.127.2", "fd12:3456:789a::2"
 SERVER, SERVER6 = "203.0.113.7", "2001:db8::7"
-POLICY = Policy(
+POLICY = OutboundPolicy(
     subnet=IPv4Network("192.168.127.0/24"),
     prefix=IPv6Network("fd12:3456:789a::/64"),
     gateway4=IPv4Address("192.168.127.1"),

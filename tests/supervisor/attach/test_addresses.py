@@ -7,7 +7,7 @@ import os
 import pytest
 
 from forwarder.errors import LocalError
-from supervisor.attach.addresses import Listen, Settings, Tap, parse_any, parse_listen, parse_tap
+from supervisor.attach.addresses import Listen, PortOptions, Tap, parse_any, parse_listen, parse_tap
 
 
 def test_listeners() -> None:
@@ -69,6 +69,6 @@ def test_an_attachment_is_found_again_however_its_path_is_written() -> None:
 
 
 def test_a_name_is_checked() -> None:
-    assert Settings("web").checked() == Settings("web")
+    assert PortOptions("web").checked() == PortOptions("web")
     with pytest.raises(LocalError, match="cannot name a port"):
-        Settings("a b").checked()
+        PortOptions("a b").checked()

@@ -12,7 +12,7 @@ import pytest
 
 from forwarder.loop import Loop
 from forwarder.names import Policy
-from supervisor.attach.addresses import Settings, parse_listen
+from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.connect import CALL_S, CALLERS, ConnectListener
 from supervisor.attach.http_head import HEAD_BYTES
 from tests.helpers.fakes import FakeOwner, turn_a_while, turn_until
@@ -25,12 +25,12 @@ FRAMES = b"\x3c\0" + bytes(range(60)) + b"\x0e\0" + bytes(14)
 class Bench:
     """A listener in a directory of its own, and who calls it."""
 
-    def __init__(self, directory: Path, settings: Settings | None = None) -> None:
+    def __init__(self, directory: Path, settings: PortOptions | None = None) -> None:
         self.loop = Loop()
         self.owner = FakeOwner()
         self.path = directory / "s"
         address = parse_listen("connect", f"unix://{self.path}")
-        self.listener = ConnectListener(self.loop, address, settings or Settings(), self.owner)
+        self.listener = ConnectListener(self.loop, address, settings or PortOptions(), self.owner)
         self._socks: list[socket.socket] = []
 
     def call(self, said: bytes = b"") -> socket.socket:
@@ -208,12 +208,12 @@ def test_closing_the_listener_hangs_up_on_callers_and_not_on_vms(bench: Bench) -
     os.write(bench.owner.arrived[0][1], b"x")
     assert vm.recv(1) == b"x"
     bench.listener = ConnectListener(
-        bench.loop, parse_listen("connect", f"unix://{bench.path}"), Settings(), bench.owner
+        bench.loop, parse_listen("connect", f"unix://{bench.path}"), PortOptions(), bench.owner
     )
 
 
 def test_with_pinned_addresses_the_next_vm_waits_for_the_end_of_the_last(directory: Path) -> None:
-    bench = Bench(directory, Settings(None, Policy((b"\x02\0\0\0\0\1",))))
+    bench = Bench(directory, PortOptions(None, Policy((b"\x02\0\0\0\0\1",))))
     try:
         bench.call(REQUEST)
         bench.until(1)

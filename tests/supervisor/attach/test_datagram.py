@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forwarder.loop import Loop
-from supervisor.attach.addresses import Settings, parse_listen
+from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.datagram import VfkitListener
 from tests.helpers.fakes import FakeOwner, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
@@ -28,7 +28,7 @@ class Bench:
         self.loop = Loop()
         self.owner = FakeOwner()
         self.listener = VfkitListener(
-            self.loop, parse_listen("vfkit", f"unixgram://{self.path}"), Settings(), self.owner
+            self.loop, parse_listen("vfkit", f"unixgram://{self.path}"), PortOptions(), self.owner
         )
         self._vms: list[socket.socket] = []
         self._workers: list[socket.socket] = []
@@ -286,7 +286,7 @@ def test_a_socket_that_a_worker_kept_goes_on_with_its_vm_and_then_with_the_next(
     dead, bench.listener = (
         bench.listener,
         VfkitListener(
-            bench.loop, address, Settings(), bench.owner, (record, socket.socket(fileno=os.dup(kept)))
+            bench.loop, address, PortOptions(), bench.owner, (record, socket.socket(fileno=os.dup(kept)))
         ),
     )
     dead._socket.close()  # as the death of a supervisor closes it: the path stays

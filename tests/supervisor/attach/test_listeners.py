@@ -14,7 +14,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Policy, PortRecord
-from supervisor.attach.addresses import SCHEMES, Attachment, Settings, parse_listen, parse_tap
+from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_listen, parse_tap
 from supervisor.attach.connect import CALL_S
 from supervisor.attach.listener_common import PER_PORT, RESERVED
 from supervisor.attach.listeners import Listeners
@@ -36,9 +36,9 @@ class Bench:
         scheme = SCHEMES[transport][0]
         return f"{scheme}://{self.directory}/{name}"
 
-    def open(self, transport: str, name: str, settings: Settings | None = None) -> str:
+    def open(self, transport: str, name: str, settings: PortOptions | None = None) -> str:
         address = parse_listen(transport, self.url(transport, name))
-        return self.listeners.open(Attachment(address, settings or Settings()))
+        return self.listeners.open(Attachment(address, settings or PortOptions()))
 
     def connect(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -86,9 +86,9 @@ def test_each_url_once_and_gone_when_closed(bench: Bench) -> None:
 
 
 def test_an_address_is_pinned_to_one_of_them(bench: Bench) -> None:
-    bench.open("qemu", "q", Settings(None, PINNED))
+    bench.open("qemu", "q", PortOptions(None, PINNED))
     with pytest.raises(LocalError, match=r"02:00:00:00:00:01 is pinned to unix://.* already"):
-        bench.open("bess", "b", Settings(None, PINNED))
+        bench.open("bess", "b", PortOptions(None, PINNED))
     assert not (bench.directory / "b").exists()
 
 
@@ -137,7 +137,7 @@ def test_callers_are_looked_after_and_have_their_descriptors_set_aside(bench: Be
     resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED + PER_PORT + listener.descriptors - 1, limits[1]))
     try:
         with pytest.raises(LocalError, match="descriptor limit reached: 0 ports"):
-            bench.listeners.arrive("connect", -1, Settings(), "unix:///c")
+            bench.listeners.arrive("connect", -1, PortOptions(), "unix:///c")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     bench.tick(due)
@@ -162,7 +162,7 @@ def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
     bench.listeners.close_all()
     (bench.directory / "kept").rename(path)
     bench.listeners.adopt(record, kept)
-    settings = Settings("web", PINNED)
+    settings = PortOptions("web", PINNED)
     assert bench.open("vfkit", "v", settings) == bench.url("vfkit", "v")
     (listener,) = bench.listeners
     assert listener.settings == settings
@@ -172,7 +172,7 @@ def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
 
 def test_a_device_that_a_worker_brought_back_keeps_its_name_and_its_addresses(bench: Bench) -> None:
     bench.listeners.adopt(PortRecord(1, 5, 5, "uplink", "tap", PINNED), -1)
-    device = Attachment(parse_tap("bh0,netns=blue"), Settings("uplink", PINNED))
+    device = Attachment(parse_tap("bh0,netns=blue"), PortOptions("uplink", PINNED))
     assert bench.listeners.open(device) == "tap://bh0,netns=blue"
     with pytest.raises(LocalError, match="is pinned to tap://bh0,netns=blue already"):
         bench.listeners.open(device._replace(address=parse_listen("qemu", "unix:///q")))

@@ -13,7 +13,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Policy
-from supervisor.attach.addresses import Settings, parse_listen
+from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.listener_common import hung_up
 from supervisor.attach.stream import StreamListener
 from tests.helpers.fakes import FakeOwner, turn_a_while, turn_until
@@ -46,8 +46,8 @@ def directory() -> Iterator[Path]:
 def listen(loop: Loop, owner: FakeOwner) -> Iterator[Open]:
     opened: list[StreamListener] = []
 
-    def make(transport: str, url: str, settings: Settings | None = None) -> StreamListener:
-        opened.append(StreamListener(loop, parse_listen(transport, url), settings or Settings(), owner))
+    def make(transport: str, url: str, settings: PortOptions | None = None) -> StreamListener:
+        opened.append(StreamListener(loop, parse_listen(transport, url), settings or PortOptions(), owner))
         return opened[-1]
 
     yield make
@@ -154,7 +154,7 @@ def test_at_the_descriptor_limit_the_loop_does_not_spin(
 def test_with_pinned_addresses_the_next_vm_waits_for_the_end_of_the_last(
     loop: Loop, owner: FakeOwner, listen: Open, directory: Path
 ) -> None:
-    pinned = Settings(None, Policy((b"\x02\0\0\0\0\1",)))
+    pinned = PortOptions(None, Policy((b"\x02\0\0\0\0\1",)))
     listener = listen("qemu", f"unix://{directory}/s", pinned)
     first, second = unix(directory / "s"), unix(directory / "s")
     turn_until(loop, lambda: owner.arrived)

@@ -11,7 +11,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from forwarder.names import Policy, PortRecord
-from supervisor.attach.addresses import Attachment, Settings, parse_listen, parse_tap
+from supervisor.attach.addresses import Attachment, PortOptions, parse_listen, parse_tap
 from supervisor.attach.tap import TapDevice, matches
 from tests.helpers.fakes import FakeOwner
 from tests.helpers.guests.netns import Namespace
@@ -29,21 +29,21 @@ def owner() -> Iterator[FakeOwner]:
 def test_a_device_is_made_in_a_namespace_and_goes_with_its_port(namespace: NewNamespace) -> None:
     room, owner = namespace("room"), FakeOwner()
     address = parse_tap(f"bh0,netns={room.netns}")
-    device = TapDevice(address, Settings(), owner)
+    device = TapDevice(address, PortOptions(), owner)
     ((made, descriptor),) = owner.arrived
     assert device.record == made
     assert made.name == f"bh0@{room.netns}"
     assert not os.get_blocking(descriptor)
     assert "bh0" in room.run("ip -o link show up")
     with pytest.raises(LocalError, match="another process has that device"):
-        TapDevice(address, Settings(), owner)
+        TapDevice(address, PortOptions(), owner)
     owner.close()
     assert "bh0" not in room.run("ip -o link")
 
 
 def test_a_namespace_can_be_a_path_and_a_port_can_be_named(namespace: NewNamespace, owner: FakeOwner) -> None:
     room = namespace("room")
-    TapDevice(parse_tap(f"bh0,netns={room.path}"), Settings("web"), owner)
+    TapDevice(parse_tap(f"bh0,netns={room.path}"), PortOptions("web"), owner)
     assert owner.arrived[0][0].name == "web"
 
 
@@ -51,30 +51,30 @@ def test_a_refused_device_is_not_left_behind(namespace: NewNamespace, owner: Fak
     room = namespace("room")
     owner.refuse = "the switch is stopping"
     with pytest.raises(LocalError, match="stopping"):
-        TapDevice(parse_tap(f"bh0,netns={room.netns}"), Settings(), owner)
+        TapDevice(parse_tap(f"bh0,netns={room.netns}"), PortOptions(), owner)
     assert "bh0" not in room.run("ip -o link")
 
 
 def test_an_interface_that_is_no_tap_is_refused(namespace: NewNamespace, owner: FakeOwner) -> None:
     room = namespace("room")
     with pytest.raises(LocalError, match="cannot open TAP lo"):
-        TapDevice(parse_tap(f"lo,netns={room.netns}"), Settings(), owner)
+        TapDevice(parse_tap(f"lo,netns={room.netns}"), PortOptions(), owner)
 
 
 def test_a_namespace_that_is_not_there_is_named(owner: FakeOwner) -> None:
     with pytest.raises(LocalError, match="network namespace /run/netns/absent: no such file"):
-        TapDevice(parse_tap("bh0,netns=absent"), Settings(), owner)
+        TapDevice(parse_tap("bh0,netns=absent"), PortOptions(), owner)
 
 
 UNPRIVILEGED = """
 import os
-from supervisor.attach.addresses import Settings, parse_tap
+from supervisor.attach.addresses import PortOptions, parse_tap
 from supervisor.attach.tap import TapDevice
 from forwarder.errors import LocalError
 os.setgid(65534)
 os.setuid(65534)
 try:
-    TapDevice(parse_tap("bh0"), Settings(), None)
+    TapDevice(parse_tap("bh0"), PortOptions(), None)
 except LocalError as error:
     print(error)
 """
@@ -94,7 +94,7 @@ def test_a_port_that_was_taken_over_is_known_by_its_name() -> None:
     def record(name: str, transport: str = "tap") -> PortRecord:
         return PortRecord(1, 1, 1, name, transport, Policy())
 
-    plain, named = Attachment(parse_tap("bh0")), Attachment(parse_tap("bh0"), Settings("uplink"))
+    plain, named = Attachment(parse_tap("bh0")), Attachment(parse_tap("bh0"), PortOptions("uplink"))
     assert matches(plain, record("bh0"))
     assert matches(named, record("uplink"))
     assert matches(Attachment(parse_tap("bh0,netns=blue")), record("bh0@blue"))

@@ -8,7 +8,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from forwarder.names import Policy
-from supervisor.attach.addresses import Attachment, Settings, parse_listen, parse_tap
+from supervisor.attach.addresses import Attachment, PortOptions, parse_listen, parse_tap
 from supervisor.cli import config
 from supervisor.run_options import RunOptions
 
@@ -66,12 +66,12 @@ def test_everything_at_once(tmp_path: Path) -> None:
         "lab",
         (
             Attachment(parse_listen("qemu", "unix:///q")),
-            Attachment(parse_listen("qemu", "tcp://127.0.0.1:9"), Settings("web")),
+            Attachment(parse_listen("qemu", "tcp://127.0.0.1:9"), PortOptions("web")),
             Attachment(parse_listen("bess", "unixpacket:///b")),
             Attachment(parse_listen("connect", "unix:///n")),
-            Attachment(parse_listen("vfkit", "unixgram:///v"), Settings(None, pinned)),
+            Attachment(parse_listen("vfkit", "unixgram:///v"), PortOptions(None, pinned)),
             Attachment(parse_tap("tap1,netns=blue")),
-            Attachment(parse_tap("tap2"), Settings(None, limited)),
+            Attachment(parse_tap("tap2"), PortOptions(None, limited)),
         ),
         "/run/lab.pid",
         "debug",

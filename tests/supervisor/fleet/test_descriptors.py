@@ -18,8 +18,8 @@ from forwarder.loop import Loop
 from forwarder.names import RING_BYTES, TAP_RING_BYTES, Identity, Policy, PortRecord
 from forwarder.wire import (
     Claim,
+    Drain,
     Floods,
-    LinkLost,
     Message,
     Ready,
     RingRx,
@@ -30,8 +30,8 @@ from forwarder.wire import (
 )
 from supervisor.base.proc import start_time
 from supervisor.fleet import descriptors
-from supervisor.fleet.descriptors import DescriptorServer, Peer
-from supervisor.fleet.fd_store import Custody, make_ring
+from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
+from supervisor.fleet.fd_store import FdStore, make_ring
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
@@ -43,24 +43,24 @@ def record(port: int, epoch: int | None = None) -> PortRecord:
 
 
 class FakeRegistry:
-    """Knows which peer is the worker of which port."""
+    """Knows which worker is the worker of which port."""
 
     def __init__(self) -> None:
-        self.spares: list[Peer] = []
-        self.claims: list[tuple[Peer, Claim, tuple[int, ...]]] = []
-        self.gone: list[Peer] = []
-        self.holders: dict[tuple[int, int], Peer] = {}
+        self.spares: list[WorkerChannel] = []
+        self.claims: list[tuple[WorkerChannel, Claim, tuple[int, ...]]] = []
+        self.gone: list[WorkerChannel] = []
+        self.holders: dict[tuple[int, int], WorkerChannel] = {}
 
-    def ready(self, peer: Peer, version: int) -> None:
-        self.spares.append(peer)
+    def ready(self, worker: WorkerChannel, version: int) -> None:
+        self.spares.append(worker)
 
-    def claimed(self, peer: Peer, claim: Claim, descriptors: tuple[int, ...]) -> None:
-        self.claims.append((peer, claim, descriptors))
+    def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
+        self.claims.append((worker, claim, descriptors))
 
-    def lost(self, peer: Peer) -> None:
-        self.gone.append(peer)
+    def lost(self, worker: WorkerChannel) -> None:
+        self.gone.append(worker)
 
-    def holder(self, port: int, epoch: int) -> Peer | None:
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         return self.holders.get((port, epoch))
 
 
@@ -69,15 +69,15 @@ class Bench:
         self.path = str(directory / "d")
         self.loop = Loop()
         self.registry = FakeRegistry()
-        self.custody = Custody()
-        self.server = DescriptorServer(self.loop, self.path, self.registry, self.custody)
+        self.fd_store = FdStore()
+        self.server = DescriptorServer(self.loop, self.path, self.registry, self.fd_store)
         self._channels: list[Channel] = []
 
     def channel(self) -> Channel:
         self._channels.append(Channel.connect(self.path))
         return self._channels[-1]
 
-    def spare(self) -> tuple[Channel, Peer]:
+    def spare(self) -> tuple[Channel, WorkerChannel]:
         channel, before = self.channel(), len(self.registry.spares)
         channel.send(Ready(SELF, 1))
         turn_until(self.loop, lambda: len(self.registry.spares) > before)
@@ -85,11 +85,11 @@ class Bench:
 
     def worker(self, port: int) -> Channel:
         """A worker that has a port and forwards."""
-        channel, peer = self.spare()
-        self.custody.take(port, os.open("/dev/null", os.O_RDONLY))
-        self.custody.for_worker(record(port))
-        peer.record = record(port)
-        self.registry.holders[port, port] = peer
+        channel, worker = self.spare()
+        self.fd_store.take(port, os.open("/dev/null", os.O_RDONLY))
+        self.fd_store.for_worker(record(port))
+        worker.record = record(port)
+        self.registry.holders[port, port] = worker
         return channel
 
     def receive(self, channel: Channel) -> tuple[Message, tuple[int, ...]]:
@@ -116,7 +116,7 @@ class Bench:
         for channel in self._channels:
             channel.close()
         self.server.close()
-        self.custody.close()
+        self.fd_store.close()
         self.loop.close()
 
 
@@ -136,12 +136,12 @@ def close(fds: tuple[int, ...]) -> None:
 
 
 def test_a_spare_introduces_itself_and_its_end_is_reported_once(bench: Bench) -> None:
-    channel, peer = bench.spare()
-    assert (peer.pid, peer.identity) == (os.getpid(), SELF)
+    channel, worker = bench.spare()
+    assert (worker.pid, worker.identity) == (os.getpid(), SELF)
     channel.close()
     turn_until(bench.loop, lambda: bench.registry.gone)
-    bench.server.drop(peer)
-    assert bench.registry.gone == [peer]
+    bench.server.drop(worker)
+    assert bench.registry.gone == [worker]
 
 
 def test_a_claim_brings_its_descriptors(bench: Bench) -> None:
@@ -149,16 +149,16 @@ def test_a_claim_brings_its_descriptors(bench: Bench) -> None:
     bench.channel().send(Claim(SELF, 1, record(3)), [null] * 5)
     os.close(null)
     turn_until(bench.loop, lambda: bench.registry.claims)
-    ((peer, claim, fds),) = bench.registry.claims
+    ((worker, claim, fds),) = bench.registry.claims
     assert claim.record == record(3)
     assert len(fds) == 5
-    assert peer.identity == SELF
+    assert worker.identity == SELF
     close(fds)
 
 
 @pytest.mark.parametrize(
     "first",
-    [Ready(Identity(1, 1), 1), WantRing(1, 1), WantFloods(((1, 1),)), LinkLost(1, 1)],
+    [Ready(Identity(1, 1), 1), WantRing(1, 1), WantFloods(((1, 1),)), Drain(1, 1)],
 )
 def test_who_does_not_say_who_it_is_is_hung_up_on(bench: Bench, first: Message) -> None:
     channel = bench.channel()
@@ -205,7 +205,7 @@ def test_a_ring_has_two_ends_and_the_doorbell_of_its_reader(bench: Bench) -> Non
     assert os.path.samestat(os.fstat(tail), os.fstat(read_tail))
     with pytest.raises(PermissionError):
         mmap.mmap(rx, 4096)
-    held = bench.custody.get(2)
+    held = bench.fd_store.get(2)
     assert held is not None
     os.eventfd_write(doorbell, 1)
     assert os.eventfd_read(held.doorbell) == 1
@@ -214,16 +214,24 @@ def test_a_ring_has_two_ends_and_the_doorbell_of_its_reader(bench: Bench) -> Non
 
 def test_there_is_no_ring_to_who_is_not_there_or_from_a_past_life(bench: Bench) -> None:
     one, two = bench.worker(1), bench.worker(2)
-    one.send(WantRing(2, 9))
-    one.send(WantRing(3, 3))
-    assert bench.receive(one) == (LinkLost(2, 9), ())
-    assert bench.receive(one) == (LinkLost(3, 3), ())
-    held = bench.custody.get(1)
+    held = bench.fd_store.get(1)
     assert held is not None
     held.flood_epoch = 9  # another worker has the port
     one.send(WantRing(2, 2))
-    assert bench.receive(one) == (LinkLost(2, 2), ())
-    assert two.receive() is None
+    one.send(WantFloods(((2, 2),)))
+    floods, fds = bench.receive(one)
+    assert floods == Floods(((2, 2),)), "what is asked for first and not answered gets no answer"
+    close(fds)
+    held.flood_epoch = 1
+    one.send(WantRing(2, 9))
+    one.send(WantRing(3, 3))
+    one.send(WantRing(2, 2))
+    ring, writers = bench.receive(one)
+    assert ring == RingTx(2, 2)
+    half, readers = bench.receive(two)
+    assert half == RingRx(1, 1)
+    close((*writers, *readers))
+    assert one.receive() is two.receive() is None
 
 
 def test_a_worker_gets_a_ring_although_its_hello_is_still_on_its_way(bench: Bench) -> None:
@@ -243,7 +251,7 @@ def test_a_ring_whose_reader_has_just_gone_is_lost(bench: Bench) -> None:
     one.send(WantRing(2, 2))
     turn_until(bench.loop, lambda: bench.registry.gone)
     turn_a_while(bench.loop)
-    assert one.receive() in (None, (LinkLost(2, 2), ()))
+    assert one.receive() is None
 
 
 def test_no_ring_is_given_whose_reader_might_not_get_its_half(bench: Bench) -> None:
@@ -251,31 +259,32 @@ def test_no_ring_is_given_whose_reader_might_not_get_its_half(bench: Bench) -> N
     one, two = bench.worker(1), bench.worker(2)
     reader = bench.registry.holders[2, 2]
     while not reader.channel.backlog:
-        bench.server.send(reader, LinkLost(9, 9))
+        bench.server.send(reader, Drain(9, 9))
     one.send(WantRing(2, 2))
-    assert bench.receive(one) == (LinkLost(2, 2), ())
+    one.send(WantFloods(((2, 2),)))
+    floods, fds = bench.receive(one)
+    assert floods == Floods(((2, 2),)), "no ring yet"
+    close(fds)
     while reader.channel.backlog:
-        assert bench.receive(two) == (LinkLost(9, 9), ())
+        assert bench.receive(two) == (Drain(9, 9), ())
     one.send(WantRing(2, 2))
     ring, halves = bench.receive(one)
     assert ring == RingTx(2, 2)
     close(halves)
-    while (received := bench.receive(two))[0] == LinkLost(9, 9):
+    while (received := bench.receive(two))[0] == Drain(9, 9):
         pass
     assert received[0] == RingRx(1, 1)
     close(received[1])
 
 
-def test_flood_rings_are_sent_in_batches_and_the_missing_named(bench: Bench) -> None:
+def test_flood_rings_are_sent_in_batches_without_those_that_are_missing(bench: Bench) -> None:
     reader = bench.worker(1)
     for port in range(2, 252):
-        bench.custody.take(port, os.open("/dev/null", os.O_RDONLY))
-        bench.custody.for_worker(record(port))
+        bench.fd_store.take(port, os.open("/dev/null", os.O_RDONLY))
+        bench.fd_store.for_worker(record(port))
         bench.registry.holders[port, port] = bench.registry.spares[0]
     wanted = tuple((port, port) for port in range(2, 252))
     reader.send(WantFloods((*wanted, (252, 252), (2, 99))))
-    assert bench.receive(reader) == (LinkLost(252, 252), ())
-    assert bench.receive(reader) == (LinkLost(2, 99), ())
     got: tuple[tuple[int, int], ...] = ()
     while len(got) < len(wanted):
         message, fds = bench.receive(reader)
@@ -290,38 +299,38 @@ def test_a_worker_that_does_not_read_is_given_up_and_nobody_waits_for_it(bench: 
     bench.worker(1)
     stuck = bench.registry.spares[0]
     for _ in range(100_000):
-        if not bench.server.send(stuck, LinkLost(1, 1)):
+        if not bench.server.send(stuck, Drain(1, 1)):
             break
     assert bench.registry.gone == [stuck]
 
 
-# Custody: the descriptors that outlive a worker.
+# FdStore: the descriptors that outlive a worker.
 
 
 def test_a_port_keeps_doorbell_and_block_and_gets_a_flood_ring_for_each_epoch() -> None:
-    custody = Custody()
-    custody.take(1, os.open("/dev/null", os.O_RDONLY))
-    first = custody.for_worker(record(1, 1))
-    assert custody.for_worker(record(1, 1)) == first
+    fd_store = FdStore()
+    fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
+    first = fd_store.for_worker(record(1, 1))
+    assert fd_store.for_worker(record(1, 1)) == first
     before = os.fstat(first[4])
-    second = custody.for_worker(record(1, 2))
+    second = fd_store.for_worker(record(1, 2))
     assert second[:4] == first[:4]
     assert not os.path.samestat(os.fstat(second[4]), before)
     assert _core.Block(second[3]).counters()
-    custody.release(1)
-    custody.release(1)
-    assert custody.get(1) is None
-    custody.close()
+    fd_store.release(1)
+    fd_store.release(1)
+    assert fd_store.get(1) is None
+    fd_store.close()
 
 
 def test_the_flood_doorbell_is_one_for_all() -> None:
-    custody = Custody()
+    fd_store = FdStore()
     bells = set()
     for port in (1, 2):
-        custody.take(port, os.open("/dev/null", os.O_RDONLY))
-        bells.add(custody.for_worker(record(port))[2])
+        fd_store.take(port, os.open("/dev/null", os.O_RDONLY))
+        bells.add(fd_store.for_worker(record(port))[2])
     assert len(bells) == 1
-    custody.close()
+    fd_store.close()
 
 
 def claimed(bell: int) -> tuple[int, ...]:
@@ -336,38 +345,38 @@ def claimed(bell: int) -> tuple[int, ...]:
 
 def test_after_a_takeover_the_doorbell_is_the_one_that_workers_sleep_on() -> None:
     bell = _core.doorbell_create()
-    custody = Custody()
-    custody.adopt(record(1), claimed(bell))
-    custody.adopt(record(2), claimed(bell))
-    assert custody.takes_claims
-    custody.take(3, os.open("/dev/null", os.O_RDONLY))
-    os.eventfd_write(custody.for_worker(record(3))[2], 5)
+    fd_store = FdStore()
+    fd_store.adopt(record(1), claimed(bell))
+    fd_store.adopt(record(2), claimed(bell))
+    assert fd_store.takes_claims
+    fd_store.take(3, os.open("/dev/null", os.O_RDONLY))
+    os.eventfd_write(fd_store.for_worker(record(3))[2], 5)
     assert os.eventfd_read(bell) == 5
-    custody.close()
+    fd_store.close()
     os.close(bell)
 
 
 def test_a_worker_with_another_flood_doorbell_comes_too_late() -> None:
-    custody, bell = Custody(), _core.doorbell_create()
-    custody.take(1, os.open("/dev/null", os.O_RDONLY))
-    assert custody.takes_claims
-    custody.for_worker(record(1))
-    assert not custody.takes_claims
+    fd_store, bell = FdStore(), _core.doorbell_create()
+    fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
+    assert fd_store.takes_claims
+    fd_store.for_worker(record(1))
+    assert not fd_store.takes_claims
     os.close(bell)
-    custody.close()
+    fd_store.close()
 
 
 def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:
         raise OSError(24, "Too many open files")
 
-    custody = Custody()
+    fd_store = FdStore()
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(_core, "block_create", fail)
     with pytest.raises(LocalError, match="no descriptors or memory for another port"):
-        custody.take(1, 0)
+        fd_store.take(1, 0)
     assert len(os.listdir("/proc/self/fd")) == before
-    assert custody.get(1) is None
+    assert fd_store.get(1) is None
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from supervisor.fleet import pool_policy
-from supervisor.fleet.pool_policy import FIRST_PAUSE_S, LONGEST_PAUSE_S, REFILL_S, SPARES, STARTING, Pool
+from supervisor.fleet.pool_policy import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    REFILL_S,
+    SPARES,
+    STARTING,
+    PoolPolicy,
+)
 
 
-def start(made: Pool, waiting: int, now: float) -> int:
+def start(made: PoolPolicy, waiting: int, now: float) -> int:
     count = made.to_start(waiting, now)
     for _ in range(count):
         made.started()
@@ -14,7 +21,7 @@ def start(made: Pool, waiting: int, now: float) -> int:
 
 
 def test_spares_are_kept_and_replaced_after_use() -> None:
-    made = Pool()
+    made = PoolPolicy()
     assert start(made, 0, 0) == SPARES
     assert start(made, 0, 0) == 0
     for _ in range(SPARES):
@@ -28,7 +35,7 @@ def test_spares_are_kept_and_replaced_after_use() -> None:
 
 
 def test_a_crowd_starts_a_few_at_a_time() -> None:
-    made = Pool()
+    made = PoolPolicy()
     started = 0
     for _ in range(100):
         count = start(made, 100 - started, 0)
@@ -41,7 +48,7 @@ def test_a_crowd_starts_a_few_at_a_time() -> None:
 
 
 def test_failures_in_a_row_are_spread_and_tried_one_at_a_time() -> None:
-    made = Pool()
+    made = PoolPolicy()
     assert start(made, 5, 0.0) == min(STARTING, 5 + SPARES)
     now = 0.0
     while made.starting:
@@ -60,7 +67,7 @@ def test_failures_in_a_row_are_spread_and_tried_one_at_a_time() -> None:
 
 
 def test_a_worker_that_gets_ready_ends_the_pauses() -> None:
-    made = Pool()
+    made = PoolPolicy()
     start(made, 0, 0.0)
     made.failed(0.0)
     assert made.to_start(0, 0.0) == 0
@@ -69,7 +76,7 @@ def test_a_worker_that_gets_ready_ends_the_pauses() -> None:
 
 
 def test_an_idle_worker_that_ends_is_a_failure_too() -> None:
-    made = Pool()
+    made = PoolPolicy()
     start(made, 0, 0.0)
     made.ready()
     made.ready()

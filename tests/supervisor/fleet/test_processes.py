@@ -114,7 +114,7 @@ def is_stopped(pid: int) -> bool:
 def test_one_that_cannot_be_told_gets_the_signal_at_once(bench: Bench) -> None:
     bench.set_code("import time; time.sleep(60)")
     identity = bench.processes.start().identity
-    bench.processes.end(identity, 0.0, told=False)
+    bench.processes.end(identity, 0.0, notified=False)
     assert bench.wait(identity) == (False, "it was ended by SIGTERM")
 
 
@@ -124,7 +124,7 @@ def test_a_stopped_process_is_killed_all_the_same(bench: Bench) -> None:
     os.kill(identity.pid, signal.SIGSTOP)
     # A signal that comes before it has stopped is delivered first.
     wait_for(lambda: is_stopped(identity.pid), "the process to stop")
-    bench.processes.end(identity, 0.0, told=False)
+    bench.processes.end(identity, 0.0, notified=False)
     bench.processes.tick(KILL_S)
     assert bench.wait(identity) == (False, "it was ended by SIGKILL")
 
@@ -134,7 +134,7 @@ def test_somebody_elses_child_is_watched_too(bench: Bench) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     identity = Identity(other.pid, start_time(other.pid))
     assert bench.processes.adopt(identity) is bench.processes.adopt(identity)
-    bench.processes.end(identity, 0.0, told=False)
+    bench.processes.end(identity, 0.0, notified=False)
     assert bench.wait(identity) == (True, "it ended")
     assert other.wait() == -signal.SIGTERM
 

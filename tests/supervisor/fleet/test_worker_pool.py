@@ -12,12 +12,12 @@ import pytest
 
 from forwarder.loop import Loop
 from forwarder.names import PROTOCOL_VERSION, Policy, PortRecord
-from forwarder.wire import Assign, Claim, LinkLost
+from forwarder.wire import Assign, Claim, WantRing
 from supervisor.fleet import processes, worker_pool
-from supervisor.fleet.descriptors import DescriptorServer, Peer
-from supervisor.fleet.fd_store import Custody
+from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
+from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.pool_policy import SPARES, STARTING
-from supervisor.fleet.worker_pool import Workforce
+from supervisor.fleet.worker_pool import WorkerPool
 from tests.helpers.fakes import PATIENCE, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
@@ -49,7 +49,7 @@ def record(port: int, epoch: int = 1) -> PortRecord:
 
 
 class Bench:
-    """A workforce with its server; every port is given to whoever is idle."""
+    """A worker pool with its server; every port is given to whoever is idle."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]))
@@ -57,55 +57,55 @@ class Bench:
             processes, "command", lambda _, path: ([sys.executable, "-c", code, path], environment)
         )
         self.loop = Loop()
-        self.given: dict[int, Peer] = {}
+        self.given: dict[int, WorkerChannel] = {}
         self.losses: list[tuple[int, str]] = []
         self.most_starting = 0
-        self.server = DescriptorServer(self.loop, str(directory / "d"), self, Custody())
-        self.force = Workforce(self.loop, str(directory), self._give, self._lost)
+        self.server = DescriptorServer(self.loop, str(directory / "d"), self, FdStore())
+        self.pool = WorkerPool(self.loop, str(directory), self._give, self._lost)
 
-    def _give(self, peer: Peer, wanted: PortRecord) -> bool:
+    def _give(self, worker: WorkerChannel, wanted: PortRecord) -> bool:
         null = os.open("/dev/null", os.O_RDONLY)
-        sent = self.server.send(peer, Assign(wanted, 1, 1000, 1000, False), (null,) * 5)
+        sent = self.server.send(worker, Assign(wanted, 1, 1000, 1000, False), (null,) * 5)
         os.close(null)
         if sent:
-            peer.record = wanted
-            self.given[wanted.port] = peer
+            worker.record = wanted
+            self.given[wanted.port] = worker
         else:
-            self.force.want(wanted)
+            self.pool.want(wanted)
         return sent
 
     def _lost(self, lost: PortRecord, how: str) -> None:
         self.losses.append((lost.port, how))
 
-    def ready(self, peer: Peer, version: int) -> None:
-        if not self.force.ready(peer, version):
-            self.server.drop(peer)
+    def ready(self, worker: WorkerChannel, version: int) -> None:
+        if not self.pool.ready(worker, version):
+            self.server.drop(worker)
 
-    def claimed(self, peer: Peer, claim: Claim, descriptors: tuple[int, ...]) -> None:
+    def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
         raise AssertionError
 
-    def lost(self, peer: Peer) -> None:
-        self.force.channel_lost(peer)
+    def lost(self, worker: WorkerChannel) -> None:
+        self.pool.channel_lost(worker)
 
-    def holder(self, port: int, epoch: int) -> Peer | None:
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         return None
 
     def tick(self, now: float) -> None:
-        self.force.tick(now)
-        self.most_starting = max(self.most_starting, len(self.force._starting))
+        self.pool.tick(now)
+        self.most_starting = max(self.most_starting, len(self.pool._starting))
 
     def until(self, condition: object) -> None:
         turn_until(self.loop, condition, self.tick)  # type: ignore[arg-type]
 
     def idle(self) -> int:
-        return len(self.force.processes) - len(self.given) - len(self.force._starting)
+        return len(self.pool.processes) - len(self.given) - len(self.pool._starting)
 
     def close(self) -> None:
-        self.force.stop(time.monotonic())
+        self.pool.stop(time.monotonic())
         self.server.close()
-        for process in list(self.force.processes._processes.values()):
-            self.force.processes.end(process.identity, 0.0, told=False)
-        self.until(lambda: not len(self.force.processes))
+        for process in list(self.pool.processes._processes.values()):
+            self.pool.processes.end(process.identity, 0.0, notified=False)
+        self.until(lambda: not len(self.pool.processes))
         self.loop.close()
 
 
@@ -126,27 +126,27 @@ def bench(made: list[Bench], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]
 
 def test_spares_wait_and_are_replaced_when_used(bench: Bench) -> None:
     bench.until(lambda: bench.idle() == SPARES)
-    bench.force.want(record(1))
-    bench.force.tick(time.monotonic())
+    bench.pool.want(record(1))
+    bench.pool.tick(time.monotonic())
     assert 1 in bench.given, "a spare takes the port at once"
     bench.until(lambda: bench.idle() == SPARES)
 
 
 def test_a_crowd_of_ports_is_served_by_a_few_starts_at_a_time(bench: Bench) -> None:
     for port in range(1, 13):
-        bench.force.want(record(port))
+        bench.pool.want(record(port))
     bench.until(lambda: len(bench.given) == 12)
     assert list(bench.given) == list(range(1, 13)), "first come, first served"
     assert bench.most_starting <= STARTING
-    assert len({peer.pid for peer in bench.given.values()}) == 12
+    assert len({worker.pid for worker in bench.given.values()}) == 12
 
 
 @pytest.mark.parametrize(("ordered", "how"), [(0, "ended with 0"), (7, "ended with 7")])
 def test_the_end_of_a_worker_with_a_port_is_reported(bench: Bench, ordered: int, how: str) -> None:
-    bench.force.want(record(1))
+    bench.pool.want(record(1))
     bench.until(lambda: bench.given)
     if ordered:
-        bench.server.send(bench.given[1], LinkLost(ordered, 1))
+        bench.server.send(bench.given[1], WantRing(ordered, 1))
     else:
         bench.server.drop(bench.given[1])
     bench.until(lambda: bench.losses)
@@ -158,9 +158,9 @@ def test_the_end_of_a_worker_with_a_port_is_reported(bench: Bench, ordered: int,
 
 def test_a_spare_that_ends_is_replaced(bench: Bench) -> None:
     bench.until(lambda: bench.idle() == SPARES)
-    before = set(bench.force.processes._processes)
+    before = set(bench.pool.processes._processes)
     os.kill(next(iter(before)).pid, 9)
-    bench.until(lambda: not before <= set(bench.force.processes._processes))
+    bench.until(lambda: not before <= set(bench.pool.processes._processes))
     bench.until(lambda: bench.idle() == SPARES)
 
 
@@ -170,7 +170,7 @@ def test_where_no_worker_starts_the_waiting_port_is_told_and_the_next_attempt_wa
     with short_directory() as directory:
         bench = Bench(directory, monkeypatch, "import sys; sys.exit(5)")
         made.append(bench)
-        bench.force.want(record(1))
+        bench.pool.want(record(1))
         bench.until(lambda: bench.losses)
         assert bench.losses[0][0] == 1
         assert "did not get ready: it ended with 5" in bench.losses[0][1]
@@ -186,7 +186,7 @@ def test_a_worker_that_never_gets_ready_is_ended(made: list[Bench], monkeypatch:
     with short_directory() as directory:
         bench = Bench(directory, monkeypatch, "import time; time.sleep(60)")
         made.append(bench)
-        bench.force.want(record(1))
+        bench.pool.want(record(1))
         bench.until(lambda: bench.losses)
         assert "SIGTERM" in bench.losses[0][1]
 
@@ -203,10 +203,10 @@ def test_a_worker_of_another_version_is_ended_and_said(
 
 def test_a_stop_ends_spares_and_those_that_start(bench: Bench) -> None:
     bench.tick(time.monotonic())
-    assert len(bench.force.processes) > 0
-    bench.force.stop(time.monotonic())
+    assert len(bench.pool.processes) > 0
+    bench.pool.stop(time.monotonic())
     deadline = time.monotonic() + PATIENCE
-    while len(bench.force.processes):
+    while len(bench.pool.processes):
         assert time.monotonic() < deadline
         bench.loop.turn(0.01)
         bench.tick(time.monotonic())

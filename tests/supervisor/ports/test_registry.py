@@ -5,7 +5,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
-from supervisor.ports.lifecycle import State, resumable
+from supervisor.ports.lifecycle import PortState, resumable
 from supervisor.ports.registry import (
     AssignWorker,
     EndWorker,
@@ -42,7 +42,7 @@ def test_a_port_joins_when_its_worker_says_hello():
     record, actions = registry.attach("qemu", 5.0)
     assert record == PortRecord(1, 1, 1, "qemu-1", "qemu", Policy())
     assert actions == [AssignWorker(record)]
-    assert registry.get(1).state is State.PENDING
+    assert registry.get(1).state is PortState.PENDING
     assert registry.assigned(1, 1, WORKER) == []
     assert not registry.live(1, 1)
     assert acts(hello(registry, record)) == [Publish("join", record)]
@@ -55,7 +55,7 @@ def test_a_lost_worker_is_replaced_under_a_new_epoch_and_the_port_stays_a_member
     registry = Registry(Budget(first_s=0.5))
     record = live(registry)
     assert acts(registry.worker_lost(1, 1, "signal 9", 10.0)) == []
-    assert registry.get(1).state is State.WAITING
+    assert registry.get(1).state is PortState.WAITING
     assert registry.get(1).identity is None
     assert registry.deadline() == 10.5
     assert registry.tick(10.4) == []
@@ -75,7 +75,7 @@ def test_a_link_goes_on_without_its_worker_only_where_its_position_is_known(tran
     actions = acts(registry.worker_lost(1, 1, "signal 9", 10.0, position_known=known))
     if resumable(TRANSPORT_KIND[transport], position_known=known):
         assert actions == []
-        assert registry.get(1).state is State.WAITING
+        assert registry.get(1).state is PortState.WAITING
     else:
         leave, release = actions
         assert leave == Publish("leave", record)
@@ -88,7 +88,7 @@ def test_a_stream_that_no_worker_has_touched_waits_for_another_worker():
     registry = Registry()
     registry.attach("qemu", 0.0)
     assert acts(registry.worker_lost(1, 1, "no process can be started", 1.0)) == []
-    assert registry.get(1).state is State.WAITING
+    assert registry.get(1).state is PortState.WAITING
 
 
 def test_a_port_that_flaps_is_parked_and_leaves_and_its_vm_can_be_freed():
@@ -102,7 +102,7 @@ def test_a_port_that_flaps_is_parked_and_leaves_and_its_vm_can_be_freed():
     assert log.level == "error"
     assert "parked" in log.text
     assert "signal 11" in log.text
-    assert registry.get(1).state is State.PARKED
+    assert registry.get(1).state is PortState.PARKED
     assert registry.deadline() == math.inf
     (release,) = acts(registry.detach(1))
     assert isinstance(release, ReleaseVm)
@@ -113,7 +113,7 @@ def test_the_vm_hangs_up():
     registry = Registry()
     record = live(registry, "qemu")
     assert acts(registry.goodbye(1, 1, "hung up")) == [Publish("leave", record), EndWorker(1, 1, WORKER)]
-    assert registry.get(1).state is State.ENDING
+    assert registry.get(1).state is PortState.ENDING
     assert not registry.live(1, 1)
     assert registry.vm_gone(1, 1, "hung up") == []
     assert acts(registry.worker_lost(1, 1, "exit 0", 1.0)) == [ReleaseVm(record, "hung up")]
@@ -150,7 +150,7 @@ def test_evidence_of_a_past_life_changes_nothing():
     assert refusal[:2] == (1, 1)
     with pytest.raises(LocalError):
         registry.assigned(1, 1, WORKER)
-    assert registry.get(1).state is State.STARTING
+    assert registry.get(1).state is PortState.STARTING
 
 
 def test_a_hello_that_nobody_waits_for_is_not_believed():
@@ -161,7 +161,7 @@ def test_a_hello_that_nobody_waits_for_is_not_believed():
     assert acts(hello(registry, record, OTHER)) == []  # another process
     assert registry.hello(1, 5, WORKER, PROTOCOL_VERSION) == []  # a life that is not known yet
     assert registry.hello(9, 1, WORKER, PROTOCOL_VERSION) == []
-    assert registry.get(1).state is State.STARTING
+    assert registry.get(1).state is PortState.STARTING
 
 
 def test_a_hello_of_another_version_ends_the_port():
@@ -169,7 +169,7 @@ def test_a_hello_of_another_version_ends_the_port():
     registry.attach("qemu", 0.0)
     registry.assigned(1, 1, WORKER)
     assert acts(registry.hello(1, 1, WORKER, PROTOCOL_VERSION + 1)) == [EndWorker(1, 1, WORKER)]
-    assert registry.get(1).state is State.ENDING
+    assert registry.get(1).state is PortState.ENDING
 
 
 def test_a_hello_that_crossed_the_order_to_end_is_refused():

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from forwarder.errors import LocalError
-from forwarder.membership import Publisher
+from forwarder.membership import MembershipLog
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
-from supervisor.ports.lifecycle import HAS_WORKER, State, resumable
+from supervisor.ports.lifecycle import HAS_WORKER, PortState, resumable
 from supervisor.ports.registry import (
     AssignWorker,
     EndWorker,
@@ -35,7 +35,7 @@ class Ports(RuleBasedStateMachine):
     def start(self):
         self.now = 0.0
         self.registry = Registry(Budget(attempts=1, window_s=5.0, first_s=0.1))
-        self.publisher = Publisher(1)
+        self.publisher = MembershipLog(1)
         self.stopping = False
         self.pids = itertools.count(100)
         self.open = {}  # born -> number: descriptors that the switch holds
@@ -107,7 +107,7 @@ class Ports(RuleBasedStateMachine):
     def no_worker_can_be_started(self, index):
         record = self.wanted.pop(self.pick(self.wanted, index))
         self.do(self.registry.worker_lost(record.port, record.epoch, "no memory", self.now))
-        assert self.registry.get(record.port).state in (State.WAITING, State.PARKED)
+        assert self.registry.get(record.port).state in (PortState.WAITING, PortState.PARKED)
 
     @precondition(lambda self: self.workers)
     @rule(index=PICK, again=st.booleans())
@@ -218,8 +218,8 @@ class Ports(RuleBasedStateMachine):
             key = (port.record.port, port.record.epoch)
             assert (port.state in HAS_WORKER) == (port.identity is not None)
             assert port.identity == self.workers.get(key)
-            assert (port.state is State.ENDING) == (key in self.ending)
-            assert (port.state is State.PENDING) == (port.record.port in self.wanted)
+            assert (port.state is PortState.ENDING) == (key in self.ending)
+            assert (port.state is PortState.PENDING) == (port.record.port in self.wanted)
 
     @invariant()
     def members_are_the_ports_that_have_been_live(self):
@@ -227,9 +227,9 @@ class Ports(RuleBasedStateMachine):
             return
         members = {record.port: record for record in self.publisher.snapshot().records}
         for port in self.registry:
-            if port.state is State.LIVE:
+            if port.state is PortState.LIVE:
                 assert members[port.record.port] == port.record
-            if port.state in (State.PARKED, State.ENDING):
+            if port.state in (PortState.PARKED, PortState.ENDING):
                 assert port.record.port not in members
         assert members.keys() <= {port.record.port for port in self.registry}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from forwarder.membership import Publisher
+from forwarder.membership import MembershipLog
 from forwarder.names import Policy, PortRecord
-from supervisor.fleet.introductions import AT_ONCE, LINGER_S, Introductions
+from supervisor.fleet.join_rollout import AT_ONCE, LINGER_S, JoinRollout
 
 
 def record(port: int, epoch: int = 0) -> PortRecord:
@@ -18,7 +18,7 @@ class Worker(NamedTuple):
     record: PortRecord
 
 
-class Held:
+class PortFds:
     flood = os.devnull
 
     def __init__(self, epoch: int) -> None:
@@ -26,20 +26,20 @@ class Held:
 
 
 class World:
-    """Plays socket edge, channels and custody, and notes in order what goes out."""
+    """Plays socket edge, channels and fd store, and notes in order what goes out."""
 
     def __init__(self, ports: int) -> None:
-        self.publisher = Publisher(7)
+        self.log = MembershipLog(7)
         self.published = 0
         self.quiet = False
         self.cold = False
         self.out: list[Any] = []
         self.workers = [Worker(record(port)) for port in range(1, ports + 1)]
-        self.held = {port: Held(port) for port in range(1, ports + 1)}
+        self.held = {port: PortFds(port) for port in range(1, ports + 1)}
         self.beat_at = 100.0
-        self.made = Introductions(self, self, self)  # type: ignore[arg-type]
+        self.made = JoinRollout(self, self, self)  # type: ignore[arg-type]
 
-    def has_asked(self, port: int, epoch: int) -> bool:
+    def has_asked_for_table(self, port: int, epoch: int) -> bool:
         return not self.cold
 
     def publish(self, update: Any) -> None:
@@ -51,7 +51,7 @@ class World:
         return self.beat_at
 
     def beat(self, now: float) -> None:
-        assert self.published == self.publisher.sequence, "it would be ahead"
+        assert self.published == self.log.sequence, "it would be ahead"
         self.beat_at = now + 100.0
         self.out.append("beat")
 
@@ -62,14 +62,14 @@ class World:
         return self.workers
 
     def send(self, worker: Worker, update: Any, descriptors: tuple[object, ...]) -> None:
-        assert descriptors == (Held.flood,)
+        assert descriptors == (PortFds.flood,)
         self.out.append((worker.record.port, update.change, update.record.port))
 
-    def get(self, port: int) -> Held | None:
+    def get(self, port: int) -> PortFds | None:
         return self.held.get(port)
 
     def join(self, port: int) -> None:
-        self.held.setdefault(port, Held(port))
+        self.held.setdefault(port, PortFds(port))
         if all(worker.record.port != port for worker in self.workers):
             self.workers.insert(0, Worker(record(port)))
         self.made.publish("join", record(port), 0.0)
@@ -138,7 +138,7 @@ def test_a_settings_change_is_no_introduction_but_another_worker_is() -> None:
     world.out.clear()
     world.made.publish("change", record(2)._replace(name="other"), 0.0)
     assert world.out == [("all", "join", 2), ("all", "change", 2)]
-    world.held[2] = Held(9)
+    world.held[2] = PortFds(9)
     world.made.publish("change", record(2, epoch=9), 0.0)
     world.settle()
     assert world.out[2:] == [(1, "change", 2), (2, "change", 2)]

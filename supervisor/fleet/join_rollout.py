@@ -1,0 +1,113 @@
+"""Join rollout: a newcomer's change goes to one worker after the other; any other change is published.
+
+Theory of operation. ZeroMQ wakes all workers at once, two threads of each, and each then asks for the
+newcomer's flood ring. With more workers than cores, that is a crowd, in which the newcomer and the VM that
+it talks to wait. So a change that brings a flood ring goes to each worker over its channel, together with
+the ring: one wake-up instead of four. A worker that has the change runs while the next one gets it, so there
+never is a crowd. The oldest worker gets it first (the gateway's, where there is a gateway), since newcomers
+talk to that one, and the newcomer gets it last: when it has its own change, all have it.
+
+Example: ports 1, 2 and 3 are live, port 4 says Hello. Its ``join`` goes over the channels to 1, 2, 3, then 4,
+one in each turn of the loop; a second later it is published, too, with all others of that second.
+
+The change is published for a worker that has no channel now, and because sequence and beats tell a worker
+that it has missed something. That is in no hurry, so newcomers of one ``LINGER_S`` share the wake-up. Order
+is kept. Any other change is published at once, behind those that linger, and waits only for a rollout that
+is under way; so do beats, which would be ahead of what has been published.
+
+A newcomer that has not asked for the table yet waits for something published, so then its own change is
+published at once.
+"""
+
+from collections import deque
+from contextlib import suppress
+
+from forwarder.errors import LocalError
+from forwarder.names import PortRecord
+from forwarder.wire import Update
+from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
+from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.publisher import Publisher
+
+AT_ONCE = 16
+"""Workers in one turn, so that a newcomer does not keep the loop from the next one."""
+LINGER_S = 1.0
+
+
+class JoinRollout:
+    """The changes that have not been published yet."""
+
+    def __init__(self, publisher: Publisher, server: DescriptorServer, fd_store: FdStore) -> None:
+        self._publisher = publisher
+        self._server = server
+        self._fd_store = fd_store
+        self._waiting: deque[Update] = deque()
+        """Changes in their order; the first of them is being rolled out."""
+        self._remaining: deque[WorkerChannel] = deque()
+        """The workers that it has still to be sent to."""
+        self._sent_to_all: deque[Update] = deque()
+        """Changes that every worker has and that are still to be published."""
+        self._due = float("inf")
+        self._rolled_out: dict[int, int] = {}
+        """The epoch under which each port was rolled out."""
+
+    def publish(self, change: str, record: PortRecord, now: float) -> None:
+        """Send a change to every worker."""
+        self._waiting.append(self._publisher.log.update(change, record))
+        if len(self._waiting) == 1:
+            self._begin()
+            self._finish_rollouts(now)
+
+    def tick(self, now: float) -> bool:
+        """Do what is due; whether a rollout goes on."""
+        for _ in range(AT_ONCE):
+            if self._remaining:
+                self._send_to(self._waiting[0], self._remaining.popleft())
+        self._finish_rollouts(now)
+        if now >= self._due:
+            self._flush()
+        if now >= self._publisher.deadline() and not self._waiting:
+            self._flush()
+            self._publisher.beat(now)
+            self._server.flush()
+        return bool(self._waiting)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do, unless it said that it has."""
+        return min(self._due, self._publisher.deadline())
+
+    def _flush(self) -> None:
+        """Publish what lingers."""
+        while self._sent_to_all:
+            self._publisher.publish(self._sent_to_all.popleft())
+        self._due = float("inf")
+
+    def _begin(self) -> None:
+        update = self._waiting[0]
+        port, epoch = update.record.port, update.record.epoch
+        if update.change == "leave":
+            self._rolled_out.pop(port, None)
+        elif self._rolled_out.get(port) != epoch:
+            self._rolled_out[port] = epoch
+            if not self._publisher.quiet:
+                self._remaining.extend(
+                    sorted(self._server.holders(), key=lambda worker: worker.record == update.record)
+                )
+        if not self._remaining or not self._publisher.has_asked_for_table(port, epoch):
+            self._flush()
+            self._publisher.publish(update)
+
+    def _finish_rollouts(self, now: float) -> None:
+        while self._waiting and not self._remaining:
+            update = self._waiting.popleft()
+            if self._publisher.published < update.sequence:
+                self._sent_to_all.append(update)
+                self._due = min(self._due, now + LINGER_S)
+            if self._waiting:
+                self._begin()
+
+    def _send_to(self, update: Update, worker: WorkerChannel) -> None:
+        held = self._fd_store.get(update.record.port)
+        if held is not None and held.flood_epoch == update.record.epoch:
+            with suppress(LocalError):  # it asks for the ring, then
+                self._server.send(worker, update, (held.flood,))
