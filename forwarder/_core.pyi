@@ -53,6 +53,12 @@ def finish_offload(data: bytes) -> list[bytes]:
 def shorten_offload(data: bytes) -> bytes:
     """Take the last segment off a frame behind its ``virtio_net_hdr``; empty if it has no two."""
 
+def infer_offload(frame: bytes, mtu: int) -> bytes:
+    """The ``virtio_net_hdr`` of a frame that came without: what its sums and length say is left to be done.
+
+    ``mtu``: bytes of the longest IP packet that is not to be cut.
+    """
+
 def flow_of(frame: bytes) -> int:
     """The label, 16 bits, of the flow that a frame belongs to."""
 

@@ -1,11 +1,14 @@
-/* Fuzz target: a frame behind a virtio_net_hdr, as a program behind a TAP may have it sent.
+/* Fuzz target: a frame behind a virtio_net_hdr, as a program behind a TAP may have it sent; and the same frame without,
+   as a VM may send it through a socket.
 
    What the frame becomes must stay within the bytes promised, keep the addresses, and together carry the payload: no
    byte of it lost or twice. A frame that was finished needs nothing more: done again, without its header's wishes, it
-   stays what it is. Shortened, a frame becomes the same but the last. */
+   stays what it is. Shortened, a frame becomes the same but the last. A header that is inferred is always one that
+   makes sense; what was finished by it stays what it is when its header is inferred again. */
 #include <stdlib.h>
 
 #include "packet/frame.h"
+#include "packet/infer.h"
 #include "packet/offload.h"
 
 static void must(bool done)
@@ -45,12 +48,44 @@ static void expect_shorter(const uint8_t *data, uint32_t size, uint32_t frames)
     free(vnet);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* Infer the header of the frame in `record` and do what it asks for: nothing changes. */
+static void expect_finished(const uint8_t *record, uint32_t bytes, uint32_t mtu)
+{
+    static uint8_t headed[VNET_BYTES + MAX_FRAME], again[MAX_RECORD];
+    struct offload offload;
+    memcpy(headed + VNET_BYTES, record_frame(record), bytes - LENGTH_BYTES);
+    infer(headed, headed + VNET_BYTES, bytes - LENGTH_BYTES, mtu);
+    must(offload_open(&offload, headed, VNET_BYTES + bytes - LENGTH_BYTES));
+    must(offload_next(&offload, again) == bytes && offload_is_done(&offload) && memcmp(again, record, bytes) == 0);
+}
+
+static void expect_inferred(const uint8_t *frame, uint32_t bytes, uint32_t mtu)
 {
     struct offload offload;
-    if (size < VNET_BYTES + MIN_FRAME || size > MAX_FRAME || !offload_is_sound(data)
-        || !offload_open(&offload, data, (uint32_t)size))
-        return 0;
+    uint8_t *headed = malloc(VNET_BYTES + bytes);
+    must(headed != NULL);
+    memcpy(headed + VNET_BYTES, frame, bytes);
+    bool unfinished = infer(headed, headed + VNET_BYTES, bytes, mtu);
+    must(offload_is_sound(headed) && offload_open(&offload, headed, VNET_BYTES + bytes));
+    must(unfinished == (offload.sum_at != 0));
+    bool cut = offload.headers != 0;
+    while (!offload_is_done(&offload)) {
+        uint32_t size = offload_next_bytes(&offload);
+        uint8_t *record = malloc(size);
+        must(record != NULL && offload_next(&offload, record) == size);
+        must(!cut || size <= LENGTH_BYTES + offload.ip + mtu);
+        if (unfinished)
+            expect_finished(record, size, mtu);
+        free(record);
+    }
+    free(headed);
+}
+
+static void expect_done(const uint8_t *data, uint32_t size)
+{
+    struct offload offload;
+    if (!offload_is_sound(data) || !offload_open(&offload, data, size))
+        return;
     uint32_t frames = 0, payload = 0, headers = offload.headers;
     while (!offload_is_done(&offload)) {
         uint32_t bytes = offload_next_bytes(&offload);
@@ -68,6 +103,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         frames++;
     }
     must(headers + payload == size - VNET_BYTES && frames <= size / SEGMENT_LEAST);
-    expect_shorter(data, (uint32_t)size, frames);
+    expect_shorter(data, size, frames);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < VNET_BYTES + MIN_FRAME || size > MAX_FRAME)
+        return 0;
+    expect_done(data, (uint32_t)size);
+    expect_inferred(data + VNET_BYTES, (uint32_t)size - VNET_BYTES, load_le16(data + 4)); /* the segment as the MTU */
     return 0;
 }

@@ -8,9 +8,6 @@
 #include "packet/vnet.h"
 
 #define IP 14u
-#define TCP_LEAST 20u
-#define TCP_ACK 0x10u
-#define TCP_PSH 0x08u
 
 struct segment {
     bool is_ipv4;
@@ -83,25 +80,26 @@ static bool continues(const uint8_t *head, const struct segment *first, uint32_t
 }
 
 /* Make the first segment's headers those of the whole, which has `bytes` of payload. */
-static void finish(uint8_t *vnet, const struct segment *first, uint32_t bytes, bool push)
+static void finish(uint8_t *head, const struct segment *first, uint32_t bytes, bool push)
 {
-    uint8_t *head = vnet + VNET_BYTES, *ip = head + IP, *tcp = head + first->tcp;
+    uint8_t *frame = head + VNET_BYTES, *ip = frame + IP, *tcp = frame + first->tcp;
     uint32_t carried = first->headers - first->tcp + bytes;
-    vnet[0] = VNET_NEEDS_SUM;
-    vnet[1] = first->is_ipv4 ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
-    store_le16(vnet + 2, first->headers);
-    store_le16(vnet + 4, first->payload);
-    store_le16(vnet + 6, first->tcp);
-    store_le16(vnet + 8, 16);
+    struct vnet vnet = {.flags = VNET_NEEDS_SUM,
+                        .type = first->is_ipv4 ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6,
+                        .headers = first->headers,
+                        .segment = first->payload,
+                        .sum_from = first->tcp,
+                        .sum_offset = TCP_SUM};
+    vnet_store(head, &vnet);
     if (first->is_ipv4) {
-        store_be16(ip + 2, IPV4_LEAST + carried);
-        store_sum(ip + 10, 0);
-        store_sum(ip + 10, (uint16_t)~folded(sum_of(ip, IPV4_LEAST)));
+        store_be16(ip + IPV4_TOTAL, IPV4_LEAST + carried);
+        store_sum(ip + IPV4_SUM, 0);
+        store_sum(ip + IPV4_SUM, (uint16_t)~folded(sum_of(ip, IPV4_LEAST)));
     } else {
-        store_be16(ip + 4, carried);
+        store_be16(ip + IPV6_LENGTH, carried);
     }
-    tcp[13] = (uint8_t)(TCP_ACK | (push ? TCP_PSH : 0u));
-    store_sum(tcp + 16, folded(pseudo_sum(head, first, carried)));
+    tcp[TCP_FLAGS] = (uint8_t)(TCP_ACK | (push ? TCP_PSH : 0u));
+    store_sum(tcp + TCP_SUM, folded(pseudo_sum(frame, first, carried)));
 }
 
 unsigned coalesce(struct coalesced *whole, const struct iovec *frames, unsigned count)

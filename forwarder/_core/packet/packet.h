@@ -23,6 +23,20 @@
 #define IPV6_NEXT 6u
 #define IPV6_ADDRESSES 8u
 
+#define TCP_LEAST 20u
+#define TCP_SEQUENCE 4u
+#define TCP_OFFSET 12u
+#define TCP_FLAGS 13u
+#define TCP_SUM 16u
+#define TCP_FIN 0x01u
+#define TCP_SYN 0x02u
+#define TCP_PSH 0x08u
+#define TCP_ACK 0x10u
+#define TCP_CWR 0x80u
+#define UDP_BYTES 8u
+#define UDP_LENGTH 4u
+#define UDP_SUM 6u
+
 /* Where the network header begins and what it is; 0: behind more tags than a frame has. */
 static inline uint32_t network_of(const uint8_t *frame, uint32_t bytes, uint32_t *type)
 {
@@ -39,5 +53,24 @@ static inline uint32_t ipv4_header_bytes(const uint8_t *ip)
 {
     return (ip[0] & 15u) * 4u;
 }
+
+static inline uint32_t tcp_header_bytes(const uint8_t *tcp)
+{
+    return (tcp[TCP_OFFSET] >> 4) * 4u;
+}
+
+/* A packet that is all there: IPv4, or IPv6 with such extension headers as may stand in front of a whole packet (RFC
+   8200, section 4.1). */
+struct packet {
+    bool is_ipv4;
+    uint32_t protocol;  /* of what IP carries */
+    uint32_t ip;        /* where its header begins in the frame */
+    uint32_t transport; /* where what it carries begins, up to the end of the frame */
+    uint32_t end;       /* where the packet ends, as its header says: in front of `transport` or behind the frame,
+                           if the header lies */
+};
+
+/* Understand a frame up to where its transport begins; false if there is no such packet in it, or only a part. */
+bool packet_open(struct packet *packet, const uint8_t *frame, uint32_t bytes);
 
 #endif

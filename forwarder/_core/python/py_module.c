@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "packet/flow.h"
+#include "packet/infer.h"
 #include "packet/offload.h"
 #include "python/py_types.h"
 #include "shared/stats_page.h"
@@ -107,6 +108,21 @@ static PyObject *core_shorten_offload(PyObject *module, PyObject *args)
     return PyBytes_FromStringAndSize((const char *)vnet, offload_shorten(vnet, (uint32_t)count));
 }
 
+static PyObject *core_infer_offload(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *frame;
+    Py_ssize_t count;
+    unsigned int mtu;
+    uint8_t vnet[VNET_BYTES];
+    if (!PyArg_ParseTuple(args, "y#I", &frame, &count, &mtu))
+        return NULL;
+    if (count < (Py_ssize_t)MIN_FRAME || count > (Py_ssize_t)MAX_FRAME)
+        return PyErr_Format(PyExc_ValueError, "a frame has MIN_FRAME to MAX_FRAME bytes");
+    infer(vnet, (const uint8_t *)frame, (uint32_t)count, mtu);
+    return PyBytes_FromStringAndSize((const char *)vnet, VNET_BYTES);
+}
+
 static PyObject *core_flow_of(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -127,6 +143,7 @@ static PyMethodDef functions[] = {
     {"tap_open", core_tap_open, METH_VARARGS, NULL},
     {"finish_offload", core_finish_offload, METH_VARARGS, NULL},
     {"shorten_offload", core_shorten_offload, METH_VARARGS, NULL},
+    {"infer_offload", core_infer_offload, METH_VARARGS, NULL},
     {"flow_of", core_flow_of, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

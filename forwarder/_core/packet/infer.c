@@ -1,0 +1,65 @@
+#include "packet/infer.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include "packet/checksum.h"
+#include "packet/offload.h"
+#include "packet/packet.h"
+#include "packet/vnet.h"
+
+/* Of the pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1): addresses, protocol, length. */
+static uint16_t pseudo_sum(const struct packet *packet, const uint8_t *frame)
+{
+    const uint8_t *addresses = frame + packet->ip + (packet->is_ipv4 ? IPV4_ADDRESSES : IPV6_ADDRESSES);
+    uint64_t sum = sum_of(addresses, packet->is_ipv4 ? 8 : 32);
+    return folded(sum + htons((uint16_t)packet->protocol) + htons((uint16_t)(packet->end - packet->transport)));
+}
+
+static bool holds(const uint8_t *field, uint16_t begun, bool zero_means_none)
+{
+    uint16_t stored = load_sum(field);
+    return stored == begun || (stored == 0 && begun == UINT16_MAX && !zero_means_none);
+}
+
+/* Is this a TCP or UDP packet that is all there, with nothing behind it but zeros, whose sum is begun? */
+static bool is_unfinished(const struct packet *packet, const uint8_t *frame, uint32_t bytes)
+{
+    bool is_tcp = packet->protocol == IPPROTO_TCP;
+    const uint8_t *transport = frame + packet->transport;
+    if (packet->end > bytes || (!is_tcp && packet->protocol != IPPROTO_UDP)
+        || packet->transport + (is_tcp ? TCP_LEAST : UDP_BYTES) > packet->end)
+        return false;
+    if (!is_tcp && load_be16(transport + UDP_LENGTH) != packet->end - packet->transport)
+        return false;
+    return holds(transport + (is_tcp ? TCP_SUM : UDP_SUM), pseudo_sum(packet, frame), !is_tcp && packet->is_ipv4)
+           && sum_of(frame + packet->end, bytes - packet->end) == 0;
+}
+
+static void plan_segments(struct vnet *vnet, const struct packet *packet, const uint8_t *frame, uint32_t mtu)
+{
+    const uint8_t *tcp = frame + packet->transport;
+    uint32_t headers = packet->transport + tcp_header_bytes(tcp), most = packet->ip + mtu;
+    if (tcp_header_bytes(tcp) < TCP_LEAST || headers >= packet->end || most < headers + SEGMENT_LEAST)
+        return;
+    vnet->type = packet->is_ipv4 ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
+    vnet->type |= (tcp[TCP_FLAGS] & TCP_CWR) != 0 ? VNET_GSO_ECN : 0;
+    vnet->headers = headers;
+    vnet->segment = most - headers;
+}
+
+bool infer(uint8_t *header, const uint8_t *frame, uint32_t bytes, uint32_t mtu)
+{
+    struct packet packet;
+    struct vnet vnet = {0};
+    if (packet_open(&packet, frame, bytes) && is_unfinished(&packet, frame, bytes)) {
+        bool is_tcp = packet.protocol == IPPROTO_TCP;
+        vnet.flags = VNET_NEEDS_SUM;
+        vnet.sum_from = packet.transport;
+        vnet.sum_offset = is_tcp ? TCP_SUM : UDP_SUM;
+        if (is_tcp && packet.end == bytes && packet.end - packet.ip > mtu)
+            plan_segments(&vnet, &packet, frame, mtu);
+    }
+    vnet_store(header, &vnet);
+    return vnet.flags != 0;
+}

@@ -1,0 +1,36 @@
+/* What a frame without a virtio_net_hdr leaves unfinished: the header that it had when its VM's kernel sent it.
+
+   Theory of operation. A VM with offloads hands its frames to a virtio device behind a virtio_net_hdr (offload.h). Some
+   devices cut that header off and send the bare frame through a socket (libkrun does, and so do krunkit and podman's
+   machines): TCP of up to 64 KiB, with a sum begun and not finished. What the header said can be read off the frame:
+
+     is a sum to be finished?   The field of TCP or UDP holds the folded sum of the pseudo header, as the kernel leaves
+                                it: a finished one is the complement of a sum of everything.
+     from where, to where?      From the transport header to the end, into the field.
+     is it to be cut?           A TCP packet longer than its VM's MTU is: no kernel could have sent it otherwise.
+     into which parts?          Such that each has the length of the MTU. The connection may have agreed upon less, if
+                                its other end has a smaller MTU.
+
+   Example, MTU 1500: an IPv4 packet of 2,948 bytes with 12 bytes of TCP options, 2,896 of payload, its field the sum of
+   its addresses, 6 and 2,928. It becomes {NEEDS_CSUM, GSO TCPV4, headers 66, segment 1448, from 34, offset 16}.
+
+   A finished sum looks like a begun one by chance, once in 65,536 frames. That is harmless: let P be the sum of the
+   pseudo header, S that of all else but the field. The field is P and finished, so P + S + P = 0xffff; finished again,
+   it is the complement of S + P, which is P. So what is finished passes unchanged. What is not said by the IP header
+   lies behind the packet: if that is not zeros, which add nothing to a sum, nothing is inferred.
+
+   0 and 0xffff are one number in this arithmetic, and a NAT in the VM may leave either; but UDP over IPv4 says with 0
+   that there is no sum (RFC 768), and is left alone.
+
+   Not seen: what is unfinished inside of a tunnel, SCTP, fragments, and packets whose destination is another than
+   that of the IP header (source routes). These pass as they are, and their receivers find the sum wrong. */
+#ifndef BULKHEAD_INFER_H
+#define BULKHEAD_INFER_H
+
+#include "common.h"
+
+/* Write the header of the frame, MIN_FRAME at least, to `vnet` (VNET_BYTES): all zeros if nothing is left to be done.
+   `mtu`: of its VM, the longest IP packet that was not meant to be cut. Returns whether a sum is unfinished. */
+bool infer(uint8_t *vnet, const uint8_t *frame, uint32_t bytes, uint32_t mtu);
+
+#endif
