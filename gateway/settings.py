@@ -84,6 +84,7 @@ def read(plain: Mapping[str, object]) -> Settings:
         no_outbound=plain.get("outbound") is False,
         host_access=plain.get("host-access") is not False,
         deny=_each(plain, "deny", _network),
+        allow=_each(plain, "allow", _network),
         resolver=_each(plain, "resolver", _resolver),
     )
     leases = _each(plain, "static-lease", lambda text: _lease(text, policy))

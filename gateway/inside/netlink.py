@@ -31,7 +31,7 @@ _PERMANENT = 0x80
 def set_up(settings: Settings) -> None:
     """Give the namespace its addresses and routes. Raises LocalError."""
     for key, value in _SYSCTLS:
-        with suppress(FileNotFoundError):  # a kernel without IPv6
+        with suppress(FileNotFoundError):  # a kernel without it
             Path("/proc/sys/net", key).write_text(value)
     try:
         with IPRoute() as netlink:
@@ -56,6 +56,14 @@ _SYSCTLS = (
     # A guest that asks for the host alias is answered at once, not after a router's polite pause.
     ("ipv4/neigh/lan0/proxy_delay", "0"),
     ("ipv6/neigh/lan0/proxy_delay", "0"),
+    # What waits for a guest that does not answer ARP is charged to the socket that serves all the others.
+    ("ipv4/neigh/lan0/unres_qlen_bytes", "4096"),
+    ("ipv6/neigh/lan0/unres_qlen_bytes", "4096"),
+    # Each forwarded connection that the client ended leaves its port in TIME-WAIT here, for a minute. With
+    # timestamps a port is safe to use again after a millisecond (older kernels: always after a second).
+    ("ipv4/ip_local_port_range", "1024 65535"),
+    ("ipv4/tcp_tw_reuse", "1"),
+    ("ipv4/tcp_tw_reuse_delay", "1"),
 )
 
 

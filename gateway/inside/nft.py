@@ -1,4 +1,4 @@
-"""The namespace's packet filter: which connections of guests are taken out of the network, and nothing else.
+"""The namespace's packet filter: whose packets come in, and which connections are taken out of the network.
 
 TPROXY rather than redirect: a connection is taken where its first frame comes in, before routing, and the
 socket that accepts it *has the address that the guest asked for* (``getsockname``). So IPv4 and IPv6 are
@@ -6,6 +6,10 @@ alike, and no connection is tracked: no table that fills up, no time-out that is
 
 What is taken: TCP of guests to anything that is no address of the LAN, and to the host alias. What is not
 for anybody outside (loopback, "this host") is dropped here, before the host side could take it for its own.
+
+A guest's source address is a claim, and answers go to it. So a source that is not of the LAN, or is the
+gateway's own, is dropped where it comes in (``sources``, and ``claims`` for ARP), and nothing that came by
+the way out leaves by it again: else one packet with a false source would make the gateway talk to itself.
 dnsmasq's own questions need none of this: they go to a socket of the host side in this namespace.
 """
 
@@ -26,8 +30,25 @@ TABLE = 100
 def rules(settings: Settings, interface: str) -> str:
     """Return the rules, as ``nft -f`` reads them."""
     policy = settings.policy
+    own4 = f"{policy.gateway4}, {policy.host4}, {policy.subnet[0]}, {policy.subnet[-1]}"
     return f"""
+table arp bulkhead {{
+    chain claims {{
+        type filter hook input priority filter; policy accept;
+        iifname "{interface}" arp saddr ip {{ {own4} }} drop
+        iifname "{interface}" arp saddr ip != {{ {policy.subnet}, 0.0.0.0 }} drop
+    }}
+}}
 table inet bulkhead {{
+    chain sources {{
+        type filter hook prerouting priority -450; policy accept;
+        iifname != "{interface}" accept
+        ip saddr 0.0.0.0 udp dport 67 accept
+        ip saddr {{ {own4} }} drop
+        ip saddr != {policy.subnet} drop
+        ip6 saddr {{ {settings.gateway6}, {policy.host6} }} drop
+        ip6 saddr != {{ {policy.prefix}, fe80::/10, :: }} drop
+    }}
     chain prerouting {{
         type filter hook prerouting priority mangle; policy accept;
         iifname != "{interface}" accept
@@ -44,6 +65,7 @@ table inet bulkhead {{
     chain forward {{
         type filter hook forward priority filter; policy accept;
         oifname "{interface}" iifname "{interface}" drop
+        oifname != "{interface}" iifname != "{interface}" drop
         meta l4proto tcp drop
     }}
 }}

@@ -72,12 +72,16 @@ class GuestFlow:
 class Outward:
     """The TUN device and the flows through it."""
 
-    def __init__(self, common: Common, tun: int, judge: Judge) -> None:
-        """Take over the descriptor ``tun``; ``judge`` says where a guest gets that asks for an address."""
+    def __init__(self, common: Common, tun: int, judge: Judge, is_guest: Callable[[Address], bool]) -> None:
+        """Take over the descriptor ``tun``.
+
+        ``judge`` says where a guest gets that asks for an address, ``is_guest`` whose packets are a guest's.
+        """
         self._poller, self._flows, self._counters, self._clock = common
         self._common = common
         self._tun = tun
         self._ident = 0
+        self._is_guest = lru_cache(maxsize=4096)(lambda source: is_guest(ip_address(source)))
         self._where = lru_cache(maxsize=4096)(lambda asked: _text(judge(ip_address(asked))))
         self._poller.watch(tun, self._tun_event, READ)
 
@@ -104,6 +108,9 @@ class Outward:
                 self._send(packet, now)
 
     def _send(self, packet: Datagram | Echo, now: float) -> None:
+        if not self._is_guest(packet.source):
+            self._counters["spoofed"] += 1
+            return
         target, refused = self._where(packet.destination)
         if target is None:
             self._counters[refused] += 1

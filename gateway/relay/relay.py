@@ -25,7 +25,7 @@ from gateway.relay.flows import Flows
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.listening import Listener, Pauses, listen, unlisten
 from gateway.relay.nat import Outward
-from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
+from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_guest, is_nearby, judge
 from gateway.relay.poller import Poller
 from gateway.relay.splice import abort
 from gateway.relay.tcp import Connections, Deliver, raise_descriptor_limit
@@ -89,7 +89,7 @@ class Relay:
         """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
         if self._outward is not None:
             self._outward.close()
-        self._outward = Outward(self._common, tun, self._judge)
+        self._outward = Outward(self._common, tun, self._judge, partial(is_guest, self._policy))
 
     def add(self, forward: Forward) -> Forward:
         """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""

@@ -25,6 +25,7 @@ OPTIONS = {
     "outbound": Option(bool, "", "Let the VMs reach nothing but the host."),
     "host-access": Option(bool, "", "Let the VMs not reach the host's loopback at .254."),
     "deny": Option(list, "NETWORK", "What the VMs may not reach."),
+    "allow": Option(list, "NETWORK", "Let the VMs reach metadata addresses of clouds, which they may not."),
     "forward": Option(
         list, "FORWARD", "A port or socket of the host that leads to a VM: `forward add --help`."
     ),

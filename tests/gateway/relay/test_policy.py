@@ -1,12 +1,12 @@
 """Where guests may go: aliases, the deny list, switches, and what is never allowed."""
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.policy import OutboundPolicy, Verdict, judge, shown
+from gateway.relay.policy import OutboundPolicy, Verdict, is_guest, judge, shown
 
 LAN = OutboundPolicy(
     subnet=IPv4Network("192.168.127.0/24"),
@@ -55,7 +55,7 @@ def test_the_deny_list_goes_by_the_address_that_is_asked_for():
             "127.9.9.9",
             "255.255.255.255",
             "224.0.0.251",
-            "169.254.169.254",
+            "169.254.1.1",
         ),
         *("::", "::1", "ff02::1", "fe80::1", "::ffff:127.0.0.1", "::ffff:203.0.113.7"),
         *("192.168.127.1", "192.168.127.77", "fd12:3456:789a::77"),
@@ -63,6 +63,51 @@ def test_the_deny_list_goes_by_the_address_that_is_asked_for():
 )
 def test_what_the_host_would_take_for_itself_is_never_reached(asked):
     assert judge(LAN, ip_address(asked)) == Verdict(None, "unroutable")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        *("fd00:ec2::254", "fd00:ec2::253", "fd20:ce::254", "fd00:42::42"),
+    ],
+)
+def test_metadata_addresses_of_clouds_are_refused_unless_they_are_allowed(asked):
+    address = ip_address(asked)
+    assert judge(LAN, address) == Verdict(None, "metadata")
+    allowed = LAN._replace(allow=(ip_network(asked),))
+    assert judge(allowed, address) == Verdict(address)
+    assert judge(allowed._replace(deny=allowed.allow), address) == Verdict(None, "denied")
+    assert judge(allowed, ip_address("127.0.0.1")).target is None
+    assert judge(LAN, address + 5).refused in ("", "unroutable", "metadata")
+
+
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        *[(f"{prefix}7f00:1", "unroutable") for prefix in ("64:ff9b::", "64:ff9b:1::", "::", "::ffff:0:")],
+        *[(f"{prefix}a9fe:a9fe", "unroutable") for prefix in ("64:ff9b::", "64:ff9b:1::", "::")],
+        *[("2002:7f00:1::", "unroutable"), ("2002:a9fe:a9fe::1", "unroutable")],
+        *[("64:ff9b::c0a8:7f4d", "unroutable"), ("64:ff9b::c0a8:7ffe", "unroutable")],  # the LAN, the alias
+        *[("64:ff9b::cb00:7107", ""), ("2002:cb00:7107::1", "")],  # 203.0.113.7
+    ],
+)
+def test_an_address_that_stands_for_another_is_judged_as_that_one(asked, refused):
+    assert judge(LAN, ip_address(asked)).refused == refused
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        *[("192.168.127.2", True), ("192.168.127.253", True), ("fd12:3456:789a::2", True)],
+        *[("203.0.113.7", False), ("10.0.0.2", False), ("127.0.0.1", False), ("2001:db8::2", False)],
+        *[("192.168.127.1", False), ("192.168.127.254", False), ("192.168.127.0", False)],
+        *[("192.168.127.255", False), ("0.0.0.0", False), ("::", False), ("fe80::1", False)],
+        *[("fd12:3456:789a::1", False), ("fd12:3456:789a::fe", False), ("fd12:3456:789a::", False)],
+    ],
+)
+def test_a_guest_has_an_address_of_the_lan_and_not_the_gateways(source, expected):
+    assert is_guest(LAN, ip_address(source)) == expected
 
 
 @given(addresses, st.booleans(), st.booleans())

@@ -168,7 +168,7 @@ def test_denied_and_impossible_places_are_counted_and_nothing_is_kept():
         guest.sendto(b"", ("198.51.100.1", 53))
         guest.sendto(b"", ("169.254.169.254", 80))
         guest.sendto(b"", ("192.0.2.1", 53))  # allowed, but the host has no route
-        for name in ("denied", "unroutable", "datagrams_dropped"):
+        for name in ("denied", "metadata", "datagrams_dropped"):
             lan.world.until(lambda name=name: lan.world.count(name) == 1, name)
         assert lan.world.count("flows") == 1
 

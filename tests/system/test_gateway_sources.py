@@ -1,0 +1,98 @@
+"""A guest's source address is a claim: what it sends under an address that is not its own goes nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from forwarder.names import parse_mac
+from tests.helpers.gateway_place import GATEWAY, HOST, MAC, OUTSIDE, Place
+from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.waiting import wait_for
+
+pytestmark = pytest.mark.guest
+FORGED = ("203.0.113.2", OUTSIDE, HOST, GATEWAY, "127.0.0.1", "192.168.127.255")
+
+
+def ipv4(source: str, destination: str, source_port: int, port: int, data: bytes) -> bytes:
+    """A UDP datagram in an IPv4 packet, without a UDP checksum."""
+    udp = struct.pack(">HHHH", source_port, port, 8 + len(data), 0) + data
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
+    header += socket.inet_aton(source) + socket.inet_aton(destination)
+    total = sum(struct.unpack(">10H", header))
+    total = (total & 0xFFFF) + (total >> 16)
+    return header[:10] + struct.pack(">H", ~total & 0xFFFF) + header[12:] + udp
+
+
+def echo_service(here: Place, room: Namespace, stack: contextlib.ExitStack, address: str) -> socket.socket:
+    def make() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((address, 0))
+        sock.settimeout(0)
+        return sock
+
+    return stack.enter_context(room.inside(make))
+
+
+def heard(sock: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+    """Take all that has come, and send each datagram back to where it came from, as an echo service does."""
+    got = []
+    with contextlib.suppress(BlockingIOError):
+        while len(got) < 1000:
+            got.append(sock.recvfrom(2048))
+            sock.sendto(*got[-1])
+    return got
+
+
+def test_datagrams_with_false_sources_go_nowhere_and_start_no_loop(place: Callable[..., Place]) -> None:
+    here = place()
+    with contextlib.ExitStack() as stack:
+        services = [
+            echo_service(here, here.internet, stack, OUTSIDE),
+            echo_service(here, here.host, stack, "127.0.0.1"),
+        ]
+        outside, loopback = (sock.getsockname()[1] for sock in services)
+        vm = here.guest.packet_vm()
+        to = bytes.fromhex(
+            here.guest.run(f"ip neigh show {GATEWAY}").split("lladdr ")[1][:17].replace(":", "")
+        )
+        mac = parse_mac(MAC)
+
+        def send(source: str, destination: str, source_port: int, port: int, data: bytes) -> None:
+            vm.send(to + mac + b"\x08\x00" + ipv4(source, destination, source_port, port, data))
+
+        for source in FORGED:
+            # The echo services of the outside and of the host's loopback, played against each other.
+            send(source, OUTSIDE, loopback, outside, b"forged")
+            send(source, HOST, outside, loopback, b"forged")
+        send("192.168.127.2", OUTSIDE, 7777, outside, b"honest")
+        send("192.168.127.2", HOST, 7777, loopback, b"honest")
+        for sock in services:
+            got: list[tuple[bytes, tuple[str, int]]] = []
+            wait_for(lambda sock=sock, got=got: got.extend(heard(sock)) or got, "the honest datagram")
+            assert [data for data, _ in got] == [b"honest"]
+        assert not any(heard(sock) for sock in services)
+
+
+def test_arp_that_claims_an_address_outside_of_the_lan_is_not_believed(place: Callable[..., Place]) -> None:
+    here = place()
+    vm = here.guest.packet_vm()
+    mac = parse_mac(MAC)
+
+    def ask(source: str) -> None:
+        body = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + socket.inet_aton(source)
+        vm.send(b"\xff" * 6 + mac + b"\x08\x06" + body + bytes(6) + socket.inet_aton(GATEWAY))
+
+    def answered(frame: bytes) -> bool:
+        return frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02"
+
+    ask("192.168.127.9")
+    vm.receive_matching(answered)
+    for source in ("203.0.113.2", "192.168.127.255", GATEWAY):
+        ask(source)
+    ask("192.168.127.10")
+    assert socket.inet_ntoa(vm.receive_matching(answered)[38:42]) == "192.168.127.10"
