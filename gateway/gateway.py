@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forwarder.channel import ChannelClosedError
+from forwarder.counted import in_order
 from forwarder.errors import LocalError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop
@@ -121,6 +122,8 @@ class Gateway:
             return self._serve(arguments)
         if self._relay is None:
             raise LocalError("the gateway does not serve yet")
+        if name == "figures":
+            return {"figures": self.figures()}
         if name == "forward_list":
             return {"forwards": self._texts()}
         if name == "forward_add":
@@ -156,7 +159,8 @@ class Gateway:
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
         os.close(self._holder.tap)
         self._holder.tap = -1
-        return {"subnet": str(policy.subnet), "prefix": str(policy.prefix), "forwards": self._texts()}
+        where = {"subnet": str(policy.subnet), "prefix": str(policy.prefix)}
+        return {**where, "forwards": self._texts(), "figures": self.figures()}
 
     def _begin_to_remember(self, plain: Mapping[str, object], settings: Settings) -> None:
         options = {key: value for key, value in plain.items() if key != "ssh-port"}  # a forward from now on
@@ -217,10 +221,10 @@ class Gateway:
             self._channel.send(Command("ask", {"what": what}))
         return future
 
-    def connections(self) -> int:
-        """Return how many TCP connections are relayed now."""
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Return what is carried now, and what was counted since this process began."""
         assert self._relay is not None
-        return self._relay.counters()["connections"]
+        return in_order(self._relay.counters())
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return what carries a stream to a port of a guest. Raises LocalError: no guest has that address."""

@@ -20,12 +20,11 @@ from collections.abc import Iterator
 
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
-from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, MembershipLog
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
-from forwarder.wire import Claim, Goodbye, Heartbeat, Hello, Reply
+from forwarder.wire import Claim, Goodbye, Heartbeat, Hello
 from supervisor.attach.addresses import PortOptions
 from supervisor.attach.listener_common import free_name, hung_up, raise_descriptor_limit
 from supervisor.attach.listeners import Listeners
@@ -85,7 +84,7 @@ class Supervisor:
         self._switch = Switch(
             membership.epoch, 0, time.monotonic(), Identity(os.getpid(), start_time(os.getpid()))
         )
-        commands = Commands(self, self._registry, self._listeners, self._sampler)
+        commands = Commands(self, self._registry, self._listeners, self._sampler, self._gateway)
         try:
             self._server = DescriptorServer(
                 self._loop, self._directory.file(DESCRIPTORS), self, self._fd_store
@@ -171,7 +170,7 @@ class Supervisor:
 
     def views(self) -> Iterator[PortView]:
         """Return every port as it is shown."""
-        return map(self._health.view, self._registry)
+        return (self._gateway.view(self._health.view(port)) for port in self._registry)
 
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError if there is no such port."""
@@ -183,10 +182,6 @@ class Supervisor:
     def set_policy(self, number: int, policy: Policy) -> None:
         """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
         self._do(self._registry.set_policy(number, policy))
-
-    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
-        """Pass a command on. Raises LocalError if there is no gateway."""
-        return self._gateway.ask(name, arguments)
 
     # Listeners report.
 

@@ -9,7 +9,7 @@ Paths, fields and status codes are gvproxy's, so that tools made for it work unc
     GET  /services/dns/all              [{"Name": …, "Records": [{"Name": …, "IP": …}], "DefaultIP": …}]
     POST /services/dns/add              one of these (``names`` says what it means); 200, or 400/500
     GET  /cam                           {"5a:94:ef:e4:0c:ee": 1}: the port of each address
-    GET  /stats                         {"BytesSent": …, "BytesReceived": …, …}: what we count as gvproxy does
+    GET  /stats                         {"BytesSent": …, …}: what we count as gvproxy does; and ``Gateway``
     GET  /tunnel?ip=…&port=…            OK, and then the bytes of a TCP connection to a guest
 
 ``local`` and ``remote`` are like ``127.0.0.1:8080`` and ``192.168.127.2:80``. ``local`` may leave the host
@@ -69,8 +69,8 @@ class Backend(Protocol):
     def ask(self, what: str) -> Future[Reply]:
         """Ask the supervisor for a fact."""
 
-    def connections(self) -> int:
-        """Return how many TCP connections of guests are relayed now."""
+    def figures(self) -> Mapping[str, Mapping[str, int]]:
+        """Return what the gateway carries and has counted, in the groups of ``forwarder.counted``."""
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return what carries a stream to a port of a guest."""
@@ -155,7 +155,8 @@ class Services:
                 "Rx": {"Packets": gateway["tx"]["frames"]},
                 "Tx": {"Packets": gateway["rx"]["frames"]},
             },
-            "TCP": {"CurrentConnected": self._owner.connections()},
+            "TCP": {"CurrentConnected": self._owner.figures()["flows"]["tcp"]},
+            "Gateway": self._owner.figures(),
         }
 
     def _tunnel(self, query: str) -> Hijack:

@@ -52,6 +52,10 @@ class Flows(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def count(self, first: object) -> int:
+        """Return how many flows have a key that begins with ``first``."""
+        return sum(1 for key in self._values if isinstance(key, tuple) and key[0] is first)
+
     def __iter__(self) -> Iterator[Value]:
         return iter([value for _, value in self._values.values()])
 

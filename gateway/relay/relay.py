@@ -25,6 +25,7 @@ from gateway.relay.flows import Flows
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.listening import Listener, Pauses, listen, unlisten
 from gateway.relay.nat import Outward
+from gateway.relay.packets import Echo
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_guest, is_nearby, judge
 from gateway.relay.poller import Poller
 from gateway.relay.splice import abort
@@ -121,7 +122,7 @@ class Relay:
 
     def counters(self) -> dict[str, int]:
         """Return what happened since the start, and what there is now."""
-        now = {"forwards": len(self._forwards), "flows": len(self._flows)}
+        now = {"forwards": len(self._forwards), "flows": len(self._flows), "pings": self._flows.count(Echo)}
         return dict(self._counters) | self._connections.figures() | now
 
     def tick(self, now: float) -> None:

@@ -12,6 +12,7 @@ import click
 from forwarder.errors import LocalError
 from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, Tap, parse_any
 from supervisor.cli.options import (
+    COUNTED_HELP,
     SETTINGS_HELP,
     ChangeType,
     attachment_options,
@@ -53,7 +54,7 @@ def status(runtime_dir: str | None, as_json: bool) -> None:
     _show(_ask(runtime_dir, "status"), as_json, tables.status)
 
 
-@click.command()
+@click.command(epilog=COUNTED_HELP)
 @runtime_dir_option
 @json_option
 @click.option(

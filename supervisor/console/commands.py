@@ -47,18 +47,31 @@ class Operations(Protocol):
     def stop(self) -> None:
         """Begin to end."""
 
-    def ask_gateway(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
-        """Pass a command on to the gateway. Raises LocalError if there is none."""
+
+class Gateway(Protocol):
+    """The gateway, as far as commands need it; there may be none."""
+
+    def ask(self, name: str, arguments: Arguments) -> Future[Reply]:
+        """Pass a command on. Raises LocalError if there is no gateway that could answer."""
+
+    def figures(self) -> Future[Arguments | None]:
+        """Return its state and what it has counted, soon; None: there is no gateway."""
+
+    def summary(self) -> Arguments | None:
+        """Return its state; None: there is no gateway."""
 
 
 class Commands:
     """Handlers of all commands."""
 
-    def __init__(self, owner: Operations, registry: Registry, listeners: Listeners, sampler: Sampler) -> None:
+    def __init__(
+        self, owner: Operations, registry: Registry, listeners: Listeners, sampler: Sampler, gateway: Gateway
+    ) -> None:
         self._owner = owner
         self._registry = registry
         self._listeners = listeners
         self._sampler = sampler
+        self._gateway = gateway
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return what the console needs."""
@@ -81,15 +94,17 @@ class Commands:
         _arguments(arguments)
         answer = self._sampler.status(self._owner.summary(), self._owner.views(), time.monotonic())
         listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
-        return answer | {"name": self._owner.name, "listeners": listeners}
+        gateway = self._gateway.summary()
+        return answer | {"name": self._owner.name, "listeners": listeners, "gateway": gateway}
 
     def stats(self, arguments: Arguments) -> object:
         """Show what was counted; ``sources``: also from whom the lost frames were."""
         (sources,) = _arguments(arguments, sources=False)
         now = time.monotonic()
-        return self._sampler.stats(
+        answer = self._sampler.stats(
             self._owner.summary(), self._owner.views(), now, sources=_boolean("sources", sources)
         )
+        return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
 
     def macs(self, arguments: Arguments) -> object:
         """Show learned and pinned addresses."""
@@ -148,16 +163,16 @@ class Commands:
 
     def forward_add(self, arguments: Arguments) -> object:
         """Begin to forward: ``forward`` as ``gateway.forwards`` reads it."""
-        return self._owner.ask_gateway("forward_add", _forward(arguments))
+        return self._gateway.ask("forward_add", _forward(arguments))
 
     def forward_remove(self, arguments: Arguments) -> object:
         """End a ``forward``, named whole or by where the host listens."""
-        return self._owner.ask_gateway("forward_remove", _forward(arguments))
+        return self._gateway.ask("forward_remove", _forward(arguments))
 
     def forward_list(self, arguments: Arguments) -> object:
         """Return all forwards."""
         _arguments(arguments)
-        return self._owner.ask_gateway("forward_list", {})
+        return self._gateway.ask("forward_list", {})
 
     def _record(self, target: str) -> PortRecord:
         for port in self._registry:

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from forwarder import counted
 from forwarder.names import GATEWAY_MAC, Identity, PortRecord, format_mac
 from supervisor.ports.settings import plain
 from supervisor.ports.view import PortView
@@ -32,7 +33,7 @@ Json = dict[str, Any]
 TRAFFIC = {"rx": ("rx_frames", "rx_bytes"), "tx": ("tx_frames", "tx_bytes")}
 """Direction as the operator reads it (rx = from the VM) to the block's counters: frames, bytes."""
 RETRIES = ("eagain", "enobufs")
-DROPS = ("runt", "oversize", "spoofed", "storm", "isolated", "offload", "mac_limit", "stale_ring", "refused")
+DROPS = tuple(word for word in counted.DROPS if word != "egress_full")
 """Frames a port's own worker dropped, by reason; ``egress_full`` is put together from several blocks."""
 FILTERED = ("hairpin", "filtered")
 """Frames kept back that nobody misses: for an address behind their sender, or unknown and not wanted."""

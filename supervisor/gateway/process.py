@@ -15,6 +15,10 @@ The gateway is told which ports come and go, and reads behind which of them an a
 of its own port's worker (``gateway.ports``). It asks for the ``facts`` that its HTTP API shows. And what
 changed while it ran has to outlive it: at each change it says what the next one is to be told (``remember``).
 
+The supervisor asks for what operators want, and for the gateway's figures once a second; so a gateway that
+hangs is noticed (``questions``), shown as silent, and nobody waits for it. Nothing else is done about it: it
+may be stopped by hand, and a debugger's victim is not to be killed.
+
 The port is pinned to the gateway's MAC address, so no VM can pass for the gateway.
 """
 
@@ -23,7 +27,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -41,15 +44,13 @@ from supervisor.base.logs import LEVELS, log
 from supervisor.console.stats import is_gateway
 from supervisor.fleet.processes import command
 from supervisor.gateway.facts import Facts
-from supervisor.gateway.states import TRANSITIONS, GatewayEvent, GatewayState
+from supervisor.gateway.questions import ASK_S, MOST, Questions
+from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
 NAME = "gateway"
 LEASES = "gateway.leases"
 URL = "gateway://"
-QUESTIONS = 64
-"""Commands that wait for the gateway's answer: more operators than there are."""
-
 END_S = 3.0
 """The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
 
@@ -60,8 +61,8 @@ class PortHandler(Protocol):
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Make a port of a descriptor, which is the owner's then. Raises LocalError."""
 
-    def detach(self, number: int) -> None:
-        """Disconnect a port. Raises LocalError if there is none."""
+    def gone(self, record: PortRecord, reason: str) -> None:
+        """End a port whose device is of no use any more; one that is gone already is ignored."""
 
     def views(self) -> Iterable[PortView]:
         """Return every port."""
@@ -80,7 +81,10 @@ class GatewayProcess:
         self._owner = owner
         self._facts = facts
         self._lease_file = os.path.join(runtime_dir, LEASES)
-        self._pending_replies: deque[Future[Reply]] = deque()
+        self._questions = Questions()
+        self._ask_at = float("inf")
+        self._figures: dict[str, object] = {}
+        """What the gateway has counted, as it said last."""
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: subprocess.Popen[bytes] | None = None
@@ -109,7 +113,7 @@ class GatewayProcess:
         for record in records:
             if is_gateway(record):
                 self._record = record
-                self._owner.detach(record.port)
+                self._owner.gone(record, "its gateway ended with the supervisor of before")
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -143,17 +147,54 @@ class GatewayProcess:
         """Pass a command on. Raises LocalError if there is nobody who could answer."""
         if self.state is GatewayState.OFF:
             raise LocalError("this switch has no gateway; run it with --gateway")
+        if self.state is GatewayState.SILENT:
+            raise LocalError(self._silence())
         if self.state is not GatewayState.UP or self._channel is None:
             raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
-        if len(self._pending_replies) >= QUESTIONS:
+        if len(self._questions) >= MOST:
             raise LocalError("the gateway has not answered for a while; the log may say why")
-        future: Future[Reply] = Future()
-        self._pending_replies.append(future)
+        future = self._questions.ask(time.monotonic())
         try:
             self._channel.send(Command(name, arguments))
         except ChannelClosedError:
             self._hang_up()  # which answers
         return future
+
+    def figures(self) -> Future[dict[str, object] | None]:
+        """Return its state and what it has counted, as it says now or, if it does not answer, said last."""
+        if self.state is GatewayState.UP and len(self._questions) < MOST:
+            return self._ask_figures()
+        future: Future[dict[str, object] | None] = Future()
+        future.set_result(self._shown())
+        return future
+
+    def view(self, port: PortView) -> PortView:
+        """Return how a port is shown: that of a gateway which hangs is silent, though its worker is not."""
+        record = self._record
+        own = record is not None and (port.record.port, port.record.born) == (record.port, record.born)
+        return port._replace(state=self.state.value) if own and self.state is GatewayState.SILENT else port
+
+    def summary(self) -> dict[str, object] | None:
+        """Return the state alone; None: there is no gateway."""
+        return None if self.state is GatewayState.OFF else {"state": self.state.value}
+
+    def _shown(self) -> dict[str, object] | None:
+        summary = self.summary()
+        return None if summary is None else summary | self._figures
+
+    def _ask_figures(self) -> Future[dict[str, object] | None]:
+        self._ask_at = time.monotonic() + ASK_S
+        return self.ask("figures", {}).map(self._take_figures)
+
+    def _take_figures(self, reply: Reply) -> dict[str, object] | None:
+        if reply.ok and isinstance(reply.result, dict):
+            self._figures = reply.result.get("figures", self._figures)
+        return self._shown()
+
+    def _silence(self) -> str:
+        pid = self._child.pid if self._child is not None else 0
+        seconds = self._questions.silence(time.monotonic())
+        return f"the gateway (pid {pid}) has not answered for {seconds:.1f} s; it may be stopped or stuck"
 
     def stop(self) -> None:
         """Begin to end it; ``ended`` says when that is done."""
@@ -178,12 +219,14 @@ class GatewayProcess:
         if self._record is None or (record.port, record.born) != (self._record.port, self._record.born):
             return
         self._record = None
-        if self.state is GatewayState.UP:
+        if self.state in SERVING:
             log.info("the gateway's port is gone, and the gateway with it")
             self.stop()
 
     def tick(self, now: float) -> None:
         """Do what is due."""
+        if self.state in SERVING:
+            self._listen(now)
         if now >= self._kill_at and self._child is not None:
             self._kill_at = float("inf")
             self._child.kill()
@@ -198,7 +241,25 @@ class GatewayProcess:
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
         due = self._due if self._record is None and self._child is None else float("inf")
-        return min(due, self._kill_at)
+        ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
+        return min(due, ask_at, self._questions.deadline(), self._kill_at)
+
+    def _listen(self, now: float) -> None:
+        """Ask for a sign of life, and notice that none has come."""
+        if now >= self._questions.deadline():
+            self._receive()  # what it has said while nobody looked counts
+            if self._questions.give_up(now, self._silence()):
+                if self.state is GatewayState.UP:
+                    log.warning("%s; guests' new connections and commands fail", self._silence())
+                self._to(GatewayEvent.UNANSWERED)
+        if now >= self._ask_at and not self._questions and self.state is GatewayState.UP:
+            self._ask_figures()
+
+    def _heard(self) -> None:
+        """Note that it answers."""
+        if self.state is GatewayState.SILENT:
+            log.info("the gateway answers again after %.1f s", self._questions.silence(time.monotonic()))
+        self._to(GatewayEvent.ANSWERED)
 
     def close(self) -> None:
         """End it and wait for that, which is soon."""
@@ -232,12 +293,15 @@ class GatewayProcess:
             case Reply(ok, result) if self.state is GatewayState.STARTING:
                 if ok:
                     self._to(GatewayEvent.READY)
+                    self._take_figures(message)
                     self._has_served = True
+                    self._ask_at = time.monotonic()
                 else:
                     self.failure = str(result)
                     self._hang_up()
-            case Reply() if self._pending_replies:
-                self._pending_replies.popleft().set_result(message)
+            case Reply() if self._questions and self.state in SERVING:
+                self._heard()
+                self._questions.answered(message)
             case Command("remember", options):
                 self._options = options
             case Command("ask", {"what": str(what)}):
@@ -289,10 +353,7 @@ class GatewayProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        while self._pending_replies:
-            self._pending_replies.popleft().set_result(
-                Reply(False, "the gateway ended meanwhile; the log says why")
-            )
+        self._questions.end("the gateway ended meanwhile; the log says why")
 
     def _ended(self) -> None:
         if self._child is None or self._child.poll() is None:
@@ -302,8 +363,7 @@ class GatewayProcess:
         how = _how(self._child.returncode)
         self._reap()
         if self._record is not None:
-            with suppress(LocalError):
-                self._owner.detach(self._record.port)
+            self._owner.gone(self._record, f"its gateway {how}")
         if self.state is GatewayState.OFF or not self._has_served:
             self._to(GatewayEvent.STOP)  # who waits for the first one says why
             return

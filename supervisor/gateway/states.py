@@ -9,7 +9,9 @@ class GatewayState(Enum):
     OFF = "off"
     STARTING = "starting"
     """Its process is there and has not answered yet."""
-    UP = "up"
+    UP = "live"
+    SILENT = "silent"
+    """It serves, as far as anybody knows, and does not answer."""
     WAITING = "waiting"
     """It was lost; the next one starts when the back-off is over and the old port has gone."""
     PARKED = "parked"
@@ -21,6 +23,9 @@ class GatewayEvent(Enum):
 
     START = "start"
     READY = "ready"
+    UNANSWERED = "unanswered"
+    """It has not answered a question in time."""
+    ANSWERED = "answered"
     LOST = "lost"
     """And the budget allows another one."""
     LOST_FOR_GOOD = "lost for good"
@@ -33,8 +38,17 @@ TRANSITIONS = {
     (GatewayState.STARTING, GatewayEvent.READY): GatewayState.UP,
     (GatewayState.STARTING, GatewayEvent.LOST): GatewayState.WAITING,
     (GatewayState.UP, GatewayEvent.LOST): GatewayState.WAITING,
+    (GatewayState.UP, GatewayEvent.UNANSWERED): GatewayState.SILENT,
+    (GatewayState.UP, GatewayEvent.ANSWERED): GatewayState.UP,
+    (GatewayState.SILENT, GatewayEvent.UNANSWERED): GatewayState.SILENT,
+    (GatewayState.SILENT, GatewayEvent.ANSWERED): GatewayState.UP,
+    (GatewayState.SILENT, GatewayEvent.LOST): GatewayState.WAITING,
+    (GatewayState.SILENT, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
     (GatewayState.STARTING, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
     (GatewayState.UP, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
     **{(state, GatewayEvent.STOP): GatewayState.OFF for state in GatewayState},
 }
-"""Every other pair is a mistake of ours: who is lost was there, and who starts was not."""
+"""Every other pair is a mistake of ours: what is lost was there, what starts was not, and only a gateway that
+serves is asked."""
+
+SERVING = frozenset({GatewayState.UP, GatewayState.SILENT})

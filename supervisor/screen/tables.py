@@ -14,6 +14,7 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forwarder import counted
 from supervisor.ports.settings import shown
 from supervisor.screen.figures import duration, exact, octets, percent
 
@@ -24,7 +25,7 @@ GAP = 2
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: enough for every table, so that nothing is cut out of a file."""
-STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red"}
+STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red", "silent": "bold red"}
 """What a state looks like; all others are on their way from one to another."""
 OTHER_STATE_STYLE = "yellow"
 
@@ -143,6 +144,8 @@ def stats(answer: Json) -> RenderableType:
     parts: list[RenderableType] = [head(answer), Text()]
     if answer["ports"]:
         parts += [_frames(answer), Text(), _drops(answer), Text()]
+    if answer["gateway"] is not None:
+        parts += [_gateway(answer["gateway"]), Text()]
     return Group(*parts, _processes(answer))
 
 
@@ -190,6 +193,25 @@ def _drops(answer: Json) -> Table:
             ]
         )
     return table((*columns, *map(Column, [f"{group}\n{name}" for group, name in others])), rows)
+
+
+def _gateway(gateway: Json) -> Table:
+    """Write a line for each flow and refusal of the gateway, and for what else is not zero."""
+    columns = (Column(f"gateway ({gateway['state']})", False), Column(""), Column("", False, "dim"))
+    groups = {"flows": counted.FLOWS, "refused": counted.REFUSED, "relayed": counted.RELAYED}
+    return table(
+        columns,
+        [
+            [
+                f"{group} {word}",
+                alarming(value if group == "refused" else 0, exact(value)),
+                meanings.get(word, ""),
+            ]
+            for group, meanings in groups.items()
+            for word, value in gateway.get(group, {}).items()
+            if value or group != "relayed"
+        ],
+    )
 
 
 def _processes(answer: Json) -> Table:

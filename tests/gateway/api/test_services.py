@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from forwarder.counted import in_order
 from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.wire import Reply
@@ -79,8 +80,8 @@ class Table:
     def _apply(self, zones: tuple[Zone, ...]) -> Future[Reply]:
         return self.ask(f"{len(zones)} zones")
 
-    def connections(self) -> int:
-        return 9
+    def figures(self) -> dict[str, dict[str, int]]:
+        return in_order({"connections": 9, "denied": 2})
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         if guest not in LAN.subnet:
@@ -272,6 +273,7 @@ def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:
         "BytesReceived": 20,
         "NICs": {"Rx": {"Packets": 7}, "Tx": {"Packets": 5}},
         "TCP": {"CurrentConnected": 9},
+        "Gateway": in_order({"connections": 9, "denied": 2}),
     }
     untold = table.future(Reply(False, "too many"), "GET", "/cam")
     assert (untold.status, untold.body) == (503, b"too many\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from forwarder import counted
 from supervisor.cli import main as cli
 from supervisor.ports.settings import SETTINGS
 from tests.helpers.guests.fixtures import short_directory
@@ -237,3 +239,10 @@ def test_help_names_every_setting_its_form_and_its_default() -> None:
     attach = invoke("attach", "--help").output
     for key in SETTINGS:
         assert f"--{'no-' if key == 'flood-unknown' else ''}{key} " in attach
+
+
+def test_help_says_what_every_counted_word_means() -> None:
+    shown = invoke("stats", "--help").output
+    for words in (counted.DROPS, counted.REFUSED, counted.RELAYED):
+        for word, meaning in words.items():
+            assert re.search(rf"  {word} +{re.escape(meaning)}\n", shown)

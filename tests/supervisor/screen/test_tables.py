@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from forwarder import counted
 from forwarder.names import Policy
 from supervisor.ports.settings import plain
 from supervisor.screen import tables
@@ -109,6 +110,7 @@ def answer(*ports, **changes):
     drops = dict.fromkeys(port()["drops"], 0)
     departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
     head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
+    head["gateway"] = None
     head["listeners"] = [{"transport": "qemu", "url": "unix:///run/q.sock"}]
     return head | {"ports": list(ports), "departed": departed} | changes
 
@@ -226,3 +228,18 @@ def test_where_the_output_is_no_terminal_nothing_is_cut():
     console = tables.console_for(io.StringIO())
     assert console.width == tables.PLAIN_WIDTH
     assert not console.is_terminal
+
+
+def test_a_gateway_has_a_table_with_every_refusal_and_what_it_means():
+    gateway = {"state": "silent"} | counted.in_order(
+        {"connections": 3, "denied": 7, "timed_out": 2, "odd": 1}
+    )
+    shown = text(tables.stats(answer(gateway=gateway)))
+    assert "gateway (silent)" in shown
+    lines = {" ".join(line.split()[:2]): line.split()[2:] for line in shown.splitlines() if line.strip()}
+    assert lines["flows tcp"][0] == "3"
+    assert lines["refused denied"][:2] == ["7", "to"]
+    assert lines["refused not_carried"][0] == "0"
+    assert lines["relayed timed_out"][0] == "2"
+    assert lines["relayed odd"] == ["1"]
+    assert "relayed joined" not in lines

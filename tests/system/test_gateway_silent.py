@@ -1,0 +1,86 @@
+"""A gateway that hangs or is killed: what operators see, how soon, and who is blamed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from forwarder import counted
+from tests.helpers.gateway_place import Place, process
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+
+pytestmark = pytest.mark.guest
+FORWARD = "tcp:127.0.0.1:0:192.168.127.2:80"
+NOTICED_S = 3.0
+FAILED_S = 2.0
+START_S = 1.0
+"""What a command takes to start on a busy machine."""
+
+
+def state(switch: Switch) -> tuple[str, str]:
+    """Return the state of the gateway, and that of its port."""
+    answer = switch.json("status")
+    ports = {port["name"]: port["state"] for port in answer["ports"]}
+    return answer["gateway"]["state"], ports.get("gateway", "none")
+
+
+def test_a_gateway_that_hangs_is_silent_and_nobody_waits_for_it(place: Callable[..., Place]) -> None:
+    switch = place().switch
+    assert state(switch) == ("live", "live")
+    pid = process(switch, "gateway")
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        failed = switch.command("forward", "list", check=False)
+        assert (failed.returncode, time.monotonic() - began < FAILED_S + START_S) == (1, True)
+        assert f"the gateway (pid {pid}) has not answered" in failed.stderr
+        assert "supervisor" not in failed.stderr.replace("supervisor:", "")
+        wait_for(lambda: state(switch) == ("silent", "silent"), "the gateway to be silent")
+        assert time.monotonic() - began < NOTICED_S + START_S
+        # From now on nothing takes time, and figures are those of before.
+        began = time.monotonic()
+        assert (
+            switch.command("forward", "add", "tcp:127.0.0.1:0:192.168.127.2:80", check=False).returncode == 1
+        )
+        stats = switch.json("stats")["gateway"]
+        assert time.monotonic() - began < 2 * START_S
+        assert stats["state"] == "silent"
+        assert stats["refused"].keys() == counted.REFUSED.keys()
+        assert switch.log().count("has not answered") == 1
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: state(switch) == ("live", "live"), "the gateway to be heard again")
+    assert switch.command("forward", "list").returncode == 0
+    assert switch.log().count("the gateway answers again") == 1
+
+
+def test_a_gateway_that_was_killed_is_said_to_have_been(place: Callable[..., Place]) -> None:
+    switch = place().switch
+    os.kill(process(switch, "gateway"), signal.SIGKILL)
+    wait_for(lambda: "port 1 (gateway): gone" in switch.log(), "its port to go")
+    wait_for(lambda: state(switch) == ("live", "live"), "the next one")
+    assert "port 1 (gateway): gone, its gateway was ended by SIGKILL" in switch.log()
+    assert "detached by the operator" not in switch.log()
+
+
+def test_what_the_gateway_refuses_is_in_stats(place: Callable[..., Place]) -> None:
+    here = place("--deny", "203.0.113.0/24")
+    before = here.switch.json("stats")["gateway"]
+    assert before["state"] == "live"
+    assert before["refused"]["denied"] == 0
+    here.guest.run("curl --silent --max-time 3 http://203.0.113.9/ || true")
+    assert here.switch.json("stats")["gateway"]["refused"]["denied"] == 1
+    table = here.switch.command("stats").stdout
+    assert "refused denied" in table
+    assert "to a network that --deny names" in table
+
+
+def test_a_switch_without_a_gateway_has_null(switch: Callable[..., Switch]) -> None:
+    running = switch(qemu=True)
+    assert running.json("stats")["gateway"] is None
+    assert running.json("status")["gateway"] is None
