@@ -1,7 +1,7 @@
 """The compiled core: shared-memory rings, MAC table, counters and the forwarding engine of one port.
 
 Descriptors returned by the ``*_create`` functions belong to the caller. Descriptors given to
-``Engine`` and ``Block`` are borrowed unless said otherwise: memory is mapped at once, and the caller
+``Engine`` and ``StatsPage`` are borrowed unless said otherwise: memory is mapped at once, and the caller
 may close them afterwards; the VM's descriptor and the doorbells must stay open as long as the engine.
 """
 
@@ -34,8 +34,8 @@ def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epo
 def flood_create(size: int, port: int, epoch: int) -> int:
     """A new flood ring as a sealed memfd; its writer maps it first, everybody after that may only read."""
 
-def block_create() -> int:
-    """A new port block (counters and MAC table) as a sealed memfd."""
+def stats_page_create() -> int:
+    """A new statistics page of a port (counters and MAC table) as a sealed memfd."""
 
 def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
     """Open (make) TAP device ``name``, up, in the network namespace of descriptor ``netns`` if >= 0.
@@ -62,19 +62,19 @@ def infer_offload(frame: bytes, mtu: int) -> bytes:
 def flow_of(frame: bytes) -> int:
     """The label, 16 bits, of the flow that a frame belongs to."""
 
-class Early:
+class EarlyDrop:
     """The choice of what is dropped early from one ring."""
 
     def __init__(self) -> None: ...
-    def put(self, flow: int, size: int, deep: bool) -> bool:
-        """Put ``size`` bytes of a flow into a ring, deep or not: whether they go there, or are dropped."""
+    def put(self, flow: int, size: int, half_full: bool) -> bool:
+        """Put ``size`` bytes of a flow into a ring, half full or not. False: they are dropped."""
 
-class Block:
-    """Read-only view of a port's block: what its worker last published."""
+class StatsPage:
+    """Read-only view of a port's statistics page: what its worker last published."""
 
     def __init__(self, fd: int) -> None: ...
     def counters(self) -> dict[str, int]:
-        """All counters by name, since the block was made (they outlive a worker)."""
+        """All counters by name, since the page was made (they outlive a worker)."""
 
     def at_boundary(self) -> bool:
         """Whether a stream's worker, if it is dead now, died at the end of a record in both directions.
@@ -83,19 +83,19 @@ class Block:
         """
 
     def published_at(self) -> float:
-        """When the block's worker published last, in monotonic seconds; 0.0: never."""
+        """When the page's worker published last, in monotonic seconds; 0.0: never."""
 
     def losses(self) -> list[tuple[int, int, int, int]]:
-        """(peer port, its first epoch, frames lost towards it, its floods lost here), non-zero rows only."""
+        """(peer port, its attachment, frames lost towards it, its floods lost here), non-zero rows only."""
 
     def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
-        """MAC addresses that the block's table has behind ``port``: (address, seconds since seen, pinned).
+        """MAC addresses that the page's table has behind ``port``: (address, seconds since seen, pinned).
 
-        Asked for the block's own port, these are what is behind that VM.
+        Asked for the page's own port, these are what is behind that VM.
         """
 
     def port_of(self, mac: bytes) -> int:
-        """The port from which the block's worker last took a frame of ``mac`` (6 bytes); 0: not known."""
+        """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0: not known."""
 
 class Engine:
     """Forwarding engine of one port: sole user of the VM's descriptor."""
@@ -111,7 +111,7 @@ class Engine:
         vm: int,
         doorbell: int,
         flood_doorbell: int,
-        block: int,
+        stats: int,
         flood: int,
     ) -> None:
         """``kind``: "stream", "stream16", "seqpacket", "dgram" or "tap".
@@ -126,11 +126,14 @@ class Engine:
     def run(self, timeout: float) -> int:
         """Forward for at most ``timeout`` seconds, GIL released, or until an event. Returns EVENT_* bits."""
 
-    def hush(self, hushed: bool) -> None:
-        """Ring for nobody when the VM floods; False: ring again, also for what was flooded meanwhile."""
+    def hold_flood_bell(self) -> None:
+        """Ring no doorbell for what the VM floods, until ``release_flood_bell``."""
+
+    def release_flood_bell(self) -> None:
+        """Ring again, and once for what was flooded meanwhile."""
 
     def pulse(self, interval: float) -> None:
-        """Publish to the block once in so many seconds even if nothing happens; at first every second."""
+        """Publish to the statistics page every ``interval`` seconds even if nothing happens; at first 1.0."""
 
     def hold(self, held: bool) -> None:
         """Leave the VM unread and unwatched; False: go on. Made, an engine does not hold its VM."""
@@ -138,8 +141,11 @@ class Engine:
     def wanted(self) -> list[int]:
         """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
 
-    def peer_join(self, port: int, epoch: int, born: int, offloads: bool) -> None:
+    def peer_join(self, port: int, epoch: int, attachment: int, offloads: bool) -> None:
         """Port ``port`` exists (again) under ``epoch``; an older epoch's rings are detached.
+
+        ``attachment``: the epoch of the port's first worker, which tells one VM from the next under the same
+        number.
 
         ``offloads``: it is a TAP too, so frames may go there unfinished, behind their ``virtio_net_hdr``.
         """
@@ -207,7 +213,7 @@ class RingWriter:
         ``vnet``: each frame is behind a ``virtio_net_hdr``.
         """
 
-    def keep(self, records: bytes, src: bytes, vnet: bool = False, gap: int = 0) -> int:
+    def commit(self, records: bytes, src: bytes, vnet: bool = False, gap: int = 0) -> int:
         """The same for records that were read to where they are to be, ``gap`` bytes behind the last run."""
 
     def publish(self) -> bool: ...

@@ -29,7 +29,7 @@ class Ports:
 
     def __init__(self) -> None:
         self._born: dict[int, int] = {}
-        self._block: _core.Block | None = None
+        self._block: _core.StatsPage | None = None
         self._left: list[Callable[[Port], None]] = []
 
     def __contains__(self, port: object) -> bool:
@@ -48,7 +48,7 @@ class Ports:
     def map(self, block: int) -> None:
         """Read the MAC table of a block from now on; the descriptor is closed. Raises OSError, ValueError."""
         try:
-            self._block = _core.Block(block)
+            self._block = _core.StatsPage(block)
         finally:
             os.close(block)
 

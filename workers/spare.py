@@ -27,7 +27,7 @@ class WorkerFds(NamedTuple):
     vm: int
     doorbell: int
     flood_doorbell: int
-    block: int
+    stats: int
     flood: int
 
 

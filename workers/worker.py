@@ -92,7 +92,7 @@ class Worker:
             **assignment.fds._asdict(),
         )
         self._engine.hold(True)
-        self._engine.hush(True)
+        self._engine.hold_flood_bell()
         self._held = True
         self._links = Links(self._engine, self._record, self._tell)
         self._interval = assignment.assign.interval_ms / 1000
@@ -197,7 +197,7 @@ class Worker:
                 self._links.apply(action, offered_at)
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
                     self._record = action.record
-                    self._engine.hush(False)
+                    self._engine.release_flood_bell()
 
     def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
         # The next one is due with the next beat; by itself only if that does not come.
@@ -262,7 +262,7 @@ class Worker:
         with suppress(ChannelClosedError):
             self._receive_all(channel)
         self._engine.unwatch(channel.fileno())
-        self._engine.hush(False)
+        self._engine.release_flood_bell()
         channel.close()
         self._orphan_since = self._retry_at = time.monotonic()
 

@@ -113,7 +113,7 @@ class Sampler:
     """The operator's view of the switch, sampled when it is asked for."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, tuple[int, _core.Block]] = {}
+        self._blocks: dict[int, tuple[int, _core.StatsPage]] = {}
         self._processes = ProcessSampler()
         self._departed = Departed()
 
@@ -122,7 +122,7 @@ class Sampler:
 
         Raises OSError where the block cannot be mapped, ValueError where it is of another version.
         """
-        self._blocks[port] = (born, _core.Block(block))
+        self._blocks[port] = (born, _core.StatsPage(block))
 
     def depart(self, port: int, *, of_gateway: bool = False) -> None:
         """Keep what a leaving port had counted and let go of its block. An unknown port is ignored."""

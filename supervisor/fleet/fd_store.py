@@ -45,7 +45,7 @@ class FdStore:
         made: list[int] = []
         try:
             made.append(_core.doorbell_create())
-            made.append(_core.block_create())
+            made.append(_core.stats_page_create())
         except (OSError, MemoryError) as error:
             close_all(made)
             raise LocalError(_shortage(error)) from None
@@ -90,7 +90,7 @@ class FdStore:
         """Whether the port's link, its worker being dead, is known to stand between two frames both ways."""
         held = self._ports.get(port)
         try:
-            return held is not None and _core.Block(held.block).at_boundary()
+            return held is not None and _core.StatsPage(held.block).at_boundary()
         except (OSError, MemoryError):
             return False
 

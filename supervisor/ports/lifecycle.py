@@ -119,6 +119,6 @@ def resumable(kind: str, *, position_known: bool) -> bool:
     Where the kernel keeps frames apart, the next worker starts at a whole frame. In a byte stream it would
     start wherever the lost worker happened to be, in the middle of a frame as likely as not, and the VM would
     read garbage as lengths for ever; so a stream goes on only if it is known to stand between two frames,
-    both ways (``Block.at_boundary``).
+    both ways (``StatsPage.at_boundary``).
     """
     return kind in KEPT_APART or position_known

@@ -155,9 +155,9 @@ def test_full_ring_drops_at_the_source_towards_the_destination(kind: str) -> Non
         greet(switch)
         sent = fill(switch, 2, 1, 1000)
         few = fill(switch, 3, 1, 5)
-        losses = _core.Block(switch.blocks[2]).losses()
-        assert [(peer, born) for peer, born, _, _ in losses] == [(1, switch.borns[1])]
-        assert _core.Block(switch.blocks[3]).losses() == []
+        losses = _core.StatsPage(switch.stats[2]).losses()
+        assert [(peer, whose) for peer, whose, _, _ in losses] == [(1, switch.attachments[1])]
+        assert _core.StatsPage(switch.stats[3]).losses() == []
         assert switch.counters(1)["eagain"] >= 1
         got = switch.read_out(switch.vms[1])
         assert len(got) + losses[0][2] == len(sent) + len(few)

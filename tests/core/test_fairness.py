@@ -24,7 +24,7 @@ def test_short_frames_get_as_many_bytes_as_long_ones(kind: str) -> None:
                 switch.vms[port].send(*[frame(mac(1), mac(port), size=length)] * min(32, 18028 // length))
             switch.turn()
             switch.turn()
-        assert all(_core.Block(switch.blocks[port]).losses() for port in lengths)
+        assert all(_core.StatsPage(switch.stats[port]).losses() for port in lengths)
         busy.received()  # what was written before they had to share
         came = dict.fromkeys(lengths, 0)
         while sum(came.values()) < 1_200_000:

@@ -63,7 +63,7 @@ def test_lapped_reader_counts_exactly_what_it_lost(kind: str) -> None:
         counters = switch.counters(2)
         assert counters["tx_frames"] + counters["flood_lost"] == len(sent)
         assert counters["flood_lost"] > 100
-        assert [(peer, lost) for peer, _, _, lost in _core.Block(switch.blocks[2]).losses()] == [
+        assert [(peer, lost) for peer, _, _, lost in _core.StatsPage(switch.stats[2]).losses()] == [
             (1, counters["flood_lost"])
         ]
         assert late == [each for each in sent if each in set(late)]

@@ -79,7 +79,7 @@ def test_impossible_tail_breaks_the_ring_for_its_writer(field: str, tail: int) -
             pass
         assert writer.broken
         assert writer.put(record_of(1, 14), mac(1)) == 0
-        assert writer.keep(record_of(1, 14), mac(1)) == 0
+        assert writer.commit(record_of(1, 14), mac(1)) == 0
 
 
 @pytest.mark.parametrize(

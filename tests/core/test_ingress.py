@@ -298,7 +298,7 @@ def test_engine_that_cannot_start_leaves_the_counters_alone() -> None:
                     vm=switch.vms[1].sock.fileno(),
                     doorbell=switch.bells[1],
                     flood_doorbell=switch.flood_bell,
-                    block=switch.blocks[1],
+                    stats=switch.stats[1],
                     flood=stale,
                 )
         finally:

@@ -1,4 +1,4 @@
-"""What an engine does unasked: it publishes while nothing happens, and while hushed it rings for nobody."""
+"""What an engine does unasked: it publishes while nothing happens, and it holds its flood bell if told to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
 def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() -> None:
     with MiniSwitch() as switch:
         switch.add(1, "stream")
-        engine, block = switch.engines[1], _core.Block(switch.blocks[1])
+        engine, block = switch.engines[1], _core.StatsPage(switch.stats[1])
         engine.pulse(0.02)
         stop = os.eventfd(0, os.EFD_NONBLOCK)
         engine.watch(stop)
@@ -33,8 +33,8 @@ def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() 
 
 
 def test_a_block_that_nobody_has_published_to_says_so() -> None:
-    fd = _core.block_create()
-    assert _core.Block(fd).published_at() == 0.0
+    fd = _core.stats_page_create()
+    assert _core.StatsPage(fd).published_at() == 0.0
     os.close(fd)
 
 
@@ -46,17 +46,17 @@ def rung(bell: int) -> bool:
         return False
 
 
-def test_a_hushed_engine_rings_for_nobody_and_makes_up_for_it_once() -> None:
+def test_a_held_flood_bell_does_not_ring_and_rings_once_when_it_is_released() -> None:
     with MiniSwitch() as switch:
         vms = {port: switch.add(port, "stream") for port in (1, 2)}
         switch.settle()
-        switch.engines[1].hush(True)
+        switch.engines[1].hold_flood_bell()
         rung(switch.flood_bell)
         flooded = frame(BROADCAST, mac(1))
         vms[1].send(flooded)
         wait_for(lambda: switch.engines[1].run(0.0) or switch.counters(1)["flooded"], "the flood")
         assert not rung(switch.flood_bell)
-        switch.engines[1].hush(False)
+        switch.engines[1].release_flood_bell()
         switch.engines[1].run(0.0)
         assert rung(switch.flood_bell)
         switch.settle()

@@ -41,7 +41,7 @@ class Play:
 
     @property
     def resumable(self) -> bool:
-        return _core.Block(self.switch.blocks[1]).at_boundary()
+        return _core.StatsPage(self.switch.stats[1]).at_boundary()
 
     def say(self) -> None:
         if not self.unsent:

@@ -69,7 +69,7 @@ def test_ring_is_a_queue_of_whole_frames(steps: list[tuple[str, Any, Any]]) -> N
                     fitted = writer.put(b"".join(records), mac(src))
                     assert fitted <= len(records)
                 else:
-                    fitted = writer.keep(b"".join(records), mac(src), False, number % 3 * 1000)
+                    fitted = writer.commit(b"".join(records), mac(src), False, number % 3 * 1000)
                     assert fitted in (0, len(records))
                 for each in records[:fitted]:
                     starts.append(put)
@@ -170,7 +170,7 @@ def test_only_so_many_runs_wait() -> None:
         writer, reader = RingWriter(*fds, *IDS), RingReader(*fds, *IDS)
         fitted = [writer.put(body(n, 14), mac(n)) for n in range(2100)]
         assert fitted == [1] * 2048 + [0] * 52
-        assert writer.keep(body(1, 14), mac(0)) == 0
+        assert writer.commit(body(1, 14), mac(0)) == 0
         assert writer.put(body(3000, 14), mac(2047)) == 1  # of the same source as the last: the same run
         writer.publish()
         assert writer.put(body(3001, 14), mac(1)) == 0
@@ -185,12 +185,12 @@ def test_what_lies_between_two_runs_is_nobodys_and_room_again_afterwards() -> No
     with ring() as fds:
         writer, reader = RingWriter(*fds, *IDS), RingReader(*fds, *IDS)
         for number in range(20):
-            assert writer.keep(body(number, 60), mac(1), False, 100_000) == 1
+            assert writer.commit(body(number, 60), mac(1), False, 100_000) == 1
             assert writer.put(body(number, 61), mac(1)) == 1
             writer.publish()
             assert drain(reader) == body(number, 60) + body(number, 61)
-        assert writer.keep(body(1, 60), mac(1), False, SIZE - 63) == 0
-        assert writer.keep(body(1, 60), mac(1), False, SIZE - 64) == 1
+        assert writer.commit(body(1, 60), mac(1), False, SIZE - 63) == 0
+        assert writer.commit(body(1, 60), mac(1), False, SIZE - 64) == 1
 
 
 def test_a_ring_has_one_writer_for_good() -> None:

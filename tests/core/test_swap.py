@@ -35,7 +35,7 @@ def send_to_the_dead(mini: MiniSwitch, frames: int) -> None:
 
 
 def towards(mini: MiniSwitch) -> int:
-    return sum(lost for port, _, lost, _ in _core.Block(mini.blocks[1]).losses() if port == 2)
+    return sum(lost for port, _, lost, _ in _core.StatsPage(mini.stats[1]).losses() if port == 2)
 
 
 def test_frames_that_a_dead_worker_has_not_taken_are_lost_towards_it(switch: MiniSwitch) -> None:
@@ -78,4 +78,4 @@ def test_a_ring_that_both_ends_change_for_another_loses_each_frame_once(switch: 
 
 
 def test_a_stream_that_no_worker_has_touched_can_be_gone_on_with() -> None:
-    assert _core.Block(_core.block_create()).at_boundary()
+    assert _core.StatsPage(_core.stats_page_create()).at_boundary()

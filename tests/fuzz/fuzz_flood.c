@@ -21,7 +21,7 @@ static void read_all(struct flood_rx *rx, uint8_t *out)
     struct flood_record record;
     uint64_t lost = 0;
     for (int i = 0; i < 1000 && flood_next(rx, out, MAX_FRAME, &record, &lost) == FLOOD_FRAME; i++)
-        if (record.bytes > MAX_FRAME || (record.bytes < MIN_FRAME && record.kind != FLOOD_ANNOUNCE))
+        if (record.bytes > MAX_FRAME || (record.bytes < MIN_FRAME && record.kind != FLOOD_REPLY))
             abort();
 }
 

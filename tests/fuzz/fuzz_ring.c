@@ -70,7 +70,7 @@ static void produce(uint32_t length, bool vnet)
     uint64_t gap = length % 3 * 10;
     if (gap > 0 && ring_has_room(&tx, gap + LENGTH_BYTES + frame)) {
         memcpy(ring_front(&tx) + gap, records, LENGTH_BYTES);
-        ring_keep(&tx, tx.head + gap, LENGTH_BYTES + frame, 1, src, vnet);
+        ring_commit(&tx, tx.head + gap, LENGTH_BYTES + frame, 1, src, vnet);
     } else {
         ring_put(&tx, records, LENGTH_BYTES + frame, 1, src, vnet);
     }

@@ -24,7 +24,7 @@ struct pair *pair_open(void)
     e->epoch = 1;
     e->doorbell = pair->doorbell = doorbell_create();
     e->bells.flood_doorbell = pair->flood_doorbell = doorbell_create();
-    pair->block = block_create(0);
+    pair->block = stats_page_create(0);
     pair->flood = flood_create(FUZZ_RING_BYTES, OWN_PORT, 1);
     pair->peer_flood = flood_create(FUZZ_RING_BYTES, PEER_PORT, 2);
     must(ring_create(FUZZ_RING_BYTES, &id, &pair->ring) == 0);
@@ -33,7 +33,7 @@ struct pair *pair_open(void)
     must(engine_attach_flood(e, PEER_PORT, 2, pair->peer_flood) == 0);
     must(engine_attach_tx(e, PEER_PORT, 2, pair->ring, doorbell_create()) == 0);
     must(ring_rx_open(&pair->reader, pair->ring, &id) == 0);
-    must(fdb_pin(&e->block->fdb, peer_mac, PEER_PORT));
+    must(fdb_pin(&e->stats->fdb, peer_mac, PEER_PORT));
     return pair;
 }
 

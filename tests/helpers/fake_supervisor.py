@@ -79,7 +79,7 @@ class FakeSupervisor:
             ours.detach(),
             _core.doorbell_create(),
             _core.doorbell_create(),
-            _core.block_create(),
+            _core.stats_page_create(),
             _core.flood_create(FLOOD_BYTES, 1, 5),
         )
         self.record = PortRecord(1, 5, 5, "one", transport, Policy())

@@ -97,10 +97,10 @@ class Vm:
 class MiniSwitch:
     """Engines by port number, with membership and rings arranged at once.
 
-    ``rings_given`` False withholds the rings that engines ask for. The blocks of ports that have left stay
-    open, because what was lost towards others is counted in them. ``before_start`` gets every new flood ring
-    before its engine maps it, which is the last moment to map it for writing, ``on_ring`` every new ring and
-    tail, of which the same is true.
+    ``rings_given`` False withholds the rings that engines ask for. The statistics pages of ports that have
+    left stay open, since what was lost towards others is counted in them. ``before_start`` gets every new
+    flood ring before its engine maps it, the last moment to map it for writing, ``on_ring`` every new
+    ring and tail, of which the same is true.
     """
 
     def __init__(self) -> None:
@@ -108,10 +108,10 @@ class MiniSwitch:
         self.vms: dict[int, Vm] = {}
         self.kinds: dict[int, str] = {}
         self.epochs: dict[int, int] = {}
-        self.borns: dict[int, int] = {}
+        self.attachments: dict[int, int] = {}
         self.bells: dict[int, int] = {}
         self.floods: dict[int, int] = {}
-        self.blocks: dict[int, int] = {}
+        self.stats: dict[int, int] = {}
         self.past: list[int] = []
         self.flood_bell = _core.doorbell_create()
         self.rings_given = True
@@ -151,16 +151,16 @@ class MiniSwitch:
     def attach(self, port: int, kind: str, end: int, *, introduce: bool = True) -> None:
         """A port for the switch's end of a link, a non-blocking descriptor, which is ours from now on."""
         self._switch_ends[port] = end
-        self.blocks[port] = _core.block_create()
+        self.stats[port] = _core.stats_page_create()
         self.bells[port] = _core.doorbell_create()
         self.kinds[port] = kind
         self._start(port, introduce)
-        self.borns[port] = self.epochs[port]
+        self.attachments[port] = self.epochs[port]
 
     def _start(self, port: int, introduce: bool) -> None:
         self._epoch += 1
         self.epochs[port] = self._epoch
-        self.borns.setdefault(port, self._epoch)
+        self.attachments.setdefault(port, self._epoch)
         self.floods[port] = _core.flood_create(FLOOD_BYTES, port, self._epoch)
         self.before_start(self.floods[port])
         self.engines[port] = _core.Engine(
@@ -170,7 +170,7 @@ class MiniSwitch:
             vm=self._switch_ends[port],
             doorbell=self.bells[port],
             flood_doorbell=self.flood_bell,
-            block=self.blocks[port],
+            stats=self.stats[port],
             flood=self.floods[port],
         )
         for other in self.engines if introduce else ():
@@ -181,7 +181,7 @@ class MiniSwitch:
     def introduce(self, one: int, other: int) -> None:
         """Tell ``one`` that ``other`` exists, and give it the flood ring."""
         epoch = self.epochs[other]
-        self.engines[one].peer_join(other, epoch, self.borns[other], self.kinds[other] == "tap")
+        self.engines[one].peer_join(other, epoch, self.attachments[other], self.kinds[other] == "tap")
         self.engines[one].attach_flood(other, epoch, self.floods[other])
 
     def connect(self, src: int, dst: int) -> None:
@@ -206,8 +206,8 @@ class MiniSwitch:
         self.vms.pop(port).sock.close()
         for table in (self._switch_ends, self.bells, self.floods):
             os.close(table.pop(port))
-        self.past.append(self.blocks.pop(port))
-        del self.borns[port]
+        self.past.append(self.stats.pop(port))
+        del self.attachments[port]
 
     def turn(self) -> int:
         """One short run of every engine; returns the sum of all work counters, to see whether it changes."""
@@ -218,8 +218,8 @@ class MiniSwitch:
                     self.connect(port, wanted)
         return sum(
             value
-            for block in self.blocks.values()
-            for name, value in _core.Block(block).counters().items()
+            for page in self.stats.values()
+            for name, value in _core.StatsPage(page).counters().items()
             if name not in ("turns", "sleeps", "eagain", "enobufs", "doorbells")
         )
 
@@ -240,19 +240,19 @@ class MiniSwitch:
         return frames
 
     def counters(self, port: int) -> dict[str, int]:
-        return _core.Block(self.blocks[port]).counters()
+        return _core.StatsPage(self.stats[port]).counters()
 
     def macs_behind(self, at: int, port: int) -> set[bytes]:
         """Addresses that are behind ``port``, as ``at`` has learned or was told."""
-        return {address for address, _, _ in _core.Block(self.blocks[at]).macs(port)}
+        return {address for address, _, _ in _core.StatsPage(self.stats[at]).macs(port)}
 
     def lost_towards(self, port: int) -> int:
         """Frames that any port lost because ``port`` had no room, and floods it was too slow for."""
         own = self.counters(port)["flood_lost"]
         return own + sum(
             towards
-            for block in [*self.blocks.values(), *self.past]
-            for peer, _, towards, _ in _core.Block(block).losses()
+            for page in [*self.stats.values(), *self.past]
+            for peer, _, towards, _ in _core.StatsPage(page).losses()
             if peer == port
         )
 
@@ -261,7 +261,7 @@ class MiniSwitch:
             engine.close()
         for vm in self.vms.values():
             vm.sock.close()
-        for table in (self._switch_ends, self.bells, self.floods, self.blocks):
+        for table in (self._switch_ends, self.bells, self.floods, self.stats):
             for fd in table.values():
                 os.close(fd)
         for fd in (*self.past, self.flood_bell):

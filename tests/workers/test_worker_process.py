@@ -47,7 +47,7 @@ def test_the_end_of_the_link_is_the_end_of_the_worker(supervisor, transport):
     goodbye = supervisor.until(Goodbye)
     assert goodbye.reason == "the VM closed the link"
     assert supervisor.worker.wait(PATIENCE_S) == 0
-    counters = _core.Block(supervisor.fds[3]).counters()
+    counters = _core.StatsPage(supervisor.fds[3]).counters()
     assert (counters["rx_frames"], counters["flooded"]) == (1, 1)
 
 
@@ -94,4 +94,4 @@ def test_a_worker_outlives_its_supervisor_and_claims_its_port_from_the_next(supe
     while supervisor.until(Heartbeat).supervisor_epoch != EPOCH:
         pass
     assert supervisor.worker.poll() is None
-    assert _core.Block(supervisor.fds[3]).counters()["rx_frames"] == 1
+    assert _core.StatsPage(supervisor.fds[3]).counters()["rx_frames"] == 1

@@ -43,8 +43,16 @@ static inline void bells_touch(struct bells *bells, struct peer *peer)
 /* Publish all touched rings and the flood ring, and wake who sleeps. Returns the doorbells rung. */
 uint32_t bells_publish(struct bells *bells, struct flood_tx *flood, const struct peers *peers);
 
+/* The switch knows this port: ring again, and once for what was flooded meanwhile. */
+static inline void bells_release(struct bells *bells)
+{
+    if (bells->flood_bell_held)
+        bells->flood_bell_owed = true;
+    bells->flood_bell_held = false;
+}
+
 /* A peer may have been reading our flood ring before we knew its sleep word. If we flooded within the last second,
    ring once. */
-void bells_greet(struct bells *bells);
+void bells_pay(struct bells *bells);
 
 #endif

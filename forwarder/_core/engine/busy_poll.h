@@ -13,36 +13,36 @@
    never lingers, since it waits for nobody else.
 
    While it lingers the worker yields its core at every look, so whoever else can run there does. */
-#ifndef BULKHEAD_LINGER_H
-#define BULKHEAD_LINGER_H
+#ifndef BULKHEAD_BUSY_POLL_H
+#define BULKHEAD_BUSY_POLL_H
 
 #include "common.h"
 
 /* About a wake-up in a virtual machine. */
-#define LINGER_NS 20000u
+#define BUSY_POLL_NS 20000u
 /* A round trip through two workers, none of which lingers: with longer pauses lingering would never begin to pay. */
-#define DENSE_PAUSE_NS 100000u
+#define SHORT_PAUSE_NS 100000u
 
-struct lingering {
+struct busy_poll {
     uint64_t idle_since; /* ns; 0: busy */
-    bool dense; /* the last pause was short */
+    bool last_was_short; /* the last pause was short */
 };
 
 /* A turn has found work. */
-static inline void linger_after_work(struct lingering *l, uint64_t now)
+static inline void busy_poll_after_work(struct busy_poll *l, uint64_t now)
 {
     if (l->idle_since != 0)
-        l->dense = now - l->idle_since <= DENSE_PAUSE_NS;
+        l->last_was_short = now - l->idle_since <= SHORT_PAUSE_NS;
     l->idle_since = 0;
 }
 
 /* A turn has found nothing to do. Returns until when to look on, 0: not at all. */
-static inline uint64_t linger_when_idle(struct lingering *l, uint64_t now)
+static inline uint64_t busy_poll_until(struct busy_poll *l, uint64_t now)
 {
     if (l->idle_since == 0)
         l->idle_since = now;
-    uint64_t until = l->idle_since + LINGER_NS;
-    return l->dense && now < until ? until : 0;
+    uint64_t until = l->idle_since + BUSY_POLL_NS;
+    return l->last_was_short && now < until ? until : 0;
 }
 
 #endif

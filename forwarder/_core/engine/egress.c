@@ -37,13 +37,13 @@ static bool accepts(struct engine *e, const struct flood_record *record, const u
 {
     if (record->kind == FLOOD_GROUP)
         return true;
-    if (record->kind == FLOOD_ANNOUNCE)
+    if (record->kind == FLOOD_REPLY)
         return false;
-    uint32_t port = fdb_lookup(&e->block->fdb, frame_dst(frame));
-    if (port == e->port && !e->announce_due) {
-        e->announce_due = true;
-        memcpy(e->announce, frame_src(frame), MAC_BYTES);
-        memcpy(e->announce + MAC_BYTES, frame_dst(frame), MAC_BYTES);
+    uint32_t port = fdb_lookup(&e->stats->fdb, frame_dst(frame));
+    if (port == e->port && !e->reply_due) {
+        e->reply_due = true;
+        memcpy(e->reply, frame_src(frame), MAC_BYTES);
+        memcpy(e->reply + MAC_BYTES, frame_dst(frame), MAC_BYTES);
     }
     if (port == e->port || e->flood_unknown)
         return true;
@@ -79,10 +79,10 @@ static void take_floods(struct engine *e, struct peer *peer)
         peer->deficit -= record.bytes;
         out->taken += record.bytes;
         if (UNLIKELY(peer->out_of_reach)) {
-            e->count.filtered += record.kind != FLOOD_ANNOUNCE;
+            e->count.filtered += record.kind != FLOOD_REPLY;
             continue;
         }
-        fdb_learn(&e->block->fdb, frame_src(at + prefix), peer->port);
+        fdb_learn(&e->stats->fdb, frame_src(at + prefix), peer->port);
         if (!accepts(e, &record, at + prefix))
             continue;
         if (UNLIKELY(!seal(e, at, record.bytes))) {
@@ -93,7 +93,7 @@ static void take_floods(struct engine *e, struct peer *peer)
         out->staged_frames++;
     }
     if (UNLIKELY(lost > 0)) {
-        loss_add(&e->block->loss[peer->port].from, lost);
+        loss_add(&e->stats->loss[peer->port].from, lost);
         e->count.flood_lost += lost;
     }
     if (UNLIKELY(peer->flood.broken))
@@ -134,7 +134,7 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
             break;
         }
         spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes, .vnet = views[i].run.vnet};
-        fdb_learn(&e->block->fdb, views[i].run.src, peer->port);
+        fdb_learn(&e->stats->fdb, views[i].run.src, peer->port);
     }
     if (n > 0 && e->vm.kind == KIND_STREAM16) {
         taken = stage_runs(e, spans, n, &garbled);
@@ -188,7 +188,7 @@ static bool serve(struct engine *e, struct peer *peer, bool alone, uint64_t now)
     return true;
 }
 
-bool egress_exhale(struct engine *e, uint64_t now)
+bool egress_poll(struct engine *e, uint64_t now)
 {
     struct egress *out = &e->out;
     uint64_t start = out->taken;
@@ -196,7 +196,7 @@ bool egress_exhale(struct engine *e, uint64_t now)
     if (out->blocked)
         return false;
     egress_flush(e, now);
-    while (quiet < e->peers.count && !out->blocked && !e->down && out->taken - start < EXHALE_BYTES) {
+    while (quiet < e->peers.count && !out->blocked && !e->down && out->taken - start < EGRESS_BUDGET) {
         if (out->turn >= e->peers.count)
             out->turn = 0;
         struct peer *peer = e->peers.at[e->peers.port[out->turn]];

@@ -1,4 +1,4 @@
-/* Exhale: from the other ports' rings to the VM.
+/* Egress: from the other ports' rings to the VM.
 
    Theory of operation. Sources are served by deficit round robin in bytes, with larger turns for one that is alone,
    since every write costs its reader a wake-up. A visit to a source takes first
@@ -17,7 +17,7 @@
 
 #include "engine/port.h"
 
-bool egress_exhale(struct engine *e, uint64_t now);
+bool egress_poll(struct engine *e, uint64_t now);
 bool egress_has_news(const struct engine *e);
 /* Count what the peer's ring still holds as lost, and let go of it. The rest of a frame that the VM has begun to read
    follows all the same. */

@@ -12,18 +12,18 @@
 /* A reader from outside sees numbers that are at most so many busy turns old. */
 #define PUBLISH_TURNS 64u
 
-int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int flood)
+int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int flood)
 {
     e->vm = (struct vm){.fd = vm, .kind = kind};
     e->flood_unknown = true;
     e->refusal_rate.per_second = REFUSED_PER_S;
     e->waiter.epoll = -1;
-    e->block = block_map(&e->block_shm, block, SHM_WRITE);
-    if (e->block != NULL)
-        block_read(e->block, &e->count);
+    e->stats = stats_page_map(&e->stats_shm, stats, SHM_WRITE);
+    if (e->stats != NULL)
+        stats_page_read(e->stats, &e->count);
     e->pulse_ns = NS_PER_S;
     e->out.staging = malloc(STAGING_BYTES);
-    if (e->block == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
+    if (e->stats == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
         || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
         || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->bells.flood_doorbell) < 0) {
         int saved = errno;
@@ -38,15 +38,15 @@ void engine_close(struct engine *e)
 {
     while (e->peers.count > 0)
         peers_remove(&e->peers, e->peers.port[0]);
-    if (e->block != NULL)
-        block_publish(e->block, &e->count, monotonic_ns());
+    if (e->stats != NULL)
+        stats_page_publish(e->stats, &e->count, monotonic_ns());
     flood_tx_close(&e->flood);
     ingress_close(e);
     waiter_close(&e->waiter);
     free(e->out.staging);
     e->out.staging = NULL;
-    shm_unmap(&e->block_shm);
-    e->block = NULL;
+    shm_unmap(&e->stats_shm);
+    e->stats = NULL;
     e->down = true;
 }
 
@@ -74,14 +74,14 @@ static void publish(struct engine *e, uint64_t now)
 {
     e->unpublished_turns = 0;
     e->count.egress_bytes = engine_queued(e);
-    block_publish(e->block, &e->count, now);
+    stats_page_publish(e->stats, &e->count, now);
 }
 
-static void hear(struct engine *e, bool wanted)
+static void mask_bells(struct engine *e, bool masked)
 {
-    e->deaf = !wanted;
-    waiter_hear_bell(&e->waiter, e->doorbell, wanted);
-    waiter_hear_bell(&e->waiter, e->bells.flood_doorbell, wanted);
+    e->bells_masked = masked;
+    waiter_mask_bell(&e->waiter, e->doorbell, masked);
+    waiter_mask_bell(&e->waiter, e->bells.flood_doorbell, masked);
 }
 
 /* What the waiter has seen becomes state of the engine. */
@@ -95,9 +95,9 @@ static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
         out->retry_at = 0;
         waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, false);
     }
-    /* Who waits for its VM can do nothing about what is rung for, and others' floods ring for everybody. */
-    if (UNLIKELY(e->deaf != out->blocked) && (e->deaf || (ready & READY_BELL)))
-        hear(e, e->deaf);
+    /* A worker that waits for its VM cannot act on a doorbell, and the flood bell rings for all, so it masks them. */
+    if (UNLIKELY(e->bells_masked != out->blocked) && (e->bells_masked || (ready & READY_BELL)))
+        mask_bells(e, !e->bells_masked);
     return ready & READY_CONTROL ? EVENT_CONTROL : 0;
 }
 
@@ -114,7 +114,7 @@ static bool at_boundary(const struct engine *e)
 
 static void settle_doubt(struct engine *e)
 {
-    _Atomic uint32_t *flag = &e->block->at_boundary;
+    _Atomic uint32_t *flag = &e->stats->at_boundary;
     if (vm_is_stream(&e->vm) && atomic_load_explicit(flag, memory_order_relaxed) == 0 && at_boundary(e))
         atomic_store_explicit(flag, 1, memory_order_seq_cst);
 }
@@ -127,12 +127,12 @@ static bool turn(struct engine *e, unsigned ready, uint64_t now)
     waiter_want(&e->waiter, e->vm.fd, WANT_READ, !paused);
     if ((ready & READY_HANGUP) || ((ready & READY_READ) && !paused)) {
         switch_begin(e);
-        worked = ingress_inhale(e);
+        worked = ingress_poll(e);
         switch_end(e);
     }
-    if (!e->down && egress_exhale(e, now))
+    if (!e->down && egress_poll(e, now))
         worked = true;
-    if (e->announce_due)
+    if (e->reply_due)
         switch_end(e);
     settle_doubt(e);
     e->count.turns++;
@@ -150,7 +150,7 @@ static uint64_t until(uint64_t deadline, uint64_t now)
 static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
 {
     struct sleep_word *word = &e->flood.shared->sleep;
-    bool announce = !e->out.blocked;
+    bool announced = !e->out.blocked;
     unsigned ready = 0;
     uint64_t retry = egress_deadline(e), resume = ingress_resumes(e);
     if (retry < deadline)
@@ -160,19 +160,19 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
     if (now + e->pulse_ns < deadline)
         deadline = now + e->pulse_ns;
     publish(e, now);
-    if (announce)
-        sleep_announce(word);
-    if (!announce || !egress_has_news(e)) {
+    if (announced)
+        sleep_begin(word);
+    if (!announced || !egress_has_news(e)) {
         e->count.sleeps++;
         ready = waiter_wait(&e->waiter, until(deadline, now));
     }
-    if (announce)
-        sleep_over(word);
+    if (announced)
+        sleep_end(word);
     return ready;
 }
 
 /* Look on until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. */
-static unsigned look_on(struct engine *e, uint64_t until)
+static unsigned busy_poll(struct engine *e, uint64_t until)
 {
     unsigned ready = 0;
     while (ready == 0 && !egress_has_news(e) && monotonic_ns() < until) {
@@ -185,8 +185,8 @@ static unsigned look_on(struct engine *e, uint64_t until)
 /* A turn has found nothing to do. */
 static unsigned rest(struct engine *e, uint64_t deadline, uint64_t now)
 {
-    uint64_t until = linger_when_idle(&e->lingering, now);
-    return until != 0 && !e->out.blocked ? look_on(e, until) : sleep_until(e, deadline, now);
+    uint64_t until = busy_poll_until(&e->busy_poll, now);
+    return until != 0 && !e->out.blocked ? busy_poll(e, until) : sleep_until(e, deadline, now);
 }
 
 unsigned engine_run(struct engine *e, uint64_t timeout_ns)
@@ -195,7 +195,7 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
     uint64_t deadline = now + timeout_ns;
     unsigned ready = waiter_wait(&e->waiter, 0);
     unsigned events = 0;
-    bells_greet(&e->bells);
+    bells_pay(&e->bells);
     while (!e->down) {
         events |= absorb(e, ready, now);
         bool worked = turn(e, ready, now);
@@ -205,7 +205,7 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
         if (events != 0 || e->down || now >= deadline)
             break;
         if (worked)
-            linger_after_work(&e->lingering, e->now);
+            busy_poll_after_work(&e->busy_poll, e->now);
         ready = worked ? waiter_wait(&e->waiter, 0) : rest(e, deadline, now);
         now = monotonic_ns();
     }

@@ -2,12 +2,12 @@
 
    Theory of operation. One engine, one thread, one VM. A turn is
 
-     inhale   ingress.c  read a burst from the VM, at most INHALE_BYTES
+     ingress  ingress.c  read a burst from the VM, at most INGRESS_BUDGET
      switch   switch.c   check, learn, look up
               send.c     into the rings and the flood ring
               bells.c    publish; ring who sleeps
-     exhale   egress.c   take from the other ports' rings in turn, write to the VM, at most EXHALE_BYTES
-     tick     engine.c   publish counters; linger, then sleep, if there was nothing to do
+     egress   egress.c   take from the other ports' rings in turn, write to the VM, at most EGRESS_BUDGET
+     tick     engine.c   publish counters; busy-poll, then sleep, if there was nothing to do
 
    The two budgets bound a turn, so that a VM that floods cannot keep its own worker from serving what
    comes in for it, nor the other way round. Python is entered for control events and deadlines only. */
@@ -22,7 +22,7 @@ enum {
     EVENT_WANTED = 4
 };
 
-int engine_open(struct engine *e, enum port_kind kind, int vm, int block, int flood);
+int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int flood);
 void engine_close(struct engine *e);
 /* Leave the VM unread and unwatched, or go on with it. */
 int engine_hold(struct engine *e, bool held);

@@ -15,7 +15,7 @@ static uint64_t unread_floods(struct peer *peer)
     struct flood_record record;
     uint8_t *scratch = peer->flood.shared != NULL ? malloc(MAX_FRAME) : NULL;
     while (scratch != NULL && flood_next(&peer->flood, scratch, MAX_FRAME, &record, &lost) == FLOOD_FRAME)
-        frames += record.kind != FLOOD_ANNOUNCE;
+        frames += record.kind != FLOOD_REPLY;
     free(scratch);
     return frames + lost;
 }
@@ -24,35 +24,35 @@ static uint64_t unread_floods(struct peer *peer)
 static void drain(struct engine *e)
 {
     if (!e->down)
-        egress_exhale(e, monotonic_ns());
+        egress_poll(e, monotonic_ns());
 }
 
-static void empty_pen(struct engine *e, struct peer *peer)
+static void flush_pending(struct engine *e, struct peer *peer)
 {
     uint32_t at = 0;
-    while (at < peer->pen_bytes) {
-        const uint8_t *record = peer->pen + at;
+    while (at < peer->pending_bytes) {
+        const uint8_t *record = peer->pending + at;
         uint32_t bytes = load_be32(record);
         const uint8_t *frame = record_frame(record);
         if (peer->path != PATH_RING)
             send_flood(e, frame, bytes, FLOOD_UNKNOWN);
         else if (ring_put(&peer->tx, record, LENGTH_BYTES + bytes, 1, frame_src(frame), false) == 0)
-            loss_add(&e->block->loss[peer->port].towards, 1);
+            loss_add(&e->stats->loss[peer->port].towards, 1);
         at += LENGTH_BYTES + bytes;
     }
-    free(peer->pen);
-    peer->pen = NULL;
-    peer->pen_bytes = 0;
+    free(peer->pending);
+    peer->pending = NULL;
+    peer->pending_bytes = 0;
     if (peer->path == PATH_RING)
         bells_touch(&e->bells, peer);
     switch_end(e);
 }
 
-static uint64_t penned_frames(const struct peer *peer)
+static uint64_t pending_frames(const struct peer *peer)
 {
     uint64_t frames = 0;
-    for (uint32_t at = 0; at < peer->pen_bytes; frames++)
-        at += LENGTH_BYTES + load_be32(peer->pen + at);
+    for (uint32_t at = 0; at < peer->pending_bytes; frames++)
+        at += LENGTH_BYTES + load_be32(peer->pending + at);
     return frames;
 }
 
@@ -60,8 +60,8 @@ static uint64_t penned_frames(const struct peer *peer)
 static void disconnect(struct engine *e, struct peer *peer)
 {
     drain(e);
-    ingress_leave_ring(e, peer);
-    loss_add(&e->block->loss[peer->port].towards, penned_frames(peer) + ring_untaken_frames(&peer->tx));
+    ingress_stop_direct_rx(e, peer);
+    loss_add(&e->stats->loss[peer->port].towards, pending_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
     egress_drop_source(e, peer);
     flood_rx_close(&peer->flood);
@@ -71,13 +71,13 @@ static void disconnect(struct engine *e, struct peer *peer)
 }
 
 /* A number can be used again: what was known of the VM that had it goes. */
-static void forget_predecessor(struct engine *e, uint32_t port, uint64_t born)
+static void forget_predecessor(struct engine *e, uint32_t port, uint64_t attachment)
 {
-    loss_reset(&e->block->loss[port], born);
-    fdb_forget(&e->block->fdb, port);
+    loss_reset(&e->stats->loss[port], attachment);
+    fdb_forget(&e->stats->fdb, port);
 }
 
-int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t born, bool takes_vnet)
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment, bool takes_vnet)
 {
     struct peer *peer = peers_get(&e->peers, port);
     if (peer != NULL && peer->epoch == epoch)
@@ -87,10 +87,10 @@ int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t b
     else if ((peer = peers_add(&e->peers, port)) == NULL)
         return -1;
     peer->epoch = epoch;
-    peer->born = born;
+    peer->attachment = attachment;
     peer->takes_vnet = takes_vnet;
-    if (atomic_load_explicit(&e->block->loss[port].born, memory_order_relaxed) != born)
-        forget_predecessor(e, port, born);
+    if (atomic_load_explicit(&e->stats->loss[port].attachment, memory_order_relaxed) != attachment)
+        forget_predecessor(e, port, attachment);
     return 0;
 }
 
@@ -100,7 +100,7 @@ void engine_peer_leave(struct engine *e, uint32_t port)
     if (peer == NULL)
         return;
     disconnect(e, peer);
-    fdb_forget(&e->block->fdb, port);
+    fdb_forget(&e->stats->fdb, port);
     /* The source in service stays in service: the VM may have had the first half of its frame. */
     if (peers_remove(&e->peers, port) < e->out.turn)
         e->out.turn--;
@@ -133,16 +133,16 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
     struct ring_tx tx;
     if (peer == NULL || ring_tx_open(&tx, fds, &id) < 0)
         return -1;
-    ingress_leave_ring(e, peer);
-    loss_add(&e->block->loss[port].towards, ring_untaken_frames(&peer->tx));
+    ingress_stop_direct_rx(e, peer);
+    loss_add(&e->stats->loss[port].towards, ring_untaken_frames(&peer->tx));
     ring_tx_close(&peer->tx);
     if (peer->doorbell >= 0)
         close(peer->doorbell);
     peer->tx = tx;
-    peer->early = (struct early){0};
+    peer->early_drop = (struct early_drop){0};
     peer->doorbell = doorbell;
     peer->path = PATH_RING;
-    empty_pen(e, peer);
+    flush_pending(e, peer);
     return 0;
 }
 
@@ -161,8 +161,8 @@ int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
 void engine_give_up_ring(struct engine *e, uint32_t port)
 {
     struct peer *peer = peers_get(&e->peers, port);
-    if (peer == NULL || peer->path != PATH_PEN)
+    if (peer == NULL || peer->path != PATH_PENDING)
         return;
     peer->path = PATH_FLOOD;
-    empty_pen(e, peer);
+    flush_pending(e, peer);
 }

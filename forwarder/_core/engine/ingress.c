@@ -57,37 +57,37 @@ static struct peer *expected(const struct engine *e)
 }
 
 /* Have the next burst go there, and bring along what is left of the last one. */
-static void land_at(struct inbuf *in, struct peer *peer)
+static void direct_to(struct inbuf *in, struct peer *peer)
 {
     uint8_t *to = peer != NULL ? ring_front(&peer->tx) : in->bytes;
-    if (peer != in->landing && in->rest > 0)
+    if (peer != in->direct_rx && in->rest > 0)
         memcpy(to, in->burst, in->rest);
-    in->landing = peer;
-    in->landed_at = peer != NULL ? peer->tx.head : 0;
+    in->direct_rx = peer;
+    in->direct_at = peer != NULL ? peer->tx.head : 0;
     in->burst = to;
 }
 
-static void choose_landing(struct engine *e)
+static void choose_buffer(struct engine *e)
 {
     struct peer *peer = expected(e);
-    bool room = peer != NULL && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INHALE_BYTES);
-    land_at(&e->in, room ? peer : NULL);
+    bool room = peer != NULL && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INGRESS_BUDGET);
+    direct_to(&e->in, room ? peer : NULL);
 }
 
 /* The first `used` of the `bytes` in the burst have been switched: the rest is to be the front of the next one. */
 static void keep_rest(struct inbuf *in, uint32_t used, uint32_t bytes)
 {
-    uint32_t kept = in->landing != NULL ? (uint32_t)(in->landing->tx.head - in->landed_at) : 0;
+    uint32_t kept = in->direct_rx != NULL ? (uint32_t)(in->direct_rx->tx.head - in->direct_at) : 0;
     in->rest = bytes - used;
     if (kept != used)
         memmove(in->burst + kept, in->burst + used, in->rest);
     in->burst += kept;
 }
 
-void ingress_leave_ring(struct engine *e, const struct peer *peer)
+void ingress_stop_direct_rx(struct engine *e, const struct peer *peer)
 {
-    if (e->in.landing == peer)
-        land_at(&e->in, NULL);
+    if (e->in.direct_rx == peer)
+        direct_to(&e->in, NULL);
     if (e->verdict.peer == peer)
         e->verdict = (struct verdict){0};
 }
@@ -99,9 +99,9 @@ void ingress_leave_ring(struct engine *e, const struct peer *peer)
 /* A paced VM is read in smaller bursts, so that its pauses are short. */
 static uint32_t burst_bytes(const struct engine *e)
 {
-    uint64_t burst = e->byte_rate.per_second == 0 ? INHALE_BYTES : e->byte_rate.per_second / 20;
-    if (burst > INHALE_BYTES)
-        burst = INHALE_BYTES;
+    uint64_t burst = e->byte_rate.per_second == 0 ? INGRESS_BUDGET : e->byte_rate.per_second / 20;
+    if (burst > INGRESS_BUDGET)
+        burst = INGRESS_BUDGET;
     if (e->refusal_rate.due > e->now && burst > REFUSED_BURST_BYTES)
         burst = REFUSED_BURST_BYTES;
     if (burst < LEAST_BURST_BYTES)
@@ -117,13 +117,13 @@ static uint32_t switch_framed16(struct engine *e, const uint8_t *bytes, uint32_t
     return done;
 }
 
-static bool inhale_stream(struct engine *e)
+static bool poll_stream(struct engine *e)
 {
     struct inbuf *in = &e->in;
     enum vm_status status = VM_OK;
     enum record_status record;
     int error = 0;
-    choose_landing(e);
+    choose_buffer(e);
     port_in_doubt(e);
     long n = vm_read(&e->vm, in->burst + in->rest, burst_bytes(e), &status, &error);
     if (n < 0) {
@@ -169,14 +169,14 @@ static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool 
     return false;
 }
 
-static bool inhale_tap(struct engine *e)
+static bool poll_tap(struct engine *e)
 {
     enum vm_status status = VM_OK;
     enum record_status record;
     int error = 0;
     uint32_t used = 0, reads = 0;
-    choose_landing(e);
-    while (used + SLOT_BYTES <= INHALE_BYTES && reads < MAX_SPANS) {
+    choose_buffer(e);
+    while (used + SLOT_BYTES <= INGRESS_BUDGET && reads < MAX_SPANS) {
         long n = vm_read(&e->vm, e->in.burst + used + LENGTH_BYTES, SLOT_BYTES - LENGTH_BYTES, &status, &error);
         if (n < 0)
             break;
@@ -190,7 +190,7 @@ static bool inhale_tap(struct engine *e)
     return reads > 0;
 }
 
-static bool inhale_datagrams(struct engine *e)
+static bool poll_datagrams(struct engine *e)
 {
     struct slot_read read[SLOTS];
     enum vm_status status = VM_OK;
@@ -212,21 +212,21 @@ static bool inhale_datagrams(struct engine *e)
     return n > 0;
 }
 
-bool ingress_inhale(struct engine *e)
+bool ingress_poll(struct engine *e)
 {
     uint64_t before = e->count.rx_bytes;
     bool worked;
     if (vm_is_stream(&e->vm))
-        worked = inhale_stream(e);
+        worked = poll_stream(e);
     else
-        worked = e->vm.kind == KIND_TAP ? inhale_tap(e) : inhale_datagrams(e);
-    rate_charge(&e->byte_rate, e->count.rx_bytes - before, e->now);
+        worked = e->vm.kind == KIND_TAP ? poll_tap(e) : poll_datagrams(e);
+    rate_limit_charge(&e->byte_rate, e->count.rx_bytes - before, e->now);
     return worked;
 }
 
 uint64_t ingress_resumes(const struct engine *e)
 {
-    uint64_t resumes = rate_resumes(&e->byte_rate), pardoned = rate_resumes(&e->refusal_rate);
+    uint64_t resumes = rate_limit_resumes(&e->byte_rate), pardoned = rate_limit_resumes(&e->refusal_rate);
     if (pardoned > resumes)
         resumes = pardoned;
     return resumes > e->now ? resumes : 0;

@@ -1,11 +1,11 @@
-/* Inhale: a burst from the VM into memory that nobody else can write to, where it is switched.
+/* Ingress: a burst from the VM into memory that nobody else can write to, where it is switched.
 
    Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
    records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
    with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
 
    The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
-   for that peer then stays where it is (ring_keep); what is not is copied from there, as it would be from anywhere. So
+   for that peer then stays where it is (ring_commit); what is not is copied from there, as it would be from anywhere. So
    a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
    conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
    burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
@@ -25,9 +25,9 @@
 
 int ingress_open(struct engine *e);
 void ingress_close(struct engine *e);
-bool ingress_inhale(struct engine *e);
-/* The peer's ring is about to go, or to be written to by somebody else than the inhale. */
-void ingress_leave_ring(struct engine *e, const struct peer *peer);
+bool ingress_poll(struct engine *e);
+/* The peer's ring is about to go, or to be written to by another than the poll. */
+void ingress_stop_direct_rx(struct engine *e, const struct peer *peer);
 /* When a VM that was too fast is read again, ns; 0: now. */
 uint64_t ingress_resumes(const struct engine *e);
 

@@ -38,28 +38,28 @@ void peer_close_path(struct peer *peer)
     if (peer->doorbell >= 0)
         close(peer->doorbell);
     peer->doorbell = -1;
-    free(peer->pen);
-    peer->pen = NULL;
-    peer->pen_bytes = 0;
+    free(peer->pending);
+    peer->pending = NULL;
+    peer->pending_bytes = 0;
     peer->path = PATH_NONE;
     peer->touched = false;
 }
 
-uint32_t pen_put(struct peer *peer, const uint8_t *records, uint32_t frames)
+uint32_t pending_put(struct peer *peer, const uint8_t *records, uint32_t frames)
 {
-    if (peer->pen == NULL)
-        peer->pen = malloc(PEN_BYTES);
-    if (peer->pen == NULL)
+    if (peer->pending == NULL)
+        peer->pending = malloc(PENDING_BYTES);
+    if (peer->pending == NULL)
         return 0;
     uint32_t kept = 0, used = 0;
     while (kept < frames) {
         uint32_t size = LENGTH_BYTES + load_be32(records + used);
-        if (peer->pen_bytes + used + size > PEN_BYTES)
+        if (peer->pending_bytes + used + size > PENDING_BYTES)
             break;
         used += size;
         kept++;
     }
-    memcpy(peer->pen + peer->pen_bytes, records, used);
-    peer->pen_bytes += used;
+    memcpy(peer->pending + peer->pending_bytes, records, used);
+    peer->pending_bytes += used;
     return kept;
 }

@@ -1,12 +1,12 @@
 /* The other ports, as the engine of one port knows them.
 
    Theory of operation. Membership decides which peers exist and under which epoch; it enters here through
-   peer_join and peer_leave. What connects two ports belongs to one pair of epochs: its rings, the pen and
+   peer_join and peer_leave. What connects two ports belongs to one pair of epochs: its rings, the pending queue and
    the bell all go when either end gets a new epoch, so that nothing of an earlier life is ever forwarded.
 
-   A frame for a peer that no ring leads to yet waits in a pen, private and bounded, while the ring is
-   asked for; the pen's frames enter the ring first, in order. When the ring is not to be had (no
-   supervisor), the pen is emptied into the flood ring and the peer is flooded to: worse, but not silent. */
+   A frame for a peer that no ring leads to yet waits in the pending queue, private and bounded, while the ring is
+   asked for; pending frames enter the ring first, in order. When the ring is not to be had (no
+   supervisor), they go to the flood ring and the peer is flooded to: worse, but not silent. */
 #ifndef BULKHEAD_PEER_H
 #define BULKHEAD_PEER_H
 
@@ -14,12 +14,12 @@
 #include "shared/flood.h"
 #include "shared/ring.h"
 
-/* A pen holds what one burst of one conversation may bring until the ring is there (about 1 ms). */
-#define PEN_BYTES 262144u
+/* The pending queue holds what one burst of one conversation may bring until the ring is there (about 1 ms). */
+#define PENDING_BYTES 262144u
 
 enum path {
     PATH_NONE,  /* nothing sent yet */
-    PATH_PEN,   /* ring asked for, frames wait */
+    PATH_PENDING,   /* ring asked for, frames wait */
     PATH_FLOOD, /* no ring to be had for now */
     PATH_RING
 };
@@ -27,14 +27,14 @@ enum path {
 struct peer {
     uint32_t port;
     uint64_t epoch;
-    uint64_t born; /* epoch of the port's first life: tells one VM from the next under the same number */
+    uint64_t attachment; /* epoch of the port's first life: tells one VM from the next under the same number */
     enum path path;
     struct ring_tx tx;
-    struct early early; /* what goes into it */
+    struct early_drop early_drop; /* what goes into it */
     struct ring_rx rx;
     struct flood_rx flood;
-    uint8_t *pen;
-    uint32_t pen_bytes;
+    uint8_t *pending;
+    uint32_t pending_bytes;
     int doorbell;     /* -1: none */
     uint32_t rung;    /* the sleep that was last rung for */
     int64_t deficit;  /* bytes this source may still send to the VM in this round */
@@ -58,10 +58,10 @@ static inline struct peer *peers_get(const struct peers *peers, uint32_t port)
     return port < MAX_PORTS ? peers->at[port] : NULL;
 }
 
-/* Release the path towards the peer: ring, bell, pen. */
+/* Release the path towards the peer: ring, doorbell, pending queue. */
 void peer_close_path(struct peer *peer);
 
-/* Keep records in the pen; returns the frames that fitted. */
-uint32_t pen_put(struct peer *peer, const uint8_t *records, uint32_t frames);
+/* Append records to the pending queue; returns the frames that fitted. */
+uint32_t pending_put(struct peer *peer, const uint8_t *records, uint32_t frames);
 
 #endif

@@ -16,11 +16,11 @@
 #include "system/waiter.h"
 
 /* Large enough that system calls cost little per byte, small enough to stay in a second-level cache. */
-#define INHALE_BYTES 262144u
-#define EXHALE_BYTES 524288u
+#define INGRESS_BUDGET 262144u
+#define EGRESS_BUDGET 524288u
 
-/* Inhale buffer: a burst behind a partial record. */
-#define INBUF_BYTES (MAX_RECORD + INHALE_BYTES)
+/* Ingress buffer: a burst behind a partial record. */
+#define INBUF_BYTES (MAX_RECORD + INGRESS_BUDGET)
 /* Frames on their way from flood rings to the VM; with room for one cut frame. */
 #define STAGING_BYTES 262144u
 /* What one source may send to the VM before the next one's turn (deficit round robin, RFC 8290 section 4.1.1
@@ -31,24 +31,24 @@
 
 struct inbuf {
     uint8_t *bytes;       /* streams, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
-    uint8_t *records;     /* KIND_STREAM16: what the frames in it become, for the time of one inhale */
+    uint8_t *records;     /* KIND_STREAM16: what the frames in it become, for the time of one poll */
     size_t mapped;
-    struct peer *landing; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
-    uint64_t landed_at;   /* where that is, as that ring's cursor */
+    struct peer *direct_rx; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
+    uint64_t direct_at;   /* where that is, as that ring's cursor */
     uint8_t *burst;       /* and in memory */
     uint32_t rest;        /* streams: bytes there that were read and not yet switched, a partial record */
     uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
 };
 
 /* Frames that go the same way: records one behind the other, in memory that is this engine's. */
-struct pending_run {
+struct frame_run {
     uint8_t *start;
     uint32_t bytes;
     uint32_t frames;
     bool vnet; /* each frame is behind its virtio_net_hdr */
 };
 
-static inline const uint8_t *first_frame(const struct pending_run *run)
+static inline const uint8_t *first_frame(const struct frame_run *run)
 {
     return record_frame(run->start) + (run->vnet ? VNET_BYTES : 0);
 }
@@ -57,10 +57,10 @@ static inline const uint8_t *first_frame(const struct pending_run *run)
 struct verdict {
     bool valid;
     uint8_t addresses[2 * MAC_BYTES];
-    enum { TO_PEER, TO_ALL, TO_NOBODY } where;
+    enum { TO_PEER, TO_ALL, TO_NONE } where;
     enum flood_kind kind;      /* TO_ALL */
     struct peer *peer;         /* TO_PEER */
-    uint64_t *dropped;         /* TO_NOBODY: the counter to charge */
+    uint64_t *dropped;         /* TO_NONE: the counter to charge */
 };
 
 struct egress {
@@ -85,12 +85,12 @@ struct engine {
     char link_error[96];
     struct waiter waiter;
     int doorbell;
-    bool deaf; /* does not hear them, because its VM does not read */
-    struct shm block_shm;
-    struct block *block;
+    bool bells_masked; /* its VM does not read, so news are of no use */
+    struct shm stats_shm;
+    struct stats_page *stats;
     struct counters count;
     uint32_t unpublished_turns;
-    struct lingering lingering;
+    struct busy_poll busy_poll;
     uint64_t pulse_ns; /* it publishes at least so often */
     struct peers peers;
     struct flood_tx flood;
@@ -100,14 +100,14 @@ struct engine {
     struct egress out;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
-    struct rate group_rate[2]; /* broadcast, multicast: frames a second */
-    struct rate unknown_rate;
-    struct rate byte_rate;
-    struct rate refusal_rate; /* what the VM sends although it may not: never dropped faster than that */
+    struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */
+    struct rate_limit unknown_rate;
+    struct rate_limit byte_rate;
+    struct rate_limit refusal_rate; /* what the VM sends although it may not: never dropped faster than that */
     uint32_t mac_limit; /* addresses behind the VM; 0: no limit */
     uint64_t now;       /* ns, at the start of the turn */
-    bool announce_due;
-    uint8_t announce[2 * MAC_BYTES];
+    bool reply_due;
+    uint8_t reply[2 * MAC_BYTES];
     bool wanted[MAX_PORTS];
     bool any_wanted;
 };
@@ -119,13 +119,13 @@ void port_link_down(struct engine *e, const char *what, int error);
 static inline void port_in_doubt(struct engine *e)
 {
     if (vm_is_stream(&e->vm))
-        atomic_store_explicit(&e->block->at_boundary, 0, memory_order_seq_cst);
+        atomic_store_explicit(&e->stats->at_boundary, 0, memory_order_seq_cst);
 }
 
 /* The VM sent frames that it may not send. */
 static inline void port_refused(struct engine *e, uint32_t frames)
 {
-    rate_charge(&e->refusal_rate, frames, e->now);
+    rate_limit_charge(&e->refusal_rate, frames, e->now);
 }
 
 #endif

@@ -4,29 +4,29 @@
 #include "packet/offload.h"
 
 /* Deep is half: what is left is for what all may send before the one has heard of its loss. */
-static bool is_deep(struct ring_tx *tx)
+static bool is_half_full(struct ring_tx *tx)
 {
     return !ring_has_room(tx, tx->shm.size / 2);
 }
 
 static void want_ring(struct engine *e, struct peer *peer)
 {
-    peer->path = PATH_PEN;
+    peer->path = PATH_PENDING;
     e->wanted[peer->port] = true;
     e->any_wanted = true;
 }
 
-static uint32_t put(struct engine *e, struct peer *peer, const struct pending_run *run)
+static uint32_t put(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     const uint8_t *src = frame_src(first_frame(run));
-    if (peer != e->in.landing)
+    if (peer != e->in.direct_rx)
         return ring_put(&peer->tx, run->start, run->bytes, run->frames, src, run->vnet);
-    uint64_t at = e->in.landed_at + (uint64_t)(run->start - e->in.burst);
-    return ring_keep(&peer->tx, at, run->bytes, run->frames, src, run->vnet);
+    uint64_t at = e->in.direct_at + (uint64_t)(run->start - e->in.burst);
+    return ring_commit(&peer->tx, at, run->bytes, run->frames, src, run->vnet);
 }
 
 /* Put the frames that go on; what did not fit has been lost. */
-static uint32_t lost_of(struct engine *e, struct peer *peer, const struct pending_run *run)
+static uint32_t lost_of(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     return run->frames > 0 ? run->frames - put(e, peer, run) : 0;
 }
@@ -48,21 +48,21 @@ static uint16_t flow_at(const uint8_t *record, bool vnet)
 }
 
 /* Put the run but for what is to be lost of it. A run ends there, since between two there may be anything. */
-static uint32_t put_early(struct engine *e, struct peer *peer, const struct pending_run *run)
+static uint32_t put_early(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     uint32_t lost = 0, at = 0;
-    struct pending_run part = {.start = run->start, .vnet = run->vnet};
+    struct frame_run part = {.start = run->start, .vnet = run->vnet};
     while (at < run->bytes) {
         uint8_t *record = run->start + at;
         uint32_t bytes = LENGTH_BYTES + load_be32(record);
-        bool early = early_drops(&peer->early, flow_at(record, run->vnet));
+        bool early = early_drop_takes(&peer->early_drop, flow_at(record, run->vnet));
         uint32_t left = early ? shorten(record, run->vnet) : bytes;
         part.frames += left > 0;
         part.bytes += left;
         at += bytes;
         if (early) {
             lost += 1 + lost_of(e, peer, &part);
-            part = (struct pending_run){.start = run->start + at, .vnet = run->vnet};
+            part = (struct frame_run){.start = run->start + at, .vnet = run->vnet};
         }
     }
     return lost + lost_of(e, peer, &part);
@@ -71,51 +71,51 @@ static uint32_t put_early(struct engine *e, struct peer *peer, const struct pend
 /* What a run costs here does not grow with the number of its frames beyond that of full-sized ones. */
 #define SAMPLED_FRAMES 64u
 
-static void sample(struct peer *peer, const struct pending_run *run)
+static void sample(struct peer *peer, const struct frame_run *run)
 {
-    struct early *early = &peer->early;
+    struct early_drop *drop = &peer->early_drop;
     uint32_t at = 0;
     for (uint32_t i = 0; i < run->frames && i < SAMPLED_FRAMES; i++) {
         const uint8_t *record = run->start + at;
         uint32_t bytes = LENGTH_BYTES + load_be32(record);
-        if (!early_passes(early, bytes))
-            early_charge(early, bytes, flow_at(record, run->vnet), is_deep(&peer->tx));
+        if (!early_drop_passes(drop, bytes))
+            early_drop_charge(drop, bytes, flow_at(record, run->vnet), is_half_full(&peer->tx));
         at += bytes;
     }
-    early->unseen += run->bytes - at;
+    drop->unseen += run->bytes - at;
 }
 
-static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct pending_run *run)
+static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
-    if (!early_passes(&peer->early, run->bytes))
+    if (!early_drop_passes(&peer->early_drop, run->bytes))
         sample(peer, run);
-    return UNLIKELY(peer->early.marked) ? put_early(e, peer, run) : lost_of(e, peer, run);
+    return UNLIKELY(peer->early_drop.has_victim) ? put_early(e, peer, run) : lost_of(e, peer, run);
 }
 
 /* Also where no peer is known yet: those who learn of this port later read what it said from its start. */
 void send_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
 {
     flood_put(&e->flood, frame, bytes, kind);
-    if (kind != FLOOD_ANNOUNCE)
+    if (kind != FLOOD_REPLY)
         e->count.flooded++;
 }
 
 static const uint8_t broadcast[MAC_BYTES] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
-static struct rate *flood_rate(struct engine *e, const uint8_t *dst, enum flood_kind kind)
+static struct rate_limit *flood_rate(struct engine *e, const uint8_t *dst, enum flood_kind kind)
 {
     if (kind == FLOOD_UNKNOWN)
         return &e->unknown_rate;
     return &e->group_rate[memcmp(dst, broadcast, MAC_BYTES) == 0 ? 0 : 1];
 }
 
-void send_flood_run(struct engine *e, const struct pending_run *run, enum flood_kind kind)
+void send_flood_run(struct engine *e, const struct frame_run *run, enum flood_kind kind)
 {
     const uint8_t *record = run->start;
-    struct rate *rate = flood_rate(e, frame_dst(record_frame(record)), kind);
+    struct rate_limit *rate = flood_rate(e, frame_dst(record_frame(record)), kind);
     for (uint32_t i = 0; i < run->frames; i++) {
         uint32_t bytes = load_be32(record);
-        if (rate_admits(rate, e->now)) {
+        if (rate_limit_admits(rate, e->now)) {
             send_flood(e, record_frame(record), bytes, kind);
         } else {
             e->count.storm++;
@@ -125,7 +125,7 @@ void send_flood_run(struct engine *e, const struct pending_run *run, enum flood_
     }
 }
 
-void send_run(struct engine *e, struct peer *peer, const struct pending_run *run)
+void send_run(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     uint32_t lost = 0;
     if (peer->path == PATH_NONE)
@@ -133,11 +133,11 @@ void send_run(struct engine *e, struct peer *peer, const struct pending_run *run
     if (LIKELY(peer->path == PATH_RING)) {
         lost = send_to_ring(e, peer, run);
         bells_touch(&e->bells, peer);
-    } else if (peer->path == PATH_PEN) {
-        lost = run->frames - pen_put(peer, run->start, run->frames);
+    } else if (peer->path == PATH_PENDING) {
+        lost = run->frames - pending_put(peer, run->start, run->frames);
     } else {
         send_flood_run(e, run, FLOOD_UNKNOWN);
     }
     if (UNLIKELY(lost > 0))
-        loss_add(&e->block->loss[peer->port].towards, lost);
+        loss_add(&e->stats->loss[peer->port].towards, lost);
 }

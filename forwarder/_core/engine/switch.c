@@ -8,7 +8,7 @@ void switch_begin(struct engine *e)
     e->verdict.valid = false;
 }
 
-static void drop_run(struct engine *e, const struct pending_run *run)
+static void drop_run(struct engine *e, const struct frame_run *run)
 {
     uint64_t *counter = e->verdict.dropped;
     *counter += run->frames;
@@ -16,7 +16,7 @@ static void drop_run(struct engine *e, const struct pending_run *run)
         port_refused(e, run->frames);
 }
 
-static void pass_run(struct engine *e, struct pending_run *run)
+static void pass_run(struct engine *e, struct frame_run *run)
 {
     const struct verdict *verdict = &e->verdict;
     if (verdict->where == TO_PEER)
@@ -26,16 +26,16 @@ static void pass_run(struct engine *e, struct pending_run *run)
     run->frames = run->bytes = 0;
 }
 
-static bool goes_as_it_is(const struct engine *e, const struct pending_run *run)
+static bool goes_as_it_is(const struct engine *e, const struct frame_run *run)
 {
     const struct verdict *verdict = &e->verdict;
     return !run->vnet || (verdict->where == TO_PEER && verdict->peer->takes_vnet && verdict->peer->path == PATH_RING);
 }
 
 /* Do what the sender's kernel has left to be done, and pass on what becomes of it in runs of the usual size. */
-static void finish_run(struct engine *e, const struct pending_run *run)
+static void finish_run(struct engine *e, const struct frame_run *run)
 {
-    struct pending_run plain = {.start = e->in.finished};
+    struct frame_run plain = {.start = e->in.finished};
     struct offload offload;
     for (uint32_t at = 0; at < run->bytes; at += LENGTH_BYTES + load_be32(run->start + at)) {
         if (UNLIKELY(!offload_open(&offload, record_frame(run->start + at), load_be32(run->start + at)))) {
@@ -54,11 +54,11 @@ static void finish_run(struct engine *e, const struct pending_run *run)
         pass_run(e, &plain);
 }
 
-static void flush_run(struct engine *e, struct pending_run *run)
+static void flush_run(struct engine *e, struct frame_run *run)
 {
     if (run->frames == 0)
         return;
-    if (e->verdict.where == TO_NOBODY)
+    if (e->verdict.where == TO_NONE)
         drop_run(e, run);
     else if (LIKELY(goes_as_it_is(e, run)))
         pass_run(e, run);
@@ -70,7 +70,7 @@ static void flush_run(struct engine *e, struct pending_run *run)
 /* May the VM speak with this source address? Learns it on the way. Returns the counter to charge, or NULL. */
 static uint64_t *refuse_source(struct engine *e, const uint8_t *src)
 {
-    struct fdb *fdb = &e->block->fdb;
+    struct fdb *fdb = &e->stats->fdb;
     if (e->own_pins)
         return fdb_is_pinned_to(fdb, src, e->port) ? NULL : &e->count.spoofed;
     if (mac_is_group(src))
@@ -82,7 +82,7 @@ static uint64_t *refuse_source(struct engine *e, const uint8_t *src)
 
 static void refuse(struct verdict *verdict, uint64_t *counter)
 {
-    verdict->where = TO_NOBODY;
+    verdict->where = TO_NONE;
     verdict->dropped = counter;
 }
 
@@ -101,7 +101,7 @@ static void decide(struct engine *e, const uint8_t *frame)
     verdict->kind = FLOOD_GROUP;
     if (mac_is_group(dst))
         return;
-    uint32_t port = fdb_lookup(&e->block->fdb, dst);
+    uint32_t port = fdb_lookup(&e->stats->fdb, dst);
     verdict->kind = FLOOD_UNKNOWN;
     verdict->peer = peers_get(&e->peers, port);
     if (port == e->port)
@@ -115,7 +115,7 @@ static void decide(struct engine *e, const uint8_t *frame)
 uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, enum record_status *status)
 {
     uint32_t header = vm_header_bytes(&e->vm), at = 0, size, frames = 0;
-    struct pending_run run = {.vnet = header != 0};
+    struct frame_run run = {.vnet = header != 0};
     while ((*status = record_next(bytes + at, available - at, &size)) == RECORD_WHOLE) {
         const uint8_t *frame = record_frame(bytes + at) + header;
         bool same = e->verdict.valid && memcmp(frame, e->verdict.addresses, sizeof e->verdict.addresses) == 0;
@@ -138,9 +138,9 @@ uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, en
 
 void switch_end(struct engine *e)
 {
-    if (UNLIKELY(e->announce_due)) {
-        e->announce_due = false;
-        send_flood(e, e->announce, sizeof e->announce, FLOOD_ANNOUNCE);
+    if (UNLIKELY(e->reply_due)) {
+        e->reply_due = false;
+        send_flood(e, e->reply, sizeof e->reply, FLOOD_REPLY);
     }
     e->count.doorbells += bells_publish(&e->bells, &e->flood, &e->peers);
 }

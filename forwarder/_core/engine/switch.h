@@ -5,7 +5,7 @@
    before switch_end: one publication and at the most one bell per destination and burst.
 
    A TAP's frames come behind their virtio_net_hdrs and go so through the ring to another TAP. On any other way they
-   are finished first (offload.h): what is flooded, waits in a pen or is for another kind of VM is plain. */
+   are finished first (offload.h): what is flooded, pending or is for another kind of VM is plain. */
 #ifndef BULKHEAD_SWITCH_H
 #define BULKHEAD_SWITCH_H
 

@@ -1,64 +1,64 @@
 #include "packet/early_drop.h"
 
-static void halve(struct early *early)
+static void halve(struct early_drop *drop)
 {
-    early->total = 0;
-    early->marked = false;
-    for (uint32_t i = 0; i < EARLY_FLOWS; i++) {
-        early->flows[i].bytes /= 2;
-        early->total += early->flows[i].bytes;
+    drop->total = 0;
+    drop->has_victim = false;
+    for (uint32_t i = 0; i < EARLY_DROP_FLOWS; i++) {
+        drop->flows[i].bytes /= 2;
+        drop->total += drop->flows[i].bytes;
     }
 }
 
-static struct early_flow *entry_of(struct early *early, uint16_t flow)
+static struct early_drop_flow *entry_of(struct early_drop *drop, uint16_t flow)
 {
-    struct early_flow *set = &early->flows[flow % EARLY_SETS * EARLY_WAYS], *lightest = set;
-    for (uint32_t i = 0; i < EARLY_WAYS; i++) {
+    struct early_drop_flow *set = &drop->flows[flow % EARLY_DROP_SETS * EARLY_DROP_WAYS], *lightest = set;
+    for (uint32_t i = 0; i < EARLY_DROP_WAYS; i++) {
         if (set[i].flow == flow)
             return &set[i];
         if (set[i].bytes < lightest->bytes)
             lightest = &set[i];
     }
-    early->total -= lightest->bytes;
-    *lightest = (struct early_flow){.flow = flow};
+    drop->total -= lightest->bytes;
+    *lightest = (struct early_drop_flow){.flow = flow};
     return lightest;
 }
 
-static void mark_heaviest(struct early *early)
+static void choose_victim(struct early_drop *drop)
 {
-    const struct early_flow *heaviest = early->flows;
-    for (uint32_t i = 1; i < EARLY_FLOWS; i++)
-        if (early->flows[i].bytes > heaviest->bytes)
-            heaviest = &early->flows[i];
-    early->marked = early->total - heaviest->bytes >= early->total / EARLY_OTHERS;
-    early->mark = heaviest->flow;
+    const struct early_drop_flow *heaviest = drop->flows;
+    for (uint32_t i = 1; i < EARLY_DROP_FLOWS; i++)
+        if (drop->flows[i].bytes > heaviest->bytes)
+            heaviest = &drop->flows[i];
+    drop->has_victim = drop->total - heaviest->bytes >= drop->total / EARLY_DROP_OTHERS;
+    drop->victim = heaviest->flow;
 }
 
 /* Numerical Recipes' generator, whose upper bits are good enough. */
-static uint32_t draw(struct early *early, uint32_t below)
+static uint32_t draw(struct early_drop *drop, uint32_t below)
 {
-    early->lot = early->lot * 1664525u + 1013904223u;
-    return (uint32_t)((uint64_t)early->lot * below >> 32);
+    drop->random = drop->random * 1664525u + 1013904223u;
+    return (uint32_t)((uint64_t)drop->random * below >> 32);
 }
 
-void early_charge(struct early *early, uint32_t bytes, uint16_t flow, bool deep)
+void early_drop_charge(struct early_drop *drop, uint32_t bytes, uint16_t flow, bool half_full)
 {
-    if (early->total > EARLY_MEMORY)
-        halve(early);
-    bytes += early->unseen;
-    entry_of(early, flow)->bytes += bytes;
-    early->total += bytes;
-    early->unseen = 0;
-    early->due = EARLY_SAMPLE / 2 + draw(early, EARLY_SAMPLE);
-    if (UNLIKELY(deep && !early->deep))
-        mark_heaviest(early);
-    early->deep = deep;
+    if (drop->total > EARLY_DROP_MEMORY)
+        halve(drop);
+    bytes += drop->unseen;
+    entry_of(drop, flow)->bytes += bytes;
+    drop->total += bytes;
+    drop->unseen = 0;
+    drop->due = EARLY_DROP_SAMPLE / 2 + draw(drop, EARLY_DROP_SAMPLE);
+    if (UNLIKELY(half_full && !drop->half_full))
+        choose_victim(drop);
+    drop->half_full = half_full;
 }
 
-bool early_drops(struct early *early, uint16_t flow)
+bool early_drop_takes(struct early_drop *drop, uint16_t flow)
 {
-    if (early->mark != flow || !early->marked)
+    if (drop->victim != flow || !drop->has_victim)
         return false;
-    early->marked = false;
+    drop->has_victim = false;
     return true;
 }

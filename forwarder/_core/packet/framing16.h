@@ -1,6 +1,6 @@
 /* Streams whose lengths are 16 bits, little-endian: what gvproxy's clients speak after POST /connect.
 
-   Theory of operation. Rings, pens and flood rings carry records and nothing else (frame.h), so this framing
+   Theory of operation. Rings, pending queues and flood rings carry records and nothing else (frame.h), so this framing
    exists between the kernel and the engine's private memory only, and is made into records and out of them
    there. That costs one copy each way, which is the price of one format for everybody else.
 

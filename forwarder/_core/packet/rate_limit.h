@@ -7,8 +7,8 @@
 
    To refuse a frame costs its sender's worker nearly as much as to carry it, on a machine that the others need, too.
    So refused frames are paced like bytes: a VM that sends more of them than REFUSED_PER_S is read later. */
-#ifndef BULKHEAD_POLICE_H
-#define BULKHEAD_POLICE_H
+#ifndef BULKHEAD_RATE_LIMIT_H
+#define BULKHEAD_RATE_LIMIT_H
 
 #include "common.h"
 
@@ -18,36 +18,36 @@
 /* Ten times the highest sound rate of broadcasts, and a few per cent of a core. */
 #define REFUSED_PER_S 20000u
 
-struct rate {
+struct rate_limit {
     uint64_t per_second; /* 0: no limit */
     uint64_t due;        /* ns on the monotonic clock */
 };
 
-static inline uint64_t rate_cost(const struct rate *rate, uint64_t units)
+static inline uint64_t rate_limit_cost(const struct rate_limit *rate, uint64_t units)
 {
     return (uint64_t)((double)units * (double)NS_PER_S / (double)rate->per_second);
 }
 
-static inline void rate_charge(struct rate *rate, uint64_t units, uint64_t now)
+static inline void rate_limit_charge(struct rate_limit *rate, uint64_t units, uint64_t now)
 {
     uint64_t from = rate->due > now ? rate->due : now;
     if (rate->per_second != 0)
-        rate->due = from + rate_cost(rate, units);
+        rate->due = from + rate_limit_cost(rate, units);
 }
 
 /* Charge one unit if it is in time. */
-static inline bool rate_admits(struct rate *rate, uint64_t now)
+static inline bool rate_limit_admits(struct rate_limit *rate, uint64_t now)
 {
     if (rate->per_second == 0)
         return true;
     if (rate->due > now + BURST_NS)
         return false;
-    rate_charge(rate, 1, now);
+    rate_limit_charge(rate, 1, now);
     return true;
 }
 
 /* When units charged so far are due, less the burst. */
-static inline uint64_t rate_resumes(const struct rate *rate)
+static inline uint64_t rate_limit_resumes(const struct rate_limit *rate)
 {
     return rate->per_second != 0 && rate->due > BURST_NS ? rate->due - BURST_NS : 0;
 }

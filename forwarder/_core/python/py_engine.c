@@ -14,13 +14,13 @@ static int kind_of(const char *name)
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"port", "epoch", "kind", "vm", "doorbell", "flood_doorbell", "block", "flood", NULL};
+    static char *names[] = {"port", "epoch", "kind", "vm", "doorbell", "flood_doorbell", "stats", "flood", NULL};
     unsigned int port;
     unsigned long long epoch;
     const char *kind_name;
-    int vm, doorbell, flood_doorbell, block, flood;
+    int vm, doorbell, flood_doorbell, stats, flood;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$IKsiiiii", names, &port, &epoch, &kind_name, &vm, &doorbell,
-                                     &flood_doorbell, &block, &flood))
+                                     &flood_doorbell, &stats, &flood))
         return NULL;
     int kind = kind_of(kind_name);
     if (kind < 0)
@@ -40,7 +40,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     e->epoch = epoch;
     e->doorbell = doorbell;
     e->bells.flood_doorbell = flood_doorbell;
-    if (engine_open(e, (enum port_kind)kind, vm, block, flood) == 0)
+    if (engine_open(e, (enum port_kind)kind, vm, stats, flood) == 0)
         return (PyObject *)self;
     py_os_error();
     Py_DECREF(self);
@@ -50,7 +50,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static void engine_dealloc(PyObject *self)
 {
     struct engine *engine = ((struct py_engine *)self)->engine;
-    if (engine != NULL && engine->block != NULL)
+    if (engine != NULL && engine->stats != NULL)
         engine_close(engine);
     PyMem_Free(engine);
     py_free(self);
@@ -99,15 +99,23 @@ static PyObject *engine_hold_method(PyObject *self, PyObject *held)
     Py_RETURN_NONE;
 }
 
-static PyObject *engine_hush(PyObject *self, PyObject *hushed)
+static PyObject *engine_hold_flood_bell(PyObject *self, PyObject *unused)
 {
+    (void)unused;
     struct engine *e = engine_of(self);
-    int truth = PyObject_IsTrue(hushed);
-    if (e == NULL || truth < 0)
+    if (e == NULL)
         return NULL;
-    if (e->bells.flood_bell_held && !truth)
-        e->bells.flood_bell_owed = true;
-    e->bells.flood_bell_held = truth != 0;
+    e->bells.flood_bell_held = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *engine_release_flood_bell(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    if (e == NULL)
+        return NULL;
+    bells_release(&e->bells);
     Py_RETURN_NONE;
 }
 
@@ -135,7 +143,7 @@ static PyObject *engine_close_method(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct engine *engine = ((struct py_engine *)self)->engine;
-    if (engine != NULL && engine->block != NULL)
+    if (engine != NULL && engine->stats != NULL)
         engine_close(engine);
     Py_RETURN_NONE;
 }
@@ -151,7 +159,8 @@ static PyMethodDef methods[] = {
     {"watch", engine_watch, METH_VARARGS, NULL},
     {"unwatch", engine_unwatch, METH_VARARGS, NULL},
     {"run", engine_run_method, METH_VARARGS, NULL},
-    {"hush", engine_hush, METH_O, NULL},
+    {"hold_flood_bell", engine_hold_flood_bell, METH_NOARGS, NULL},
+    {"release_flood_bell", engine_release_flood_bell, METH_NOARGS, NULL},
     {"pulse", engine_pulse, METH_VARARGS, NULL},
     {"hold", engine_hold_method, METH_O, NULL},
     {"wanted", py_engine_wanted, METH_NOARGS, NULL},

@@ -15,7 +15,7 @@ struct py_engine {
 static inline struct engine *engine_of(PyObject *self)
 {
     struct engine *engine = ((struct py_engine *)self)->engine;
-    if (engine == NULL || engine->block == NULL) {
+    if (engine == NULL || engine->stats == NULL) {
         PyErr_SetString(PyExc_ValueError, "the engine is closed");
         return NULL;
     }

@@ -25,13 +25,13 @@ PyObject *py_engine_peer_join(PyObject *self, PyObject *args)
 {
     struct engine *e = engine_of(self);
     unsigned int port;
-    unsigned long long epoch, born;
+    unsigned long long epoch, attachment;
     int takes_offloads;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKKp", &port, &epoch, &born, &takes_offloads))
+    if (e == NULL || !PyArg_ParseTuple(args, "IKKp", &port, &epoch, &attachment, &takes_offloads))
         return NULL;
     if (port == 0 || port >= MAX_PORTS || port == e->port)
         return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
-    return py_none_or_error(engine_peer_join(e, port, epoch, born, takes_offloads != 0));
+    return py_none_or_error(engine_peer_join(e, port, epoch, attachment, takes_offloads != 0));
 }
 
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)
@@ -100,7 +100,7 @@ PyObject *py_engine_pin(PyObject *self, PyObject *args)
     Py_ssize_t count = PySequence_Size(macs);
     if (count < 0)
         return NULL;
-    fdb_unpin(&e->block->fdb, port);
+    fdb_unpin(&e->stats->fdb, port);
     if (port == e->port)
         e->own_pins = count > 0;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -108,7 +108,7 @@ PyObject *py_engine_pin(PyObject *self, PyObject *args)
         char *bytes;
         Py_ssize_t size;
         int parsed = item == NULL ? -1 : PyBytes_AsStringAndSize(item, &bytes, &size);
-        bool pinned = parsed == 0 && size == MAC_BYTES && fdb_pin(&e->block->fdb, (const uint8_t *)bytes, port);
+        bool pinned = parsed == 0 && size == MAC_BYTES && fdb_pin(&e->stats->fdb, (const uint8_t *)bytes, port);
         Py_XDECREF(item);
         if (parsed < 0)
             return NULL;
@@ -134,7 +134,7 @@ PyObject *py_engine_age(PyObject *self, PyObject *args)
     unsigned int now;
     if (e == NULL || !PyArg_ParseTuple(args, "I", &now))
         return NULL;
-    fdb_age(&e->block->fdb, now);
+    fdb_age(&e->stats->fdb, now);
     Py_RETURN_NONE;
 }
 
@@ -147,10 +147,10 @@ PyObject *py_engine_set_limits(PyObject *self, PyObject *args, PyObject *kwargs)
     if (e == NULL
         || !PyArg_ParseTupleAndKeywords(args, kwargs, "$KKKKI", names, &broadcast, &multicast, &unknown, &bytes, &macs))
         return NULL;
-    e->group_rate[0] = (struct rate){.per_second = broadcast};
-    e->group_rate[1] = (struct rate){.per_second = multicast};
-    e->unknown_rate = (struct rate){.per_second = unknown};
-    e->byte_rate = (struct rate){.per_second = bytes};
+    e->group_rate[0] = (struct rate_limit){.per_second = broadcast};
+    e->group_rate[1] = (struct rate_limit){.per_second = multicast};
+    e->unknown_rate = (struct rate_limit){.per_second = unknown};
+    e->byte_rate = (struct rate_limit){.per_second = bytes};
     e->mac_limit = macs;
     Py_RETURN_NONE;
 }

@@ -47,13 +47,13 @@ static PyObject *core_flood_create(PyObject *module, PyObject *args)
     return descriptor(flood_create(size, port, epoch));
 }
 
-static PyObject *core_block_create(PyObject *module, PyObject *unused)
+static PyObject *core_stats_page_create(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     uint64_t secret;
     if (getentropy(&secret, sizeof secret) < 0)
         return py_os_error();
-    return descriptor(block_create(secret));
+    return descriptor(stats_page_create(secret));
 }
 
 static PyObject *core_tap_open(PyObject *module, PyObject *args)
@@ -139,7 +139,7 @@ static PyMethodDef functions[] = {
     {"doorbell_create", core_doorbell_create, METH_NOARGS, NULL},
     {"ring_create", core_ring_create, METH_VARARGS, NULL},
     {"flood_create", core_flood_create, METH_VARARGS, NULL},
-    {"block_create", core_block_create, METH_NOARGS, NULL},
+    {"stats_page_create", core_stats_page_create, METH_NOARGS, NULL},
     {"tap_open", core_tap_open, METH_VARARGS, NULL},
     {"finish_offload", core_finish_offload, METH_VARARGS, NULL},
     {"shorten_offload", core_shorten_offload, METH_VARARGS, NULL},
@@ -169,8 +169,8 @@ PyMODINIT_FUNC PyInit__core(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    if (add_constants(module) < 0 || py_add_engine(module) < 0 || py_add_block(module) < 0
-        || py_add_early(module) < 0 || py_add_fdb(module) < 0 || py_add_ring_ends(module) < 0) {
+    if (add_constants(module) < 0 || py_add_engine(module) < 0 || py_add_stats_page(module) < 0
+        || py_add_early_drop(module) < 0 || py_add_fdb(module) < 0 || py_add_ring_ends(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -86,8 +86,8 @@ static PyObject *writer_put(PyObject *self, PyObject *args)
         ring_put(&((struct py_writer *)self)->tx, run.records, run.bytes, run.frames, run.src, run.vnet != 0));
 }
 
-/* keep(records, source, vnet=False, gap=0) -> frames that fitted, written `gap` bytes behind the front first */
-static PyObject *writer_keep(PyObject *self, PyObject *args)
+/* commit(records, source, vnet=False, gap=0) -> frames that fitted, written `gap` bytes behind the front first */
+static PyObject *writer_commit(PyObject *self, PyObject *args)
 {
     struct ring_tx *tx = &((struct py_writer *)self)->tx;
     struct parsed_run run;
@@ -97,7 +97,7 @@ static PyObject *writer_keep(PyObject *self, PyObject *args)
         return PyLong_FromLong(0);
     memcpy(ring_front(tx) + run.gap, run.records, run.bytes);
     return PyLong_FromUnsignedLong(
-        ring_keep(tx, tx->head + run.gap, run.bytes, run.frames, run.src, run.vnet != 0));
+        ring_commit(tx, tx->head + run.gap, run.bytes, run.frames, run.src, run.vnet != 0));
 }
 
 static PyObject *writer_publish(PyObject *self, PyObject *unused)
@@ -114,7 +114,7 @@ static PyObject *writer_broken(PyObject *self, void *unused)
 
 static PyMethodDef writer_methods[] = {
     {"put", writer_put, METH_VARARGS, NULL},
-    {"keep", writer_keep, METH_VARARGS, NULL},
+    {"commit", writer_commit, METH_VARARGS, NULL},
     {"publish", writer_publish, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -1,42 +1,42 @@
-/* Block: the reading side of a port's block. */
+/* Block: the reading side of a port's page. */
 #include "python/py_types.h"
 
 #include "shared/stats_page.h"
 
-struct py_block {
+struct py_stats_page {
     PyObject_HEAD
     struct shm shm;
-    struct block *block;
+    struct stats_page *page;
 };
 
-static PyObject *block_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+static PyObject *stats_page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)kwargs;
     int fd;
     if (!PyArg_ParseTuple(args, "i", &fd))
         return NULL;
-    struct py_block *self = (struct py_block *)py_allocate(type);
+    struct py_stats_page *self = (struct py_stats_page *)py_allocate(type);
     if (self == NULL)
         return NULL;
-    self->block = block_map(&self->shm, fd, SHM_READ);
-    if (self->block != NULL)
+    self->page = stats_page_map(&self->shm, fd, SHM_READ);
+    if (self->page != NULL)
         return (PyObject *)self;
     py_os_error();
     Py_DECREF(self);
     return NULL;
 }
 
-static void block_dealloc(PyObject *self)
+static void stats_page_dealloc(PyObject *self)
 {
-    shm_unmap(&((struct py_block *)self)->shm);
+    shm_unmap(&((struct py_stats_page *)self)->shm);
     py_free(self);
 }
 
-static PyObject *block_counters(PyObject *self, PyObject *unused)
+static PyObject *stats_page_counters(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct counters counters;
-    block_read(((struct py_block *)self)->block, &counters);
+    stats_page_read(((struct py_stats_page *)self)->page, &counters);
     PyObject *result = PyDict_New();
     for (size_t i = 0; result != NULL && i < COUNTER_COUNT; i++) {
         PyObject *value = PyLong_FromUnsignedLongLong(((uint64_t *)&counters)[i]);
@@ -56,37 +56,37 @@ static PyObject *append(PyObject *list, PyObject *item)
     return list;
 }
 
-static PyObject *block_losses(PyObject *self, PyObject *unused)
+static PyObject *stats_page_losses(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    struct block *block = ((struct py_block *)self)->block;
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
     PyObject *result = PyList_New(0);
     for (unsigned port = 0; result != NULL && port < MAX_PORTS; port++) {
-        struct loss *loss = &block->loss[port];
-        unsigned long long born = atomic_load_explicit(&loss->born, memory_order_relaxed);
+        struct loss *loss = &page->loss[port];
+        unsigned long long attachment = atomic_load_explicit(&loss->attachment, memory_order_relaxed);
         unsigned long long towards = atomic_load_explicit(&loss->towards, memory_order_relaxed);
         unsigned long long from = atomic_load_explicit(&loss->from, memory_order_relaxed);
         if (towards != 0 || from != 0)
-            result = append(result, Py_BuildValue("IKKK", port, born, towards, from));
+            result = append(result, Py_BuildValue("IKKK", port, attachment, towards, from));
     }
     return result;
 }
 
-static PyObject *block_macs(PyObject *self, PyObject *args)
+static PyObject *stats_page_macs(PyObject *self, PyObject *args)
 {
     unsigned int port, cursor = 0;
     struct fdb_entry entry;
     if (!PyArg_ParseTuple(args, "I", &port))
         return NULL;
     PyObject *result = PyList_New(0);
-    while (result != NULL && fdb_walk(&((struct py_block *)self)->block->fdb, &cursor, &entry))
+    while (result != NULL && fdb_walk(&((struct py_stats_page *)self)->page->fdb, &cursor, &entry))
         if (entry.port == port)
             result = append(result, Py_BuildValue("y#IO", (char *)entry.mac, (Py_ssize_t)MAC_BYTES, entry.age_s,
                                                   entry.pinned ? Py_True : Py_False));
     return result;
 }
 
-static PyObject *block_port_of(PyObject *self, PyObject *args)
+static PyObject *stats_page_port_of(PyObject *self, PyObject *args)
 {
     const char *mac;
     Py_ssize_t bytes;
@@ -96,40 +96,40 @@ static PyObject *block_port_of(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "an address has 6 bytes");
         return NULL;
     }
-    return PyLong_FromUnsignedLong(fdb_lookup(&((struct py_block *)self)->block->fdb, (const uint8_t *)mac));
+    return PyLong_FromUnsignedLong(fdb_lookup(&((struct py_stats_page *)self)->page->fdb, (const uint8_t *)mac));
 }
 
-static PyObject *block_at_boundary(PyObject *self, PyObject *unused)
+static PyObject *stats_page_at_boundary(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    struct block *block = ((struct py_block *)self)->block;
-    return PyBool_FromLong((long)atomic_load_explicit(&block->at_boundary, memory_order_relaxed));
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    return PyBool_FromLong((long)atomic_load_explicit(&page->at_boundary, memory_order_relaxed));
 }
 
-static PyObject *block_published_at(PyObject *self, PyObject *unused)
+static PyObject *stats_page_published_at(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    struct block *block = ((struct py_block *)self)->block;
-    return PyFloat_FromDouble((double)atomic_load_explicit(&block->published_ns, memory_order_relaxed) * 1e-9);
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    return PyFloat_FromDouble((double)atomic_load_explicit(&page->published_ns, memory_order_relaxed) * 1e-9);
 }
 
 static PyMethodDef methods[] = {
-    {"at_boundary", block_at_boundary, METH_NOARGS, NULL},
-    {"counters", block_counters, METH_NOARGS, NULL},
-    {"published_at", block_published_at, METH_NOARGS, NULL},
-    {"losses", block_losses, METH_NOARGS, NULL},
-    {"macs", block_macs, METH_VARARGS, NULL},
-    {"port_of", block_port_of, METH_VARARGS, NULL},
+    {"at_boundary", stats_page_at_boundary, METH_NOARGS, NULL},
+    {"counters", stats_page_counters, METH_NOARGS, NULL},
+    {"published_at", stats_page_published_at, METH_NOARGS, NULL},
+    {"losses", stats_page_losses, METH_NOARGS, NULL},
+    {"macs", stats_page_macs, METH_VARARGS, NULL},
+    {"port_of", stats_page_port_of, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_new, block_new}, {Py_tp_dealloc, block_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
+    {Py_tp_new, stats_page_new}, {Py_tp_dealloc, stats_page_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
 
 static PyType_Spec spec = {
-    .name = "forwarder._core.Block", .basicsize = sizeof(struct py_block), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
+    .name = "forwarder._core.StatsPage", .basicsize = sizeof(struct py_stats_page), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
 
-int py_add_block(PyObject *module)
+int py_add_stats_page(PyObject *module)
 {
-    return py_add_type(module, &spec, "Block");
+    return py_add_type(module, &spec, "StatsPage");
 }

@@ -5,8 +5,8 @@
 #include "python/py_core.h"
 
 int py_add_engine(PyObject *module);
-int py_add_block(PyObject *module);
-int py_add_early(PyObject *module);
+int py_add_stats_page(PyObject *module);
+int py_add_early_drop(PyObject *module);
 int py_add_fdb(PyObject *module);
 int py_add_ring_ends(PyObject *module);
 

@@ -13,8 +13,8 @@
    writes to the sleeper's memory: the word lives where only its owner can write.
 
    A worker whose VM does not read stays "awake" on purpose while it waits for the VM: news in its rings
-   are of no use to it, and nobody pays for ringing. If it hears a bell all the same (the one for floods rings for
-   all), it stops listening until its VM reads again.
+   are of no use to it, and nobody pays for ringing. If a bell wakes it all the same (the one for floods rings for
+   all), it masks both until its VM reads again.
 
    The bell itself is an eventfd that is only ever written: its readers wait for it edge-triggered. */
 #ifndef BULKHEAD_DOORBELL_H
@@ -28,14 +28,14 @@ struct sleep_word {
     _Atomic uint32_t number;
 };
 
-static inline void sleep_announce(struct sleep_word *word)
+static inline void sleep_begin(struct sleep_word *word)
 {
     uint32_t number = atomic_load_explicit(&word->number, memory_order_relaxed);
     atomic_store_explicit(&word->number, number + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
 }
 
-static inline void sleep_over(struct sleep_word *word)
+static inline void sleep_end(struct sleep_word *word)
 {
     uint32_t number = atomic_load_explicit(&word->number, memory_order_relaxed);
     atomic_store_explicit(&word->number, number + 1, memory_order_relaxed);

@@ -14,7 +14,7 @@
 
    Pinned entries come from the operator: they do not age, are not evicted, and do not move.
 
-   The table lies in the port's block: a worker that replaces a killed one goes on with what was learned,
+   The table lies in the port's statistics page: a worker that replaces a killed one goes on with what was learned,
    and the supervisor reads it without asking. Ports are checked where they are used as an index. */
 #ifndef BULKHEAD_FDB_H
 #define BULKHEAD_FDB_H

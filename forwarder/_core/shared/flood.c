@@ -113,7 +113,7 @@ void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum f
     memcpy(at, &record, sizeof record);
     memcpy(at + sizeof record, frame, bytes);
     tx->head += footprint(bytes);
-    if (kind != FLOOD_ANNOUNCE)
+    if (kind != FLOOD_REPLY)
         tx->number++;
 }
 
@@ -163,9 +163,9 @@ enum flood_status flood_next(struct flood_rx *rx, uint8_t *out, uint32_t room, s
         return skip_lap(rx, head, lost);
     const uint8_t *at = rx->shm.data + (rx->cursor & (rx->shm.size - 1));
     memcpy(record, at, sizeof *record);
-    bool announce = record->kind == FLOOD_ANNOUNCE;
-    bool sane = record->bytes <= MAX_FRAME && record->bytes >= (announce ? ADDRESSES_BYTES : MIN_FRAME)
-                && record->kind >= FLOOD_GROUP && record->kind <= FLOOD_ANNOUNCE
+    bool is_reply = record->kind == FLOOD_REPLY;
+    bool sane = record->bytes <= MAX_FRAME && record->bytes >= (is_reply ? ADDRESSES_BYTES : MIN_FRAME)
+                && record->kind >= FLOOD_GROUP && record->kind <= FLOOD_REPLY
                 && footprint(record->bytes) <= head - rx->cursor;
     if (sane && record->bytes > room)
         return lapped(rx) ? skip_lap(rx, head, lost) : FLOOD_NO_ROOM;
@@ -173,16 +173,16 @@ enum flood_status flood_next(struct flood_rx *rx, uint8_t *out, uint32_t room, s
         memcpy(out, at + sizeof *record, record->bytes);
     if (lapped(rx))
         return skip_lap(rx, head, lost);
-    if (sane && rx->recount && !announce) {
+    if (sane && rx->recount && !is_reply) {
         *lost += (uint32_t)(record->number - rx->number);
         rx->number = record->number;
         rx->recount = false;
     }
-    if (!sane || (!announce && record->number != rx->number)) {
+    if (!sane || (!is_reply && record->number != rx->number)) {
         rx->broken = true;
         return FLOOD_EMPTY;
     }
     rx->cursor += footprint(record->bytes);
-    rx->number += announce ? 0 : 1;
+    rx->number += is_reply ? 0 : 1;
     return FLOOD_FRAME;
 }

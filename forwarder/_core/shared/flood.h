@@ -12,8 +12,8 @@
    in the numbers is exactly what the reader lost. The pair (head, number) is kept consistent by a
    version that is odd while the pair changes.
 
-   A record is an announcement (no frame: "this address is behind me") or a frame to deliver. An
-   announcement answers a flooded unknown address: without it a station that only listens would be
+   A record is a reply (no frame: "this address is behind me") or a frame to deliver. A
+   reply answers a flooded unknown address: without it a station that only listens would be
    flooded to for ever, since nobody else sees what it sends to its partner.
 
    The header also holds the one word that everybody may read and only the owner may write: whether the
@@ -29,7 +29,7 @@
 enum flood_kind {
     FLOOD_GROUP = 1,   /* broadcast or multicast */
     FLOOD_UNKNOWN = 2, /* unicast to an address that the writer has not learned */
-    FLOOD_ANNOUNCE = 3 /* 12 bytes: destination and source address only; not delivered, not numbered */
+    FLOOD_REPLY = 3 /* 12 bytes: destination and source address only; not delivered, not numbered */
 };
 
 struct flood_record {
@@ -81,8 +81,8 @@ void flood_rx_close(struct flood_rx *rx);
 
 void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
 
-/* Whether somebody has to be rung for what is new. An announcement can wait until its reader wakes for a frame: who
-   still floods to that address does so the next time that its VM sends. */
+/* Whether a reader has to be rung for what is new. A reply needs no doorbell: a port that still floods to that address
+   reads it before its VM's next frame. */
 bool flood_publish(struct flood_tx *tx);
 
 static inline bool flood_has_news(const struct flood_rx *rx)

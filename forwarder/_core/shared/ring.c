@@ -71,7 +71,7 @@ static bool continues(const struct run *open, uint64_t at, uint32_t bytes, const
            && memcmp(open->src, src, MAC_BYTES) == 0;
 }
 
-uint32_t ring_keep(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet)
+uint32_t ring_commit(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet)
 {
     struct run *open = &tx->open;
     if (!continues(open, at, bytes, src, vnet)) {
@@ -98,7 +98,7 @@ uint32_t ring_put(struct ring_tx *tx, const uint8_t *records, uint32_t bytes, ui
             return 0;
     }
     memcpy(tx_at(tx, tx->head), records, bytes);
-    return ring_keep(tx, tx->head, bytes, frames, src, vnet);
+    return ring_commit(tx, tx->head, bytes, frames, src, vnet);
 }
 
 bool ring_publish(struct ring_tx *tx)

@@ -7,7 +7,7 @@
    lies between two runs is nobody's.
 
    That is for records that come in at the place where they are to be. A producer may have its VM's bytes written to
-   the front of the ring (ring_front), look at them there, and keep as runs what is for this consumer (ring_keep); the
+   the front of the ring (ring_front), look at them there, and keep as runs what is for this consumer (ring_commit); the
    rest it copies to where it belongs, or leaves for the next burst to write over.
 
    There are two pieces of memory, each written by one process only. The producer's has the records and their
@@ -51,7 +51,7 @@ uint8_t *ring_front(const struct ring_tx *tx);
 
 /* Append records as ring_put does, that are already where they shall stay: `at` is where the first begins, at or
    behind the end of the last run, within the room there was. All fit, or none. */
-uint32_t ring_keep(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet);
+uint32_t ring_commit(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet);
 
 /* Show the consumer everything put so far. True if there was something new. */
 bool ring_publish(struct ring_tx *tx);

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#define BLOCK_MAGIC 0x42424c4bu /* "BBLK" */
+#define STATS_PAGE_MAGIC 0x42424c4bu /* "BBLK" */
 
 const char *const counter_names[COUNTER_COUNT] = {
 #define X(name) #name,
@@ -12,54 +12,54 @@ const char *const counter_names[COUNTER_COUNT] = {
 
 _Static_assert(sizeof(struct counters) == COUNTER_COUNT * sizeof(uint64_t), "counters are an array of numbers");
 
-int block_create(uint64_t secret)
+int stats_page_create(uint64_t secret)
 {
-    int fd = shm_create("bulkhead-block", sizeof(struct block));
+    int fd = shm_create("bulkhead-stats", sizeof(struct stats_page));
     struct shm shm;
     if (fd < 0)
         return -1;
-    if (shm_map_flat(&shm, fd, sizeof(struct block), SHM_WRITE) == 0) {
-        struct block *block = shm.header;
-        block->magic = BLOCK_MAGIC;
-        block->layout = LAYOUT_VERSION;
-        block->fdb.secret = secret;
-        block->at_boundary = 1; /* nobody has touched the stream yet */
+    if (shm_map_flat(&shm, fd, sizeof(struct stats_page), SHM_WRITE) == 0) {
+        struct stats_page *page = shm.header;
+        page->magic = STATS_PAGE_MAGIC;
+        page->layout = LAYOUT_VERSION;
+        page->fdb.secret = secret;
+        page->at_boundary = 1; /* nobody has touched the stream yet */
         shm_unmap(&shm);
         return fd;
     }
     return shm_fail(fd);
 }
 
-struct block *block_map(struct shm *shm, int fd, enum shm_access access)
+struct stats_page *stats_page_map(struct shm *shm, int fd, enum shm_access access)
 {
-    if (shm_map_flat(shm, fd, sizeof(struct block), access) < 0)
+    if (shm_map_flat(shm, fd, sizeof(struct stats_page), access) < 0)
         return NULL;
-    struct block *block = shm->header;
-    if (block->magic == BLOCK_MAGIC && block->layout == LAYOUT_VERSION)
-        return block;
+    struct stats_page *page = shm->header;
+    if (page->magic == STATS_PAGE_MAGIC && page->layout == LAYOUT_VERSION)
+        return page;
     shm_unmap(shm);
     errno = EINVAL;
     return NULL;
 }
 
-void block_publish(struct block *block, const struct counters *counters, uint64_t now)
+void stats_page_publish(struct stats_page *page, const struct counters *counters, uint64_t now)
 {
     const uint64_t *value = (const uint64_t *)counters;
     for (size_t i = 0; i < COUNTER_COUNT; i++)
-        atomic_store_explicit(&block->published[i], value[i], memory_order_relaxed);
-    atomic_store_explicit(&block->published_ns, now, memory_order_relaxed);
+        atomic_store_explicit(&page->published[i], value[i], memory_order_relaxed);
+    atomic_store_explicit(&page->published_ns, now, memory_order_relaxed);
 }
 
-void block_read(const struct block *block, struct counters *counters)
+void stats_page_read(const struct stats_page *page, struct counters *counters)
 {
     uint64_t *value = (uint64_t *)counters;
     for (size_t i = 0; i < COUNTER_COUNT; i++)
-        value[i] = atomic_load_explicit(&((struct block *)(uintptr_t)block)->published[i], memory_order_relaxed);
+        value[i] = atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->published[i], memory_order_relaxed);
 }
 
-void loss_reset(struct loss *loss, uint64_t born)
+void loss_reset(struct loss *loss, uint64_t attachment)
 {
     atomic_store_explicit(&loss->towards, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->from, 0, memory_order_relaxed);
-    atomic_store_explicit(&loss->born, born, memory_order_relaxed);
+    atomic_store_explicit(&loss->attachment, attachment, memory_order_relaxed);
 }

@@ -1,14 +1,14 @@
-/* A port's block: its counters, what it lost towards and from each peer, and its MAC table.
+/* A port's statistics page: its counters, what it lost towards and from each peer, and its MAC table.
 
    Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker
-   is still visible. The engine counts in private memory and copies to the block before it sleeps and
+   is still visible. The engine counts in private memory and copies to the page before it sleeps and
    every so many turns; each value is stored whole, the set of them is a snapshot only once the worker is
-   quiet. The block outlives its worker: the next one continues the same numbers.
+   quiet. The page outlives its worker: the next one continues the same numbers.
 
    With the numbers goes the time. A worker publishes once an interval even if nothing happens (`Engine.pulse`), so
    a time that has grown old is a loop that does not turn, and to know that no message has to be sent. */
-#ifndef BULKHEAD_BLOCK_H
-#define BULKHEAD_BLOCK_H
+#ifndef BULKHEAD_STATS_PAGE_H
+#define BULKHEAD_STATS_PAGE_H
 
 #include <stdatomic.h>
 
@@ -52,12 +52,12 @@ struct counters {
 extern const char *const counter_names[COUNTER_COUNT];
 
 struct loss {
-    _Atomic uint64_t born; /* first epoch of the peer that the numbers are about */
+    _Atomic uint64_t attachment; /* first epoch of the peer that the numbers are about */
     _Atomic uint64_t towards; /* frames for it that its ring had no room for */
     _Atomic uint64_t from;    /* its floods that this port was too slow for */
 };
 
-struct block {
+struct stats_page {
     uint32_t magic;
     uint32_t layout;
     /* 1 while the worker is between two system calls on a stream and both directions are at the end of a
@@ -69,14 +69,14 @@ struct block {
     struct fdb fdb;
 };
 
-int block_create(uint64_t secret);
-struct block *block_map(struct shm *shm, int fd, enum shm_access access);
+int stats_page_create(uint64_t secret);
+struct stats_page *stats_page_map(struct shm *shm, int fd, enum shm_access access);
 
-void block_publish(struct block *block, const struct counters *counters, uint64_t now);
-void block_read(const struct block *block, struct counters *counters);
+void stats_page_publish(struct stats_page *page, const struct counters *counters, uint64_t now);
+void stats_page_read(const struct stats_page *page, struct counters *counters);
 
 /* The numbers kept about `port` are about another VM from now on. */
-void loss_reset(struct loss *loss, uint64_t born);
+void loss_reset(struct loss *loss, uint64_t attachment);
 
 static inline void loss_add(_Atomic uint64_t *value, uint64_t frames)
 {

@@ -66,9 +66,9 @@ int waiter_add_bell(struct waiter *waiter, int fd)
     return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLET, ROLE_BELL);
 }
 
-int waiter_hear_bell(struct waiter *waiter, int fd, bool wanted)
+int waiter_mask_bell(struct waiter *waiter, int fd, bool masked)
 {
-    return control(waiter, EPOLL_CTL_MOD, fd, wanted ? EPOLLIN | EPOLLET : 0u, ROLE_BELL);
+    return control(waiter, EPOLL_CTL_MOD, fd, masked ? 0u : EPOLLIN | EPOLLET, ROLE_BELL);
 }
 
 int waiter_add_control(struct waiter *waiter, int fd)

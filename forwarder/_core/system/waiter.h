@@ -32,8 +32,8 @@ int waiter_remove(struct waiter *waiter, int fd);
 /* Watch the VM's descriptor again, for what is asked of it now. */
 int waiter_restore_vm(struct waiter *waiter, int fd);
 int waiter_add_bell(struct waiter *waiter, int fd);
-/* Stop hearing a bell, or hear it again: then it rings at once if it ever has, so that nothing is missed. */
-int waiter_hear_bell(struct waiter *waiter, int fd, bool wanted);
+/* Mask a bell, or unmask it: then it rings at once if it ever has, so that nothing is missed. */
+int waiter_mask_bell(struct waiter *waiter, int fd, bool masked);
 int waiter_add_control(struct waiter *waiter, int fd);
 
 /* Wait up to timeout_ns (0: only look). */

@@ -57,7 +57,7 @@ static void *read_floods(void *from_start)
     for (bool last_look = false;;) {
         enum flood_status status = flood_next(&rx, frame, MAX_FRAME, &record, &lost);
         CHECK(!rx.broken, "after frame %" PRIu32, next);
-        if (status == FLOOD_FRAME && record.kind != FLOOD_ANNOUNCE) {
+        if (status == FLOOD_FRAME && record.kind != FLOOD_REPLY) {
             check_frame(frame, &record);
             CHECK(record.number >= next, "frame %" PRIu32 " again", record.number);
             next = record.number + 1;
@@ -92,7 +92,7 @@ int main(void)
         build(frame, number);
         flood_put(&tx, frame, frame_length(number), number % 2 ? FLOOD_GROUP : FLOOD_UNKNOWN);
         if (number % 5 == 0)
-            flood_put(&tx, frame, ADDRESSES_BYTES, FLOOD_ANNOUNCE);
+            flood_put(&tx, frame, ADDRESSES_BYTES, FLOOD_REPLY);
         if (number % 7 == 0)
             flood_publish(&tx);
         if (number % 64 == 0)

@@ -75,7 +75,7 @@ static uint32_t keep(const uint8_t *run, uint32_t bytes, uint32_t frames, const 
     if (!ring_has_room(&tx, gap + bytes))
         return 0;
     memcpy(ring_front(&tx) + gap, run, bytes);
-    return ring_keep(&tx, tx.head + gap, bytes, frames, src, false);
+    return ring_commit(&tx, tx.head + gap, bytes, frames, src, false);
 }
 
 static void *produce(void *unused)
@@ -129,13 +129,13 @@ static void check_bytes(const uint8_t *bytes, uint32_t count, uint32_t *number, 
 static void sleep_for_news(void)
 {
     struct pollfd p = {.fd = bell, .events = POLLIN};
-    sleep_announce(&word);
+    sleep_begin(&word);
     if (!ring_has_news(&rx)) {
         CHECK(poll(&p, 1, DEADLINE_MS) == 1, "nobody rang; published: %s", ring_has_news(&rx) ? "yes" : "no");
         uint64_t rings;
         CHECK(read(bell, &rings, sizeof rings) == sizeof rings, "bell");
     }
-    sleep_over(&word);
+    sleep_end(&word);
 }
 
 static void *consume(void *unused)

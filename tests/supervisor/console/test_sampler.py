@@ -104,7 +104,7 @@ def test_where_the_kernel_does_not_say_the_proportional_share_it_is_null(monkeyp
 
 @pytest.fixture
 def block():
-    fd = _core.block_create()
+    fd = _core.stats_page_create()
     yield fd
     os.close(fd)
 
@@ -129,7 +129,7 @@ def test_a_port_has_readings_from_its_arrival_to_its_departure(block):
 
 
 def test_the_block_stays_readable_after_its_descriptor_is_closed():
-    fd = _core.block_create()
+    fd = _core.stats_page_create()
     sampler = Sampler()
     sampler.arrive(1, 1, fd)
     os.close(fd)

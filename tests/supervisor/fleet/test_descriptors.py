@@ -316,7 +316,7 @@ def test_a_port_keeps_doorbell_and_block_and_gets_a_flood_ring_for_each_epoch() 
     second = fd_store.for_worker(record(1, 2))
     assert second[:4] == first[:4]
     assert not os.path.samestat(os.fstat(second[4]), before)
-    assert _core.Block(second[3]).counters()
+    assert _core.StatsPage(second[3]).counters()
     fd_store.release(1)
     fd_store.release(1)
     assert fd_store.get(1) is None
@@ -338,7 +338,7 @@ def claimed(bell: int) -> tuple[int, ...]:
         os.open("/dev/null", os.O_RDONLY),
         _core.doorbell_create(),
         os.dup(bell),
-        _core.block_create(),
+        _core.stats_page_create(),
         _core.flood_create(1 << 19, 1, 1),
     )
 
@@ -372,7 +372,7 @@ def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     fd_store = FdStore()
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(_core, "block_create", fail)
+    monkeypatch.setattr(_core, "stats_page_create", fail)
     with pytest.raises(LocalError, match="no descriptors or memory for another port"):
         fd_store.take(1, 0)
     assert len(os.listdir("/proc/self/fd")) == before

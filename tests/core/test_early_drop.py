@@ -56,7 +56,7 @@ class Model:
 
 @given(flows=st.integers(1, WAYS), steady=st.integers(1, 40), seed=st.integers(0, 1000))
 def test_it_is_a_frame_of_the_heaviest_one(flows: int, steady: int, seed: int) -> None:
-    chance, early, model = random.Random(seed), _core.Early(), Model()
+    chance, early, model = random.Random(seed), _core.EarlyDrop(), Model()
     deep, dropped = False, 0
     for number in range(4000):
         flow = int(flows * chance.random() ** 2) * SETS  # all in one set
@@ -70,7 +70,7 @@ def test_it_is_a_frame_of_the_heaviest_one(flows: int, steady: int, seed: int) -
 
 @given(flows=st.integers(2, 20), seed=st.integers(0, 1000))
 def test_samples_tell_who_is_the_heaviest_whatever_the_order_of_small_frames(flows: int, seed: int) -> None:
-    chance, early = random.Random(seed), _core.Early()
+    chance, early = random.Random(seed), _core.EarlyDrop()
     heavy = chance.randrange(flows)
     turn = [*range(flows), heavy]
     for number in range(40_000 // flows):
@@ -82,7 +82,7 @@ def test_samples_tell_who_is_the_heaviest_whatever_the_order_of_small_frames(flo
 
 @given(labels=st.sets(st.integers(0, 0xFFFF), min_size=100, max_size=200))
 def test_a_heavy_flow_is_found_among_more_than_are_counted(labels: set[int]) -> None:
-    early, (heavy, *light) = _core.Early(), sorted(labels)
+    early, (heavy, *light) = _core.EarlyDrop(), sorted(labels)
     for number, flow in enumerate(light * 3):
         assert early.put(flow, SAMPLED, False)
         assert number % 10 or early.put(heavy, 2 * SAMPLED, False)
@@ -92,7 +92,7 @@ def test_a_heavy_flow_is_found_among_more_than_are_counted(labels: set[int]) -> 
 
 
 def test_one_frame_is_dropped_each_time_that_the_ring_gets_deep() -> None:
-    early = _core.Early()
+    early = _core.EarlyDrop()
     assert all(early.put(flow, SAMPLED, False) for flow in (1, 2))
     assert sum(not early.put(flow, SAMPLED, True) for _ in range(500) for flow in (1, 2)) == 1
     assert sum(not early.put(flow, SAMPLED, flow == 2) for _ in range(500) for flow in (1, 2)) >= 499
@@ -100,7 +100,7 @@ def test_one_frame_is_dropped_each_time_that_the_ring_gets_deep() -> None:
 
 def test_a_flow_alone_has_nobody_to_yield_to() -> None:
     def dropped(size: int) -> int:
-        early = _core.Early()
+        early = _core.EarlyDrop()
         return sum(
             not (early.put(1, 65_550, deep) and early.put(2, size, deep))
             for _ in range(500)
@@ -119,7 +119,7 @@ def shares(is_early: bool) -> list[float]:
 
     Between two bursts the ring is emptied, as by a worker that was off the processor while it was filled.
     """
-    early = _core.Early()
+    early = _core.EarlyDrop()
     windows, sent = [4.0] * 8, [0] * 8
     for _ in range(ROUNDS):
         ring = 0
