@@ -40,7 +40,10 @@ install_packages() {
 # they come from.
 require_toolchain() {
     local wanted=()
-    command -v "$python" >/dev/null || wanted+=(python3)
+    if ! command -v "$python" >/dev/null; then
+        [ -z "${PYTHON:-}" ] || die "no such program: $PYTHON; name another interpreter in PYTHON"
+        wanted+=(python3)
+    fi
     "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
     command -v "${CC:-cc}" >/dev/null || wanted+=(gcc libc6-dev)
     "$python" -c 'import os, sys, sysconfig

@@ -38,3 +38,12 @@ def test_sanitize_names_the_part_that_does_not_exist() -> None:
     done = _run("scripts/sanitize", "everything")
     assert done.returncode == 1
     assert done.stderr == "sanitize: there is no part 'everything': python or native\n"
+
+
+def test_an_interpreter_that_is_not_there_is_named() -> None:
+    done = subprocess.run(
+        [ROOT / "scripts/run", "status"], capture_output=True, text=True, timeout=30, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": "python9.9"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "run: no such program: python9.9; name another interpreter in PYTHON\n"

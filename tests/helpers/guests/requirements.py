@@ -42,6 +42,7 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "iperf3": (_has("iperf3"), "install iperf3"),
     "busybox": (Path("/bin/busybox").exists, "install busybox-static"),
     "qemu": (_has("qemu-system-x86_64"), "install qemu-system-x86"),
+    "qemu-img": (_has("qemu-img"), "install qemu-utils"),
     "uml": (_has("linux.uml"), "install user-mode-linux"),
     "spin": (_has("spin"), "install spin"),
     "clang": (_has("clang"), "install clang and libclang-rt-dev"),
