@@ -15,6 +15,20 @@ MIN_FRAME: Final[int]
 MAX_FRAME: Final[int]
 """Frame lengths in bytes, Ethernet header included, FCS excluded."""
 
+LARGEST_FRAME: Final[int]
+"""Bytes of the longest frame that a VM with ``receive=large`` takes."""
+LINK_BYTES: Final[int]
+"""In front of an IP packet of its MTU in the longest frame that a VM takes."""
+TAKES_SUM: Final[int]
+"""What a VM may take undone: a checksum that is begun (and headers with it), frames that are to be cut."""
+TAKES_TSO4: Final[int]
+TAKES_TSO6: Final[int]
+TAKES_ECN: Final[int]
+TAKES_USO4: Final[int]
+TAKES_USO6: Final[int]
+TAKES_LARGE: Final[int]
+"""Finished frames of many segments, without a header."""
+
 EVENT_CONTROL: Final[int]
 """A watched control descriptor is readable (or a signal arrived)."""
 EVENT_LINK_DOWN: Final[int]
@@ -141,13 +155,11 @@ class Engine:
     def wanted(self) -> list[int]:
         """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
 
-    def peer_join(self, port: int, epoch: int, attachment: int, offloads: bool) -> None:
+    def peer_join(self, port: int, epoch: int, attachment: int) -> None:
         """Port ``port`` exists (again) under ``epoch``; an older epoch's rings are detached.
 
         ``attachment``: the epoch of the port's first worker, which tells one VM from the next under the same
         number.
-
-        ``offloads``: it is a TAP too, so frames may go there unfinished, behind their ``virtio_net_hdr``.
         """
 
     def peer_leave(self, port: int) -> None: ...
@@ -174,6 +186,14 @@ class Engine:
 
     def give_up_ring(self, port: int) -> None:
         """No ring to ``port`` is to be had for now: what waits for one is flooded, until ``attach_tx``."""
+
+    def take(self, takes: int, longest: int) -> None:
+        """The VM takes this from now on, and others' workers see it with their next frames for it.
+
+        ``takes``: TAKES_* bits, what may be left undone; ``longest``: bytes of the longest frame that is one
+        segment. A frame that is under way and asks for more is refused when it comes, and counted. At first
+        a TAP takes everything but TAKES_LARGE, and any other VM plain frames of any length.
+        """
 
     def age(self, now: int) -> None:
         """Coarse monotonic clock in seconds, for the ageing of the MAC table; call it every few seconds."""

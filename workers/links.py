@@ -32,7 +32,7 @@ from typing import NamedTuple
 from forwarder._core import Engine
 from forwarder.channel import close_all
 from forwarder.membership import Changed, Joined, Left
-from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk
+from forwarder.names import MAX_PORTS, Policy, PortRecord, format_mac, may_talk
 from forwarder.wire import Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
 
 REPEAT_S = 1.0
@@ -94,8 +94,7 @@ class Links:
             return
         known = self._records.get(record.port)
         if known is None or known.epoch != record.epoch:
-            offloads = TRANSPORT_KIND[record.transport] == "tap"
-            self._engine.peer_join(record.port, record.epoch, record.born, offloads)
+            self._engine.peer_join(record.port, record.epoch, record.born)
             self._floods[record.port] = offered_at
             self._rings.pop(record.port, None)
         self._records[record.port] = record

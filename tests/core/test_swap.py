@@ -41,7 +41,7 @@ def towards(mini: MiniSwitch) -> int:
 def test_frames_that_a_dead_worker_has_not_taken_are_lost_towards_it(switch: MiniSwitch) -> None:
     send_to_the_dead(switch, 100)
     assert towards(switch) == 0
-    switch.engines[1].peer_join(2, 99, 2, False)
+    switch.engines[1].peer_join(2, 99, 2)
     assert towards(switch) == 100
     assert switch.counters(2)["tx_frames"] == 1
 
@@ -54,9 +54,9 @@ def test_the_same_where_the_port_leaves(switch: MiniSwitch) -> None:
 
 def test_frames_in_the_pen_and_frames_in_the_ring_count_once_each(switch: MiniSwitch) -> None:
     switch.rings_given = False
-    switch.engines[1].peer_join(2, 98, 2, False)
+    switch.engines[1].peer_join(2, 98, 2)
     send_to_the_dead(switch, 5)
-    switch.engines[1].peer_join(2, 99, 2, False)
+    switch.engines[1].peer_join(2, 99, 2)
     assert towards(switch) == 5
 
 

@@ -223,7 +223,7 @@ class Neighbour:
     def __init__(self, tap: Tap) -> None:
         epochs = (9, 900, 1, tap.switch.epochs[1])
         self._tap = tap
-        tap.switch.engines[1].peer_join(9, 900, 900, True)
+        tap.switch.engines[1].peer_join(9, 900, 900)
         fds = _core.ring_create(1 << 20, *epochs)
         tap.switch.engines[1].attach_rx(9, 900, *fds)
         self._writer = _core.RingWriter(*fds, *epochs)

@@ -5,7 +5,7 @@
    long as the interface says, so that one byte too many is found. */
 #include <stdlib.h>
 
-#include "packet/framing16.h"
+#include "packet/framing.h"
 
 struct unpacked {
     uint8_t *records;
@@ -21,13 +21,16 @@ static void *allocate(size_t bytes)
     return memory;
 }
 
+static const struct framing framing = {.prefix = LENGTH16_BYTES};
+
 static struct unpacked unpack(const uint8_t *data, uint32_t size, uint32_t step)
 {
     struct unpacked all = {.records = allocate(UNPACKED_BYTES(size)), .status = RECORD_PARTIAL};
     for (uint32_t to = 0; to < size && all.status == RECORD_PARTIAL;) {
         uint32_t used;
         to = size - to < step ? size : to + step;
-        all.taken += framing16_unpack(data + all.taken, to - all.taken, all.records + all.bytes, &used, &all.status);
+        const uint8_t *rest = data + all.taken;
+        all.taken += framing_unpack(framing, rest, to - all.taken, all.records + all.bytes, &used, &all.status);
         all.bytes += used;
     }
     return all;
@@ -40,7 +43,7 @@ static void there_and_back(const uint8_t *data, uint32_t size)
         || memcmp(once.records, bytewise.records, once.bytes) != 0)
         abort();
     uint8_t *again = allocate(once.bytes);
-    struct packed packed = framing16_pack(once.records, once.bytes, again);
+    struct packed packed = framing_pack(LENGTH16_BYTES, once.records, once.bytes, MAX_FRAME, again);
     if (packed.taken != once.bytes || packed.bytes != once.taken || packed.refused != 0
         || memcmp(again, data, once.taken) != 0)
         abort();
@@ -52,7 +55,7 @@ static void there_and_back(const uint8_t *data, uint32_t size)
 static void from_a_ring(const uint8_t *records, uint32_t size)
 {
     uint8_t *out = allocate(size);
-    struct packed packed = framing16_pack(records, size, out);
+    struct packed packed = framing_pack(LENGTH16_BYTES, records, size, MAX_FRAME, out);
     struct unpacked again = unpack(out, packed.bytes, size);
     if (packed.taken > size || packed.bytes > packed.taken || again.taken != packed.bytes)
         abort();

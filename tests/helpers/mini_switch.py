@@ -181,7 +181,7 @@ class MiniSwitch:
     def introduce(self, one: int, other: int) -> None:
         """Tell ``one`` that ``other`` exists, and give it the flood ring."""
         epoch = self.epochs[other]
-        self.engines[one].peer_join(other, epoch, self.attachments[other], self.kinds[other] == "tap")
+        self.engines[one].peer_join(other, epoch, self.attachments[other])
         self.engines[one].attach_flood(other, epoch, self.floods[other])
 
     def connect(self, src: int, dst: int) -> None:

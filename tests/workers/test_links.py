@@ -71,7 +71,7 @@ def test_every_port_that_joins_is_known_to_the_engine_and_its_floods_are_asked_f
     for number in (2, 3, 4):
         bench.links.apply(Joined(port(number, epoch=number * 10)))
     bench.links.tick(now=5.0)
-    assert bench.engine.took("peer_join") == [(2, 20, 20, False), (3, 30, 30, False), (4, 40, 40, False)]
+    assert bench.engine.took("peer_join") == [(2, 20, 20), (3, 30, 30), (4, 40, 40)]
     assert bench.sent == [WantFloods(((2, 20), (3, 30), (4, 40)))]
 
 
@@ -121,7 +121,7 @@ def test_a_new_epoch_starts_over(bench):
     bench.links.want([2], now=0.0)
     bench.links.apply(Changed(port(2, epoch=12, born=10)))
     bench.links.tick(now=0.5)
-    assert bench.engine.took("peer_join") == [(2, 10, 10, False), (2, 12, 10, False)]
+    assert bench.engine.took("peer_join") == [(2, 10, 10), (2, 12, 10)]
     assert bench.sent == [WantRing(2, 10), WantFloods(((2, 12),))]
 
 

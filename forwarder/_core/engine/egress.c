@@ -1,7 +1,8 @@
 #include "engine/egress.h"
 
+#include "engine/egress_admit.h"
 #include "engine/egress_write.h"
-#include "packet/framing16.h"
+#include "packet/framing.h"
 
 /* What a visit costs of a turn's budget besides the bytes, so that one which yields none (a lapped flood
    ring) does not make a turn endless: about the time in which so many bytes could be copied. */
@@ -51,16 +52,10 @@ static bool accepts(struct engine *e, const struct flood_record *record, const u
     return false;
 }
 
-/* Write a staged frame's length in front of it; false if our VM's framing cannot say it. */
+/* Write a staged frame's length in front of it; false if our VM does not take it, or its framing cannot say it. */
 static bool seal(const struct engine *e, uint8_t *at, uint32_t bytes)
 {
-    if (e->vm.kind != KIND_STREAM16)
-        store_be32(at, bytes);
-    else if (bytes <= MAX_FRAME16)
-        store_le16(at, bytes);
-    else
-        return false;
-    return true;
+    return bytes <= e->intake.longest && framing_seal(egress_prefix_bytes(e), at, bytes);
 }
 
 /* Stage what the source has flooded, as far as its deficit and the staging go. */
@@ -103,13 +98,14 @@ static void take_floods(struct engine *e, struct peer *peer)
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */
 _Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "what is viewed fits into the staging");
 
-/* Stage runs for a VM with lengths of 16 bits; returns what was taken of them. */
+/* Stage what may go of runs for a stream, in its framing; returns what was taken of them. */
 static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled)
 {
     struct egress *out = &e->out;
     uint64_t taken = 0;
     for (unsigned i = 0; i < count && !*garbled; i++) {
-        struct packed packed = framing16_pack(spans[i].records, spans[i].bytes, out->staging + out->to);
+        struct packed packed = framing_pack(egress_prefix_bytes(e), spans[i].records, spans[i].bytes,
+                                            e->intake.longest, out->staging + out->to);
         out->to += packed.bytes;
         out->staged_frames += packed.frames;
         e->count.refused += packed.refused;
@@ -119,31 +115,89 @@ static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned 
     return taken;
 }
 
-/* Write what one call takes. False if that was nothing. */
+/* The runs that one call may take, of those viewed: of all of them each frame may go, or of none. */
+struct batch {
+    struct span spans[MAX_SPANS];
+    unsigned count;
+    uint32_t refused; /* frames: of the only span none may go */
+    bool mixed;       /* the only span is of a stream, and some may */
+};
+
+/* Add a view to the batch; false if the batch ends in front of it or with it. */
+static bool add_view(const struct engine *e, const struct run_view *view, bool begun, struct batch *batch)
+{
+    struct span *span = &batch->spans[batch->count];
+    *span = (struct span){.records = view->records, .bytes = view->bytes, .vnet = view->run.vnet != 0};
+    if (e->vm.kind == KIND_STREAM16 || (e->vm.kind == KIND_STREAM && begun)) {
+        batch->count++;
+        return true;
+    }
+    struct stretch stretch = egress_admit(e, view);
+    bool mixed = vm_is_stream(&e->vm) && (stretch.bytes < view->bytes || !stretch.admitted);
+    if ((mixed || !stretch.admitted) && batch->count > 0)
+        return false;
+    batch->mixed = mixed;
+    batch->refused = !mixed && !stretch.admitted ? stretch.frames : 0;
+    span->bytes = mixed ? view->bytes : stretch.bytes;
+    batch->count++;
+    return stretch.admitted && stretch.bytes == view->bytes;
+}
+
+static void make_batch(struct engine *e, struct peer *peer, const struct run_view *views, unsigned n,
+                       struct batch *batch)
+{
+    batch->count = batch->refused = 0;
+    batch->mixed = false;
+    for (unsigned i = 0; i < n; i++) {
+        if (UNLIKELY(views[i].run.vnet && !vm_takes_headers(&e->vm))) {
+            peer->rx.broken = true;
+            return;
+        }
+        fdb_learn(&e->stats->fdb, views[i].run.src, peer->port);
+        if (!add_view(e, &views[i], i == 0 && peer->rx.done > 0, batch))
+            return;
+    }
+}
+
+static uint64_t total_bytes(const struct batch *batch)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < batch->count; i++)
+        total += batch->spans[i].bytes;
+    return total;
+}
+
+/* Write, stage or refuse it; returns the bytes that are done with. */
+static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run_view *views, const struct batch *batch,
+                           bool *garbled, uint64_t now)
+{
+    uint64_t taken;
+    if (UNLIKELY(batch->refused > 0)) {
+        taken = total_bytes(batch);
+        e->count.refused += batch->refused;
+        ring_consume(&peer->rx, views, batch->count, taken);
+    } else if (e->vm.kind == KIND_STREAM16 || batch->mixed) {
+        taken = stage_runs(e, batch->spans, batch->count, garbled);
+        ring_consume(&peer->rx, views, batch->count, taken); /* its frames count when the staging has been written */
+        egress_flush(e, now);
+    } else {
+        taken = egress_write(e, batch->spans, batch->count, garbled, now);
+        egress_count_frames(e, ring_consume(&peer->rx, views, batch->count, taken));
+    }
+    return taken;
+}
+
+/* Take what one call takes. False if that was nothing. */
 static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
 {
     struct run_view views[MAX_SPANS];
-    struct span spans[MAX_SPANS];
+    struct batch batch;
     bool garbled = false;
     uint64_t taken = 0;
     unsigned n = ring_view(&peer->rx, views, MAX_SPANS, peer->deficit > 0 ? (uint64_t)peer->deficit : 0);
-    for (unsigned i = 0; i < n; i++) {
-        if (UNLIKELY(views[i].run.vnet && e->vm.kind != KIND_TAP)) {
-            peer->rx.broken = true;
-            n = i;
-            break;
-        }
-        spans[i] = (struct span){.records = views[i].records, .bytes = views[i].bytes, .vnet = views[i].run.vnet};
-        fdb_learn(&e->stats->fdb, views[i].run.src, peer->port);
-    }
-    if (n > 0 && e->vm.kind == KIND_STREAM16) {
-        taken = stage_runs(e, spans, n, &garbled);
-        ring_consume(&peer->rx, views, n, taken); /* its frames count when the staging has been written */
-        egress_flush(e, now);
-    } else if (n > 0) {
-        taken = egress_write(e, spans, n, &garbled, now);
-        egress_count_frames(e, ring_consume(&peer->rx, views, n, taken));
-    }
+    make_batch(e, peer, views, n, &batch);
+    if (batch.count > 0)
+        taken = take_batch(e, peer, views, &batch, &garbled, now);
     peer->deficit -= (int64_t)taken;
     e->out.taken += taken;
     if (UNLIKELY(garbled))

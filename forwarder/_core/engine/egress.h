@@ -9,7 +9,7 @@
    go to the kernel from the ring as they lie there. The staging is emptied before any ring is touched, and
    a ring whose run is begun stays in service until the run is finished: so at any instant at most one
    record is cut, and the next byte written is the next byte of that record. To a VM with lengths of 16 bits
-   unicast goes through the staging as well (framing16.h), as much of it as one visit may take.
+   unicast goes through the staging as well (framing.h), as much of it as one visit may take.
 
    egress_write.h says what happens when the VM does not take it. */
 #ifndef BULKHEAD_EGRESS_H

@@ -1,6 +1,6 @@
 #include "engine/egress_write.h"
 
-#include "packet/framing16.h"
+#include "packet/framing.h"
 
 #define RETRY_FIRST_NS 50000u
 #define RETRY_MOST_NS 10000000u

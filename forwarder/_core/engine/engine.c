@@ -31,6 +31,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
         errno = saved;
         return -1;
     }
+    port_take(e, kind == KIND_TAP ? (struct intake){.takes = TAKES_ALL, .longest = MAX_FRAME} : INTAKE_PLAIN);
     return 0;
 }
 

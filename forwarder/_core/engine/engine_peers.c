@@ -77,7 +77,7 @@ static void forget_predecessor(struct engine *e, uint32_t port, uint64_t attachm
     fdb_forget(&e->stats->fdb, port);
 }
 
-int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment, bool takes_vnet)
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment)
 {
     struct peer *peer = peers_get(&e->peers, port);
     if (peer != NULL && peer->epoch == epoch)
@@ -88,7 +88,6 @@ int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t a
         return -1;
     peer->epoch = epoch;
     peer->attachment = attachment;
-    peer->takes_vnet = takes_vnet;
     if (atomic_load_explicit(&e->stats->loss[port].attachment, memory_order_relaxed) != attachment)
         forget_predecessor(e, port, attachment);
     return 0;

@@ -4,7 +4,7 @@
 
 #include "engine/port.h"
 
-int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment, bool takes_vnet);
+int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment);
 void engine_peer_leave(struct engine *e, uint32_t port);
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd);
 int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell);

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 
 #include "engine/switch.h"
-#include "packet/framing16.h"
+#include "packet/framing.h"
 #include "packet/offload.h"
 
 static bool is_datagram(const struct engine *e)
@@ -22,8 +22,8 @@ int ingress_open(struct engine *e)
         return -1;
     e->in.bytes = memory;
     e->in.records = framed16 ? e->in.bytes + INBUF_BYTES : NULL;
-    e->in.finished = e->vm.kind == KIND_TAP ? malloc(RUN_LIMIT) : NULL;
-    return e->vm.kind == KIND_TAP && e->in.finished == NULL ? -1 : 0;
+    e->in.finished = malloc(RUN_LIMIT);
+    return e->in.finished == NULL ? -1 : 0;
 }
 
 void ingress_close(struct engine *e)
@@ -53,7 +53,16 @@ static struct peer *expected(const struct engine *e)
     struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
     if (peer == NULL || peer->path != PATH_RING)
         return NULL;
-    return e->vm.kind == KIND_STREAM || (e->vm.kind == KIND_TAP && peer->takes_vnet) ? peer : NULL;
+    return e->vm.kind == KIND_STREAM || e->vm.kind == KIND_TAP ? peer : NULL;
+}
+
+/* What is not taken there as it comes is finished to memory of our own, and copied into the ring from there: not
+   while the burst lies in its front. */
+static bool may_go_direct(struct engine *e, struct peer *peer)
+{
+    e->in.direct_intake = flood_intake(&peer->flood);
+    return (vm_header_bytes(&e->vm) == 0 || (e->in.direct_intake.takes & TAKES_ALL) == TAKES_ALL)
+           && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INGRESS_BUDGET);
 }
 
 /* Have the next burst go there, and bring along what is left of the last one. */
@@ -70,8 +79,7 @@ static void direct_to(struct inbuf *in, struct peer *peer)
 static void choose_buffer(struct engine *e)
 {
     struct peer *peer = expected(e);
-    bool room = peer != NULL && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INGRESS_BUDGET);
-    direct_to(&e->in, room ? peer : NULL);
+    direct_to(&e->in, peer != NULL && may_go_direct(e, peer) ? peer : NULL);
 }
 
 /* The first `used` of the `bytes` in the burst have been switched: the rest is to be the front of the next one. */
@@ -112,7 +120,8 @@ static uint32_t burst_bytes(const struct engine *e)
 static uint32_t switch_framed16(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
 {
     enum record_status all_whole;
-    uint32_t used, done = framing16_unpack(bytes, available, e->in.records, &used, status);
+    struct framing framing = {.prefix = LENGTH16_BYTES};
+    uint32_t used, done = framing_unpack(framing, bytes, available, e->in.records, &used, status);
     switch_records(e, e->in.records, used, &all_whole);
     return done;
 }

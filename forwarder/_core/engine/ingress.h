@@ -13,10 +13,10 @@
      the burst goes                   because
      to the front of a peer's ring    the last run went there, and there is room for a burst
      to own memory                    otherwise; a stream with lengths of 16 bits always: it is switched from a second
-                                      buffer, in its other framing (framing16.h)
+                                      buffer, in its other framing (framing.h)
      to slots, one a datagram         how long they are is known only afterwards
 
-   A length is checked here, in framing16 or in switch_records, and nowhere later. A bad length on a stream ends the
+   A length is checked here, in framing.c or in switch_records, and nowhere later. A bad length on a stream ends the
    link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted. */
 #ifndef BULKHEAD_INGRESS_H
 #define BULKHEAD_INGRESS_H

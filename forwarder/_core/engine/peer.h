@@ -38,7 +38,6 @@ struct peer {
     int doorbell;     /* -1: none */
     uint32_t rung;    /* the sleep that was last rung for */
     int64_t deficit;  /* bytes this source may still send to the VM in this round */
-    bool takes_vnet; /* its VM is a TAP: frames may go there behind their virtio_net_hdrs */
     bool out_of_reach; /* isolation: nothing passes between this port and that one */
     bool touched;     /* has unpublished frames in tx */
 };

@@ -35,9 +35,10 @@ struct inbuf {
     size_t mapped;
     struct peer *direct_rx; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
     uint64_t direct_at;   /* where that is, as that ring's cursor */
+    struct intake direct_intake; /* what was taken there when it was read */
     uint8_t *burst;       /* and in memory */
     uint32_t rest;        /* streams: bytes there that were read and not yet switched, a partial record */
-    uint8_t *finished;    /* TAP: RUN_LIMIT bytes, for frames whose offloads were done here */
+    uint8_t *finished;    /* RUN_LIMIT bytes, for frames whose offloads were done here */
 };
 
 /* Frames that go the same way: records one behind the other, in memory that is this engine's. */
@@ -98,6 +99,7 @@ struct engine {
     struct inbuf in;
     struct verdict verdict;
     struct egress out;
+    struct intake intake;    /* what the VM takes */
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
     struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */
@@ -111,6 +113,13 @@ struct engine {
     bool wanted[MAX_PORTS];
     bool any_wanted;
 };
+
+/* The VM takes this from now on: no frame is written to it any more that asks for more. */
+static inline void port_take(struct engine *e, struct intake intake)
+{
+    e->intake = intake;
+    flood_take(&e->flood, intake);
+}
 
 /* The link is finished; nothing is read or written any more. `error` is an errno, or 0. */
 void port_link_down(struct engine *e, const char *what, int error);

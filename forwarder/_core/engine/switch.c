@@ -26,32 +26,70 @@ static void pass_run(struct engine *e, struct frame_run *run)
     run->frames = run->bytes = 0;
 }
 
-static bool goes_as_it_is(const struct engine *e, const struct frame_run *run)
+/* What is taken where the run goes. Looked up once a run; but what was read to where it will have to be stays as it was
+   taken when it was read. */
+static struct intake intake_of(const struct engine *e)
 {
     const struct verdict *verdict = &e->verdict;
-    return !run->vnet || (verdict->where == TO_PEER && verdict->peer->takes_vnet && verdict->peer->path == PATH_RING);
+    if (verdict->where != TO_PEER || verdict->peer->path != PATH_RING)
+        return INTAKE_PLAIN;
+    return verdict->peer == e->in.direct_rx ? e->in.direct_intake : flood_intake(&verdict->peer->flood);
 }
 
-/* Do what the sender's kernel has left to be done, and pass on what becomes of it in runs of the usual size. */
-static void finish_run(struct engine *e, const struct frame_run *run)
+/* Do what is left to be done to one frame but for what is taken undone. */
+static void finish_frame(struct engine *e, const uint8_t *record, struct intake intake, struct frame_run *plain)
 {
-    struct frame_run plain = {.start = e->in.finished};
     struct offload offload;
+    if (UNLIKELY(!offload_open(&offload, record_frame(record), load_be32(record)))) {
+        e->count.offload++;
+        port_refused(e, 1);
+        return;
+    }
+    if ((intake.takes & TAKES_LARGE) != 0 && offload.bytes <= intake.longest)
+        offload_keep_whole(&offload);
+    else
+        offload_limit(&offload, intake.longest);
+    while (!offload_is_done(&offload)) {
+        if (plain->frames > 0 && plain->bytes + offload_next_bytes(&offload) > RUN_BYTES)
+            pass_run(e, plain);
+        plain->bytes += offload_next(&offload, e->in.finished + plain->bytes);
+        plain->frames++;
+    }
+}
+
+/* Do what the sender's kernel has left to be done and the destination does not take. What becomes of it goes on in runs
+   of the usual size, and so does what goes as it is, in order. */
+static void finish_run(struct engine *e, const struct frame_run *run, struct intake intake)
+{
+    struct frame_run plain = {.start = e->in.finished}, same = {.vnet = true};
     for (uint32_t at = 0; at < run->bytes; at += LENGTH_BYTES + load_be32(run->start + at)) {
-        if (UNLIKELY(!offload_open(&offload, record_frame(run->start + at), load_be32(run->start + at)))) {
-            e->count.offload++;
-            port_refused(e, 1);
+        uint8_t *record = run->start + at;
+        uint32_t bytes = load_be32(record);
+        if ((intake.takes & TAKES_SUM) != 0 && (offload_needs(record_frame(record), bytes) & ~intake.takes) == 0) {
+            if (plain.frames > 0)
+                pass_run(e, &plain);
+            if (same.frames++ == 0)
+                same.start = record;
+            same.bytes += LENGTH_BYTES + bytes;
             continue;
         }
-        while (!offload_is_done(&offload)) {
-            if (plain.frames > 0 && plain.bytes + offload_next_bytes(&offload) > RUN_BYTES)
-                pass_run(e, &plain);
-            plain.bytes += offload_next(&offload, e->in.finished + plain.bytes);
-            plain.frames++;
-        }
+        if (same.frames > 0)
+            pass_run(e, &same);
+        finish_frame(e, record, intake, &plain);
     }
     if (plain.frames > 0)
         pass_run(e, &plain);
+    if (same.frames > 0)
+        pass_run(e, &same);
+}
+
+static void send_unfinished(struct engine *e, struct frame_run *run)
+{
+    struct intake intake = intake_of(e);
+    if (LIKELY((intake.takes & TAKES_ALL) == TAKES_ALL))
+        pass_run(e, run);
+    else
+        finish_run(e, run, intake);
 }
 
 static void flush_run(struct engine *e, struct frame_run *run)
@@ -60,10 +98,10 @@ static void flush_run(struct engine *e, struct frame_run *run)
         return;
     if (e->verdict.where == TO_NONE)
         drop_run(e, run);
-    else if (LIKELY(goes_as_it_is(e, run)))
+    else if (LIKELY(!run->vnet))
         pass_run(e, run);
     else
-        finish_run(e, run);
+        send_unfinished(e, run);
     run->frames = run->bytes = 0;
 }
 

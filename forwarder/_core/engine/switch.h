@@ -4,8 +4,8 @@
    the source, look the destination up), and what is for one peer goes its way (send.c). Nothing is shown to anybody
    before switch_end: one publication and at the most one bell per destination and burst.
 
-   A TAP's frames come behind their virtio_net_hdrs and go so through the ring to another TAP. On any other way they
-   are finished first (offload.h): what is flooded, pending or is for another kind of VM is plain. */
+   Frames that have virtio_net_hdrs in front go so through a ring to a destination that takes what they leave undone. On
+   any other way they are finished first (intake.h, offload.h): what is flooded or pending is plain. */
 #ifndef BULKHEAD_SWITCH_H
 #define BULKHEAD_SWITCH_H
 

@@ -12,6 +12,32 @@ bool offload_is_sound(const uint8_t *vnet)
     return (vnet[0] & VNET_NEEDS_SUM) == 0 || load_le16(vnet + 6) >= MIN_FRAME;
 }
 
+static uint32_t needs_for_udp(const uint8_t *frame, uint32_t bytes)
+{
+    uint32_t type = 0;
+    network_of(frame, bytes, &type);
+    return type == ETHERTYPE_IPV6 ? TAKES_USO6 : TAKES_USO4;
+}
+
+uint32_t offload_needs(const uint8_t *header, uint32_t bytes)
+{
+    struct vnet vnet = vnet_load(header);
+    uint32_t needs = (vnet.flags & VNET_NEEDS_SUM) != 0 ? TAKES_SUM : 0;
+    needs |= (vnet.type & VNET_GSO_ECN) != 0 ? TAKES_ECN : 0;
+    switch (vnet.type & ~VNET_GSO_ECN) {
+    case VNET_GSO_NONE:
+        return needs;
+    case VNET_GSO_TCPV4:
+        return needs | TAKES_TSO4;
+    case VNET_GSO_TCPV6:
+        return needs | TAKES_TSO6;
+    case VNET_GSO_UDP:
+        return needs | needs_for_udp(header + VNET_BYTES, bytes - VNET_BYTES);
+    default:
+        return UINT32_MAX;
+    }
+}
+
 /* IP and what it carries are what the header says, up to where that begins. */
 static bool leads_to_transport(struct offload *o, uint32_t type)
 {
@@ -61,6 +87,20 @@ bool offload_open(struct offload *o, const uint8_t *header, uint32_t bytes)
     default:
         return false;
     }
+}
+
+void offload_limit(struct offload *o, uint32_t longest)
+{
+    uint32_t least = LINK_BYTES + LEAST_MTU, most = longest > least ? longest : least;
+    if (o->headers != 0 && o->headers + o->step > most && o->headers + SEGMENT_LEAST <= most)
+        o->step = most - o->headers;
+}
+
+/* Not cut, it has no headers to be repeated: what is summed then is all of it. */
+void offload_keep_whole(struct offload *o)
+{
+    o->headers = o->at = 0;
+    o->step = o->bytes;
 }
 
 static void number_ipv4(const struct offload *o, uint8_t *ip, uint32_t bytes)

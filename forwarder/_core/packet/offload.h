@@ -20,7 +20,7 @@
 #ifndef BULKHEAD_OFFLOAD_H
 #define BULKHEAD_OFFLOAD_H
 
-#include "common.h"
+#include "packet/intake.h"
 
 /* Linux makes none smaller: TCP_MIN_GSO_SIZE, the smallest MSS less all options. */
 #define SEGMENT_LEAST 8u
@@ -42,9 +42,19 @@ struct offload {
 /* Is the header at `vnet` (VNET_BYTES) one that may go on to a TAP? */
 bool offload_is_sound(const uint8_t *vnet);
 
+/* What has to be taken of who gets the frame behind the header at `vnet`, `bytes` together, as it is: TAKES_*, and more
+   than there is where the header asks for what is not known. */
+uint32_t offload_needs(const uint8_t *vnet, uint32_t bytes);
+
 /* Begin with a frame behind its header, `bytes` together, of which the frame has MIN_FRAME at least. False: it asks
    for what makes no sense. */
 bool offload_open(struct offload *offload, const uint8_t *vnet, uint32_t bytes);
+
+/* Of an opened frame: make no segment longer than `longest`, if that leaves it any payload. */
+void offload_limit(struct offload *offload, uint32_t longest);
+
+/* Of an opened frame: leave it one, however long it is. */
+void offload_keep_whole(struct offload *offload);
 
 static inline bool offload_is_done(const struct offload *offload)
 {

@@ -174,6 +174,7 @@ static PyMethodDef methods[] = {
     {"set_flood_unknown", py_engine_set_flood_unknown, METH_VARARGS, NULL},
     {"set_limits", (PyCFunction)(void (*)(void))py_engine_set_limits, METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reach", py_engine_set_reach, METH_VARARGS, NULL},
+    {"take", py_engine_take, METH_VARARGS, NULL},
     {"age", py_engine_age, METH_VARARGS, NULL},
     {"progress", engine_progress, METH_NOARGS, NULL},
     {"close", engine_close_method, METH_NOARGS, NULL},

@@ -26,12 +26,11 @@ PyObject *py_engine_peer_join(PyObject *self, PyObject *args)
     struct engine *e = engine_of(self);
     unsigned int port;
     unsigned long long epoch, attachment;
-    int takes_offloads;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKKp", &port, &epoch, &attachment, &takes_offloads))
+    if (e == NULL || !PyArg_ParseTuple(args, "IKK", &port, &epoch, &attachment))
         return NULL;
     if (port == 0 || port >= MAX_PORTS || port == e->port)
         return PyErr_Format(PyExc_ValueError, "port %u cannot be a peer", port);
-    return py_none_or_error(engine_peer_join(e, port, epoch, attachment, takes_offloads != 0));
+    return py_none_or_error(engine_peer_join(e, port, epoch, attachment));
 }
 
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)
@@ -125,6 +124,16 @@ PyObject *py_engine_set_flood_unknown(PyObject *self, PyObject *args)
     if (e == NULL || !PyArg_ParseTuple(args, "p", &enabled))
         return NULL;
     e->flood_unknown = enabled != 0;
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_take(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    struct intake intake;
+    if (e == NULL || !PyArg_ParseTuple(args, "II", &intake.takes, &intake.longest))
+        return NULL;
+    port_take(e, intake);
     Py_RETURN_NONE;
 }
 

@@ -154,6 +154,15 @@ static int add_constants(PyObject *module)
                    || PyModule_AddIntConstant(module, "MAX_PORTS", MAX_PORTS) < 0
                    || PyModule_AddIntConstant(module, "MIN_FRAME", MIN_FRAME) < 0
                    || PyModule_AddIntConstant(module, "MAX_FRAME", MAX_FRAME) < 0
+                   || PyModule_AddIntConstant(module, "LARGEST_FRAME", LARGEST_FRAME) < 0
+                   || PyModule_AddIntConstant(module, "LINK_BYTES", LINK_BYTES) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_SUM", TAKES_SUM) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_TSO4", TAKES_TSO4) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_TSO6", TAKES_TSO6) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_ECN", TAKES_ECN) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_USO4", TAKES_USO4) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_USO6", TAKES_USO6) < 0
+                   || PyModule_AddIntConstant(module, "TAKES_LARGE", TAKES_LARGE) < 0
                    || PyModule_AddIntConstant(module, "EVENT_CONTROL", EVENT_CONTROL) < 0
                    || PyModule_AddIntConstant(module, "EVENT_LINK_DOWN", EVENT_LINK_DOWN) < 0
                    || PyModule_AddIntConstant(module, "EVENT_WANTED", EVENT_WANTED) < 0

@@ -29,6 +29,7 @@ int flood_create(uint32_t size, uint32_t port, uint64_t epoch)
         shared->layout = LAYOUT_VERSION;
         shared->port = port;
         shared->epoch = epoch;
+        atomic_init(&shared->intake, (uint64_t)MAX_FRAME << 32);
         shm_unmap(&shm);
         return fd;
     }

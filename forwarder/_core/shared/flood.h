@@ -16,13 +16,14 @@
    reply answers a flooded unknown address: without it a station that only listens would be
    flooded to for ever, since nobody else sees what it sends to its partner.
 
-   The header also holds the one word that everybody may read and only the owner may write: whether the
-   owner sleeps (see doorbell.h). */
+   The header also holds two words that everybody may read and only the owner may write: whether the owner sleeps
+   (doorbell.h), and what its VM takes (intake.h). */
 #ifndef BULKHEAD_FLOOD_H
 #define BULKHEAD_FLOOD_H
 
 #include <stdatomic.h>
 
+#include "packet/intake.h"
 #include "shared/doorbell.h"
 #include "shared/ring.h"
 
@@ -44,6 +45,7 @@ struct flood_shared {
     uint32_t layout;
     uint64_t epoch;
     uint32_t port;
+    _Atomic uint64_t intake; /* `takes` in the lower half, `longest` in the upper one */
     _Alignas(CACHE_LINE) _Atomic uint64_t reserve;
     _Atomic uint64_t head;
     _Atomic uint32_t version;
@@ -78,6 +80,22 @@ int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch);
 int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bool from_start);
 void flood_tx_close(struct flood_tx *tx);
 void flood_rx_close(struct flood_rx *rx);
+
+/* Say what the VM takes from now on. What was sent before may come for a while: see intake.h. */
+static inline void flood_take(struct flood_tx *tx, struct intake intake)
+{
+    uint64_t word = (uint64_t)intake.longest << 32 | intake.takes;
+    atomic_store_explicit(&tx->shared->intake, word, memory_order_relaxed);
+}
+
+/* What the other end's VM takes now; nothing but plain frames if that is not known. */
+static inline struct intake flood_intake(const struct flood_rx *rx)
+{
+    if (rx->shared == NULL)
+        return INTAKE_PLAIN;
+    uint64_t word = atomic_load_explicit(&rx->shared->intake, memory_order_relaxed);
+    return (struct intake){.takes = (uint32_t)word, .longest = (uint32_t)(word >> 32)};
+}
 
 void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
 

@@ -10,7 +10,7 @@
      any other           VM_DOWN       the link is finished
 
    A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. KIND_STREAM16 is
-   a stream with another framing (framing16.h), of which nothing is known here. A TAP's kernel wants a
+   a stream with another framing (framing.h), of which nothing is known here. A TAP's kernel wants a
    virtio_net_hdr in front of each frame: the record's own, or one that says that nothing is left to be done. Frames
    without one may reach it as one (coalesce.h); they are counted one by one. */
 #ifndef BULKHEAD_VM_H
@@ -30,6 +30,12 @@ struct vm {
 static inline bool vm_is_stream(const struct vm *vm)
 {
     return vm->kind == KIND_STREAM || vm->kind == KIND_STREAM16;
+}
+
+/* Do frames go to it behind their virtio_net_hdrs? */
+static inline bool vm_takes_headers(const struct vm *vm)
+{
+    return vm->kind == KIND_TAP;
 }
 
 /* Contiguous records. On a stream the first span may start inside of a record. */

@@ -1,0 +1,69 @@
+/* The two framings of streams, and records made of them and they of records where these are not the same.
+
+   Theory of operation. A frame on a stream follows its length: in 4 bytes, big-endian (QEMU's), or in 2, little-endian
+   (what gvproxy's clients speak after POST /connect). Rings, pending queues and flood rings carry records and nothing else
+   (frame.h). What comes in QEMU's framing is records already, and is neither copied nor looked at here, with two
+   exceptions: frames that are to get a header in front (infer.h), and a run from which a frame is left out. The other
+   framing exists between the kernel and the engine's private memory only. That costs one copy each way, which is the price
+   of one format for everybody else.
+
+     ingress   bytes as they came ── unpack ──► records, in a buffer of their own, all whole ──► switch
+     egress    runs in the ring ───── pack ───► the staging ──► the VM
+
+   A partial frame stays where it was read, so unpack sees whole frames only, and what it leaves is what it has
+   not looked at: one chunk equals byte by byte. A length is checked here, in either direction, and nowhere
+   later. Below MIN_FRAME it ends the link as on any stream, above MAX_FRAME, too, which 2 bytes cannot say.
+
+   A frame above MAX_FRAME16 has no length of 2 bytes. It is left out whole and counted as refused: gvproxy writes such a
+   frame behind a length that is too small, and the VM reads the rest of it as lengths for ever
+   (pkg/tap/protocols.go, hyperkitProtocol).
+
+   A ring is consumed by whole runs, when they have been packed: what is cut by a short write is in the staging,
+   and no ring is in the middle of a run between two writes. So a source may go at any moment and takes nothing
+   of a frame with it that the VM has begun to read. */
+#ifndef BULKHEAD_FRAMING_H
+#define BULKHEAD_FRAMING_H
+
+#include "packet/frame.h"
+
+#define LENGTH16_BYTES 2u
+#define MAX_FRAME16 65535u
+
+/* What so many bytes of a stream can become at the most: every frame grows by the same, the shortest are most. */
+#define UNPACKED_BYTES(stream)                                                                                         \
+    ((stream) + (stream) / (LENGTH16_BYTES + MIN_FRAME) * (VNET_BYTES + LENGTH_BYTES - LENGTH16_BYTES))
+
+struct framing {
+    uint32_t prefix; /* bytes of a frame's length: LENGTH_BYTES or LENGTH16_BYTES */
+    uint32_t gap;    /* left free in front of each frame that is unpacked, in its record: VNET_BYTES or 0 */
+};
+
+/* Make records of the whole frames at the front of `stream`; `records` has room for UNPACKED_BYTES of it. Returns
+   the bytes of the stream that are records now. *status says what stopped it: RECORD_PARTIAL or a bad length. */
+uint32_t framing_unpack(struct framing framing, const uint8_t *stream, uint32_t available, uint8_t *records,
+                        uint32_t *used, enum record_status *status);
+
+struct packed {
+    uint32_t taken;   /* bytes of records; fewer than there are only where a length does not fit */
+    uint32_t bytes;   /* written */
+    uint32_t frames;  /* written */
+    uint32_t refused; /* left out */
+};
+
+/* Make frames with lengths of `prefix` bytes of records, which may lie in shared memory; `out` has room for as many bytes.
+   Frames longer than `longest` are left out, and those whose length cannot be said. */
+struct packed framing_pack(uint32_t prefix, const uint8_t *records, uint32_t bytes, uint32_t longest, uint8_t *out);
+
+/* Write the length of a frame of `bytes` in front of it; false if it cannot be said. */
+static inline bool framing_seal(uint32_t prefix, uint8_t *at, uint32_t bytes)
+{
+    if (LIKELY(prefix == LENGTH_BYTES))
+        store_be32(at, bytes);
+    else if (bytes <= MAX_FRAME16)
+        store_le16(at, bytes);
+    else
+        return false;
+    return true;
+}
+
+#endif
