@@ -89,8 +89,14 @@ class Gateway:
         self._loop.turn(wait)
 
     def _receive(self) -> None:
-        while (received := self._channel.receive()) is not None:
-            self._on_message(*received)
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._on_message(*received)
+        except ChannelClosedError:
+            self._done = True
+        except Exception:
+            self._done = True  # a gateway that its supervisor cannot reach is of no use
+            raise
 
     def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
         match message:

@@ -18,7 +18,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
+from forwarder.acceptor import Pauses
 from forwarder.channel import close_all
+from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, MembershipLog
@@ -26,7 +28,7 @@ from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Claim, Goodbye, Heartbeat, Hello
 from supervisor.attach.addresses import PortOptions
-from supervisor.attach.listener_common import free_name, hung_up, raise_descriptor_limit
+from supervisor.attach.listener_common import RLIMIT_WANTED, free_name, hung_up
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import LEVELS, log
 from supervisor.base.proc import start_time
@@ -60,7 +62,7 @@ class Supervisor:
 
     def __init__(self, options: RunOptions) -> None:
         """Take the runtime directory and open its sockets. Raises LocalError, and has left nothing then."""
-        raise_descriptor_limit()
+        raise_descriptor_limit(RLIMIT_WANTED)
         self._options = options
         self._directory = RuntimeDir(options.runtime_dir)
         directory = self._directory.path
@@ -68,13 +70,14 @@ class Supervisor:
         self._fd_store = FdStore()
         self._sampler = Sampler()
         self._health = Health(BEAT_S, self._sampler.published_at)
-        self._loop = Loop()
+        self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
+        self._pauses = Pauses(time.monotonic)
         self._workers: dict[int, WorkerChannel] = {}
         self._actions: deque[registry.Action] = deque()
         self._acting = False
         self._sender: Identity | None = None
         self._stop_at: float | None = None
-        self._listeners = Listeners(self._loop, self)
+        self._listeners = Listeners(self._loop, self._pauses, self)
         self._worker_pool = WorkerPool(self._loop, directory, self._give, self._worker_lost)
         known = facts(self._sampler, self.views)
         self._gateway = GatewayProcess(self._loop, self, directory, options.gateway or {}, known)
@@ -87,7 +90,7 @@ class Supervisor:
         commands = Commands(self, self._registry, self._listeners, self._sampler, self._gateway)
         try:
             self._server = DescriptorServer(
-                self._loop, self._directory.file(DESCRIPTORS), self, self._fd_store
+                self._loop, self._pauses, self._directory.file(DESCRIPTORS), self, self._fd_store
             )
             self._publisher = Publisher(self._loop, self._context, directory, membership, self)
             self._console = Console(self._loop, self._context, directory, commands.handlers())
@@ -268,7 +271,9 @@ class Supervisor:
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
-        deadline = min(part.deadline() for part in self._parts)
+        resume_at = self._pauses.deadline()
+        deadlines = [part.deadline() for part in self._parts]
+        deadline = min([*deadlines, *([] if resume_at is None else [resume_at])])
         self._loop.turn(0.0 if more or self._finished() else deadline - time.monotonic())
 
     def _tick(self, now: float) -> bool:
@@ -280,6 +285,7 @@ class Supervisor:
         self._health.tick(now)
         rolling_out = self._join_rollout.tick(now)
         self._listeners.tick(now)
+        self._pauses.tick(now)
         self._worker_pool.tick(now)
         self._gateway.tick(now)
         return rolling_out or reports or commands

@@ -39,7 +39,14 @@ HOMES = {
     "rich": ["supervisor/screen/*.py", "supervisor/demo/*.py"],
     "tomli": ["supervisor/cli/config*.py"],
     # Passing messages with descriptors is the one edge that both sides need.
-    "socket": ["forwarder/channel.py", "workers/*", "supervisor/*", "gateway/*"],
+    "socket": [
+        "forwarder/channel.py",
+        "forwarder/acceptor.py",
+        "forwarder/unix_sockets.py",
+        "workers/*",
+        "supervisor/*",
+        "gateway/*",
+    ],
     "h11": ["gateway/api/http_connection.py", "supervisor/attach/http_head.py"],
     "pyroute2": ["gateway/inside/netlink.py"],
     # So is waiting for descriptors.

@@ -83,8 +83,14 @@ class Inside:
                 self._dnsmasq.close()
 
     def _receive(self) -> None:
-        while (received := self._channel.receive()) is not None:
-            self._on_message(received[0])
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._on_message(received[0])
+        except ChannelClosedError:
+            self._done = True
+        except Exception:
+            self._done = True  # a namespace that its gateway cannot reach is of no use
+            raise
 
     def _on_message(self, message: Message) -> None:
         if not isinstance(message, Command):

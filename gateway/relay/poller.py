@@ -8,10 +8,14 @@ another call by ``soon``: bursts are cut there, so that one busy connection does
 Descriptor numbers are used again. An event that was fetched before its descriptor was closed must not reach
 whoever got the number next, so whatever was unwatched in a turn gets nothing for the rest of it; a new edge
 is reported with the next turn anyway.
+
+A callback that raises is reported and dropped, as in ``forwarder.loop``.
 """
 
 import select
 from collections.abc import Callable
+
+from forwarder.loop import print_failure
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -28,7 +32,9 @@ Callback = Callable[[int], None]
 class Poller:
     """Watched descriptors and unfinished work."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[], None] = print_failure) -> None:
+        """``failed`` is called while the exception of a callback is handled; it must not raise."""
+        self.failed = failed
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._stale: set[int] = set()
@@ -67,10 +73,19 @@ class Poller:
         self._stale.clear()
         for fd, events in self._epoll.poll(0, BURST):
             callback = self._callbacks.get(fd)
-            if callback is not None and fd not in self._stale:
-                callback(events)
+            if callback is not None and fd not in self._stale and not self._call(callback, events):
+                self.unwatch(fd)
         for callback in unfinished:
-            callback(0)
+            self._call(callback, 0)
+
+    def _call(self, callback: Callback, events: int) -> bool:
+        """Call a callback; False if it failed, which is reported."""
+        try:
+            callback(events)
+        except Exception:
+            self.failed()
+            return False
+        return True
 
     def close(self) -> None:
         """Forget everything."""

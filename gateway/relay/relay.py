@@ -19,17 +19,19 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 
+from forwarder.acceptor import Acceptor, Pauses
+from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.loop import Loop
 from gateway.relay.flow_context import Common, FlowTable
 from gateway.relay.flows import Flows
 from gateway.relay.forwards import Forward, Forwards, check_guest
-from gateway.relay.listening import Listener, Pauses, listen, unlisten
+from gateway.relay.listening import Listening, listen
 from gateway.relay.nat import Outward
 from gateway.relay.packets import Echo
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_guest, is_nearby, judge
 from gateway.relay.poller import Poller
 from gateway.relay.splice import abort
-from gateway.relay.tcp import Connections, Deliver, raise_descriptor_limit
+from gateway.relay.tcp import Connections, Deliver
 from gateway.relay.udp import Datagrams, Route
 
 MOST_FLOWS = 4096
@@ -61,14 +63,14 @@ class Relay:
         self._policy = policy
         self._pauses = Pauses(clock)
         self._counters: Counter[str] = Counter()
-        self._poller = Poller()
+        self._poller = Poller(loop.failed)
         self._connections = Connections(self._poller, self._counters, clock, partial(is_nearby, policy))
         self._forwards = Forwards(policy)
         self._flows: FlowTable = Flows(MOST_FLOWS, MOST_FLOWS // 2)
         self._common = Common(self._poller, self._flows, self._counters, clock)
         self._outward: Outward | None = None
-        self._served: list[tuple[socket.socket, Listener | Datagrams]] = []
-        self._listening: dict[Forward, tuple[socket.socket, Listener | Datagrams]] = {}
+        self._served: list[tuple[socket.socket, Acceptor | Datagrams]] = []
+        self._listening: dict[Forward, tuple[Listening, Acceptor | Datagrams]] = {}
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
 
     def serve(self, sockets: dict[str, socket.socket]) -> None:
@@ -84,7 +86,7 @@ class Relay:
                 self._served.append((sock, self._questions(sock)))
             else:
                 accepted = self._to_resolver if name == "dns-tcp" else self._outbound
-                self._served.append((sock, Listener(self._poller, sock, accepted, self._pauses)))
+                self._served.append((sock, Acceptor(self._poller, sock, accepted, self._pauses)))
 
     def attach_tun(self, tun: int) -> None:
         """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
@@ -95,20 +97,18 @@ class Relay:
     def add(self, forward: Forward) -> Forward:
         """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""
         self._forwards.check(forward)
-        sock, real = listen(forward)
+        listening, real = listen(forward)
         self._forwards.add(real)
-        self._listening[real] = (
-            sock,
-            self._datagrams(real, sock) if real.kind == "udp" else self._accept(real, sock),
-        )
+        make = self._datagrams if real.kind == "udp" else self._accept
+        self._listening[real] = listening, make(real, listening.sock)
         return real
 
     def remove(self, forward: Forward) -> None:
         """Stop to forward; what is connected stays. Raises LocalError: there is no such forward."""
         self._forwards.remove(forward)
-        sock, listener = self._listening.pop(forward)
-        listener.close()
-        unlisten(forward, sock)
+        listening, acceptor = self._listening.pop(forward)
+        acceptor.close()
+        listening.close()
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return what carries a stream of the host to a port of ``guest``. Raises LocalError: no guest."""
@@ -152,8 +152,8 @@ class Relay:
         """Reset every connection and close everything, the served sockets too."""
         for forward in self.forwards():
             self.remove(forward)
-        for sock, listener in self._served:
-            listener.close()
+        for sock, acceptor in self._served:
+            acceptor.close()
             sock.close()
         self._served.clear()
         self._connections.close()
@@ -204,8 +204,8 @@ class Relay:
         route = Route([(str(forward.guest), forward.guest_port)], make)
         return Datagrams(self._common, near, forward.near, route)
 
-    def _accept(self, forward: Forward, sock: socket.socket) -> Listener:
-        return Listener(self._poller, sock, partial(self._inbound, forward), self._pauses)
+    def _accept(self, forward: Forward, sock: socket.socket) -> Acceptor:
+        return Acceptor(self._poller, sock, partial(self._inbound, forward), self._pauses)
 
     def _inbound(self, forward: Forward, near: socket.socket) -> None:
         """Carry a connection of one of the host's clients to a guest."""

@@ -218,13 +218,6 @@ def affordable() -> int:
     return max(1, min(MOST_CONNECTIONS, soft * 3 // 4 // WORST_DESCRIPTORS))
 
 
-def raise_descriptor_limit() -> None:
-    """Let this process have as many descriptors as it may: the soft limit is for programs that use select."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def forgo_pacing(sock: socket.socket) -> None:
     """Have a socket use Reno, which every user may choose, and whatever it accepts as well.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.names import MAX_NAME, Policy, valid_name
-from supervisor.base.unix_sockets import SOCKET_PATH_BYTES
+from forwarder.unix_sockets import SOCKET_PATH_BYTES
 
 INTERFACE_BYTES = 15
 NETNS_DIR = "/run/netns"

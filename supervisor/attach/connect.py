@@ -21,14 +21,15 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
+from forwarder.acceptor import BURST, Pauses
 from forwarder.channel import credentials_of
 from forwarder.loop import Loop
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.http_head import HEAD_BYTES, Head, RefusedError
 from supervisor.attach.listener_common import VmHandler
-from supervisor.attach.stream import AT_ONCE, StreamListener
+from supervisor.attach.stream import StreamListener
 
-CALLERS = AT_ONCE
+CALLERS = BURST
 """Callers at once: who is accepted in one go does not make room for others of that go."""
 CALL_S = 2.0
 """A client sends its request at once; this is for a machine that has other things to do."""
@@ -47,11 +48,13 @@ class ConnectListener(StreamListener):
 
     descriptors = StreamListener.descriptors + CALLERS
 
-    def __init__(self, loop: Loop, address: Listen, settings: PortOptions, owner: VmHandler) -> None:
+    def __init__(
+        self, loop: Loop, pauses: Pauses, address: Listen, settings: PortOptions, owner: VmHandler
+    ) -> None:
         """Listen. Raises LocalError."""
         self._callers: dict[int, Caller] = {}
         """By descriptor, the longest there first."""
-        super().__init__(loop, address, settings, owner)
+        super().__init__(loop, pauses, address, settings, owner)
 
     def close(self) -> None:
         """Stop listening and hang up on callers; VMs that are connected stay."""
@@ -75,7 +78,6 @@ class ConnectListener(StreamListener):
             return
         if len(self._callers) >= CALLERS:
             self._make_room()
-        connection.setblocking(False)
         fd = connection.fileno()
         self._callers[fd] = Caller(connection, Head(), time.monotonic() + CALL_S)
         self._loop.watch(fd, lambda _: self._listen_to(fd))

@@ -26,12 +26,12 @@ import struct
 import time
 from contextlib import suppress
 
+from forwarder import unix_sockets
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers
-from supervisor.base import unix_sockets
 from supervisor.base.logs import Throttle, log
 
 GREETING = b"VFKT"
@@ -77,20 +77,20 @@ class VfkitListener:
         self._replace = False
         self._resume_at = float("inf")
         if adopted is None:
-            self._socket = self._bind()
+            self._socket, self._file = self._bind()
             self._wait()
         else:
             self.record, self._socket = adopted
+            self._file = unix_sockets.SocketFile.at(self._path)
             with suppress(OSError):  # otherwise the first probe says that it is gone
                 self._peer = self._socket.getpeername()
             self._peer_file = _identity(self._peer)
-        self._own = unix_sockets.inode(self._path)
 
     def close(self) -> None:
         """Stop listening. The duplicate that a worker may have keeps its VM until the port is released."""
         self._loop.unwatch(self._socket.fileno())
         self._unwatch_process()
-        unix_sockets.unlink_own(self._path, self._own)
+        self._file.remove()
         self._socket.close()
 
     def disconnect(self) -> None:
@@ -104,10 +104,9 @@ class VfkitListener:
         try:
             if self._replace:
                 self._loop.unwatch(self._socket.fileno())
-                unix_sockets.unlink_own(self._path, self._own)
+                self._file.remove()
                 self._socket.close()
-                self._socket = self._bind()
-                self._own = unix_sockets.inode(self._path)
+                self._socket, self._file = self._bind()
             else:
                 unix_sockets.dissolve(self._socket)
         except (LocalError, OSError) as error:
@@ -127,17 +126,16 @@ class VfkitListener:
         """When ``tick`` is urgent; the probe of a VM has no hurry and comes with everybody's."""
         return self._resume_at
 
-    def _bind(self) -> socket.socket:
+    def _bind(self) -> tuple[socket.socket, unix_sockets.SocketFile]:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
             ask_for_buffers(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            unix_sockets.bind(sock, self._path)
+            return sock, unix_sockets.bind(sock, self._path)
         except BaseException:
             sock.close()
             raise
-        return sock
 
     def _wait(self) -> None:
         self._gone = self._replace = False

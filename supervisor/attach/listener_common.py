@@ -46,14 +46,6 @@ def ask_for_buffers(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
-def raise_descriptor_limit() -> None:
-    """Use as many descriptors as this process may, within reason."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = RLIMIT_WANTED if hard == resource.RLIM_INFINITY else min(RLIMIT_WANTED, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def hung_up(vm: int, kind: str) -> bool:
     """Whether a connected VM has gone and left nothing to read; a datagram socket or a TAP cannot tell."""
     if kind not in ("stream", "stream16", "seqpacket"):

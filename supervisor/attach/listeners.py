@@ -10,6 +10,8 @@ import os
 import socket
 from collections.abc import Iterator
 
+from forwarder import unix_sockets
+from forwarder.acceptor import Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord, format_mac
@@ -19,7 +21,6 @@ from supervisor.attach.datagram import PROBE_S, VfkitListener
 from supervisor.attach.listener_common import VmHandler, check_room
 from supervisor.attach.stream import StreamListener
 from supervisor.attach.tap import TapDevice, matches
-from supervisor.base import unix_sockets
 from supervisor.base.logs import log
 
 Listener = StreamListener | VfkitListener | TapDevice
@@ -31,8 +32,9 @@ TOGETHER_S = 0.1
 class Listeners:
     """The listeners and TAP devices of one switch."""
 
-    def __init__(self, loop: Loop, owner: VmHandler) -> None:
+    def __init__(self, loop: Loop, pauses: Pauses, owner: VmHandler) -> None:
         self._loop = loop
+        self._pauses = pauses
         self._owner = owner
         self._open: list[Listener] = []
         self._ports: set[tuple[int, int]] = set()
@@ -60,9 +62,9 @@ class Listeners:
         elif address.transport == "vfkit":
             made = VfkitListener(self._loop, address, settings, self)
         elif address.transport == "connect":
-            made = ConnectListener(self._loop, address, settings, self)
+            made = ConnectListener(self._loop, self._pauses, address, settings, self)
         else:
-            made = StreamListener(self._loop, address, settings, self)
+            made = StreamListener(self._loop, self._pauses, address, settings, self)
         self._open.append(made)
         return made.url
 
@@ -100,7 +102,7 @@ class Listeners:
         elif record.transport == "vfkit":
             sock = socket.socket(fileno=os.dup(vm))
             path = sock.getsockname()
-            if not isinstance(path, str) or unix_sockets.inode(path) is None:
+            if not isinstance(path, str) or unix_sockets.SocketFile.at(path).identity is None:
                 log.warning("port %d (%s): its socket %r is gone", record.port, record.name, path)
                 sock.close()
                 return

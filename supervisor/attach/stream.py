@@ -5,25 +5,23 @@ pins addresses has one VM at a time: the next one waits in the kernel's queue un
 gone. That matters to a VM that reconnects: it may be quicker than the end of its old port, and must not be
 refused.
 
-When there are no descriptors left, the VM is refused with one line at most once a second, and the others go
-on. A connection that waits while there is no descriptor to accept it with would make the loop spin, so one is
-kept in reserve: it is closed, the connection accepted and closed, and the reserve taken again.
+A VM for which there is no room (``check_room``) is refused with one line at most once a second, and the
+others go on. Where the process has no descriptor to accept with, the VM waits (``forwarder.acceptor``).
 """
 
 import errno
-import os
 import socket
 
+from forwarder import unix_sockets
+from forwarder.acceptor import Acceptor, Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortRecord
+from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers
-from supervisor.base import unix_sockets
-from supervisor.base.logs import Throttle, log
+from supervisor.base.logs import Throttle
 
-AT_ONCE = 64
-"""Connections taken in one go."""
 KEEPALIVE_S = (30, 10, 3)
 """A peer over TCP that vanished without a word is noticed after the first, and the third times the second."""
 
@@ -31,10 +29,12 @@ KEEPALIVE_S = (30, 10, 3)
 class StreamListener:
     """One listening socket."""
 
-    descriptors = 2
-    """That it has open itself: the socket and the reserve."""
+    descriptors = 1
+    """That it has open itself: the socket."""
 
-    def __init__(self, loop: Loop, address: Listen, settings: PortOptions, owner: VmHandler) -> None:
+    def __init__(
+        self, loop: Loop, pauses: Pauses, address: Listen, settings: PortOptions, owner: VmHandler
+    ) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop
         self.transport = address.transport
@@ -43,56 +43,30 @@ class StreamListener:
         """The port of its VM, where it takes one at a time."""
         self._owner = owner
         self._throttle = Throttle()
-        self._path = address.path
-        self._socket = _tcp(address) if address.host else _unix(address)
-        self._own = unix_sockets.inode(address.path) if address.path else None
         self.url = address.url
-        if address.host:
+        self._file: SocketFile | None = None
+        if address.path:
+            self._socket, self._file = unix_sockets.listen(address.path, SOCKET_TYPES[address.transport])
+        else:
+            self._socket = _tcp(address)
             host, port = self._socket.getsockname()[:2]
             self.url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        loop.watch(self._socket.fileno(), self._on_readable)
+        self._acceptor = Acceptor(loop, self._socket, self._on_connection, pauses, self._starved)
 
     def close(self) -> None:
         """Stop listening; VMs that are connected stay."""
-        self._loop.unwatch(self._socket.fileno())
-        unix_sockets.unlink_own(self._path, self._own)
+        self._acceptor.close()
+        if self._file is not None:
+            self._file.remove()
         self._socket.close()
-        os.close(self._reserve)
 
     def released(self) -> None:
         """Take the next VM: the port of the last one is gone."""
         self.record = None
-        self._loop.watch(self._socket.fileno(), self._on_readable)
-
-    def _on_readable(self, _: int) -> None:
-        for _attempt in range(AT_ONCE):
-            if self.record is not None:
-                log.info(
-                    "%s: a VM waits for the end of port %d, which has its addresses",
-                    self.url,
-                    self.record.port,
-                )
-                self._loop.unwatch(self._socket.fileno())
-                return
-            try:
-                connection, _peer = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._refuse_by_reserve()
-                elif error.errno != errno.ECONNABORTED:
-                    self._throttle.warning("accept", f"{self.url}: cannot accept: {error.strerror}")
-                    return
-                continue
-            self._on_connection(connection)
-            if self.record is not None:
-                return  # whether another VM waits already is for the next turn to see
+        self._acceptor.resume()
 
     def _on_connection(self, connection: socket.socket) -> None:
         try:
-            connection.setblocking(False)
             ask_for_buffers(connection)
             if connection.family != socket.AF_UNIX:
                 _tune_tcp(connection)
@@ -106,31 +80,12 @@ class StreamListener:
             connection.detach()
             if self.settings.policy.pinned:
                 self.record = record
+                self._acceptor.hold()
 
-    def _refuse_by_reserve(self) -> None:
-        os.close(self._reserve)
-        try:
-            connection, _ = self._socket.accept()
-            connection.close()
-        except OSError:
-            pass
-        finally:
-            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    def _starved(self, why: str) -> None:
         self._throttle.warning(
-            "refused", f"{self.url}: a VM was refused: descriptor limit reached; raise it (ulimit -n)"
+            "starved", f"{self.url}: a VM waits to be accepted: {why}; raise the descriptor limit (ulimit -n)"
         )
-
-
-def _unix(address: Listen) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, SOCKET_TYPES[address.transport])
-    try:
-        unix_sockets.bind(sock, address.path)
-        sock.listen(socket.SOMAXCONN)
-    except LocalError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
 
 
 def _tcp(address: Listen) -> socket.socket:

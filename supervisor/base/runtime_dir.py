@@ -21,7 +21,7 @@ from typing import NamedTuple
 from forwarder import rendezvous
 from forwarder.errors import LocalError
 from forwarder.rendezvous import CONSOLE, CONTROL, DESCRIPTORS, MEMBERSHIP
-from supervisor.base.unix_sockets import SOCKET_PATH_BYTES
+from forwarder.unix_sockets import SOCKET_PATH_BYTES
 
 LOCK = "supervisor.lock"
 SOCKETS = (MEMBERSHIP, CONTROL, CONSOLE, DESCRIPTORS)

@@ -2,33 +2,74 @@
 
 import os
 import socket
+import stat
 from contextlib import suppress
 
 from forwarder.errors import LocalError
 
+LONGEST_PID = 16
+"""Bytes of the longest pid file: seven digits, and blanks that another program may have added."""
+
 
 class PidFile:
-    """A file with our process id, from construction to ``close``."""
+    """A file with our process id, from construction to ``close``.
+
+    The file holds the number and nothing else, like gvproxy's, and appears whole, by rename, so a reader
+    never finds half a number. Nothing but an earlier pid file (a regular file that holds one number) is
+    replaced: not a file with other contents, and never through a link, which another user could have put into
+    a shared directory (``/tmp``) to have us overwrite a file of ours.
+    """
 
     def __init__(self, path: str) -> None:
-        """Write it. Raises LocalError."""
+        """Write it. Raises LocalError, and has left nothing then."""
         self._path = os.path.abspath(path)
-        self._text = f"{os.getpid()}\n"
+        self._own = (-1, -1)
+        draft = f"{self._path}.{os.getpid()}"
         try:
-            with open(self._path, "w", encoding="ascii") as file:
-                file.write(self._text)
+            _check_replaceable(self._path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(draft, flags, 0o644)
+            try:
+                os.write(fd, str(os.getpid()).encode())
+                found = os.fstat(fd)
+                os.rename(draft, self._path)
+            except BaseException:
+                os.unlink(draft)
+                raise
+            finally:
+                os.close(fd)
         except OSError as error:
-            raise LocalError(
-                f"cannot write pid file {self._path}: {error.strerror}; choose another"
-            ) from None
+            why = "is a directory" if isinstance(error, IsADirectoryError) else error.strerror
+            raise LocalError(f"cannot write pid file {self._path}: {why}; choose another") from None
+        self._own = (found.st_dev, found.st_ino)
 
     def close(self) -> None:
-        """Remove it, unless it is somebody else's by now."""
+        """Remove it, unless another file has its place by now."""
         with suppress(OSError):
-            with open(self._path, encoding="ascii") as file:
-                own = file.read() == self._text
-            if own:
+            found = os.lstat(self._path)
+            if (found.st_dev, found.st_ino) == self._own:
                 os.unlink(self._path)
+
+
+def _check_replaceable(path: str) -> None:
+    """Raise LocalError if something lies at ``path`` that is no earlier pid file."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError
+    if stat.S_ISLNK(found.st_mode):
+        raise LocalError(f"pid file {path} is a link, which is never followed; remove it or choose another")
+    if stat.S_ISREG(found.st_mode):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, LONGEST_PID + 1)
+        finally:
+            os.close(fd)
+        if len(text) <= LONGEST_PID and (not text.strip() or text.strip().isdigit()):
+            return
+    raise LocalError(f"{path} exists and holds no process id; move it away, or choose another pid file")
 
 
 def tell_systemd(state: str) -> None:

@@ -4,10 +4,10 @@ import os
 
 import zmq
 
+from forwarder import unix_sockets
 from forwarder.errors import LocalError, PeerError
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, Command, Reply, decode, encode
-from supervisor.base import unix_sockets
 
 TIMEOUT_S = 10.0
 """A supervisor answers in milliseconds; on a machine that swaps it may take seconds."""

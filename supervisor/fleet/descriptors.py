@@ -12,6 +12,8 @@ import socket
 from contextlib import suppress
 from typing import Protocol
 
+from forwarder import unix_sockets
+from forwarder.acceptor import Acceptor, Pauses
 from forwarder.channel import Channel, ChannelClosedError, close_all, credentials_of
 from forwarder.errors import LocalError, PeerError
 from forwarder.loop import READ, WRITE, Loop
@@ -27,12 +29,11 @@ from forwarder.wire import (
     WantFloods,
     WantRing,
 )
-from supervisor.base import unix_sockets
 from supervisor.base.logs import Throttle
 from supervisor.fleet.fd_store import FdStore, make_ring
 
 AT_ONCE = 64
-"""Connections or messages taken in one go, so that one worker cannot keep the loop from the others."""
+"""Messages taken in one go, so that one worker cannot keep the loop from the others."""
 UNKNOWN = 64
 """Connections that have not said who they are; workers say so at once."""
 
@@ -70,7 +71,9 @@ class ChannelHandler(Protocol):
 class DescriptorServer:
     """All channels."""
 
-    def __init__(self, loop: Loop, path: str, owner: ChannelHandler, fd_store: FdStore) -> None:
+    def __init__(
+        self, loop: Loop, pauses: Pauses, path: str, owner: ChannelHandler, fd_store: FdStore
+    ) -> None:
         """Listen on ``path``. Raises LocalError."""
         self._loop = loop
         self._owner = owner
@@ -78,15 +81,8 @@ class DescriptorServer:
         self._throttle = Throttle()
         self._workers: dict[WorkerChannel, None] = {}
         """In the order in which they came."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        try:
-            unix_sockets.bind(self._socket, path)
-        except LocalError:
-            self._socket.close()
-            raise
-        self._socket.listen(socket.SOMAXCONN)
-        loop.watch(self._socket.fileno(), self._on_connect)
+        self._socket, self._file = unix_sockets.listen(path, socket.SOCK_SEQPACKET)
+        self._acceptor = Acceptor(loop, self._socket, self._on_connection, pauses, self._starved)
 
     def send(self, worker: WorkerChannel, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
         """Send to a worker; False if its channel has ended, which has been reported then."""
@@ -119,33 +115,29 @@ class DescriptorServer:
 
     def close(self) -> None:
         """Close everything; nothing is reported."""
-        self._loop.unwatch(self._socket.fileno())
+        self._acceptor.close()
+        self._file.remove()
         self._socket.close()
         for worker in self._workers:
             self._loop.unwatch(worker.channel.fileno())
             worker.channel.close()
         self._workers.clear()
 
-    def _on_connect(self, _: int) -> None:
-        for _attempt in range(AT_ONCE):
-            try:
-                sock, _address = self._socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._throttle.warning("accept", f"cannot accept a worker's channel: {error.strerror}")
-                return
-            credentials = credentials_of(sock)
-            unknown = sum(each.identity is None for each in self._workers)
-            if not credentials.are_ours or unknown >= UNKNOWN:
-                who = f"process {credentials.pid} of user {credentials.uid}"
-                self._throttle.warning("refused", f"{who} was refused a channel")
-                sock.close()
-                continue
-            worker = WorkerChannel(Channel(sock), credentials.pid)
-            self._workers[worker] = None
-            self._watch(worker)
-            self._on_channel(worker, READ)  # it has said who it is as it came
+    def _on_connection(self, sock: socket.socket) -> None:
+        credentials = credentials_of(sock)
+        unknown = sum(each.identity is None for each in self._workers)
+        if not credentials.are_ours or unknown >= UNKNOWN:
+            process = f"process {credentials.pid} of user {credentials.uid}"
+            self._throttle.warning("refused", f"{process} was refused a channel")
+            sock.close()
+            return
+        worker = WorkerChannel(Channel(sock), credentials.pid)
+        self._workers[worker] = None
+        self._watch(worker)
+        self._on_channel(worker, READ)  # its first message comes with the connection
+
+    def _starved(self, why: str) -> None:
+        self._throttle.warning("accept", f"cannot accept a worker's channel: {why}")
 
     def _watch(self, worker: WorkerChannel) -> None:
         events = READ | WRITE if worker.channel.wants_write else READ
@@ -176,6 +168,9 @@ class DescriptorServer:
                 self._throttle.warning("bad", f"bad message on the channel of process {worker.pid}: {error}")
                 if worker.identity is None:
                     self.drop(worker)
+            except Exception:
+                self.drop(worker)
+                raise
 
     def _on_message(self, worker: WorkerChannel, message: Message, descriptors: tuple[int, ...]) -> None:
         if isinstance(message, (Ready, Claim)):

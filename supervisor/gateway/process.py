@@ -285,6 +285,9 @@ class GatewayProcess:
         except PeerError as error:
             log.error("the gateway sent a bad message and is ended: %s", error)
             self._hang_up()
+        except Exception:
+            self._hang_up()  # the loop would not hear of it any more
+            raise
 
     def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
         match message:

@@ -12,6 +12,7 @@ from forwarder.channel import Channel, ChannelClosedError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.wire import WantRing
+from tests.helpers.fakes import reraise
 from tests.helpers.guests.waiting import PATIENCE
 
 
@@ -20,7 +21,7 @@ class Pair:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.received: list[object] = []
         self.here = LoopChannel(ours)
         self.there = Channel(theirs)

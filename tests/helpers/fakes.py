@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -38,6 +39,13 @@ class FakeOwner:
     def close(self) -> None:
         for _, vm in self.arrived:
             os.close(vm)
+
+
+def reraise() -> None:
+    """Let the failure of a loop's callback be the failure of the test that turns it."""
+    error = sys.exc_info()[1]
+    assert error is not None
+    raise error
 
 
 def turn_until(loop: Loop, condition: Callable[[], object], *ticks: Callable[[float], object]) -> None:

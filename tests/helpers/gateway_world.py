@@ -19,6 +19,7 @@ from forwarder.loop import Loop
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import OutboundPolicy
 from gateway.relay.relay import Relay
+from tests.helpers.fakes import reraise
 from tests.helpers.guests.waiting import PATIENCE
 
 KINDS = {"tcp4": socket.SOCK_STREAM, "udp4": socket.SOCK_DGRAM}
@@ -28,7 +29,7 @@ class World:
     """One relay whose LAN is 127.1.0.0/16, so that "guests" can be reached on loopback."""
 
     def __init__(self, policy: OutboundPolicy) -> None:
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.made: list[str] = []
         self.delay: list[Callable[[], None]] | None = None
         self.relay = Relay(self.loop, self._make, policy)

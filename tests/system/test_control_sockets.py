@@ -37,6 +37,7 @@ from forwarder.wire import (
 from supervisor.console.client import Client
 from supervisor.console.server import Console
 from supervisor.fleet.publisher import Publisher
+from tests.helpers.fakes import reraise
 from tests.helpers.guests.fixtures import short_directory
 
 WORKER = Identity(100, 200)
@@ -58,7 +59,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = str(directory)
         self.context: Context = zmq.Context()
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.owner = FakeOwner()
         self.publisher = Publisher(self.loop, self.context, self.directory, MembershipLog(7), self.owner)
         self.console = Console(

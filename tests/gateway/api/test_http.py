@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.acceptor import PAUSE_S
+from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
-from gateway.api.http_server import CONNECTIONS, PAUSE_S, HttpServer
+from gateway.api.http_server import CONNECTIONS, HttpServer
+from tests.helpers.fakes import reraise
 from tests.helpers.gateway_world import descriptors, drain
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import PATIENCE
@@ -75,7 +78,7 @@ def echo(sock: socket.socket, sent: bytes) -> None:
 @pytest.fixture
 def served() -> Iterator[str]:
     """The path of a server in a loop of its own."""
-    loop, done = Loop(), threading.Event()
+    loop, done = Loop(reraise), threading.Event()
     with short_directory() as directory:
         path = str(directory / "http.sock")
         server = Served(loop, path).server
@@ -99,7 +102,7 @@ def served() -> Iterator[str]:
 @pytest.fixture
 def slow() -> Iterator[Served]:
     """A server that is turned by the test."""
-    with contextlib.closing(Loop()) as loop, short_directory() as directory:
+    with contextlib.closing(Loop(reraise)) as loop, short_directory() as directory:
         served = Served(loop, str(directory / "http.sock"))
         with contextlib.closing(served.server):
             yield served
@@ -356,3 +359,17 @@ def test_a_server_without_descriptors_pauses_and_serves_those_who_waited(slow: S
         assert not slow.server._connections
         slow.pass_time(PAUSE_S)
         assert is_open(slow, sock)
+
+
+def test_a_file_at_the_servers_path_is_never_removed() -> None:
+    with contextlib.closing(Loop(reraise)) as loop, short_directory() as directory:
+        path = directory / "http.sock"
+        path.write_text("precious")
+        with pytest.raises(LocalError, match="is no socket"):
+            HttpServer(loop, str(path), lambda *_: Answer(200))
+        path.unlink()
+        server = HttpServer(loop, str(path), lambda *_: Answer(200))
+        path.unlink()
+        path.write_text("precious")
+        server.close()
+        assert path.read_text() == "precious"

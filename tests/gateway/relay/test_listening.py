@@ -44,6 +44,17 @@ def test_a_unix_forward_is_private_and_leaves_nothing(world, stack):
     assert not path.exists()
 
 
+def test_a_file_that_took_the_place_of_a_forwards_socket_stays(world, stack):
+    directory = stack.enter_context(short_directory())
+    for path in (directory / "removed", directory / "closed"):
+        world.relay.add(Forward.parse(f"unix:{path}:127.1.0.2:80"))
+        path.unlink()
+        path.write_text("precious")
+    for forward in world.relay.forwards():
+        world.relay.remove(forward)
+    assert [path.read_text() for path in sorted(directory.iterdir())] == ["precious", "precious"]
+
+
 def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, stack):
     directory = stack.enter_context(short_directory())
     dead, alive, file = (directory / name for name in ("dead", "alive", "file"))
@@ -56,11 +67,11 @@ def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, sta
             stack.enter_context(sock).listen()
     file.touch()
     world.relay.add(Forward.parse(f"unix:{dead}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="another program listens there"):
+    with pytest.raises(LocalError, match="another process listens on"):
         world.relay.add(Forward.parse(f"unix:{alive}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="there is a file; remove it"):
+    with pytest.raises(LocalError, match="exists and is no socket; move it away"):
         world.relay.add(Forward.parse(f"unix:{file}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="directory does not exist"):
+    with pytest.raises(LocalError, match="no does not exist; create it"):
         world.relay.add(Forward.parse(f"unix:{directory}/no/such:127.1.0.2:80"))
 
 
@@ -77,7 +88,7 @@ def test_a_port_in_use_is_said_and_nothing_is_left(world, stack):
 def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, monkeypatch):
     listener = stack.enter_context(server())
     forward = world.forward(listener)
-    sock, watching = world.relay._listening[forward]
+    (sock, _), watching = world.relay._listening[forward]
 
     class Exhausted:
         def accept(self):
@@ -102,6 +113,7 @@ def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, m
 def test_a_forward_that_is_removed_while_it_pauses_does_not_go_on(world, stack):
     forward = world.forward(stack.enter_context(server()))
     pauses = world.relay._pauses
-    pauses.begin(world.relay._listening[forward][1])
+    world.relay._listening[forward][1].pause(1.0)
+    assert pauses.deadline() is not None
     world.relay.remove(forward)
     assert pauses.deadline() is None

@@ -162,8 +162,8 @@ def test_pacing_is_forgone_before_there_is_a_connection(world, stack):
     forward = world.forward(stack.enter_context(server()))
     stack.enter_context(client(forward))
     world.until(lambda: before, "the dial")
-    (listener, _), *_ = world.relay._listening.values()
-    assert (before, algorithm(listener)) == ([b"reno"], b"reno")
+    (listening, _), *_ = world.relay._listening.values()
+    assert (before, algorithm(listening.sock)) == ([b"reno"], b"reno")
 
 
 def algorithm(sock):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.acceptor import Pauses
 from forwarder.loop import Loop
 from forwarder.names import Policy
 from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.connect import CALL_S, CALLERS, ConnectListener
 from supervisor.attach.http_head import HEAD_BYTES
-from tests.helpers.fakes import FakeOwner, turn_a_while, turn_until
+from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
 REQUEST = b"POST /connect HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -26,11 +27,13 @@ class Bench:
     """A listener in a directory of its own, and who calls it."""
 
     def __init__(self, directory: Path, settings: PortOptions | None = None) -> None:
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.owner = FakeOwner()
         self.path = directory / "s"
         address = parse_listen("connect", f"unix://{self.path}")
-        self.listener = ConnectListener(self.loop, address, settings or PortOptions(), self.owner)
+        self.listener = ConnectListener(
+            self.loop, Pauses(time.monotonic), address, settings or PortOptions(), self.owner
+        )
         self._socks: list[socket.socket] = []
 
     def call(self, said: bytes = b"") -> socket.socket:
@@ -208,7 +211,11 @@ def test_closing_the_listener_hangs_up_on_callers_and_not_on_vms(bench: Bench) -
     os.write(bench.owner.arrived[0][1], b"x")
     assert vm.recv(1) == b"x"
     bench.listener = ConnectListener(
-        bench.loop, parse_listen("connect", f"unix://{bench.path}"), PortOptions(), bench.owner
+        bench.loop,
+        Pauses(time.monotonic),
+        parse_listen("connect", f"unix://{bench.path}"),
+        PortOptions(),
+        bench.owner,
     )
 
 

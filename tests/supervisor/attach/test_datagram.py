@@ -15,7 +15,7 @@ import pytest
 from forwarder.loop import Loop
 from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.datagram import VfkitListener
-from tests.helpers.fakes import FakeOwner, turn_a_while, turn_until
+from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
 
@@ -25,7 +25,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.path = str(directory / "switch")
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.owner = FakeOwner()
         self.listener = VfkitListener(
             self.loop, parse_listen("vfkit", f"unixgram://{self.path}"), PortOptions(), self.owner

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.acceptor import Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Policy, PortRecord
@@ -18,7 +19,7 @@ from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_
 from supervisor.attach.connect import CALL_S
 from supervisor.attach.listener_common import PER_PORT, RESERVED
 from supervisor.attach.listeners import Listeners
-from tests.helpers.fakes import FakeOwner, turn_until
+from tests.helpers.fakes import FakeOwner, reraise, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
 PINNED = Policy((b"\x02\0\0\0\0\1",))
@@ -27,9 +28,9 @@ PINNED = Policy((b"\x02\0\0\0\0\1",))
 class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.owner = FakeOwner()
-        self.listeners = Listeners(self.loop, self.owner)
+        self.listeners = Listeners(self.loop, Pauses(time.monotonic), self.owner)
         self._socks: list[socket.socket] = []
 
     def url(self, transport: str, name: str) -> str:

@@ -146,7 +146,9 @@ def failed_run(place: Path, *arguments: object) -> str:
 
 
 def test_a_socket_that_cannot_be_listened_on(place: Path) -> None:
-    assert "No such file or directory" in failed_run(place, "--listen-qemu", f"unix://{place}/no/q.sock")
+    assert f"the directory {place}/no does not exist; create it" in failed_run(
+        place, "--listen-qemu", f"unix://{place}/no/q.sock"
+    )
     (place / "file").write_text("x")
     for flag in ("--listen-qemu", "--listen"):
         assert "is no socket" in failed_run(place, flag, f"unix://{place}/file")

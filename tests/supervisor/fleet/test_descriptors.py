@@ -6,12 +6,14 @@ import mmap
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from forwarder import _core
+from forwarder.acceptor import Pauses
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
@@ -32,7 +34,7 @@ from supervisor.base.proc import start_time
 from supervisor.fleet import descriptors
 from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
 from supervisor.fleet.fd_store import FdStore, make_ring
-from tests.helpers.fakes import turn_a_while, turn_until
+from tests.helpers.fakes import reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
 SELF = Identity(os.getpid(), start_time(os.getpid()))
@@ -67,10 +69,12 @@ class FakeRegistry:
 class Bench:
     def __init__(self, directory: Path) -> None:
         self.path = str(directory / "d")
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.registry = FakeRegistry()
         self.fd_store = FdStore()
-        self.server = DescriptorServer(self.loop, self.path, self.registry, self.fd_store)
+        self.server = DescriptorServer(
+            self.loop, Pauses(time.monotonic), self.path, self.registry, self.fd_store
+        )
         self._channels: list[Channel] = []
 
     def channel(self) -> Channel:

@@ -17,13 +17,13 @@ from forwarder.names import Identity
 from supervisor.base.proc import exists, start_time
 from supervisor.fleet import processes
 from supervisor.fleet.processes import DRAIN_S, KILL_S, Processes
-from tests.helpers.fakes import turn_until
+from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.guests.waiting import wait_for
 
 
 class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.ended: dict[Identity, tuple[bool, str]] = {}
         self._monkeypatch = monkeypatch
         self.set_code("pass")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.acceptor import Pauses
 from forwarder.loop import Loop
 from forwarder.names import PROTOCOL_VERSION, Policy, PortRecord
 from forwarder.wire import Assign, Claim, WantRing
@@ -18,7 +19,7 @@ from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.pool_policy import SPARES, STARTING
 from supervisor.fleet.worker_pool import WorkerPool
-from tests.helpers.fakes import PATIENCE, turn_until
+from tests.helpers.fakes import PATIENCE, reraise, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
 WORKER = """
@@ -56,11 +57,13 @@ class Bench:
         monkeypatch.setattr(
             processes, "command", lambda _, path: ([sys.executable, "-c", code, path], environment)
         )
-        self.loop = Loop()
+        self.loop = Loop(reraise)
         self.given: dict[int, WorkerChannel] = {}
         self.losses: list[tuple[int, str]] = []
         self.most_starting = 0
-        self.server = DescriptorServer(self.loop, str(directory / "d"), self, FdStore())
+        self.server = DescriptorServer(
+            self.loop, Pauses(time.monotonic), str(directory / "d"), self, FdStore()
+        )
         self.pool = WorkerPool(self.loop, str(directory), self._give, self._lost)
 
     def _give(self, worker: WorkerChannel, wanted: PortRecord) -> bool:

@@ -1,0 +1,69 @@
+"""The pid file: whole or not there, and never at the cost of a file that is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from forwarder.errors import LocalError
+from supervisor.cli.announce import PidFile
+
+
+def test_it_holds_the_number_and_goes_with_us(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    file = PidFile(str(path))
+    assert path.read_text() == str(os.getpid()), "no newline: gvproxy writes none, and podman reads none"
+    assert path.stat().st_mode & 0o777 == 0o644
+    file.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "4711", "4711\n", " 12 \n"])
+def test_an_earlier_pid_file_is_replaced(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "pid"
+    path.write_text(text)
+    PidFile(str(path)).close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["thesis", "12 monkeys", "1\n2\n", "-1", "1" * 17])
+def test_a_file_that_holds_no_process_id_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "thesis"
+    path.write_text(text)
+    with pytest.raises(LocalError, match="holds no process id; move it away"):
+        PidFile(str(path))
+    assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_never_followed(tmp_path: Path) -> None:
+    target, link = tmp_path / "4711", tmp_path / "pid"
+    for exists in (True, False):
+        target.write_text("4711") if exists else target.unlink()
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        with pytest.raises(LocalError, match="is a link, which is never followed"):
+            PidFile(str(link))
+        assert link.is_symlink()
+        assert target.exists() == exists
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(LocalError, match="holds no process id"):
+        PidFile(str(tmp_path / "fifo"))
+    with pytest.raises(LocalError, match="is a directory; choose another"):
+        PidFile(str(tmp_path))
+    with pytest.raises(LocalError, match="No such file or directory; choose another"):
+        PidFile(str(tmp_path / "no" / "pid"))
+
+
+def test_at_the_end_only_the_own_file_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    file = PidFile(str(path))
+    path.rename(tmp_path / "moved")
+    path.write_text(str(os.getpid()))
+    file.close()
+    assert path.exists()
