@@ -24,13 +24,13 @@ def library(tmp_path_factory):
     return built
 
 
-def traffic(library, kind, frames, *, seed=1, again=0, nobufs=0, short=0, delay=0, once=0):
+def run(library, module, *arguments, seed=1, again=0, nobufs=0, short=0, delay=0, once=0):
     # Before a sanitizer's library, which would otherwise be the caller that the faults see, not the core.
     preload = f"{library} {os.environ.get('LD_PRELOAD', '')}".strip()
     sanitizer = f"{os.environ.get('ASAN_OPTIONS', '')}:verify_asan_link_order=0"
     faults = f"{seed},{again},{nobufs},{short},{delay},{once}"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.preload.traffic", kind, str(frames), str(seed)],
+        [sys.executable, "-m", f"tests.helpers.preload.{module}", *arguments],
         cwd=SOURCE.parents[3],
         env={**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": sanitizer, "FAULTS": faults},
         capture_output=True,
@@ -40,6 +40,10 @@ def traffic(library, kind, frames, *, seed=1, again=0, nobufs=0, short=0, delay=
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def traffic(library, kind, frames, *, seed=1, **faults):
+    return run(library, "traffic", kind, str(frames), str(seed), seed=seed, **faults)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,6 +85,14 @@ def test_one_shortage_of_buffers_costs_nothing_but_time(library, kind):
     assert result["link_error"] == ""
     assert result["counters"]["enobufs"] == 1
     assert result["counters"]["tx_frames"] == 1
+
+
+@pytest.mark.parametrize("kind", ["stream", "stream16", "dgram"])
+def test_a_worker_that_sleeps_wakes_for_its_retry(library, kind):
+    """And not only for its pulse, which is a second away or more."""
+    result = run(library, "retry", kind, once=errno.ENOBUFS)
+    assert result["arrived"]
+    assert result["counters"]["enobufs"] == 1
 
 
 @pytest.mark.parametrize("kind", ["seqpacket", "dgram"])

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from forwarder import _core
+from tests.helpers.engine_thread import at_work
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 REFUSED_PER_S = 20_000
 BURST_S = 0.1
 ONE_READ = (1 << 18) // 64  # frames of 60 bytes
-
-
-@contextlib.contextmanager
-def at_work(engine: _core.Engine) -> Iterator[None]:
-    """Run an engine in a thread of its own."""
-    control = _core.doorbell_create()
-    engine.watch(control)
-    thread = threading.Thread(target=engine.run, args=(60.0,))
-    thread.start()
-    try:
-        yield
-    finally:
-        os.eventfd_write(control, 1)
-        thread.join()
-        engine.unwatch(control)
-        os.close(control)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,6 +16,8 @@ from forwarder import _core
 
 RING_BYTES = 1 << 20
 FLOOD_BYTES = 1 << 19
+PULSE_S = 1000.0
+"""So long that no pulse wakes an engine that should have been rung for."""
 
 SOCKET_TYPES = {
     "stream": socket.SOCK_STREAM,
@@ -173,6 +175,7 @@ class MiniSwitch:
             stats=self.stats[port],
             flood=self.floods[port],
         )
+        self.engines[port].pulse(PULSE_S)
         for other in self.engines if introduce else ():
             if other != port:
                 self.introduce(other, port)

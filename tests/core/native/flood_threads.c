@@ -5,22 +5,30 @@
    afterwards whether it was (flood.h). To C11 that is a race, and nothing else could be said about it; that the copy is
    thrown away is what this test is for. The machine's memory order is as hard on the fences here as anywhere.
 
-   The writer pauses now and then, so that readers are sometimes lapped and sometimes not. */
+   The writer pauses now and then, so that readers are sometimes lapped and sometimes not. It publishes with the
+   switch's own code (bells.h), and a reader that finds nothing sleeps until the flood bell rings. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include "check.h"
-#include "shared/flood.h"
+#include "engine/bells.h"
 #include "packet/frame.h"
+#include "system/waiter.h"
 
 #define RING_BYTES (1u << 18)
 #define FRAMES 60000u
 #define READERS 3u
+/* Far longer than a busy machine keeps a thread from running, far shorter than a hang. */
+#define DEADLINE_NS (20 * NS_PER_S)
 
 static int ring;
 static _Atomic bool finished;
+static struct flood_shared readers_words[READERS]; /* of which only the sleep words are used */
+static struct peer readers_peers[READERS];
+static struct bells bells;
+static struct peers peers;
 static _Atomic uint64_t all_lost, all_received;
 
 static uint32_t frame_length(uint32_t number)
@@ -46,13 +54,25 @@ static void check_frame(const uint8_t *frame, const struct flood_record *record)
         CHECK(frame[i] == number % 251, "frame %" PRIu32 " byte %" PRIu32, number, i);
 }
 
-static void *read_floods(void *from_start)
+static void sleep_for_news(struct waiter *waiter, struct sleep_word *word, const struct flood_rx *rx)
 {
+    sleep_begin(word);
+    if (!flood_has_news(rx))
+        CHECK(waiter_wait(waiter, DEADLINE_NS) == READY_BELL, "nobody rang; published: %s",
+              flood_has_news(rx) ? "yes" : "no");
+    sleep_end(word);
+}
+
+static void *read_floods(void *argument)
+{
+    const uint32_t index = (uint32_t)(uintptr_t)argument;
+    struct waiter waiter;
     struct flood_rx rx;
     struct flood_record record;
     uint8_t *frame = malloc(MAX_FRAME);
     uint64_t lost = 0, received = 0;
-    CHECK(frame != NULL && flood_rx_open(&rx, ring, 5, 55, from_start != NULL) == 0, "cannot open the flood ring");
+    CHECK(frame != NULL && flood_rx_open(&rx, ring, 5, 55, index == 0) == 0, "cannot open the flood ring");
+    CHECK(waiter_open(&waiter) == 0 && waiter_add_bell(&waiter, bells.flood_doorbell) == 0, "cannot wait");
     uint32_t first = rx.number, next = first;
     for (bool last_look = false;;) {
         enum flood_status status = flood_next(&rx, frame, MAX_FRAME, &record, &lost);
@@ -67,15 +87,25 @@ static void *read_floods(void *from_start)
             if (last_look)
                 break;
             last_look = atomic_load(&finished);
-            sched_yield();
+            if (!last_look)
+                sleep_for_news(&waiter, &readers_words[index].sleep, &rx);
         }
     }
     CHECK(rx.recount || first + received + lost == FRAMES, "%" PRIu64 " received, %" PRIu64 " lost", received, lost);
     atomic_fetch_add(&all_received, received);
     atomic_fetch_add(&all_lost, lost);
     flood_rx_close(&rx);
+    waiter_close(&waiter);
     free(frame);
     return NULL;
+}
+
+static void start_reader(pthread_t *thread, uint32_t index)
+{
+    readers_peers[index].flood.shared = &readers_words[index];
+    peers.at[index + 1] = &readers_peers[index];
+    peers.port[peers.count++] = (uint16_t)(index + 1);
+    CHECK(pthread_create(thread, NULL, read_floods, (void *)(uintptr_t)index) == 0, "thread");
 }
 
 int main(void)
@@ -83,27 +113,31 @@ int main(void)
     static uint8_t frame[MAX_FRAME];
     pthread_t readers[READERS];
     struct flood_tx tx;
+    uint64_t rung = 0;
+    bells.flood_doorbell = doorbell_create();
     ring = flood_create(RING_BYTES, 5, 55);
     CHECK(ring >= 0 && flood_tx_open(&tx, ring, 5, 55) == 0, "cannot make a flood ring");
     for (uint32_t number = 0; number < FRAMES; number++) {
         /* The readers come one by one; the first of them reads all from the start. */
         if (number % 1000 == 0 && number / 1000 < READERS)
-            CHECK(pthread_create(&readers[number / 1000], NULL, read_floods, number == 0 ? &tx : NULL) == 0, "thread");
+            start_reader(&readers[number / 1000], number / 1000);
         build(frame, number);
         flood_put(&tx, frame, frame_length(number), number % 2 ? FLOOD_GROUP : FLOOD_UNKNOWN);
         if (number % 5 == 0)
             flood_put(&tx, frame, ADDRESSES_BYTES, FLOOD_REPLY);
         if (number % 7 == 0)
-            flood_publish(&tx);
+            rung += bells_publish(&bells, &tx, &peers);
         if (number % 64 == 0)
             sched_yield();
     }
-    flood_publish(&tx);
     atomic_store(&finished, true);
+    rung += bells_publish(&bells, &tx, &peers);
     for (unsigned i = 0; i < READERS; i++)
         pthread_join(readers[i], NULL);
-    printf("%" PRIu64 " frames received, %" PRIu64 " lost\n", atomic_load(&all_received), atomic_load(&all_lost));
+    printf("%" PRIu64 " frames received, %" PRIu64 " lost, %" PRIu64 " bells\n", atomic_load(&all_received),
+           atomic_load(&all_lost), rung);
     flood_tx_close(&tx);
     close(ring);
+    close(bells.flood_doorbell);
     return 0;
 }

@@ -1,9 +1,8 @@
 /* sanitize: thread address,undefined */
 /* A ring between two threads that sleep: every byte arrives, in order, and nobody sleeps through news.
 
-   The producer puts runs of random length, publishes at random and rings as doorbell.h says; the consumer takes
-   random amounts, cuts frames, and sleeps on an eventfd when it finds nothing. The consumer's word for "I sleep"
-   lies beside the ring here; in the switch it lies in the consumer's flood ring.
+   The producer puts runs of random length and publishes at random, with the switch's own code for it (bells.h); the
+   consumer takes random amounts, cuts frames, and sleeps on an eventfd when it finds nothing.
 
    Both use one mapping of the ring, not one each as two processes do: ThreadSanitizer goes by addresses.
 
@@ -14,9 +13,8 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "shared/doorbell.h"
+#include "engine/bells.h"
 #include "packet/frame.h"
-#include "shared/ring.h"
 #include "system/waiter.h"
 
 #define RING_BYTES (1u << 18)
@@ -24,11 +22,12 @@
 /* Far longer than a busy machine keeps a thread from running, far shorter than a hang. */
 #define DEADLINE_MS 20000
 
-static struct sleep_word word;
-static int bell;
-static struct ring_tx tx;
+static struct flood_shared consumers; /* of which only the sleep word is used */
+static struct peer peer = {.port = 2, .path = PATH_RING, .flood.shared = &consumers};
+static struct ring_tx *const tx = &peer.tx;
 static struct ring_rx rx;
-static _Atomic uint64_t bells;
+static struct bells bells;
+static uint64_t rung; /* the producer's */
 
 /* xorshift64: the same lengths on every run. */
 static uint64_t next_random(uint64_t *state)
@@ -60,28 +59,27 @@ static uint32_t build(uint8_t *record, uint32_t number)
     return LENGTH_BYTES + length;
 }
 
-static void ring_if_asleep(uint32_t *rung)
+static void publish(void)
 {
-    atomic_thread_fence(memory_order_seq_cst);
-    if (sleep_needs_bell(&word, rung)) {
-        doorbell_ring(bell);
-        atomic_fetch_add_explicit(&bells, 1, memory_order_relaxed);
-    }
+    static const struct peers peers = {.at[2] = &peer, .port[0] = 2, .count = 1};
+    static struct flood_tx no_flood;
+    bells_touch(&bells, &peer);
+    rung += bells_publish(&bells, &no_flood, &peers);
 }
 
 /* As if it had been read from a VM, with `gap` bytes for others in front of it. */
-static uint32_t keep(const uint8_t *run, uint32_t bytes, uint32_t frames, const uint8_t *src, uint64_t gap)
+static uint32_t commit(const uint8_t *run, uint32_t bytes, uint32_t frames, const uint8_t *src, uint64_t gap)
 {
-    if (!ring_has_room(&tx, gap + bytes))
+    if (!ring_has_room(tx, gap + bytes))
         return 0;
-    memcpy(ring_front(&tx) + gap, run, bytes);
-    return ring_commit(&tx, tx.head + gap, bytes, frames, src, false);
+    memcpy(ring_front(tx) + gap, run, bytes);
+    return ring_commit(tx, tx->head + gap, bytes, frames, src, false);
 }
 
 static void *produce(void *unused)
 {
     uint64_t random = 1;
-    uint32_t rung = 0, number = 0;
+    uint32_t number = 0;
     uint8_t *run = malloc(RUN_LIMIT);
     CHECK(run != NULL, "memory");
     while (number < FRAMES) {
@@ -90,19 +88,16 @@ static void *produce(void *unused)
         while (frames < wanted && number + frames < FRAMES
                && bytes + LENGTH_BYTES + frame_length(number + frames) <= RUN_BYTES)
             bytes += build(run + bytes, number + frames++);
-        uint32_t fitted = next_random(&random) % 2 == 0 ? ring_put(&tx, run, bytes, frames, src, false)
-                                                        : keep(run, bytes, frames, src, next_random(&random) % 100);
-        CHECK(!tx.broken && fitted <= frames, "frame %" PRIu32, number);
+        uint32_t fitted = next_random(&random) % 2 == 0 ? ring_put(tx, run, bytes, frames, src, false)
+                                                        : commit(run, bytes, frames, src, next_random(&random) % 100);
+        CHECK(!tx->broken && fitted <= frames, "frame %" PRIu32, number);
         number += fitted;
-        if (fitted < frames || next_random(&random) % 3 == 0) {
-            ring_publish(&tx);
-            ring_if_asleep(&rung);
-        }
+        if (fitted < frames || next_random(&random) % 3 == 0)
+            publish();
         if (fitted < frames)
             sched_yield();
     }
-    ring_publish(&tx);
-    ring_if_asleep(&rung);
+    publish();
     free(run);
     (void)unused;
     return NULL;
@@ -128,14 +123,14 @@ static void check_bytes(const uint8_t *bytes, uint32_t count, uint32_t *number, 
 
 static void sleep_for_news(void)
 {
-    struct pollfd p = {.fd = bell, .events = POLLIN};
-    sleep_begin(&word);
+    struct pollfd p = {.fd = peer.doorbell, .events = POLLIN};
+    sleep_begin(&consumers.sleep);
     if (!ring_has_news(&rx)) {
         CHECK(poll(&p, 1, DEADLINE_MS) == 1, "nobody rang; published: %s", ring_has_news(&rx) ? "yes" : "no");
         uint64_t rings;
-        CHECK(read(bell, &rings, sizeof rings) == sizeof rings, "bell");
+        CHECK(read(peer.doorbell, &rings, sizeof rings) == sizeof rings, "bell");
     }
-    sleep_end(&word);
+    sleep_end(&consumers.sleep);
 }
 
 static void *consume(void *unused)
@@ -170,21 +165,21 @@ int main(void)
     const struct ring_id id = {.src_port = 1, .src_epoch = 11, .dst_port = 2, .dst_epoch = 22};
     pthread_t producer, consumer;
     struct ring_fds fds;
-    bell = doorbell_create();
-    CHECK(bell >= 0 && ring_create(RING_BYTES, &id, &fds) == 0, "cannot make a ring");
-    CHECK(ring_tx_open(&tx, fds, &id) == 0 && ring_rx_open(&rx, fds, &id) == 0, "cannot open a ring");
+    peer.doorbell = doorbell_create();
+    CHECK(peer.doorbell >= 0 && ring_create(RING_BYTES, &id, &fds) == 0, "cannot make a ring");
+    CHECK(ring_tx_open(tx, fds, &id) == 0 && ring_rx_open(&rx, fds, &id) == 0, "cannot open a ring");
     shm_unmap(&rx.shm);
-    rx.shm = tx.shm;
-    rx.shared = tx.shared;
-    tx.taken = rx.taken;
+    rx.shm = tx->shm;
+    rx.shared = tx->shared;
+    tx->taken = rx.taken;
     CHECK(pthread_create(&consumer, NULL, consume, NULL) == 0, "thread");
     CHECK(pthread_create(&producer, NULL, produce, NULL) == 0, "thread");
     pthread_join(producer, NULL);
     pthread_join(consumer, NULL);
-    printf("%u frames, %" PRIu64 " bells\n", FRAMES, atomic_load(&bells));
-    ring_tx_close(&tx);
+    printf("%u frames, %" PRIu64 " bells\n", FRAMES, rung);
+    ring_tx_close(tx);
     close(fds.ring);
     close(fds.tail);
-    close(bell);
+    close(peer.doorbell);
     return 0;
 }

@@ -1,0 +1,91 @@
+"""Ports that may not talk: nothing passes, in either direction and by either way, and it is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+
+UNKNOWN = mac(99)
+
+
+@pytest.fixture(params=KINDS)
+def switch(request: pytest.FixtureRequest) -> Iterator[MiniSwitch]:
+    """Ports 1, 2 and 3, which have all heard each other."""
+    with MiniSwitch() as mini:
+        for port in (1, 2, 3):
+            mini.add(port, request.param)
+        for port in (1, 2, 3):
+            mini.vms[port].send(frame(BROADCAST, mac(port)))
+            mini.settle()
+        for vm in mini.vms.values():
+            vm.received()
+        yield mini
+
+
+def part(switch: MiniSwitch, one: int, other: int, allowed: bool = False) -> None:
+    switch.engines[one].set_reach(other, allowed)
+    switch.engines[other].set_reach(one, allowed)
+
+
+def test_unicast_to_a_port_out_of_reach_is_dropped_and_counted(switch: MiniSwitch) -> None:
+    part(switch, 1, 2)
+    allowed = [frame(mac(3), mac(1), bytes((number,))) for number in range(5)]
+    for each in allowed:
+        switch.vms[1].send(frame(mac(2), mac(1)), each)
+        switch.settle()
+    assert switch.vms[2].received() == []
+    assert switch.vms[3].received() == allowed
+    assert switch.counters(1)["isolated"] == 5
+    assert switch.counters(1)["flooded"] == 1  # the greeting
+    assert switch.counters(2)["isolated"] == switch.counters(3)["isolated"] == 0
+
+
+def test_a_ring_that_is_there_already_carries_nothing_any_more(switch: MiniSwitch) -> None:
+    before = frame(mac(2), mac(1), b"before")
+    switch.vms[1].send(before)
+    switch.settle()
+    part(switch, 1, 2)
+    switch.vms[1].send(frame(mac(2), mac(1), b"meanwhile"))
+    switch.settle()
+    part(switch, 1, 2, allowed=True)
+    after = frame(mac(2), mac(1), b"after")
+    switch.vms[1].send(after)
+    switch.settle()
+    assert switch.vms[2].received() == [before, after]
+    assert switch.counters(1)["isolated"] == 1
+
+
+@pytest.mark.parametrize("dst", [BROADCAST, bytes.fromhex("333300000001"), UNKNOWN])
+def test_floods_of_a_port_out_of_reach_are_filtered_and_counted(switch: MiniSwitch, dst: bytes) -> None:
+    part(switch, 1, 2)
+    flood = frame(dst, mac(1))
+    switch.vms[1].send(flood)
+    switch.settle()
+    assert switch.vms[2].received() == []
+    assert switch.vms[3].received() == [flood]
+    assert switch.counters(2)["filtered"] == 1
+    assert switch.counters(3)["filtered"] == 0
+
+
+def test_nothing_is_learned_from_a_port_out_of_reach(switch: MiniSwitch) -> None:
+    """It could take the address of another port's station otherwise."""
+    part(switch, 1, 2)
+    switch.vms[1].send(frame(BROADCAST, mac(3)))
+    switch.settle()
+    assert switch.macs_behind(2, 1) == {mac(1)}
+    assert mac(3) in switch.macs_behind(2, 3)
+
+
+def test_a_port_that_joins_is_in_reach_until_something_else_is_said(switch: MiniSwitch) -> None:
+    part(switch, 1, 2)
+    switch.restart(2)  # the same port for its neighbours, and its own engine knows nothing yet
+    switch.vms[2].send(frame(BROADCAST, mac(2)))
+    switch.settle()
+    assert switch.vms[1].received() == []
+    newcomer = switch.add(4, "stream")
+    switch.vms[1].send(flood := frame(BROADCAST, mac(1)))
+    switch.settle()
+    assert newcomer.received() == [flood]
