@@ -35,6 +35,8 @@ EVENT_LINK_DOWN: Final[int]
 """The VM's link is finished; ``Engine.link_error`` says why. Nothing is read or written any more."""
 EVENT_WANTED: Final[int]
 """``Engine.wanted()`` has ports that a ring is wanted to."""
+EVENT_UNFINISHED: Final[int]
+"""``Engine.unfinished`` has changed."""
 
 def doorbell_create() -> int:
     """A new non-blocking eventfd."""
@@ -115,6 +117,8 @@ class Engine:
     """Forwarding engine of one port: sole user of the VM's descriptor."""
 
     link_error: str
+    unfinished: bool
+    """Whether the VM leaves checksums undone, although nothing was said of it (``infer``)."""
 
     def __init__(
         self,
@@ -186,6 +190,13 @@ class Engine:
 
     def give_up_ring(self, port: int) -> None:
         """No ring to ``port`` is to be had for now: what waits for one is flooded, until ``attach_tx``."""
+
+    def infer(self, mtu: int) -> None:
+        """The VM, on a socket, leaves checksums and segments undone; its packets have ``mtu`` bytes at most.
+
+        Its frames come without the ``virtio_net_hdr`` that says so, which is made for them. 0, as at first:
+        its frames are finished.
+        """
 
     def take(self, takes: int, longest: int) -> None:
         """The VM takes this from now on, and others' workers see it with their next frames for it.

@@ -202,6 +202,10 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
         bool worked = turn(e, ready, now);
         if (e->any_wanted)
             events |= EVENT_WANTED;
+        if (UNLIKELY(e->unfinished.told != e->unfinished.noticed)) {
+            e->unfinished.told = e->unfinished.noticed;
+            events |= EVENT_UNFINISHED;
+        }
         now = monotonic_ns();
         if (events != 0 || e->down || now >= deadline)
             break;

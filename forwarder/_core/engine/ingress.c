@@ -5,6 +5,7 @@
 
 #include "engine/switch.h"
 #include "packet/framing.h"
+#include "packet/infer.h"
 #include "packet/offload.h"
 
 static bool is_datagram(const struct engine *e)
@@ -12,16 +13,22 @@ static bool is_datagram(const struct engine *e)
     return e->vm.kind == KIND_SEQPACKET || e->vm.kind == KIND_DGRAM;
 }
 
+/* Is what such a VM sends records as it comes? */
+static bool are_records(const struct vm *vm)
+{
+    return vm->kind == KIND_STREAM && vm->infer_mtu == 0;
+}
+
 int ingress_open(struct engine *e)
 {
-    bool framed16 = e->vm.kind == KIND_STREAM16;
+    bool is_stream = vm_is_stream(&e->vm);
     e->in.mapped = is_datagram(e) ? (size_t)SLOTS * SLOT_BYTES : INBUF_BYTES;
-    e->in.mapped += framed16 ? UNPACKED_BYTES(INBUF_BYTES) : 0;
+    e->in.mapped += is_stream ? UNPACKED_BYTES(INBUF_BYTES) : 0;
     void *memory = mmap(NULL, e->in.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return -1;
     e->in.bytes = memory;
-    e->in.records = framed16 ? e->in.bytes + INBUF_BYTES : NULL;
+    e->in.records = is_stream ? e->in.bytes + INBUF_BYTES : NULL;
     e->in.finished = malloc(RUN_LIMIT);
     return e->in.finished == NULL ? -1 : 0;
 }
@@ -53,7 +60,7 @@ static struct peer *expected(const struct engine *e)
     struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
     if (peer == NULL || peer->path != PATH_RING)
         return NULL;
-    return e->vm.kind == KIND_STREAM || e->vm.kind == KIND_TAP ? peer : NULL;
+    return are_records(&e->vm) || e->vm.kind == KIND_TAP ? peer : NULL;
 }
 
 /* What is not taken there as it comes is finished to memory of our own, and copied into the ring from there: not
@@ -117,12 +124,23 @@ static uint32_t burst_bytes(const struct engine *e)
     return (uint32_t)burst;
 }
 
-static uint32_t switch_framed16(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
+/* Write the header of the frame in a record that has room for it. */
+static void infer_header(const struct engine *e, uint8_t *record)
+{
+    uint8_t *vnet = record + LENGTH_BYTES;
+    infer(vnet, vnet + VNET_BYTES, load_be32(record) - VNET_BYTES, e->vm.infer_mtu);
+}
+
+static uint32_t switch_unpacked(struct engine *e, const uint8_t *bytes, uint32_t available, enum record_status *status)
 {
     enum record_status all_whole;
-    struct framing framing = {.prefix = LENGTH16_BYTES};
-    uint32_t used, done = framing_unpack(framing, bytes, available, e->in.records, &used, status);
-    switch_records(e, e->in.records, used, &all_whole);
+    uint8_t *records = e->in.records;
+    struct framing framing = {.prefix = e->vm.kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES,
+                              .gap = vm_header_bytes(&e->vm)};
+    uint32_t used, done = framing_unpack(framing, bytes, available, records, &used, status);
+    for (uint32_t at = 0; framing.gap != 0 && at < used; at += LENGTH_BYTES + load_be32(records + at))
+        infer_header(e, records + at);
+    switch_records(e, records, used, &all_whole);
     return done;
 }
 
@@ -144,8 +162,8 @@ static bool poll_stream(struct engine *e)
         return false;
     }
     uint32_t bytes = in->rest + (uint32_t)n;
-    uint32_t used = e->vm.kind == KIND_STREAM16 ? switch_framed16(e, in->burst, bytes, &record)
-                                                : switch_records(e, in->burst, bytes, &record);
+    uint32_t used = are_records(&e->vm) ? switch_records(e, in->burst, bytes, &record)
+                                        : switch_unpacked(e, in->burst, bytes, &record);
     keep_rest(in, used, bytes);
     if (UNLIKELY(record != RECORD_PARTIAL))
         bad_length(e, record);
@@ -160,7 +178,7 @@ static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t byte
         return &e->count.oversize;
     if (UNLIKELY(bytes < header + MIN_FRAME))
         return &e->count.runt;
-    return header != 0 && !offload_is_sound(record + LENGTH_BYTES) ? &e->count.offload : NULL;
+    return header != 0 && e->vm.infer_mtu == 0 && !offload_is_sound(record + LENGTH_BYTES) ? &e->count.offload : NULL;
 }
 
 /* Give `bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
@@ -205,7 +223,8 @@ static bool poll_datagrams(struct engine *e)
     enum vm_status status = VM_OK;
     enum record_status record;
     int error = 0;
-    int n = vm_read_datagrams(&e->vm, e->in.bytes, read, &status, &error);
+    uint32_t header = vm_header_bytes(&e->vm);
+    int n = vm_read_datagrams(&e->vm, e->in.bytes, LENGTH_BYTES + header, read, &status, &error);
     if (n < 0)
         read_failed(e, status, error);
     bool gone = n > 0 && read[n - 1].bytes == 0 && e->vm.kind == KIND_SEQPACKET && vm_hung_up(&e->vm);
@@ -213,8 +232,11 @@ static bool poll_datagrams(struct engine *e)
         n--;
     for (int i = 0; i < n; i++) {
         uint8_t *slot = e->in.bytes + (size_t)i * SLOT_BYTES;
-        if (seal_record(e, slot, read[i].bytes, read[i].truncated))
-            switch_records(e, slot, LENGTH_BYTES + read[i].bytes, &record);
+        if (!seal_record(e, slot, header + read[i].bytes, read[i].truncated))
+            continue;
+        if (header != 0)
+            infer_header(e, slot);
+        switch_records(e, slot, LENGTH_BYTES + header + read[i].bytes, &record);
     }
     if (UNLIKELY(gone))
         port_link_down(e, "the VM closed the link", 0);

@@ -12,8 +12,9 @@
 
      the burst goes                   because
      to the front of a peer's ring    the last run went there, and there is room for a burst
-     to own memory                    otherwise; a stream with lengths of 16 bits always: it is switched from a second
-                                      buffer, in its other framing (framing.h)
+     to own memory                    otherwise; a stream always whose frames are no records as they come: with lengths of
+                                      16 bits, or with headers to be inferred (infer.h). It is switched from a second
+                                      buffer (framing.h)
      to slots, one a datagram         how long they are is known only afterwards
 
    A length is checked here, in framing.c or in switch_records, and nowhere later. A bad length on a stream ends the

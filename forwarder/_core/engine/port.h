@@ -31,7 +31,7 @@
 
 struct inbuf {
     uint8_t *bytes;       /* streams, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
-    uint8_t *records;     /* KIND_STREAM16: what the frames in it become, for the time of one poll */
+    uint8_t *records;     /* streams: what the frames become that are no records yet, for the time of one poll */
     size_t mapped;
     struct peer *direct_rx; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
     uint64_t direct_at;   /* where that is, as that ring's cursor */
@@ -77,6 +77,14 @@ struct egress {
     uint64_t taken;         /* bytes from sources, also of frames that were not for the VM: what bounds a turn */
 };
 
+/* Samples of what the VM leaves undone (unfinished.h). */
+struct unfinished {
+    uint64_t due; /* ns */
+    uint32_t score;
+    bool noticed;
+    bool told; /* that is, to who runs the engine */
+};
+
 struct engine {
     uint32_t port;
     uint64_t epoch;
@@ -100,6 +108,7 @@ struct engine {
     struct verdict verdict;
     struct egress out;
     struct intake intake;    /* what the VM takes */
+    struct unfinished unfinished;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
     struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */

@@ -1,7 +1,9 @@
 #include "engine/switch.h"
 
 #include "engine/send.h"
+#include "engine/unfinished.h"
 #include "packet/offload.h"
+#include "packet/packet.h"
 
 void switch_begin(struct engine *e)
 {
@@ -36,6 +38,12 @@ static struct intake intake_of(const struct engine *e)
     return verdict->peer == e->in.direct_rx ? e->in.direct_intake : flood_intake(&verdict->peer->flood);
 }
 
+/* A VM whose headers are inferred has said how long its packets are, and this one cannot be cut. */
+static bool is_beyond_mtu(const struct vm *vm, uint32_t bytes)
+{
+    return vm->infer_mtu != 0 && bytes > vm->infer_mtu + LINK_BYTES + TAG_BYTES;
+}
+
 /* Do what is left to be done to one frame but for what is taken undone. */
 static void finish_frame(struct engine *e, const uint8_t *record, struct intake intake, struct frame_run *plain)
 {
@@ -45,10 +53,14 @@ static void finish_frame(struct engine *e, const uint8_t *record, struct intake 
         port_refused(e, 1);
         return;
     }
-    if ((intake.takes & TAKES_LARGE) != 0 && offload.bytes <= intake.longest)
+    if ((intake.takes & TAKES_LARGE) != 0 && offload.bytes <= intake.longest) {
         offload_keep_whole(&offload);
-    else
+    } else if (UNLIKELY(offload.headers == 0 && is_beyond_mtu(&e->vm, offload.bytes))) {
+        e->count.offload++;
+        return;
+    } else {
         offload_limit(&offload, intake.longest);
+    }
     while (!offload_is_done(&offload)) {
         if (plain->frames > 0 && plain->bytes + offload_next_bytes(&offload) > RUN_BYTES)
             pass_run(e, plain);
@@ -92,6 +104,12 @@ static void send_unfinished(struct engine *e, struct frame_run *run)
         finish_run(e, run, intake);
 }
 
+static void pass_plain(struct engine *e, struct frame_run *run)
+{
+    unfinished_sample(e, run);
+    pass_run(e, run);
+}
+
 static void flush_run(struct engine *e, struct frame_run *run)
 {
     if (run->frames == 0)
@@ -99,7 +117,7 @@ static void flush_run(struct engine *e, struct frame_run *run)
     if (e->verdict.where == TO_NONE)
         drop_run(e, run);
     else if (LIKELY(!run->vnet))
-        pass_run(e, run);
+        pass_plain(e, run);
     else
         send_unfinished(e, run);
     run->frames = run->bytes = 0;

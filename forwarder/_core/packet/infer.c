@@ -16,24 +16,24 @@ static uint16_t pseudo_sum(const struct packet *packet, const uint8_t *frame)
     return folded(sum + htons((uint16_t)packet->protocol) + htons((uint16_t)(packet->end - packet->transport)));
 }
 
-static bool holds(const uint8_t *field, uint16_t begun, bool zero_means_none)
-{
-    uint16_t stored = load_sum(field);
-    return stored == begun || (stored == 0 && begun == UINT16_MAX && !zero_means_none);
-}
-
-/* Is this a TCP or UDP packet that is all there, with nothing behind it but zeros, whose sum is begun? */
-static bool is_unfinished(const struct packet *packet, const uint8_t *frame, uint32_t bytes)
+/* Is this a TCP or UDP packet that is all there, with nothing behind it but zeros? */
+static bool is_whole(const struct packet *packet, const uint8_t *frame, uint32_t bytes)
 {
     bool is_tcp = packet->protocol == IPPROTO_TCP;
-    const uint8_t *transport = frame + packet->transport;
     if (packet->end > bytes || (!is_tcp && packet->protocol != IPPROTO_UDP)
         || packet->transport + (is_tcp ? TCP_LEAST : UDP_BYTES) > packet->end)
         return false;
-    if (!is_tcp && load_be16(transport + UDP_LENGTH) != packet->end - packet->transport)
-        return false;
-    return holds(transport + (is_tcp ? TCP_SUM : UDP_SUM), pseudo_sum(packet, frame), !is_tcp && packet->is_ipv4)
+    uint32_t carried = packet->end - packet->transport;
+    return (is_tcp || load_be16(frame + packet->transport + UDP_LENGTH) == carried)
            && sum_of(frame + packet->end, bytes - packet->end) == 0;
+}
+
+static enum inferred sum_at(const struct packet *packet, const uint8_t *frame, uint32_t offset)
+{
+    uint16_t stored = load_sum(frame + packet->transport + offset), begun = pseudo_sum(packet, frame);
+    if (stored == 0 && packet->protocol == IPPROTO_UDP && packet->is_ipv4)
+        return SUM_NONE;
+    return stored == begun || (stored == 0 && begun == UINT16_MAX) ? SUM_BEGUN : SUM_FINISHED;
 }
 
 static void plan_segments(struct vnet *vnet, const struct packet *packet, const uint8_t *frame, uint32_t mtu)
@@ -48,18 +48,20 @@ static void plan_segments(struct vnet *vnet, const struct packet *packet, const 
     vnet->segment = most - headers;
 }
 
-bool infer(uint8_t *header, const uint8_t *frame, uint32_t bytes, uint32_t mtu)
+enum inferred infer(uint8_t *header, const uint8_t *frame, uint32_t bytes, uint32_t mtu)
 {
     struct packet packet;
     struct vnet vnet = {0};
-    if (packet_open(&packet, frame, bytes) && is_unfinished(&packet, frame, bytes)) {
+    enum inferred sum = SUM_NONE;
+    if (packet_open(&packet, frame, bytes) && is_whole(&packet, frame, bytes)) {
         bool is_tcp = packet.protocol == IPPROTO_TCP;
-        vnet.flags = VNET_NEEDS_SUM;
-        vnet.sum_from = packet.transport;
-        vnet.sum_offset = is_tcp ? TCP_SUM : UDP_SUM;
-        if (is_tcp && packet.end == bytes && packet.end - packet.ip > mtu)
+        uint32_t offset = is_tcp ? TCP_SUM : UDP_SUM;
+        sum = sum_at(&packet, frame, offset);
+        if (sum == SUM_BEGUN)
+            vnet = (struct vnet){.flags = VNET_NEEDS_SUM, .sum_from = packet.transport, .sum_offset = offset};
+        if (sum == SUM_BEGUN && is_tcp && packet.end == bytes && packet.end - packet.ip > mtu)
             plan_segments(&vnet, &packet, frame, mtu);
     }
     vnet_store(header, &vnet);
-    return vnet.flags != 0;
+    return sum;
 }

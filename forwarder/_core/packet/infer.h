@@ -29,8 +29,14 @@
 
 #include "common.h"
 
+enum inferred {
+    SUM_NONE,     /* no TCP or UDP that is all there, or one without a sum: nothing can be said */
+    SUM_FINISHED,
+    SUM_BEGUN
+};
+
 /* Write the header of the frame, MIN_FRAME at least, to `vnet` (VNET_BYTES): all zeros if nothing is left to be done.
-   `mtu`: of its VM, the longest IP packet that was not meant to be cut. Returns whether a sum is unfinished. */
-bool infer(uint8_t *vnet, const uint8_t *frame, uint32_t bytes, uint32_t mtu);
+   `mtu`: of its VM, the longest IP packet that was not meant to be cut. */
+enum inferred infer(uint8_t *vnet, const uint8_t *frame, uint32_t bytes, uint32_t mtu);
 
 #endif

@@ -174,6 +174,7 @@ static PyMethodDef methods[] = {
     {"set_flood_unknown", py_engine_set_flood_unknown, METH_VARARGS, NULL},
     {"set_limits", (PyCFunction)(void (*)(void))py_engine_set_limits, METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reach", py_engine_set_reach, METH_VARARGS, NULL},
+    {"infer", py_engine_infer, METH_VARARGS, NULL},
     {"take", py_engine_take, METH_VARARGS, NULL},
     {"age", py_engine_age, METH_VARARGS, NULL},
     {"progress", engine_progress, METH_NOARGS, NULL},
@@ -181,7 +182,16 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyGetSetDef properties[] = {{"link_error", engine_get_link_error, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyObject *engine_get_unfinished(PyObject *self, void *unused)
+{
+    (void)unused;
+    struct engine *engine = ((struct py_engine *)self)->engine;
+    return PyBool_FromLong(engine != NULL && engine->unfinished.noticed);
+}
+
+static PyGetSetDef properties[] = {{"link_error", engine_get_link_error, NULL, NULL, NULL},
+                                   {"unfinished", engine_get_unfinished, NULL, NULL, NULL},
+                                   {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, engine_new},
                               {Py_tp_dealloc, engine_dealloc},

@@ -127,6 +127,19 @@ PyObject *py_engine_set_flood_unknown(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+PyObject *py_engine_infer(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int mtu;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &mtu))
+        return NULL;
+    if (e->vm.kind == KIND_TAP || mtu > UINT16_MAX)
+        return PyErr_Format(PyExc_ValueError, "frames of sockets only, with an MTU of up to 65,535, have inferred headers");
+    e->vm.infer_mtu = mtu;
+    e->unfinished = (struct unfinished){0};
+    Py_RETURN_NONE;
+}
+
 PyObject *py_engine_take(PyObject *self, PyObject *args)
 {
     struct engine *e = engine_of(self);

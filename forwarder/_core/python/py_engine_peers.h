@@ -15,6 +15,7 @@ PyObject *py_engine_pin(PyObject *self, PyObject *args);
 PyObject *py_engine_set_flood_unknown(PyObject *self, PyObject *args);
 PyObject *py_engine_set_limits(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *py_engine_set_reach(PyObject *self, PyObject *args);
+PyObject *py_engine_infer(PyObject *self, PyObject *args);
 PyObject *py_engine_take(PyObject *self, PyObject *args);
 PyObject *py_engine_age(PyObject *self, PyObject *args);
 

@@ -29,7 +29,7 @@
     X(spoofed)      /* from the VM, source address pinned elsewhere */                                       \
     X(storm)        /* from the VM, broadcast, multicast or unknown unicast above its rate */                \
     X(isolated)     /* from the VM, to a port that it may not reach */                                       \
-    X(offload)      /* from the VM, a TAP, with an offload that makes no sense */                            \
+    X(offload)      /* from the VM, with an offload that makes no sense, or too long and not to be cut */    \
     X(mac_limit)    /* from the VM, one source address too many */                                           \
     X(hairpin)      /* from the VM, to an address behind itself */                                           \
     X(filtered)     /* to the VM, refused by the port's settings */                                          \

@@ -145,13 +145,14 @@ long vm_read(const struct vm *vm, uint8_t *buffer, size_t size, enum vm_status *
     return n;
 }
 
-int vm_read_datagrams(const struct vm *vm, uint8_t *slots, struct slot_read *read, enum vm_status *status, int *error)
+int vm_read_datagrams(const struct vm *vm, uint8_t *slots, uint32_t at, struct slot_read *read, enum vm_status *status,
+                      int *error)
 {
     struct mmsghdr messages[SLOTS];
     struct iovec iov[SLOTS];
     for (unsigned i = 0; i < SLOTS; i++) {
-        iov[i] = (struct iovec){.iov_base = slots + (size_t)i * SLOT_BYTES + LENGTH_BYTES,
-                                .iov_len = SLOT_BYTES - LENGTH_BYTES};
+        iov[i] = (struct iovec){.iov_base = slots + (size_t)i * SLOT_BYTES + at,
+                                .iov_len = SLOT_BYTES - at};
         messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
     }
     int n = recvmmsg(vm->fd, messages, SLOTS, MSG_DONTWAIT, NULL);

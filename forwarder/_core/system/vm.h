@@ -25,6 +25,7 @@ enum vm_status { VM_OK, VM_FULL, VM_NO_BUFFER, VM_GARBLED, VM_DOWN };
 struct vm {
     int fd;
     enum port_kind kind;
+    uint32_t infer_mtu; /* of a VM whose frames come without the headers that they had (infer.h); 0: they had none */
 };
 
 static inline bool vm_is_stream(const struct vm *vm)
@@ -58,10 +59,10 @@ struct vm_sent {
 /* Write what one call takes. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
 
-/* What the kernel puts in front of a frame that is read. */
+/* What is in front of a frame that was read: a TAP's kernel puts it there, for others ingress.c infers it. */
 static inline uint32_t vm_header_bytes(const struct vm *vm)
 {
-    return vm->kind == KIND_TAP ? VNET_BYTES : 0;
+    return vm->kind == KIND_TAP || vm->infer_mtu != 0 ? VNET_BYTES : 0;
 }
 
 /* Bytes into one buffer (stream, TAP). Returns the count, 0 at the end of a stream, or -1 with *status set. */
@@ -75,8 +76,9 @@ struct slot_read {
     bool truncated;
 };
 
-/* Up to SLOTS datagrams, each at LENGTH_BYTES into its slot. Returns their number or -1 with *status set. */
-int vm_read_datagrams(const struct vm *vm, uint8_t *slots, struct slot_read *read, enum vm_status *status, int *error);
+/* Up to SLOTS datagrams, each `at` bytes into its slot. Returns their number or -1 with *status set. */
+int vm_read_datagrams(const struct vm *vm, uint8_t *slots, uint32_t at, struct slot_read *read, enum vm_status *status,
+                      int *error);
 
 /* For a seqpacket socket: has the other side gone (a message of no bytes looks the same)? */
 bool vm_hung_up(const struct vm *vm);
