@@ -167,7 +167,9 @@ class Engine:
         """
 
     def peer_leave(self, port: int) -> None: ...
-    def attach_flood(self, port: int, epoch: int, fd: int) -> None: ...
+    def attach_flood(self, port: int, epoch: int, fd: int, *, from_start: bool) -> None:
+        """Read what ``port`` floods: all that is there since its start, or what comes from now on."""
+
     def attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
         """The ring towards ``port``. Takes ownership of ``doorbell``."""
 

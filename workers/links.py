@@ -19,6 +19,16 @@ port is there or was asked for in vain: what the port flooded before it knew us 
 it then sends to us alone. At most one of each is kept for each port, and nothing of a port that has left:
 what was under way then is as late as the other is early, and would wait for the next port of that number.
 
+A VM may ask as soon as it is read, and be answered by broadcast. So it is read only when the floods of the
+ports that were there before are heard (``hears_all``); those rings are read from where they stand. That of a
+port that joins after that is read from its start: the port may have heard our VM before we heard of it.
+
+    our VM asks, port 7 hears it and answers     its introduction has not come to us yet
+    port 7 is introduced, with its flood ring    which is read from its start, where the answer is
+
+A port whose worker is lost has no flood ring to be had, and nobody waits for it: its next worker has another,
+which is read from its start.
+
 Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
 membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
 """
@@ -33,7 +43,7 @@ from forwarder._core import Engine
 from forwarder.channel import close_all
 from forwarder.membership import Changed, Joined, Left
 from forwarder.names import MAX_PORTS, Policy, PortRecord, format_mac, may_talk
-from forwarder.wire import Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
+from forwarder.wire import MAX_FLOODS, Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
 
 REPEAT_S = 1.0
 """A request is repeated after this, and frames that wait for a ring are let go: a supervisor that lives
@@ -47,6 +57,15 @@ class Request(NamedTuple):
 
     epoch: int
     asked_at: float
+
+
+class MissingFloods(NamedTuple):
+    """The flood ring of a port, which is to come."""
+
+    since: float
+    """When it was last asked for, or offered."""
+    from_start: bool
+    """Whether it is read from its start, not from where it stands when it comes."""
 
 
 class Early(NamedTuple):
@@ -63,10 +82,17 @@ class Links:
         """``send``: pass a message to the supervisor, or drop it if there is none now."""
         self._engine = engine
         self._own = own
+        self._epoch = own.epoch
+        """Of this worker; the table may have our port under the epoch of the worker before."""
         self._send = send
         self._records: dict[int, PortRecord] = {}
-        self._floods: dict[int, float] = {}
-        """Ports whose flood ring is missing, and when it was last asked for, or offered."""
+        self._floods: dict[int, MissingFloods] = {}
+        """Of each port whose flood ring is missing."""
+        self._requested: set[int] = set()
+        """Ports whose flood ring the last request was for."""
+        self._unheard: set[int] = set()
+        """Ports that were there before our VM was let in, and whose flood ring is still to come."""
+        self._let_in = False
         self._rings: dict[int, Request] = {}
         self._early: dict[int, Early] = {}
         """Ports whose half of a ring came before they, or their floods, did."""
@@ -95,7 +121,12 @@ class Links:
         known = self._records.get(record.port)
         if known is None or known.epoch != record.epoch:
             self._engine.peer_join(record.port, record.epoch, record.born)
-            self._floods[record.port] = offered_at
+            from_start = self._let_in or record.epoch > self._epoch
+            self._floods[record.port] = MissingFloods(offered_at, from_start)
+            if from_start:
+                self._unheard.discard(record.port)
+            else:
+                self._unheard.add(record.port)
             self._rings.pop(record.port, None)
         self._records[record.port] = record
         _discard(self._early, record.port, before=record.epoch)
@@ -103,6 +134,15 @@ class Links:
         self._engine.set_reach(record.port, may_talk(self._own, record))
         if known is None or known.policy.pinned != record.policy.pinned:
             self._pin(record)
+
+    @property
+    def hears_all(self) -> bool:
+        """Whether nothing that other ports flood from now on is missed, so that our VM can be let in."""
+        return not self._unheard
+
+    def let_in(self) -> None:
+        """Note that our VM is read from now on."""
+        self._let_in = True
 
     def want(self, ports: Sequence[int], now: float) -> None:
         """Frames wait for a ring to each of these ports."""
@@ -121,6 +161,8 @@ class Links:
             if isinstance(message, Floods):
                 for (port, epoch), descriptor in zip(message.ports, descriptors, strict=True):
                     self._attach_flood(port, epoch, descriptor)
+                if len(message.ports) < MAX_FLOODS:  # the end of the answer: others are not to be had
+                    self._unheard -= self._requested
             elif isinstance(message, Update) and message.record.port != self._own.port:
                 self._take_flood(message.record.port, message.record.epoch, descriptors[0])
             elif isinstance(message, RingTx):
@@ -167,8 +209,9 @@ class Links:
     def _attach_flood(self, port: int, epoch: int, descriptor: int) -> None:
         record = self._records.get(port)
         if record is not None and record.epoch == epoch and port in self._floods:
-            self._engine.attach_flood(port, epoch, descriptor)
+            self._engine.attach_flood(port, epoch, descriptor, from_start=self._floods[port].from_start)
             del self._floods[port]
+            self._unheard.discard(port)
             self._attach_early(port)
 
     def _attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
@@ -182,13 +225,14 @@ class Links:
 
     def tick(self, now: float) -> None:
         """Ask for what is missing, and give up waiting for what does not come."""
-        due = [port for port, asked_at in self._floods.items() if now - asked_at >= REPEAT_S]
+        due = [port for port, missing in self._floods.items() if now - missing.since >= REPEAT_S]
         if due:
+            self._requested = set(due)
             self._send(WantFloods(tuple((port, self._records[port].epoch) for port in due)))
             for port in due:
-                if self._floods[port] > NEVER:
+                if self._floods[port].since > NEVER:
                     self._attach_early(port)
-            self._floods.update(dict.fromkeys(due, now))
+                self._floods[port] = self._floods[port]._replace(since=now)
         for port, request in list(self._rings.items()):
             if now - request.asked_at >= REPEAT_S:
                 self._engine.give_up_ring(port)
@@ -197,7 +241,8 @@ class Links:
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        asked = [*self._floods.values(), *(request.asked_at for request in self._rings.values())]
+        missing = (each.since for each in self._floods.values())
+        asked = [*missing, *(request.asked_at for request in self._rings.values())]
         return min(asked, default=float("inf")) + REPEAT_S
 
     def _forget(self, port: int) -> None:
@@ -209,6 +254,7 @@ class Links:
         self._left[port] = record.epoch
         _discard(self._early, port, before=record.epoch + 1)
         self._floods.pop(port, None)
+        self._unheard.discard(port)
         self._rings.pop(port, None)
 
     def _set_policy(self, own: PortRecord) -> None:

@@ -5,8 +5,9 @@ comes back for control events and deadlines only. Between two runs this file mov
 supervisor publishes goes to the replica, what the replica concludes goes to the links, what the links lack is
 asked over the channel. The heartbeat is sent from here, between two runs, so a loop that is stuck is silent.
 
-The VM is not read before membership is known: whose address is whose comes with it, and until then a newcomer
-could speak in anybody's name. Nobody could be reached either; what the VM sends waits in its socket.
+The VM is not read before membership is known: it says whose address is whose, and without it a newcomer could
+speak in anybody's name. Nobody could be reached either; what the VM sends waits in its socket. Nor is it read
+before everybody's floods are heard (``links``): it would miss a broadcast answer to what it asks first.
 
 Until it is published that this port is there, some know of it and some do not, and what the VM floods is in
 its ring for all of them: each looks into it when it hears of the port. So nobody is rung for floods before
@@ -153,8 +154,9 @@ class Worker:
         for message in self._control.receive():
             self._on_message(message, now)
         self._follow(self._replica.tick(now))
-        if self._held and self._replica.state is ReplicaState.LIVE:
+        if self._held and self._replica.state is ReplicaState.LIVE and self._links.hears_all:
             self._held = False
+            self._links.let_in()
             self._engine.hold(False)
         self._links.tick(now)
         if self._must_say_hello() and (now >= self._hello_due or self._replica.state is ReplicaState.LIVE):

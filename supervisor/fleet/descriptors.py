@@ -217,12 +217,13 @@ class DescriptorServer:
             close_all(ring)
 
     def _give_floods(self, worker: WorkerChannel, want: WantFloods) -> None:
+        """Give the flood rings that there are; a message with fewer than MAX_FLOODS ends the answer."""
         found: list[tuple[tuple[int, int], int]] = []
         for port, epoch in want.ports:
             held = self._fd_store.get(port)
             if held is not None and held.flood_epoch == epoch and self._owner.holder(port, epoch):
                 found.append(((port, epoch), held.flood))
-        for start in range(0, len(found), MAX_FLOODS):
+        for start in range(0, len(found) + 1, MAX_FLOODS):
             part = found[start : start + MAX_FLOODS]
             with suppress(LocalError):  # out of descriptors to queue it with; the worker asks again
                 self.send(worker, Floods(tuple(link for link, _ in part)), tuple(fd for _, fd in part))

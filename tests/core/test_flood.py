@@ -237,6 +237,6 @@ def test_flood_ring_of_another_life_is_refused(port: int, epoch: int) -> None:
         try:
             for claimed in (switch.epochs[2], 9):
                 with pytest.raises(OSError, match="Stale"):
-                    switch.engines[1].attach_flood(2, claimed, foreign)
+                    switch.engines[1].attach_flood(2, claimed, foreign, from_start=False)
         finally:
             os.close(foreign)

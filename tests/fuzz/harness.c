@@ -30,7 +30,7 @@ struct pair *pair_open(void)
     must(ring_create(FUZZ_RING_BYTES, &id, &pair->ring) == 0);
     must(engine_open(e, KIND_STREAM, pair->vm[0], pair->block, pair->flood) == 0);
     must(engine_peer_join(e, PEER_PORT, 2, 2) == 0);
-    must(engine_attach_flood(e, PEER_PORT, 2, pair->peer_flood) == 0);
+    must(engine_attach_flood(e, PEER_PORT, 2, pair->peer_flood, true) == 0);
     must(engine_attach_tx(e, PEER_PORT, 2, pair->ring, doorbell_create()) == 0);
     must(ring_rx_open(&pair->reader, pair->ring, &id) == 0);
     must(fdb_pin(&e->stats->fdb, peer_mac, PEER_PORT));

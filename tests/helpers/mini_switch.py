@@ -185,7 +185,8 @@ class MiniSwitch:
         """Tell ``one`` that ``other`` exists, and give it the flood ring."""
         epoch = self.epochs[other]
         self.engines[one].peer_join(other, epoch, self.attachments[other])
-        self.engines[one].attach_flood(other, epoch, self.floods[other])
+        from_start = epoch > self.epochs[one]
+        self.engines[one].attach_flood(other, epoch, self.floods[other], from_start=from_start)
 
     def connect(self, src: int, dst: int) -> None:
         """The ring from ``src`` to ``dst``."""

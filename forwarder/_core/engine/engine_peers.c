@@ -115,14 +115,14 @@ static struct peer *current(struct engine *e, uint32_t port, uint64_t epoch)
     return NULL;
 }
 
-int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd)
+int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd, bool from_start)
 {
     struct peer *peer = current(e, port, epoch);
     if (peer == NULL)
         return -1;
     flood_rx_close(&peer->flood);
     e->bells.flood_bell_owed = true;
-    return flood_rx_open(&peer->flood, fd, port, epoch, epoch > e->epoch);
+    return flood_rx_open(&peer->flood, fd, port, epoch, from_start);
 }
 
 int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell)

@@ -166,7 +166,7 @@ static PyMethodDef methods[] = {
     {"wanted", py_engine_wanted, METH_NOARGS, NULL},
     {"peer_join", py_engine_peer_join, METH_VARARGS, NULL},
     {"peer_leave", py_engine_peer_leave, METH_VARARGS, NULL},
-    {"attach_flood", py_engine_attach_flood, METH_VARARGS, NULL},
+    {"attach_flood", (PyCFunction)(void (*)(void))py_engine_attach_flood, METH_VARARGS | METH_KEYWORDS, NULL},
     {"attach_tx", py_engine_attach_tx, METH_VARARGS, NULL},
     {"attach_rx", py_engine_attach_rx, METH_VARARGS, NULL},
     {"give_up_ring", py_engine_give_up_ring, METH_VARARGS, NULL},

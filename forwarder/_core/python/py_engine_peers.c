@@ -43,15 +43,16 @@ PyObject *py_engine_peer_leave(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-PyObject *py_engine_attach_flood(PyObject *self, PyObject *args)
+PyObject *py_engine_attach_flood(PyObject *self, PyObject *args, PyObject *kwargs)
 {
+    static char *names[] = {"port", "epoch", "fd", "from_start", NULL};
     struct engine *e = engine_of(self);
     unsigned int port;
     unsigned long long epoch;
-    int fd;
-    if (e == NULL || !PyArg_ParseTuple(args, "IKi", &port, &epoch, &fd))
+    int fd, from_start;
+    if (e == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "IKi$p", names, &port, &epoch, &fd, &from_start))
         return NULL;
-    return py_none_or_error(engine_attach_flood(e, port, epoch, fd));
+    return py_none_or_error(engine_attach_flood(e, port, epoch, fd, from_start != 0));
 }
 
 PyObject *py_engine_attach_rx(PyObject *self, PyObject *args)

@@ -7,7 +7,7 @@
 PyObject *py_engine_wanted(PyObject *self, PyObject *unused);
 PyObject *py_engine_peer_join(PyObject *self, PyObject *args);
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args);
-PyObject *py_engine_attach_flood(PyObject *self, PyObject *args);
+PyObject *py_engine_attach_flood(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *py_engine_attach_tx(PyObject *self, PyObject *args);
 PyObject *py_engine_attach_rx(PyObject *self, PyObject *args);
 PyObject *py_engine_give_up_ring(PyObject *self, PyObject *args);

@@ -75,8 +75,7 @@ int flood_create(uint32_t size, uint32_t port, uint64_t epoch);
 /* Map for writing and seal: nobody else can write from now on. -1 and errno (ESTALE: another port's). */
 int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch);
 
-/* `from_start`: read what the port has said since it came (it is younger than the reader), else only
-   what it says from now on. */
+/* `from_start`: read what the port has said since it came, else only what it says from now on. */
 int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bool from_start);
 void flood_tx_close(struct flood_tx *tx);
 void flood_rx_close(struct flood_rx *rx);

@@ -1,0 +1,78 @@
+"""VMs that have just come lose nothing: what they ask in their first moment is heard, and its answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, mac
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+
+StartSwitch = Callable[..., Switch]
+ASKED, ANSWERED = b"\x88\xb5ask:", b"\x88\xb5say:"
+
+
+def ask(vm: FakeVM, number: int) -> None:
+    """Broadcast a question, as DHCP and ARP do."""
+    vm.send((BROADCAST + mac(number) + ASKED + number.to_bytes(2, "big")).ljust(60, b"\0"))
+
+
+def answer(vm: FakeVM, number: int, asked: int) -> None:
+    """Broadcast an answer to a question."""
+    words = ANSWERED + asked.to_bytes(2, "big") + number.to_bytes(2, "big")
+    vm.send((BROADCAST + mac(number) + words).ljust(60, b"\0"))
+
+
+class Crowd:
+    """VMs that ask as soon as they are connected and answer every question that they hear, at once."""
+
+    def __init__(self) -> None:
+        self.vms: dict[int, FakeVM] = {}
+        self.answered: set[tuple[int, int]] = set()
+        """(who asked, who answered)."""
+        self.heard: set[tuple[int, int]] = set()
+
+    def add(self, number: int, vm: FakeVM) -> None:
+        self.vms[number] = vm
+        ask(vm, number)
+
+    def turn(self) -> None:
+        """Take what has come."""
+        for number, vm in self.vms.items():
+            for frame in vm.drain():
+                asked = int.from_bytes(frame[18:20], "big")
+                if frame[12:18] == ASKED:
+                    self.answered.add((asked, number))
+                    answer(vm, number, asked)
+                elif frame[12:18] == ANSWERED and asked == number:
+                    self.heard.add((number, int.from_bytes(frame[20:22], "big")))
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        def turned() -> bool:
+            self.turn()
+            return condition()
+
+        wait_for(turned, what)
+
+    def lost(self) -> set[tuple[int, int]]:
+        return self.answered - self.heard
+
+
+@pytest.mark.parametrize(("kind", "at_once"), [("unix", 40), ("unixpacket", 10), ("connect", 10)])
+def test_broadcast_answers_reach_those_who_asked_as_they_came(
+    switch: StartSwitch, kind: str, at_once: int
+) -> None:
+    running = switch(qemu=True, bess=True, network=True)
+    crowd = Crowd()
+    crowd.add(1, running.connect("unix"))
+    running.wait_live(1)
+    for newcomers in (range(2, 2 + at_once), range(100, 100 + at_once)):
+        for number in newcomers:
+            crowd.add(number, running.connect(kind))
+        wanted = {(number, 1) for number in newcomers}
+        crowd.until(lambda wanted=wanted: wanted <= crowd.answered, "all questions to be heard")  # type: ignore[misc]
+        crowd.until(lambda: not crowd.lost(), f"answers, of which these are missing: {crowd.lost()}")
+    drops = [port["drops"] for port in running.json("stats")["ports"]]
+    assert not any(drop["egress_full"] or drop["storm"] for drop in drops)
