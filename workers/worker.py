@@ -74,6 +74,17 @@ def _random() -> float:
     return os.urandom(1)[0] / 255
 
 
+def _signals() -> int:
+    """Return a descriptor that is readable from the first signal on, whenever that arrives.
+
+    The handler of a signal that arrives after the loop's last look and before the core sleeps runs only when
+    the core returns, which would be at the next deadline.
+    """
+    readable, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    return readable
+
+
 class Worker:
     """Serves one port until its link ends, the supervisor says so, or a signal does."""
 
@@ -109,7 +120,7 @@ class Worker:
         self._orphan_since = 0.0
         self._retry_at = 0.0
         self._ending = ""
-        for fd in (assignment.channel.fileno(), *self._control.filenos()):
+        for fd in (assignment.channel.fileno(), *self._control.filenos(), _signals()):
             self._engine.watch(fd)
         signal.signal(signal.SIGTERM, self._on_signal)
 

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from forwarder._core import Fdb
 from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
 from tests.helpers.model_switch import PERIOD_S
+from tests.helpers.scribble import set_fdb_count
 
 WAYS, BUCKETS = 5, 2048
 CAPACITY = WAYS * BUCKETS
@@ -185,3 +186,21 @@ def test_block_shows_what_is_behind_a_port() -> None:
         switch.settle()
         assert switch.macs_behind(1, 1) == {mac(1)}
         assert switch.macs_behind(2, 2) == {mac(2), mac(3)}
+
+
+def test_a_table_that_a_killed_worker_left_half_changed_is_counted_anew() -> None:
+    """It may die between an entry and its count, and what is counted as nothing is not looked for."""
+    with MiniSwitch() as switch:
+        for port in (1, 2):
+            switch.add(port, "stream").send(frame(BROADCAST, mac(port)))
+            switch.settle()
+        assert switch.macs_behind(1, 2)
+        set_fdb_count(switch.stats[1], 2, 0)
+        set_fdb_count(switch.stats[1], 1, 7)
+        switch.restart(1)
+        switch.engines[1].set_limits(broadcast=0, multicast=0, unknown=0, bytes=0, macs=2)
+        switch.vms[1].send(frame(BROADCAST, mac(10)))
+        switch.remove(2)
+        switch.settle()
+        assert switch.macs_behind(1, 1) == {mac(1), mac(10)}
+        assert not switch.macs_behind(1, 2)

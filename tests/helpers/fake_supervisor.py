@@ -25,15 +25,26 @@ class FakeSupervisor:
     """Starts one worker, gives it port 1, and sees everything that it says."""
 
     def __init__(
-        self, runtime_dir: str, program: tuple[str, ...] = ("-m", "workers"), stderr: int | None = None
+        self,
+        runtime_dir: str,
+        program: tuple[str, ...] = ("-m", "workers"),
+        stderr: int | None = None,
+        preload: str = "",
+        interval_ms: int = 200,
     ) -> None:
+        """``preload``: a library for the worker. ``interval_ms``: between two beats."""
         self.runtime_dir = runtime_dir
+        self.interval_ms = interval_ms
         self.sequence = 0
         self.table: dict[int, PortRecord] = {}
         self._open()
         root = os.path.dirname(os.path.dirname(os.path.abspath(_core.__file__)))
         self.worker = subprocess.Popen(
-            [sys.executable, *program, runtime_dir], cwd=root, start_new_session=True, stderr=stderr
+            [sys.executable, *program, runtime_dir],
+            cwd=root,
+            start_new_session=True,
+            stderr=stderr,
+            env={**os.environ, "LD_PRELOAD": f"{preload} {os.environ.get('LD_PRELOAD', '')}".strip()},
         )
         self._worker_id = b""
         self.heard: list[object] = []
@@ -85,12 +96,12 @@ class FakeSupervisor:
         self.record = PortRecord(1, 5, 5, "one", transport, Policy())
         self.table[1] = self.record
         assert self.channel is not None
-        self.channel.send(Assign(self.record, EPOCH, 200, 200, False), self.fds)
+        self.channel.send(Assign(self.record, EPOCH, self.interval_ms, self.interval_ms, False), self.fds)
         self.vm = Vm(kind, theirs)
         return self.vm
 
     def beat(self) -> None:
-        self._membership.send(encode(Beat(EPOCH, self.sequence, 200, 200)))
+        self._membership.send(encode(Beat(EPOCH, self.sequence, self.interval_ms, self.interval_ms)))
 
     def say(self, message: object) -> None:
         self._control.send_multipart([self._worker_id, encode(message)])

@@ -1,7 +1,7 @@
 """The shared memory of a ring, to be scribbled over as a hostile neighbour would.
 
-The offsets are those of forwarder/_core/ring.h and flood.h. A ring must be opened here before its writer
-maps it, because from then on the kernel lets nobody else write to it.
+The offsets are those of ring_memory.h, flood.h and fdb.h in forwarder/_core/shared. A ring must be opened
+here before its writer maps it, because from then on the kernel lets nobody else write to it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,17 @@ RUN = struct.Struct("=QII6sBx")
 RUNS_AT = 128
 TAIL_BYTES = 88
 FLOOD_RECORD = struct.Struct("=IIII")
+
+
+FDB_BYTES = 135232
+FDB_COUNTS_AT = 16
+
+
+def set_fdb_count(stats_page: int, port: int, count: int) -> None:
+    """Change what the MAC table in a statistics page says of the number of its entries for ``port``."""
+    with mmap.mmap(stats_page, 0) as memory:
+        at = len(memory) - FDB_BYTES + FDB_COUNTS_AT + 4 * port
+        memory[at : at + 4] = struct.pack("=I", count)
 
 
 class Scribble:

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +52,25 @@ def test_the_end_of_the_link_is_the_end_of_the_worker(supervisor, transport):
     assert supervisor.worker.wait(PATIENCE_S) == 0
     counters = _core.StatsPage(supervisor.fds[3]).counters()
     assert (counters["rx_frames"], counters["flooded"]) == (1, 1)
+
+
+def test_a_signal_that_arrives_as_the_worker_falls_asleep_ends_it_at_once(tmp_path, monkeypatch):
+    """With a minute between two beats, nothing else would wake it."""
+    library, moment = tmp_path / "late_signal.so", tmp_path / "now"
+    source = Path(__file__).parents[1] / "helpers" / "preload" / "late_signal.c"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-D_GNU_SOURCE"]
+    subprocess.run(["cc", *flags, "-o", library, source, "-ldl"], check=True)
+    monkeypatch.setenv("LATE_SIGNAL", str(moment))
+    with closing(FakeSupervisor(str(tmp_path), preload=str(library), interval_ms=60_000)) as supervisor:
+        supervisor.assign("qemu")
+        supervisor.until(Hello)
+        supervisor.until(Heartbeat)
+        moment.touch()
+        os.eventfd_write(supervisor.fds[1], 1)  # its doorbell: it wakes, and falls asleep again
+        assert supervisor.worker.wait(PATIENCE_S) == 0
+        assert not moment.exists()
+        supervisor.pump(0.1)
+        assert Goodbye(1, 5, "ended by SIGTERM") in supervisor.heard
 
 
 def test_a_worker_that_is_told_to_drain_says_goodbye(supervisor):

@@ -19,8 +19,10 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
     e->refusal_rate.per_second = REFUSED_PER_S;
     e->waiter.epoll = -1;
     e->stats = stats_page_map(&e->stats_shm, stats, SHM_WRITE);
-    if (e->stats != NULL)
+    if (e->stats != NULL) {
         stats_page_read(e->stats, &e->count);
+        fdb_recount(&e->stats->fdb);
+    }
     e->pulse_ns = NS_PER_S;
     e->out.staging = malloc(STAGING_BYTES);
     if (e->stats == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0

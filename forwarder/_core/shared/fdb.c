@@ -64,6 +64,15 @@ static void fill(struct fdb *fdb, struct fdb_bucket *bucket, unsigned way, uint6
     fdb->count[key_port(key)]++;
 }
 
+void fdb_recount(struct fdb *fdb)
+{
+    memset(fdb->count, 0, sizeof fdb->count);
+    for (uint32_t b = 0; b < FDB_BUCKETS; b++)
+        for (unsigned w = 0; w < FDB_WAYS; w++)
+            if (fdb->bucket[b].key[w] != 0)
+                fdb->count[key_port(fdb->bucket[b].key[w])]++;
+}
+
 void fdb_age(struct fdb *fdb, uint32_t now)
 {
     fdb->now = now;

@@ -2,10 +2,11 @@
 
 import contextlib
 import socket
+import time
 
 import pytest
 
-from gateway.relay.flows import FRESH_S
+from gateway.relay.flows import FRESH_S, SETTLED_S
 from gateway.relay.udp import MOST_WAITING
 from tests.gateway.relay.test_relay import POLICY
 from tests.helpers.gateway_world import World, descriptors
@@ -99,6 +100,23 @@ def test_a_silent_flow_ends_and_a_late_socket_is_closed(world, stack, guest):
     world.delay[0]()
     assert descriptors() == before + 2  # the two clients
     assert world.relay.deadline() is None
+
+
+def test_an_answered_flow_is_kept_for_as_long_as_a_conversation_may_pause(world, stack, guest):
+    forward = world.forward(guest, "udp")
+    client, seen_as = ask(world, forward, guest)
+    stack.enter_context(client)
+    began = time.monotonic()
+    guest.sendto(b"answer", seen_as)
+    assert received(world, client)[0] == b"answer"
+    answered = time.monotonic()
+    world.relay.tick(answered + FRESH_S)
+    world.relay.tick(began + SETTLED_S - 1)
+    assert world.count("flows") == 1
+    guest.sendto(b"late", seen_as)
+    assert received(world, client)[0] == b"late"
+    world.relay.tick(time.monotonic() + SETTLED_S)
+    assert world.count("flows") == 0
 
 
 def test_a_removed_forward_takes_its_flows_along(world, stack, guest):
