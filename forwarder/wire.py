@@ -20,10 +20,14 @@ from forwarder.names import (
     MAX_BYTES_PER_S,
     MAX_FRAMES_PER_S,
     MAX_MACS,
+    MAX_MTU,
     MAX_PINNED,
     MAX_PORTS,
     MAX_REACHES,
     MIN_BYTES_PER_S,
+    MIN_MTU,
+    OFFLOADS,
+    RECEIVES,
     TRANSPORT_KIND,
     Identity,
     Policy,
@@ -45,7 +49,7 @@ MAX_TEXT = 200
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
-_LAYOUT = 5
+_LAYOUT = 6
 
 
 class Beat(NamedTuple):
@@ -93,6 +97,8 @@ class Heartbeat(NamedTuple):
     queued: int
     """Bytes waiting for the VM."""
     stalled: bool
+    unfinished: bool
+    """The VM leaves checksums undone, and its port is not set for it."""
     stale_ms: int
     """How long, in all, it has worked with a membership that it knew might be old."""
 
@@ -267,6 +273,9 @@ _POLICY = fields(
         ("max_macs", bound(1, MAX_MACS)),
         ("isolated", boolean),
         ("reaches", many(_NAME, MAX_REACHES)),
+        ("offload", string("an offload", OFFLOADS.__contains__)),
+        ("mtu", bound(MIN_MTU, MAX_MTU)),
+        ("receive", string("a way to receive", RECEIVES.__contains__)),
     ),
 )
 _RECORD = fields(
@@ -308,6 +317,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
         ("turns", _COUNT),
         ("queued", _COUNT),
         ("stalled", boolean),
+        ("unfinished", boolean),
         ("stale_ms", _COUNT),
     ),
     Goodbye: (*_LINK, ("reason", _REASON)),

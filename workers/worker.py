@@ -35,7 +35,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-from forwarder._core import EVENT_LINK_DOWN, EVENT_WANTED, Engine
+from forwarder._core import EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState
@@ -141,6 +141,8 @@ class Worker:
             events = self._engine.run(0.0 if self._control.pending() else max(0.0, self._deadline(now) - now))
             if events & EVENT_WANTED:
                 self._links.want(self._engine.wanted(), time.monotonic())
+            if events & EVENT_UNFINISHED:
+                self._heartbeat_due = time.monotonic()
             if events & EVENT_LINK_DOWN:
                 self._ending = self._engine.link_error
         self._end()
@@ -226,6 +228,7 @@ class Worker:
                 turns,
                 queued,
                 self._stall.stalled,
+                self._engine.unfinished,
                 stale_ms,
             )
         )
