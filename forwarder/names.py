@@ -22,10 +22,10 @@ of them fits into one message."""
 RING_BYTES = 1 << 20
 """Data bytes of a unicast ring: 3 ms at 3 Gbit/s, or 15 of the largest frames."""
 
-TAP_RING_BYTES = 4 << 20
-"""Of one towards a TAP: room for the window that the kernel behind it gives a connection by itself
-(net.ipv4.tcp_rmem: 3 MiB of data), so that a single one is not slowed by losses. From a TAP to a socket it
-would only be more memory to fall out of caches (8.3 and 7.9 Gbit/s at an MTU of 65,520)."""
+LARGE_RING_BYTES = 4 << 20
+"""Of one towards a TAP, or a guest's queue: room for the window that the kernel behind it gives a connection
+by itself (net.ipv4.tcp_rmem: 3 MiB of data), so that a single one is not slowed by losses. From a TAP to a
+socket it would only be more memory to fall out of caches (8.3 and 7.9 Gbit/s at an MTU of 65,520)."""
 
 FLOOD_BYTES = 512 << 10
 """Data bytes of a port's flood ring; floods are small and rare beside unicast."""
@@ -74,6 +74,7 @@ TRANSPORT_KIND = {
     "vfkit": "dgram",
     "connect": "stream16",
     "tap": "tap",
+    "vhost": "vhost",
 }
 """Every transport, and the kind of descriptor that it gives the core."""
 

@@ -34,6 +34,7 @@ from forwarder.names import (
     PortRecord,
     valid_name,
 )
+from forwarder.vhost_session import VhostSession, check_session
 
 MESSAGE_BYTES = 2 << 20
 """Longest message but a reply: a snapshot of MAX_PORTS - 1 longest records (1.4 MB), and room to grow. With
@@ -168,6 +169,14 @@ class Assign(NamedTuple):
     it."""
 
 
+class KeepSession(NamedTuple):
+    """Worker to supervisor, with descriptors: keep this of my session. Before Assign: go on with it."""
+
+    number: int
+    """Of what is kept, for a worker that has to know whether it is the last there was."""
+    session: VhostSession
+
+
 class WantFloods(NamedTuple):
     """Worker to supervisor: I lack the flood rings of these (port, epoch)."""
 
@@ -238,6 +247,7 @@ Message = (
     | Ready
     | Claim
     | Assign
+    | KeepSession
     | WantFloods
     | Floods
     | WantRing
@@ -334,6 +344,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
         ("pulse_ms", _MILLISECONDS),
         ("subscribed", boolean),
     ),
+    KeepSession: (("number", integer(0, (1 << 32) - 1)), ("session", check_session)),
     WantFloods: (("ports", many(_PAIR, MAX_PORTS - 1)),),
     Floods: (("ports", many(_PAIR, MAX_FLOODS)),),
     WantRing: _LINK,

@@ -24,6 +24,7 @@ from forwarder.names import (
     Policy,
     PortRecord,
 )
+from forwarder.vhost_session import Region, VhostSession
 
 U63 = (1 << 63) - 1
 LAYOUT = msgpack.unpackb(wire.encode(wire.HelloAgain(5)))[0]
@@ -42,6 +43,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Ready(Identity(4711, 99), 1),
     wire.Claim(Identity(4711, 99), 1, RECORD),
     wire.Assign(RECORD, 5, 1000, 1000, True),
+    wire.KeepSession(3, VhostSession(1 << 56, 1 << 15, (Region(0, 1 << 20, (1 << 64) - 4096, 0),))),
     wire.WantFloods(((1, 7), (2, 8))),
     wire.Floods(()),
     wire.WantRing(2, 8),
