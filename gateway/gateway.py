@@ -30,7 +30,7 @@ from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.names import GATEWAY_MAC, format_mac
 from forwarder.wire import Command, Handover, Message, Reply
-from gateway import overlap, resolvers
+from gateway import overlap
 from gateway.api.carry_over import Memory
 from gateway.api.http_server import CONNECTIONS, HttpServer
 from gateway.api.names import Zone
@@ -38,6 +38,7 @@ from gateway.api.services import Services
 from gateway.api.zones import Zones
 from gateway.namespace import Holder
 from gateway.ports import Port, Ports
+from gateway.provisions import Provisions
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import Address
 from gateway.relay.relay import Relay
@@ -56,6 +57,7 @@ class Gateway:
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
         self._relay: Relay | None = None
+        self._provisions: Provisions | None = None
         self._ports = Ports()
         self._pending_replies: deque[Future[Reply]] = deque()
         self._http: HttpServer | None = None
@@ -73,14 +75,15 @@ class Gateway:
             if self._http is not None:
                 self._http.close()
             self._holder.close()
-            if self._relay is not None:
-                self._relay.close()
+            for part in (self._relay, self._provisions):
+                if part is not None:
+                    part.close()
             self._channel.close()
 
     def _turn(self) -> None:
         now = time.monotonic()
         wait = IDLE_S
-        for part in (self._relay, self._http):
+        for part in (self._relay, self._provisions, self._http):
             deadline = None if part is None else part.deadline()
             if part is not None and deadline is not None:
                 if deadline <= now:
@@ -128,6 +131,9 @@ class Gateway:
             return self._serve(arguments)
         if self._relay is None:
             raise LocalError("the gateway does not serve yet")
+        if name == "leases":
+            assert self._provisions is not None
+            return {"leases": self._provisions.leases(str(arguments["after"]))}
         if name == "figures":
             return {"figures": self.figures()}
         if name == "forward_list":
@@ -143,21 +149,19 @@ class Gateway:
     def _serve(self, plain: Mapping[str, object]) -> dict[str, object]:
         settings = read(plain)
         policy = settings.policy
-        if not policy.resolver:
-            policy = policy._replace(resolver=_resolvers())
         overlap.check(policy.subnet, Path("/proc/net/route").read_text())
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._begin_to_remember(plain, settings)
         self._holder.start(plain)
         self._relay = Relay(self._loop, self._holder.make, policy)
-        self._relay.serve(self._holder.sockets)
-        self._holder.sockets = {}
+        sockets, self._holder.sockets = self._holder.sockets, {}
+        self._relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
+        self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log)
         self._relay.attach_tun(self._holder.tun)
         self._holder.tun = -1
         for forward in forwards:
             self._relay.add(forward)
         self._memory.change("forward", self._relay.forwards())
-        self._lease_file = settings.lease_file
         self._reserved = {str(policy.gateway4): format_mac(GATEWAY_MAC)}
         self._reserved |= {str(lease.address): lease.mac for lease in settings.leases}
         if settings.services:
@@ -174,9 +178,13 @@ class Gateway:
         self._zones = Zones(
             settings.zones,
             lambda zones: memory.check("dns-zone", zones),
-            lambda zones: self._holder.ask(Command("zones", {"dns-zone": [str(zone) for zone in zones]})),
-            lambda zones: memory.change("dns-zone", zones),
+            self._zones_changed,
         )
+
+    def _zones_changed(self, zones: tuple[Zone, ...]) -> None:
+        assert self._provisions is not None
+        self._provisions.change_zones(zones)
+        self._memory.change("dns-zone", zones)
 
     # What operators and the services need.
 
@@ -199,9 +207,10 @@ class Gateway:
         self._relay.remove(forward)
         self._memory.change("forward", self.forwards())
 
-    def leases(self) -> str:
-        """Return dnsmasq's lease file."""
-        return Path(self._lease_file).read_text()
+    def leases(self) -> dict[str, str]:
+        """Return address to MAC of the leases in use."""
+        assert self._provisions is not None
+        return self._provisions.in_use()
 
     def reserved(self) -> dict[str, str]:
         """Return address to MAC of the gateway and of static leases."""
@@ -211,9 +220,9 @@ class Gateway:
         """Return all zones, in the order in which they are asked."""
         return self._zones.all()
 
-    def add_zone(self, zone: Zone) -> Future[Reply]:
-        """Put a zone into force."""
-        return self._zones.add(zone)
+    def add_zone(self, zone: Zone) -> None:
+        """Put a zone into force. Raises LocalError: nothing has changed."""
+        self._zones.add(zone)
 
     def ask(self, what: str) -> Future[Reply]:
         """Ask the supervisor for a fact."""
@@ -230,7 +239,8 @@ class Gateway:
     def figures(self) -> dict[str, dict[str, int]]:
         """Return what is carried now, and what was counted since this process began."""
         assert self._relay is not None
-        return in_order(self._relay.counters())
+        assert self._provisions is not None
+        return in_order(self._relay.counters() | self._provisions.counters)
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return what carries a stream to a port of a guest. Raises LocalError: no guest has that address."""
@@ -255,10 +265,3 @@ class Gateway:
 
     def _log(self, level: str, text: str) -> None:
         self._channel.send(Command("log", {"level": level, "text": text}))
-
-
-def _resolvers() -> tuple[tuple[str, int], ...]:
-    try:
-        return resolvers.read(Path("/etc/resolv.conf").read_text().splitlines())
-    except OSError:
-        return ()

@@ -31,7 +31,7 @@ from forwarder.wire import Command, Handover, Message, Reply
 START_S = 15.0
 """The namespace takes a third of a second, most of it imports; a loaded machine takes seconds."""
 
-NEEDED = {"unshare": "util-linux", "dnsmasq": "dnsmasq-base", "nft": "nftables"}
+NEEDED = {"unshare": "util-linux", "nft": "nftables"}
 """Programs, and the Debian packages that have them."""
 
 USER = ("--user", "--map-root-user")
@@ -248,4 +248,4 @@ class Holder:
 
 
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-"""dnsmasq and nft are where ordinary users do not look."""
+"""nft is where ordinary users do not look."""

@@ -30,6 +30,7 @@ class Ports:
     def __init__(self) -> None:
         self._born: dict[int, int] = {}
         self._block: _core.StatsPage | None = None
+        self._joined: list[Callable[[Port], None]] = []
         self._left: list[Callable[[Port], None]] = []
 
     def __contains__(self, port: object) -> bool:
@@ -40,6 +41,10 @@ class Ports:
         number = self._block.port_of(mac) if self._block is not None else 0
         born = self._born.get(number)
         return None if born is None else Port(number, born)
+
+    def when_joined(self, call: Callable[[Port], None]) -> None:
+        """Call ``call`` with each port that joins from now on."""
+        self._joined.append(call)
 
     def when_left(self, call: Callable[[Port], None]) -> None:
         """Call ``call`` with each port that leaves from now on."""
@@ -59,6 +64,8 @@ class Ports:
     def joined(self, port: Port) -> None:
         """Note that a port is there."""
         self._born[port.number] = port.born
+        for call in self._joined:
+            call(port)
 
     def left(self, port: Port) -> None:
         """Note that a port has gone. One that is not there is ignored."""

@@ -1,13 +1,26 @@
-"""The host's resolvers, as the host's own programs find them."""
+"""The host's resolvers, as the host's own programs find them: resolv.conf(5), followed while it changes.
 
+The file is looked at before each question (a call of the kernel's, some microseconds) and read when it is
+another one than before: changed, replaced, or behind a link that leads elsewhere now. A file that is missing,
+or names nobody, means the resolver of this machine, as for the C library.
+"""
+
+import os
 from collections.abc import Iterable
 from ipaddress import ip_address
+from pathlib import Path
 
+Server = tuple[str, int]
+"""Address and port."""
+
+PATH = Path("/etc/resolv.conf")
 MOST = 3
 """As many as the C library asks."""
 
+HERE: tuple[Server, ...] = (("127.0.0.1", 53),)
 
-def read(lines: Iterable[str]) -> tuple[tuple[str, int], ...]:
+
+def read(lines: Iterable[str]) -> tuple[Server, ...]:
     """Return (address, port) of the ``nameserver`` lines of a ``resolv.conf``."""
     found = []
     for line in lines:
@@ -18,3 +31,28 @@ def read(lines: Iterable[str]) -> tuple[tuple[str, int], ...]:
             except ValueError:
                 continue  # nonsense: the C library skips it as well
     return tuple(found[:MOST])
+
+
+class Resolvers:
+    """Who is to be asked, best first."""
+
+    def __init__(self, fixed: tuple[Server, ...] = (), path: Path = PATH) -> None:
+        """Name ``fixed`` always, if there are any; else what the file at ``path`` says."""
+        self._fixed = fixed
+        self._path = path
+        self._seen: tuple[int, ...] | None = None
+        self._servers = HERE
+
+    def servers(self) -> tuple[Server, ...]:
+        """Return those of now; there is one at least."""
+        if self._fixed:
+            return self._fixed
+        try:
+            now = os.stat(self._path)
+            seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+            if seen != self._seen:
+                self._servers = read(self._path.read_text(errors="replace").splitlines()) or HERE
+                self._seen = seen
+        except OSError:
+            self._seen, self._servers = None, HERE
+        return self._servers

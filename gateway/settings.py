@@ -64,6 +64,8 @@ class Settings(NamedTuple):
     forwards: tuple[str, ...]
     services: str
     lease_file: str
+    resolvers: tuple[tuple[str, int], ...]
+    """Those that are asked instead of the host's (address, port), best first."""
 
     @property
     def gateway6(self) -> Address:
@@ -85,7 +87,6 @@ def read(plain: Mapping[str, object]) -> Settings:
         host_access=plain.get("host-access") is not False,
         deny=_each(plain, "deny", _network),
         allow=_each(plain, "allow", _network),
-        resolver=_each(plain, "resolver", _resolver),
     )
     leases = _each(plain, "static-lease", lambda text: _lease(text, policy))
     if not any(lease.address == subnet[2] for lease in leases):
@@ -104,6 +105,7 @@ def read(plain: Mapping[str, object]) -> Settings:
         (*_read(plain, "ssh-port", None, lambda port: _ssh(port, subnet[2])), *_each(plain, "forward", str)),
         _read(plain, "services", "", _socket_url),
         str(plain.get("lease-file") or ""),
+        _each(plain, "resolver", _resolver),
     )
 
 

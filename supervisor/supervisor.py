@@ -349,7 +349,7 @@ class Supervisor:
         except LocalError as error:
             self._worker_lost(record, str(error))
             return False
-        if not self._server.assign(worker, self._publisher.assignment(record, worker.pid), descriptors):
+        if not self._server.send(worker, self._publisher.assignment(record, worker.pid), descriptors):
             self._worker_pool.want(record)
             return False
         assert worker.identity is not None
@@ -360,12 +360,11 @@ class Supervisor:
 
     def _worker_lost(self, record: PortRecord, how: str) -> None:
         self._health.lost(record)
-        self._server.read_out(record)
-        port, epoch, now = record.port, record.epoch, time.monotonic()
-        if self._fd_store.memory_gone(port):
-            self._do(self._registry.goodbye(port, epoch, "the VM took its memory away"))
-        known = self._fd_store.position_known(port)
-        self._do(self._registry.worker_lost(port, epoch, how, now, position_known=known))
+        known = self._fd_store.position_known(record.port)
+        actions = self._registry.worker_lost(
+            record.port, record.epoch, how, time.monotonic(), position_known=known
+        )
+        self._do(actions)
 
     def _do(self, actions: list[registry.Action]) -> None:
         """Carry out actions, and those that they lead to, in the order in which they were decided."""

@@ -46,7 +46,7 @@ LIMIT_S = {
     Phase.ANSWER: 8.0,
     Phase.SENDING: 30.0,
 }
-"""Seconds that a phase may take. The slowest answer is that of a dnsmasq that starts on a machine that swaps:
+"""Seconds that a phase may take. The slowest answer is a fact of a supervisor whose machine swaps:
 five seconds. A head comes in one piece from every client that means well."""
 
 

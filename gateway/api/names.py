@@ -1,4 +1,4 @@
-"""Names that the gateway answers for, as pure data: single ones, zones, and which answer is in force.
+"""Names that the operator gives, as pure data: single ones and zones, read, checked and put together.
 
 Theory of operation
 -------------------
@@ -8,19 +8,16 @@ not in its zone. Zones are asked in order, and the first one that a name is belo
 one is nearer. A zone that is added to one of the same name comes in front of it: its records win, its default
 is the new one. ``Record`` s that belong to no zone win over all.
 
-dnsmasq knows exact names and domains, and prefers the nearest. So what it is told (``exact``, ``domains``) is
-what is left when everything is taken out that the order overrules; then nearest and first are the same.
+Regular expressions are refused: Go's are not Python's. What gvproxy does for a zone's names and other types
+of records (it asks the host's resolver) is not done: a zone is answered here, and nothing of it asked
+elsewhere. A name that does not exist, below which one does, is empty (RFC 8020); gvproxy says that it does
+not exist.
 
-What it cannot do is refused: regular expressions. What gvproxy does for a zone's names and other types of
-records (it asks the host's resolver) is not done: a zone is answered here, and nothing of it asked elsewhere.
-A name that does not exist, below which one does, is empty (RFC 8020); gvproxy says that it does not exist.
-
-Names and addresses go into a configuration file, where a comma, a slash or a line's end would be more than a
-name. Every one of them passes through ``domain`` or ``address`` here, and those let nothing else through.
+Every name and address passes through ``domain`` or ``address`` here, and those let nothing else through.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -92,27 +89,6 @@ def added(zones: tuple[Zone, ...], zone: Zone) -> tuple[Zone, ...]:
     if sum(1 + len(each.records) for each in result) > MOST_RECORDS:
         raise ValueError(f"the zones would have more than {MOST_RECORDS} records; leave some out")
     return result
-
-
-def exact(own: Iterable[Record], zones: tuple[Zone, ...]) -> list[Record]:
-    """Return the names that have an address of their own, in full."""
-    found = list(own)
-    taken = {record.name for record in found}
-    for zone in zones:
-        for record in zone.records:
-            full = f"{record.name}.{zone.name}"
-            if full not in taken and next(each for each in zones if each.has(full)) is zone:
-                found.append(Record(full, record.address))
-    return found
-
-
-def domains(zones: tuple[Zone, ...]) -> list[Zone]:
-    """Return the zones that have a say about names without an address of their own."""
-    return [
-        zone
-        for index, zone in enumerate(zones)
-        if not any(earlier.has(zone.name) for earlier in zones[:index])
-    ]
 
 
 def domain(text: str) -> str:

@@ -54,8 +54,8 @@ class Backend(Protocol):
     def remove_forward(self, forward: Forward) -> object:
         """End a forward that there is."""
 
-    def leases(self) -> str:
-        """Return dnsmasq's lease file."""
+    def leases(self) -> Mapping[str, str]:
+        """Return address to MAC of the leases in use."""
 
     def reserved(self) -> Mapping[str, str]:
         """Return address to MAC of the gateway and of static leases, which are theirs before they ask."""
@@ -63,7 +63,7 @@ class Backend(Protocol):
     def zones(self) -> Iterable[Zone]:
         """Return all zones, in order."""
 
-    def add_zone(self, zone: Zone) -> Future[Reply]:
+    def add_zone(self, zone: Zone) -> None:
         """Put a zone into force."""
 
     def ask(self, what: str) -> Future[Reply]:
@@ -109,7 +109,7 @@ class Services:
             return _line(400, str(error))
 
     def _leases(self) -> Answer:
-        return _json({**self._owner.reserved(), **leases(self._owner.leases())})
+        return _json({**self._owner.reserved(), **self._owner.leases()})
 
     def _expose(self, body: bytes) -> Answer:
         local, remote, protocol = _words(body)
@@ -142,9 +142,9 @@ class Services:
             self._owner.remove_forward(forward)
         return Answer(200)
 
-    def _add_zone(self, body: bytes) -> Future[Answer]:
-        added = self._owner.add_zone(Zone.parse(body))
-        return added.map(lambda reply: Answer(200) if reply.ok else _line(500, str(reply.result)))
+    def _add_zone(self, body: bytes) -> Answer:
+        self._owner.add_zone(Zone.parse(body))
+        return Answer(200)
 
     def _stats(self, traffic: Mapping[str, Any]) -> dict[str, object]:
         vms, gateway = traffic["vms"], traffic["gateway"]
@@ -172,18 +172,6 @@ class Services:
             raise LocalError(f"{port!r} is not a port from 1 to 65535")
         carry = self._owner.tunnel(guest, int(port))
         return Hijack(lambda sock, sent: _begin(sock, sent, carry))
-
-
-def leases(text: str) -> dict[str, str]:
-    """Return address to MAC of dnsmasq's lease file, IPv4 only."""
-    found = {}
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] == ["duid"]:
-            break  # what follows is IPv6
-        if len(words) >= 3:
-            found[words[2]] = words[1]
-    return found
 
 
 def entries(forwards: Iterable[Forward]) -> list[dict[str, str]]:

@@ -10,7 +10,6 @@ for anybody outside (loopback, "this host") is dropped here, before the host sid
 A guest's source address is a claim, and answers go to it. So a source that is not of the LAN, or is the
 gateway's own, is dropped where it comes in (``sources``, and ``claims`` for ARP), and nothing that came by
 the way out leaves by it again: else one packet with a false source would make the gateway talk to itself.
-dnsmasq's own questions need none of this: they go to a socket of the host side in this namespace.
 """
 
 import subprocess

@@ -4,20 +4,17 @@ Theory of operation
 -------------------
 It is started in a network namespace of its own (``holder`` says how), makes everything in it that needs to
 be made from within, and hands it out: the TAP, and sockets. A socket belongs to the namespace in which it was
-made, whoever holds it, so the host side connects, accepts and joins connections itself, and nothing that a
-guest sends ever passes through this process. It keeps dnsmasq running, under the restart budget; when that
-is used up it ends and says so, and the whole gateway is somebody else's to start again.
+made, whoever holds it, so the host side connects, accepts, answers and joins connections itself, and nothing
+that a guest sends ever passes through this process.
 
-It lives as long as its channel. It is the first process of its namespace of process ids, so the kernel ends
-dnsmasq with it; the network namespace goes with its last user, and what is in it needs no cleaning up.
+It lives as long as its channel. The network namespace goes with its last user, and what is in it needs no
+cleaning up.
 """
 
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import cast
 
 from forwarder import _core
@@ -25,22 +22,21 @@ from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
-from forwarder.restart_budget import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
-from gateway.api.names import Zone
-from gateway.inside import netlink, nft
-from gateway.inside.dnsmasq import UPSTREAM, Dnsmasq, configuration
+from gateway.inside import limits, netlink, nft
 from gateway.inside.nft import TCP_PORT
+from gateway.lan import filters
+from gateway.lan.frames import IPV4, IPV6
 from gateway.relay.tcp import forgo_pacing
 from gateway.relay.tun import open_tun
-from gateway.settings import Settings, read, zones
-
-DNSMASQ_S = 5.0
-"""dnsmasq answers some ten milliseconds after its start; on a machine that swaps it takes seconds."""
+from gateway.settings import Settings, read
 
 IDLE_S = 3600.0
 BACKLOG = 4096
 """Connections that wait to be accepted: what the kernel allows."""
+
+PACKET_BYTES = 1 << 20
+"""Of frames that wait to be read; the kernel may allow less. A thousand guests ask for a lease at once."""
 
 _IP_TRANSPARENT = 19
 _IPV6_TRANSPARENT = 75
@@ -60,11 +56,6 @@ class Inside:
     def __init__(self, channel: LoopChannel) -> None:
         self._channel = channel
         self._loop = Loop()
-        self._dnsmasq: Dnsmasq | None = None
-        self._losses = Losses(Budget())
-        self._restart_at = float("inf")
-        self._settings: Settings | None = None
-        self._in_user_namespace = False
         self._done = False
 
     def run(self) -> None:
@@ -72,15 +63,9 @@ class Inside:
         self._channel.watch(self._loop, self._receive)
         try:
             while not self._done:
-                now = time.monotonic()
-                if now >= self._restart_at:
-                    self._restart_dnsmasq()
-                self._loop.turn(min(self._restart_at - now, IDLE_S))
+                self._loop.turn(IDLE_S)
         except ChannelClosedError:
             pass
-        finally:
-            if self._dnsmasq is not None:
-                self._dnsmasq.close()
 
     def _receive(self) -> None:
         try:
@@ -101,15 +86,12 @@ class Inside:
         try:
             if message.name == "make":
                 self._make(message.arguments)
-            elif message.name == "zones":
-                self._change_zones(zones(message.arguments))
             self._channel.send(Reply(True, None))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))
 
     def _make(self, arguments: Mapping[str, object]) -> None:
-        settings = self._settings = read(cast(Mapping[str, object], arguments["settings"]))
-        self._in_user_namespace = arguments["in_user_namespace"] is True
+        settings = read(cast(Mapping[str, object], arguments["settings"]))
         try:
             tap, _ = _core.tap_open(netlink.LAN)
         except OSError as error:
@@ -123,9 +105,8 @@ class Inside:
             tun = open_tun(netlink.OUT)
             made.append(tun)
             netlink.set_up(settings)
-            nft.load(nft.rules(settings, netlink.LAN))
-            listeners = _listen()
-            self._start_dnsmasq()
+            nft.load(nft.rules(settings, netlink.LAN) + limits.rules(netlink.LAN))
+            listeners = _listen(settings)
             self._channel.send(Handover("tap", {}, 1), (tap,))
             self._channel.send(Handover("tun", {}, 1), (tun,))
             message = Handover("listeners", {"names": list(listeners)}, len(listeners))
@@ -146,94 +127,37 @@ class Inside:
         except OSError as error:
             self._channel.send(Command("no_socket", {"number": number, "why": error.strerror}))
 
-    def _change_zones(self, wanted: tuple[Zone, ...]) -> None:
-        """Put other zones into force. Raises LocalError, and those of before are in force again soon."""
-        assert self._settings is not None
-        before = self._settings
-        self._settings = before._replace(zones=wanted)
-        try:
-            self._start_dnsmasq()
-        except LocalError:
-            self._settings = before
-            self._restart_at = time.monotonic()
-            raise
 
-    def _restart_dnsmasq(self) -> None:
-        try:
-            self._start_dnsmasq()
-        except LocalError as error:
-            self._dnsmasq_lost(str(error))
-
-    def _start_dnsmasq(self) -> None:
-        """Start it, or start it again with the present settings. Raises LocalError if it does not answer."""
-        assert self._settings is not None
-        self._restart_at = float("inf")
-        if self._dnsmasq is not None:
-            self._forget_dnsmasq().close()
-        text = configuration(self._settings, netlink.LAN, in_user_namespace=self._in_user_namespace)
-        made = self._dnsmasq = Dnsmasq(text)
-        deadline = time.monotonic() + DNSMASQ_S
-        while not _serves(str(self._settings.policy.gateway4)):
-            if made.ended() or time.monotonic() > deadline:
-                why = made.last_words() if made.ended() else f"it has not answered for {DNSMASQ_S:g} s"
-                self._dnsmasq = None
-                made.close()
-                raise LocalError(f"dnsmasq did not start: {why}")
-            time.sleep(0.002)
-        self._loop.watch(made.pidfd, lambda _: self._dnsmasq_ended(made))
-        self._loop.watch(made.stderr, lambda _: self._dnsmasq_says(made))
-
-    def _dnsmasq_says(self, process: Dnsmasq) -> None:
-        if process is self._dnsmasq and not process.listen():
-            self._loop.unwatch(process.stderr)
-
-    def _dnsmasq_ended(self, process: Dnsmasq) -> None:
-        if process is not self._dnsmasq or not process.ended():
-            return
-        why = process.last_words()
-        self._forget_dnsmasq().close()
-        self._dnsmasq_lost(why)
-
-    def _dnsmasq_lost(self, why: str) -> None:
-        due = self._losses.lost(time.monotonic())
-        if due is None:
-            self._channel.send(Command("failed", {"why": f"dnsmasq ends again and again: {why}"}))
-            self._done = True
-        else:
-            self._channel.send(Command("log", {"level": "warning", "text": f"dnsmasq ended: {why}"}))
-            self._restart_at = due
-
-    def _forget_dnsmasq(self) -> Dnsmasq:
-        process, self._dnsmasq = self._dnsmasq, None
-        assert process is not None
-        self._loop.unwatch(process.pidfd)
-        self._loop.unwatch(process.stderr)
-        return process
-
-
-def _listen() -> dict[str, socket.socket]:
-    """Return the sockets of the host side by name: what guests connect to, and dnsmasq asks."""
+def _listen(settings: Settings) -> dict[str, socket.socket]:
+    """Return the sockets of the host side by name: what guests connect to, and what hears their questions."""
     tcp4, tcp6 = socket.socket(*KINDS["tcp4"]), socket.socket(*KINDS["tcp6"])
     tcp4.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
     tcp4.bind(("127.0.0.1", TCP_PORT))
     tcp6.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
     tcp6.bind(("::1", TCP_PORT))
-    dns_udp, dns_tcp = socket.socket(*KINDS["udp4"]), socket.socket(*KINDS["tcp4"])
-    dns_udp.bind(UPSTREAM)
-    dns_tcp.bind(UPSTREAM)
-    for sock in (tcp4, tcp6, dns_tcp):
+    dns4, dns6 = socket.socket(*KINDS["tcp4"]), socket.socket(*KINDS["tcp6"])
+    gateway4, gateway6 = settings.policy.gateway4, settings.gateway6
+    dns4.bind((str(gateway4), filters.DNS_PORT))
+    dns6.bind((str(gateway6), filters.DNS_PORT))
+    for sock in (tcp4, tcp6, dns4, dns6):
         forgo_pacing(sock)
         sock.listen(BACKLOG)
-    made = {"tcp4": tcp4, "tcp6": tcp6, "dns-udp": dns_udp, "dns-tcp": dns_tcp}
+    lan4 = _packet_socket(IPV4, filters.ipv4(gateway4.packed))
+    lan6 = _packet_socket(IPV6, filters.ipv6(gateway6.packed))
+    made = {"tcp4": tcp4, "tcp6": tcp6, "dns4": dns4, "dns6": dns6, "lan4": lan4, "lan6": lan6}
     for sock in made.values():
         sock.setblocking(False)
     return made
 
 
-def _serves(address: str) -> bool:
-    """Whether somebody in this namespace has port 53 of ``address``."""
-    wanted = f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:0035"
-    return any(line.split()[1] == wanted for line in Path("/proc/net/udp").read_text().splitlines()[1:])
+def _packet_socket(kind: int, program: list[filters.Step]) -> socket.socket:
+    """Return what hears the frames of one EtherType on the LAN that a filter takes."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # deaf until it is bound
+    filters.attach(sock, program)
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET_BYTES)
+    sock.bind((netlink.LAN, kind))
+    return sock
 
 
 def main() -> None:

@@ -58,8 +58,6 @@ class OutboundPolicy(NamedTuple):
     """Networks that guests may not reach, by the address that they ask for."""
     allow: tuple[Network, ...] = ()
     """Networks whose METADATA addresses guests may reach."""
-    resolver: tuple[tuple[str, int], ...] = ()
-    """The host's resolvers (address, port), best first."""
 
 
 class Verdict(NamedTuple):

@@ -15,7 +15,7 @@ import math
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import ip_address
 
@@ -69,24 +69,17 @@ class Relay:
         self._flows: FlowTable = Flows(MOST_FLOWS, MOST_FLOWS // 2)
         self._common = Common(self._poller, self._flows, self._counters, clock)
         self._outward: Outward | None = None
-        self._served: list[tuple[socket.socket, Acceptor | Datagrams]] = []
+        self._served: list[tuple[socket.socket, Acceptor]] = []
         self._listening: dict[Forward, tuple[Listening, Acceptor | Datagrams]] = {}
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
 
-    def serve(self, sockets: dict[str, socket.socket]) -> None:
+    def serve(self, sockets: Iterable[socket.socket]) -> None:
         """Accept from the namespace's listeners, which are the relay's from now on.
 
-        "tcp4" and "tcp6" are transparent: the address of an accepted socket is what the guest asked for.
-        "dns-tcp" and "dns-udp" get questions for the host's resolver.
+        They are transparent: the address of an accepted socket is what the guest asked for.
         """
-        for name, sock in sockets.items():
-            if name.startswith("dns") and not self._policy.resolver:
-                sock.close()  # who asks is told that nobody is there
-            elif name == "dns-udp":
-                self._served.append((sock, self._questions(sock)))
-            else:
-                accepted = self._to_resolver if name == "dns-tcp" else self._outbound
-                self._served.append((sock, Acceptor(self._poller, sock, accepted, self._pauses)))
+        for sock in sockets:
+            self._served.append((sock, Acceptor(self._poller, sock, self._outbound, self._pauses)))
 
     def attach_tun(self, tun: int) -> None:
         """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
@@ -186,22 +179,9 @@ class Relay:
         make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
         self._connections.start(near, guest, (target, port), make)
 
-    def _to_resolver(self, near: socket.socket) -> None:
-        address, port = self._policy.resolver[0]
-        target = ip_address(address)
-        make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
-        self._connections.start(near, "dns", (target, port), make)
-
-    def _questions(self, near: socket.socket) -> Datagrams:
-        servers = list(self._policy.resolver)
-        version = ip_address(servers[0][0]).version if servers else 4
-        servers = [server for server in servers if ip_address(server[0]).version == version]
-        make = partial(make_on_host, _FAMILY[version], socket.SOCK_DGRAM)
-        return Datagrams(self._common, near, "dns", Route(servers, make), once=True)
-
     def _datagrams(self, forward: Forward, near: socket.socket) -> Datagrams:
         make = partial(self._make, f"udp{forward.guest.version}")
-        route = Route([(str(forward.guest), forward.guest_port)], make)
+        route = Route((str(forward.guest), forward.guest_port), make)
         return Datagrams(self._common, near, forward.near, route)
 
     def _accept(self, forward: Forward, sock: socket.socket) -> Acceptor:

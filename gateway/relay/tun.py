@@ -1,6 +1,6 @@
 """The way out of the gateway's namespace for what is not TCP: a TUN device, read and written as IP packets.
 
-Whatever the namespace has no better route for (UDP and ICMP echo of guests, dnsmasq's questions) arrives
+Whatever the namespace has no better route for (UDP and ICMP echo of guests) arrives
 here whole, with source and destination, and answers are written with any source at all. Intercepting
 datagrams with sockets (TPROXY) instead needs, for each remote address, a socket of its own to answer from:
 made in the namespace by the process there, passed out, kept as long as the flow.

@@ -18,13 +18,12 @@ from forwarder.names import PortRecord, format_mac
 from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
 from supervisor.attach.connect import ConnectListener
 from supervisor.attach.datagram import PROBE_S, VfkitListener
-from supervisor.attach.dial_vhost import VhostDialer
-from supervisor.attach.listener_common import VHOST_DESCRIPTORS, VmHandler, check_room
+from supervisor.attach.listener_common import VmHandler, check_room
 from supervisor.attach.stream import StreamListener
 from supervisor.attach.tap import TapDevice, matches
 from supervisor.base.logs import log
 
-Listener = StreamListener | VfkitListener | VhostDialer | TapDevice
+Listener = StreamListener | VfkitListener | TapDevice
 
 TOGETHER_S = 0.1
 """Probes that are due within this are made when the loop is awake anyway."""
@@ -40,8 +39,6 @@ class Listeners:
         self._open: list[Listener] = []
         self._ports: set[tuple[int, int]] = set()
         """Number and first epoch of every port that there is."""
-        self._vhost: set[tuple[int, int]] = set()
-        """Those whose VM shares its memory."""
         self._probe_at = float("inf")
 
     def __iter__(self) -> Iterator[Listener]:
@@ -64,8 +61,6 @@ class Listeners:
             made = TapDevice(address, settings, self)
         elif address.transport == "vfkit":
             made = VfkitListener(self._loop, address, settings, self)
-        elif address.transport == "dial_vhost":
-            made = VhostDialer(address, settings, self)
         elif address.transport == "connect":
             made = ConnectListener(self._loop, self._pauses, address, settings, self)
         else:
@@ -75,13 +70,9 @@ class Listeners:
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Pass a VM on, if there is room for another one. Raises LocalError."""
-        sharing = len(self._vhost) + (transport == "vhost")
-        check_room(
-            len(self._ports),
-            sum(each.descriptors for each in self._open) + sharing * VHOST_DESCRIPTORS,
-        )
+        check_room(len(self._ports), sum(each.descriptors for each in self._open))
         record = self._owner.arrive(transport, vm, settings, url)
-        self._note(record)
+        self._ports.add((record.port, record.born))
         return record
 
     def gone(self, record: PortRecord, reason: str) -> None:
@@ -105,11 +96,9 @@ class Listeners:
 
     def adopt(self, record: PortRecord, vm: int) -> None:
         """Note the port that a worker brought; for a vfkit VM its descriptor *is* the listening socket."""
-        self._note(record)
+        self._ports.add((record.port, record.born))
         if record.transport == "tap":
             self._open.append(TapDevice.adopted(record))
-        elif record.transport == "vhost":
-            self._adopt_vhost(record, vm)
         elif record.transport == "vfkit":
             sock = socket.socket(fileno=os.dup(vm))
             path = sock.getsockname()
@@ -120,23 +109,6 @@ class Listeners:
             address = Listen("vfkit", f"unixgram://{path}", path)
             settings = PortOptions(None, record.policy)
             self._open.append(VfkitListener(self._loop, address, settings, self, (record, sock)))
-
-    def _adopt_vhost(self, record: PortRecord, vm: int) -> None:
-        """Note whose path it is, where we dialled: a connection to a path has that path at its other end."""
-        sock = socket.socket(fileno=os.dup(vm))
-        try:
-            path = sock.getpeername()
-        except OSError:
-            path = ""  # it has gone, which its worker sees
-        sock.close()
-        if path and isinstance(path, str):
-            address = Listen("dial_vhost", f"unix://{path}", path)
-            self._open.append(VhostDialer.adopted(address, record, self))
-
-    def _note(self, record: PortRecord) -> None:
-        self._ports.add((record.port, record.born))
-        if record.transport == "vhost":
-            self._vhost.add((record.port, record.born))
 
     def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortRecord | None = None) -> None:
         """Raise LocalError if an address is kept for a listener other than that of ``url`` or ``port``."""
@@ -154,7 +126,6 @@ class Listeners:
     def released(self, record: PortRecord) -> None:
         """Note that a port, and its worker, are gone."""
         self._ports.discard((record.port, record.born))
-        self._vhost.discard((record.port, record.born))
         for each in list(self._open):
             if _is(each.record, record):
                 if isinstance(each, TapDevice):
@@ -168,26 +139,25 @@ class Listeners:
             return
         self._probe_at = float("inf")
         for each in self._open:
-            if isinstance(each, (VfkitListener, ConnectListener, VhostDialer)):
+            if isinstance(each, (VfkitListener, ConnectListener)):
                 each.tick(now)
             if isinstance(each, VfkitListener) and each.record is not None:
                 self._probe_at = now + PROBE_S
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        timed = (VfkitListener, ConnectListener, VhostDialer)
-        waiting = [each for each in self._open if isinstance(each, timed)]
+        waiting = [each for each in self._open if isinstance(each, (VfkitListener, ConnectListener))]
         probed = [each for each in waiting if isinstance(each, VfkitListener) and each.record is not None]
         if self._probe_at == float("inf") and probed:
             return 0.0
         return min([self._probe_at, *(each.deadline() for each in waiting)])
 
-    def _find_adopted(self, attachment: Attachment) -> VfkitListener | VhostDialer | TapDevice | None:
+    def _find_adopted(self, attachment: Attachment) -> VfkitListener | TapDevice | None:
         for each in self._open:
             if isinstance(each, TapDevice) and matches(attachment, each.record):
                 return each
             if (
-                isinstance(each, (VfkitListener, VhostDialer))
+                isinstance(each, VfkitListener)
                 and each.url == attachment.address.url
                 and each.record is not None
             ):

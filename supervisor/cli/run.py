@@ -35,8 +35,6 @@ def run(
     bess: tuple[Attachment, ...],
     vfkit: tuple[Attachment, ...],
     connect: tuple[Attachment, ...],
-    vhost: tuple[Attachment, ...],
-    dial_vhost: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
     **flags: Any,
 ) -> None:
@@ -54,8 +52,7 @@ def run(
     if runtime_dir is not None:
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
-    attachments = (*options.attachments, *qemu, *bess, *vfkit, *connect, *vhost, *dial_vhost, *tap)
-    options = options._replace(attachments=attachments)
+    options = options._replace(attachments=(*options.attachments, *qemu, *bess, *vfkit, *connect, *tap))
     if not _serve(options):
         raise click.exceptions.Exit(1)
 

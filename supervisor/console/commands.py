@@ -19,7 +19,7 @@ from supervisor.console.sampler import Sampler
 from supervisor.console.server import Handler
 from supervisor.console.stats import Switch
 from supervisor.ports.registry import Registry
-from supervisor.ports.settings import changed, check_device, plain, shown
+from supervisor.ports.settings import changed, plain, shown
 from supervisor.ports.view import PortView
 
 Arguments = dict[str, object]
@@ -125,8 +125,6 @@ class Commands:
         else:
             attachment = Attachment(address)
         policy = changed(Policy(), _mapping("settings", wanted))
-        if transport == "tap":
-            check_device(policy)
         settings = PortOptions(None if name is None else _text("name", name), policy)
         if address is None:
             # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
@@ -155,8 +153,6 @@ class Commands:
         target, wanted = _arguments(arguments, target="", settings={})
         record = self._record(_text("target", target))
         policy = changed(record.policy, _mapping("settings", wanted))
-        if record.transport == "tap":
-            check_device(policy)
         self._listeners.check_pins(policy.pinned, port=record)
         self._owner.set_policy(record.port, policy)
         before = shown(plain(record.policy))

@@ -14,16 +14,14 @@ from typing import Protocol
 
 from forwarder import unix_sockets
 from forwarder.acceptor import Acceptor, Pauses
-from forwarder.channel import BACKLOG, Channel, ChannelClosedError, close_all, credentials_of
+from forwarder.channel import Channel, ChannelClosedError, close_all, credentials_of
 from forwarder.errors import LocalError, PeerError
 from forwarder.loop import READ, WRITE, Loop
 from forwarder.names import Identity, PortRecord
 from forwarder.wire import (
     MAX_FLOODS,
-    Assign,
     Claim,
     Floods,
-    KeepSession,
     Message,
     Ready,
     RingRx,
@@ -110,19 +108,6 @@ class DescriptorServer:
             worker.channel.close()
             self._owner.lost(worker)
 
-    def assign(self, worker: WorkerChannel, message: Assign, descriptors: tuple[int, ...]) -> bool:
-        """Give a port to a worker, and first what another one kept of its session; like ``send``."""
-        held = self._fd_store.get(message.record.port)
-        if held is not None and held.kept is not None:
-            self.send(worker, held.kept, held.kept_fds)
-        return self.send(worker, message, descriptors)
-
-    def read_out(self, record: PortRecord) -> None:
-        """Take all that the worker of a record said before it ended; then its channel has ended, too."""
-        for worker in [each for each in self._workers if each.record and each.record[:2] == record[:2]]:
-            for _ in range(BACKLOG // AT_ONCE):  # no socket buffer holds more
-                self._on_channel(worker, READ)
-
     def flush(self) -> None:
         """Try again what could not be sent for a reason that polling does not see; now and then."""
         for worker in [each for each in self._workers if each.channel.backlog]:
@@ -201,12 +186,6 @@ class DescriptorServer:
             self._give_ring(worker, worker.record, message)
         elif isinstance(message, WantFloods) and worker.record is not None:
             self._give_floods(worker, message)
-        elif (
-            isinstance(message, KeepSession)
-            and worker.record is not None
-            and worker.record.transport == "vhost"
-        ):
-            self._fd_store.keep(worker.record.port, message, descriptors)
         else:
             close_all(descriptors)
             raise PeerError(f"a {type(message).__name__} is not for the supervisor now")

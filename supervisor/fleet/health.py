@@ -1,8 +1,7 @@
 """Signs of life of the workers and of their VMs: who is silent, who is stalled; each change is said once.
 
-So is that a VM leaves checksums undone that nobody finishes, which its operator has to know. Nothing is done
-about any of it. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both harm only
-themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
+Nothing is done about either. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both
+harm only themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
 
 That a worker's loop turns is seen in its block, when silence would have to be called otherwise: a message for
 it would wake two threads there and two here, for as many workers as there are.
@@ -14,7 +13,6 @@ from forwarder.names import PortRecord
 from forwarder.wire import Heartbeat
 from supervisor.base.logs import log
 from supervisor.fleet.liveness import Liveness
-from supervisor.ports import notes
 from supervisor.ports.lifecycle import PortState
 from supervisor.ports.registry import Port
 from supervisor.ports.view import PortView
@@ -28,13 +26,12 @@ class Health:
         self._liveness = Liveness(pulse_s)
         self._published_at = published_at
         self._stalled: set[int] = set()
-        self._unfinished: set[int] = set()
-        self._expected: dict[int, PortRecord] = {}
-        """The port of each worker that is listened for."""
+        self._expected: dict[int, int] = {}
+        """The epoch of each worker that is listened for."""
 
     def expect(self, record: PortRecord, now: float) -> None:
         """Listen for that worker of the port from now on, and for no earlier one."""
-        self._expected[record.port] = record
+        self._expected[record.port] = record.epoch
         self._liveness.watch(record.port, record.epoch, now)
 
     def every(self, pulse_s: float) -> None:
@@ -43,8 +40,7 @@ class Health:
 
     def lost(self, record: PortRecord) -> None:
         """Expect nothing of that worker any more; whether its VM is stalled, the next one will say."""
-        expected = self._expected.get(record.port)
-        if expected is not None and expected.epoch == record.epoch:
+        if self._expected.get(record.port) == record.epoch:
             self.forget(record.port)
 
     def forget(self, port: int) -> None:
@@ -52,7 +48,6 @@ class Health:
         self._expected.pop(port, None)
         self._liveness.forget(port)
         self._stalled.discard(port)
-        self._unfinished.discard(port)
 
     def heard(self, port: int, epoch: int, now: float) -> None:
         """Note any sign of life."""
@@ -71,12 +66,6 @@ class Health:
         elif not message.stalled and port in self._stalled:
             self._stalled.discard(port)
             log.info("port %d: no longer stalled", port)
-        if message.unfinished and port not in self._unfinished and port in self._expected:
-            self._unfinished.add(port)
-            record = self._expected[port]
-            log.warning("port %d (%s): %s", port, record.name, notes.unfinished(record))
-        elif not message.unfinished:
-            self._unfinished.discard(port)
 
     def view(self, port: Port) -> PortView:
         """Return a port as it is shown."""
@@ -84,15 +73,14 @@ class Health:
         if port.state is PortState.LIVE and self._liveness.is_silent(number):
             state = "silent"
         stalled = number in self._stalled
-        unfinished = number in self._unfinished and port.record.policy.offload == "none"
-        return PortView(port.record, state, stalled, unfinished, port.since, port.identity, port.restarts)
+        return PortView(port.record, state, stalled, port.since, port.identity, port.restarts)
 
     def tick(self, now: float) -> None:
         """Say who has become silent."""
         if now < self._liveness.deadline():
             return
-        for port, record in self._expected.items():
-            self.heard(port, record.epoch, min(now, self._published_at(port)))
+        for port, epoch in self._expected.items():
+            self.heard(port, epoch, min(now, self._published_at(port)))
         for port, _ in self._liveness.tick(now):
             log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
 

@@ -32,19 +32,15 @@ def refused(switch: Switch, *flags: str) -> str:
     return lines[-1]
 
 
-@pytest.mark.parametrize(
-    ("program", "line"),
-    [("dnsmasq", "dnsmasq is missing; install dnsmasq-base"), ("nft", "nft is missing; install nftables")],
-)
-def test_a_missing_program_is_named_with_its_package(program: str, line: str) -> None:
+def test_a_missing_program_is_named_with_its_package() -> None:
     def without(command: list[str]) -> list[str]:
         """Hide the program in a mount namespace of the command's own, by one that cannot be run."""
-        places = f"/usr/sbin/{program} /sbin/{program}"
+        places = "/usr/sbin/nft /sbin/nft"
         hide = f"for at in {places}; do [ -e $at ] && mount --bind /dev/null $at; done"
         return ["unshare", "--mount", "sh", "-c", f'{hide}; exec "$@"', "sh", *command]
 
     with short_directory() as directory:
-        assert line in refused(Switch(directory, wrap=without))
+        assert "nft is missing; install nftables" in refused(Switch(directory, wrap=without))
 
 
 def test_forbidden_user_namespaces_are_named_with_what_allows_them() -> None:

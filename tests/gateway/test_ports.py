@@ -20,7 +20,7 @@ def ports() -> Ports:
         for number in (1, 2):
             switch.vms[number].send(frame(BROADCAST, mac(number)))
         switch.settle()
-        made.map(os.open(f"/proc/self/fd/{switch.blocks[3]}", os.O_RDONLY))
+        made.map(os.open(f"/proc/self/fd/{switch.stats[3]}", os.O_RDONLY))
     made.are([Port(1, 11), Port(2, 22)])
     return made
 

@@ -1,4 +1,4 @@
-"""What can be said of the gateway, what cannot, and what dnsmasq is told of it."""
+"""What can be said of the gateway, and what cannot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from forwarder.errors import LocalError
-from gateway import overlap, resolvers
-from gateway.inside.dnsmasq import configuration
+from gateway import overlap
 from gateway.settings import read
 
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -88,17 +87,6 @@ def test_zones_of_an_earlier_gateway_are_the_zones_and_else_there_are_gvproxys()
     assert [str(zone) for zone in read({"dns-zone": kept, "subnet": "10.77.0.0/24"}).zones] == kept
 
 
-def test_dnsmasq_runs_as_nobody_or_in_a_user_namespace() -> None:
-    settings = read({"lease-file": "/run/x/leases"})
-    outside = configuration(settings, "lan0", in_user_namespace=False).splitlines()
-    assert "user=nobody" in outside
-    inside = configuration(settings, "lan0", in_user_namespace=True).splitlines()
-    assert "no-daemon" in inside
-    assert "user=nobody" not in inside
-    assert "dhcp-leasefile=/run/x/leases" in inside
-    assert "dhcp-range=192.168.127.3,192.168.127.253,255.255.255.0,1h" in inside
-
-
 def test_a_subnet_that_the_host_has_is_refused_and_a_default_route_is_none() -> None:
     overlap.check(IPv4Network("10.77.0.0/24"), ROUTES)
     with pytest.raises(
@@ -107,21 +95,9 @@ def test_a_subnet_that_the_host_has_is_refused_and_a_default_route_is_none() -> 
         overlap.check(IPv4Network("192.168.127.0/24"), ROUTES)
 
 
-def test_resolvers_are_read_as_the_c_library_does() -> None:
-    lines = [
-        "# nameserver 10.0.0.9",
-        "nameserver 127.0.0.53",
-        "nameserver x",
-        "search x",
-        "nameserver",
-    ]
-    assert resolvers.read(lines) == (("127.0.0.53", 53),)
-    assert len(resolvers.read([f"nameserver 10.0.0.{number}" for number in range(9)])) == resolvers.MOST
-
-
 def test_a_resolver_may_have_a_port() -> None:
     said = ["10.0.0.1", "10.0.0.1:5353", "fd00::1", "[fd00::1]:5353"]
-    resolver = read({"resolver": said}).policy.resolver
+    resolver = read({"resolver": said}).resolvers
     assert resolver == (("10.0.0.1", 53), ("10.0.0.1", 5353), ("fd00::1", 53), ("fd00::1", 5353))
     for wrong in ("localhost", "10.0.0.1:0", "10.0.0.1:x"):
         with pytest.raises(LocalError, match="resolver: "):

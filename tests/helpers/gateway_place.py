@@ -7,7 +7,6 @@ The switch runs in a namespace of the test's own, the "host", which has a cable 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import socketserver
 import threading
@@ -108,13 +107,13 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
 
 
 def process(switch: Switch, what: str) -> int:
-    """Return the pid of ``gateway``, ``gateway.inside`` or ``dnsmasq``; 0 if there is none."""
+    """Return the pid of ``gateway`` or ``gateway.inside``; 0 if there is none."""
     for pid in switch.processes():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if Path(os.fsdecode(words[0])).name == what or words[1:3] == [b"-m", what.encode()]:
+        if words[1:3] == [b"-m", what.encode()]:
             return pid
     return 0
 

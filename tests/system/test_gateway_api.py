@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +17,6 @@ import pytest
 
 from gateway.api.http_connection import BODY
 from tests.helpers.gateway_place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Place, process, resolver
-from tests.helpers.guests import requirements
-from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
@@ -126,7 +123,7 @@ IN_FORCE = {
 }
 
 
-def test_zones_are_in_force_at_once_and_outlive_dnsmasq_and_the_gateway(
+def test_zones_are_in_force_at_once_and_outlive_the_gateway(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
     here, api = start("--dns-record", "own.crc.testing=10.0.0.9", "--resolver", RESOLVER)
@@ -140,14 +137,12 @@ def check_zones(here: Place, api: Api) -> None:
     assert {"Name": "gateway", "IP": GATEWAY} in own[0]["Records"]
     before = dict.fromkeys(IN_FORCE, FOUND) | {"own.crc": "10.0.0.9", "v6.crc": "No answer"}
     assert answers(here.guest) == before
-    dnsmasq = process(here.switch, "dnsmasq")
     api.post("/services/dns/add", ZONE)
-    assert process(here.switch, "dnsmasq") != dnsmasq
     api.post("/services/dns/add", CLOSED)
     assert answers(here.guest) == IN_FORCE
     listed = api.get("/services/dns/all")
     assert listed == [*own, ZONE, CLOSED | {"DefaultIP": ""}]
-    for victim in ("dnsmasq", "gateway", "gateway.inside"):
+    for victim in ("gateway", "gateway.inside"):
         kill(here.switch, victim)
         assert answers(here.guest) == IN_FORCE
         assert api.get("/services/dns/all") == listed
@@ -155,35 +150,6 @@ def check_zones(here: Place, api: Api) -> None:
     api.post("/services/dns/add", {"Name": "crc.testing.", "Records": [{"Name": "new", "IP": "10.0.0.4"}]})
     assert look_up(here.guest, "new.crc.testing") == "10.0.0.4"
     assert look_up(here.guest, "else.crc.testing") == "NXDOMAIN"
-
-
-def test_a_dnsmasq_that_does_not_start_leaves_the_zones_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY, "curl"))
-    with short_directory() as directory:
-        broken, script = directory / "broken", directory / "bin" / "dnsmasq"
-        script.parent.mkdir()
-        real = shutil.which("dnsmasq", path=requirements.SBIN)
-        script.write_text(
-            f"#!/bin/sh\n[ -e {broken} ] && echo 'broken today' >&2 && exit 1\nexec {real} \"$@\"\n"
-        )
-        script.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{script.parent}:{requirements.SBIN}")
-        switch = Switch(directory)
-        api = Api(switch)
-        try:
-            switch.start("--gateway", "--services", f"unix://{api.path}")
-            before = api.get("/services/dns/all")
-            broken.touch()
-            failed = api.ask("/services/dns/add", "--data", json.dumps(ZONE))
-            assert failed == (500, "dnsmasq did not start: broken today\n")
-            broken.unlink()
-            wait_for(lambda: process(switch, "dnsmasq"), "dnsmasq to be started again")
-            assert api.get("/services/dns/all") == before
-            api.post("/services/dns/add", ZONE)
-            assert api.get("/services/dns/all") == [*before, ZONE]
-            switch.stop()
-        finally:
-            switch.kill()
 
 
 def test_many_zones_at_once_are_all_in_force(start: Callable[..., tuple[Place, Api]]) -> None:
@@ -212,7 +178,7 @@ def test_what_is_wrong_gets_gvproxys_status_and_one_line_and_changes_nothing(
     large.write_bytes(b'{"Name": "' + b"x" * BODY + b'."}')
     long = {"Name": "long.", "Records": [{"Name": f"{'n' * 60}{n}", "IP": "10.0.0.1"} for n in range(900)]}
     (tmp_path / "long").write_text(json.dumps(long))
-    before, dnsmasq = process(here.switch, "gateway"), process(here.switch, "dnsmasq")
+    before = process(here.switch, "gateway")
     add = "/services/dns/add"
     for where, words, status, line in (
         (add, ["--data", "{"], 400, "JSON"),
@@ -234,7 +200,7 @@ def test_what_is_wrong_gets_gvproxys_status_and_one_line_and_changes_nothing(
         got, body = api.ask(where, *words)
         assert (got, line in body, body.count("\n")) == (status, True, 1), (where, words, body)
     assert len(api.get("/services/dns/all")) == 2
-    assert (process(here.switch, "gateway"), process(here.switch, "dnsmasq")) == (before, dnsmasq)
+    assert process(here.switch, "gateway") == before
 
 
 def test_addresses_and_traffic_are_those_of_the_switch_and_never_fall(

@@ -8,11 +8,7 @@
 
 #define EVENTS_AT_ONCE 16
 
-enum role { ROLE_VM, ROLE_BELL, ROLE_CONTROL, ROLE_KICK };
-
-/* What a kick makes ready stands above its role. */
-#define KICK_SHIFT 8
-#define ROLE_MASK 0xffu
+enum role { ROLE_VM, ROLE_BELL, ROLE_CONTROL };
 
 int waiter_open(struct waiter *waiter)
 {
@@ -29,7 +25,7 @@ void waiter_close(struct waiter *waiter)
 
 static int control(struct waiter *waiter, int operation, int fd, uint32_t events, enum role role)
 {
-    struct epoll_event event = {.events = events, .data.u32 = (uint32_t)role};
+    struct epoll_event event = {.events = events, .data.u32 = role};
     return epoll_ctl(waiter->epoll, operation, fd, &event);
 }
 
@@ -53,7 +49,7 @@ int waiter_restore_vm(struct waiter *waiter, int fd)
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted)
 {
     uint32_t now = wanted ? waiter->wanted | what : waiter->wanted & ~what;
-    if (now == waiter->wanted || fd < 0)
+    if (now == waiter->wanted)
         return 0;
     waiter->wanted = now;
     return control(waiter, EPOLL_CTL_MOD, fd, vm_events(waiter), ROLE_VM);
@@ -80,12 +76,6 @@ int waiter_add_control(struct waiter *waiter, int fd)
     return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN, ROLE_CONTROL);
 }
 
-int waiter_add_kick(struct waiter *waiter, int fd, unsigned ready)
-{
-    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = ROLE_KICK | ready << KICK_SHIFT};
-    return epoll_ctl(waiter->epoll, EPOLL_CTL_ADD, fd, &event);
-}
-
 /* epoll_pwait2 (Linux 5.11) for its nanoseconds; before that, milliseconds rounded up. */
 static int wait_ns(int epoll, struct epoll_event *events, uint64_t timeout_ns)
 {
@@ -104,8 +94,6 @@ static unsigned meaning(const struct epoll_event *event)
         return READY_BELL;
     if (event->data.u32 == ROLE_CONTROL)
         return READY_CONTROL;
-    if ((event->data.u32 & ROLE_MASK) == ROLE_KICK)
-        return event->data.u32 >> KICK_SHIFT;
     unsigned ready = 0;
     if (event->events & EPOLLIN)
         ready |= READY_READ;

@@ -17,18 +17,14 @@ from forwarder.future import Future
 from forwarder.wire import Reply
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
-from gateway.api.services import Result, Services, leases
+from gateway.api.services import Result, Services
 from gateway.api.zones import Zones
 from gateway.relay.forwards import Forward, Forwards
 from gateway.relay.policy import Address
 from tests.gateway.relay.test_policy import LAN
 
 TCP = Forward.parse("tcp:127.0.0.1:8080:192.168.127.2:80")
-LEASES = """1795299627 52:54:00:00:77:01 192.168.127.61 guest1 01:52:54:00:00:77:01
-1795299627 5a:94:ef:e4:0c:ee 192.168.127.2 * *
-duid 00:01:00:01
-1795299627 5 fd00::5 * *
-"""
+LEASES = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
 TRAFFIC = {
     "vms": {"rx": {"frames": 1, "bytes": 20}, "tx": {"frames": 3, "bytes": 40}},
     "gateway": {"rx": {"frames": 5, "bytes": 60}, "tx": {"frames": 7, "bytes": 80}},
@@ -45,7 +41,8 @@ class Table:
         self.carried: list[tuple[Address, int, bytes]] = []
         self.taken: set[str] = set()
         """Where another program listens."""
-        self._zones = Zones((), lambda zones: None, self._apply, lambda zones: None)
+        self.in_force: list[tuple[Zone, ...]] = []
+        self._zones = Zones((), self._check, self.in_force.append)
         self.services = Services(self)
 
     def forwards(self) -> list[Forward]:
@@ -61,7 +58,7 @@ class Table:
     def remove_forward(self, forward: Forward) -> None:
         self.table.remove(forward)
 
-    def leases(self) -> str:
+    def leases(self) -> dict[str, str]:
         return LEASES
 
     def reserved(self) -> dict[str, str]:
@@ -70,15 +67,16 @@ class Table:
     def zones(self) -> tuple[Zone, ...]:
         return self._zones.all()
 
-    def add_zone(self, zone: Zone) -> Future[Reply]:
-        return self._zones.add(zone)
+    def add_zone(self, zone: Zone) -> None:
+        self._zones.add(zone)
 
     def ask(self, what: str) -> Future[Reply]:
         self.asked.append((what, Future()))
         return self.asked[-1][1]
 
-    def _apply(self, zones: tuple[Zone, ...]) -> Future[Reply]:
-        return self.ask(f"{len(zones)} zones")
+    def _check(self, zones: tuple[Zone, ...]) -> None:
+        if len(zones) > 2:
+            raise LocalError("too many")
 
     def figures(self) -> dict[str, dict[str, int]]:
         return in_order({"connections": 9, "denied": 2})
@@ -169,10 +167,8 @@ def test_what_is_not_there_or_not_posted() -> None:
     assert table.post("unexpose", local="127.0.0.1:9").body == b"proxy not found\n"
 
 
-def test_leases_are_ipv4_addresses_with_their_macs() -> None:
-    leased = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
-    assert leases(LEASES) == leased
-    wanted = leased | {"192.168.127.1": "5a:94:ef:e4:0c:dd", "192.168.127.9": "52:54:00:00:00:09"}
+def test_leases_are_addresses_with_their_macs_and_with_the_gateways() -> None:
+    wanted = LEASES | {"192.168.127.1": "5a:94:ef:e4:0c:dd", "192.168.127.9": "52:54:00:00:00:09"}
     assert Table().get("/services/dhcp/leases") == Table().get("/leases") == wanted
 
 
@@ -234,34 +230,18 @@ def test_a_unix_socket_is_exposed_once() -> None:
     assert table.post("expose", **unix).body == b"proxy already running for unix on /run/x.sock\n"
 
 
-def test_a_zone_is_added_when_it_is_in_force() -> None:
+def test_a_zone_is_in_force_when_it_is_said_to_be_and_what_cannot_be_changes_nothing() -> None:
     table = Table()
-    body = b'{"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}]}'
     assert table.get("/services/dns/all") == []
-    failed = table.future(Reply(False, "no dnsmasq"), "POST", "/services/dns/add", body)
-    assert (failed.status, failed.body) == (500, b"no dnsmasq\n")
-    assert table.get("/services/dns/all") == []
-    assert table.future(Reply(True, None), "POST", "/services/dns/add", body) == Answer(200)
-    assert table.get("/services/dns/all") == [
-        {"Name": "a.", "Records": [{"Name": "x", "IP": "10.0.0.1"}], "DefaultIP": ""}
-    ]
+    for name, status in (("a", 200), ("b", 200), ("c", 500), ("a", 200)):
+        body = json.dumps({"Name": f"{name}.", "Records": [{"Name": "x", "IP": "10.0.0.1"}]}).encode()
+        assert table.answer("POST", "/services/dns/add", body).status == status
+    listed = table.get("/services/dns/all")
+    assert [zone["Name"] for zone in listed] == ["a.", "b."]
+    assert listed[0]["Records"] == [{"Name": "x", "IP": "10.0.0.1"}]
+    assert [len(zones) for zones in table.in_force] == [1, 2, 2]
     wrong = table.answer("POST", "/services/dns/add", b'{"Name": "a,b"}')
     assert (wrong.status, wrong.body.count(b"\n")) == (400, 1)
-
-
-def test_zones_change_one_after_the_other_and_what_fails_changes_nothing() -> None:
-    table = Table()
-    replies = [Reply(True, None), Reply(False, "no"), Reply(True, None)]
-    answers: list[bool] = []
-    for name in "abc":
-        table.add_zone(Zone(name)).add_done_callback(lambda reply: answers.append(reply.ok))
-    for reply, wanted in zip(replies, ("1 zones", "2 zones", "2 zones"), strict=True):
-        ((asked, future),) = table.asked
-        assert asked == wanted
-        table.asked.clear()
-        future.set_result(reply)
-    assert answers == [True, False, True]
-    assert [zone.name for zone in table.zones()] == ["a", "c"]
 
 
 def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:

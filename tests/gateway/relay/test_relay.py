@@ -247,7 +247,7 @@ def test_guests_reach_the_hosts_loopback_through_the_alias_alone(world, stack):
     # What a transparent listener accepts has the address that the guest asked for.
     alias = server(str(POLICY.host4), port=web.getsockname()[1])
     place = alias.getsockname()
-    world.relay.serve({"tcp4": alias})
+    world.relay.serve([alias])
     with socket.create_connection(place) as guest:
         exchange(world, guest, web)
     web.close()
@@ -260,17 +260,6 @@ def test_guests_reach_the_hosts_loopback_through_the_alias_alone(world, stack):
         guest.setblocking(False)
         world.until(lambda: is_reset(guest), "the reset")
     assert world.count("no_host_access") == 1
-
-
-def test_questions_by_tcp_go_to_the_hosts_resolver(stack):
-    resolver = stack.enter_context(server("127.0.0.1"))
-    policy = POLICY._replace(resolver=(resolver.getsockname(),))
-    world = stack.enter_context(contextlib.closing(World(policy)))
-    questions = server("127.1.0.1")
-    place = questions.getsockname()
-    world.relay.serve({"dns-tcp": questions})
-    with socket.create_connection(place) as asker:
-        exchange(world, asker, resolver)
 
 
 def test_the_hosts_other_addresses_are_the_host_too():

@@ -1,4 +1,4 @@
-"""Datagrams on loopback: forwards, questions for the resolver, waiting for a socket, silence."""
+"""Datagrams on loopback: forwards, waiting for a socket, silence."""
 
 import contextlib
 import socket
@@ -137,33 +137,6 @@ def test_a_guest_that_does_not_listen_ends_the_flow(world, stack):
     stack.enter_context(udp()).sendto(b"anybody?", (str(forward.host), forward.port))
     world.until(lambda: world.count("refused") == 1, "the refusal")
     assert world.count("flows") == 0
-
-
-def test_questions_go_to_the_next_resolver_when_one_does_not_answer(stack):
-    dead, alive = udp(), stack.enter_context(udp())
-    policy = POLICY._replace(resolver=(dead.getsockname(), alive.getsockname()))
-    dead.close()
-    world = stack.enter_context(contextlib.closing(World(policy)))
-    questions = udp("127.1.0.1")
-    place = questions.getsockname()
-    world.relay.serve({"dns-udp": questions})
-    for number in range(3):
-        asker = stack.enter_context(udp())
-        asker.sendto(b"question", place)
-        if number == 0:
-            world.until(lambda: world.count("refused") == 1, "the dead one to be noticed")
-            continue
-        data, relay = received(world, alive)
-        alive.sendto(data[::-1], relay)
-        assert received(world, asker) == (b"noitseuq", place)
-        assert world.count("flows") == 0  # an answered question is over
-
-
-def test_without_a_resolver_nobody_is_there(stack):
-    world = stack.enter_context(contextlib.closing(World(POLICY)))
-    questions = udp("127.1.0.1")
-    world.relay.serve({"dns-udp": questions})
-    assert questions.fileno() < 0
 
 
 def test_closing_leaves_nothing(guest):

@@ -47,11 +47,10 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "spin": (_has("spin"), "install spin"),
     "clang": (_has("clang"), "install clang and libclang-rt-dev"),
     "user namespaces": (_can_make_user_namespaces, "allow user namespaces to ordinary users"),
-    "dnsmasq": (lambda: shutil.which("dnsmasq", path=SBIN) is not None, "install dnsmasq-base"),
     "nft": (lambda: shutil.which("nft", path=SBIN) is not None, "install nftables"),
     "kernel": (lambda: kernel.cloud_kernel() is not None, "install linux-image-cloud-amd64"),
 }
-GATEWAY = ("dnsmasq", "nft")
+GATEWAY = ("nft",)
 NAMESPACE = ("root", "tun", "ip", "busybox", "iperf3")
 QEMU = ("qemu", "kernel", "busybox", "iperf3")
 UML = ("uml", "busybox", "iperf3")

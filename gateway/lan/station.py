@@ -1,0 +1,139 @@
+"""The gateway's packet sockets on the LAN: frames in with the port that they came through, answers out.
+
+Theory of operation
+-------------------
+Questions for leases, names and routers are heard and answered as Ethernet frames. So the port of each
+question is known (``Ports``), its share is asked first (``Rates``), and an answer goes to the Ethernet
+address that the question came from: it waits for no neighbour to be found, and a guest that gives the address
+of another, or one that answers no ARP, holds nothing that others need.
+
+What is a little beyond a port's share waits; what is far beyond is dropped and counted before any work is
+done for it (``over_rate``). A guest that sends more than a few thousand such frames a second is cut off in
+the kernel already (``gateway.inside.limits``).
+
+A frame from an address that is behind no port is dropped and counted (``no_port``): its VM has just left.
+"""
+
+import heapq
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from forwarder.names import GATEWAY_MAC
+from gateway.lan.frames import HEADERS, Datagram, parse, udp
+from gateway.lan.rates import Rates
+from gateway.ports import Port, Ports
+from gateway.relay.poller import READ, Poller
+
+LONGEST = 65535 + 14
+BURST = 64
+"""Frames taken from one socket before others get their turn."""
+
+Hear = Callable[[Any, Port, float], None]
+"""Called with what ``frames.parse`` made of a frame, its port, and the time."""
+
+
+class Station:
+    """The sockets, and what hears what."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        sockets: Sequence[socket.socket],
+        ports: Ports,
+        mtu: int,
+        counters: "Counter[str]",
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take over ``sockets``, of IPv4 and IPv6; ``listen`` says when to begin."""
+        self._poller = poller
+        self._sockets = sockets
+        self._ports = ports
+        self._mtu = mtu
+        self._counters = counters
+        self._clock = clock
+        self._hear: Mapping[object, tuple[Hear, Rates]] = {}
+        self._waiting: list[tuple[float, int, Callable[[float], None], Port]] = []
+        """What is too early, the next one first; ``Rates`` bounds it for each port."""
+        self._number = 0
+
+    def listen(self, hear: Mapping[object, tuple[Hear, Rates]]) -> None:
+        """Begin: what is heard goes by its port of UDP, or by its type, each kind with a rate of its own."""
+        self._hear = hear
+        for _, rates in hear.values():
+            self._ports.when_left(rates.forget)
+        for sock in self._sockets:
+            sock.setblocking(False)
+            self._poller.watch(sock.fileno(), partial(self._ready, sock), READ)
+
+    def tick(self, now: float) -> None:
+        """Take what has waited for long enough."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, _, hear, port = heapq.heappop(self._waiting)
+            if port in self._ports:
+                hear(now)
+
+    def deadline(self) -> float | None:
+        """When to call ``tick``; None while nothing waits."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def most(self, version: int) -> int:
+        """Return how many bytes of payload one datagram holds."""
+        return self._mtu - HEADERS[version]
+
+    def answer(self, datagram: Datagram) -> None:
+        """Send a datagram, which holds no more than ``most``."""
+        self.send(udp(GATEWAY_MAC, datagram))
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame; one that the kernel does not take is lost, and counted."""
+        try:
+            self._sockets[0].send(frame)
+        except OSError:
+            self._counters["lan_dropped"] += 1
+
+    def drain(self) -> None:
+        """Take what has come; for a caller that needs to know it now."""
+        for sock in self._sockets:
+            self._ready(sock, 0)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self._sockets:
+            self._poller.unwatch(sock.fileno())
+            sock.close()
+
+    def _ready(self, sock: socket.socket, _: int) -> None:
+        now = self._clock()
+        for _ in range(BURST):
+            try:
+                frame = sock.recv(LONGEST)
+            except OSError:  # nothing more, or the interface is gone: the namespace's process says so
+                return
+            try:
+                self._take(frame, now)
+            except Exception:  # a mistake of ours costs this frame, and no other guest its answers
+                self._poller.failed()
+
+    def _take(self, frame: bytes, now: float) -> None:
+        heard = parse(frame)
+        if heard is None:
+            self._counters["lan_malformed"] += 1
+            return
+        hear, rates = self._hear[heard.port if isinstance(heard, Datagram) else type(heard)]
+        port = self._ports.of(heard.mac)
+        if port is None:
+            self._counters["no_port"] += 1
+            return
+        wait = rates.take(port, now)
+        if wait is None:
+            self._counters["over_rate"] += 1
+        elif wait:
+            self._number += 1
+            later: Callable[[float], None] = partial(hear, heard, port)
+            heapq.heappush(self._waiting, (now + wait, self._number, later, port))
+        else:
+            hear(heard, port, now)

@@ -1,0 +1,1 @@
+"""Addresses for guests: DHCP, and who has which address and name."""

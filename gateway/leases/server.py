@@ -1,0 +1,180 @@
+"""The DHCP server, without sockets: a guest's message and its port in, an answer out (RFC 2131 4.3).
+
+Each guest is answered at once, from the table alone: no address is tried out first, which would take seconds
+and make all others wait. A guest that tries its address itself says when somebody has it (DECLINE).
+
+What a guest says is held against what is certain. A message whose ``chaddr`` is not the source of its frame
+is dropped and counted (``dhcp_spoofed``); its identifier (option 61), which clones of one disk share, is not
+looked at; a lease, its end and its name belong to the MAC address and the port.
+
+**Names.** A guest may call itself what it likes if that is one label, is not kept (``RESERVED``, and what the
+operator has named), and is not the name of another lease in use. A name that looks like a MAC address with
+dashes is only for that address. A guest without a name goes by its MAC address with dashes.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from forwarder.names import format_mac, parse_mac
+from gateway.api import names
+from gateway.leases import dhcp
+from gateway.leases.dhcp import Message
+from gateway.leases.table import LEASE_S, Lease, Leases
+from gateway.ports import Port
+from gateway.settings import DOMAIN, Settings
+
+RESERVED = frozenset(
+    {
+        *("localhost", "localdomain", "ip6-localhost", "ip6-loopback", "broadcasthost", "local", "invalid"),
+        *("host", "gateway", "router", "dns", "wpad", "isatap"),
+    }
+)
+"""Names that a guest never gets: our own, and what programs ask for by themselves (proxies, tunnels)."""
+
+_MAC_LIKE = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
+_EVERYBODY = IPv4Address("255.255.255.255")
+_NOBODY = IPv4Address(0)
+
+
+class Answer(NamedTuple):
+    """What is sent back: to the Ethernet address that asked, and to this IP address."""
+
+    to: IPv4Address
+    payload: bytes
+
+
+class Server:
+    """Answers of one gateway."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        leases: Leases,
+        is_configured: Callable[[str], bool],
+        counters: "Counter[str]",
+    ) -> None:
+        """``is_configured`` says whether the operator has named something so."""
+        self.own = settings.policy.gateway4
+        self._leases = leases
+        self._is_configured = is_configured
+        self._counters = counters
+        self._fixed_names = {parse_mac(each.mac): each.name for each in settings.leases if each.name}
+        self._options = _options(settings)
+
+    def answer(self, payload: bytes, mac: bytes, port: Port, now: float) -> Answer | None:
+        """Answer what came in a frame from ``mac`` through ``port``."""
+        message = dhcp.parse(payload)
+        if message is None or message.relayed:
+            self._counters["dhcp_malformed"] += 1
+            return None
+        if message.mac != mac:
+            self._counters["dhcp_spoofed"] += 1
+            return None
+        if message.kind == dhcp.DISCOVER:
+            return self._discover(message, port, now)
+        if message.kind == dhcp.REQUEST:
+            return self._request(message, port, now)
+        if message.kind == dhcp.INFORM:
+            return Answer(message.own, self._reply(message, dhcp.ACK, _NOBODY, ()))
+        self._give_up(message, port, now)
+        return None
+
+    def _discover(self, message: Message, port: Port, now: float) -> Answer | None:
+        asked = message.address(dhcp.WANTED) or _NOBODY
+        lease = self._leases.offer(message.mac, port, int(asked), now)
+        if lease is None:
+            self._counters["dhcp_no_address"] += 1
+            return None
+        if dhcp.RAPID_COMMIT in message.options:
+            return self._granted(message, port, lease.address, now, ((dhcp.RAPID_COMMIT, b""),))
+        return self._given(message, dhcp.OFFER, lease, ())
+
+    def _request(self, message: Message, port: Port, now: float) -> Answer | None:
+        server = message.address(dhcp.SERVER)
+        wanted = message.address(dhcp.WANTED) or message.own
+        if server is not None and server != self.own:
+            mine = self._leases.of(message.mac, port)  # it has taken another server's offer
+            if mine is not None:
+                self._leases.release(message.mac, port, mine.address, now)
+            return None
+        return self._granted(message, port, int(wanted), now, ())
+
+    def _granted(
+        self, message: Message, port: Port, address: int, now: float, more: tuple[tuple[int, bytes], ...]
+    ) -> Answer:
+        lease = self._leases.bind(message.mac, port, address, now)
+        if lease is None:
+            self._counters["dhcp_refused"] += 1
+            return Answer(_EVERYBODY, dhcp.reply(message, dhcp.NAK, self.own, _NOBODY, ()))
+        self._name(lease, message.name)
+        return self._given(message, dhcp.ACK, lease, more)
+
+    def _give_up(self, message: Message, port: Port, now: float) -> None:
+        if message.kind == dhcp.RELEASE:
+            self._leases.release(message.mac, port, int(message.own), now)
+            return
+        declined = message.address(dhcp.WANTED) or message.own
+        if self._leases.decline(message.mac, port, int(declined), now):
+            self._counters["dhcp_declined"] += 1
+
+    def _name(self, lease: Lease, said: str) -> None:
+        fixed = self._fixed_names.get(lease.mac)
+        wanted = fixed or said.partition(".")[0].lower()
+        own = format_mac(lease.mac).replace(":", "-")
+        if not fixed and not self._may_be_called(wanted, own):
+            wanted = lease.name or own
+        if not self._leases.call(lease, wanted):
+            self._counters["dhcp_name_in_use"] += 1
+            if not lease.name:
+                self._leases.call(lease, own)
+
+    def _may_be_called(self, name: str, own: str) -> bool:
+        try:
+            names.label(name)
+        except ValueError:
+            return False
+        if name in RESERVED or self._is_configured(name) or name in self._fixed_names.values():
+            return False
+        return name == own or _MAC_LIKE.fullmatch(name) is None
+
+    def _given(
+        self, message: Message, kind: int, lease: Lease, more: tuple[tuple[int, bytes], ...]
+    ) -> Answer:
+        times = [
+            (code, int(seconds).to_bytes(4, "big"))
+            for code, seconds in (
+                (dhcp.LEASE_TIME, LEASE_S),
+                (dhcp.T1, LEASE_S / 2),
+                (dhcp.T2, LEASE_S * 7 / 8),
+            )
+        ]
+        yours = IPv4Address(lease.address)
+        fixed = self._fixed_names.get(lease.mac)
+        host = [(dhcp.HOST_NAME, fixed.encode())] if fixed else []
+        payload = self._reply(message, kind, yours, (*more, *times, *host))
+        if message.own != _NOBODY:
+            return Answer(message.own, payload)
+        return Answer(_EVERYBODY if message.wants_broadcast else yours, payload)
+
+    def _reply(
+        self, message: Message, kind: int, yours: IPv4Address, more: tuple[tuple[int, bytes], ...]
+    ) -> bytes:
+        return dhcp.reply(message, kind, self.own, yours, (*more, *self._options))
+
+
+def _options(settings: Settings) -> tuple[tuple[int, bytes], ...]:
+    """Return what every guest is told, the longest last."""
+    policy = settings.policy
+    own = policy.gateway4.packed
+    return (
+        (dhcp.MASK, policy.subnet.netmask.packed),
+        (dhcp.ROUTER, own),
+        (dhcp.DNS, own),
+        (dhcp.BROADCAST, policy.subnet.broadcast_address.packed),
+        (dhcp.MTU, settings.mtu.to_bytes(2, "big")),
+        (dhcp.DOMAIN, DOMAIN.encode()),
+        (dhcp.SEARCH, dhcp.search_list(settings.search)),
+    )

@@ -1,0 +1,301 @@
+"""Who has which address: the table of leases, without clock, sockets or files.
+
+Theory of operation
+-------------------
+A lease belongs to a MAC address *and* a port. The port is what is certain; so nobody renews, releases or
+declines the lease of another port, and a second port that claims a MAC address in use gets another address.
+
+A lease goes through ``NEXT``: *offered* (for ``OFFER_S``), *bound* (for ``LEASE_S`` after each renewal),
+*kept*. It is kept when its port has gone, when it was released or when its time is over: nobody uses the
+address, and the same MAC address gets it again, through whatever port it comes then. An address that no lease
+has is given first; when there is none, the one that has been kept for longest is taken. *Declined* is an
+address that a guest has found in use by a station that has no lease: nobody gets it for ``DECLINE_S``.
+
+Which address a new guest gets is computed from its MAC address, so that it is the same one after a restart
+that has lost everything.
+
+**A share for each port.** A port may have another address while it has no more than a fourth of those that
+are left (dynamic thresholds of Choudhury and Hahne); the first one it gets as long as there is any. Declined
+addresses count as their port's.
+
+    /24: .3 to .253 can be leased. One guest asks with a thousand MAC addresses: it gets 51 of the 251, the
+    next such guest 41. 251 guests with a port each come and go: 251 leases are kept, and the next guest gets
+    the address of the first.
+
+**Names.** A lease may have a name, which no other has while it is in use. A name goes with its lease.
+
+Bound: ``MOST_LEASES``; beyond it the longest kept is forgotten even if addresses were left.
+
+``now`` is monotonic time in seconds. Addresses are numbers, MAC addresses 6 bytes.
+"""
+
+import enum
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+
+from gateway.ports import Port
+
+LEASE_S = 3600.0
+"""As gvproxy. A guest renews after half of it."""
+
+OFFER_S = 30.0
+"""A client takes an offer at once, or asks again within some seconds."""
+
+DECLINE_S = 600.0
+GREED = 0.25
+MOST_LEASES = 65_536
+"""64 for each port there can be; some 30 MB when all are there."""
+
+
+class State(enum.Enum):
+    """Of a lease."""
+
+    OFFERED = "offered"
+    BOUND = "bound"
+    KEPT = "kept"
+    DECLINED = "declined"
+
+
+NEXT = {
+    **{(state, "offer"): State.OFFERED for state in (State.OFFERED, State.KEPT)},
+    (State.BOUND, "offer"): State.BOUND,
+    **{(state, "bind"): State.BOUND for state in (State.OFFERED, State.BOUND, State.KEPT)},
+    **{(state, "let go"): State.KEPT for state in (State.OFFERED, State.BOUND)},
+    **{(state, "decline"): State.DECLINED for state in (State.OFFERED, State.BOUND)},
+    # Prohibited: to let go of what is kept; everything with a declined one, which is only ever forgotten.
+}
+
+LASTS = {State.OFFERED: OFFER_S, State.BOUND: LEASE_S, State.DECLINED: DECLINE_S}
+
+
+class Lease:
+    """One address and whose it is. Only the table changes it."""
+
+    __slots__ = ("address", "ends", "mac", "name", "port", "state")
+
+    def __init__(self, mac: bytes, port: Port, address: int) -> None:
+        self.mac = mac
+        self.port = port
+        """Through which it was used last; of a kept one it may have gone."""
+        self.address = address
+        self.name = ""
+        """What others may look it up by; "": nothing."""
+        self.state = State.KEPT
+        self.ends = 0.0
+
+
+class Leases:
+    """The table."""
+
+    def __init__(self, first: int, last: int, fixed: Mapping[bytes, int]) -> None:
+        """Lease ``first`` to ``last``, and to MAC addresses in ``fixed`` their own, in the pool or not."""
+        self.changed: Callable[[Lease], object] = lambda _: None
+        """Called with each lease that has become bound or kept."""
+        self._first, self._last = first, last
+        self._fixed = dict(fixed)
+        self._taken = frozenset(fixed.values())
+        self._size = last - first + 1 - sum(first <= each <= last for each in self._taken)
+        self._by_address: dict[int, Lease] = {}
+        self._by_mac: dict[bytes, list[Lease]] = {}
+        self._queues: dict[State, OrderedDict[Lease, None]] = {state: OrderedDict() for state in State}
+        """By state, the first to end first: all of a state last equally long."""
+        self._by_name: dict[str, Lease] = {}
+        self._used: dict[Port, dict[Lease, None]] = {}
+        """What each port has: offered, bound or declined."""
+        self._in_use = 0
+
+    def __len__(self) -> int:
+        return len(self._by_address)
+
+    def __iter__(self) -> Iterator[Lease]:
+        """Yield all leases, those that were kept for longest first, the others in the order of their end."""
+        for state in (State.KEPT, State.OFFERED, State.BOUND):
+            yield from list(self._queues[state])
+
+    def at(self, address: int) -> Lease | None:
+        """Return the lease of an address, if there is one."""
+        lease = self._by_address.get(address)
+        return None if lease is None or lease.state is State.DECLINED else lease
+
+    def of(self, mac: bytes, port: Port) -> Lease | None:
+        """Return the lease that a guest has, or would get again."""
+        mine = self._by_mac.get(mac, ())
+        same = [lease for lease in mine if lease.port == port]
+        return next(iter(same or [lease for lease in mine if lease.state is State.KEPT]), None)
+
+    def offer(self, mac: bytes, port: Port, asked: int, now: float) -> Lease | None:
+        """Return a lease for a guest, which would like ``asked`` (0: no wish); None: it gets no address."""
+        self.expire(now)
+        lease = self.of(mac, port) or self._new(mac, port, asked)
+        if lease is None or not self._may_have(lease, port):
+            return None
+        lease.port = port
+        self._to(lease, "offer", now)
+        return lease
+
+    def bind(self, mac: bytes, port: Port, address: int, now: float) -> Lease | None:
+        """Return the lease of ``address`` for a guest that says it is its own; None: it is not."""
+        self.expire(now)
+        lease = self.of(mac, port)
+        if lease is None and self._is_free(address) and mac not in self._fixed and self._has_room(port):
+            lease = self._enter(mac, port, address)  # of a table that was lost: nobody else has it
+        if lease is None or lease.address != address or not self._may_have(lease, port):
+            return None
+        lease.port = port
+        self._to(lease, "bind", now)
+        return lease
+
+    def release(self, mac: bytes, port: Port, address: int, now: float) -> None:
+        """Take an address back that its guest does not need. What is not the guest's is ignored."""
+        lease = self._mine(mac, port, address)
+        if lease is not None:
+            self._to(lease, "let go", now)
+
+    def decline(self, mac: bytes, port: Port, address: int, now: float) -> bool:
+        """Give an address to nobody for a while, since its guest has met another station with it."""
+        lease = self._mine(mac, port, address)
+        if lease is None or lease.mac in self._fixed:
+            return False
+        self._to(lease, "decline", now)
+        self._by_mac[mac].remove(lease)
+        return True
+
+    def left(self, port: Port, now: float) -> None:
+        """Keep the leases of a port that has gone."""
+        for lease in list(self._used.get(port, ())):
+            if lease.state is State.DECLINED:
+                self._forget(lease)
+            else:
+                self._to(lease, "let go", now)
+
+    def call(self, lease: Lease, name: str) -> bool:
+        """Give a lease a name; False: another that is in use has it."""
+        holder = self._by_name.get(name)
+        if holder is not None and holder is not lease:
+            if holder.state in LASTS:
+                return False
+            holder.name = ""
+        self._by_name.pop(lease.name, None)
+        lease.name = name
+        self._by_name[name] = lease
+        return True
+
+    def named(self, name: str) -> Lease | None:
+        """Return the lease in use that has a name."""
+        lease = self._by_name.get(name)
+        return lease if lease is not None and lease.state is State.BOUND else None
+
+    def restore(self, lease: Lease, state: State, ends: float) -> None:
+        """Put in a lease of an earlier table; one whose address cannot be leased now, or is, is left out."""
+        fixed = self._fixed.get(lease.mac)
+        fits = self._is_free(lease.address) if fixed is None else lease.address == fixed
+        if not fits or lease.address in self._by_address or state not in (State.BOUND, State.KEPT):
+            return
+        self._insert(lease)
+        if lease.name and not self.call(lease, lease.name):
+            lease.name = ""
+        if state is State.BOUND:
+            self._to(lease, "bind", ends - LEASE_S)
+
+    def expire(self, now: float) -> None:
+        """Keep what nobody has renewed, and forget what was declined long ago."""
+        for state in LASTS:
+            queue = self._queues[state]
+            while queue and (lease := next(iter(queue))).ends <= now:
+                if state is State.DECLINED:
+                    self._forget(lease)
+                else:
+                    self._to(lease, "let go", now)
+
+    def _new(self, mac: bytes, port: Port, asked: int) -> Lease | None:
+        """Return a kept lease of an address that nobody uses, if there is one."""
+        fixed = self._fixed.get(mac)
+        if fixed is not None and fixed not in self._by_address:
+            return self._enter(mac, port, fixed)
+        if not self._is_fair(port):
+            return None
+        address = asked if self._is_free(asked) else self._unused(mac)
+        if not address:
+            oldest = next((each for each in self._queues[State.KEPT] if each.mac not in self._fixed), None)
+            if oldest is None:
+                return None
+            address = oldest.address
+            self._forget(oldest)
+        return self._enter(mac, port, address)
+
+    def _unused(self, mac: bytes) -> int:
+        """Return an address that no lease has; 0: there is none."""
+        size = self._last - self._first + 1
+        if len(self._by_address) >= min(size + len(self._taken), MOST_LEASES):
+            return 0
+        start = zlib.crc32(mac) % size
+        for step in range(size):
+            address = self._first + (start + step) % size
+            if self._is_free(address):
+                return address
+        return 0
+
+    def _is_free(self, address: int) -> bool:
+        in_pool = self._first <= address <= self._last
+        return in_pool and address not in self._by_address and address not in self._taken
+
+    def _has_room(self, port: Port) -> bool:
+        return len(self._by_address) < MOST_LEASES and self._is_fair(port)
+
+    def _may_have(self, lease: Lease, port: Port) -> bool:
+        """Whether a port may have one more, if that lease is not one that it has."""
+        has_it = lease.port == port and lease.state in LASTS
+        return has_it or lease.mac in self._fixed or self._is_fair(port)
+
+    def _is_fair(self, port: Port) -> bool:
+        return len(self._used.get(port, ())) <= GREED * max(0, self._size - self._in_use)
+
+    def _mine(self, mac: bytes, port: Port, address: int) -> Lease | None:
+        lease = self.at(address)
+        is_mine = lease is not None and (lease.mac, lease.port) == (mac, port) and lease.state in LASTS
+        return lease if is_mine else None
+
+    def _enter(self, mac: bytes, port: Port, address: int) -> Lease:
+        lease = Lease(mac, port, address)
+        self._insert(lease)
+        return lease
+
+    def _insert(self, lease: Lease) -> None:
+        self._by_address[lease.address] = lease
+        self._by_mac.setdefault(lease.mac, []).append(lease)
+        self._queues[lease.state][lease] = None
+
+    def _to(self, lease: Lease, event: str, now: float) -> None:
+        state = NEXT[lease.state, event]
+        if state is State.BOUND and event == "offer":
+            return  # an offer renews nothing
+        self._leave_state(lease)
+        lease.state = state
+        lease.ends = now + LASTS.get(state, 0.0)
+        self._queues[state][lease] = None
+        if state in LASTS:
+            self._used.setdefault(lease.port, {})[lease] = None
+            self._in_use += 1
+        if state in (State.BOUND, State.KEPT):
+            self.changed(lease)
+
+    def _leave_state(self, lease: Lease) -> None:
+        del self._queues[lease.state][lease]
+        if lease.state in LASTS:
+            mine = self._used[lease.port]
+            del mine[lease]
+            if not mine:
+                del self._used[lease.port]
+            self._in_use -= 1
+
+    def _forget(self, lease: Lease) -> None:
+        self._leave_state(lease)
+        if self._by_name.get(lease.name) is lease:
+            del self._by_name[lease.name]
+        del self._by_address[lease.address]
+        mine = self._by_mac.get(lease.mac, [])
+        if lease in mine:
+            mine.remove(lease)
+        if not mine:
+            self._by_mac.pop(lease.mac, None)

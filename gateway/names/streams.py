@@ -1,0 +1,187 @@
+"""Questions of guests by TCP (RFC 7766): connections with bounds for each port.
+
+A connection may be kept and used for many questions, answered in any order. What it may hold is bounded: a
+port has at most ``MOST_EACH`` connections, all together ``MOST``, and one more ends the one that has been
+silent for longest, of the port or of the port that has most. A connection on which no question has come whole
+and no answer was taken for ``SILENCE_S`` ends. One with ``MOST_QUESTIONS`` under way, or with answers that
+its guest does not take, is not read until it has fewer.
+
+    a guest opens a thousand connections and says nothing: it has 16 at a time, the others of the port are
+    closed, and other guests never meet a bound.
+"""
+
+import socket
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from gateway.ports import Port
+from gateway.relay.poller import READ, WRITE, Poller
+
+MOST = 256
+MOST_EACH = 16
+MOST_QUESTIONS = 16
+SILENCE_S = 10.0
+UNTAKEN_BYTES = 65_537
+"""Of answers, with which a connection is not read: one of the longest."""
+
+BURST = 16
+"""Connections accepted before others get their turn."""
+
+_READ_BYTES = 65_537
+
+Reply = Callable[[bytes], None]
+Ask = Callable[[bytes, Port, Reply], None]
+"""Gets one message, its port, and what takes the answer, later or never."""
+
+
+class _Connection:
+    """One guest's connection."""
+
+    __slots__ = ("closed", "data", "ends", "out", "port", "questions", "sock")
+
+    def __init__(self, sock: socket.socket, port: Port) -> None:
+        self.sock = sock
+        self.port = port
+        self.data = b""
+        self.out = b""
+        self.questions = 0
+        self.ends = 0.0
+        self.closed = False
+
+
+class Streams:
+    """All connections of guests."""
+
+    def __init__(
+        self, poller: Poller, ask: Ask, counters: "Counter[str]", clock: Callable[[], float]
+    ) -> None:
+        self._poller = poller
+        self._ask = ask
+        self._counters = counters
+        self._clock = clock
+        self._all: OrderedDict[_Connection, None] = OrderedDict()
+        """The one to end first is first: all may be silent equally long."""
+        self._by_port: Counter[Port] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def begin(self, sock: socket.socket, port: Port) -> None:
+        """Serve an accepted connection, which is this object's from now on."""
+        self._make_room(port)
+        sock.setblocking(False)
+        connection = _Connection(sock, port)
+        self._by_port[port] += 1
+        self._all[connection] = None
+        self._heard(connection)
+        self._poller.watch(sock.fileno(), partial(self._ready, connection), READ)
+
+    def tick(self, now: float) -> None:
+        """End what has been silent for too long."""
+        while self._all and (oldest := next(iter(self._all))).ends <= now:
+            self._counters["names_silent"] += 1
+            self._end(oldest)
+
+    def deadline(self) -> float | None:
+        """When to call ``tick``; None while there is no connection."""
+        return next(iter(self._all)).ends if self._all else None
+
+    def forget(self, port: Port) -> None:
+        """End the connections of a port that has left."""
+        for connection in [each for each in self._all if each.port == port]:
+            self._end(connection)
+
+    def close(self) -> None:
+        """End all."""
+        for connection in list(self._all):
+            self._end(connection)
+
+    def _make_room(self, port: Port) -> None:
+        if self._by_port[port] >= MOST_EACH:
+            fullest = port
+        elif len(self._all) >= MOST:
+            fullest = max(self._by_port, key=lambda each: self._by_port[each])
+        else:
+            return
+        self._counters["names_pushed_out"] += 1
+        self._end(next(each for each in self._all if each.port == fullest))
+
+    def _heard(self, connection: _Connection) -> None:
+        """Note progress."""
+        connection.ends = self._clock() + SILENCE_S
+        self._all.move_to_end(connection)
+
+    def _ready(self, connection: _Connection, events: int) -> None:
+        if events & WRITE:
+            self._flush(connection)
+        if events & ~WRITE and not connection.closed:
+            self._read(connection)
+
+    def _read(self, connection: _Connection) -> None:
+        try:
+            more = connection.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        if not more:
+            self._end(connection)
+            return
+        connection.data += more
+        self._take(connection)
+        self._update(connection)
+
+    def _take(self, connection: _Connection) -> None:
+        """Take the questions that are whole, as far as there may be more under way."""
+        while not connection.closed and connection.questions < MOST_QUESTIONS:
+            length = int.from_bytes(connection.data[:2], "big")
+            if len(connection.data) < 2 or len(connection.data) < 2 + length:
+                return
+            asked, connection.data = connection.data[2 : 2 + length], connection.data[2 + length :]
+            connection.questions += 1
+            self._heard(connection)
+            self._ask(asked, connection.port, partial(self._answer, connection))
+
+    def _answer(self, connection: _Connection, data: bytes) -> None:
+        if connection.closed:
+            return
+        connection.questions -= 1
+        if data:
+            connection.out += len(data).to_bytes(2, "big") + data
+            self._flush(connection)
+        if not connection.closed:
+            self._update(connection)
+
+    def _flush(self, connection: _Connection) -> None:
+        try:
+            taken = connection.sock.send(connection.out)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self._end(connection)
+            return
+        if taken:
+            connection.out = connection.out[taken:]
+            self._heard(connection)
+        self._take(connection)
+        if not connection.closed:
+            self._update(connection)
+
+    def _update(self, connection: _Connection) -> None:
+        if connection.closed:
+            return
+        is_full = connection.questions >= MOST_QUESTIONS or len(connection.out) >= UNTAKEN_BYTES
+        events = (0 if is_full else READ) | (WRITE if connection.out else 0)
+        self._poller.watch(connection.sock.fileno(), partial(self._ready, connection), events)
+
+    def _end(self, connection: _Connection) -> None:
+        connection.closed = True
+        del self._all[connection]
+        self._by_port[connection.port] -= 1
+        if not self._by_port[connection.port]:
+            del self._by_port[connection.port]
+        self._poller.unwatch(connection.sock.fileno())
+        with suppress(OSError):
+            connection.sock.close()

@@ -1,0 +1,315 @@
+"""Questions to the host's resolvers, each by itself, as the C library would ask them (resolver(3)).
+
+Theory of operation
+-------------------
+A question is ``Asked`` from the first resolver. The next one is asked when that one refuses, fails or is not
+there, at once, or when it has not answered for ``STEP_S``; after the last comes the first again, ``ROUNDS``
+times in all. Whoever was asked may still answer, and the first answer that is no failure is the answer. When
+all have failed the last failure is passed on. Nothing is remembered between questions: a name that no
+resolver knows an answer for costs its own time and moves no other.
+
+    resolvers .9 (silent) and .1: at 0 s ask .9; at 1.5 s ask .1, which answers. The next begins with .9.
+
+Each question has a socket of its own towards each resolver that it has got to, connected, so the kernel gives
+it a random port and lets in that resolver's datagrams alone; the identifier is random as well (RFC 5452). A
+question that came by TCP is asked by TCP. An answer that a resolver cuts short is passed on as it is, and its
+client asks again by TCP.
+
+**Shares.** A port may have ``MOST_EACH`` questions under way, and all together ``MOST``. A new one beyond
+that ends the oldest of the port, or of the port that has most: those that nobody answers make room for
+others.
+"""
+
+import heapq
+import secrets
+import socket
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from functools import partial
+from ipaddress import ip_address
+from typing import Protocol
+
+from gateway.names import message
+from gateway.names.message import NOT_IMPLEMENTED, REFUSED, SERVER_FAILURE, Question
+from gateway.relay.poller import READ, WRITE, Poller
+from gateway.resolvers import Server
+
+STEP_S = 1.5
+"""Three resolvers are tried before a client that waits five seconds asks again."""
+
+ROUNDS = 2
+END_S = 10.0
+"""A client has given up by then."""
+
+MOST = 1024
+MOST_EACH = 128
+LONGEST = 65535
+FAILURES = frozenset({SERVER_FAILURE, NOT_IMPLEMENTED, REFUSED})
+"""Codes with which the C library goes on to the next resolver."""
+
+Give = Callable[[bytes | None], None]
+"""Gets the answer under the question's own identifier; None: there is none."""
+
+
+class _Way(Protocol):
+    """One question at one resolver."""
+
+    sock: socket.socket
+
+    def send(self) -> None:
+        """Ask, perhaps again. Raises OSError."""
+
+    def ready(self) -> bytes | None:
+        """Return a message that has come, or None. Raises OSError: there will be none."""
+
+
+class _Datagrams:
+    def __init__(self, server: Server, data: bytes) -> None:
+        self._data = data
+        self.sock = _socket(server, socket.SOCK_DGRAM)
+        try:
+            self.sock.connect(server)
+        except OSError:
+            self.sock.close()
+            raise
+
+    def send(self) -> None:
+        self.sock.send(self._data)
+
+    def ready(self) -> bytes | None:
+        try:
+            return self.sock.recv(LONGEST)
+        except BlockingIOError:
+            return None
+
+
+class _Stream:
+    def __init__(self, server: Server, data: bytes) -> None:
+        self._out = len(data).to_bytes(2, "big") + data
+        self._in = b""
+        self.sock = _socket(server, socket.SOCK_STREAM)
+        try:
+            self.sock.connect(server)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.sock.close()
+            raise
+
+    def send(self) -> None:
+        """Send what the kernel has not taken yet; it is not connected at first."""
+        try:
+            self._out = self._out[self.sock.send(self._out) :] if self._out else b""
+        except BlockingIOError:
+            return
+
+    def ready(self) -> bytes | None:
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, "no connection")
+        self.send()
+        try:
+            more = self.sock.recv(LONGEST + 2)
+        except BlockingIOError:
+            return None
+        if not more:
+            raise ConnectionResetError
+        self._in += more
+        length = int.from_bytes(self._in[:2], "big")
+        return self._in[2 : 2 + length] if 2 + length <= len(self._in) else None
+
+    @property
+    def events(self) -> int:
+        return READ | WRITE if self._out else READ
+
+
+class _Asked:
+    """One question, until it has its answer."""
+
+    __slots__ = (
+        "end",
+        "failure",
+        "give",
+        "ident",
+        "open",
+        "owner",
+        "question",
+        "servers",
+        "tries",
+        "ways",
+        "wire",
+    )
+
+    def __init__(self, question: Question, data: bytes, owner: Hashable, give: Give) -> None:
+        self.question = question
+        self.owner = owner
+        self.give = give
+        self.ident = secrets.randbits(16)
+        self.wire = message.renamed(data, self.ident)
+        self.servers: tuple[Server, ...] = ()
+        self.end = 0.0
+        self.open: Callable[[Server, bytes], _Way] = _Datagrams
+        self.tries = 0
+        self.ways: dict[int, _Way] = {}
+        """By the number of the resolver."""
+        self.failure: bytes | None = None
+
+
+class Upstream:
+    """All questions under way."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        servers: Callable[[], tuple[Server, ...]],
+        counters: "Counter[str]",
+        clock: Callable[[], float],
+    ) -> None:
+        """``servers`` says who is to be asked now, best first."""
+        self._poller = poller
+        self._servers = servers
+        self._counters = counters
+        self._clock = clock
+        self._by_owner: dict[Hashable, OrderedDict[_Asked, None]] = {}
+        self._count = 0
+        self._due: list[tuple[float, int, _Asked]] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def ask(self, question: Question, data: bytes, owner: Hashable, give: Give, *, stream: bool) -> None:
+        """Ask ``data``, which is ``question`` as it came; by TCP if ``stream``."""
+        self._make_room(owner)
+        asked = _Asked(question, data, owner, give)
+        asked.servers = self._servers()
+        asked.end = self._clock() + END_S
+        asked.open = _Stream if stream else _Datagrams
+        self._by_owner.setdefault(owner, OrderedDict())[asked] = None
+        self._count += 1
+        self._next(asked)
+
+    def tick(self, now: float) -> None:
+        """Go on with what has waited for long enough."""
+        while self._due and self._due[0][0] <= now:
+            _, _, asked = heapq.heappop(self._due)
+            if not self._is_under_way(asked):
+                continue
+            if now >= asked.end:
+                self._finish(asked, asked.failure or message.answer(asked.question, SERVER_FAILURE))
+                self._counters["names_unanswered"] += 1
+            else:
+                self._next(asked)
+
+    def deadline(self) -> float | None:
+        """When to call ``tick``; None while nothing is asked."""
+        while self._due and not self._is_under_way(self._due[0][2]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def forget(self, owner: Hashable) -> None:
+        """End all questions of an owner that has left."""
+        for asked in list(self._by_owner.get(owner, ())):
+            self._finish(asked, None)
+
+    def close(self) -> None:
+        """End all questions."""
+        for owner in list(self._by_owner):
+            self.forget(owner)
+
+    def _make_room(self, owner: Hashable) -> None:
+        mine = self._by_owner.get(owner, ())
+        if len(mine) < MOST_EACH and self._count < MOST:
+            return
+        fullest = (
+            owner
+            if len(mine) >= MOST_EACH
+            else max(self._by_owner, key=lambda each: len(self._by_owner[each]))
+        )
+        self._counters["names_pushed_out"] += 1
+        self._finish(next(iter(self._by_owner[fullest])), None)
+
+    def _is_under_way(self, asked: _Asked) -> bool:
+        return asked in self._by_owner.get(asked.owner, ())
+
+    def _next(self, asked: _Asked) -> None:
+        """Ask the next resolver that can be asked; wait for those that were if there is none."""
+        while asked.tries < ROUNDS * len(asked.servers):
+            number = asked.tries % len(asked.servers)
+            asked.tries += 1
+            if self._ask_one(asked, number):
+                self._wait(asked, self._clock() + STEP_S)
+                return
+        if asked.ways:
+            self._wait(asked, asked.end)
+        else:
+            self._counters["names_failed"] += 1
+            self._finish(asked, asked.failure or message.answer(asked.question, SERVER_FAILURE))
+
+    def _ask_one(self, asked: _Asked, number: int) -> bool:
+        way = asked.ways.get(number)
+        try:
+            if way is None:
+                way = asked.open(asked.servers[number], asked.wire)
+                asked.ways[number] = way
+                self._watch(asked, number, way)
+            way.send()
+        except OSError:
+            self._drop(asked, number)
+            return False
+        return True
+
+    def _watch(self, asked: _Asked, number: int, way: _Way) -> None:
+        events = way.events if isinstance(way, _Stream) else READ
+        self._poller.watch(way.sock.fileno(), partial(self._ready, asked, number), events)
+
+    def _ready(self, asked: _Asked, number: int, _: int) -> None:
+        way = asked.ways[number]
+        try:
+            data = way.ready()
+        except OSError:  # refused, or unreachable
+            self._failed(asked, number)
+            return
+        if isinstance(way, _Stream):
+            self._watch(asked, number, way)
+        if data is None or not message.answers(data, asked.ident, asked.question):
+            return
+        answer = message.renamed(data, asked.question.ident)
+        if message.code(data) in FAILURES:
+            asked.failure = answer
+            self._failed(asked, number)
+        else:
+            self._finish(asked, answer)
+
+    def _failed(self, asked: _Asked, number: int) -> None:
+        """Go on, if that was the resolver that is waited for, or the last that could answer."""
+        self._drop(asked, number)
+        if (asked.tries - 1) % len(asked.servers) == number or not asked.ways:
+            self._next(asked)
+
+    def _wait(self, asked: _Asked, due: float) -> None:
+        self._number += 1
+        heapq.heappush(self._due, (min(due, asked.end), self._number, asked))
+
+    def _drop(self, asked: _Asked, number: int) -> None:
+        way = asked.ways.pop(number, None)
+        if way is not None:
+            self._poller.unwatch(way.sock.fileno())
+            way.sock.close()
+
+    def _finish(self, asked: _Asked, answer: bytes | None) -> None:
+        for number in list(asked.ways):
+            self._drop(asked, number)
+        mine = self._by_owner[asked.owner]
+        del mine[asked]
+        self._count -= 1
+        if not mine:
+            del self._by_owner[asked.owner]
+        asked.give(answer)
+
+
+def _socket(server: Server, kind: int) -> socket.socket:
+    version = ip_address(server[0]).version
+    sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind)
+    sock.setblocking(False)
+    return sock

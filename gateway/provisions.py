@@ -1,0 +1,213 @@
+"""Composition: what guests of the LAN are given, addresses, names and router advertisements, in one place.
+
+The relay carries what guests say to others; here is what the gateway itself says to them. It has a poller of
+its own, so a burst of questions takes its turn beside the relay's connections.
+"""
+
+import heapq
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from forwarder.acceptor import Acceptor, Pauses
+from forwarder.errors import LocalError
+from forwarder.loop import Loop
+from forwarder.names import format_mac, parse_mac
+from gateway.api.names import Zone
+from gateway.lan.announce import Announcer, has_default_route
+from gateway.lan.filters import DHCP_PORT, DNS_PORT
+from gateway.lan.frames import Datagram, Opening, Solicitation
+from gateway.lan.rates import Rates
+from gateway.lan.station import Station
+from gateway.leases import dhcp
+from gateway.leases.journal import Journal
+from gateway.leases.server import Server
+from gateway.leases.table import Lease, Leases, State
+from gateway.names.answers import Names
+from gateway.names.service import NameService
+from gateway.names.streams import Streams
+from gateway.names.upstream import Upstream
+from gateway.ports import Port, Ports
+from gateway.relay.poller import Poller
+from gateway.resolvers import Resolvers
+from gateway.settings import Settings, lease_range
+
+DHCP_RATE = (500.0, 200, 64)
+"""Messages of a port in a second, at one moment, and that may wait: a VM may have many guests of its own, and
+the broadcasts that they are stay below what a port may send."""
+
+DNS_RATE = (1000.0, 500, 64)
+"""Questions: what one port asks at most takes a sixth of this process's time."""
+
+SOLICITATION_RATE = (2.0, 20, 0)
+OPENING_RATE = (50.0, 100, 0)
+
+PAGE = 256
+"""Leases that are told at once: a message holds some more."""
+
+Row = dict[str, object]
+
+
+class Provisions:
+    """Leases, names and announcements of one gateway. Call ``tick`` when ``deadline`` says so."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sockets: dict[str, socket.socket],
+        settings: Settings,
+        ports: Ports,
+        log: Callable[[str, str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6"."""
+        self._loop = loop
+        self._log = log
+        self._clock = clock
+        self.counters: Counter[str] = Counter()
+        self._poller = Poller(loop.failed)
+        self._pauses = Pauses(clock)
+        self._static = {lease.name: lease.address for lease in settings.leases if lease.name}
+        self._journal = Journal(settings.lease_file)
+        self._leases = self._remembered(settings, ports)
+        packets = [sockets["lan4"], sockets["lan6"]]
+        self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
+        self._names = Names(settings.policy, settings.records, self._guest, self._guest_name)
+        self._names.change_zones(settings.zones)
+        self._server = Server(settings, self._leases, self._names.is_configured, self.counters)
+        self._upstream = Upstream(self._poller, Resolvers(settings.resolvers).servers, self.counters, clock)
+        self._streams = Streams(self._poller, self._ask_by_stream, self.counters, clock)
+        self._service = NameService(self._station, self._names, self._upstream, self._streams, self.counters)
+        self._announcer = Announcer(settings, _has_way_out, self._station.send)
+        self._acceptors = [
+            (sock, Acceptor(self._poller, sock, self._service.accepted, self._pauses))
+            for sock in (sockets["dns4"], sockets["dns6"])
+        ]
+        ports.when_joined(lambda _: self._announcer.joined(self._clock()))
+        ports.when_left(self._left)
+        self._station.listen(
+            {
+                DHCP_PORT: (self._lease, Rates(*DHCP_RATE)),
+                DNS_PORT: (self._service.heard, Rates(*DNS_RATE)),
+                Opening: (self._service.opening, Rates(*OPENING_RATE)),
+                Solicitation: (
+                    lambda heard, _, __: self._announcer.solicited(heard),
+                    Rates(*SOLICITATION_RATE),
+                ),
+            }
+        )
+        loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
+
+    def change_zones(self, zones: Iterable[Zone]) -> None:
+        """Have these zones in force."""
+        self._names.change_zones(zones)
+
+    def leases(self, after: str) -> list[Row]:
+        """Return the next ``PAGE`` leases above ``after``, in the order of addresses. Raises LocalError."""
+        now = self._clock()
+        self._leases.expire(now)
+        try:
+            floor = int(IPv4Address(after))
+        except ValueError:
+            raise LocalError(f"{after!r} is no IPv4 address") from None
+        above = (each for each in self._leases if each.address > floor)
+        return [_row(lease, now) for lease in heapq.nsmallest(PAGE, above, key=lambda each: each.address)]
+
+    def in_use(self) -> dict[str, str]:
+        """Return address to MAC of the leases in use."""
+        self._leases.expire(self._clock())
+        bound = [each for each in self._leases if each.state is State.BOUND]
+        return {str(IPv4Address(each.address)): format_mac(each.mac) for each in bound}
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._station.tick(now)
+        self._upstream.tick(now)
+        self._streams.tick(now)
+        self._pauses.tick(now)
+        self._announcer.tick(now)
+
+    def deadline(self) -> float:
+        """When to call ``tick``, in monotonic seconds."""
+        parts = (self._station, self._upstream, self._streams, self._pauses)
+        ends = [end for part in parts if (end := part.deadline()) is not None]
+        return min([self._announcer.deadline(), *ends])
+
+    def close(self) -> None:
+        """Close everything."""
+        for sock, acceptor in self._acceptors:
+            acceptor.close()
+            sock.close()
+        self._streams.close()
+        self._upstream.close()
+        self._station.close()
+        self._journal.close()
+        self._loop.unwatch(self._poller.fileno())
+        self._poller.close()
+
+    def _remembered(self, settings: Settings, ports: Ports) -> Leases:
+        """Return the table with what an earlier gateway has written down."""
+        now = self._clock()
+        first, last = lease_range(settings.policy.subnet)
+        fixed = {parse_mac(lease.mac): int(lease.address) for lease in settings.leases}
+        leases = Leases(int(first), int(last), fixed)
+        for lease, state, ends in self._journal.load(now):
+            is_there = state is State.BOUND and lease.port in ports
+            leases.restore(lease, State.BOUND if is_there else State.KEPT, ends)
+        leases.changed = self._note
+        return leases
+
+    def _note(self, lease: Lease) -> None:
+        before = self._journal.failed
+        self._journal.note(lease, self._leases, len(self._leases))
+        if self._journal.failed and not before:
+            self._log("warning", f"leases are not remembered: {self._journal.failed}")
+
+    def _lease(self, heard: Datagram, port: Port, now: float) -> None:
+        answer = self._server.answer(heard.payload, heard.mac, port, now)
+        if answer is not None:
+            source = self._server.own.packed
+            ports = (dhcp.SERVER_PORT, dhcp.CLIENT_PORT)
+            self._station.answer(Datagram(heard.mac, source, answer.to.packed, *ports, answer.payload))
+
+    def _ask_by_stream(self, data: bytes, port: Port, reply: Callable[[bytes], None]) -> None:
+        self._service.asked_by_stream(data, port, reply)
+
+    def _left(self, port: Port) -> None:
+        self._leases.left(port, self._clock())
+        self._upstream.forget(port)
+        self._streams.forget(port)
+
+    def _guest(self, name: str) -> IPv4Address | None:
+        lease = self._leases.named(name)
+        return self._static.get(name) if lease is None else IPv4Address(lease.address)
+
+    def _guest_name(self, address: IPv4Address) -> str:
+        lease = self._leases.at(int(address))
+        if lease is not None and lease.state is State.BOUND:
+            return lease.name
+        return next((name for name, each in self._static.items() if each == address), "")
+
+
+def _row(lease: Lease, now: float) -> Row:
+    return {
+        "address": str(IPv4Address(lease.address)),
+        "mac": format_mac(lease.mac),
+        "port": lease.port.number,
+        "born": lease.port.born,
+        "name": lease.name,
+        "state": lease.state.value,
+        "expires_s": round(lease.ends - now, 1) if lease.state is not State.KEPT else None,
+    }
+
+
+def _has_way_out() -> bool:
+    """Whether this host has a default route for IPv6."""
+    try:
+        return has_default_route(Path("/proc/net/ipv6_route").read_text())
+    except OSError:  # a kernel without IPv6
+        return False

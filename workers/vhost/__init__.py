@@ -1,1 +1,0 @@
-"""vhost-user: the protocol with a VM's front-end, whose frames go through the guest's own memory."""
