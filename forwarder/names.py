@@ -107,8 +107,22 @@ class Policy(NamedTuple):
     """Names of ports; they need not be there. Means something for an isolated port only."""
 
 
+class PortId(NamedTuple):
+    """One VM's stay at a port: another VM may get the number later, and then it is born at another epoch."""
+
+    port: int
+    born: int
+
+
+class Incarnation(NamedTuple):
+    """One worker's turn at a port: each worker of a port has an epoch of its own."""
+
+    port: int
+    epoch: int
+
+
 class PortRecord(NamedTuple):
-    """A port as membership tells it to every worker."""
+    """A port as membership tells it to every worker. The registry holds it; others keep a number and ask."""
 
     port: int
     epoch: int
@@ -116,6 +130,16 @@ class PortRecord(NamedTuple):
     name: str
     transport: str
     policy: Policy
+
+    @property
+    def id(self) -> PortId:
+        """What stays the same for as long as the VM stays."""
+        return PortId(self.port, self.born)
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """What is another one after each restart of the worker."""
+        return Incarnation(self.port, self.epoch)
 
 
 def may_talk(one: PortRecord, other: PortRecord) -> bool:

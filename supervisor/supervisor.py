@@ -22,9 +22,10 @@ from forwarder.acceptor import Pauses
 from forwarder.channel import close_all
 from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.errors import LocalError
+from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, MembershipLog
-from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
+from forwarder.names import TRANSPORT_KIND, Identity, Incarnation, Policy, PortId, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
 from forwarder.wire import Claim, Goodbye, Heartbeat, Hello
 from supervisor.attach.addresses import PortOptions
@@ -38,6 +39,7 @@ from supervisor.console.commands import Commands
 from supervisor.console.sampler import Sampler
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch, is_gateway
+from supervisor.fleet.confirmations import Confirmations
 from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.health import Health
@@ -48,7 +50,6 @@ from supervisor.fleet.worker_pool import WorkerPool
 from supervisor.gateway.facts import facts
 from supervisor.gateway.process import GatewayProcess
 from supervisor.ports import registry
-from supervisor.ports.lifecycle import PortState
 from supervisor.ports.registry import Registry
 from supervisor.ports.view import PortView
 from supervisor.run_options import RunOptions
@@ -69,6 +70,7 @@ class Supervisor:
         self._registry = Registry(first_epoch=self._directory.first_epoch)
         self._fd_store = FdStore()
         self._sampler = Sampler()
+        self._confirmations = Confirmations()
         self._health = Health(BEAT_S, self._sampler.published_at)
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
         self._pauses = Pauses(time.monotonic)
@@ -96,7 +98,7 @@ class Supervisor:
             self._console = Console(self._loop, self._context, directory, commands.handlers())
             self._join_rollout = JoinRollout(self._publisher, self._server, self._fd_store)
             parts = (self._registry, self._health, self._worker_pool, self._gateway, self._listeners)
-            self._parts = (*parts, self._join_rollout)
+            self._parts = (*parts, self._join_rollout, self._confirmations)
         except LocalError as error:
             self._context.destroy(linger=0)
             self._directory.close()
@@ -179,12 +181,21 @@ class Supervisor:
         """Disconnect a VM. Raises LocalError if there is no such port."""
         port = self._registry.get(number)
         if port is not None:
-            self._listeners.disconnect(port.record)
+            self._listeners.disconnect(port.record.id)
         self._do(self._registry.detach(number))
 
-    def set_policy(self, number: int, policy: Policy) -> None:
-        """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
-        self._do(self._registry.set_policy(number, policy))
+    def set_policy(self, number: int, policy: Policy) -> Future[bool]:
+        """Set what applies to a port from now on; return whether it is in force, which takes a moment.
+
+        Raises LocalError, and nothing has changed.
+        """
+        actions = self._registry.set_policy(number, policy)
+        self._do(actions)
+        if actions and self._registry.forwards(number):
+            return self._confirmations.expect(number, self._publisher.log.sequence, time.monotonic())
+        in_force: Future[bool] = Future()
+        in_force.set_result(True)
+        return in_force
 
     # Listeners report.
 
@@ -201,13 +212,23 @@ class Supervisor:
             self._do(self._registry.detach(record.port))
             raise
         log.info("port %d (%s): attached by %s", record.port, record.name, url)
-        self._watch_block(record)
+        self._watch_block(record.id)
+        self._gateway.joined(record)
         self._do(actions)
         return record
 
-    def gone(self, record: PortRecord, reason: str) -> None:
+    def gone(self, port: PortId, reason: str) -> None:
         """Note that a VM has gone without its worker seeing it."""
-        self._do(self._registry.vm_gone(record.port, record.born, reason))
+        self._do(self._registry.vm_gone(*port, reason))
+
+    def current(self, port: PortId) -> PortRecord | None:
+        """Return a port as it is now; None if it has gone."""
+        found = self._registry.get(port.port)
+        return None if found is None or found.record.id != port else found.record
+
+    def port_count(self) -> int:
+        """Return how many ports there are."""
+        return len(self._registry)
 
     # Workers report over their channels.
 
@@ -220,15 +241,17 @@ class Supervisor:
         """Take back a port from the worker of a dead supervisor, or a worker that had lost its channel."""
         if self._registry.serves(claim.record.port, claim.record.epoch, claim.identity):
             close_all(descriptors)
-            self._reconnect(worker, claim.record)
+            self._reconnect(worker, claim.record.incarnation)
             return
         now = time.monotonic()
         adopted, actions = self._takeover.adopt(claim, descriptors, now)
         if adopted:
-            self._connect(worker, claim.record)
-            self._worker_pool.adopted(worker, claim.record)
-            self._watch_block(claim.record)
-            self._health.expect(claim.record, now)
+            served = claim.record.incarnation
+            self._connect(worker, served)
+            self._worker_pool.adopted(worker, served)
+            self._watch_block(claim.record.id)
+            self._gateway.joined(claim.record)
+            self._health.expect(served, now)
         else:
             close_all(descriptors)
             self._worker_pool.refuse(claim.identity)
@@ -237,13 +260,18 @@ class Supervisor:
 
     def lost(self, worker: WorkerChannel) -> None:
         """Note that a worker's channel has ended."""
-        if worker.record is not None and self._workers.get(worker.record.port) is worker:
-            del self._workers[worker.record.port]
+        if worker.served is not None and self._workers.get(worker.served.port) is worker:
+            del self._workers[worker.served.port]
         self._worker_pool.channel_lost(worker)
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of that incarnation of a port, if it forwards."""
         return self._workers.get(port) if self._registry.live(port, epoch) else None
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        """Return the record of that incarnation of a port as it is now; None if it is over."""
+        port = self._registry.get(incarnation.port)
+        return None if port is None or port.record.incarnation != incarnation else port.record
 
     # Workers report over ZeroMQ.
 
@@ -262,6 +290,8 @@ class Supervisor:
         self._health.heard(port, epoch, time.monotonic())
         if self._registry.live(port, epoch):
             self._health.heartbeat(message)
+            if message.supervisor_epoch == self._publisher.log.epoch:
+                self._confirmations.heard(port, message.sequence)
 
     def goodbye(self, message: Goodbye) -> None:
         """Take a worker's word that its VM's link is over."""
@@ -283,6 +313,7 @@ class Supervisor:
         self._do(self._registry.tick(now))
         self._health.every(self._publisher.last_beat.pulse_ms / 1000)
         self._health.tick(now)
+        self._confirmations.tick(now)
         rolling_out = self._join_rollout.tick(now)
         self._listeners.tick(now)
         self._pauses.tick(now)
@@ -305,66 +336,58 @@ class Supervisor:
         while wait := self._takeover.wait(time.monotonic()):
             self._tick(time.monotonic())
             self._loop.turn(min(0.05, wait))
-        for identity in self._takeover.left:
+        for identity in self._takeover.close():
             log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
             self._worker_pool.refuse(identity)
         self._publisher.speak(time.monotonic())
         self._gateway.took_over([port.record for port in self._registry])
 
-    def _connect(self, worker: WorkerChannel, record: PortRecord) -> None:
-        worker.record = record
-        self._workers[record.port] = worker
+    def _connect(self, worker: WorkerChannel, served: Incarnation) -> None:
+        worker.served = served
+        self._workers[served.port] = worker
 
-    def _reconnect(self, worker: WorkerChannel, record: PortRecord) -> None:
+    def _reconnect(self, worker: WorkerChannel, served: Incarnation) -> None:
         """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""
-        old = self._workers.get(record.port)
+        old = self._workers.get(served.port)
         if old is not None:
             self._server.drop(old)
-        self._connect(worker, record)
+        self._connect(worker, served)
         self._worker_pool.returned(worker)
-        log.info("port %d (%s): its worker's channel is back", record.port, record.name)
+        log.info("port %d: its worker's channel is back", served.port)
 
-    def _watch_block(self, record: PortRecord) -> None:
-        self._gateway.joined(record)
+    def _watch_block(self, port: PortId) -> None:
         try:
-            self._sampler.arrive(record.port, record.born, self.block(record.port))
+            self._sampler.arrive(*port, self.block(port.port))
         except (OSError, ValueError) as error:
-            log.error("port %d (%s): its counters cannot be read: %s", record.port, record.name, error)
+            log.error("port %d: its counters cannot be read: %s", port.port, error)
 
-    def _give(self, worker: WorkerChannel, record: PortRecord) -> bool:
+    def _give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
         """Hand a port to an idle worker; False if the worker has not got it."""
-        port, held = self._registry.get(record.port), self._fd_store.get(record.port)
-        if (
-            port is None
-            or held is None
-            or port.state is not PortState.PENDING
-            or port.record.epoch != record.epoch
-        ):
+        record, held = self.record(wanted), self._fd_store.get(wanted.port)
+        if record is None or held is None or not self._registry.pending(wanted.port):
             return False
         if hung_up(held.vm, TRANSPORT_KIND[record.transport]):
-            self.gone(record, "its VM left before it had a worker")
+            self.gone(record.id, "its VM left before it had a worker")
             return False
         try:
-            descriptors = self._fd_store.for_worker(record)
+            descriptors = self._fd_store.for_worker(wanted)
         except LocalError as error:
-            self._worker_lost(record, str(error))
+            self._worker_lost(wanted, str(error))
             return False
         if not self._server.send(worker, self._publisher.assignment(record, worker.pid), descriptors):
-            self._worker_pool.want(record)
+            self._worker_pool.want(wanted)
             return False
         assert worker.identity is not None
-        self._connect(worker, record)
-        self._do(self._registry.assigned(record.port, record.epoch, worker.identity))
-        self._health.expect(record, time.monotonic())
+        self._connect(worker, wanted)
+        self._do(self._registry.assigned(*wanted, worker.identity))
+        self._health.expect(wanted, time.monotonic())
         return True
 
-    def _worker_lost(self, record: PortRecord, how: str) -> None:
-        self._health.lost(record)
-        known = self._fd_store.position_known(record.port)
-        actions = self._registry.worker_lost(
-            record.port, record.epoch, how, time.monotonic(), position_known=known
-        )
-        self._do(actions)
+    def _worker_lost(self, served: Incarnation, how: str) -> None:
+        self._health.lost(served)
+        self._confirmations.forget(served.port)
+        known = self._fd_store.position_known(served.port)
+        self._do(self._registry.worker_lost(*served, how, time.monotonic(), position_known=known))
 
     def _do(self, actions: list[registry.Action]) -> None:
         """Carry out actions, and those that they lead to, in the order in which they were decided."""
@@ -381,7 +404,7 @@ class Supervisor:
     def _carry_out(self, action: registry.Action) -> None:
         match action:
             case registry.AssignWorker(record):
-                self._worker_pool.want(record)
+                self._worker_pool.want(record.incarnation)
             case registry.Publish(change, record):
                 self._join_rollout.publish(change, record, time.monotonic())
                 log.debug("port %d (%s): published %s", record.port, record.name, change)
@@ -402,8 +425,9 @@ class Supervisor:
         number = record.port
         self._sampler.depart(number, of_gateway=is_gateway(record))
         self._health.forget(number)
+        self._confirmations.forget(number)
         self._publisher.forget(number)
         self._workers.pop(number, None)
         self._fd_store.release(number)
-        self._listeners.released(record)
+        self._listeners.released(record.id)
         self._gateway.released(record)

@@ -5,9 +5,11 @@ comes back for control events and deadlines only. Between two runs this file mov
 supervisor publishes goes to the replica, what the replica concludes goes to the links, what the links lack is
 asked over the channel. The heartbeat is sent from here, between two runs, so a loop that is stuck is silent.
 
-The VM is not read before membership is known: it says whose address is whose, and without it a newcomer could
-speak in anybody's name. Nobody could be reached either; what the VM sends waits in its socket. Nor is it read
-before everybody's floods are heard (``links``): it would miss a broadcast answer to what it asks first.
+The VM is not read before the port's own record is in the table: the addresses of the others come with the
+table, and the port's settings of now come with its record (the assignment may be older). Until then a
+newcomer could use any address. No port could be reached either; what the VM sends waits in its socket. Nor is
+it read before the floods of all others are heard (``links``): it would miss a broadcast answer to what it
+asks first.
 
 Until it is published that this port is there, some know of it and some do not, and what the VM floods is in
 its ring for all of them: each looks into it when it hears of the port. So nobody is rung for floods before
@@ -165,7 +167,8 @@ class Worker:
         for message in self._control.receive():
             self._on_message(message, now)
         self._follow(self._replica.tick(now))
-        if self._held and self._replica.state is ReplicaState.LIVE and self._links.hears_all:
+        may_read = self._is_member() and self._links.hears_all
+        if self._held and self._replica.state is ReplicaState.LIVE and may_read:
             self._held = False
             self._links.let_in()
             self._engine.hold(False)
@@ -177,6 +180,11 @@ class Worker:
             self._send_heartbeat(turns, queued, now)
         if self._channel is None:
             self._seek_supervisor(now)
+
+    def _is_member(self) -> bool:
+        """Whether the port is in the table under this worker's epoch, with the settings of now."""
+        own = self._replica.table.get(self._record.port)
+        return own is not None and own.epoch == self._record.epoch
 
     def _deadline(self, now: float) -> float:
         queued = self._engine.progress()[2]
@@ -211,6 +219,7 @@ class Worker:
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
                     self._record = action.record
                     self._engine.release_flood_bell()
+                    self._heartbeat_due = 0.0  # the supervisor waits to hear that the settings are in force
 
     def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
         # The next one is due with the next beat; by itself only if that does not come.

@@ -29,7 +29,7 @@ from contextlib import suppress
 from forwarder import unix_sockets
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import PortRecord
+from forwarder.names import PortId
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers
 from supervisor.base.logs import Throttle, log
@@ -58,14 +58,16 @@ class VfkitListener:
         address: Listen,
         settings: PortOptions,
         owner: VmHandler,
-        adopted: tuple[PortRecord, socket.socket] | None = None,
+        adopted: tuple[PortId, socket.socket] | None = None,
     ) -> None:
         """Bind; or go on with the socket that a worker kept from a dead supervisor. Raises LocalError."""
         self._loop = loop
         self.url = address.url
         self.settings = settings
-        self.record: PortRecord | None = None
+        self.port: PortId | None = None
         """The port of its VM, if it has one."""
+        self.unclaimed = adopted is not None
+        """Whether a worker brought its port, and nothing has opened it again yet."""
         self._owner = owner
         self._path = address.path
         self._throttle = Throttle()
@@ -80,7 +82,7 @@ class VfkitListener:
             self._socket, self._file = self._bind()
             self._wait()
         else:
-            self.record, self._socket = adopted
+            self.port, self._socket = adopted
             self._file = unix_sockets.SocketFile.at(self._path)
             with suppress(OSError):  # otherwise the first probe says that it is gone
                 self._peer = self._socket.getpeername()
@@ -100,7 +102,7 @@ class VfkitListener:
     def released(self) -> None:
         """Wait for the next VM: the port of the last one, and its worker, are gone."""
         self._unwatch_process()
-        self.record = None
+        self.port = None
         try:
             if self._replace:
                 self._loop.unwatch(self._socket.fileno())
@@ -116,7 +118,7 @@ class VfkitListener:
 
     def tick(self, now: float) -> None:
         """Look whether the VM is still there; or listen again after a pause."""
-        if self.record is not None:
+        if self.port is not None:
             if not self._gone and not self._lives():
                 self._report("it does not exist any more")
         elif now >= self._resume_at:
@@ -186,7 +188,7 @@ class VfkitListener:
         try:
             vm = os.dup(self._socket.fileno())
             try:
-                self.record = self._owner.arrive(self.transport, vm, self.settings, self.url)
+                self.port = self._owner.arrive(self.transport, vm, self.settings, self.url).id
             except LocalError:
                 os.close(vm)
                 raise
@@ -212,9 +214,9 @@ class VfkitListener:
         return True
 
     def _report(self, reason: str) -> None:
-        if self.record is not None:
+        if self.port is not None:
             self._gone = True
-            self._owner.gone(self.record, f"its VM at {_show(self._peer)} has gone: {reason}")
+            self._owner.gone(self.port, f"its VM at {_show(self._peer)} has gone: {reason}")
 
     def _watch_process(self, pid: int) -> None:
         if pid <= 0:

@@ -7,7 +7,7 @@ import socket
 from typing import Protocol
 
 from forwarder.errors import LocalError
-from forwarder.names import PortRecord
+from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import PortOptions
 
 SEND_BUFFER = 1 << 20
@@ -28,7 +28,7 @@ RLIMIT_WANTED = 16 * 1024
 
 
 class VmHandler(Protocol):
-    """Who makes ports of VMs; called from the loop."""
+    """Makes ports of VMs and knows them; called from the loop."""
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Make a port of a VM's descriptor, which is the owner's from then on.
@@ -36,8 +36,14 @@ class VmHandler(Protocol):
         Raises LocalError if this VM is to be refused; the descriptor stays the caller's.
         """
 
-    def gone(self, record: PortRecord, reason: str) -> None:
+    def gone(self, port: PortId, reason: str) -> None:
         """Note that the VM of a port has gone, which its worker may not see."""
+
+    def current(self, port: PortId) -> PortRecord | None:
+        """Return a port as it is now; None if it has gone."""
+
+    def port_count(self) -> int:
+        """Return how many ports there are."""
 
 
 def ask_for_buffers(sock: socket.socket) -> None:

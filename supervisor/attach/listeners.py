@@ -1,9 +1,16 @@
 """All that VMs can attach to: opened, closed and found by URL, and told what becomes of their VMs.
 
-A listener of many VMs knows nothing of their ports. Others, and TAP devices, have one port at a time, which
-``released`` and ``disconnect`` find by its number and first epoch. What workers bring back after the
-supervisor was replaced is kept as if it had been opened, and opening the same URL then only sets its
-settings: a listener must not bind over a socket that a VM is connected to.
+A stream listener of many VMs knows nothing of their ports. Other listeners, and TAP devices, have one port at
+a time, which they keep as a ``PortId``; the port itself is the registry's.
+
+After the supervisor was replaced, workers bring ports back (``adopt``) whose listeners are not open yet. The
+socket of a vfkit VM and a TAP device come with the port and are kept as if they had been opened; opening the
+same URL then only sets their settings, since a listener must not bind over a socket that a VM is connected
+to. The socket of a stream listener does not come back. If the listener pins addresses, it is opened anew and
+goes on with the adopted port that has one of them: the next VM waits for the end of that port, as before.
+
+Example: ``--listen-qemu unix:///q --pin 02::1`` had port 4 when the supervisor was killed. The worker brings
+port 4 back, the listener is opened and holds. The VM reconnects, which ends port 4, and is then accepted.
 """
 
 import os
@@ -14,13 +21,13 @@ from forwarder import unix_sockets
 from forwarder.acceptor import Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import PortRecord, format_mac
+from forwarder.names import PortId, PortRecord, format_mac
 from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
 from supervisor.attach.connect import ConnectListener
 from supervisor.attach.datagram import PROBE_S, VfkitListener
 from supervisor.attach.listener_common import VmHandler, check_room
 from supervisor.attach.stream import StreamListener
-from supervisor.attach.tap import TapDevice, matches
+from supervisor.attach.tap import TapDevice, port_name
 from supervisor.base.logs import log
 
 Listener = StreamListener | VfkitListener | TapDevice
@@ -37,8 +44,8 @@ class Listeners:
         self._pauses = pauses
         self._owner = owner
         self._open: list[Listener] = []
-        self._ports: set[tuple[int, int]] = set()
-        """Number and first epoch of every port that there is."""
+        self._unclaimed: set[PortId] = set()
+        """Ports of stream VMs that workers brought back and that no listener goes on with."""
         self._probe_at = float("inf")
 
     def __iter__(self) -> Iterator[Listener]:
@@ -48,11 +55,11 @@ class Listeners:
         """Open one; return its URL as it turned out. Raises LocalError."""
         address, settings = attachment
         known = self._find_adopted(attachment)
-        port = None if known is None else known.record
-        self.check_pins(settings.policy.pinned, url=address.url, port=port)
+        self.check_pins(settings.policy.pinned, url=address.url, port=None if known is None else known.port)
         if known is not None:
             known.settings = settings
             known.url = address.url
+            known.unclaimed = False
             return known.url
         if any(each.url == address.url for each in self._open):
             raise LocalError(f"{address.url} is attached already")
@@ -61,31 +68,46 @@ class Listeners:
             made = TapDevice(address, settings, self)
         elif address.transport == "vfkit":
             made = VfkitListener(self._loop, address, settings, self)
-        elif address.transport == "connect":
-            made = ConnectListener(self._loop, self._pauses, address, settings, self)
         else:
-            made = StreamListener(self._loop, self._pauses, address, settings, self)
+            kind = ConnectListener if address.transport == "connect" else StreamListener
+            made = kind(self._loop, self._pauses, address, settings, self)
+            port = self._adopted_port(attachment)
+            if port is not None:
+                self._unclaimed.discard(port)
+                made.go_on_with(port)
         self._open.append(made)
         return made.url
 
+    def goes_on_with(self, attachment: Attachment) -> int:
+        """Return the number of the adopted port that opening this would go on with; 0: none."""
+        known = self._find_adopted(attachment)
+        port = known.port if known is not None else self._adopted_port(attachment)
+        return 0 if port is None else port.port
+
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Pass a VM on, if there is room for another one. Raises LocalError."""
-        check_room(len(self._ports), sum(each.descriptors for each in self._open))
-        record = self._owner.arrive(transport, vm, settings, url)
-        self._ports.add((record.port, record.born))
-        return record
+        check_room(self._owner.port_count(), sum(each.descriptors for each in self._open))
+        return self._owner.arrive(transport, vm, settings, url)
 
-    def gone(self, record: PortRecord, reason: str) -> None:
+    def gone(self, port: PortId, reason: str) -> None:
         """Pass on that a VM has gone."""
-        self._owner.gone(record, reason)
+        self._owner.gone(port, reason)
 
-    def close(self, url: str) -> PortRecord | None:
+    def current(self, port: PortId) -> PortRecord | None:
+        """Pass on what a port is now."""
+        return self._owner.current(port)
+
+    def port_count(self) -> int:
+        """Pass on how many ports there are."""
+        return self._owner.port_count()
+
+    def close(self, url: str) -> PortId | None:
         """Close one; return the port that cannot be without it, if there is one. Raises LocalError."""
         for each in self._open:
             if each.url == url:
                 self._open.remove(each)
                 each.close()
-                return None if isinstance(each, StreamListener) else each.record
+                return None if isinstance(each, StreamListener) else each.port
         raise LocalError(f"nothing is attached as {url}; `supervisor status` lists what is")
 
     def close_all(self) -> None:
@@ -96,7 +118,6 @@ class Listeners:
 
     def adopt(self, record: PortRecord, vm: int) -> None:
         """Note the port that a worker brought; for a vfkit VM its descriptor *is* the listening socket."""
-        self._ports.add((record.port, record.born))
         if record.transport == "tap":
             self._open.append(TapDevice.adopted(record))
         elif record.transport == "vfkit":
@@ -108,30 +129,31 @@ class Listeners:
                 return
             address = Listen("vfkit", f"unixgram://{path}", path)
             settings = PortOptions(None, record.policy)
-            self._open.append(VfkitListener(self._loop, address, settings, self, (record, sock)))
+            self._open.append(VfkitListener(self._loop, address, settings, self, (record.id, sock)))
+        else:
+            self._unclaimed.add(record.id)
 
-    def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortRecord | None = None) -> None:
+    def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortId | None = None) -> None:
         """Raise LocalError if an address is kept for a listener other than that of ``url`` or ``port``."""
         for each in self._open:
-            own = each.url == url or (port is not None and _is(each.record, port))
+            own = each.url == url or (port is not None and each.port == port)
             for mac in () if own else set(each.settings.policy.pinned).intersection(pinned):
                 raise LocalError(f"{format_mac(mac)} is pinned to {each.url} already; pin it to one of them")
 
-    def disconnect(self, record: PortRecord) -> None:
+    def disconnect(self, port: PortId) -> None:
         """Prepare for a port to be released although its VM lives."""
         for each in self._open:
-            if isinstance(each, VfkitListener) and _is(each.record, record):
+            if isinstance(each, VfkitListener) and each.port == port:
                 each.disconnect()
 
-    def released(self, record: PortRecord) -> None:
+    def released(self, port: PortId) -> None:
         """Note that a port, and its worker, are gone."""
-        self._ports.discard((record.port, record.born))
-        for each in list(self._open):
-            if _is(each.record, record):
-                if isinstance(each, TapDevice):
-                    self._open.remove(each)
-                else:
-                    each.released()
+        self._unclaimed.discard(port)
+        for each in [each for each in self._open if each.port == port]:
+            if isinstance(each, TapDevice):
+                self._open.remove(each)
+            else:
+                each.released()
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -141,29 +163,35 @@ class Listeners:
         for each in self._open:
             if isinstance(each, (VfkitListener, ConnectListener)):
                 each.tick(now)
-            if isinstance(each, VfkitListener) and each.record is not None:
+            if isinstance(each, VfkitListener) and each.port is not None:
                 self._probe_at = now + PROBE_S
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
         waiting = [each for each in self._open if isinstance(each, (VfkitListener, ConnectListener))]
-        probed = [each for each in waiting if isinstance(each, VfkitListener) and each.record is not None]
+        probed = [each for each in waiting if isinstance(each, VfkitListener) and each.port is not None]
         if self._probe_at == float("inf") and probed:
             return 0.0
         return min([self._probe_at, *(each.deadline() for each in waiting)])
 
     def _find_adopted(self, attachment: Attachment) -> VfkitListener | TapDevice | None:
+        """Return the device or datagram socket that a worker brought back and that this opens again."""
         for each in self._open:
-            if isinstance(each, TapDevice) and matches(attachment, each.record):
-                return each
-            if (
-                isinstance(each, VfkitListener)
-                and each.url == attachment.address.url
-                and each.record is not None
-            ):
+            if isinstance(each, TapDevice):
+                if each.unclaimed and each.settings.name == port_name(attachment):
+                    return each
+            elif isinstance(each, VfkitListener) and each.unclaimed and each.url == attachment.address.url:
                 return each
         return None
 
-
-def _is(one: PortRecord | None, other: PortRecord) -> bool:
-    return one is not None and (one.port, one.born) == (other.port, other.born)
+    def _adopted_port(self, attachment: Attachment) -> PortId | None:
+        """Return the port of a stream VM that a worker brought back and that has the addresses of this."""
+        address, settings = attachment
+        pinned = set(settings.policy.pinned)
+        for port in self._unclaimed:
+            record = self._owner.current(port)
+            if record is None or isinstance(address, Tap) or record.transport != address.transport:
+                continue
+            if pinned.intersection(record.policy.pinned):
+                return port
+        return None

@@ -3,7 +3,8 @@
 Each accepted connection becomes a port. An address that is pinned belongs to one port, so a listener that
 pins addresses has one VM at a time: the next one waits in the kernel's queue until the port of the last is
 gone. That matters to a VM that reconnects: it may be quicker than the end of its old port, and must not be
-refused.
+refused. The port may also be one that a worker brought back after the supervisor was replaced
+(``go_on_with``).
 
 A VM for which there is no room (``check_room``) is refused with one line at most once a second, and the
 others go on. Where the process has no descriptor to accept with, the VM waits (``forwarder.acceptor``).
@@ -16,7 +17,7 @@ from forwarder import unix_sockets
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import PortRecord
+from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers
@@ -39,7 +40,7 @@ class StreamListener:
         self._loop = loop
         self.transport = address.transport
         self.settings = settings
-        self.record: PortRecord | None = None
+        self.port: PortId | None = None
         """The port of its VM, where it takes one at a time."""
         self._owner = owner
         self._throttle = Throttle()
@@ -60,9 +61,14 @@ class StreamListener:
             self._file.remove()
         self._socket.close()
 
+    def go_on_with(self, port: PortId) -> None:
+        """Take the next VM only when ``port``, which has its addresses, is gone."""
+        self.port = port
+        self._acceptor.hold()
+
     def released(self) -> None:
         """Take the next VM: the port of the last one is gone."""
-        self.record = None
+        self.port = None
         self._acceptor.resume()
 
     def _on_connection(self, connection: socket.socket) -> None:
@@ -79,8 +85,7 @@ class StreamListener:
         else:
             connection.detach()
             if self.settings.policy.pinned:
-                self.record = record
-                self._acceptor.hold()
+                self.go_on_with(record.id)
 
     def _starved(self, why: str) -> None:
         self._throttle.warning(

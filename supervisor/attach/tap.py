@@ -5,7 +5,7 @@ import os
 
 from forwarder import _core
 from forwarder.errors import LocalError
-from forwarder.names import PortRecord
+from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import Attachment, PortOptions, Tap
 from supervisor.attach.listener_common import VmHandler
 
@@ -29,10 +29,13 @@ class TapDevice:
     def __init__(self, address: Tap, settings: PortOptions, owner: VmHandler) -> None:
         """Open it and make a port of it. Raises LocalError."""
         self.url = address.url
+        self.unclaimed = False
+        """Whether a worker brought its port, and nothing has opened it again yet."""
         self.settings = settings if settings.name else settings._replace(name=_port_name(address))
         descriptor = _open(address)
         try:
-            self.record: PortRecord | None = owner.arrive(self.transport, descriptor, self.settings, self.url)
+            record = owner.arrive(self.transport, descriptor, self.settings, self.url)
+            self.port: PortId | None = record.id
         except LocalError:
             os.close(descriptor)
             raise
@@ -43,19 +46,18 @@ class TapDevice:
         device = cls.__new__(cls)
         device.url = f"tap://{record.name}"
         device.settings = PortOptions(record.name, record.policy)
-        device.record = record
+        device.port = record.id
+        device.unclaimed = True
         return device
 
     def close(self) -> None:
         """Nothing of it is here: its descriptor goes with the port."""
 
 
-def matches(attachment: Attachment, record: PortRecord | None) -> bool:
-    """Whether a port that was taken over is this device: under the name that the device gives its port."""
+def port_name(attachment: Attachment) -> str | None:
+    """Return the name of the port that a TAP device would be; None if the attachment is none."""
     address, settings = attachment
-    if not isinstance(address, Tap) or record is None or record.transport != "tap":
-        return False
-    return record.name == (settings.name or _port_name(address))
+    return (settings.name or _port_name(address)) if isinstance(address, Tap) else None
 
 
 def _port_name(address: Tap) -> str:

@@ -177,6 +177,9 @@ def set_(runtime_dir: str | None, port: str, changes: tuple[tuple[str, object], 
     answer = _ask(runtime_dir, "set", target=port, settings=wanted)
     in_force = dict(shown(answer["settings"]))
     click.echo(" ".join([f"set {answer['name']}", *(f"{key}={in_force[key]}" for key in wanted)]))
+    if not answer["confirmed"]:
+        why = "its worker has not confirmed that yet; it may be stopped or stuck"
+        click.echo(f"{answer['name']}: {why}", err=True)
 
 
 @click.command()

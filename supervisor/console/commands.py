@@ -41,8 +41,11 @@ class Operations(Protocol):
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError."""
 
-    def set_policy(self, number: int, policy: Policy) -> None:
-        """Set what applies to a port from now on. Raises LocalError, and nothing has changed."""
+    def set_policy(self, number: int, policy: Policy) -> Future[bool]:
+        """Set what applies to a port from now on; return whether its worker has it in force.
+
+        Raises LocalError, and nothing has changed.
+        """
 
     def stop(self) -> None:
         """Begin to end."""
@@ -118,27 +121,25 @@ class Commands:
         """
         transport, url, name, wanted = _arguments(arguments, transport="", url="", name=None, settings={})
         address = parse_tap(_text("url", url)) if transport == "tap" else None
-        if address is None:
-            if transport not in SCHEMES:
-                raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
-            attachment = Attachment(parse_listen(_text("transport", transport), _text("url", url)))
-        else:
-            attachment = Attachment(address)
+        if address is None and transport not in SCHEMES:
+            raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
         policy = changed(Policy(), _mapping("settings", wanted))
-        settings = PortOptions(None if name is None else _text("name", name), policy)
+        settings = PortOptions(None if name is None else _text("name", name), policy).checked()
+        attachment = Attachment(
+            address or parse_listen(_text("transport", transport), _text("url", url)), settings
+        )
         if address is None:
             # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
-            here = [each.record for each in self._listeners if each.url == attachment.address.url]
-            self._registry.check_pins(policy, next((record.port for record in here if record is not None), 0))
-        return {"url": self._listeners.open(attachment._replace(settings=settings.checked()))}
+            self._registry.check_pins(policy, self._listeners.goes_on_with(attachment))
+        return {"url": self._listeners.open(attachment)}
 
     def detach(self, arguments: Arguments) -> object:
         """Disconnect the VM of ``target``, a port's number or name; or close the listener of that URL."""
         target = _text("target", _arguments(arguments, target="")[0])
         if "://" in target:
-            record = self._listeners.close(parse_any(target))
-            if record is not None:
-                self._owner.detach(record.port)
+            port = self._listeners.close(parse_any(target))
+            if port is not None:
+                self._owner.detach(port.port)
             return {"url": parse_any(target)}
         record = self._record(target)
         self._owner.detach(record.port)
@@ -149,17 +150,21 @@ class Commands:
         return _settings(self._record(_text("target", _arguments(arguments, target="")[0])))
 
     def set(self, arguments: Arguments) -> object:
-        """Change ``settings`` of ``target``, a port's number or name: all of them, or none."""
+        """Change ``settings`` of ``target``, a port's number or name: all of them, or none.
+
+        The answer comes when they are in force. ``confirmed`` is false if the port's worker does not answer.
+        """
         target, wanted = _arguments(arguments, target="", settings={})
         record = self._record(_text("target", target))
         policy = changed(record.policy, _mapping("settings", wanted))
-        self._listeners.check_pins(policy.pinned, port=record)
-        self._owner.set_policy(record.port, policy)
+        self._listeners.check_pins(policy.pinned, port=record.id)
+        confirmed = self._owner.set_policy(record.port, policy)
         before = shown(plain(record.policy))
         news = [pair for pair in shown(plain(policy)) if pair not in before]
         text = " ".join(f"{key}={value}" for key, value in news)
         log.info("port %d (%s): set %s", record.port, record.name, text or "nothing new")
-        return _settings(record._replace(policy=policy))
+        result = _settings(record._replace(policy=policy))
+        return confirmed.map(lambda done: Reply(True, result | {"confirmed": done}))
 
     def forward_add(self, arguments: Arguments) -> object:
         """Begin to forward: ``forward`` as ``gateway.forwards`` reads it."""

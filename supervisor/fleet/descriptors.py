@@ -17,7 +17,7 @@ from forwarder.acceptor import Acceptor, Pauses
 from forwarder.channel import Channel, ChannelClosedError, close_all, credentials_of
 from forwarder.errors import LocalError, PeerError
 from forwarder.loop import READ, WRITE, Loop
-from forwarder.names import Identity, PortRecord
+from forwarder.names import Identity, Incarnation, PortRecord
 from forwarder.wire import (
     MAX_FLOODS,
     Claim,
@@ -41,19 +41,19 @@ UNKNOWN = 64
 class WorkerChannel:
     """One worker's channel."""
 
-    __slots__ = ("channel", "identity", "pid", "record")
+    __slots__ = ("channel", "identity", "pid", "served")
 
     def __init__(self, channel: Channel, pid: int) -> None:
         self.channel = channel
         self.pid = pid
         self.identity: Identity | None = None
         """Known after its first message."""
-        self.record: PortRecord | None = None
+        self.served: Incarnation | None = None
         """The port that it was given, or that it brought."""
 
 
 class ChannelHandler(Protocol):
-    """Who decides about workers; called from the loop."""
+    """Decides about workers; called from the loop."""
 
     def ready(self, worker: WorkerChannel, version: int) -> None:
         """Take a spare worker that waits for a port."""
@@ -66,6 +66,9 @@ class ChannelHandler(Protocol):
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of that incarnation of a port, if it forwards."""
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        """Return the record of that incarnation of a port as it is now; None if it is over."""
 
 
 class DescriptorServer:
@@ -98,7 +101,7 @@ class DescriptorServer:
 
     def holders(self) -> list[WorkerChannel]:
         """Return the workers that have a port, the one that has had its channel for longest first."""
-        return [worker for worker in self._workers if worker.record is not None]
+        return [worker for worker in self._workers if worker.served is not None]
 
     def drop(self, worker: WorkerChannel) -> None:
         """Close a channel and report it."""
@@ -182,15 +185,15 @@ class DescriptorServer:
                 self._owner.ready(worker, message.version)
             else:
                 self._owner.claimed(worker, message, descriptors)
-        elif isinstance(message, WantRing) and worker.record is not None:
-            self._give_ring(worker, worker.record, message)
-        elif isinstance(message, WantFloods) and worker.record is not None:
+        elif isinstance(message, WantRing) and worker.served is not None:
+            self._give_ring(worker, worker.served, message)
+        elif isinstance(message, WantFloods) and worker.served is not None:
             self._give_floods(worker, message)
         else:
             close_all(descriptors)
             raise PeerError(f"a {type(message).__name__} is not for the supervisor now")
 
-    def _give_ring(self, worker: WorkerChannel, source: PortRecord, want: WantRing) -> None:
+    def _give_ring(self, worker: WorkerChannel, served: Incarnation, want: WantRing) -> None:
         """Make a ring and give its ends away, the consumer's first: no frame waits for a reader in vain.
 
         The producer gets its end once the kernel has the consumer's for sure. What still waits here would be
@@ -199,13 +202,13 @@ class DescriptorServer:
         its membership has the port.
         """
         other = self._owner.holder(want.port, want.epoch)
+        source = self._owner.record(served)  # its HELLO may still be on its way
+        destination = self._owner.record(Incarnation(want.port, want.epoch))
         held = self._fd_store.get(want.port)
-        own = self._fd_store.get(source.port)
-        mine = own is not None and own.flood_epoch == source.epoch  # its HELLO may still be on its way
-        if other is None or other.record is None or held is None or not mine or other.channel.backlog:
+        if other is None or source is None or destination is None or held is None or other.channel.backlog:
             return
         try:
-            ring = make_ring(source, other.record)
+            ring = make_ring(source, destination)
         except LocalError as error:
             self._throttle.warning("ring", f"port {source.port} gets no ring to port {want.port}: {error}")
             return

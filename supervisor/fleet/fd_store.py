@@ -15,7 +15,7 @@ from typing import NamedTuple
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
-from forwarder.names import FLOOD_BYTES, RING_BYTES, TAP_RING_BYTES, PortRecord
+from forwarder.names import FLOOD_BYTES, RING_BYTES, TAP_RING_BYTES, Incarnation, PortRecord
 
 
 class PortFds:
@@ -38,7 +38,6 @@ class FdStore:
     def __init__(self) -> None:
         self._ports: dict[int, PortFds] = {}
         self._flood_doorbell = -1
-        self._made_flood_doorbell = False
 
     def take(self, port: int, vm: int) -> None:
         """Take over a VM's descriptor for a new port. Raises LocalError, and has not taken it then."""
@@ -52,12 +51,9 @@ class FdStore:
         self._ports[port] = PortFds(vm, *made)
 
     @property
-    def takes_claims(self) -> bool:
-        """Whether a worker of a dead supervisor can still be taken over.
-
-        Not once the others have been given a new flood doorbell: it would sleep through every flood.
-        """
-        return not self._made_flood_doorbell
+    def flood_doorbell(self) -> int:
+        """The doorbell that all workers sleep on; -1 before there is one."""
+        return self._flood_doorbell
 
     def adopt(self, record: PortRecord, descriptors: tuple[int, ...]) -> None:
         """Take over all descriptors of a port from the worker that claims it."""
@@ -68,20 +64,19 @@ class FdStore:
             os.close(flood_doorbell)
         self._ports[record.port] = PortFds(vm, doorbell, block, flood, record.epoch)
 
-    def for_worker(self, record: PortRecord) -> tuple[int, int, int, int, int]:
+    def for_worker(self, wanted: Incarnation) -> tuple[int, int, int, int, int]:
         """Return what a worker gets with the port: vm, doorbell, flood doorbell, block, flood ring.
 
         Raises LocalError when out of descriptors or memory.
         """
-        held = self._ports[record.port]
+        held = self._ports[wanted.port]
         try:
             if self._flood_doorbell < 0:
                 self._flood_doorbell = _core.doorbell_create()
-                self._made_flood_doorbell = True
-            if held.flood_epoch != record.epoch:
-                flood = _core.flood_create(FLOOD_BYTES, record.port, record.epoch)
+            if held.flood_epoch != wanted.epoch:
+                flood = _core.flood_create(FLOOD_BYTES, wanted.port, wanted.epoch)
                 close_all([held.flood] if held.flood >= 0 else [])
-                held.flood, held.flood_epoch = flood, record.epoch
+                held.flood, held.flood_epoch = flood, wanted.epoch
         except (OSError, MemoryError) as error:
             raise LocalError(_shortage(error)) from None
         return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood

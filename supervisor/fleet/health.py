@@ -9,7 +9,7 @@ it would wake two threads there and two here, for as many workers as there are.
 
 from collections.abc import Callable
 
-from forwarder.names import PortRecord
+from forwarder.names import Incarnation
 from forwarder.wire import Heartbeat
 from supervisor.base.logs import log
 from supervisor.fleet.liveness import Liveness
@@ -29,19 +29,19 @@ class Health:
         self._expected: dict[int, int] = {}
         """The epoch of each worker that is listened for."""
 
-    def expect(self, record: PortRecord, now: float) -> None:
+    def expect(self, served: Incarnation, now: float) -> None:
         """Listen for that worker of the port from now on, and for no earlier one."""
-        self._expected[record.port] = record.epoch
-        self._liveness.watch(record.port, record.epoch, now)
+        self._expected[served.port] = served.epoch
+        self._liveness.watch(served.port, served.epoch, now)
 
     def every(self, pulse_s: float) -> None:
         """Pulses come at this interval from now on: it grows with the fleet."""
         self._liveness.every(pulse_s)
 
-    def lost(self, record: PortRecord) -> None:
+    def lost(self, served: Incarnation) -> None:
         """Expect nothing of that worker any more; whether its VM is stalled, the next one will say."""
-        if self._expected.get(record.port) == record.epoch:
-            self.forget(record.port)
+        if self._expected.get(served.port) == served.epoch:
+            self.forget(served.port)
 
     def forget(self, port: int) -> None:
         """Expect nothing of the port any more."""

@@ -90,9 +90,8 @@ class JoinRollout:
         elif self._rolled_out.get(port) != epoch:
             self._rolled_out[port] = epoch
             if not self._publisher.quiet:
-                self._remaining.extend(
-                    sorted(self._server.holders(), key=lambda worker: worker.record == update.record)
-                )
+                own = update.record.incarnation
+                self._remaining.extend(sorted(self._server.holders(), key=lambda each: each.served == own))
         if not self._remaining or not self._publisher.has_asked_for_table(port, epoch):
             self._flush()
             self._publisher.publish(update)

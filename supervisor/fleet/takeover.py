@@ -12,19 +12,20 @@ No VM is let in before that either, and no command is answered: a listener must 
 a VM is connected to, and all workers sleep on one flood doorbell, which the first of them brings along.
 
 A worker tries to claim four times a second, so one that has not come in ``CLAIM_S`` is stopped or stuck, and
-what it holds is out of reach. It is ended: two switches must not share a VM.
+what it holds is out of reach. It is ended: two switches must not share a VM. A claim counts only while the
+window is open and only if it comes from a worker that was found at its beginning; any other one is refused.
 
 What has no worker at the moment when the supervisor dies (a port that waits for its next one) is lost with
 it, since no other process has that descriptor; its VM sees the end of its link and connects again.
 """
 
-from forwarder.errors import LocalError
+from forwarder.errors import BulkheadError, PeerError
 from forwarder.names import Identity
 from forwarder.wire import Claim
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import log
 from supervisor.base.proc import exists
-from supervisor.fleet import processes
+from supervisor.fleet import claimed_fds, processes
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.worker_pool import WorkerPool
 from supervisor.ports.registry import Action, Registry
@@ -33,7 +34,7 @@ CLAIM_S = 3.0
 
 
 class TakeOver:
-    """Who has yet to be heard of, and what becomes of a claim."""
+    """The window, the workers that have still to claim, and what becomes of a claim."""
 
     def __init__(
         self, registry: Registry, fd_store: FdStore, worker_pool: WorkerPool, listeners: Listeners
@@ -48,9 +49,14 @@ class TakeOver:
         self._deadline = 0.0
 
     def begin(self, runtime_dir: str, now: float) -> None:
-        """Look for survivors; ``now``: monotonic seconds."""
+        """Look for survivors and open the window; ``now``: monotonic seconds."""
         self.left = set(processes.survivors(runtime_dir))
         self._deadline = now + CLAIM_S
+
+    def close(self) -> set[Identity]:
+        """Close the window; return the workers that have not claimed, which are to be ended."""
+        late, self.left = self.left, set()
+        return late
 
     def wait(self, now: float) -> float:
         """Return for how long to wait for claims, 0: no longer."""
@@ -60,14 +66,14 @@ class TakeOver:
     def adopt(self, claim: Claim, descriptors: tuple[int, ...], now: float) -> tuple[bool, list[Action]]:
         """Take over a port with its worker and its descriptors; False: nothing is taken, and it is to end."""
         record, identity = claim.record, claim.identity
-        self.left.discard(identity)
-        why = "" if self._fd_store.takes_claims else "its worker claims too late"
         try:
+            if identity not in self.left:
+                raise PeerError(f"process {identity.pid} is no worker that is waited for")
+            self.left.discard(identity)
+            claimed_fds.check(record, descriptors, self._fd_store.flood_doorbell)
             self._worker_pool.processes.adopt(identity)
-        except LocalError as error:
-            why = str(error)
-        if why:
-            log.warning("port %d (%s): not taken over, %s", record.port, record.name, why)
+        except BulkheadError as error:
+            log.warning("port %d (%s): not taken over, %s", record.port, record.name, error)
             return False, []
         actions = self._registry.adopt(record, identity, claim.version, now)
         if not self._registry.serves(record.port, record.epoch, identity):

@@ -1,13 +1,18 @@
-"""Workers from the supervisor's side: warm spares, the ports that wait for one, and everybody's end.
+"""Workers from the supervisor's side: warm spares, the ports that wait for one, and the end of each process.
 
 Here the pool's policy meets processes and channels. A worker goes starting → idle → with a port → ended; it
 serves one port at most, and never another one. Which port gets one, and what a lost one means, is not decided
-here: ``give`` hands a port to an idle worker, ``lost`` reports.
+here: ``give`` hands a port to an idle worker, ``lost`` reports. The pool keeps numbers of ports and no
+records: settings may change while a port waits, and the registry is asked when a worker is there.
 
-A worker whose channel has ended can get no rings. A spare is made to end; one that has a port forwards, and
-tries to come back at once, for which it has ``RETURN_S``. One that ends with status 0 has said why in a
-Goodbye, which takes another way than the end of its process; ``GOODBYE_S`` gives it time to arrive, or the
-registry would take a clean end for a crash.
+A spare whose channel has ended can get no port and is made to end. A worker with a port goes on forwarding
+and tries to come back at once; it has ``RETURN_S``. A clean exit (status 0) is preceded by a Goodbye, which
+may arrive after the exit is noticed; ``GOODBYE_S`` gives it time to arrive, or the registry would take a
+clean end for a crash.
+
+Example: eight VMs attach at once and two spares wait. Ports 1 and 2 get them; 3 to 8 wait, and two workers
+start at a time. Meanwhile the operator pins an address to port 7. When the seventh worker is ready, ``give``
+asks the registry for port 7 as it is then, pin included.
 """
 
 import time
@@ -17,7 +22,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import PROTOCOL_VERSION, Identity, PortRecord
+from forwarder.names import PROTOCOL_VERSION, Identity, Incarnation
 from supervisor.base.logs import Throttle, log
 from supervisor.fleet.descriptors import WorkerChannel
 from supervisor.fleet.pool_policy import READY_S, PoolPolicy
@@ -32,7 +37,7 @@ class EndedWorker(NamedTuple):
     """A worker that has ended, to be reported when its Goodbye has had time to arrive."""
 
     due: float
-    record: PortRecord
+    served: Incarnation
     how: str
 
 
@@ -43,13 +48,13 @@ class WorkerPool:
         self,
         loop: Loop,
         runtime_dir: str,
-        give: Callable[[WorkerChannel, PortRecord], bool],
-        lost: Callable[[PortRecord, str], None],
+        give: Callable[[WorkerChannel, Incarnation], bool],
+        lost: Callable[[Incarnation, str], None],
     ) -> None:
         """Take the two answers to what happens here.
 
         ``give``: hand a port over; True if the worker has it now. Where it is the worker that cannot take it,
-        the port is wanted again by then. ``lost``: the worker of that record has ended, or none could be had.
+        the port is wanted again by then. ``lost``: that worker of the port has ended, or none could be had.
         """
         self.processes = Processes(loop, runtime_dir, self._ended)
         self._give = give
@@ -58,21 +63,21 @@ class WorkerPool:
         self._policy = PoolPolicy()
         self._starting: dict[Identity, float] = {}
         self._idle: deque[WorkerChannel] = deque()
-        self._waiting: deque[PortRecord] = deque()
-        self._serving: dict[Identity, PortRecord] = {}
+        self._waiting: deque[Incarnation] = deque()
+        self._serving: dict[Identity, Incarnation] = {}
         self._disconnected: dict[Identity, float] = {}
-        """Who serves a port and has lost its channel, and when that is the end of it."""
+        """Workers that serve a port and have no channel, and when to give them up."""
         self._ended_workers: deque[EndedWorker] = deque()
         self._stopping = False
 
-    def want(self, record: PortRecord) -> None:
+    def want(self, wanted: Incarnation) -> None:
         """Get a worker for a port, at the next ``tick``."""
-        self._waiting.append(record)
+        self._waiting.append(wanted)
 
-    def adopted(self, worker: WorkerChannel, record: PortRecord) -> None:
+    def adopted(self, worker: WorkerChannel, served: Incarnation) -> None:
         """Note that a worker has brought its port. Its process is in ``processes`` by now."""
         assert worker.identity is not None
-        self._serving[worker.identity] = record
+        self._serving[worker.identity] = served
 
     def returned(self, worker: WorkerChannel) -> None:
         """Note that a worker whose channel had ended has another one."""
@@ -109,12 +114,12 @@ class WorkerPool:
         """Give ports to idle workers, and start as many as there should be."""
         while self._waiting and self._idle:
             worker = self._idle[0]
-            record = self._waiting.popleft()
-            if self._give(worker, record):
+            wanted = self._waiting.popleft()
+            if self._give(worker, wanted):
                 assert worker.identity is not None
                 self._idle.popleft()
                 self._policy.taken(now)
-                self._serving[worker.identity] = record
+                self._serving[worker.identity] = wanted
         if self._stopping:
             return
         for _ in range(self._policy.to_start(len(self._waiting), now)):
@@ -137,7 +142,7 @@ class WorkerPool:
             self.processes.end(identity, now, notified=False)
         while self._ended_workers and self._ended_workers[0].due <= now:
             ended = self._ended_workers.popleft()
-            self._lost(ended.record, ended.how)
+            self._lost(ended.served, ended.how)
         self.processes.tick(now)
         self.serve(now)
 
@@ -152,7 +157,7 @@ class WorkerPool:
         )
 
     def refuse(self, identity: Identity) -> None:
-        """Make a process end that must not serve anybody."""
+        """Make a process end that must not serve a port."""
         try:
             self.processes.adopt(identity)
         except LocalError:
@@ -160,7 +165,7 @@ class WorkerPool:
         self.processes.end(identity, time.monotonic(), notified=False)
 
     def stop(self, now: float) -> None:
-        """End whoever has no port, and start nobody any more."""
+        """End workers without a port, and start no more."""
         self._stopping = True
         self._waiting.clear()
         spares = [worker.identity for worker in self._idle if worker.identity is not None]
@@ -177,10 +182,10 @@ class WorkerPool:
             self._idle.remove(worker)
             self._policy.lost(now)
         self._disconnected.pop(identity, None)
-        record = self._serving.pop(identity, None)
-        if record is not None:
+        served = self._serving.pop(identity, None)
+        if served is not None:
             how = f"process {identity.pid}: {how}"
-            self._ended_workers.append(EndedWorker(now + GOODBYE_S if clean else now, record, how))
+            self._ended_workers.append(EndedWorker(now + GOODBYE_S if clean else now, served, how))
             self._ended_workers = deque(sorted(self._ended_workers))
 
     def _start_failed(self, how: str, now: float) -> None:

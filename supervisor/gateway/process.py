@@ -36,7 +36,7 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
-from forwarder.names import GATEWAY_MAC, Policy, PortRecord
+from forwarder.names import GATEWAY_MAC, Policy, PortId, PortRecord
 from forwarder.restart_budget import Budget, Losses
 from forwarder.wire import Command, Handover, Message, Reply
 from supervisor.attach.addresses import PortOptions
@@ -61,7 +61,7 @@ class PortHandler(Protocol):
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Make a port of a descriptor, which is the owner's then. Raises LocalError."""
 
-    def gone(self, record: PortRecord, reason: str) -> None:
+    def gone(self, port: PortId, reason: str) -> None:
         """End a port whose device is of no use any more; one that is gone already is ignored."""
 
     def views(self) -> Iterable[PortView]:
@@ -113,7 +113,7 @@ class GatewayProcess:
         for record in records:
             if is_gateway(record):
                 self._record = record
-                self._owner.gone(record, "its gateway ended with the supervisor of before")
+                self._owner.gone(record.id, "its gateway ended with the supervisor of before")
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -366,7 +366,7 @@ class GatewayProcess:
         how = _how(self._child.returncode)
         self._reap()
         if self._record is not None:
-            self._owner.gone(self._record, f"its gateway {how}")
+            self._owner.gone(self._record.id, f"its gateway {how}")
         if self.state is GatewayState.OFF or not self._has_served:
             self._to(GatewayEvent.STOP)  # who waits for the first one says why
             return

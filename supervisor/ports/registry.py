@@ -146,6 +146,16 @@ class Registry:
         port = self._ports.get(number)
         return port is not None and port.state is PortState.LIVE and port.record.epoch == epoch
 
+    def pending(self, number: int) -> bool:
+        """Whether the port waits to be given to a worker."""
+        port = self._ports.get(number)
+        return port is not None and port.state is PortState.PENDING
+
+    def forwards(self, number: int) -> bool:
+        """Whether the port has a worker that forwards."""
+        port = self._ports.get(number)
+        return port is not None and port.state is PortState.LIVE
+
     def serves(self, number: int, epoch: int, identity: Identity) -> bool:
         """Whether that process is the worker of that incarnation of the port."""
         port = self._ports.get(number)
@@ -313,6 +323,7 @@ class Registry:
         self._ports[number] = port
         self._names.add(record.name)
         self._epoch = max(self._epoch, epoch)
+        self._last_number = max(self._last_number, number)
         return [
             *self._publish(port),
             Log("info", f"{_label(port)}: taken over with its worker {identity.pid}"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import PortRecord
+from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import PortOptions
 
 PATIENCE = 10.0
@@ -20,7 +20,8 @@ class FakeOwner:
 
     def __init__(self) -> None:
         self.arrived: list[tuple[PortRecord, int]] = []
-        self.reports: list[tuple[PortRecord, str]] = []
+        self.reports: list[tuple[PortId, str]] = []
+        self.released: set[PortId] = set()
         self.refuse = ""
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
@@ -33,8 +34,15 @@ class FakeOwner:
         self.arrived.append((record, vm))
         return record
 
-    def gone(self, record: PortRecord, reason: str) -> None:
-        self.reports.append((record, reason))
+    def gone(self, port: PortId, reason: str) -> None:
+        self.reports.append((port, reason))
+
+    def current(self, port: PortId) -> PortRecord | None:
+        found = [record for record, _ in self.arrived if record.id == port and port not in self.released]
+        return found[0] if found else None
+
+    def port_count(self) -> int:
+        return len(self.arrived) - len(self.released)
 
     def close(self) -> None:
         for _, vm in self.arrived:

@@ -190,8 +190,8 @@ def test_a_killed_vm_is_noticed_at_once_by_its_process(bench: Bench) -> None:
     bench.taken()
     end_vm(process)
     turn_until(bench.loop, lambda: bench.owner.reports)  # no tick: nobody probes
-    ((record, reason),) = bench.owner.reports
-    assert record == bench.owner.arrived[0][0]
+    ((port, reason),) = bench.owner.reports
+    assert port == bench.owner.arrived[0][0].id
     assert f"process {process.pid} ended" in reason
 
 
@@ -286,7 +286,7 @@ def test_a_socket_that_a_worker_kept_goes_on_with_its_vm_and_then_with_the_next(
     dead, bench.listener = (
         bench.listener,
         VfkitListener(
-            bench.loop, address, PortOptions(), bench.owner, (record, socket.socket(fileno=os.dup(kept)))
+            bench.loop, address, PortOptions(), bench.owner, (record.id, socket.socket(fileno=os.dup(kept)))
         ),
     )
     dead._socket.close()  # as the death of a supervisor closes it: the path stays

@@ -19,7 +19,7 @@ from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_
 from supervisor.attach.connect import CALL_S
 from supervisor.attach.listener_common import PER_PORT, RESERVED
 from supervisor.attach.listeners import Listeners
-from tests.helpers.fakes import FakeOwner, reraise, turn_until
+from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
 PINNED = Policy((b"\x02\0\0\0\0\1",))
@@ -48,6 +48,11 @@ class Bench:
         self._socks.append(sock)
         return sock
 
+    def vm(self, transport: str, name: str) -> None:
+        sock = self.connect(name)
+        if transport == "connect":
+            sock.send(b"POST /connect HTTP/1.1\r\nHost: x\r\n\r\n")
+
     def datagram(self, name: str, to: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sock.bind(str(self.directory / name))
@@ -55,6 +60,11 @@ class Bench:
         sock.send(b"frame")
         self._socks.append(sock)
         return sock
+
+    def release(self, index: int) -> None:
+        port = self.owner.arrived[index][0].id
+        self.owner.released.add(port)
+        self.listeners.released(port)
 
     def tick(self, now: float) -> None:
         self.listeners.tick(now)
@@ -104,7 +114,7 @@ def test_there_is_room_for_as_many_ports_as_there_are_descriptors_for(
         turn_until(bench.loop, lambda: "descriptor limit reached: 3 ports" in caplog.text)
         assert len(bench.owner.arrived) == 3
         assert vms[4].recv(1) == b""
-        bench.listeners.released(bench.owner.arrived[0][0])
+        bench.release(0)
         bench.connect("q")
         turn_until(bench.loop, lambda: len(bench.owner.arrived) == 4)
     finally:
@@ -149,7 +159,7 @@ def test_closing_a_datagram_listener_names_the_port_that_goes_with_it(bench: Ben
     url = bench.open("vfkit", "v")
     bench.datagram("vm", "v")
     turn_until(bench.loop, lambda: bench.owner.arrived)
-    assert bench.listeners.close(url) == bench.owner.arrived[0][0]
+    assert bench.listeners.close(url) == bench.owner.arrived[0][0].id
 
 
 def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
@@ -167,7 +177,7 @@ def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
     assert bench.open("vfkit", "v", settings) == bench.url("vfkit", "v")
     (listener,) = bench.listeners
     assert listener.settings == settings
-    assert bench.listeners.close(listener.url) == record
+    assert bench.listeners.close(listener.url) == record.id
     assert not path.exists()
 
 
@@ -177,6 +187,48 @@ def test_a_device_that_a_worker_brought_back_keeps_its_name_and_its_addresses(be
     assert bench.listeners.open(device) == "tap://bh0,netns=blue"
     with pytest.raises(LocalError, match="is pinned to tap://bh0,netns=blue already"):
         bench.listeners.open(device._replace(address=parse_listen("qemu", "unix:///q")))
+
+
+def test_a_device_is_opened_again_once(bench: Bench) -> None:
+    bench.listeners.adopt(PortRecord(1, 5, 5, "bh0", "tap", Policy()), -1)
+    device = Attachment(parse_tap("bh0"))
+    assert bench.listeners.goes_on_with(device) == 1
+    assert bench.listeners.open(device) == "tap://bh0"
+    assert bench.listeners.goes_on_with(device) == 0
+    with pytest.raises(LocalError, match="tap://bh0 is attached already"):
+        bench.listeners.open(device)
+
+
+@pytest.mark.parametrize("transport", ["qemu", "connect"])
+def test_a_listener_with_pinned_addresses_goes_on_with_the_port_that_a_worker_brought_back(
+    bench: Bench, transport: str
+) -> None:
+    bench.open(transport, "q", PortOptions(None, PINNED))
+    bench.vm(transport, "q")
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    record, vm = bench.owner.arrived[0]
+    bench.listeners.close_all()  # the next supervisor has the port only
+    bench.listeners.adopt(record, vm)
+    address = parse_listen(transport, bench.url(transport, "q"))
+    for other in (PortOptions(), PortOptions(None, Policy((b"\x02\0\0\0\0\2",)))):
+        assert bench.listeners.goes_on_with(Attachment(address, other)) == 0
+    assert bench.listeners.goes_on_with(Attachment(address, PortOptions(None, PINNED))) == 1
+    bench.open(transport, "q", PortOptions(None, PINNED))
+    bench.vm(transport, "q")
+    turn_a_while(bench.loop)
+    assert len(bench.owner.arrived) == 1, "the address belongs to the port that is still there"
+    bench.release(0)
+    turn_until(bench.loop, lambda: len(bench.owner.arrived) == 2)
+
+
+def test_an_adopted_port_that_has_gone_before_its_listener_is_opened_is_not_waited_for(bench: Bench) -> None:
+    record = PortRecord(7, 9, 5, "q", "qemu", PINNED)
+    bench.owner.arrived.append((record, os.open("/dev/null", os.O_RDONLY)))
+    bench.listeners.adopt(record, -1)
+    bench.release(0)
+    bench.open("qemu", "q", PortOptions(None, PINNED))
+    bench.vm("qemu", "q")
+    turn_until(bench.loop, lambda: len(bench.owner.arrived) == 2)
 
 
 def test_a_socket_whose_path_is_gone_is_not_listened_on(

@@ -181,7 +181,7 @@ def test_with_pinned_addresses_the_next_vm_waits_for_the_end_of_the_last(
     first.close()
     listener.released()
     turn_until(loop, lambda: len(owner.arrived) == 2)
-    assert listener.record == owner.arrived[1][0]
+    assert listener.port == owner.arrived[1][0].id
     second.close()
 
 

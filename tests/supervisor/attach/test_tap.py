@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forwarder.errors import LocalError
-from forwarder.names import Policy, PortRecord
+from forwarder.names import Policy, PortId, PortRecord
 from supervisor.attach.addresses import Attachment, PortOptions, parse_listen, parse_tap
-from supervisor.attach.tap import TapDevice, matches
+from supervisor.attach.tap import TapDevice, port_name
 from tests.helpers.fakes import FakeOwner
 from tests.helpers.guests.netns import Namespace
 
@@ -31,7 +31,7 @@ def test_a_device_is_made_in_a_namespace_and_goes_with_its_port(namespace: NewNa
     address = parse_tap(f"bh0,netns={room.netns}")
     device = TapDevice(address, PortOptions(), owner)
     ((made, descriptor),) = owner.arrived
-    assert device.record == made
+    assert device.port == made.id
     assert made.name == f"bh0@{room.netns}"
     assert not os.get_blocking(descriptor)
     assert "bh0" in room.run("ip -o link show up")
@@ -91,16 +91,10 @@ def test_a_missing_privilege_is_named() -> None:
 
 
 def test_a_port_that_was_taken_over_is_known_by_its_name() -> None:
-    def record(name: str, transport: str = "tap") -> PortRecord:
-        return PortRecord(1, 1, 1, name, transport, Policy())
-
     plain, named = Attachment(parse_tap("bh0")), Attachment(parse_tap("bh0"), PortOptions("uplink"))
-    assert matches(plain, record("bh0"))
-    assert matches(named, record("uplink"))
-    assert matches(Attachment(parse_tap("bh0,netns=blue")), record("bh0@blue"))
-    assert not matches(plain, record("bh0@blue"))
-    assert not matches(named, record("bh0"))
-    assert not matches(plain, record("bh0", "qemu"))
-    assert not matches(plain, None)
-    assert not matches(Attachment(parse_listen("qemu", "unix:///bh0")), record("bh0"))
-    assert TapDevice.adopted(record("bh0")).url == "tap://bh0"
+    assert port_name(plain) == "bh0"
+    assert port_name(named) == "uplink"
+    assert port_name(Attachment(parse_tap("bh0,netns=blue"))) == "bh0@blue"
+    assert port_name(Attachment(parse_listen("qemu", "unix:///bh0"))) is None
+    device = TapDevice.adopted(PortRecord(1, 5, 3, "bh0", "tap", Policy()))
+    assert (device.url, device.port, device.unclaimed) == ("tap://bh0", PortId(1, 3), True)

@@ -17,7 +17,7 @@ from forwarder.acceptor import Pauses
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import RING_BYTES, TAP_RING_BYTES, Identity, Policy, PortRecord
+from forwarder.names import RING_BYTES, TAP_RING_BYTES, Identity, Incarnation, Policy, PortRecord
 from forwarder.wire import (
     Claim,
     Drain,
@@ -52,6 +52,7 @@ class FakeRegistry:
         self.claims: list[tuple[WorkerChannel, Claim, tuple[int, ...]]] = []
         self.gone: list[WorkerChannel] = []
         self.holders: dict[tuple[int, int], WorkerChannel] = {}
+        self.records: dict[Incarnation, PortRecord] = {}
 
     def ready(self, worker: WorkerChannel, version: int) -> None:
         self.spares.append(worker)
@@ -64,6 +65,9 @@ class FakeRegistry:
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         return self.holders.get((port, epoch))
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        return self.records.get(incarnation)
 
 
 class Bench:
@@ -91,8 +95,9 @@ class Bench:
         """A worker that has a port and forwards."""
         channel, worker = self.spare()
         self.fd_store.take(port, os.open("/dev/null", os.O_RDONLY))
-        self.fd_store.for_worker(record(port))
-        worker.record = record(port)
+        self.fd_store.for_worker(record(port).incarnation)
+        worker.served = record(port).incarnation
+        self.registry.records[worker.served] = record(port)
         self.registry.holders[port, port] = worker
         return channel
 
@@ -218,15 +223,13 @@ def test_a_ring_has_two_ends_and_the_doorbell_of_its_reader(bench: Bench) -> Non
 
 def test_there_is_no_ring_to_who_is_not_there_or_from_a_past_life(bench: Bench) -> None:
     one, two = bench.worker(1), bench.worker(2)
-    held = bench.fd_store.get(1)
-    assert held is not None
-    held.flood_epoch = 9  # another worker has the port
+    own = bench.registry.records.pop(Incarnation(1, 1))  # another worker has the port
     one.send(WantRing(2, 2))
     one.send(WantFloods(((2, 2),)))
     floods, fds = bench.receive(one)
     assert floods == Floods(((2, 2),)), "what is asked for first and not answered gets no answer"
     close(fds)
-    held.flood_epoch = 1
+    bench.registry.records[own.incarnation] = own
     one.send(WantRing(2, 9))
     one.send(WantRing(3, 3))
     one.send(WantRing(2, 2))
@@ -285,7 +288,7 @@ def test_flood_rings_are_sent_in_batches_without_those_that_are_missing(bench: B
     reader = bench.worker(1)
     for port in range(2, 252):
         bench.fd_store.take(port, os.open("/dev/null", os.O_RDONLY))
-        bench.fd_store.for_worker(record(port))
+        bench.fd_store.for_worker(record(port).incarnation)
         bench.registry.holders[port, port] = bench.registry.spares[0]
     wanted = tuple((port, port) for port in range(2, 252))
     reader.send(WantFloods((*wanted, (252, 252), (2, 99))))
@@ -314,10 +317,10 @@ def test_a_worker_that_does_not_read_is_given_up_and_nobody_waits_for_it(bench: 
 def test_a_port_keeps_doorbell_and_block_and_gets_a_flood_ring_for_each_epoch() -> None:
     fd_store = FdStore()
     fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
-    first = fd_store.for_worker(record(1, 1))
-    assert fd_store.for_worker(record(1, 1)) == first
+    first = fd_store.for_worker(record(1, 1).incarnation)
+    assert fd_store.for_worker(record(1, 1).incarnation) == first
     before = os.fstat(first[4])
-    second = fd_store.for_worker(record(1, 2))
+    second = fd_store.for_worker(record(1, 2).incarnation)
     assert second[:4] == first[:4]
     assert not os.path.samestat(os.fstat(second[4]), before)
     assert _core.StatsPage(second[3]).counters()
@@ -332,7 +335,7 @@ def test_the_flood_doorbell_is_one_for_all() -> None:
     bells = set()
     for port in (1, 2):
         fd_store.take(port, os.open("/dev/null", os.O_RDONLY))
-        bells.add(fd_store.for_worker(record(port))[2])
+        bells.add(fd_store.for_worker(record(port).incarnation)[2])
     assert len(bells) == 1
     fd_store.close()
 
@@ -352,22 +355,11 @@ def test_after_a_takeover_the_doorbell_is_the_one_that_workers_sleep_on() -> Non
     fd_store = FdStore()
     fd_store.adopt(record(1), claimed(bell))
     fd_store.adopt(record(2), claimed(bell))
-    assert fd_store.takes_claims
     fd_store.take(3, os.open("/dev/null", os.O_RDONLY))
-    os.eventfd_write(fd_store.for_worker(record(3))[2], 5)
+    os.eventfd_write(fd_store.for_worker(record(3).incarnation)[2], 5)
     assert os.eventfd_read(bell) == 5
     fd_store.close()
     os.close(bell)
-
-
-def test_a_worker_with_another_flood_doorbell_comes_too_late() -> None:
-    fd_store, bell = FdStore(), _core.doorbell_create()
-    fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
-    assert fd_store.takes_claims
-    fd_store.for_worker(record(1))
-    assert not fd_store.takes_claims
-    os.close(bell)
-    fd_store.close()
 
 
 def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

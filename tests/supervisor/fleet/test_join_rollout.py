@@ -6,7 +6,7 @@ import os
 from typing import Any, NamedTuple
 
 from forwarder.membership import MembershipLog
-from forwarder.names import Policy, PortRecord
+from forwarder.names import Incarnation, Policy, PortRecord
 from supervisor.fleet.join_rollout import AT_ONCE, LINGER_S, JoinRollout
 
 
@@ -16,6 +16,10 @@ def record(port: int, epoch: int = 0) -> PortRecord:
 
 class Worker(NamedTuple):
     record: PortRecord
+
+    @property
+    def served(self) -> Incarnation:
+        return self.record.incarnation
 
 
 class PortFds:

@@ -12,7 +12,7 @@ import pytest
 
 from forwarder.acceptor import Pauses
 from forwarder.loop import Loop
-from forwarder.names import PROTOCOL_VERSION, Policy, PortRecord
+from forwarder.names import PROTOCOL_VERSION, Incarnation, Policy, PortRecord
 from forwarder.wire import Assign, Claim, WantRing
 from supervisor.fleet import processes, worker_pool
 from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
@@ -66,18 +66,18 @@ class Bench:
         )
         self.pool = WorkerPool(self.loop, str(directory), self._give, self._lost)
 
-    def _give(self, worker: WorkerChannel, wanted: PortRecord) -> bool:
+    def _give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
         null = os.open("/dev/null", os.O_RDONLY)
-        sent = self.server.send(worker, Assign(wanted, 1, 1000, 1000, False), (null,) * 5)
+        sent = self.server.send(worker, Assign(record(wanted.port), 1, 1000, 1000, False), (null,) * 5)
         os.close(null)
         if sent:
-            worker.record = wanted
+            worker.served = wanted
             self.given[wanted.port] = worker
         else:
             self.pool.want(wanted)
         return sent
 
-    def _lost(self, lost: PortRecord, how: str) -> None:
+    def _lost(self, lost: Incarnation, how: str) -> None:
         self.losses.append((lost.port, how))
 
     def ready(self, worker: WorkerChannel, version: int) -> None:
@@ -91,6 +91,9 @@ class Bench:
         self.pool.channel_lost(worker)
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
+        return None
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
         return None
 
     def tick(self, now: float) -> None:
@@ -129,7 +132,7 @@ def bench(made: list[Bench], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]
 
 def test_spares_wait_and_are_replaced_when_used(bench: Bench) -> None:
     bench.until(lambda: bench.idle() == SPARES)
-    bench.pool.want(record(1))
+    bench.pool.want(record(1).incarnation)
     bench.pool.tick(time.monotonic())
     assert 1 in bench.given, "a spare takes the port at once"
     bench.until(lambda: bench.idle() == SPARES)
@@ -137,7 +140,7 @@ def test_spares_wait_and_are_replaced_when_used(bench: Bench) -> None:
 
 def test_a_crowd_of_ports_is_served_by_a_few_starts_at_a_time(bench: Bench) -> None:
     for port in range(1, 13):
-        bench.pool.want(record(port))
+        bench.pool.want(record(port).incarnation)
     bench.until(lambda: len(bench.given) == 12)
     assert list(bench.given) == list(range(1, 13)), "first come, first served"
     assert bench.most_starting <= STARTING
@@ -146,7 +149,7 @@ def test_a_crowd_of_ports_is_served_by_a_few_starts_at_a_time(bench: Bench) -> N
 
 @pytest.mark.parametrize(("ordered", "how"), [(0, "ended with 0"), (7, "ended with 7")])
 def test_the_end_of_a_worker_with_a_port_is_reported(bench: Bench, ordered: int, how: str) -> None:
-    bench.pool.want(record(1))
+    bench.pool.want(record(1).incarnation)
     bench.until(lambda: bench.given)
     if ordered:
         bench.server.send(bench.given[1], WantRing(ordered, 1))
@@ -173,7 +176,7 @@ def test_where_no_worker_starts_the_waiting_port_is_told_and_the_next_attempt_wa
     with short_directory() as directory:
         bench = Bench(directory, monkeypatch, "import sys; sys.exit(5)")
         made.append(bench)
-        bench.pool.want(record(1))
+        bench.pool.want(record(1).incarnation)
         bench.until(lambda: bench.losses)
         assert bench.losses[0][0] == 1
         assert "did not get ready: it ended with 5" in bench.losses[0][1]
@@ -189,7 +192,7 @@ def test_a_worker_that_never_gets_ready_is_ended(made: list[Bench], monkeypatch:
     with short_directory() as directory:
         bench = Bench(directory, monkeypatch, "import time; time.sleep(60)")
         made.append(bench)
-        bench.pool.want(record(1))
+        bench.pool.want(record(1).incarnation)
         bench.until(lambda: bench.losses)
         assert "SIGTERM" in bench.losses[0][1]
 

@@ -321,5 +321,11 @@ def test_a_shutdown_ends_every_worker_publishes_nothing_and_takes_nobody():
 def test_ports_are_listed_by_number():
     registry = Registry()
     registry.adopt(PortRecord(4, 70, 33, "web", "qemu", Policy()), WORKER, PROTOCOL_VERSION, 5.0)
-    live(registry)
-    assert [port.record.port for port in registry] == [1, 4]
+    registry.adopt(PortRecord(2, 71, 34, "db", "qemu", Policy()), OTHER, PROTOCOL_VERSION, 5.0)
+    assert [port.record.port for port in registry] == [2, 4]
+
+
+def test_the_number_of_an_adopted_port_is_used_again_as_late_as_any():
+    registry = Registry()
+    registry.adopt(PortRecord(4, 70, 33, "web", "qemu", Policy()), WORKER, PROTOCOL_VERSION, 5.0)
+    assert registry.attach("qemu", 6.0)[0].port == 5

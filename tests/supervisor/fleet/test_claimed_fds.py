@@ -1,0 +1,161 @@
+"""What a claim brings is looked at before anything changes: every descriptor that lies is refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from forwarder import _core
+from forwarder.channel import close_all
+from forwarder.errors import PeerError
+from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, Identity, Policy, PortRecord
+from forwarder.wire import Claim
+from supervisor.base.proc import start_time
+from supervisor.fleet import claimed_fds
+from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.takeover import TakeOver
+from supervisor.ports.registry import Registry
+
+SELF = Identity(os.getpid(), start_time(os.getpid()))
+SOCKETS = {
+    "qemu": (socket.AF_UNIX, socket.SOCK_STREAM),
+    "connect": (socket.AF_UNIX, socket.SOCK_STREAM),
+    "bess": (socket.AF_UNIX, socket.SOCK_SEQPACKET),
+    "vfkit": (socket.AF_UNIX, socket.SOCK_DGRAM),
+}
+
+
+def record(transport: str = "qemu") -> PortRecord:
+    return PortRecord(3, 7, 5, "vm", transport, Policy())
+
+
+def detached(family: int, kind: int) -> int:
+    return socket.socket(family, kind).detach()
+
+
+def null() -> int:
+    return os.open("/dev/null", os.O_RDWR)
+
+
+def regular() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+@pytest.fixture
+def honest() -> Iterator[list[int]]:
+    """What a worker of a qemu port brings."""
+    made = [
+        detached(*SOCKETS["qemu"]),
+        _core.doorbell_create(),
+        _core.doorbell_create(),
+        _core.stats_page_create(),
+        _core.flood_create(FLOOD_BYTES, 3, 7),
+    ]
+    yield made
+    close_all(made)
+
+
+def replace(descriptors: list[int], index: int, lie: int) -> None:
+    os.close(descriptors[index])
+    descriptors[index] = lie
+
+
+@pytest.mark.parametrize("transport", SOCKETS)
+def test_what_a_worker_of_each_transport_brings_is_taken(honest: list[int], transport: str) -> None:
+    replace(honest, 0, detached(*SOCKETS[transport]))
+    claimed_fds.check(record(transport), tuple(honest), -1)
+    claimed_fds.check(record(transport), tuple(honest), honest[2])
+
+
+def test_a_vm_over_tcp_is_taken(honest: list[int]) -> None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        replace(honest, 0, detached(family, socket.SOCK_STREAM))
+        claimed_fds.check(record(), tuple(honest), -1)
+
+
+LIES: list[tuple[str, int, Callable[[], int]]] = [
+    *((transport, 0, null) for transport in (*SOCKETS, "tap")),
+    *((transport, 0, regular) for transport in (*SOCKETS, "tap")),
+    ("qemu", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    ("qemu", 0, lambda: detached(socket.AF_INET, socket.SOCK_DGRAM)),
+    ("connect", 0, lambda: detached(socket.AF_INET, socket.SOCK_STREAM)),
+    ("vfkit", 0, lambda: detached(socket.AF_INET, socket.SOCK_DGRAM)),
+    ("vfkit", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_STREAM)),
+    ("bess", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    ("tap", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    *(("qemu", index, null) for index in range(1, 5)),
+    *(("qemu", index, regular) for index in range(1, 5)),
+    ("qemu", 3, _core.doorbell_create),
+    ("qemu", 4, lambda: os.memfd_create("unsealed")),
+    ("qemu", 3, lambda: os.memfd_create("unsealed")),
+]
+
+
+@pytest.mark.parametrize(("transport", "index", "lie"), LIES)
+def test_a_descriptor_that_lies_is_refused(
+    honest: list[int], transport: str, index: int, lie: Callable[[], int]
+) -> None:
+    if transport in SOCKETS:
+        replace(honest, 0, detached(*SOCKETS[transport]))
+    replace(honest, index, lie())
+    with pytest.raises(PeerError):
+        claimed_fds.check(record(transport), tuple(honest), -1)
+
+
+def test_a_flood_doorbell_that_the_others_do_not_sleep_on_is_refused(honest: list[int]) -> None:
+    other = _core.doorbell_create()
+    with pytest.raises(PeerError, match="another one than the others"):
+        claimed_fds.check(record(), tuple(honest), other)
+    os.close(other)
+
+
+class Bench:
+    """A takeover whose pool and listeners only note what they are asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.processes = self
+        self.registry, self.fd_store = Registry(), FdStore()
+        parts: Any = self
+        self.takeover = TakeOver(self.registry, self.fd_store, parts, parts)
+
+    def adopt(self, *_: object) -> None:
+        self.asked.append("adopt")
+
+    def claim(self, descriptors: list[int]) -> bool:
+        copies = tuple(os.dup(each) for each in descriptors)
+        adopted, _ = self.takeover.adopt(Claim(SELF, PROTOCOL_VERSION, record()), copies, 1.0)
+        if not adopted:
+            close_all(copies)
+        return adopted
+
+
+def test_a_claim_of_a_process_that_is_not_waited_for_changes_nothing(honest: list[int]) -> None:
+    bench = Bench()
+    assert not bench.claim(honest)
+    bench.takeover.left = {SELF}
+    assert bench.takeover.close() == {SELF}
+    assert not bench.claim(honest), "the window is closed"
+    assert not bench.asked
+    assert not len(bench.registry)
+    assert bench.fd_store.get(3) is None
+
+
+def test_a_claim_with_a_lie_changes_nothing_and_an_honest_one_is_taken_once(honest: list[int]) -> None:
+    bench = Bench()
+    bench.takeover.left = {SELF}
+    lying = [*honest[:3], honest[0], honest[4]]
+    assert not bench.claim(lying)
+    assert not bench.asked
+    assert not len(bench.registry)
+    bench.takeover.left = {SELF}
+    assert bench.claim(honest)
+    assert len(bench.registry) == 1
+    assert not bench.claim(honest)
+    bench.fd_store.close()

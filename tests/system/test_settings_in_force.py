@@ -1,0 +1,142 @@
+"""When ``set`` has returned, the settings are in force: for a port that waits, that starts, that forwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from supervisor.attach.addresses import SCHEMES
+from supervisor.console.client import Client
+from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
+from tests.helpers.guests.ports import attach, gets_through, port
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.watching import kill_supervisor
+
+StartSwitch = Callable[..., Switch]
+CROWD = 8
+
+
+def good(number: int) -> bytes:
+    return build_frame(BROADCAST, mac(number), 70, seed=number)
+
+
+def spoofed(number: int) -> bytes:
+    return build_frame(BROADCAST, mac(100 + number), 80, seed=number)
+
+
+def states(client: Client) -> dict[str, str]:
+    answer = cast(dict[str, Any], client.ask("status"))
+    return {each["name"]: each["state"] for each in answer["ports"]}
+
+
+def pin(client: Client, name: str, number: int) -> dict[str, Any]:
+    return cast(dict[str, Any], client.ask("set", target=name, settings={"pin": [mac(number).hex(":")]}))
+
+
+def heard(observer: FakeVM, wanted: set[bytes]) -> list[bytes]:
+    """Wait until the observer has every wanted frame; return all that it got."""
+    seen: list[bytes] = []
+
+    def all_there() -> bool:
+        seen.extend(observer.drain())
+        return wanted <= set(seen)
+
+    wait_for(all_there, lambda: f"{len(wanted)} frames; {len(wanted & set(seen))} are there")
+    return seen
+
+
+def test_a_pin_that_is_set_while_ports_wait_for_their_workers_is_in_force(switch: StartSwitch) -> None:
+    running = switch(qemu=True)
+    observer = attach(running, "observer")
+    running.wait_live(1)
+    crowd = [running.connect("unix") for _ in range(CROWD)]
+    found: dict[str, str] = {}
+    with Client(str(running.runtime_dir)) as client:
+        wait_for(lambda: len(states(client)) == CROWD + 1, "the crowd to be attached")
+        for name, state in states(client).items():
+            if name == "observer":
+                continue
+            found[name] = state
+            number = int(name.partition("-")[2])
+            answer = cast(
+                dict[str, Any], client.ask("set", target=name, settings={"pin": [mac(number).hex(":")]})
+            )
+            assert answer["confirmed"]
+            vm = crowd[number - 2]  # port 1 is the observer's, and they were accepted in this order
+            vm.send(spoofed(number), good(number))
+    assert len(set(found.values()) - {"live"}) >= 1, f"all were live before they were told: {found}"
+    numbers = [int(name.partition("-")[2]) for name in found]
+    seen = heard(observer, {good(number) for number in numbers})
+    assert not {spoofed(number) for number in numbers}.intersection(seen)
+    wait_for(
+        lambda: all(port(running, name)["drops"]["spoofed"] == 1 for name in found), "each to be counted once"
+    )
+
+
+def test_what_is_set_for_a_port_that_forwards_is_in_force_when_the_answer_comes(switch: StartSwitch) -> None:
+    running = switch()
+    observer, vm = attach(running, "observer"), attach(running, "web")
+    running.wait_live(2)
+    with Client(str(running.runtime_dir)) as client:
+        for number in range(1, 60):
+            assert pin(client, "web", number)["confirmed"]
+            vm.send(spoofed(number), good(number))
+    seen = heard(observer, {good(number) for number in range(1, 60)})
+    assert not {spoofed(number) for number in range(1, 60)}.intersection(seen)
+
+
+def test_a_stopped_worker_does_not_keep_the_operator_waiting(switch: StartSwitch) -> None:
+    running = switch()
+    _vm = attach(running, "web")
+    running.wait_live(1)
+    (worker,) = (each["worker"]["pid"] for each in running.json("status")["ports"])
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        done = running.command("set", "web", f"pin={mac(1).hex(':')}")
+        assert time.monotonic() - started < 5
+        assert "has not confirmed that yet" in done.stderr
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("way", ["configured", "attached"])
+@pytest.mark.parametrize("transport", ["qemu", "bess"])
+def test_a_pinned_vm_that_reconnects_after_a_takeover_is_taken(
+    switch: StartSwitch, tmp_path: Path, way: str, transport: str
+) -> None:
+    path = tmp_path / "s"
+    scheme = SCHEMES[transport][0]
+    url, own = f"{scheme}://{path}", mac(1).hex(":")
+    config = tmp_path / "config.toml"
+    flag = f"listen-{transport}"
+    if way == "configured":
+        config.write_text(f'{flag} = [{{ url = "{url}", pin = ["{own}"] }}]')
+    else:
+        config.write_text("")
+
+    def open_listener() -> None:
+        if way == "attached":
+            running.command("attach", f"--{flag}", url, "--pin", own)
+
+    running = switch("--config", str(config))
+    open_listener()
+    first = connect(url)
+    running.wait_live(1)
+    kill_supervisor(running)
+    running.start("--config", str(config))
+    open_listener()
+    second = connect(url)  # before the switch can know that the first has gone
+    first.close()
+    wait_for(lambda: [each["port"] for each in running.ports()] == [2], "the port of the second connection")
+    running.wait_live(1)
+    assert "refused" not in running.log()
+    other = attach(running, "other")
+    wait_for(lambda: gets_through(second, other, good(1)), "its frames to pass")
