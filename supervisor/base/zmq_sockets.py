@@ -1,19 +1,22 @@
 """The supervisor's ZeroMQ sockets: for processes of our own user, with bounded messages."""
 
 import os
+from typing import TypeAlias
 
 import zmq
 
 from forwarder.errors import LocalError
 from forwarder.wire import MESSAGE_BYTES
 
+Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
-def open_context() -> "zmq.Context[zmq.Socket[bytes]]":
+
+def open_context() -> Context:
     """Return what sockets are made in; ``term`` it when they are closed."""
     return zmq.Context()
 
 
-def listen(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, address: str) -> "zmq.Socket[bytes]":
+def listen(context: Context, kind: int, address: str) -> "zmq.Socket[bytes]":
     """Bind a socket that takes bounded messages from processes of our own user (and root) only, mode 0600.
 
     Raises LocalError.

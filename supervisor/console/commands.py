@@ -25,7 +25,7 @@ from supervisor.ports.view import PortView
 Arguments = dict[str, object]
 
 
-class Operations(Protocol):
+class Owner(Protocol):
     """The supervisor, as far as commands need it."""
 
     @property
@@ -34,18 +34,6 @@ class Operations(Protocol):
 
     def summary(self) -> Switch:
         """Return the head of every answer."""
-
-    def views(self) -> Iterable[PortView]:
-        """Return every port as it is shown."""
-
-    def detach(self, number: int) -> None:
-        """Disconnect a VM. Raises LocalError."""
-
-    def set_policy(self, number: int, policy: Policy) -> Future[bool]:
-        """Set what applies to a port from now on; return whether its worker has it in force.
-
-        Raises LocalError, and nothing has changed.
-        """
 
     def stop(self) -> None:
         """Begin to end."""
@@ -64,17 +52,48 @@ class Gateway(Protocol):
         """Return its state; None: there is no gateway."""
 
 
+class Ports(Protocol):
+    """The ports and what belongs to them, as far as commands need it."""
+
+    @property
+    def registry(self) -> Registry:
+        """The records."""
+
+    @property
+    def listeners(self) -> Listeners:
+        """What VMs can attach to."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """What was counted."""
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway, or what says that there is none."""
+
+    def views(self) -> Iterable[PortView]:
+        """Return every port as it is shown."""
+
+    def detach(self, number: int) -> None:
+        """Disconnect a VM. Raises LocalError."""
+
+    def set_policy(self, number: int, policy: Policy) -> Future[bool]:
+        """Set what applies to a port from now on; return whether its worker has it in force.
+
+        Raises LocalError, and nothing has changed.
+        """
+
+
 class Commands:
     """Handlers of all commands."""
 
-    def __init__(
-        self, owner: Operations, registry: Registry, listeners: Listeners, sampler: Sampler, gateway: Gateway
-    ) -> None:
+    def __init__(self, owner: Owner, ports: Ports) -> None:
         self._owner = owner
-        self._registry = registry
-        self._listeners = listeners
-        self._sampler = sampler
-        self._gateway = gateway
+        self._ports = ports
+        self._registry = ports.registry
+        self._listeners = ports.listeners
+        self._sampler = ports.sampler
+        self._gateway = ports.gateway
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return what the console needs."""
@@ -95,7 +114,7 @@ class Commands:
     def status(self, arguments: Arguments) -> object:
         """Show the ports and what VMs can attach to."""
         _arguments(arguments)
-        answer = self._sampler.status(self._owner.summary(), self._owner.views(), time.monotonic())
+        answer = self._sampler.status(self._owner.summary(), self._ports.views(), time.monotonic())
         listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
         gateway = self._gateway.summary()
         return answer | {"name": self._owner.name, "listeners": listeners, "gateway": gateway}
@@ -105,14 +124,14 @@ class Commands:
         (sources,) = _arguments(arguments, sources=False)
         now = time.monotonic()
         answer = self._sampler.stats(
-            self._owner.summary(), self._owner.views(), now, sources=_boolean("sources", sources)
+            self._owner.summary(), self._ports.views(), now, sources=_boolean("sources", sources)
         )
         return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
 
     def macs(self, arguments: Arguments) -> object:
         """Show learned and pinned addresses."""
         _arguments(arguments)
-        return self._sampler.macs(self._owner.summary(), self._owner.views(), time.monotonic())
+        return self._sampler.macs(self._owner.summary(), self._ports.views(), time.monotonic())
 
     def attach(self, arguments: Arguments) -> object:
         """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name).
@@ -139,10 +158,10 @@ class Commands:
         if "://" in target:
             port = self._listeners.close(parse_any(target))
             if port is not None:
-                self._owner.detach(port.port)
+                self._ports.detach(port.port)
             return {"url": parse_any(target)}
         record = self._record(target)
-        self._owner.detach(record.port)
+        self._ports.detach(record.port)
         return {"port": record.port, "name": record.name}
 
     def show(self, arguments: Arguments) -> object:
@@ -158,7 +177,7 @@ class Commands:
         record = self._record(_text("target", target))
         policy = changed(record.policy, _mapping("settings", wanted))
         self._listeners.check_pins(policy.pinned, port=record.id)
-        confirmed = self._owner.set_policy(record.port, policy)
+        confirmed = self._ports.set_policy(record.port, policy)
         before = shown(plain(record.policy))
         news = [pair for pair in shown(plain(policy)) if pair not in before]
         text = " ".join(f"{key}={value}" for key, value in news)

@@ -18,7 +18,7 @@ from forwarder.loop import Loop
 from forwarder.rendezvous import CONSOLE, endpoint
 from forwarder.wire import Command, Reply, decode, encode
 from supervisor.base.logs import Throttle, log
-from supervisor.base.zmq_sockets import listen
+from supervisor.base.zmq_sockets import Context, listen
 
 AT_ONCE = 16
 """Commands answered in one go; each may sample every port."""
@@ -33,7 +33,7 @@ class Console:
     def __init__(
         self,
         loop: Loop,
-        context: "zmq.Context[zmq.Socket[bytes]]",
+        context: Context,
         runtime_dir: str,
         handlers: Mapping[str, Handler],
     ) -> None:

@@ -14,7 +14,7 @@ from forwarder.wire import Heartbeat
 from supervisor.base.logs import log
 from supervisor.fleet.liveness import Liveness
 from supervisor.ports.lifecycle import PortState
-from supervisor.ports.registry import Port
+from supervisor.ports.port import Port
 from supervisor.ports.view import PortView
 
 

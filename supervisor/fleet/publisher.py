@@ -37,7 +37,7 @@ from forwarder.wire import (
     encode,
 )
 from supervisor.base.logs import Throttle
-from supervisor.base.zmq_sockets import listen
+from supervisor.base.zmq_sockets import Context, listen
 
 AT_ONCE = 256
 """Messages taken in one go, so that reports cannot keep VMs from being accepted."""
@@ -65,7 +65,7 @@ class Publisher:
     def __init__(
         self,
         loop: Loop,
-        context: "zmq.Context[zmq.Socket[bytes]]",
+        context: Context,
         runtime_dir: str,
         log: MembershipLog,
         owner: ReportHandler,

@@ -28,7 +28,8 @@ from supervisor.base.proc import exists
 from supervisor.fleet import claimed_fds, processes
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.worker_pool import WorkerPool
-from supervisor.ports.registry import Action, Registry
+from supervisor.ports.actions import Action
+from supervisor.ports.registry import Registry
 
 CLAIM_S = 3.0
 

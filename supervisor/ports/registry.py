@@ -22,7 +22,6 @@ Invariants, each checked by the stateful test:
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.names import (
@@ -35,87 +34,22 @@ from forwarder.names import (
     valid_name,
 )
 from forwarder.restart_budget import Budget, Losses
+from supervisor.ports.actions import (
+    Action,
+    AssignWorker,
+    EndWorker,
+    Log,
+    Publish,
+    Refuse,
+    ReleaseVm,
+    SayHelloAgain,
+)
 from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, PortEvent, PortState, resumable
+from supervisor.ports.port import Port
 from supervisor.ports.settings import pin_clash
-
-
-class AssignWorker(NamedTuple):
-    """Give the port to a worker, then tell ``assigned`` (or ``worker_lost`` if none can be had)."""
-
-    record: PortRecord
-
-
-class Publish(NamedTuple):
-    """Tell everybody: ``join``, ``change`` or ``leave``."""
-
-    change: str
-    record: PortRecord
-
-
-class EndWorker(NamedTuple):
-    """Make this worker end: cleanly, and if it does not, by force; then tell ``worker_lost``."""
-
-    port: int
-    epoch: int
-    identity: Identity
-
-
-class ReleaseVm(NamedTuple):
-    """Close all descriptors of the port and free its rings; tell its listener that its VM is gone."""
-
-    record: PortRecord
-    reason: str
-
-
-class SayHelloAgain(NamedTuple):
-    """Answer the sender of this report: say Hello again."""
-
-    port: int
-    epoch: int
-
-
-class Refuse(NamedTuple):
-    """Answer the sender of this report: end, another process has your place."""
-
-    port: int
-    epoch: int
-    reason: str
-
-
-class Log(NamedTuple):
-    """Say one line; ``level`` is a name of the logging module in lower case."""
-
-    level: str
-    text: str
-
 
 NO_POLICY = Policy()
 DEFAULT_BUDGET = Budget()
-
-Action = AssignWorker | Publish | EndWorker | ReleaseVm | SayHelloAgain | Refuse | Log
-
-
-class Port:
-    """One port as the registry knows it; read it, only the registry changes it."""
-
-    __slots__ = ("identity", "joined", "losses", "reason", "record", "restarts", "retry_at", "since", "state")
-
-    def __init__(self, record: PortRecord, state: PortState, losses: Losses, now: float) -> None:
-        self.record = record
-        self.state = state
-        self.losses = losses
-        self.identity: Identity | None = None
-        """Its worker, in the states that have one."""
-        self.joined = False
-        """Whether the others believe that it is a member."""
-        self.restarts = 0
-        """Workers it has had to get again."""
-        self.since = now
-        """When it was attached, or adopted."""
-        self.retry_at = 0.0
-        """When WAITING ends."""
-        self.reason = ""
-        """Why it is ENDING or PARKED."""
 
 
 class Registry:

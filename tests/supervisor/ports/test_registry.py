@@ -5,17 +5,9 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
+from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, Refuse, ReleaseVm, SayHelloAgain
 from supervisor.ports.lifecycle import PortState, resumable
-from supervisor.ports.registry import (
-    AssignWorker,
-    EndWorker,
-    Log,
-    Publish,
-    Refuse,
-    Registry,
-    ReleaseVm,
-    SayHelloAgain,
-)
+from supervisor.ports.registry import Registry
 
 WORKER = Identity(100, 1)
 OTHER = Identity(200, 2)

@@ -10,17 +10,9 @@ from forwarder.errors import LocalError
 from forwarder.membership import MembershipLog
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
+from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, Refuse, ReleaseVm, SayHelloAgain
 from supervisor.ports.lifecycle import HAS_WORKER, PortState, resumable
-from supervisor.ports.registry import (
-    AssignWorker,
-    EndWorker,
-    Log,
-    Publish,
-    Refuse,
-    Registry,
-    ReleaseVm,
-    SayHelloAgain,
-)
+from supervisor.ports.registry import Registry
 
 MACS = st.lists(st.integers(1, 9).map(lambda n: bytes([2, 0, 0, 0, 0, n])), max_size=2, unique=True).map(
     tuple
