@@ -1,4 +1,4 @@
-/* Limits and small helpers that every part of the core shares. */
+/* Limits and small helpers that every part of the core uses. Nothing here has state, and any thread may call it. */
 #ifndef BULKHEAD_COMMON_H
 #define BULKHEAD_COMMON_H
 

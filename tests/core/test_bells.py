@@ -45,7 +45,7 @@ def neighbour() -> Iterator[Neighbour]:
         scribble = FloodScribble(flood, FLOOD_BYTES)
         engine = switch.engines[1]
         engine.peer_join(NEIGHBOUR, EPOCH, EPOCH)
-        engine.attach_flood(NEIGHBOUR, EPOCH, flood, True)
+        engine.attach_flood(NEIGHBOUR, EPOCH, flood, from_start=True)
         engine.attach_tx(NEIGHBOUR, EPOCH, *ring, os.dup(bell))
         engine.pin(NEIGHBOUR, [mac(NEIGHBOUR)])
         yield Neighbour(switch, scribble, bell)

@@ -29,7 +29,7 @@ def join(switch: MiniSwitch, port: int, epoch: int) -> None:
     there = _core.ring_create(RING_BYTES, 1, own, port, epoch)
     back = _core.ring_create(RING_BYTES, port, epoch, 1, own)
     engine.peer_join(port, epoch, epoch)
-    engine.attach_flood(port, epoch, flood, True)
+    engine.attach_flood(port, epoch, flood, from_start=True)
     engine.attach_tx(port, epoch, *there, bell)
     engine.attach_rx(port, epoch, *back)
     close_all([flood, *there, *back])

@@ -1,22 +1,24 @@
 /* Publish what a burst has put into rings, and ring the workers that sleep.
 
    Theory of operation. This is the producer's half of doorbell.h, and the only one there is: publish every cursor, one
-   full fence, read every sleep word, ring. The fence stands between the last store and the first load; without it a
-   worker could announce its sleep, see the old cursor and sleep, while its producer sees the old announcement and does
-   not ring. One fence serves all the rings of a burst.
+   full fence, read every sleep word, ring. The fence stands between the last store and the first load. Without it a
+   worker could announce its sleep, see the old cursor and sleep, while its producer sees it awake and does not ring.
+   One fence serves all the rings of a burst.
 
    A ring that has been written to is touched; the touched ones are published together. A worker that sleeps is rung
-   once for one sleep, by its own doorbell for a ring, by ours for a flood (one system call for all of them).
+   once for one sleep: by its own doorbell for a ring, by the flood bell for a flood (one system call for all of them).
 
-   The flood bell can be held while the switch gets to know this port: a worker that hears of it looks at its flood ring
-   anyway, and to ring each one for each newcomer's first words would cost a fleet as many wake-ups as it has pairs.
+   The flood bell can be held while the other workers get to know this port. Each of them looks at the flood ring when
+   it hears of the port anyway, and to ring all for the first words of each newcomer would cost a fleet as many wake-ups
+   as it has pairs of ports.
 
-   Example. A burst of 40 frames goes to ports 3 (awake), 5 (asleep at 17, rung for 15) and to all. Three cursors are
-   published, then the fence; port 3's word is even: nothing. Port 5's is 17: its doorbell, and 17 is noted. Then the
-   floods: of the peers only port 8 sleeps without having been rung: the flood doorbell. Two system calls.
+   Example. A burst of 40 frames goes to ports 3 (awake) and 5 (asleep at 17, last rung for 15) and to all. Three
+   cursors are published, then comes the fence. Port 3's word is even: nothing. Port 5's is 17: its doorbell, and 17 is
+   noted. Then the flood: of the peers only port 8 sleeps without having been rung, so the flood bell rings. Two system
+   calls.
 
-   Called by the thread that runs the engine, and by nothing else. It knows peers and no engine, so that the tests with
-   threads run this very code. */
+   Calls. From the thread that runs the engine. This file knows peers and no engine, so that the tests with threads run
+   this very code. It owns nothing: doorbells belong to the peers, the flood bell to the caller. */
 #ifndef BULKHEAD_BELLS_H
 #define BULKHEAD_BELLS_H
 
@@ -40,7 +42,7 @@ static inline void bells_touch(struct bells *bells, struct peer *peer)
     }
 }
 
-/* Publish all touched rings and the flood ring, and wake who sleeps. Returns the doorbells rung. */
+/* Publish all touched rings and the flood ring, and wake the peers that sleep. Returns the doorbells rung. */
 uint32_t bells_publish(struct bells *bells, struct flood_tx *flood, const struct peers *peers);
 
 /* The switch knows this port: ring again, and once for what was flooded meanwhile. */

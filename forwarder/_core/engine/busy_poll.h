@@ -1,18 +1,23 @@
-/* Lingering: looking on for a moment before going to sleep.
+/* Busy polling: looking for work for a moment before going to sleep.
 
-   Theory of operation. To be woken takes time: on a core that has halted, 2 us on bare metal and 20 us in a virtual
+   Theory of operation. A wake-up takes time: on a core that has halted, 2 us on bare metal and 20 us in a virtual
    machine, and about as much of a processor as of time. A frame that answers another one passes two workers, so a
-   conversation of small frames consists of little else. A worker that expects the next frame within the time that a
-   wake-up takes is better off looking for it: if it comes, the wake-up is saved on both sides (nobody rings for who is
-   awake); if not, a wake-up's worth of time was spent twice. That is the bound of the classic choice between renting
-   and buying (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); KVM polls before it
-   halts a processor by the same argument (Documentation/virt/kvm/halt-polling.rst).
+   conversation of small frames consists of little else. A worker that expects the next frame within the time of a
+   wake-up does better to look for it: if it comes, the wake-up is saved on both sides (a worker that is awake is not
+   rung); if not, a wake-up's worth of time was spent twice. That is the bound of the classic choice between renting and
+   buying (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); KVM polls before it halts
+   a processor by the same argument (Documentation/virt/kvm/halt-polling.rst).
 
-   What is expected is what was: a worker lingers while its pauses are short. So a VM that says something now and then
-   costs not a microsecond, and one that has fallen silent costs one look, the last. A worker whose VM does not read
-   never lingers, since it waits for nobody else.
+   The expectation is the last pause: a worker busy-polls while its pauses are short. So a mostly idle VM never
+   busy-polls, and one that has fallen silent does it once more. A worker whose VM does not read never does.
 
-   While it lingers the worker yields its core at every look, so whoever else can run there does. */
+   The worker yields its core at every look, so other threads run if they want to.
+
+   Example. Frames come every 50 us: each pause is below SHORT_PAUSE_NS, so the worker polls for 20 us, then sleeps for
+   30. They come every 10 us: it finds each while it polls and never sleeps. They stop: it polls for 20 us and sleeps;
+   the next one, a second later, ends a long pause, and after that it sleeps at once.
+
+   Calls. Pure functions of their arguments, for the thread that owns the struct. */
 #ifndef BULKHEAD_BUSY_POLL_H
 #define BULKHEAD_BUSY_POLL_H
 

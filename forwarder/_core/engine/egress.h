@@ -11,7 +11,13 @@
    record is cut, and the next byte written is the next byte of that record. To a VM with lengths of 16 bits
    unicast goes through the staging as well (framing.h), as much of it as one visit may take.
 
-   egress_write.h says what happens when the VM does not take it. */
+   egress_write.h says what happens when the VM does not take it.
+
+   Example. Ports 2, 3 and 4 have 1 MiB, 200 KiB and nothing for the VM. Each visit may take 64 KiB: 2, 3, 2, 3, 2, 3, 2
+   and port 3 is empty. Port 2 is alone then and takes 256 KiB a visit. After 512 KiB the turn ends, and the VM is read.
+
+   Calls. From the engine's thread. Records are read where they lie in a neighbour's memory, so nothing in them is
+   trusted; descriptions are copied before they are believed (ring.h). */
 #ifndef BULKHEAD_EGRESS_H
 #define BULKHEAD_EGRESS_H
 

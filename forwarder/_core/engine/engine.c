@@ -53,7 +53,7 @@ void engine_close(struct engine *e)
     e->down = true;
 }
 
-/* Not even a VM that has gone is noticed meanwhile: a hang-up that nobody may act upon would make epoll spin. */
+/* Not even a VM that has gone is noticed meanwhile: a hang-up that must not be acted upon would make epoll spin. */
 int engine_hold(struct engine *e, bool held)
 {
     if (e->held == held || e->down)

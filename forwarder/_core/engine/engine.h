@@ -2,15 +2,28 @@
 
    Theory of operation. One engine, one thread, one VM. A turn is
 
-     ingress  ingress.c  read a burst from the VM, at most INGRESS_BUDGET
-     switch   switch.c   check, learn, look up
-              send.c     into the rings and the flood ring
-              bells.c    publish; ring who sleeps
-     egress   egress.c   take from the other ports' rings in turn, write to the VM, at most EGRESS_BUDGET
-     tick     engine.c   publish counters; busy-poll, then sleep, if there was nothing to do
+     ingress  ingress.c       read a burst from the VM, at most INGRESS_BUDGET
+     switch   switch.c        check, learn, look up
+              send.c          into the rings and the flood ring
+              bells.c         publish the rings, ring the neighbours that sleep
+     egress   egress.c        take from the other ports' rings in turn, at most EGRESS_BUDGET
+              egress_write.c  write to the VM; wait for it where it does not read
+     tick     engine.c        publish counters; busy-poll, then sleep, if there was nothing to do
 
-   The two budgets bound a turn, so that a VM that floods cannot keep its own worker from serving what
-   comes in for it, nor the other way round. Python is entered for control events and deadlines only. */
+   The two budgets bound a turn: a VM that floods cannot keep its own worker from serving it, and floods from others
+   cannot keep the worker from reading its VM. Python is entered for control events and deadlines only.
+
+   Example. A VM pings another one; both workers sleep. The sender's epoll_pwait2 returns with READY_READ. The turn
+   reads 102 bytes to the front of the ring to port 2, finds port 2 behind the destination address, commits 102 bytes as
+   one run, publishes the ring and rings port 2's doorbell, since its sleep word is odd: three system calls (wait, recv,
+   write). Port 2's worker wakes, views one run of 102 bytes, writes it to its VM and moves the tail: two system calls.
+   The answer comes 80 us later, which is a short pause, so both workers busy-poll for 20 us after it.
+
+   Calls. The thread that made an engine calls everything in this folder, one call at a time; other threads and
+   processes see only what lies in shared memory. engine_open takes an engine of zeroes with port, epoch and doorbells
+   filled in. Memory of the caller's may be unmapped and its descriptors closed afterwards, but for the VM's and the
+   doorbells, which stay the caller's and must outlive the engine. engine_close frees everything else; it may be called
+   twice. */
 #ifndef BULKHEAD_ENGINE_H
 #define BULKHEAD_ENGINE_H
 

@@ -1,12 +1,12 @@
-/* Ingress: a burst from the VM into memory that nobody else can write to, where it is switched.
+/* Ingress: a burst from the VM into memory that no other process can write to, where it is switched.
 
    Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
    records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
    with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
 
    The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
-   for that peer then stays where it is (ring_commit); what is not is copied from there, as it would be from anywhere. So
-   a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
+   for that peer then stays where it is (ring_commit); what is not is copied from there, as it would be from anywhere.
+   So a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
    conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
    burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
 
@@ -18,7 +18,14 @@
      to slots, one a datagram         how long they are is known only afterwards
 
    A length is checked here, in framing.c or in switch_records, and nowhere later. A bad length on a stream ends the
-   link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted. */
+   link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted.
+
+   Example. The last run went to port 2. The next read brings 3,000 bytes to the front of its ring: a frame of 1,514
+   bytes for port 2, one of 100 for port 3, and 1,374 bytes of a third. The first is committed where it lies, the second
+   is copied to port 3's ring. The third is moved up to behind the first, and the next read continues it there.
+
+   Calls. From the engine's thread. ingress_open makes the buffers, ingress_close frees them. A ring that goes away is
+   announced by ingress_stop_direct_rx, which takes the partial record out of it. */
 #ifndef BULKHEAD_INGRESS_H
 #define BULKHEAD_INGRESS_H
 
@@ -27,7 +34,7 @@
 int ingress_open(struct engine *e);
 void ingress_close(struct engine *e);
 bool ingress_poll(struct engine *e);
-/* The peer's ring is about to go, or to be written to by another than the poll. */
+/* The peer's ring is about to go, or to be written to by something else than the poll. */
 void ingress_stop_direct_rx(struct engine *e, const struct peer *peer);
 /* When a VM that was too fast is read again, ns; 0: now. */
 uint64_t ingress_resumes(const struct engine *e);

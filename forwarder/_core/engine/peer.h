@@ -1,12 +1,22 @@
 /* The other ports, as the engine of one port knows them.
 
-   Theory of operation. Membership decides which peers exist and under which epoch; it enters here through
-   peer_join and peer_leave. What connects two ports belongs to one pair of epochs: its rings, the pending queue and
-   the bell all go when either end gets a new epoch, so that nothing of an earlier life is ever forwarded.
+   Theory of operation. Membership decides which peers exist and under which epoch (engine_peers.h). What connects two
+   ports belongs to one pair of epochs: its rings, the pending queue and the doorbell all go when either end gets a new
+   epoch, so that nothing of an earlier life is ever forwarded. The path towards a peer is a state:
 
-   A frame for a peer that no ring leads to yet waits in the pending queue, private and bounded, while the ring is
-   asked for; pending frames enter the ring first, in order. When the ring is not to be had (no
-   supervisor), they go to the flood ring and the peer is flooded to: worse, but not silent. */
+     state          left by                        a frame for the peer
+     PATH_NONE      the first frame for it         is the reason to ask for a ring
+     PATH_PENDING   the ring comes, or is refused  waits in the pending queue, private and bounded
+     PATH_FLOOD     the ring comes                 is flooded: worse, but not silent
+     PATH_RING      a new epoch                    goes into the ring
+
+   Pending frames enter the ring first, in order; where the ring is refused (no supervisor), they are flooded.
+
+   Example. A VM sends 20 frames to port 2 at once. The first makes the path PENDING and asks for a ring; all 20 wait,
+   30 KiB of 256. The ring comes 400 us later: 20 frames go into it, port 2 is rung once, and frame 21 goes there alone.
+
+   Calls. From the engine's thread. Peers belong to the struct that peers_add put them into; peers_remove frees one with
+   all that it holds. */
 #ifndef BULKHEAD_PEER_H
 #define BULKHEAD_PEER_H
 

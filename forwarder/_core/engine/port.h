@@ -1,8 +1,14 @@
 /* The state of one port's engine, which the files that each do one step of a turn work on.
 
-   Theory of operation. One engine, one thread, one VM: nothing here is shared or locked, and only the thread that runs
-   the engine may touch it. engine.h says what a turn is and who does which part of it. This file is the ground that
-   they stand on: it includes none of them. */
+   Theory of operation. engine.h says what a turn is and which file does which part of it. This file is the ground that
+   they stand on: it includes none of them. Nothing here is shared or locked; the thread that runs the engine is the
+   only one that may touch it. What other processes may see lies behind pointers: the statistics page and the rings.
+
+   Memory. All of it is made by engine_open and engine_peers.c, none per frame:
+
+     in.bytes      262 + 68 KiB for a stream or a TAP, 32 slots of 72 KiB for datagrams; pages are touched when used
+     out.staging   256 KiB
+     a peer        0.7 KiB, and 256 KiB more while frames for it are pending */
 #ifndef BULKHEAD_PORT_H
 #define BULKHEAD_PORT_H
 

@@ -92,7 +92,7 @@ static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct f
     return UNLIKELY(peer->early_drop.has_victim) ? put_early(e, peer, run) : lost_of(e, peer, run);
 }
 
-/* Also where no peer is known yet: those who learn of this port later read what it said from its start. */
+/* Also where no peer is known yet: a worker that learns of this port later reads its floods from the start. */
 void send_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
 {
     flood_put(&e->flood, frame, bytes, kind);

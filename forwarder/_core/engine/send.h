@@ -1,13 +1,22 @@
-/* What becomes of a run that is for one peer: its ring, its pending queue, or the flood.
+/* What becomes of a run of frames: the ring to its peer, the pending queue, or the flood ring.
 
-   Theory of operation. The path to the peer (peer.h) says where it goes. Into a ring it goes with one memcpy, or stays
-   where it is if it was read to there (ingress.c). A frame that the ring has no room for is lost here, at the tail, and
-   charged to the destination; nobody waits for it.
+   Theory of operation. The path to the peer (peer.h) says where a run goes. Into a ring it goes with one memcpy, or
+   stays where it is if it was read to there (ingress.h). A frame that the ring has no room for is lost here, at the
+   tail, and charged to the destination; the sender never waits.
 
-   Before that one may be lost early, for the sake of fairness between streams (early_drop.h). What a TAP has sent may be up
-   to 45 segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
+   A frame may be lost earlier, so that streams get equal rates (early_drop.h). What a TAP has sent may be up to 45
+   segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
    (offload_shorten): the sender learns the same from it and has less to send again. The rest goes on; one frame counts
-   as lost. */
+   as lost.
+
+   Floods are written once, for all ports; group addresses and unknown ones have a rate each (rate_limit.h). A frame
+   above its rate is dropped and counted as `storm`.
+
+   Example. 64 KiB for port 2 are 43 frames, and 30 KiB of its ring are free: 20 frames are copied, 23 are added to the
+   loss towards port 2. The run is not published yet: bells.h does that once for the burst.
+
+   Calls. From the engine's thread, inside of a burst (switch.h) or where pending frames move on. Runs are only read,
+   except that offload_shorten changes a frame in place. */
 #ifndef BULKHEAD_SEND_H
 #define BULKHEAD_SEND_H
 

@@ -1,11 +1,18 @@
 /* From the VM: which frames go where.
 
    Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once a run (learn
-   the source, look the destination up), and what is for one peer goes its way (send.c). Nothing is shown to anybody
-   before switch_end: one publication and at the most one bell per destination and burst.
+   the source, look the destination up), and what is for one peer goes its way (send.h). Other workers see nothing of a
+   burst before switch_end: one publication and at the most one bell per destination and burst.
 
    Frames that have virtio_net_hdrs in front go so through a ring to a destination that takes what they leave undone. On
-   any other way they are finished first (intake.h, offload.h): what is flooded or pending is plain. */
+   any other way they are finished first (intake.h, offload.h): what is flooded or pending is plain.
+
+   Example. A burst has 30 frames from A to B, one ARP request and 12 frames from A to B. Three runs, three verdicts
+   (the third is looked up again): 30 frames to the ring of B's port, 1 to the flood ring, 12 to the ring. switch_end
+   publishes the ring once, with two runs in it, and the flood ring once.
+
+   Calls. From the engine's thread: switch_begin, any number of switch_records, switch_end. A verdict is good between
+   switch_begin and switch_end only, since membership may change the peer that it names in between. */
 #ifndef BULKHEAD_SWITCH_H
 #define BULKHEAD_SWITCH_H
 

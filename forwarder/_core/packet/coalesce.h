@@ -4,7 +4,7 @@
    most of the price of a small one. Segments of one connection that lie one behind the other in a ring go as one
    frame of up to 64 KiB, behind a virtio_net_hdr that says how long the parts were: what a network card with LRO or
    the kernel's own GRO would make of them, and what a TAP gets from another TAP anyway. Nothing is copied but headers,
-   and nobody waits for a segment that is not there yet.
+   and a segment that is not there yet is not waited for.
 
    Two segments are joined if the second says nothing that the first has not said: the same headers, options and
    acknowledgement, the next sequence number, no flags but ACK and PSH, which ends the frame, and no more payload; one
@@ -13,7 +13,12 @@
    they are computed, and a segment whose sum is wrong goes alone, for the kernel to refuse.
 
    The frames lie in a ring that its producer may change at any time. Headers are judged and sent as a private copy;
-   payload that is changed behind our back is what the producer could have sent in the first place. */
+   payload that is changed behind our back is what the producer could have sent in the first place.
+
+   Example. 45 segments of 1,448 bytes of one connection and an ACK of another lie in a ring. The 45 go as one frame of
+   65,226 bytes with one system call instead of 45, and the ACK goes alone.
+
+   Calls. A pure function of its arguments, for any thread. `whole` and the frames must stay until it is written. */
 #ifndef BULKHEAD_COALESCE_H
 #define BULKHEAD_COALESCE_H
 

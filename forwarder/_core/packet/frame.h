@@ -1,8 +1,13 @@
 /* Checked view of an Ethernet frame and of the length-prefixed records that carry it.
 
-   Theory of operation. A length is checked once, where bytes enter the process (record_next for a
-   stream, the datagram readers for everything else) or where they come out of shared memory; after
-   that the accessors are trusted and check nothing. A record is never copied to be looked at. */
+   Theory of operation. A length is checked once: where bytes enter the process (record_next for a stream, the datagram
+   readers for everything else), or where they come out of shared memory. After that the accessors trust it and check
+   nothing. A record is never copied to be looked at.
+
+   Example. A stream has brought 00 00 00 3c and 40 bytes. record_next says RECORD_PARTIAL and 64: 24 bytes are missing.
+   With 00 00 00 05 it says RECORD_RUNT, whatever follows.
+
+   Calls. Pure functions, for any thread; what they return points into the caller's bytes. */
 #ifndef BULKHEAD_FRAME_H
 #define BULKHEAD_FRAME_H
 

@@ -1,11 +1,11 @@
 /* The two framings of streams, and records made of them and they of records where these are not the same.
 
    Theory of operation. A frame on a stream follows its length: in 4 bytes, big-endian (QEMU's), or in 2, little-endian
-   (what gvproxy's clients speak after POST /connect). Rings, pending queues and flood rings carry records and nothing else
-   (frame.h). What comes in QEMU's framing is records already, and is neither copied nor looked at here, with two
+   (what gvproxy's clients speak after POST /connect). Rings, pending queues and flood rings carry records and nothing
+   else (frame.h). What comes in QEMU's framing is records already, and is neither copied nor looked at here, with two
    exceptions: frames that are to get a header in front (infer.h), and a run from which a frame is left out. The other
-   framing exists between the kernel and the engine's private memory only. That costs one copy each way, which is the price
-   of one format for everybody else.
+   framing exists between the kernel and the engine's private memory only. That costs one copy each way, which is the
+   price of one format for everybody else.
 
      ingress   bytes as they came ── unpack ──► records, in a buffer of their own, all whole ──► switch
      egress    runs in the ring ───── pack ───► the staging ──► the VM
@@ -14,9 +14,9 @@
    not looked at: one chunk equals byte by byte. A length is checked here, in either direction, and nowhere
    later. Below MIN_FRAME it ends the link as on any stream, above MAX_FRAME, too, which 2 bytes cannot say.
 
-   A frame above MAX_FRAME16 has no length of 2 bytes. It is left out whole and counted as refused: gvproxy writes such a
-   frame behind a length that is too small, and the VM reads the rest of it as lengths for ever
-   (pkg/tap/protocols.go, hyperkitProtocol).
+   A frame above MAX_FRAME16 has no length of 2 bytes. It is left out whole and counted as refused: gvproxy writes such
+   a frame behind a length that is too small, and the VM reads the rest of it as lengths for ever (pkg/tap/protocols.go,
+   hyperkitProtocol).
 
    A ring is consumed by whole runs, when they have been packed: what is cut by a short write is in the staging,
    and no ring is in the middle of a run between two writes. So a source may go at any moment and takes nothing

@@ -1,11 +1,12 @@
 /* What a destination takes: which offloads may be left undone in a frame for it, and how long a frame may be.
 
-   Theory of operation. It is one word of 64 bits in the header of the destination's flood ring, which all others map for
-   reading anyway. Only the destination's worker writes it, at any time: a guest that has a virtio device may change its
-   mind while it runs, and an operator may, too (flood_take). Nothing else is published with it, so it needs no order.
+   Theory of operation. It is one word of 64 bits in the header of the destination's flood ring, which all others map
+   for reading anyway. Only the destination's worker writes it, at any time: a guest that has a virtio device may change
+   its mind while it runs, and an operator may, too (flood_take). Nothing else is published with it, so it needs no
+   order.
 
-   Who sends looks once for each run of frames that wait for something (flood_intake), and does what the destination does
-   not take, on its own account (switch.c):
+   Who sends looks once for each run of frames that wait for something (flood_intake), and does what the destination
+   does not take, on its own account (switch.c):
 
      the frame's header asks for    the destination takes     the frame
      anything                       all of that               goes with its header, as it is
@@ -22,8 +23,8 @@
    written last and not by what the senders may have seen: it refuses frames that ask for more or are longer, and counts
    them (egress_admit.h: `refused`). A word that grows needs nothing.
 
-   Example. A guest gives up TSO6 while 12 frames of 60 KiB wait in the ring: its worker writes the word without the bit,
-   refuses those of the 12 that are IPv6, and the senders' next runs come cut.
+   Example. A guest gives up TSO6 while 12 frames of 60 KiB wait in the ring: its worker writes the word without the
+   bit, refuses those of the 12 that are IPv6, and the senders' next runs come cut.
 
      port                          takes                             longest
      TAP                           all                               MAX_FRAME

@@ -1,9 +1,9 @@
-/* What the kernel behind a TAP has left to the device: checksums and segments, made here for who cannot make them.
+/* What the kernel behind a TAP has left to the device: checksums and segments, made here for destinations that cannot make them.
 
    Theory of operation. A TAP with IFF_VNET_HDR is a network card that does offloads (tap.c): its kernel hands over
    TCP in frames of up to 64 KiB, with a sum begun and not finished, behind a virtio_net_hdr that says what is left to
    do (Virtual I/O Device 1.2, section 5.1.6.2). To another TAP a frame goes with its header, as it is: that kernel
-   takes it for one that a card has put together, and nobody ever does the work. For any other VM, and for a flood,
+   takes it for one that a card has put together, and the work is never done. For any other VM, and for a flood,
    the sender's worker does it, on its own account: one frame or many, each whole and right, none longer than the
    sender's MTU allows.
 
@@ -14,7 +14,7 @@
 
    The header is the kernel's, but a program behind the TAP can have it written (packet(7), PACKET_VNET_HDR), so it
    is checked. A checksum must not be stored into the MAC addresses, which were judged already: that is asked of every
-   frame (offload_is_sound). The rest matters to who does the work (offload_open): everything lies inside of the
+   frame (offload_is_sound). The rest matters to the code that does the work (offload_open): everything lies inside of the
    frame and is what the header says. Encapsulated packets are not: no kernel leaves them to us, as we do not say that
    we could. A segment carries at least SEGMENT_LEAST bytes, so a frame becomes at most 1 KiB times as many. */
 #ifndef BULKHEAD_OFFLOAD_H
@@ -42,7 +42,7 @@ struct offload {
 /* Is the header at `vnet` (VNET_BYTES) one that may go on to a TAP? */
 bool offload_is_sound(const uint8_t *vnet);
 
-/* What has to be taken of who gets the frame behind the header at `vnet`, `bytes` together, as it is: TAKES_*, and more
+/* What a VM has to take that gets the frame behind the header at `vnet`, `bytes` together, as it is: TAKES_*, and more
    than there is where the header asks for what is not known. */
 uint32_t offload_needs(const uint8_t *vnet, uint32_t bytes);
 

@@ -1,4 +1,4 @@
-/* Where the headers of a packet are, for those who look behind the Ethernet header. */
+/* Where the headers of a packet are, for code that looks behind the Ethernet header. Pure functions, for any thread. */
 #ifndef BULKHEAD_PACKET_H
 #define BULKHEAD_PACKET_H
 

@@ -1,12 +1,17 @@
 /* Rates: so many frames or bytes a second, with a burst.
 
-   Theory of operation. The generic cell rate algorithm (ITU-T I.371): a limit is one moment, the earliest at which
-   the next unit would be in time if units came evenly. A unit is in time if that moment is at most the burst away.
-   Frames that come too early are refused (storm control); bytes are charged after they were read, and the VM is
-   not read again before they are due (pacing), so a VM that is too fast is slowed down and loses nothing.
+   Theory of operation. The generic cell rate algorithm (ITU-T I.371): a limit is one moment, the earliest at which the
+   next unit would be in time if units came evenly. A unit is in time if that moment is at most the burst away. Frames
+   that come too early are refused (storm control). Bytes are charged after they were read, and the VM is not read again
+   before they are due (pacing), so a VM that is too fast is slowed down and loses nothing.
 
    To refuse a frame costs its sender's worker nearly as much as to carry it, on a machine that the others need, too.
-   So refused frames are paced like bytes: a VM that sends more of them than REFUSED_PER_S is read later. */
+   So refused frames are paced like bytes: a VM that sends more of them than REFUSED_PER_S is read later.
+
+   Example. 1,000 broadcasts a second are allowed: each is due 1 ms after the last. Of 150 that come at once the first
+   101 are in time, which moves `due` 101 ms ahead; the other 49 are refused. After 10 ms of silence 10 more may come.
+
+   Calls. Pure functions of their arguments, for the thread that owns the struct. `now` is monotonic, in ns. */
 #ifndef BULKHEAD_RATE_LIMIT_H
 #define BULKHEAD_RATE_LIMIT_H
 

@@ -1,5 +1,5 @@
-/* struct virtio_net_hdr, the short one (Virtual I/O Device 1.2, section 5.1.6): VNET_BYTES in front of a frame, which say
-   what its sender has left to be done. All fields are little-endian.
+/* struct virtio_net_hdr, the short one (Virtual I/O Device 1.2, section 5.1.6): VNET_BYTES in front of a frame, which
+   say what its sender has left to be done. All fields are little-endian.
 
      byte   0       flags: VNET_NEEDS_SUM
             1       how the frame is to be cut: VNET_GSO_*

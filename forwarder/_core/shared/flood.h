@@ -12,12 +12,19 @@
    in the numbers is exactly what the reader lost. The pair (head, number) is kept consistent by a
    version that is odd while the pair changes.
 
-   A record is a reply (no frame: "this address is behind me") or a frame to deliver. A
-   reply answers a flooded unknown address: without it a station that only listens would be
-   flooded to for ever, since nobody else sees what it sends to its partner.
+   A record is a frame to deliver, or a reply (no frame: "this address is behind me"). A reply answers a flooded unknown
+   address: without it a station that only listens would be flooded to for ever, since only its partner sees what it
+   sends.
 
    The header also holds two words that everybody may read and only the owner may write: whether the owner sleeps
-   (doorbell.h), and what its VM takes (intake.h). */
+   (doorbell.h), and what its VM takes (intake.h).
+
+   Example. The ring has 512 KiB and 340 frames of 1,514 bytes fit into it. A reader is stuck at frame 100 while the
+   writer puts frame 600. The reader's next look finds itself lapped: it goes to the head, frame 601, and counts 500
+   lost.
+
+   Calls. flood_put and flood_publish from the one thread that opened the ring for writing; each flood_rx belongs to one
+   thread. Descriptors stay the caller's; the close functions free the mappings, also of a struct of zeroes. */
 #ifndef BULKHEAD_FLOOD_H
 #define BULKHEAD_FLOOD_H
 
@@ -72,7 +79,7 @@ struct flood_rx {
 
 int flood_create(uint32_t size, uint32_t port, uint64_t epoch);
 
-/* Map for writing and seal: nobody else can write from now on. -1 and errno (ESTALE: another port's). */
+/* Map for writing and seal: no other process can write from now on. -1 and errno (ESTALE: another port's). */
 int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch);
 
 /* `from_start`: read what the port has said since it came, else only what it says from now on. */

@@ -4,7 +4,7 @@
    from one source address, at most RUN_BYTES of them. What costs time per frame is thus paid per run: the consumer
    learns an address, counts frames and charges its scheduler once a run, and hands the records to the kernel as they
    lie there. Where a run lies and what it is says its description (struct run), apart from the records; so whatever
-   lies between two runs is nobody's.
+   lies between two runs belongs to none.
 
    That is for records that come in at the place where they are to be. A producer may have its VM's bytes written to
    the front of the ring (ring_front), look at them there, and keep as runs what is for this consumer (ring_commit); the
@@ -14,7 +14,7 @@
    descriptions, and for the consumer it is read-only: what a VM has sent is judged there, so no neighbour may change
    it. The consumer's has the tail.
 
-     who        writes                    when
+     end        writes                    when
      producer   records, runs, head       a run first, then head (release), once per burst
      consumer   tail: bytes and runs      after the kernel has taken a whole run (release, each)
 
@@ -32,7 +32,15 @@
    an address or a length unchecked.
 
    Between two TAPs the records of a run have virtio_net_hdrs in front of their frames (offload.h). All of a run's
-   have one or none has: its description says which. */
+   have one or none has: its description says which.
+
+   Example. The head is at run 7, byte 10,000. A burst of three frames of 1,514 bytes (4,554 with their lengths) is put
+   as run 7: `at` 10,000, `bytes` 4,554, `frames` 3; head becomes 8 with ring_publish. The consumer views run 7, writes
+   2,000 bytes of it, and its VM is full: `done` is 2,000, the tail stays at 7. Later the other 2,554 are taken, and the
+   tail becomes 8 and 14,554, from where on the producer may write again.
+
+   Calls. Each end from the one thread that opened it (ring_memory.h). ring_depth, ring_has_news and ring_cut_frame
+   change nothing. What ring_view returns points into the ring and is good until ring_consume. */
 #ifndef BULKHEAD_RING_H
 #define BULKHEAD_RING_H
 

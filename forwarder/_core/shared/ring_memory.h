@@ -1,7 +1,15 @@
 /* The memory of a ring (ring.h): its layout, and how it is made, mapped and checked.
 
-   The descriptors stay the caller's: an open ring needs them no more, and they may be closed at once. Each end belongs to
-   one thread of one process; what the two share is what this file calls the producer's and the consumer's memory. */
+   Theory of operation. A ring is two memfds. Its producer's has a header of 64 KiB with the published head and 2,048
+   descriptions of runs, and then the records; the consumer maps it read-only. The consumer's is one page with the tail.
+   Both name the two ports and their epochs, and an end is opened only where they are the ones expected, so a ring of an
+   earlier life is refused (ESTALE). Opening the producer's end seals its memory: one ring has one producer for good.
+
+   Example. ring_create(1 MiB, {1 @ 11 -> 2 @ 22}) makes both. Port 1's worker opens the producer's end, port 2's the
+   other one. Port 2's worker is killed and comes back under epoch 23: it opens a new ring, since this one says 22.
+
+   Calls. From any thread; each end then belongs to one thread of one process. Descriptors stay the caller's, and an
+   open ring needs them no more. ring_tx_close and ring_rx_close free the mappings, also of a struct of zeroes. */
 #ifndef BULKHEAD_RING_MEMORY_H
 #define BULKHEAD_RING_MEMORY_H
 
@@ -91,7 +99,7 @@ struct ring_rx {
 int ring_create(uint32_t size, const struct ring_id *id, struct ring_fds *fds);
 
 /* -1 and errno: not a ring, or not the one expected (ESTALE). A ring has one producer for good: opening it seals it,
-   and nobody can map it for writing any more (EPERM). */
+   and no process can map it for writing any more (EPERM). */
 int ring_tx_open(struct ring_tx *tx, struct ring_fds fds, const struct ring_id *expected);
 int ring_rx_open(struct ring_rx *rx, struct ring_fds fds, const struct ring_id *expected);
 void ring_tx_close(struct ring_tx *tx);

@@ -1,14 +1,19 @@
 /* Shared memory between the processes of one switch.
 
-   Theory of operation. Everything shared is a memfd, passed by descriptor: it vanishes with its last
-   user (a killed process leaves nothing behind), it is never written back to a disk, and it can be
-   sealed. The seals are what makes mapping a neighbour's memory safe: SHRINK and GROW mean that no
-   process, however hostile, can cut the file under a mapping and kill its reader with SIGBUS;
-   FUTURE_WRITE means that after the owner has mapped its memory nobody else can map it for writing.
-   shm_map refuses a descriptor that lacks the seals.
+   Theory of operation. Everything shared is a memfd, passed by descriptor. It vanishes with its last user, so a killed
+   process leaves nothing behind, and it is never written to a disk. It can be sealed, and the seals are what makes a
+   neighbour's memory safe to map: SHRINK and GROW mean that no process, however hostile, can cut the file under a
+   mapping and kill its reader with SIGBUS; FUTURE_WRITE means that after the owner has mapped its memory no other
+   process can map it for writing. A descriptor that lacks the seals of size is refused.
 
-   A mapping is a header and then the data, mapped twice in a row. Whatever starts inside the first
-   copy is contiguous in memory, so that nothing above this file ever handles wrap-around. */
+   A mapping is a header and then the data, mapped twice in a row. Whatever starts inside the first copy is contiguous
+   in memory, so that nothing above this file ever handles wrap-around.
+
+   Example. A ring of 1 MiB is a memfd of 64 KiB and 1 MiB. Its mapping takes 64 KiB and 2 MiB of addresses; a record of
+   1,518 bytes that begins 100 bytes before the end of the data is read in one piece, its tail from the second copy.
+
+   Calls. From any thread. Descriptors stay the caller's, and a mapping outlives them. shm_unmap frees a mapping and may
+   be called on a struct of zeroes. Errors: -1 and errno (EPERM: seals missing; EINVAL: not such a memory). */
 #ifndef BULKHEAD_SHM_H
 #define BULKHEAD_SHM_H
 
@@ -41,7 +46,7 @@ int shm_map_ring(struct shm *shm, int fd, enum shm_access access);
 /* Map a flat memfd that has at least `bytes`. */
 int shm_map_flat(struct shm *shm, int fd, size_t bytes, enum shm_access access);
 
-/* From now on nobody can map the file for writing anew; existing mappings keep working. */
+/* From now on no process can map the file for writing anew; existing mappings keep working. */
 int shm_seal_writers(int fd);
 
 void shm_unmap(struct shm *shm);

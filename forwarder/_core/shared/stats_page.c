@@ -23,7 +23,7 @@ int stats_page_create(uint64_t secret)
         page->magic = STATS_PAGE_MAGIC;
         page->layout = LAYOUT_VERSION;
         page->fdb.secret = secret;
-        page->at_boundary = 1; /* nobody has touched the stream yet */
+        page->at_boundary = 1; /* no worker has touched the stream yet */
         shm_unmap(&shm);
         return fd;
     }

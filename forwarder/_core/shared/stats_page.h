@@ -1,12 +1,18 @@
 /* A port's statistics page: its counters, what it lost towards and from each peer, and its MAC table.
 
-   Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker
-   is still visible. The engine counts in private memory and copies to the page before it sleeps and
-   every so many turns; each value is stored whole, the set of them is a snapshot only once the worker is
-   quiet. The page outlives its worker: the next one continues the same numbers.
+   Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker is still
+   visible. The engine counts in private memory and copies to the page before it sleeps and every so many turns. Each
+   value is stored whole; the set of them is a snapshot only once the worker is quiet. The page outlives its worker: the
+   next one continues the same numbers.
 
-   With the numbers goes the time. A worker publishes once an interval even if nothing happens (`Engine.pulse`), so
-   a time that has grown old is a loop that does not turn, and to know that no message has to be sent. */
+   With the numbers goes the time. A worker publishes once an interval even if nothing happens (`Engine.pulse`), so a
+   time that has grown old is a loop that does not turn, and no message is needed to know that.
+
+   Example. A worker is killed after 1,000 frames of which it had published 990. Its successor reads 990 and goes on
+   from there: ten frames are never counted, and no counter ever goes back.
+
+   Calls. stats_page_publish, loss_add and loss_reset from the one worker that has the port; stats_page_read from any
+   process that maps the page. The descriptor stays the caller's; shm_unmap frees a mapping. */
 #ifndef BULKHEAD_STATS_PAGE_H
 #define BULKHEAD_STATS_PAGE_H
 

@@ -37,7 +37,7 @@ static int set_up(struct ifreq *request)
 #define TUN_F_USO6 0x40
 #endif
 
-/* Frames come behind a header whose form is ours, whoever had the device before, and with the most that the kernel
+/* Frames come behind a header whose form is ours, whatever an earlier user had set, and with the most that the kernel
    will leave to us: it refuses a set of which it does not know one. */
 static int set_offloads(int fd)
 {

@@ -12,7 +12,13 @@
    A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. KIND_STREAM16 is
    a stream with another framing (framing.h), of which nothing is known here. A TAP's kernel wants a
    virtio_net_hdr in front of each frame: the record's own, or one that says that nothing is left to be done. Frames
-   without one may reach it as one (coalesce.h); they are counted one by one. */
+   without one may reach it as one (coalesce.h); they are counted one by one.
+
+   Example. 64 frames of 1,514 bytes for a QEMU stream are one sendmsg of 64 spans, which may take 40,000 bytes of them:
+   26 frames and a half. For a datagram socket they are one sendmmsg, which takes 26. For a TAP they are two writes of
+   32 segments each, if they belong to one TCP connection, else 64.
+
+   Calls. From the engine's thread. The descriptor stays the caller's; spans and buffers are only used during a call. */
 #ifndef BULKHEAD_VM_H
 #define BULKHEAD_VM_H
 
@@ -51,7 +57,7 @@ struct span {
 struct vm_sent {
     uint64_t bytes;   /* of records, length prefixes included; refused frames count as taken */
     uint64_t payload; /* of those, bytes of frames that were written (on a stream: all bytes) */
-    uint32_t frames;  /* written (0 on a stream, where nobody looked at frames) */
+    uint32_t frames;  /* written (0 on a stream, where frames are not looked at) */
     uint32_t refused;
     int error;        /* errno behind VM_DOWN */
 };

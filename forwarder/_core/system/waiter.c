@@ -60,7 +60,7 @@ int waiter_remove(struct waiter *waiter, int fd)
     return epoll_ctl(waiter->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
-/* Edge-triggered: every ring is one event, and nobody has to read the bell to silence it. */
+/* Edge-triggered: every ring is one event, and the bell need not be read to silence it. */
 int waiter_add_bell(struct waiter *waiter, int fd)
 {
     return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLET, ROLE_BELL);

@@ -1,7 +1,18 @@
 /* The one place that sleeps: readiness of descriptors, with a deadline in nanoseconds.
 
-   The Linux-only calls of the core are behind this header (epoll, eventfd) and tap.h; a port to macOS
-   gives kqueue the same face. */
+   Theory of operation. An epoll instance watches the VM's descriptor (level-triggered, for what is asked of it), the
+   two bells (edge-triggered: each ring is one event, and the counter of the eventfd is never read), and the control
+   descriptors of Python (level-triggered). What is ready is told as a set of READY_* bits, never which descriptor: an
+   engine has one VM, and Python looks at its descriptors itself.
+
+   epoll, eventfd and epoll_pwait2 are behind this header, so a port to another system gives kqueue the same face.
+
+   Example. The VM does not read: the engine asks WANT_WRITE and waits. A neighbour's flood rings: READY_BELL. The
+   engine masks both bells and waits again, undisturbed. The VM reads: READY_WRITE. The bells are unmasked and count as
+   rung if they ever were, so a ring that was missed is not lost.
+
+   Calls. From the engine's thread; doorbell_ring from any. waiter_close frees the epoll instance and none of the
+   descriptors watched. Errors: -1 and errno. */
 #ifndef BULKHEAD_WAITER_H
 #define BULKHEAD_WAITER_H
 
