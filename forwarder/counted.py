@@ -29,8 +29,10 @@ FLOWS = {
 
 REFUSED = {
     "denied": "to a network that --deny names",
+    "metadata": "to a cloud's metadata address, which --allow does not name",
     "spoofed": "from an address that is not of the LAN",
     "not_carried": "a packet of a kind that the gateway does not carry",
+    "damaged": "a packet with a wrong length or checksum",
     "no_outbound": "to the outside, which --no-outbound forbids",
     "no_host_access": "to the host, which --no-host-access forbids",
     "unroutable": "to an address that is no single station elsewhere",
@@ -49,6 +51,10 @@ RELAYED = {
     "unreachable": "connections and datagrams to where there is no way",
     "failed": "connections that failed for another reason",
     "near_gone": "connections whose own end left before the far end answered",
+    "stray": "connections that came without having been asked for",
+    "guest_gone": "TCP connections that were reset because their VM has left",
+    "errors_passed": "ICMP errors about datagrams that were passed on",
+    "fragments_dropped": "fragments of datagrams that never became whole, or beyond the sender's share",
     "datagrams_dropped": "datagrams that a socket or the queue did not take",
     "unasked": "datagrams from an address that the guest has not asked",
     "flows_pushed_out": "flows that ended early to make room for others",

@@ -40,6 +40,7 @@ from gateway.namespace import Holder
 from gateway.ports import Port, Ports
 from gateway.provisions import Provisions
 from gateway.relay.forwards import Forward
+from gateway.relay.frames import Way
 from gateway.relay.policy import Address
 from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
@@ -153,12 +154,13 @@ class Gateway:
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._begin_to_remember(plain, settings)
         self._holder.start(plain)
-        self._relay = Relay(self._loop, self._holder.make, policy)
+        self._relay = Relay(self._loop, self._holder.make, policy, log=self._log)
         sockets, self._holder.sockets = self._holder.sockets, {}
+        tun, self._holder.tun = self._holder.tun, -1
         self._relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
+        frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
+        self._relay.carry(Way(tun, frames, self._ports.of, settings.mtu))
         self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log)
-        self._relay.attach_tun(self._holder.tun)
-        self._holder.tun = -1
         for forward in forwards:
             self._relay.add(forward)
         self._memory.change("forward", self._relay.forwards())

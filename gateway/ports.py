@@ -23,6 +23,9 @@ class Port(NamedTuple):
     number: int
     born: int
 
+    def __str__(self) -> str:
+        return f"port {self.number}"
+
 
 class Ports:
     """The ports there are, and the addresses behind them."""

@@ -1,7 +1,7 @@
 """Addresses, routes and neighbours of the namespace: the one place that knows netlink's library.
 
 - ``lan0``, the TAP, has the gateway's MAC and addresses, and the switch has its other end, as a port.
-- ``out0``, a TUN, is the default route: what is for the outside and is no TCP goes to the host side.
+- ``out0``, a TUN, is where the host side writes what comes from the outside; nothing goes out by it.
 - ``lo`` takes the connections that the packet filter has marked.
 
 The host alias is no address of this machine, or the kernel would answer for it: ``lan0`` says that it knows
@@ -48,6 +48,8 @@ _SYSCTLS = (
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/lan0/rp_filter", "0"),
     ("ipv4/conf/out0/rp_filter", "0"),
+    # The relay speaks for the gateway's own address when it tells a guest of an error.
+    ("ipv4/conf/out0/accept_local", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/lan0/send_redirects", "0"),
     ("ipv6/conf/lan0/accept_ra", "0"),
@@ -64,6 +66,10 @@ _SYSCTLS = (
     ("ipv4/ip_local_port_range", "1024 65535"),
     ("ipv4/tcp_tw_reuse", "1"),
     ("ipv4/tcp_tw_reuse_delay", "1"),
+    # Half-open connections are bounded by the relay's dials, which wait no longer
+    # (gateway.relay.tcp.ANSWERED_S).
+    ("ipv4/tcp_synack_retries", "2"),
+    ("ipv4/tcp_syncookies", "0"),
 )
 
 

@@ -23,11 +23,11 @@ from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.wire import Command, Handover, Message, Reply
-from gateway.inside import limits, netlink, nft
-from gateway.inside.nft import TCP_PORT
+from gateway.inside import limits, netlink, nft, transparent
 from gateway.lan import filters
 from gateway.lan.frames import IPV4, IPV6
-from gateway.relay.tcp import forgo_pacing
+from gateway.relay import frame_sockets
+from gateway.relay.socket_options import forgo_pacing
 from gateway.relay.tun import open_tun
 from gateway.settings import Settings, read
 
@@ -37,9 +37,6 @@ BACKLOG = 4096
 
 PACKET_BYTES = 1 << 20
 """Of frames that wait to be read; the kernel may allow less. A thousand guests ask for a lease at once."""
-
-_IP_TRANSPARENT = 19
-_IPV6_TRANSPARENT = 75
 
 KINDS = {
     "tcp4": (socket.AF_INET, socket.SOCK_STREAM),
@@ -107,6 +104,8 @@ class Inside:
             netlink.set_up(settings)
             nft.load(nft.rules(settings, netlink.LAN) + limits.rules(netlink.LAN))
             listeners = _listen(settings)
+            for number, sock in enumerate(frame_sockets.open_all(netlink.LAN, settings.policy)):
+                listeners[f"frames{number}"] = sock
             self._channel.send(Handover("tap", {}, 1), (tap,))
             self._channel.send(Handover("tun", {}, 1), (tun,))
             message = Handover("listeners", {"names": list(listeners)}, len(listeners))
@@ -130,21 +129,16 @@ class Inside:
 
 def _listen(settings: Settings) -> dict[str, socket.socket]:
     """Return the sockets of the host side by name: what guests connect to, and what hears their questions."""
-    tcp4, tcp6 = socket.socket(*KINDS["tcp4"]), socket.socket(*KINDS["tcp6"])
-    tcp4.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
-    tcp4.bind(("127.0.0.1", TCP_PORT))
-    tcp6.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    tcp6.bind(("::1", TCP_PORT))
     dns4, dns6 = socket.socket(*KINDS["tcp4"]), socket.socket(*KINDS["tcp6"])
     gateway4, gateway6 = settings.policy.gateway4, settings.gateway6
     dns4.bind((str(gateway4), filters.DNS_PORT))
     dns6.bind((str(gateway6), filters.DNS_PORT))
-    for sock in (tcp4, tcp6, dns4, dns6):
+    for sock in (dns4, dns6):
         forgo_pacing(sock)
         sock.listen(BACKLOG)
     lan4 = _packet_socket(IPV4, filters.ipv4(gateway4.packed))
     lan6 = _packet_socket(IPV6, filters.ipv6(gateway6.packed))
-    made = {"tcp4": tcp4, "tcp6": tcp6, "dns4": dns4, "dns6": dns6, "lan4": lan4, "lan6": lan6}
+    made = {**transparent.listen(), "dns4": dns4, "dns6": dns6, "lan4": lan4, "lan6": lan6}
     for sock in made.values():
         sock.setblocking(False)
     return made

@@ -20,20 +20,18 @@ class Shares:
         self.taken = 0
         self._counts: Counter[Hashable] = Counter()
 
-    def take(self, owner: Hashable) -> bool:
-        """Give ``owner`` one more if that is fair, and say whether it was."""
-        if self._counts[owner] >= GREED * (self.most - self.taken):
-            if not self._counts[owner]:
-                del self._counts[owner]
+    def take(self, owner: Hashable, count: int = 1) -> bool:
+        """Give ``owner`` as many more as it asks for if that is fair, and say whether it was."""
+        if self._counts.get(owner, 0) >= GREED * (self.most - self.taken - count + 1):
             return False
-        self._counts[owner] += 1
-        self.taken += 1
+        self._counts[owner] += count
+        self.taken += count
         return True
 
-    def give_back(self, owner: Hashable) -> None:
-        """Take back one that ``owner`` had."""
-        assert self._counts[owner] > 0
-        self._counts[owner] -= 1
-        self.taken -= 1
+    def give_back(self, owner: Hashable, count: int = 1) -> None:
+        """Take back what ``owner`` had."""
+        assert self._counts[owner] >= count
+        self._counts[owner] -= count
+        self.taken -= count
         if not self._counts[owner]:
             del self._counts[owner]

@@ -4,9 +4,10 @@ A datagram does not say that it is the last one, so a flow ends by silence: afte
 came back (most are one question that was lost or is not answered), after ``SETTLED_S`` once something did.
 RFC 4787 asks for two minutes at least.
 
-Bounds: ``most`` flows in all, and ``most_each`` for one owner (a guest, or a forward). Whoever is at its
-bound loses the flow that it has not used for longest; where the table itself is full, the owner with most
-flows loses one. So a guest that scans the Internet only ever pushes out flows of its own.
+The table does not decide how many there may be (``flow_context``), but it knows whose turn it is to go: of
+one owner (a port, or a forward) the flow that it has not used for longest, and of all owners the one with
+most flows. Both are found without a search, since an owner who is looked for at each datagram costs all the
+others: owners stand in buckets by how many flows they have, and a flow more or less moves one by one bucket.
 
 ``now`` is monotonic time in seconds, and never goes back.
 """
@@ -22,8 +23,8 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class _Owner(Generic[Key]):
-    """One owner's flows, by state, each from the longest unused to the last used: key to time of last use."""
+class _Queues(Generic[Key]):
+    """Flows by state, each from the longest unused to the last used: key to time of last use."""
 
     __slots__ = ("fresh", "settled")
 
@@ -38,100 +39,117 @@ class _Owner(Generic[Key]):
         """Return the flow to give up first: one that never had an answer before one that had."""
         return next(iter(self.fresh or self.settled))
 
+    def used(self, key: Key, now: float) -> None:
+        """Note that a flow was used."""
+        queue = self.settled if key in self.settled else self.fresh
+        queue[key] = now
+        queue.move_to_end(key)
+
+    def settle(self, key: Key, now: float) -> None:
+        """Note that a flow was answered."""
+        self.fresh.pop(key, None)
+        self.settled[key] = now
+        self.settled.move_to_end(key)
+
+    def remove(self, key: Key) -> None:
+        """Forget a flow."""
+        (self.fresh if key in self.fresh else self.settled).pop(key)
+
+
+class _Sizes:
+    """Owners by how many flows they have."""
+
+    def __init__(self) -> None:
+        self._buckets: list[dict[Hashable, None]] = [{}]
+
+    def change(self, owner: Hashable, before: int, after: int) -> None:
+        """Note that ``owner`` has one flow more or less."""
+        self._buckets[before].pop(owner, None)
+        if after == len(self._buckets):
+            self._buckets.append({})
+        if after:
+            self._buckets[after][owner] = None
+        if len(self._buckets) > 1 and not self._buckets[-1]:
+            self._buckets.pop()
+
+    def fullest(self) -> Hashable:
+        """Return an owner that has as many as any. Raises StopIteration: there is none."""
+        return next(iter(self._buckets[-1]))
+
 
 class Flows(Generic[Key, Value]):
     """The table. What is given up is returned, and is the caller's to close."""
 
-    def __init__(self, most: int, most_each: int) -> None:
-        self._most = most
-        self._most_each = most_each
+    def __init__(self) -> None:
         self._values: dict[Key, tuple[Hashable, Value]] = {}
-        self._owners: dict[Hashable, _Owner[Key]] = {}
-        self._deadline: float | None = None
+        self._owners: dict[Hashable, _Queues[Key]] = {}
+        self._all: _Queues[Key] = _Queues()
+        self._sizes = _Sizes()
 
     def __len__(self) -> int:
         return len(self._values)
 
-    def count(self, first: object) -> int:
-        """Return how many flows have a key that begins with ``first``."""
-        return sum(1 for key in self._values if isinstance(key, tuple) and key[0] is first)
-
-    def __iter__(self) -> Iterator[Value]:
-        return iter([value for _, value in self._values.values()])
+    def __iter__(self) -> Iterator[Key]:
+        return iter(list(self._values))
 
     def sent(self, key: Key, now: float) -> Value | None:
         """Return the flow of a datagram on its way out, and note its use; None if there is no such flow."""
         entry = self._values.get(key)
         if entry is None:
             return None
-        owner = self._owners[entry[0]]
-        queue = owner.settled if key in owner.settled else owner.fresh
-        queue[key] = now
-        queue.move_to_end(key)
+        self._owners[entry[0]].used(key, now)
+        self._all.used(key, now)
         return entry[1]
 
     def answered(self, key: Key, now: float) -> None:
         """Note that something came back. A flow that is gone is ignored."""
         entry = self._values.get(key)
         if entry is not None:
-            owner = self._owners[entry[0]]
-            owner.fresh.pop(key, None)
-            owner.settled[key] = now
-            owner.settled.move_to_end(key)
+            self._owners[entry[0]].settle(key, now)
+            self._all.settle(key, now)
 
-    def add(self, key: Key, owner: Hashable, value: Value, now: float) -> list[Value]:
-        """Enter a new flow, and return those that had to go for it. ``key`` must not be there."""
+    def add(self, key: Key, owner: Hashable, value: Value, now: float) -> None:
+        """Enter a new flow. ``key`` must not be there."""
         assert key not in self._values
-        gone = []
-        mine = self._owners.get(owner)
-        if mine is not None and len(mine) >= self._most_each:
-            gone.append(self.remove(mine.oldest()))
-        elif len(self._values) >= self._most:
-            gone.append(self.remove(max(self._owners.values(), key=len).oldest()))
         self._values[key] = (owner, value)
-        self._owners.setdefault(owner, _Owner()).fresh[key] = now
-        self._deadline = now + FRESH_S if self._deadline is None else min(self._deadline, now + FRESH_S)
-        return gone
+        mine = self._owners.setdefault(owner, _Queues())
+        mine.used(key, now)
+        self._all.used(key, now)
+        self._sizes.change(owner, len(mine) - 1, len(mine))
 
-    def remove(self, key: Key) -> Value:
-        """Forget a flow, and return it. Raises KeyError if it is not there."""
-        name, value = self._values.pop(key)
-        owner = self._owners[name]
-        (owner.fresh if key in owner.fresh else owner.settled).pop(key)
-        if not len(owner):
-            del self._owners[name]
-        return value
+    def remove(self, key: Key) -> tuple[Hashable, Value]:
+        """Forget a flow, and return it with its owner. Raises KeyError if it is not there."""
+        owner, value = self._values.pop(key)
+        mine = self._owners[owner]
+        mine.remove(key)
+        self._all.remove(key)
+        self._sizes.change(owner, len(mine) + 1, len(mine))
+        if not len(mine):
+            del self._owners[owner]
+        return owner, value
 
-    def expire(self, now: float) -> list[Value]:
-        """Forget the flows that have been silent for too long, and return them."""
-        due = [
-            key
-            for owner in self._owners.values()
-            for queue, silence in ((owner.fresh, FRESH_S), (owner.settled, SETTLED_S))
-            for key in _before(queue, now - silence)
-        ]
-        gone = [self.remove(key) for key in due]
-        self._deadline = self._next_end()
-        return gone
+    def next_to_go(self, owner: Hashable) -> Key | None:
+        """Return the flow to give up for one of ``owner``: its own oldest, or else the fullest owner's."""
+        if owner not in self._owners:
+            if not self._values:
+                return None
+            owner = self._sizes.fullest()
+        return self._owners[owner].oldest()
 
-    def remove_owner(self, owner: Hashable) -> list[Value]:
-        """Forget all flows of ``owner``, and return them."""
+    def due(self, now: float) -> list[Key]:
+        """Return the flows that have been silent for too long."""
+        return [*_before(self._all.fresh, now - FRESH_S), *_before(self._all.settled, now - SETTLED_S)]
+
+    def of(self, owner: Hashable) -> list[Key]:
+        """Return all flows of ``owner``."""
         mine = self._owners.get(owner)
-        return [self.remove(key) for key in [*mine.fresh, *mine.settled]] if mine is not None else []
+        return [] if mine is None else [*mine.fresh, *mine.settled]
 
     def deadline(self) -> float | None:
-        """Return when to call ``expire``; None while the table is empty.
-
-        It may be too early, never too late: use only moves the end of a flow away, so that it is looked for
-        when one was due and not at every datagram.
-        """
-        return self._deadline if self._values else None
-
-    def _next_end(self) -> float | None:
+        """Return when the first flow is due; None while the table is empty."""
         ends = [
             next(iter(queue.values())) + silence
-            for owner in self._owners.values()
-            for queue, silence in ((owner.fresh, FRESH_S), (owner.settled, SETTLED_S))
+            for queue, silence in ((self._all.fresh, FRESH_S), (self._all.settled, SETTLED_S))
             if queue
         ]
         return min(ends, default=None)

@@ -13,7 +13,7 @@ from forwarder import unix_sockets
 from forwarder.errors import LocalError
 from forwarder.unix_sockets import SocketFile
 from gateway.relay.forwards import Forward
-from gateway.relay.tcp import forgo_pacing
+from gateway.relay.socket_options import forgo_pacing
 
 BACKLOG = 4096
 """Connections that the kernel completes before they are accepted (it cuts this to net.core.somaxconn)."""

@@ -1,13 +1,18 @@
-"""Datagrams of guests on their way out, and the answers: UDP and ICMP echo by way of the TUN device.
+"""Datagrams of guests on their way out, and the answers: UDP and ICMP echo, and the ICMP errors of both ways.
 
 A guest's address and port is one flow, with a socket of the host that keeps its own port for as long as the
 flow lives: wherever the guest sends from there, it is seen to come from one place (endpoint-independent
 mapping, RFC 4787, which lets peers behind two gateways meet). Answers come only from addresses that the flow
 has sent to; the guest sees them come from the address it asked for, so the host alias answers as itself.
 
+A flow belongs to the Ethernet source that its datagrams come from, and is its port's: a guest that writes
+another's address into its packets gets a flow of its own. The gateway is a hop: what is sent on has one less,
+and may be fragmented on its way or not, as the guest says. Errors that come back, from routers and from
+hosts, are given to the guest as they are (``socket_errors``), about the datagram as it had sent it: so
+traceroute and path MTU work.
+
 ICMP echo goes through *ping sockets* (``net.ipv4.ping_group_range``), which need no privilege: the kernel
-puts its own identifier into the request and matches the reply; the guest's is put back here. Where the host
-does not allow them, the counter ``no_ping_socket`` says so, and nothing else changes.
+puts its own identifier into the request and matches the reply; the guest's is put back here.
 
 **Why this and not pasta**, which could be joined to the namespace and do the same: forwards change while the
 gateway runs and pasta's are fixed when it starts; the deny list and the host alias would have to be said
@@ -20,48 +25,56 @@ time, pings and calls need a hundredth of that; streams of bytes are TCP, and go
 Nothing waits: a datagram that a socket does not take is dropped and counted, as networks do.
 """
 
-import os
+import errno
 import socket
 from collections.abc import Callable
 from functools import lru_cache, partial
 from ipaddress import ip_address
 
-from gateway.relay.flow_context import BURST, Common
-from gateway.relay.packets import (
+from gateway.relay import socket_errors
+from gateway.relay.answers import (
     LONGEST,
-    Datagram,
-    Echo,
-    build,
+    answer,
     echo_reply,
     echo_request,
-    longest_payload,
-    parse,
+    fits,
+    quoted,
 )
+from gateway.relay.flow_context import BURST, Common, FlowKey
+from gateway.relay.frames import Sender
+from gateway.relay.packets import ECHO, Datagram, Echo, Packet, Refusal
 from gateway.relay.policy import Address
-from gateway.relay.poller import READ, Poller
+from gateway.relay.poller import FAILED, READ, Poller
+from gateway.relay.socket_errors import SocketError
+from gateway.relay.tun import Speaker
 
 MOST_PEERS = 256
 """Addresses that a flow may have answers from; the first is forgotten for one more."""
 
 _PING = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_NO_WAY = (0, False)
 
 Judge = Callable[[Address], tuple[Address | None, str]]
-FlowKey = tuple[object, ...]
 
 
 class GuestFlow:
     """One guest's address and port (or echo identifier), and the socket that stands for it on the host."""
 
-    __slots__ = ("_poller", "ident", "key", "peers", "sock", "source")
+    __slots__ = ("_poller", "ident", "is_echo", "key", "peers", "sock", "source", "version", "way")
 
-    def __init__(self, poller: Poller, key: FlowKey, sock: socket.socket, source: bytes, ident: int) -> None:
+    def __init__(
+        self, poller: Poller, key: FlowKey, sock: socket.socket, source: bytes, ident: int, *, is_echo: bool
+    ) -> None:
         self._poller = poller
         self.key = key
         self.sock = sock
         self.source = source
         self.ident = ident
+        self.is_echo = is_echo
+        self.version = 4 if len(source) == 4 else 6
         self.peers: dict[str, bytes] = {}
+        self.way = _NO_WAY
 
     def close(self) -> None:
         """End the flow."""
@@ -69,114 +82,165 @@ class GuestFlow:
         self.sock.close()
 
 
-class Outward:
-    """The TUN device and the flows through it."""
+class Nat:
+    """The flows of guests."""
 
-    def __init__(self, common: Common, tun: int, judge: Judge, is_guest: Callable[[Address], bool]) -> None:
-        """Take over the descriptor ``tun``.
-
-        ``judge`` says where a guest gets that asks for an address, ``is_guest`` whose packets are a guest's.
-        """
-        self._poller, self._flows, self._counters, self._clock = common
-        self._common = common
-        self._tun = tun
+    def __init__(self, common: Common, speaker: Speaker, judge: Judge, mtu: int) -> None:
+        """``judge`` says where a guest gets that asks for an address; ``mtu`` is the LAN's."""
+        self._poller, self._flows, self._counts, self._clock = common
+        self._speaker = speaker
+        self._mtu = mtu
         self._ident = 0
-        self._is_guest = lru_cache(maxsize=4096)(lambda source: is_guest(ip_address(source)))
         self._where = lru_cache(maxsize=4096)(lambda asked: _text(judge(ip_address(asked))))
-        self._poller.watch(tun, self._tun_event, READ)
 
     def forget_verdicts(self) -> None:
         """Ask ``judge`` anew: the host's own addresses may have changed."""
         self._where.cache_clear()
 
-    def close(self) -> None:
-        """Close the device; the flows are the table's."""
-        self._poller.unwatch(self._tun)
-        os.close(self._tun)
-
-    def _tun_event(self, _: int) -> None:
-        now = self._clock()
-        for _ in range(BURST):
-            try:
-                data = os.read(self._tun, LONGEST)
-            except OSError:  # nothing more, or the device is gone: the namespace's process says so
-                return
-            packet = parse(data)
-            if packet is None:
-                self._counters["not_carried"] += 1
-            else:
-                self._send(packet, now)
-
-    def _send(self, packet: Datagram | Echo, now: float) -> None:
-        if not self._is_guest(packet.source):
-            self._counters["spoofed"] += 1
-            return
+    def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
+        """Send on what a guest sent; ``way`` has what IP says of it."""
         target, refused = self._where(packet.destination)
         if target is None:
-            self._counters[refused] += 1
+            self._counts.refuse(refused, sender, ip_address(packet.destination))
+            self._refuse(packet, socket_errors.PROHIBITED[way.version])
             return
-        version = 4 if len(packet.source) == 4 else 6
-        if isinstance(packet, Datagram):
-            key: FlowKey = (Datagram, packet.source, packet.source_port)
-            data, port = packet.payload, packet.port
-        else:
-            key = (Echo, packet.source, packet.ident)
-            data, port = echo_request(version, packet.sequence, packet.payload), 0
-        flow: GuestFlow | None = self._flows.sent(key, now) or self._new_flow(key, packet, version, now)
+        if way.hops <= 1:
+            self._refuse(packet, (socket_errors.TIME_EXCEEDED[way.version], 0))
+            return
+        is_echo = isinstance(packet, Echo)
+        ident = packet.ident if isinstance(packet, Echo) else packet.source_port
+        key = ("ping" if is_echo else "udp", sender.mac, packet.source, ident)
+        flow: GuestFlow | None = self._flows.sent(key, now) or self._new_flow(key, packet, sender, now)
         if flow is None:
             return
         if flow.peers.get(target) != packet.destination:
             if len(flow.peers) >= MOST_PEERS:
                 del flow.peers[next(iter(flow.peers))]
             flow.peers[target] = packet.destination
+        if flow.way != (way.hops, way.keep):
+            flow.way = (way.hops, way.keep)
+            socket_errors.set_way(flow.sock, way.hops - 1, keep=way.keep)
+        self._send(flow, packet, target)
+
+    def refused(self, refusal_: Refusal, sender: Sender) -> None:
+        """Take a guest's word that it does not want an answer: the host says so to the next that comes."""
+        datagram = refusal_.quoted
+        if datagram.destination == refusal_.source and refusal_.code in (3, 4):
+            self._counts["errors_passed"] += 1
+            self._flows.end(("udp", sender.mac, refusal_.source, datagram.port))
+
+    def _send(self, flow: GuestFlow, packet: Datagram | Echo, target: str) -> None:
+        if isinstance(packet, Echo):
+            data: bytes | memoryview = echo_request(flow.version, packet.sequence, packet.payload)
+            port = 0
+        else:
+            data, port = packet.payload, packet.port
         try:
             flow.sock.sendto(data, (target, port))
-        except OSError:
-            self._counters["datagrams_dropped"] += 1
+            return
+        except OSError as failure:
+            error = failure
+        # It may be about an earlier datagram, and then this one was not sent.
+        if self._take_errors(flow) and error.errno != errno.EMSGSIZE:
+            try:
+                flow.sock.sendto(data, (target, port))
+                return
+            except OSError as failure:
+                error = failure
+        said = socket_errors.as_icmp(error, flow.version)
+        if said is not None:
+            self._refuse(packet, said)
+        elif error.errno != errno.EMSGSIZE:
+            self._counts["datagrams_dropped"] += 1
 
-    def _new_flow(self, key: FlowKey, packet: Datagram | Echo, version: int, now: float) -> GuestFlow | None:
+    def _new_flow(
+        self, key: FlowKey, packet: Datagram | Echo, sender: Sender, now: float
+    ) -> GuestFlow | None:
+        version = 4 if len(packet.source) == 4 else 6
         is_echo = isinstance(packet, Echo)
         try:
             sock = socket.socket(_FAMILY[version], socket.SOCK_DGRAM, _PING[version] if is_echo else 0)
         except PermissionError:
-            self._counters["no_ping_socket"] += 1
+            self._counts.refuse("no_ping_socket", sender, "net.ipv4.ping_group_range")
             return None
-        except OSError:
-            self._counters["no_descriptor"] += 1
+        except OSError as error:
+            self._counts.refuse("no_descriptor", sender, error.strerror)
             return None
         sock.setblocking(False)
+        socket_errors.watch(sock)
         ident = packet.ident if isinstance(packet, Echo) else packet.source_port
-        flow = GuestFlow(self._poller, key, sock, packet.source, ident)
-        self._common.enter(key, packet.source, flow, now)
-        self._poller.watch(sock.fileno(), partial(self._answers, flow), READ)
+        flow = GuestFlow(self._poller, key, sock, packet.source, ident, is_echo=is_echo)
+        if not self._flows.enter(key, sender.owner, flow, now):
+            return None
+        self._poller.watch(sock.fileno(), partial(self._event, flow), READ)
         return flow
 
-    def _answers(self, flow: GuestFlow, _: int) -> None:
-        version = 4 if len(flow.source) == 4 else 6
+    def _event(self, flow: GuestFlow, events: int) -> None:
+        if events & FAILED:
+            self._take_errors(flow)
+        self._answers(flow)
+
+    def _answers(self, flow: GuestFlow) -> None:
         answered = False
         for _ in range(BURST):
             try:
                 data, peer = flow.sock.recvfrom(LONGEST)
-            except OSError:
+            except BlockingIOError:
                 break
+            except OSError:  # an error of the queue, which is taken from there
+                continue
             asked = flow.peers.get(peer[0])
-            if asked is None or len(data) > longest_payload(version):
-                self._counters["unasked"] += 1
+            if asked is None:
+                self._counts["unasked"] += 1
                 continue
             answered = True
-            if flow.key[0] is Datagram:
+            if not flow.is_echo:
                 self._write(Datagram(asked, flow.source, peer[1], flow.ident, data))
-            elif (reply := echo_reply(version, data)) is not None:
+            elif (reply := echo_reply(flow.version, data)) is not None:
                 self._write(Echo(asked, flow.source, flow.ident, *reply))
         if answered:
             self._flows.answered(flow.key, self._clock())
 
+    def _take_errors(self, flow: GuestFlow) -> bool:
+        """Pass on what the socket was told, and say whether it was told anything."""
+        told = False
+        for _ in range(BURST):
+            try:
+                error = socket_errors.take(flow.sock)
+            except OSError:
+                break
+            told = True
+            asked = flow.peers.get(error.peer) if error is not None else None
+            if error is None or asked is None:
+                continue
+            if not flow.is_echo:
+                about: Datagram | Echo = Datagram(flow.source, asked, flow.ident, error.port, error.data)
+            else:
+                sequence = ECHO.unpack_from(error.data)[4] if len(error.data) >= ECHO.size else 0
+                about = Echo(flow.source, asked, flow.ident, sequence, error.data[ECHO.size :])
+            self._pass_on(flow, error, about)
+        return told
+
+    def _pass_on(self, flow: GuestFlow, error: SocketError, packet: Datagram | Echo) -> None:
+        """Tell a guest what the host was told, in the name of the one that said it."""
+        source = flow.peers.get(error.offender)
+        if source is None and error.offender:
+            address = ip_address(error.offender)
+            source = None if address.is_loopback else address.packed
+        self._counts["errors_passed"] += 1
+        self._speaker.refuse(flow.source, error.kind_and_code, quoted(packet), error.info, source)
+
+    def _refuse(self, packet: Datagram | Echo, kind_and_code: tuple[int, int]) -> None:
+        self._counts["errors_passed"] += 1
+        self._speaker.refuse(packet.source, kind_and_code, quoted(packet))
+
     def _write(self, packet: Datagram | Echo) -> None:
+        if not fits(packet):
+            self._counts["datagrams_dropped"] += 1
+            return
         self._ident += 1
-        try:
-            os.writev(self._tun, build(packet, self._ident))
-        except OSError:
-            self._counters["datagrams_dropped"] += 1
+        for each in answer(packet, self._ident, self._mtu):
+            self._speaker.write(each)
 
 
 def _text(verdict: tuple[Address | None, str]) -> tuple[str | None, str]:

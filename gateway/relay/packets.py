@@ -1,41 +1,67 @@
-"""IP packets of the TUN device, as far as the gateway carries them: UDP and ICMP echo, IPv4 and IPv6.
+"""IP packets of guests, read: UDP, ICMP echo, ICMP errors and the SYN of a connection, IPv4 and IPv6.
 
-Purely bytes in and values out. Each packet has a ``virtio_net_hdr`` in front. Checksums of UDP and ICMP are
-left to the kernel both ways: what it gives was checked or never left the machine, and what it gets says
-where a checksum belongs (``csum_start``, ``csum_offset``) and has the pseudo header's sum there. Only the 20
-bytes of an IPv4 header are summed here.
-
-Fragments and IPv6 extension headers are not carried: guests that fragment their datagrams are told nothing,
-the counter ``not_carried`` tells the operator.
+Purely bytes in and values out; nothing is copied, so a value is good until the buffer is used again.
+``parse`` reads IP's own header, and says where a fragment belongs (``fragments`` puts them together);
+``read`` reads what is in it. Checksums are checked here, since what a guest sends has met no kernel yet.
 """
 
 import struct
 from typing import NamedTuple
 
-VNET_HEADER = struct.Struct("=BBHHHH")
-LONGEST = 65535 + VNET_HEADER.size
+IP4 = struct.Struct(">BBHHHBBH4s4s")
+IP6 = struct.Struct(">IHBB16s16s")
+UDP = struct.Struct(">HHHH")
+ECHO = struct.Struct(">BBHHH")
+TCP = struct.Struct(">HHIIBBHHH")
+_FRAGMENT = struct.Struct(">BBHI")
+_DONT, _MORE, _OFFSET = 0x4000, 0x2000, 0x1FFF
 
-_NEEDS_CSUM = 1
-_IP4 = struct.Struct(">BBHHHBBH4s4s")
-_IP6 = struct.Struct(">IHBB16s16s")
-_UDP = struct.Struct(">HHHH")
-_ECHO = struct.Struct(">BBHHH")
-_FRAGMENT = 0x3FFF
-_UDP_NUMBER, _ICMP_NUMBER, _ICMP6_NUMBER = 17, 1, 58
-_HOPS = 64
-
+TCP_NUMBER, UDP_NUMBER, ICMP_NUMBER, ICMP6_NUMBER = 6, 17, 1, 58
 ECHO_REQUEST = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
+UNREACHABLE = {4: 3, 6: 1}
+_FRAGMENT_HEADER, _OPTIONS = 44, (0, 60)
+_MOST_OPTIONS = 4
+"""Extension headers that are stepped over: as many as RFC 8200 knows in front of a fragment."""
+
+_SYN, _ACK = 0x02, 0x10
+
+
+class Fragment(NamedTuple):
+    """Where a piece belongs."""
+
+    ident: int
+    offset: int
+    more: bool
+
+
+class Packet(NamedTuple):
+    """An IP packet; addresses are 4 or 16 bytes."""
+
+    source: bytes
+    destination: bytes
+    number: int
+    """Of the protocol in ``body``."""
+    hops: int
+    keep: bool
+    """Not to be fragmented on its way."""
+    body: memoryview | bytes
+    fragment: Fragment | None
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 4 if len(self.source) == 4 else 6
 
 
 class Datagram(NamedTuple):
-    """A UDP datagram; addresses are 4 or 16 bytes."""
+    """A UDP datagram."""
 
     source: bytes
     destination: bytes
     source_port: int
     port: int
-    payload: bytes
+    payload: memoryview | bytes
 
 
 class Echo(NamedTuple):
@@ -45,97 +71,160 @@ class Echo(NamedTuple):
     destination: bytes
     ident: int
     sequence: int
-    payload: bytes
+    payload: memoryview | bytes
 
 
-def parse(data: bytes) -> Datagram | Echo | None:
-    """Read what the TUN device gave; None for all that is not carried, and for whatever is malformed."""
-    packet = _unwrap(data[VNET_HEADER.size :])
-    if packet is None or len(packet[3]) < _UDP.size:
-        return None
-    number, source, destination, body = packet
-    version = 4 if len(source) == 4 else 6
-    if number == _UDP_NUMBER:
-        source_port, port, length, _ = _UDP.unpack_from(body)
-        if _UDP.size <= length <= len(body):
-            return Datagram(source, destination, source_port, port, body[_UDP.size : length])
-    elif number == (_ICMP_NUMBER if version == 4 else _ICMP6_NUMBER):
-        kind, code, _, ident, sequence = _ECHO.unpack_from(body)
-        if (kind, code) == (ECHO_REQUEST[version], 0):
-            return Echo(source, destination, ident, sequence, body[_ECHO.size :])
-    return None
+class Syn(NamedTuple):
+    """The first segment of a connection."""
+
+    source: bytes
+    destination: bytes
+    source_port: int
+    port: int
+    sequence: int
 
 
-def _unwrap(packet: bytes) -> tuple[int, bytes, bytes, bytes] | None:
-    """Return protocol, source, destination and body of an IP packet that is whole."""
-    if len(packet) >= _IP4.size and packet[0] >> 4 == 4:
-        first, _, total, _, fragment, _, number, _, source, destination = _IP4.unpack_from(packet)
-        start = (first & 15) * 4
-        if not fragment & _FRAGMENT and _IP4.size <= start <= total <= len(packet):
-            return number, source, destination, packet[start:total]
-    elif len(packet) >= _IP6.size and packet[0] >> 4 == 6:
-        _, length, number, _, source, destination = _IP6.unpack_from(packet)
-        if _IP6.size + length <= len(packet):
-            return number, source, destination, packet[_IP6.size : _IP6.size + length]
-    return None
+class Refusal(NamedTuple):
+    """A guest's ICMP error about a datagram of ours."""
+
+    source: bytes
+    """The guest's."""
+    code: int
+    quoted: Datagram
 
 
-def build(packet: Datagram | Echo, ident: int) -> list[bytes]:
-    """Return the buffers to write for a datagram or an echo *reply*.
+Carried = Datagram | Echo | Syn | Refusal
 
-    ``ident`` tells the fragments of this packet from another's, should the guest's MTU need them.
-    """
-    version = 4 if len(packet.source) == 4 else 6
-    if isinstance(packet, Datagram):
-        number, offset = _UDP_NUMBER, 6
-        length = _UDP.size + len(packet.payload)
-        start = _pseudo(packet, number, length)
-        body = _UDP.pack(packet.source_port, packet.port, length, start)
-    else:
-        number, offset = (_ICMP_NUMBER if version == 4 else _ICMP6_NUMBER), 2
-        length = _ECHO.size + len(packet.payload)
-        start = _pseudo(packet, number, length) if version == 6 else 0
-        body = _ECHO.pack(ECHO_REPLY[version], 0, start, packet.ident, packet.sequence)
+
+class DamagedError(Exception):
+    """A packet contradicts itself."""
+
+
+def parse(data: memoryview) -> Packet | None:
+    """Read an IP packet; None: neither IPv4 nor IPv6. Raises DamagedError."""
+    version = data[0] >> 4 if len(data) else 0
     if version == 4:
-        header = _header4(packet, number, length, ident)
-    else:
-        header = _IP6.pack(6 << 28, length, number, _HOPS, packet.source, packet.destination)
-    vnet = VNET_HEADER.pack(_NEEDS_CSUM, 0, 0, 0, len(header), offset)
-    return [vnet + header + body, packet.payload]
+        return _parse4(data)
+    return _parse6(data) if version == 6 else None
 
 
-def longest_payload(version: int) -> int:
-    """Return the most bytes of UDP payload that one IP packet holds."""
-    return 65535 - (_IP4.size if version == 4 else 0) - _UDP.size
+def _parse4(data: memoryview) -> Packet:
+    if len(data) < IP4.size:
+        raise DamagedError
+    first, _, total, ident, place, hops, number, _, source, destination = IP4.unpack_from(data)
+    start = (first & 15) * 4
+    if not IP4.size <= start <= total <= len(data) or not adds_up(data[:start]):
+        raise DamagedError
+    fragment = None
+    if place & (_MORE | _OFFSET):
+        fragment = Fragment(ident, (place & _OFFSET) * 8, bool(place & _MORE))
+    return Packet(source, destination, number, hops, bool(place & _DONT), data[start:total], fragment)
 
 
-def echo_request(version: int, sequence: int, payload: bytes) -> bytes:
-    """Return what a ping socket sends; the kernel puts in the identifier and the checksum."""
-    return _ECHO.pack(ECHO_REQUEST[version], 0, 0, 0, sequence) + payload
+def _parse6(data: memoryview) -> Packet:
+    if len(data) < IP6.size:
+        raise DamagedError
+    _, length, number, hops, source, destination = IP6.unpack_from(data)
+    body = data[IP6.size : IP6.size + length]
+    if len(body) < length:
+        raise DamagedError
+    for _ in range(_MOST_OPTIONS):
+        if number not in _OPTIONS:
+            break
+        if len(body) < 8:
+            raise DamagedError
+        number, size = body[0], body[1] * 8 + 8
+        body = body[size:]
+    if number != _FRAGMENT_HEADER:
+        return Packet(source, destination, number, hops, True, body, None)
+    if len(body) < _FRAGMENT.size:
+        raise DamagedError
+    number, _, place, ident = _FRAGMENT.unpack_from(body)
+    fragment = Fragment(ident, place & 0xFFF8, bool(place & 1))
+    return Packet(source, destination, number, hops, False, body[_FRAGMENT.size :], fragment)
 
 
-def echo_reply(version: int, data: bytes) -> tuple[int, bytes] | None:
-    """Return sequence and payload of what a ping socket received; None if it is not an echo reply."""
-    if len(data) < _ECHO.size:
+def read(packet: Packet, *, summed: bool) -> Carried | None:
+    """Read what a whole packet carries; None: it is not carried. Raises DamagedError.
+
+    ``summed``: the checksum has to be right; else it is the kernel's word that it is, or is still to be made.
+    """
+    if packet.number == UDP_NUMBER:
+        return _datagram(packet, summed=summed)
+    if packet.number == TCP_NUMBER:
+        return _syn(packet)
+    if packet.number == (ICMP_NUMBER if packet.version == 4 else ICMP6_NUMBER):
+        return _icmp(packet, summed=summed)
+    return None
+
+
+def _datagram(packet: Packet, *, summed: bool) -> Datagram:
+    body = packet.body
+    if len(body) < UDP.size:
+        raise DamagedError
+    source_port, port, length, checksum = UDP.unpack_from(body)
+    if not UDP.size <= length <= len(body):
+        raise DamagedError
+    body = body[:length]
+    if summed and (checksum or packet.version == 6) and not adds_up(body, pseudo(packet, UDP_NUMBER, length)):
+        raise DamagedError
+    return Datagram(packet.source, packet.destination, source_port, port, body[UDP.size :])
+
+
+def _syn(packet: Packet) -> Syn | None:
+    if len(packet.body) < TCP.size:
+        raise DamagedError
+    source_port, port, sequence, _, _, flags, *_ = TCP.unpack_from(packet.body)
+    if flags & (_SYN | _ACK) != _SYN:
         return None
-    kind, code, _, _, sequence = _ECHO.unpack_from(data)
-    return (sequence, data[_ECHO.size :]) if (kind, code) == (ECHO_REPLY[version], 0) else None
+    return Syn(packet.source, packet.destination, source_port, port, sequence)
 
 
-def _header4(packet: Datagram | Echo, number: int, length: int, ident: int) -> bytes:
-    fields = (0x45, 0, _IP4.size + length, ident & 0xFFFF, 0, _HOPS, number)
-    bare = _IP4.pack(*fields, 0, packet.source, packet.destination)
-    return _IP4.pack(*fields, ~_sum(bare) & 0xFFFF, packet.source, packet.destination)
+def _icmp(packet: Packet, *, summed: bool) -> Echo | Refusal | None:
+    version, body = packet.version, packet.body
+    if len(body) < ECHO.size:
+        raise DamagedError
+    start = b"" if version == 4 else pseudo(packet, ICMP6_NUMBER, len(body))
+    if summed and not adds_up(body, start):
+        raise DamagedError
+    kind, code, _, ident, sequence = ECHO.unpack_from(body)
+    if (kind, code) == (ECHO_REQUEST[version], 0):
+        return Echo(packet.source, packet.destination, ident, sequence, body[ECHO.size :])
+    if kind != UNREACHABLE[version]:
+        return None
+    quoted = _quoted(memoryview(body[ECHO.size :]), version)
+    return None if quoted is None else Refusal(packet.source, code, quoted)
 
 
-def _pseudo(packet: Datagram | Echo, number: int, length: int) -> int:
-    """Return the sum that a checksum starts from: addresses, protocol and length."""
-    return _sum(packet.source + packet.destination + struct.pack(">II", length, number))
+def _quoted(data: memoryview, version: int) -> Datagram | None:
+    """Read the beginning of one of our own datagrams, as an error quotes it."""
+    if version == 4:
+        if len(data) < IP4.size:
+            return None
+        first, *_, number, _, source, destination = IP4.unpack_from(data)
+        start = (first & 15) * 4
+    else:
+        if len(data) < IP6.size:
+            return None
+        _, _, number, _, source, destination = IP6.unpack_from(data)
+        start = IP6.size
+    if number != UDP_NUMBER or len(data) < start + UDP.size:
+        return None
+    source_port, port, _, _ = UDP.unpack_from(data, start)
+    return Datagram(source, destination, source_port, port, b"")
 
 
-def _sum(data: bytes) -> int:
-    """Return the one's complement sum of an even number of bytes."""
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+def pseudo(packet: Packet | Datagram | Echo, number: int, length: int) -> bytes:
+    """Return what a checksum covers beside the packet's body (RFC 768, RFC 8200 8.1)."""
+    return packet.source + packet.destination + struct.pack(">II", length, number)
+
+
+def adds_up(data: memoryview | bytes, start: bytes = b"") -> bool:
+    """Whether one's complement of all 16-bit words is zero, as with a right checksum."""
+    return remainder(data, start) == 0
+
+
+def remainder(data: memoryview | bytes, start: bytes = b"") -> int:
+    """Return the one's complement sum of all 16-bit words, as 0 if it is 0xFFFF: the remainder by 65,535."""
+    total = int.from_bytes(data, "big") << (8 * (len(data) & 1))
+    return (total + int.from_bytes(start, "big")) % 0xFFFF

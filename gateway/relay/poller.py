@@ -19,6 +19,7 @@ from forwarder.loop import print_failure
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+URGENT = select.EPOLLPRI
 CLOSING = select.EPOLLRDHUP
 FAILED = select.EPOLLERR | select.EPOLLHUP
 EDGE = select.EPOLLET

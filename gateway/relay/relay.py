@@ -1,7 +1,9 @@
 """The relay: everything that carries bytes between the LAN's namespace and the host, in one process and loop.
 
-It composes and decides nothing itself: where guests may go is ``policy``, what is forwarded ``forwards``,
-how TCP is carried ``tcp`` and ``splice``, how datagrams are ``outward`` (of guests) and ``udp`` (forwards).
+It composes and decides nothing itself. What guests send out comes by ``frames``: SYNs go to ``handshakes``,
+and datagrams to ``nat``; where guests may go is ``policy``, what is forwarded ``forwards``, how TCP is
+carried ``tcp`` and ``splice``, how datagrams of forwards are ``udp``. Owners of all of it are ports, or
+forwards; ``descriptors`` and ``fair_share`` say how much each may have.
 
 Sockets made in the namespace stay in it wherever they are used, so the process inside only makes them
 (``make``), and all that waits, connects, splices or times out is here. The relay polls in a set of its own,
@@ -14,28 +16,23 @@ through its socket.
 import math
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from ipaddress import ip_address
 
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.loop import Loop
+from gateway.relay import descriptors
+from gateway.relay.counts import Counts, Log
 from gateway.relay.flow_context import Common, FlowTable
-from gateway.relay.flows import Flows
 from gateway.relay.forwards import Forward, Forwards, check_guest
+from gateway.relay.frames import Way
 from gateway.relay.listening import Listening, listen
-from gateway.relay.nat import Outward
-from gateway.relay.packets import Echo
-from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_guest, is_nearby, judge
+from gateway.relay.outbound import Outbound
+from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
 from gateway.relay.poller import Poller
-from gateway.relay.splice import abort
 from gateway.relay.tcp import Connections, Deliver
 from gateway.relay.udp import Datagrams, Route
-
-MOST_FLOWS = 4096
-"""Flows of datagrams, each a descriptor; half of them at most for one guest or forward."""
 
 TUNNEL = "tunnel"
 """Owner of all tunnels: their clients are one, the host's user."""
@@ -56,19 +53,22 @@ class Relay:
         policy: OutboundPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
+        log: Log = lambda level, text: None,
     ) -> None:
+        """``make``: the namespace's sockets; ``clock``: monotonic, in seconds."""
         raise_descriptor_limit()
         self._loop = loop
         self._make = make
         self._policy = policy
         self._pauses = Pauses(clock)
-        self._counters: Counter[str] = Counter()
+        self._counts = Counts(clock, log)
         self._poller = Poller(loop.failed)
-        self._connections = Connections(self._poller, self._counters, clock, partial(is_nearby, policy))
+        budget = descriptors.budget()
+        self._connections = Connections(self._poller, budget, self._counts, clock, partial(is_nearby, policy))
         self._forwards = Forwards(policy)
-        self._flows: FlowTable = Flows(MOST_FLOWS, MOST_FLOWS // 2)
-        self._common = Common(self._poller, self._flows, self._counters, clock)
-        self._outward: Outward | None = None
+        self._flows = FlowTable(budget, self._counts)
+        self._common = Common(self._poller, self._flows, self._counts, clock)
+        self._outbound: Outbound | None = None
         self._served: list[tuple[socket.socket, Acceptor]] = []
         self._listening: dict[Forward, tuple[Listening, Acceptor | Datagrams]] = {}
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
@@ -79,13 +79,11 @@ class Relay:
         They are transparent: the address of an accepted socket is what the guest asked for.
         """
         for sock in sockets:
-            self._served.append((sock, Acceptor(self._poller, sock, self._outbound, self._pauses)))
+            self._served.append((sock, Acceptor(self._poller, sock, self._accepted, self._pauses)))
 
-    def attach_tun(self, tun: int) -> None:
-        """Carry what comes out of the namespace's TUN device; the descriptor is the relay's from now on."""
-        if self._outward is not None:
-            self._outward.close()
-        self._outward = Outward(self._common, tun, self._judge, partial(is_guest, self._policy))
+    def carry(self, way: Way) -> None:
+        """Carry what guests send to the outside."""
+        self._outbound = Outbound(self._common, self._connections, self._policy, self._judge, way)
 
     def add(self, forward: Forward) -> Forward:
         """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""
@@ -115,8 +113,8 @@ class Relay:
 
     def counters(self) -> dict[str, int]:
         """Return what happened since the start, and what there is now."""
-        now = {"forwards": len(self._forwards), "flows": len(self._flows), "pings": self._flows.count(Echo)}
-        return dict(self._counters) | self._connections.figures() | now
+        now = {"forwards": len(self._forwards)}
+        return dict(self._counts) | self._connections.figures() | self._flows.figures() | now
 
     def tick(self, now: float) -> None:
         """Do what time asks for, and what the last turn left undone."""
@@ -124,10 +122,11 @@ class Relay:
         self._pauses.tick(now)
         end = self._flows.deadline()
         if end is not None and end <= now:
-            for flow in self._flows.expire(now):
-                flow.close()
-            if self._outward is not None:
-                self._outward.forget_verdicts()
+            self._flows.expire(now)
+            if self._outbound is not None:
+                self._outbound.forget_verdicts()
+        if self._outbound is not None:
+            self._outbound.tick(now)
         if self._poller.busy:
             self._poller.turn()
 
@@ -138,7 +137,9 @@ class Relay:
         """
         if self._poller.busy:
             return -math.inf
-        ends = (self._connections.deadline(), self._flows.deadline(), self._pauses.deadline())
+        ends = [self._connections.deadline(), self._flows.deadline(), self._pauses.deadline()]
+        if self._outbound is not None:
+            ends.append(self._outbound.deadline())
         return min((end for end in ends if end is not None), default=None)
 
     def close(self) -> None:
@@ -150,10 +151,9 @@ class Relay:
             sock.close()
         self._served.clear()
         self._connections.close()
-        for flow in self._flows.expire(math.inf):
-            flow.close()
-        if self._outward is not None:
-            self._outward.close()
+        self._flows.expire(math.inf)
+        if self._outbound is not None:
+            self._outbound.close()
         self._loop.unwatch(self._poller.fileno())
         self._poller.close()
 
@@ -163,21 +163,10 @@ class Relay:
             return Verdict(None, "no_host_access")
         return verdict
 
-    def _outbound(self, near: socket.socket) -> None:
-        """Carry a guest's connection to where it wants to go."""
-        try:
-            asked, port = near.getsockname()[:2]
-            guest = near.getpeername()[0]
-        except OSError:  # reset while it waited to be accepted
-            abort(near)
-            return
-        target, refused = self._judge(ip_address(asked))
-        if target is None:
-            self._counters[refused] += 1
-            abort(near)
-            return
-        make = partial(make_on_host, _FAMILY[target.version], socket.SOCK_STREAM)
-        self._connections.start(near, guest, (target, port), make)
+    def _accepted(self, near: socket.socket) -> None:
+        """Join a guest's connection with the one that was made for it."""
+        assert self._outbound is not None
+        self._outbound.accepted(near)
 
     def _datagrams(self, forward: Forward, near: socket.socket) -> Datagrams:
         make = partial(self._make, f"udp{forward.guest.version}")
@@ -191,16 +180,6 @@ class Relay:
         """Carry a connection of one of the host's clients to a guest."""
         make = partial(self._make, f"tcp{forward.guest.version}")
         self._connections.start(near, forward.near, (forward.guest, forward.guest_port), make)
-
-
-def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
-    """Make a socket here and deliver it."""
-    try:
-        sock = socket.socket(family, kind)
-    except OSError:
-        deliver(None)
-        return
-    deliver(sock)
 
 
 def is_own(address: Address) -> bool:

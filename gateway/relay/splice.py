@@ -4,8 +4,14 @@ Each direction is a small machine of its own (``NEXT``): *flowing*, then *draini
 that nothing more comes, then *ended*, which the sink has been told (``shutdown``). The connection is over
 when both have ended. A half that has ended says nothing about the other, so half-closed connections work.
 
-An error at either end is a reset for the other end, at once: what was on its way is lost, as it would be if
-the two ends had been connected directly. A stream cannot be cut quietly.
+An end that fails (a reset, a time-out) becomes a reset for the other one: a stream cannot be cut quietly. But
+first the other gets what the failed end had sent before, as it would if they were connected directly: a
+kernel gives its reader what has arrived before it tells of a reset. So the bytes are moved, and the reset
+follows when the other end has acknowledged them, or after ``LINGER_S``. A server that answers 413, closes and
+so resets an upload is understood. What was on its way *to* the failed end is lost.
+
+Urgent data (RFC 6093) is one byte that is marked. ``splice`` stops in front of it; it is read by itself,
+since the sockets keep it in the stream (SO_OOBINLINE), and sent on with its mark.
 
 A direction needs a pipe only while bytes are in it. It borrows one, fills it from its source and empties it
 into its sink; it returns the pipe as soon as that is empty. So thousands of idle connections need two
@@ -14,10 +20,6 @@ read from: that is all the back-pressure there is, and it concerns nobody else.
 
 A pipe is only filled when it is empty: EAGAIN from the source then means that the source is, since a full
 pipe says the same.
-
-``PIPE_BYTES`` by measurement, loopback TCP through one relay process that competes for two cores: 64 KiB
-9.4 Gbit/s, 128 KiB 12.7, 256 KiB 13.4 and 12.5, 512 KiB 15.6, 1 MiB 13.0. Beyond 256 KiB it is noise, and a
-user without privileges may have 64 MiB of pipes before new ones shrink.
 """
 
 import contextlib
@@ -27,64 +29,21 @@ import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Callable
-from typing import NamedTuple
 
-from gateway.relay.poller import CLOSING, EDGE, FAILED, READ, WRITE, Poller
+from gateway.relay.pipes import PIPE_BYTES, Pipe, Pipes
+from gateway.relay.poller import CLOSING, EDGE, FAILED, READ, URGENT, WRITE, Poller
 
-PIPE_BYTES = 256 << 10
-KEPT_PIPES = 32
-"""Empty pipes kept for the next that needs one: more than are filled at a time, unless readers stall."""
+LINGER_S = 30.0
+"""How long a reader may take for what came before a reset."""
 
 ROUNDS = 4
 """Times that a pipe is filled in a row before others get their turn: 1 MiB, or 0.5 ms."""
 
+_SIOCATMARK = 0x8905
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _RESET = struct.pack("ii", 1, 0)
-
-
-class Pipe(NamedTuple):
-    """The two ends of a pipe."""
-
-    out: int
-    into: int
-
-
-class Pipes:
-    """Pipes to borrow."""
-
-    def __init__(self) -> None:
-        self._free: list[Pipe] = []
-        self.lent = 0
-
-    def borrow(self) -> Pipe:
-        """Return an empty pipe. Raises OSError: no descriptor or no memory is left."""
-        pipe = self._free.pop() if self._free else _new_pipe()
-        self.lent += 1
-        return pipe
-
-    def give_back(self, pipe: Pipe, *, empty: bool) -> None:
-        """Take a pipe back; one with bytes in it is closed."""
-        self.lent -= 1
-        if empty and len(self._free) < KEPT_PIPES:
-            self._free.append(pipe)
-        else:
-            os.close(pipe.out)
-            os.close(pipe.into)
-
-    def close(self) -> None:
-        """Close those that are not lent."""
-        while self._free:
-            for end in self._free.pop():
-                os.close(end)
-
-
-def _new_pipe() -> Pipe:
-    pipe = Pipe(*os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC))
-    # Beyond the user's share of pipe memory it stays as small as the kernel made it, and is only slower.
-    with contextlib.suppress(PermissionError):
-        fcntl.fcntl(pipe.into, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return pipe
 
 
 class Half(enum.Enum):
@@ -99,24 +58,27 @@ NEXT = {
     (Half.FLOWING, "source ended"): Half.DRAINING,
     (Half.DRAINING, "pipe empty"): Half.ENDED,
     # Everything else cannot happen: a source does not end twice, and a flowing direction with an empty pipe
-    # flows on. A reset ends the whole connection, whatever the states of its halves.
+    # flows on. An error at a source is its end, too.
 }
 
 
 class _End:
     """A socket, and what the kernel last said that it can do."""
 
-    __slots__ = ("fd", "readable", "sock", "writable")
+    __slots__ = ("failed", "fd", "readable", "sock", "urgent", "writable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.readable = False
         self.writable = False
+        self.urgent = False
+        self.failed = 0
+        """The errno of what broke it."""
 
 
 class _Direction:
-    __slots__ = ("held", "pipe", "sink", "source", "state")
+    __slots__ = ("held", "marked", "pipe", "sink", "source", "state")
 
     def __init__(self, source: _End, sink: _End) -> None:
         self.source = source
@@ -124,34 +86,52 @@ class _Direction:
         self.state = Half.FLOWING
         self.pipe: Pipe | None = None
         self.held = 0
+        self.marked = b""
+        """A byte of urgent data that the sink is to get before what follows it."""
 
 
 class Joined:
     """Two sockets that are one connection. It owns both, and closes them when it is over."""
 
-    __slots__ = ("_directions", "_ends", "_over", "_pipes", "_poller")
+    __slots__ = ("_directions", "_ends", "_lingers", "_over", "_pipes", "_poller")
 
     def __init__(
         self,
         poller: Poller,
         pipes: Pipes,
-        near: socket.socket,
-        far: socket.socket,
+        sockets: tuple[socket.socket, socket.socket],
         over: Callable[["Joined", int], None],
+        lingers: Callable[["Joined"], None],
     ) -> None:
-        """``over`` is called once, with 0 or the errno of what broke the connection."""
+        """``over`` is called once, with 0 or the errno of what broke the connection.
+
+        ``lingers`` is called when one end has failed: call ``settle`` now and then, and ``reset`` after
+        LINGER_S.
+        """
         self._poller = poller
         self._pipes = pipes
         self._over: Callable[[Joined, int], None] | None = over
-        one, other = _End(near), _End(far)
+        self._lingers = lingers
+        one, other = map(_End, sockets)
         self._ends = (one, other)
         self._directions = (_Direction(one, other), _Direction(other, one))
-        poller.watch(one.fd, self._near_event, READ | WRITE | CLOSING | EDGE)
-        poller.watch(other.fd, self._far_event, READ | WRITE | CLOSING | EDGE)
+        poller.watch(one.fd, self._near_event, READ | WRITE | URGENT | CLOSING | EDGE)
+        poller.watch(other.fd, self._far_event, READ | WRITE | URGENT | CLOSING | EDGE)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """The two ends, near and far."""
+        return self._ends[0].sock, self._ends[1].sock
 
     def reset(self, error: int = errno.ECONNABORTED) -> None:
-        """End it now: both ends get a reset. In vain once it is over."""
+        """End it now: both ends get a reset. Without effect once it is over."""
         self._close(error)
+
+    def settle(self) -> None:
+        """After a failure: end it if the end that is left has all that came before."""
+        for direction in self._directions:
+            if direction.source.failed and direction.state is Half.ENDED and not _unsent(direction.sink.sock):
+                self._close(direction.source.failed)
 
     def _near_event(self, events: int) -> None:
         self._event(self._ends[0], events)
@@ -160,26 +140,50 @@ class Joined:
         self._event(self._ends[1], events)
 
     def _event(self, end: _End, events: int) -> None:
-        if events & FAILED and (error := end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-            self._close(error)
-            return
+        if events & FAILED and not end.failed:
+            self._failed(end, end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         end.readable |= bool(events & (READ | CLOSING | FAILED))
         end.writable |= bool(events & (WRITE | FAILED))
+        end.urgent |= bool(events & URGENT)
         self._pump(0)
+
+    def _failed(self, end: _End, error: int) -> None:
+        if error and not end.failed:
+            end.failed = error
+            end.readable = True
+            self._lingers(self)
 
     def _pump(self, _: int) -> None:
         """Move what can be moved; ask to be called again if there is more than a fair share."""
         if self._over is None:
             return
         try:
-            unfinished = [_move(direction, self._pipes) for direction in self._directions]
-        except OSError as error:
+            unfinished = [self._move(direction) for direction in self._directions]
+        except OSError as error:  # no pipe can be had
             self._close(error.errno or errno.EIO)
             return
-        if all(direction.state is Half.ENDED for direction in self._directions):
+        if all(end.failed for end in self._ends):
+            self._close(self._ends[0].failed)
+        elif any(end.failed for end in self._ends):
+            self.settle()
+        elif all(direction.state is Half.ENDED for direction in self._directions):
             self._close(0)
-        elif any(unfinished):
+        if self._over is not None and any(unfinished):
             self._poller.soon(self._pump)
+
+    def _move(self, direction: _Direction) -> bool:
+        """Move bytes until one end has enough, and say whether it stopped before. Raises OSError: no pipe."""
+        source, sink = direction.source, direction.sink
+        try:
+            unfinished = not sink.failed and _move(direction, self._pipes)
+        except _SourceError as error:
+            self._failed(source, error.number)
+            direction.state = NEXT[direction.state, "source ended"]
+            return True
+        except _SinkError as error:
+            self._failed(sink, error.number)
+            return True
+        return unfinished
 
     def _close(self, error: int) -> None:
         over, self._over = self._over, None
@@ -208,37 +212,72 @@ def close(sock: socket.socket) -> None:
         sock.close()
 
 
+class _SourceError(Exception):
+    """A source has failed."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.number = error.errno or errno.EIO
+
+
+class _SinkError(_SourceError):
+    """A sink has failed."""
+
+
+def _unsent(sock: socket.socket) -> int:
+    """Return how many bytes the peer has not acknowledged; a unix socket keeps its own when it is closed."""
+    if sock.family == socket.AF_UNIX:
+        return 0
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
 def _move(direction: _Direction, pipes: Pipes) -> bool:
-    """Move bytes until one end has enough, and say whether it stopped before that. Raises OSError."""
+    """As the method; raises the errors of the ends, too."""
     for _ in range(ROUNDS):
         if direction.state is Half.ENDED or not _emptied(direction):
             return False
         if direction.state is Half.DRAINING or not (direction.source.readable and direction.sink.writable):
             break
         _fill(direction, pipes)
-    if direction.held:
+    if direction.held or direction.marked:
         return True
     if direction.pipe is not None:
         pipes.give_back(direction.pipe, empty=True)
         direction.pipe = None
     if direction.state is Half.DRAINING:
-        direction.sink.sock.shutdown(socket.SHUT_WR)
         direction.state = NEXT[direction.state, "pipe empty"]
+        if not direction.source.failed:
+            _shut(direction.sink)
         return False
     return direction.source.readable and direction.sink.writable
 
 
+def _shut(sink: _End) -> None:
+    try:
+        sink.sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        raise _SinkError(error) from None
+
+
 def _emptied(direction: _Direction) -> bool:
     """Empty the pipe into the sink as far as it goes, and say whether it is empty."""
-    while direction.held:
-        assert direction.pipe is not None
-        if not direction.sink.writable:
+    sink = direction.sink
+    while direction.held or direction.marked:
+        if not sink.writable:
             return False
         try:
-            direction.held -= os.splice(direction.pipe.out, direction.sink.fd, direction.held, flags=_FLAGS)
+            if direction.held:
+                assert direction.pipe is not None
+                direction.held -= os.splice(direction.pipe.out, sink.fd, direction.held, flags=_FLAGS)
+            else:
+                sink.sock.send(direction.marked, 0 if sink.sock.family == socket.AF_UNIX else socket.MSG_OOB)
+                direction.marked = b""
         except BlockingIOError:
-            direction.sink.writable = False
+            sink.writable = False
             return False
+        except OSError as error:
+            raise _SinkError(error) from None
     return True
 
 
@@ -246,10 +285,30 @@ def _fill(direction: _Direction, pipes: Pipes) -> None:
     """Fill the empty pipe from the source as far as it goes."""
     if direction.pipe is None:
         direction.pipe = pipes.borrow()
+    source = direction.source
     try:
-        direction.held = os.splice(direction.source.fd, direction.pipe.into, PIPE_BYTES, flags=_FLAGS)
+        direction.held = os.splice(source.fd, direction.pipe.into, PIPE_BYTES, flags=_FLAGS)
     except BlockingIOError:
-        direction.source.readable = False
+        if not (source.urgent and _take_mark(direction)):
+            source.readable = False
         return
+    except OSError as error:
+        raise _SourceError(error) from None
     if not direction.held:
         direction.state = NEXT[direction.state, "source ended"]
+
+
+def _take_mark(direction: _Direction) -> bool:
+    """Take a byte of urgent data if the stream stands in front of one, and say whether it did."""
+    source = direction.source
+    (at_mark,) = struct.unpack("i", fcntl.ioctl(source.sock, _SIOCATMARK, bytes(4)))
+    if not at_mark:
+        return False
+    try:
+        direction.marked = source.sock.recv(1)
+    except BlockingIOError:  # the mark came before the byte
+        return False
+    except OSError as error:
+        raise _SourceError(error) from None
+    source.urgent = False
+    return True

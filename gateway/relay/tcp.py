@@ -1,34 +1,38 @@
 """TCP connections on their way through the gateway: admitted, dialled, joined.
 
-The near end is accepted before the far end is known to answer: the kernel has already told the guest (or the
-host's client) that it is connected. So whatever goes wrong with the far end, refused, unreachable or silent,
-becomes a reset of the near one; that is what a client of a relay can be told. A near end that is reset while
-its far end is dialled ends the dialling.
+**A guest's connection** is dialled before the guest is answered (``dial``): the far side's answer, whatever
+it is, becomes the guest's (``handshakes``). When the far side has answered, the connection waits for the
+guest's kernel to complete its own handshake (``join``).
 
-A dial (``NEXT``) is *asked* while the namespace makes the socket for it, then *connecting*; *joined*, it is
-the affair of ``gateway.splice``. It is *over* from each of the two by an error, the time-out or its near end.
+**A client of the host** is accepted by the host's kernel before the guest is known to answer (``start``).
+What goes wrong with the guest then, refused, unreachable or silent, becomes a reset of the near end. A near
+end that is reset while its far end is dialled ends the dialling.
 
-Bounds: ``most`` connections, from the descriptors that the process may have, and ``MOST_DIALS`` dials, both
-shared out by ``gateway.shares``. Whoever is over it is reset at once: ten thousand connections to a host that
-is switched off cost the next guest nothing. A dial that takes longer than ``DIAL_S`` is given up.
+A dial (``NEXT``) is *asked* while the namespace makes the socket for it, then *connecting*, then *answered*;
+*joined*, it is the affair of ``splice``. It is *over* from each of the first three by an error, its time-out
+or its near end.
+
+Bounds: descriptors (``descriptors``) and ``MOST_DIALS`` dials, both shared out by ``fair_share``; ten
+thousand connections to a host that is switched off cost the next guest nothing. A dial that takes longer than
+``DIAL_S`` is given up, and one that the near end does not take within ``ANSWERED_S``.
 """
 
-import contextlib
 import enum
 import errno
-import resource
 import socket
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
 from ipaddress import ip_address
+from typing import NamedTuple
 
+from gateway.relay.counts import Counts
+from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.fair_share import Shares
+from gateway.relay.pipes import Pipes
 from gateway.relay.policy import Address
 from gateway.relay.poller import CLOSING, EDGE, FAILED, WRITE, Poller
-from gateway.relay.splice import Joined, Pipes, abort, close
-
-MOST_CONNECTIONS = 16_384
-"""However many descriptors there are: what they cost the kernel in buffers has to end somewhere."""
+from gateway.relay.socket_options import KEEPALIVE, PROBING, ask_after, forgo_pacing, silence_s, tune
+from gateway.relay.splice import LINGER_S, Joined, abort, close
 
 MOST_DIALS = 4096
 """As many as the kernel keeps for a listener, since a relay that accepts them faster than it dials must not
@@ -38,50 +42,71 @@ with 180 a second; that costs its own next connections, and nobody else's."""
 DIAL_S = 20.0
 """Four SYNs of Linux (at 0, 1, 3, 7 and 15 seconds) were not answered: the fifth will not be, either."""
 
-WORST_DESCRIPTORS = 6
-"""Of one connection: two sockets, and a pipe in each direction while both readers are stalled."""
+ANSWERED_S = 8.0
+"""The namespace's kernel sends its answer three times in 7 seconds (``tcp_synack_retries`` of 2)."""
 
-KEEPALIVE = ((socket.TCP_KEEPIDLE, 120), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 4))
-"""Seconds of silence, between questions, questions: a guest that is gone is noticed in four minutes."""
+SETTLE_S = 0.02
+"""Between two looks at a connection of which one end has failed."""
 
 Deliver = Callable[[socket.socket | None], None]
 Make = Callable[[Deliver], None]
 """Makes the socket to connect with, now or later, and delivers it; or None: it cannot be made."""
 
-_DOWN = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+_DOWN = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
-class DialState(enum.Enum):
+class State(enum.Enum):
     """Of a dial."""
 
     ASKED = "asked"
     CONNECTING = "connecting"
+    ANSWERED = "answered"
     JOINED = "joined"
     OVER = "over"
 
 
 NEXT = {
-    (DialState.ASKED, "socket"): DialState.CONNECTING,
-    (DialState.ASKED, "failed"): DialState.OVER,
-    (DialState.CONNECTING, "connected"): DialState.JOINED,
-    (DialState.CONNECTING, "failed"): DialState.OVER,
+    (State.ASKED, "socket"): State.CONNECTING,
+    (State.ASKED, "failed"): State.OVER,
+    (State.CONNECTING, "connected"): State.ANSWERED,
+    (State.CONNECTING, "failed"): State.OVER,
+    (State.ANSWERED, "taken"): State.JOINED,
+    (State.ANSWERED, "failed"): State.OVER,
     # Ignored, not prohibited, since it is only late: a socket or a failure for a dial that is over.
-    (DialState.OVER, "socket"): DialState.OVER,
-    (DialState.OVER, "failed"): DialState.OVER,
-    # Prohibited: to be connected without a socket, to fail once joined.
+    (State.OVER, "socket"): State.OVER,
+    (State.OVER, "failed"): State.OVER,
+    # Prohibited: to be connected without a socket, to be taken before the answer, to fail once joined.
 }
 
 
-class _Dial:
-    __slots__ = ("began", "far", "near", "owner", "state", "target")
+class Dial:
+    """One connection before it is joined."""
 
-    def __init__(self, near: socket.socket, owner: Hashable, target: tuple[Address, int], now: float) -> None:
+    __slots__ = ("decided", "end", "far", "near", "owner", "state", "target")
+
+    def __init__(
+        self,
+        owner: Hashable,
+        target: tuple[Address, int],
+        near: socket.socket | None,
+        decided: Callable[["Dial", int], None],
+    ) -> None:
+        """``decided``: called with 0 when the far side has answered, or an errno if it is over before."""
         self.near = near
         self.owner = owner
         self.target = target
-        self.began = now
+        self.decided = decided
+        self.end = 0.0
         self.far: socket.socket | None = None
-        self.state = DialState.ASKED
+        self.state = State.ASKED
+
+
+class _Entry(NamedTuple):
+    """A connection that is joined."""
+
+    owner: Hashable
+    near_peer: Address | None
+    far_peer: Address
 
 
 class Connections:
@@ -90,75 +115,134 @@ class Connections:
     def __init__(
         self,
         poller: Poller,
-        counters: "Counter[str]",
+        descriptors: Shares,
+        counts: Counts,
         clock: Callable[[], float],
         nearby: Callable[[Address], bool] = lambda address: address.is_loopback,
     ) -> None:
         """``clock`` is monotonic, in seconds; ``nearby`` says whose packets never leave this machine."""
         self._poller = poller
-        self._counters = counters
+        self._counts = counts
         self._clock = clock
         self._pipes = Pipes()
         self._nearby = nearby
-        self._places = Shares(affordable())
+        self._descriptors = descriptors
         self._dial_places = Shares(MOST_DIALS)
-        self._dials: OrderedDict[_Dial, None] = OrderedDict()
-        self._joined: dict[Joined, Hashable] = {}
+        self._dials: OrderedDict[Dial, None] = OrderedDict()
+        self._answered: OrderedDict[Dial, None] = OrderedDict()
+        self._joined: dict[Joined, _Entry] = {}
+        self._lingering: dict[Joined, float] = {}
+        self._settle_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._joined) + len(self._dials)
+        return len(self._joined) + len(self._dials) + len(self._answered)
 
     def start(self, near: socket.socket, owner: Hashable, target: tuple[Address, int], make: Make) -> None:
         """Join ``near``, which is this object's from now on, with a new connection to ``target``."""
-        if not self._places.take(owner):
-            self._refuse(near, "over_limit")
-            return
-        if not self._dial_places.take(owner):
-            self._places.give_back(owner)
-            self._refuse(near, "over_limit")
-            return
         near.setblocking(False)
-        dial = _Dial(near, owner, target, self._clock())
-        self._dials[dial] = None
+        dial = self._begin(Dial(owner, target, near, self._start_decided))
+        if dial is None:
+            abort(near)
+            return
         self._poller.watch(near.fileno(), lambda events: self._near_event(dial, events), CLOSING | EDGE)
         make(lambda far: self._made(dial, far))
 
+    def dial(
+        self,
+        owner: Hashable,
+        target: tuple[Address, int],
+        make: Make,
+        decided: Callable[[Dial, int], None],
+    ) -> Dial | None:
+        """Connect to ``target``; ``decided`` as ``Dial`` has it, perhaps at once. None: no share is left."""
+        dial = self._begin(Dial(owner, target, None, decided))
+        if dial is not None:
+            make(lambda far: self._made(dial, far))
+        return dial
+
+    def join(self, dial: Dial, near: socket.socket) -> None:
+        """Join an answered dial with its near end, which is this object's from now on."""
+        near.setblocking(False)
+        dial.near = near
+        self._join(dial)
+
     def tick(self, now: float) -> None:
-        """Give up what has been dialled for too long."""
-        while self._dials and next(iter(self._dials)).began + DIAL_S <= now:
-            self._failed(next(iter(self._dials)), errno.ETIMEDOUT)
+        """Give up what has waited for too long, and end what has been delivered."""
+        for waiting in (self._dials, self._answered):
+            while waiting and next(iter(waiting)).end <= now:
+                self._fail(next(iter(waiting)), errno.ETIMEDOUT)
+        if self._lingering and self._settle_at <= now:
+            self._settle_at = now + SETTLE_S
+            for joined, end in list(self._lingering.items()):
+                if end <= now:
+                    joined.reset()
+                else:
+                    joined.settle()
 
     def deadline(self) -> float | None:
-        """When to call ``tick``; None while nothing is dialled."""
-        return next(iter(self._dials)).began + DIAL_S if self._dials else None
+        """When to call ``tick``; None while nothing waits."""
+        ends = [next(iter(waiting)).end for waiting in (self._dials, self._answered) if waiting]
+        if self._lingering:
+            ends.append(self._settle_at)
+        return min(ends, default=None)
 
     def figures(self) -> dict[str, int]:
         """Return what there is now."""
         return {
             "connections": len(self._joined),
-            "dials": len(self._dials),
+            "dials": len(self._dials) + len(self._answered),
             "pipes": self._pipes.lent,
-            "connections_most": self._places.most,
+            "connections_most": self._descriptors.most // OF_A_CONNECTION,
         }
+
+    def peers(self) -> set[Address]:
+        """Return the addresses that connections have nearby."""
+        return {peer for entry in self._joined.values() for peer in entry[1:] if peer and self._nearby(peer)}
+
+    def probe(self, peers: set[Address]) -> None:
+        """Have the kernel ask these peers, each second, whether they are there; ``reap`` ends that."""
+        for _, sock in self._ends_at(peers):
+            ask_after(sock, PROBING)
+
+    def reap(self, peers: set[Address], silent_s: float) -> None:
+        """Reset the connections of those peers that have acknowledged nothing for ``silent_s``."""
+        for joined, sock in list(self._ends_at(peers)):
+            try:
+                gone = silence_s(sock) >= silent_s
+            except OSError:  # it has ended meanwhile
+                continue
+            ask_after(sock, KEEPALIVE)
+            if gone:
+                self._counts["guest_gone"] += 1
+                joined.reset()
 
     def close(self) -> None:
         """Reset everything and close what is kept."""
-        for dial in list(self._dials):
-            self._failed(dial, errno.ECONNABORTED)
+        for dial in [*self._dials, *self._answered]:
+            self._fail(dial, errno.ECONNABORTED)
         for joined in list(self._joined):
             joined.reset()
         self._pipes.close()
 
-    def _refuse(self, near: socket.socket, reason: str) -> None:
-        self._counters[reason] += 1
-        abort(near)
+    def _begin(self, dial: Dial) -> Dial | None:
+        address, port = dial.target
+        if not self._descriptors.take(dial.owner, OF_A_CONNECTION):
+            self._counts.refuse("over_limit", dial.owner, f"{address} port {port}")
+            return None
+        if not self._dial_places.take(dial.owner):
+            self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
+            self._counts.refuse("over_limit", dial.owner, f"{address} port {port}")
+            return None
+        dial.end = self._clock() + DIAL_S
+        self._dials[dial] = None
+        return dial
 
-    def _made(self, dial: _Dial, far: socket.socket | None) -> None:
+    def _made(self, dial: Dial, far: socket.socket | None) -> None:
         if far is None:
-            self._failed(dial, errno.EMFILE)
+            self._fail(dial, errno.EMFILE)
             return
         dial.state = NEXT[dial.state, "socket"]
-        if dial.state is DialState.OVER:
+        if dial.state is State.OVER:
             close(far)
             return
         dial.far = far
@@ -170,78 +254,102 @@ class Connections:
             error = far.connect_ex((str(address), port))
         except OSError as failure:
             error = failure.errno or errno.EIO
-        if error not in (0, errno.EINPROGRESS):
-            self._failed(dial, error)
-            return
-        self._poller.watch(far.fileno(), lambda _: self._far_event(dial), WRITE | EDGE)
+        if error == errno.EINPROGRESS:
+            self._poller.watch(far.fileno(), lambda _: self._far_event(dial), WRITE | EDGE)
+        elif error:
+            self._fail(dial, error)
+        else:
+            self._connected(dial)
 
-    def _near_event(self, dial: _Dial, events: int) -> None:
+    def _near_event(self, dial: Dial, events: int) -> None:
+        assert dial.near is not None
         if events & FAILED and dial.near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._failed(dial, errno.ECONNABORTED)
+            self._fail(dial, errno.ECONNABORTED)
 
-    def _far_event(self, dial: _Dial) -> None:
+    def _far_event(self, dial: Dial) -> None:
+        if dial.state is not State.CONNECTING:
+            return  # what happens before it is joined is reported again then
         assert dial.far is not None
         error = dial.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
-            self._failed(dial, error)
-            return
-        self._forget(dial, "connected")
-        self._counters["joined"] += 1
+            self._fail(dial, error)
+        else:
+            self._connected(dial)
+
+    def _connected(self, dial: Dial) -> None:
+        dial.state = NEXT[dial.state, "connected"]
+        del self._dials[dial]
+        dial.end = self._clock() + ANSWERED_S
+        self._answered[dial] = None
+        dial.decided(dial, 0)
+
+    def _start_decided(self, dial: Dial, error: int) -> None:
+        if not error:
+            self._join(dial)
+
+    def _join(self, dial: Dial) -> None:
+        assert dial.near is not None
+        assert dial.far is not None
+        self._forget(dial, "taken")
+        self._counts["joined"] += 1
         for sock in (dial.near, dial.far):
             tune(sock, self._nearby)
-        self._joined[Joined(self._poller, self._pipes, dial.near, dial.far, self._ended)] = dial.owner
+        joined = Joined(self._poller, self._pipes, (dial.near, dial.far), self._ended, self._linger)
+        self._joined[joined] = _Entry(dial.owner, _peer(dial.near), dial.target[0])
 
-    def _failed(self, dial: _Dial, error: int) -> None:
-        if dial.state is DialState.OVER:
+    def _fail(self, dial: Dial, error: int) -> None:
+        if dial.state is State.OVER:
             return
         self._forget(dial, "failed")
-        self._places.give_back(dial.owner)
-        self._counters[_why(error)] += 1
+        self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
+        self._counts[_why(error)] += 1
         for sock in (dial.near, dial.far):
             if sock is not None:
                 self._poller.unwatch(sock.fileno())
                 abort(sock)
+        dial.decided(dial, error)
 
-    def _forget(self, dial: _Dial, event: str) -> None:
+    def _forget(self, dial: Dial, event: str) -> None:
+        (self._answered if dial.state is State.ANSWERED else self._dials).pop(dial)
         dial.state = NEXT[dial.state, event]
-        del self._dials[dial]
         self._dial_places.give_back(dial.owner)
 
+    def _linger(self, joined: Joined) -> None:
+        now = self._clock()
+        if not self._lingering:
+            self._settle_at = now + SETTLE_S
+        self._lingering[joined] = now + LINGER_S
+
     def _ended(self, joined: Joined, error: int) -> None:
-        self._places.give_back(self._joined.pop(joined))
-        self._counters["reset" if error else "ended"] += 1
+        self._lingering.pop(joined, None)
+        self._descriptors.give_back(self._joined.pop(joined).owner, OF_A_CONNECTION)
+        self._counts["reset" if error else "ended"] += 1
+
+    def _ends_at(self, peers: set[Address]) -> Iterable[tuple[Joined, socket.socket]]:
+        for joined, entry in self._joined.items():
+            near, far = joined.sockets
+            if entry.near_peer in peers:
+                yield joined, near
+            elif entry.far_peer in peers:
+                yield joined, far
 
 
-def affordable() -> int:
-    """How many connections the descriptors of this process allow, with a quarter kept for everything else."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(MOST_CONNECTIONS, soft * 3 // 4 // WORST_DESCRIPTORS))
-
-
-def forgo_pacing(sock: socket.socket) -> None:
-    """Have a socket use Reno, which every user may choose, and whatever it accepts as well.
-
-    Between sockets of one machine there is no bottleneck to find out about, and algorithms that pace what
-    they send (BBR) lose by it. A socket that listens or is about to connect should be told: the kernel
-    goes on pacing a connection that was made under BBR, by a timer for each segment, whatever it uses
-    later. One stream from host to VM where BBR is the default, MTU 65,520, five pairs of runs: told when
-    it was connected 12.7 (12.1 to 14.8) Gbit/s, told before 18.4 (18.0 to 18.7).
-    """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-
-
-def tune(sock: socket.socket, nearby: Callable[[Address], bool]) -> None:
-    """Set what a relayed TCP socket needs: no waiting for more bytes, and a look for peers that are gone."""
-    if sock.family == socket.AF_UNIX:
+def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
+    """Make a socket here and deliver it."""
+    try:
+        sock = socket.socket(family, kind)
+    except OSError:
+        deliver(None)
         return
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEPALIVE:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        if nearby(ip_address(sock.getpeername()[0])):
-            forgo_pacing(sock)
+    deliver(sock)
+
+
+def _peer(sock: socket.socket) -> Address | None:
+    """Return the address of the other end; None: it is a unix socket's, or has gone."""
+    try:
+        return ip_address(sock.getpeername()[0])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _why(error: int) -> str:

@@ -1,24 +1,26 @@
-"""The way out of the gateway's namespace for what is not TCP: a TUN device, read and written as IP packets.
+"""The way into the gateway's namespace for what is no socket's: a TUN device, written as IP packets.
 
-Whatever the namespace has no better route for (UDP and ICMP echo of guests) arrives
-here whole, with source and destination, and answers are written with any source at all. Intercepting
-datagrams with sockets (TPROXY) instead needs, for each remote address, a socket of its own to answer from:
-made in the namespace by the process there, passed out, kept as long as the flow.
+What is written here comes into the namespace as if from the outside, with any source at all: answers for
+guests, which the kernel routes to the LAN, and the SYNs that were held back. Intercepting datagrams with
+sockets (TPROXY) instead needs, for each remote address, a socket of its own to answer from: made in the
+namespace by the process there, passed out, kept as long as the flow. Nothing is read from it: what guests
+send is taken where it comes in (``frames``), and the packet filter lets nothing go out by it.
 
 Packets carry the kernel's ``virtio_net_hdr``, so checksums are the kernel's work: it is told where one
-belongs, and gives packets whose checksum is still to be made.
+belongs.
 """
 
 import fcntl
 import os
 import struct
 
+from gateway.relay.answers import Written, refusal
+from gateway.relay.counts import Counts
+
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _TUNSETIFF = 0x400454CA
-_TUNSETOFFLOAD = 0x400454D0
-_TUN_F_CSUM = 0x01
 
 
 def open_tun(name: str) -> int:
@@ -30,8 +32,48 @@ def open_tun(name: str) -> int:
     try:
         flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-        fcntl.ioctl(tun, _TUNSETOFFLOAD, _TUN_F_CSUM)
     except OSError:
         os.close(tun)
         raise
     return tun
+
+
+class Tun:
+    """The device, to be written to."""
+
+    def __init__(self, descriptor: int, counts: Counts) -> None:
+        """Take over the descriptor."""
+        self._descriptor = descriptor
+        self._counts = counts
+
+    def write(self, packet: Written) -> None:
+        """Send one packet into the namespace; one that it does not take is counted."""
+        try:
+            os.writev(self._descriptor, packet)
+        except OSError:
+            self._counts["datagrams_dropped"] += 1
+
+    def close(self) -> None:
+        """Close the device."""
+        os.close(self._descriptor)
+
+
+class Speaker:
+    """The device, with the gateway's own addresses: what is said to guests in the gateway's name."""
+
+    def __init__(self, tun: Tun, addresses: dict[int, bytes]) -> None:
+        """``addresses``: the gateway's, by IP version."""
+        self.write = tun.write
+        self._addresses = addresses
+
+    def refuse(
+        self,
+        guest: bytes,
+        kind_and_code: tuple[int, int],
+        packet: bytes | memoryview,
+        info: int = 0,
+        source: bytes | None = None,
+    ) -> None:
+        """Tell a guest of an error about ``packet``, from ``source`` or the gateway."""
+        speaker = source or self._addresses[4 if len(guest) == 4 else 6]
+        self.write(refusal(speaker, guest, kind_and_code, info, packet))

@@ -1,7 +1,8 @@
 """Datagrams that arrive at the socket of a forward and are for one port of a guest.
 
 Each client gets a socket of its own towards the other side, connected, so that answers find their way back
-and nobody else's are heard; its flow ends by silence (``gateway.flows``). A guest's socket is made in the
+and nobody else's are heard; its flow ends by silence (``flows``). It is answered from the address that it
+asked (``answering_socket``), and is another client where it asks another one. A guest's socket is made in the
 namespace, which takes a moment: meanwhile up to ``MOST_WAITING`` datagrams of the client wait.
 """
 
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from gateway.relay.flow_context import BURST, Common
+from gateway.relay.answering_socket import AnsweringSocket, Local
+from gateway.relay.flow_context import BURST, Common, FlowKey
 from gateway.relay.poller import READ, Poller
 
 LONGEST = 65535
@@ -28,12 +30,13 @@ class Route(NamedTuple):
 class ClientFlow:
     """One client, and the socket that stands for it on the other side."""
 
-    __slots__ = ("_poller", "client", "closed", "far", "key", "waiting")
+    __slots__ = ("_poller", "client", "closed", "far", "key", "local", "waiting")
 
-    def __init__(self, poller: Poller, key: tuple[object, ...], client: Any) -> None:
+    def __init__(self, poller: Poller, key: FlowKey, client: Any, local: Local) -> None:
         self._poller = poller
         self.key = key
         self.client = client
+        self.local = local
         self.far: socket.socket | None = None
         self.waiting: list[bytes] = []
         self.closed = False
@@ -51,9 +54,9 @@ class Datagrams:
 
     def __init__(self, common: Common, near: socket.socket, owner: str, route: Route) -> None:
         """Serve ``near``, which stays the caller's."""
-        self._poller, self._flows, self._counters, self._clock = common
-        self._common = common
+        self._poller, self._flows, self._counts, self._clock = common
         self._near = near
+        self._answering = AnsweringSocket(near)
         self._owner = owner
         self._target, self._make = route
         near.setblocking(False)
@@ -62,28 +65,30 @@ class Datagrams:
     def close(self) -> None:
         """Stop, and end the flows."""
         self._poller.unwatch(self._near.fileno())
-        for flow in self._flows.remove_owner(self._owner):
-            flow.close()
+        self._flows.end_of(self._owner)
 
     def _near_event(self, _: int) -> None:
         now = self._clock()
         for _ in range(BURST):
             try:
-                data, client = self._near.recvfrom(LONGEST)
+                data, client, local = self._answering.receive(LONGEST)
             except OSError:
                 return
-            key = (self._owner, client)
-            flow: ClientFlow = self._flows.sent(key, now) or self._new_flow(key, client, now)
-            if flow.far is not None:
+            key = (self._owner, client, local)
+            flow: ClientFlow | None = self._flows.sent(key, now) or self._new_flow(key, client, local, now)
+            if flow is None:
+                self._counts["datagrams_dropped"] += 1
+            elif flow.far is not None:
                 self._send(flow, data)
             elif len(flow.waiting) < MOST_WAITING:
                 flow.waiting.append(data)
             else:
-                self._counters["datagrams_dropped"] += 1
+                self._counts["datagrams_dropped"] += 1
 
-    def _new_flow(self, key: tuple[object, ...], client: Any, now: float) -> ClientFlow:
-        flow = ClientFlow(self._poller, key, client)
-        self._common.enter(key, self._owner, flow, now)
+    def _new_flow(self, key: FlowKey, client: Any, local: Local, now: float) -> ClientFlow | None:
+        flow = ClientFlow(self._poller, key, client, local)
+        if not self._flows.enter(key, self._owner, flow, now):
+            return None
         self._make(partial(self._made, flow))
         return flow
 
@@ -93,7 +98,7 @@ class Datagrams:
                 far.close()
             return
         if far is None:
-            self._counters["no_descriptor"] += 1
+            self._counts["no_descriptor"] += 1
             self._end(flow)
             return
         far.setblocking(False)
@@ -101,7 +106,7 @@ class Datagrams:
             far.connect(self._target)
         except OSError:
             far.close()
-            self._counters["unreachable"] += 1
+            self._counts["unreachable"] += 1
             self._end(flow)
             return
         flow.far = far
@@ -115,7 +120,7 @@ class Datagrams:
         try:
             flow.far.send(data)
         except OSError:
-            self._counters["datagrams_dropped"] += 1
+            self._counts["datagrams_dropped"] += 1
 
     def _answers(self, flow: ClientFlow, _: int) -> None:
         assert flow.far is not None
@@ -126,16 +131,16 @@ class Datagrams:
             except BlockingIOError:
                 break
             except OSError:  # nobody is there
-                self._counters["refused"] += 1
+                self._counts["refused"] += 1
                 self._end(flow)
                 return
             answered = True
             try:
-                self._near.sendto(data, flow.client)
+                self._answering.send(data, flow.client, flow.local)
             except OSError:
-                self._counters["datagrams_dropped"] += 1
+                self._counts["datagrams_dropped"] += 1
         if answered:
             self._flows.answered(flow.key, self._clock())
 
     def _end(self, flow: ClientFlow) -> None:
-        self._flows.remove(flow.key).close()
+        self._flows.end(flow.key)

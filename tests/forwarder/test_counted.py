@@ -12,9 +12,11 @@ RELAY = Path(gateway.relay.__file__).parent
 
 def test_every_word_that_the_relay_counts_has_a_meaning() -> None:
     code = "".join(path.read_text() for path in RELAY.glob("*.py"))
-    words = set(re.findall(r'counters\["(\w+)"\] \+= ', code))
+    words = set(re.findall(r'counts\["(\w+)"\] \+= |counts\.refuse\("(\w+)"', code))
+    words = {word for pair in words for word in pair if word}
     assert len(words) > 5
     assert words <= {*counted.REFUSED, *counted.RELAYED}
+    assert set(re.findall(r'counts\.refuse\("(\w+)"', code)) <= {*counted.REFUSED}
 
 
 def test_every_word_is_there_also_while_it_is_zero() -> None:

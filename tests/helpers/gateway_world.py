@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from forwarder.loop import Loop
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import OutboundPolicy
-from gateway.relay.relay import Relay
+from gateway.relay.relay import MakeInside, Relay
 from tests.helpers.fakes import reraise
 from tests.helpers.guests.waiting import PATIENCE
 
@@ -26,13 +26,16 @@ KINDS = {"tcp4": socket.SOCK_STREAM, "udp4": socket.SOCK_DGRAM}
 
 
 class World:
-    """One relay whose LAN is 127.1.0.0/16, so that "guests" can be reached on loopback."""
+    """One relay; its LAN is loopback (of 127.1.0.0/16) unless a maker of other sockets is given."""
 
-    def __init__(self, policy: OutboundPolicy) -> None:
+    def __init__(self, policy: OutboundPolicy, make: MakeInside | None = None) -> None:
         self.loop = Loop(reraise)
         self.made: list[str] = []
         self.delay: list[Callable[[], None]] | None = None
-        self.relay = Relay(self.loop, self._make, policy)
+        self.logged: list[str] = []
+        self.relay = Relay(
+            self.loop, make or self._make, policy, log=lambda level, text: self.logged.append(text)
+        )
 
     def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:
         self.made.append(kind)

@@ -1,12 +1,14 @@
-"""The table of flows against a slow model of it, and its bounds."""
+"""The table of flows against a slow model of it, and whose flow has to go."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gateway.relay.counts import Counts
+from gateway.relay.fair_share import Shares
+from gateway.relay.flow_context import FlowTable
 from gateway.relay.flows import FRESH_S, SETTLED_S, Flows
 
-MOST, EACH = 6, 3
 KEYS = st.tuples(st.integers(0, 3), st.integers(0, 5))
 
 
@@ -16,7 +18,7 @@ class AgainstAModel(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.now = 0.0
-        self.flows = Flows(MOST, EACH)
+        self.flows = Flows()
         self.used = {}
         self.settled = set()
 
@@ -30,7 +32,7 @@ class AgainstAModel(RuleBasedStateMachine):
         }
         deadline = self.flows.deadline()
         assert not due or deadline <= self.now
-        assert set(self.flows.expire(self.now)) == due
+        assert set(self.flows.due(self.now)) == due
         self.forget(due)
 
     @rule(key=KEYS)
@@ -38,12 +40,7 @@ class AgainstAModel(RuleBasedStateMachine):
         value = self.flows.sent(key, self.now)
         assert value == (key if key in self.used else None)
         if value is None:
-            gone = self.flows.add(key, key[0], key, self.now)
-            assert len(gone) <= 1
-            for lost in gone:
-                assert lost[0] == key[0] or len(self.used) == MOST
-                assert self.count(lost[0]) == max(map(self.count, range(4))) or lost[0] == key[0]
-            self.forget(gone)
+            self.flows.add(key, key[0], key, self.now)
         self.used[key] = self.now
 
     @rule(key=KEYS)
@@ -56,17 +53,28 @@ class AgainstAModel(RuleBasedStateMachine):
     @rule(key=KEYS)
     def remove(self, key):
         if key in self.used:
-            assert self.flows.remove(key) == key
             self.forget([key])
 
     @rule(owner=st.integers(0, 3))
-    def remove_owner(self, owner):
-        gone = self.flows.remove_owner(owner)
-        assert set(gone) == {key for key in self.used if key[0] == owner}
-        self.forget(gone)
+    def make_room(self, owner):
+        gone = self.flows.next_to_go(owner)
+        assert (gone is None) == (not self.used)
+        if gone is None:
+            return
+        if self.count(owner):
+            assert gone[0] == owner
+        else:
+            assert self.count(gone[0]) == max(map(self.count, range(4)))
+        mine = [key for key in self.used if key[0] == gone[0]]
+        assert gone in self.settled or self.used[gone] == min(
+            self.used[key] for key in mine if key not in self.settled
+        )
+        assert gone not in self.settled or self.settled >= set(mine)
+        self.forget([gone])
 
     def forget(self, keys):
         for key in list(keys):
+            assert self.flows.remove(key) == (key[0], key)
             del self.used[key]
             self.settled.discard(key)
 
@@ -74,30 +82,65 @@ class AgainstAModel(RuleBasedStateMachine):
         return sum(key[0] == owner for key in self.used)
 
     @invariant()
-    def is_bounded_and_the_same(self):
+    def is_the_same(self):
         assert set(self.flows) == set(self.used)
-        assert len(self.flows) == len(self.used) <= MOST
-        assert all(self.count(owner) <= EACH for owner in range(4))
+        assert len(self.flows) == len(self.used)
         assert (self.flows.deadline() is None) == (not self.used)
+        for owner in range(4):
+            assert set(self.flows.of(owner)) == {key for key in self.used if key[0] == owner}
 
 
 TestAgainstAModel = AgainstAModel.TestCase
 
 
-@given(st.lists(st.integers(0, 200), max_size=60))
-def test_a_guest_that_scans_pushes_out_flows_of_its_own_only(targets):
-    flows = Flows(most=100, most_each=10)
-    flows.add(("quiet", 1), "quiet", "quiet flow", 0.0)
+class Closed:
+    def __init__(self):
+        self.closed = False
+
+    def close(self):
+        self.closed = True
+
+
+@given(st.lists(st.integers(0, 200), max_size=60), st.integers(1, 30))
+def test_a_guest_that_scans_pushes_out_flows_of_its_own_only(targets, places):
+    table = FlowTable(Shares(places), Counts(lambda: 0.0))
+    quiet = Closed()
+    assert table.enter(("udp", "quiet"), "quiet", quiet, 0.0)
     for now, target in enumerate(targets):
-        key = ("scanner", target)
-        if flows.sent(key, now / 100) is None:
-            assert "quiet flow" not in flows.add(key, "scanner", "scan", now / 100)
-    assert "quiet flow" in list(flows)
+        key = ("udp", "scanner", target)
+        if table.sent(key, now / 100) is None:
+            table.enter(key, "scanner", Closed(), now / 100)
+    assert not quiet.closed or places == 1
+    assert len(table) <= places
+
+
+def test_flows_and_connections_draw_on_one_budget():
+    budget = Shares(12)
+    table = FlowTable(budget, Counts(lambda: 0.0))
+    assert budget.take("guest", 6)
+    flows = [Closed() for _ in range(20)]
+    for number, flow in enumerate(flows):
+        table.enter(("udp", number), "guest", flow, 0.0)
+    assert budget.taken <= 12
+    assert not budget.take("guest", 6)
+    assert table.enter(("udp", "other"), "other", Closed(), 0.0)
+    table.expire(FRESH_S)
+    assert budget.taken == 6
+    assert all(flow.closed for flow in flows)
+
+
+def test_when_nothing_is_left_the_fullest_owner_loses_one():
+    table = FlowTable(Shares(9), Counts(lambda: 0.0))
+    for owner, number in (("a", 5), ("b", 3), ("c", 1)):
+        for each in range(number):
+            assert table.enter((owner, each), owner, Closed(), 0.0)
+    assert table.enter(("d", 0), "d", Closed(), 0.0)
+    assert len(table._flows.of("a")) == 4
 
 
 def test_what_was_never_answered_goes_first():
-    flows = Flows(most=10, most_each=2)
+    flows = Flows()
     flows.add("talk", "guest", "talk", 0.0)
     flows.answered("talk", 0.0)
     flows.add("question", "guest", "question", 1.0)
-    assert flows.add("next", "guest", "next", 2.0) == ["question"]
+    assert flows.next_to_go("guest") == "question"

@@ -3,15 +3,19 @@
 import contextlib
 import hashlib
 import os
+import resource
 import socket
 import time
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from gateway.relay import splice, tcp
+from gateway.relay import descriptors as descriptor_budget
+from gateway.relay.descriptors import OF_A_CONNECTION
+from gateway.relay.pipes import PIPE_BYTES
 from gateway.relay.policy import OutboundPolicy
 from gateway.relay.relay import is_own
+from gateway.relay.splice import LINGER_S
 from tests.helpers.gateway_world import World, client, descriptors, drain, is_reset, reset, server, try_accept
 
 POLICY = OutboundPolicy(
@@ -95,13 +99,77 @@ def test_a_half_that_is_closed_leaves_the_other_open(world, connect, turned):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_reset_goes_through_at_once_even_if_the_other_end_is_stalled(world, connect, turned):
+def test_a_reset_comes_after_what_was_sent_before_it(world, connect, turned):
+    for size in (1, 72, 40_000):
+        one, other = connect()[:: -1 if turned else 1]
+        other.send(b"unread, so that closing is a reset")
+        world.until(lambda one=one: readable(one), "the question")
+        one.send(bytes(size))
+        one.close()
+        got = bytearray()
+        with pytest.raises(ConnectionResetError):
+            world.until(lambda other=other, got=got: drain(other, got), "the end")
+        assert len(got) == size
+
+
+def readable(sock):
+    with contextlib.suppress(BlockingIOError):
+        return sock.recv(1, socket.MSG_PEEK)
+    return b""
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_slow_reader_gets_all_that_was_sent_before_a_reset(world, connect, turned):
     one, other = connect()[:: -1 if turned else 1]
     stall(world, one)
     reset(one)
-    world.until(lambda: world.count("reset") == 1, "the reset")
-    assert is_reset(other)
-    assert world.count("pipes") == 0
+    got = bytearray()
+    with pytest.raises(ConnectionResetError):
+        world.until(lambda: drain(other, got), "the end")
+    assert len(got) > PIPE_BYTES
+    assert not any(got)
+    world.until(lambda: world.count("reset") == 1, "the connection to be over")
+    assert (world.count("pipes"), world.relay.deadline()) == (0, None)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_reader_that_stalls_is_reset_in_the_end(world, connect, turned):
+    one, other = connect()[:: -1 if turned else 1]
+    stall(world, one)
+    reset(one)
+    connections = world.relay._connections
+    world.until(lambda: connections._lingering, "the reset to be noticed")
+    world.relay.tick(time.monotonic() + LINGER_S)
+    assert (world.count("reset"), world.count("pipes")) == (1, 0)
+    with pytest.raises(ConnectionResetError):
+        drain(other, bytearray())
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_urgent_data_passes_with_its_mark_and_stops_nothing(world, connect, turned):
+    one, other = connect()[:: -1 if turned else 1]
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    expected = bytearray()
+    got = bytearray()
+    for number in range(5):
+        before = bytes([number]) * (number * 7000)
+        one.send(before)
+        one.send(b"!", socket.MSG_OOB)
+        expected += before + b"!"
+        receive(world, other, got, len(expected))
+    push(world, one, bytes(300_000), other, got)
+    receive(world, other, got, len(expected) + 300_000)
+    assert got == expected + bytes(300_000)
+    one.send(b"?", socket.MSG_OOB)
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 0)
+    world.until(lambda: urgent(other) == b"?", "the byte by itself")
+
+
+def urgent(sock):
+    try:
+        return sock.recv(1, socket.MSG_OOB)
+    except (BlockingIOError, OSError):
+        return b""
 
 
 def stall(world, sock):
@@ -135,7 +203,7 @@ def test_a_stalled_reader_costs_no_calls_and_nobody_elses_bytes(world, connect):
     near.shutdown(socket.SHUT_WR)
     slow = bytearray()
     world.until(lambda: drain(far, slow), "the slow one")
-    assert len(slow) > splice.PIPE_BYTES
+    assert len(slow) > PIPE_BYTES
     assert not any(slow)
 
 
@@ -216,7 +284,7 @@ def test_a_dial_that_takes_too_long_is_a_reset(world, stack):
 
 
 def test_who_has_more_than_a_fair_share_is_reset_at_once(world, stack, connect):
-    world.relay._connections._places.most = 9
+    world.relay._connections._descriptors.most = 9 * OF_A_CONNECTION
     for _ in range(8):
         connect()
     forward = world.relay.forwards()[0]
@@ -227,39 +295,6 @@ def test_who_has_more_than_a_fair_share_is_reset_at_once(world, stack, connect):
     listener = stack.enter_context(server())
     stack.enter_context(client(world.forward(listener)))
     world.until(lambda: world.count("joined") == 9, "the other one's connection")
-
-
-def exchange(world, guest, listener):
-    """Say something on a connection that the relay makes to ``listener``, which says it again."""
-    guest.setblocking(False)
-    guest.send(b"hello")
-    accepted, got, answer = [], bytearray(), bytearray()
-    world.until(lambda: accepted or accepted.extend(filter(None, [try_accept(listener)])), "a connection")
-    with accepted[0] as sock:
-        world.until(lambda: drain(sock, got) or got, "the question")
-        sock.send(got)
-        world.until(lambda: drain(guest, answer) or answer, "the answer")
-    assert answer == b"hello"
-
-
-def test_guests_reach_the_hosts_loopback_through_the_alias_alone(world, stack):
-    web = stack.enter_context(server("127.0.0.1"))
-    # What a transparent listener accepts has the address that the guest asked for.
-    alias = server(str(POLICY.host4), port=web.getsockname()[1])
-    place = alias.getsockname()
-    world.relay.serve([alias])
-    with socket.create_connection(place) as guest:
-        exchange(world, guest, web)
-    web.close()
-    with socket.create_connection(place) as guest:
-        guest.setblocking(False)
-        world.until(lambda: is_reset(guest), "the reset")
-    assert world.count("refused") == 1
-    world.relay._policy = POLICY._replace(host_access=False)
-    with socket.create_connection(place) as guest:
-        guest.setblocking(False)
-        world.until(lambda: is_reset(guest), "the reset")
-    assert world.count("no_host_access") == 1
 
 
 def test_the_hosts_other_addresses_are_the_host_too():
@@ -295,7 +330,8 @@ def test_closing_resets_and_leaves_nothing(stack):
 
 
 def test_the_bound_follows_the_descriptors():
-    assert 1 <= tcp.affordable() <= tcp.MOST_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert OF_A_CONNECTION <= descriptor_budget.budget().most <= min(soft, descriptor_budget.MOST)
 
 
 def test_what_a_turn_left_undone_is_due_for_whoever_read_the_clock_before(world):

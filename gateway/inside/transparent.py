@@ -1,0 +1,33 @@
+"""The listeners that guests' connections to the outside arrive at, wherever they go.
+
+They are transparent: what the packet filter hands to them (``nft``) has the address that the guest asked for
+as its own. Each takes one IP version.
+"""
+
+import socket
+
+from gateway.inside.nft import TCP_PORT
+from gateway.relay.socket_options import forgo_pacing
+
+BACKLOG = 4096
+"""Connections that wait to be accepted: what the kernel allows, and no fewer than the relay has dials."""
+
+_IP_TRANSPARENT = 19
+_IPV6_TRANSPARENT = 75
+
+
+def listen() -> dict[str, socket.socket]:
+    """Return "tcp4" and "tcp6", made in the caller's network namespace. Raises OSError."""
+    made = {
+        "tcp4": socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+        "tcp6": socket.socket(socket.AF_INET6, socket.SOCK_STREAM),
+    }
+    made["tcp4"].setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+    made["tcp6"].setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    made["tcp4"].bind(("127.0.0.1", TCP_PORT))
+    made["tcp6"].bind(("::1", TCP_PORT))
+    for sock in made.values():
+        forgo_pacing(sock)
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    return made

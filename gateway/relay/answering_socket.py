@@ -1,0 +1,56 @@
+"""A datagram socket that answers from the address it was asked at (RFC 1122 4.1.3.5).
+
+One that is bound to every address of a host would answer from the address that the route prefers, and a
+connected client drops such an answer. So the kernel is asked with each datagram where it came in, and told
+where the answer is to come from (IP_PKTINFO of ip(7), IPV6_PKTINFO of ipv6(7)). One that is bound to one
+address needs none of this.
+"""
+
+import socket
+import struct
+from ipaddress import ip_address
+from typing import Any
+
+_IP_PKTINFO = 8
+_INFO4 = struct.Struct("=I4s4s")
+_INFO6 = struct.Struct("=16sI")
+_ROOM = socket.CMSG_SPACE(_INFO6.size)
+
+Local = bytes
+"""The host's address that was asked; empty: the socket has but one."""
+
+
+class AnsweringSocket:
+    """A socket, bound by its owner, who closes it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._is_ipv6 = sock.family == socket.AF_INET6
+        self._asks = ip_address(sock.getsockname()[0]).is_unspecified
+        if self._asks and self._is_ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        elif self._asks:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+    def receive(self, size: int) -> tuple[bytes, Any, Local]:
+        """Return a datagram, who sent it, and where it came in. Raises OSError."""
+        if not self._asks:
+            return *self._sock.recvfrom(size), b""
+        data, control, _, client = self._sock.recvmsg(size, _ROOM)
+        for level, kind, value in control:
+            if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+                return data, client, _INFO4.unpack_from(value)[1]
+            if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+                return data, client, _INFO6.unpack_from(value)[0]
+        return data, client, b""
+
+    def send(self, data: bytes, client: Any, local: Local) -> None:
+        """Send a datagram from ``local``. Raises OSError."""
+        if not local:
+            self._sock.sendto(data, client)
+        elif self._is_ipv6:
+            control = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _INFO6.pack(local, 0))
+            self._sock.sendmsg([data], [control], 0, client)
+        else:
+            control = (socket.IPPROTO_IP, _IP_PKTINFO, _INFO4.pack(0, local, bytes(4)))
+            self._sock.sendmsg([data], [control], 0, client)

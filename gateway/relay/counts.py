@@ -1,0 +1,40 @@
+"""What the relay counts, and a log line for what it refuses.
+
+The words and their meanings are ``forwarder.counted``'s. What is *refused* also says who wanted what: at
+once when it is the first of its kind, then at most once in ``PAUSE_S``, with the number of those that were
+not told. So a guest that is refused a thousand times a second costs a line a second.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from forwarder.counted import REFUSED
+
+PAUSE_S = 1.0
+
+Log = Callable[[str, str], None]
+"""Takes (level, text)."""
+
+
+class Counts(Counter[str]):
+    """The counters of one relay."""
+
+    def __init__(self, clock: Callable[[], float], log: Log = lambda level, text: None) -> None:
+        """``clock`` is monotonic, in seconds."""
+        super().__init__()
+        self._clock = clock
+        self._log = log
+        self._silent_until: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
+
+    def refuse(self, word: str, who: object, what: object) -> None:
+        """Count a refusal, and log it unless one of its kind was logged a moment ago."""
+        self[word] += 1
+        now = self._clock()
+        if now < self._silent_until.get(word, now):
+            self._untold[word] += 1
+            return
+        self._silent_until[word] = now + PAUSE_S
+        untold = self._untold.pop(word, 0)
+        more = f", and {untold} more since the last such line" if untold else ""
+        self._log("warning", f"the gateway refused {who}: {REFUSED[word]} ({what}){more}")

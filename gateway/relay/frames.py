@@ -1,0 +1,187 @@
+"""What guests send to the outside, frame by frame: whose it is, whether it may be theirs, what it carries.
+
+Each frame of the packet sockets (``frame_sockets``) is read, and its sender is the port that the switch heard
+its Ethernet source through: nothing that a guest writes into a packet makes it another's. What comes from a
+source that no guest has goes nowhere. Fragments are put together (``fragments``), and what is whole goes to
+whoever carries its kind: datagrams and pings to ``nat``, SYNs to ``handshakes``.
+"""
+
+import socket
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+
+from gateway.relay.answers import LONGEST, VNET_HEADER
+from gateway.relay.flow_context import Common
+from gateway.relay.fragments import Reassembly
+from gateway.relay.packets import (
+    TCP_NUMBER,
+    DamagedError,
+    Datagram,
+    Echo,
+    Packet,
+    Refusal,
+    Syn,
+    parse,
+    read,
+)
+from gateway.relay.policy import Address
+from gateway.relay.poller import READ
+
+BURST = 32
+"""Frames taken from one socket before others get their turn."""
+
+UNKNOWN = "an unknown port"
+"""Owner of what comes from an address that has left its port meanwhile."""
+
+_ETHERNET = 14
+_SOURCE = slice(6, 12)
+_NEEDS_CSUM, _CSUM_VALID = 1, 2
+_GSO_UDP_SEGMENTS = 5
+_LONGEST_FRAME = LONGEST + _ETHERNET
+
+
+class Sender(NamedTuple):
+    """Who sent a frame."""
+
+    mac: bytes
+    owner: Hashable
+    """The port."""
+
+    def __str__(self) -> str:
+        return f"{self.owner} ({self.mac.hex(':')})"
+
+
+class Way(NamedTuple):
+    """What the namespace gives; the descriptors belong to the part of the relay that gets this."""
+
+    tun: int
+    frames: list[socket.socket]
+    owner_of: Callable[[bytes], Hashable | None]
+    """Has the port of a MAC address."""
+    mtu: int
+    """Of the LAN."""
+
+
+class Datagrams(Protocol):
+    """Who carries datagrams and pings."""
+
+    def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
+        """Carry one; ``way`` has what IP says of it."""
+
+    def refused(self, refusal: Refusal, sender: Sender) -> None:
+        """Take an ICMP error about an answer."""
+
+
+class Connections(Protocol):
+    """Who makes connections."""
+
+    def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
+        """Take the first segment of one; ``whole`` is what the TUN device is to be given of it."""
+
+
+class Frames:
+    """The packet sockets, read."""
+
+    def __init__(
+        self,
+        common: Common,
+        way: Way,
+        is_guest: Callable[[Address], bool],
+        datagrams: Datagrams,
+        connections: Connections,
+    ) -> None:
+        """Read the sockets of ``way``, which are this object's from now on."""
+        self._poller, _, self._counts, self._clock = common
+        self._sockets = way.frames
+        self._owner_of = way.owner_of
+        self._datagrams = datagrams
+        self._connections = connections
+        self._is_guest = lru_cache(maxsize=4096)(lambda source: is_guest(ip_address(source)))
+        self._reassembly = Reassembly()
+        self._buffer = bytearray(_LONGEST_FRAME)
+        self._view = memoryview(self._buffer)
+        for sock in self._sockets:
+            self._poller.watch(sock.fileno(), partial(self._event, sock), READ)
+
+    def tick(self, now: float) -> None:
+        """Give up fragments that have waited for too long."""
+        self._reassembly.expire(now)
+        self._count_dropped()
+
+    def deadline(self) -> float | None:
+        """Return when to call ``tick``."""
+        return self._reassembly.deadline()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self._sockets:
+            self._poller.unwatch(sock.fileno())
+            sock.close()
+
+    def _event(self, sock: socket.socket, _: int) -> None:
+        now = self._clock()
+        for _ in range(BURST):
+            try:
+                size = sock.recv_into(self._buffer)
+            except OSError:  # nothing more, or the interface is gone: the namespace's process says so
+                return
+            if size >= VNET_HEADER.size + _ETHERNET:
+                self._take(self._view[:size], now)
+
+    def _take(self, frame: memoryview, now: float) -> None:
+        header = VNET_HEADER.unpack_from(frame)
+        ethernet = frame[VNET_HEADER.size :]
+        mac = bytes(ethernet[_SOURCE])
+        sender = Sender(mac, self._owner_of(mac) or UNKNOWN)
+        data = ethernet[_ETHERNET:]
+        try:
+            packet = parse(data)
+            if packet is None:
+                self._counts.refuse("not_carried", sender, "no IP packet")
+            elif not self._is_guest(packet.source):
+                self._counts.refuse("spoofed", sender, ip_address(packet.source))
+            elif packet.fragment is None:
+                self._give(packet, header, data, sender, now)
+            else:
+                self._rejoin(packet, sender, now)
+        except DamagedError:
+            self._counts.refuse("damaged", sender, f"{len(data)} bytes")
+
+    def _rejoin(self, packet: Packet, sender: Sender, now: float) -> None:
+        whole = self._reassembly.add(packet, sender.mac, sender.owner, now)
+        self._count_dropped()
+        if whole is not None:
+            self._carry(whole, sender, now, summed=True)
+
+    def _count_dropped(self) -> None:
+        self._counts["fragments_dropped"] += self._reassembly.dropped
+        self._reassembly.dropped = 0
+
+    def _give(
+        self, packet: Packet, header: tuple[int, ...], data: memoryview, sender: Sender, now: float
+    ) -> None:
+        flags, gso, _, gso_size, start, offset = header
+        if packet.number == TCP_NUMBER:
+            syn = read(packet, summed=False)
+            if isinstance(syn, Syn):
+                vnet = VNET_HEADER.pack(flags & _NEEDS_CSUM, 0, 0, 0, max(0, start - _ETHERNET), offset)
+                self._connections.syn(syn, [vnet, bytes(data)], packet, sender)
+        else:
+            cut = gso_size if gso == _GSO_UDP_SEGMENTS else 0
+            self._carry(packet, sender, now, summed=not flags & (_NEEDS_CSUM | _CSUM_VALID), cut=cut)
+
+    def _carry(self, packet: Packet, sender: Sender, now: float, *, summed: bool, cut: int = 0) -> None:
+        """Have a whole packet carried; ``cut``: the size of each datagram in it, if it is several."""
+        carried = read(packet, summed=summed)
+        if isinstance(carried, Datagram) and cut:
+            for begin in range(0, len(carried.payload), cut):
+                piece = carried._replace(payload=carried.payload[begin : begin + cut])
+                self._datagrams.send(piece, packet, sender, now)
+        elif isinstance(carried, Datagram | Echo):
+            self._datagrams.send(carried, packet, sender, now)
+        elif isinstance(carried, Refusal):
+            self._datagrams.refused(carried, sender)
+        else:
+            self._counts.refuse("not_carried", sender, f"protocol {packet.number}")

@@ -1,0 +1,48 @@
+"""The way of guests to the outside, put together: frames in, sockets of the host, packets back."""
+
+from functools import partial
+
+from gateway.relay.flow_context import Common
+from gateway.relay.frames import Frames, Way
+from gateway.relay.handshakes import Handshakes
+from gateway.relay.nat import Judge, Nat
+from gateway.relay.policy import OutboundPolicy, is_guest
+from gateway.relay.tcp import Connections
+from gateway.relay.tun import Speaker, Tun
+
+
+class Outbound:
+    """Datagrams, pings and connections of guests."""
+
+    def __init__(
+        self,
+        common: Common,
+        connections: Connections,
+        policy: OutboundPolicy,
+        judge: Judge,
+        way: Way,
+    ) -> None:
+        """Begin to carry; ``judge`` says where a guest gets."""
+        self._tun = Tun(way.tun, common.counts)
+        speaker = Speaker(self._tun, {4: policy.gateway4.packed, 6: policy.prefix[1].packed})
+        self._nat = Nat(common, speaker, judge, way.mtu)
+        handshakes = Handshakes(connections, speaker, common.counts, judge)
+        self.accepted = handshakes.accepted
+        self._frames = Frames(common, way, partial(is_guest, policy), self._nat, handshakes)
+
+    def tick(self, now: float) -> None:
+        """Do what time asks for."""
+        self._frames.tick(now)
+
+    def deadline(self) -> float | None:
+        """Return when to call ``tick``; None: only when something happens."""
+        return self._frames.deadline()
+
+    def forget_verdicts(self) -> None:
+        """Ask anew where guests get: the host's own addresses may have changed."""
+        self._nat.forget_verdicts()
+
+    def close(self) -> None:
+        """Close what came with the way; flows and connections are closed by their tables."""
+        self._frames.close()
+        self._tun.close()

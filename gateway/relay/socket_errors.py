@@ -1,0 +1,92 @@
+"""What a datagram socket was told of what it had sent: ICMP errors, as the kernel queues them (ip(7)).
+
+``watch`` has a socket keep them, ``take`` reads one. Each comes with the beginning of the datagram that it is
+about, where that went, and who said so.
+"""
+
+import errno
+import socket
+import struct
+from typing import NamedTuple
+
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG = 10, 23, 62
+_WANT, _DO = 1, 2
+_ERROR = struct.Struct("=IBBBBII")
+_ORIGIN_LOCAL, _ORIGIN_ICMP, _ORIGIN_ICMP6 = 1, 2, 3
+_QUOTED_BYTES = 2048
+
+TIME_EXCEEDED = {4: 11, 6: 3}
+PORT_UNREACHABLE = {4: (3, 3), 6: (1, 4)}
+PROHIBITED = {4: (3, 13), 6: (1, 1)}
+TOO_BIG = {4: (3, 4), 6: (2, 0)}
+
+_AS_ICMP = {
+    4: {errno.ENETUNREACH: (3, 0), errno.EHOSTUNREACH: (3, 1), errno.EACCES: (3, 13)},
+    6: {errno.ENETUNREACH: (1, 0), errno.EHOSTUNREACH: (1, 3), errno.EACCES: (1, 1)},
+}
+
+
+class SocketError(NamedTuple):
+    """One error."""
+
+    kind_and_code: tuple[int, int]
+    info: int
+    """With TOO_BIG the MTU, in the form of the error's own 32 bits."""
+    peer: str
+    """Address that the datagram was sent to."""
+    port: int
+    offender: str
+    """Who said so; empty: this host."""
+    data: bytes
+    """What had been sent, as far as the error tells."""
+
+
+def watch(sock: socket.socket) -> None:
+    """Have a socket keep errors. Raises OSError."""
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+
+
+def set_way(sock: socket.socket, hops: int, *, keep: bool) -> None:
+    """Set how far what is sent may go, and whether it must not be fragmented. Raises OSError."""
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _DO if keep else _WANT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _DO if keep else _WANT)
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, keep)
+
+
+def take(sock: socket.socket) -> SocketError | None:
+    """Take the next error; None: it is none that ICMP could say. Raises BlockingIOError: there is none."""
+    data, control, _, peer = sock.recvmsg(_QUOTED_BYTES, 512, socket.MSG_ERRQUEUE)
+    version = 4 if sock.family == socket.AF_INET else 6
+    for level, kind, value in control:
+        if (level, kind) not in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
+            continue
+        number, origin, icmp_kind, code, _, info, _ = _ERROR.unpack_from(value)
+        if origin == _ORIGIN_LOCAL:
+            if number != errno.EMSGSIZE:
+                return None
+            return SocketError(TOO_BIG[version], info, peer[0], peer[1], "", data)
+        if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6):
+            offender = _address(value[_ERROR.size :])
+            return SocketError((icmp_kind, code), info, peer[0], peer[1], offender, data)
+    return None
+
+
+def as_icmp(error: OSError, version: int) -> tuple[int, int] | None:
+    """Return the ICMP error that says what a call of this host refused, if one does."""
+    return _AS_ICMP[version].get(error.errno or 0)
+
+
+def _address(data: bytes) -> str:
+    """Read the address of a ``sockaddr`` of either family."""
+    (family,) = struct.unpack_from("=H", data)
+    if family == socket.AF_INET:
+        return socket.inet_ntop(family, data[4:8])
+    return socket.inet_ntop(family, data[8:24]) if family == socket.AF_INET6 else ""

@@ -1,0 +1,316 @@
+"""Datagrams and pings of guests through the gateway's own namespace, and what comes back."""
+
+import contextlib
+import itertools
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from gateway.relay.frames import UNKNOWN
+from tests.gateway.relay.test_relay_udp import received
+from tests.helpers.gateway_lan import SERVER, SERVER6, Lan, address, in_a_namespace, ip
+
+pytestmark = pytest.mark.guest
+SIZES = (0, 1, 7, 1472, 1473, 1500, 2000, 2961, 9000, 20_001, 65_000)
+GROUP_RANGE = Path("/proc/sys/net/ipv4/ping_group_range")  # of the reading thread's namespace
+
+
+@in_a_namespace
+def test_datagrams_of_every_size_go_out_and_their_answers_come_back():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        alias4, alias6 = str(lan.policy.host4), str(lan.policy.host6)
+        ways = [(4, SERVER, SERVER), (6, SERVER6, SERVER6), (4, "127.0.0.1", alias4), (6, "::1", alias6)]
+        for version, at, asked in ways:
+            guest, server = lan.inside(room, address(lan, 1, version)), lan.outside(at)
+            port = server.getsockname()[1]
+            for size in (*SIZES, 65_507 if version == 4 else 65_527):
+                data = os.urandom(size)
+                guest.sendto(data, (asked, port))
+                got, seen_as = received(lan.world, server)
+                assert got == data
+                server.sendto(data[::-1], seen_as)
+                got, peer = received(lan.world, guest)
+                assert (got, peer[:2]) == (data[::-1], (asked, port))
+        assert lan.world.count("flows") == len(ways)
+
+
+@in_a_namespace
+def test_one_flow_reaches_many_places_from_one_port_and_hears_nobody_else():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        guest = lan.inside(lan.guest(), address(lan, 1))
+        one, other, stranger = lan.outside(SERVER), lan.outside(SERVER), lan.outside("127.0.0.1")
+        seen = []
+        for server in (one, other):
+            guest.sendto(b"hello", server.getsockname())
+            seen.append(received(lan.world, server)[1])
+        assert seen[0] == seen[1]
+        stranger.sendto(b"let me in", ("127.0.0.1", seen[0][1]))
+        lan.world.until(lambda: lan.world.count("unasked") == 1, "the stranger's datagram")
+        other.sendto(b"welcome", seen[1])
+        assert received(lan.world, guest) == (b"welcome", other.getsockname())
+
+
+@in_a_namespace
+def test_what_is_refused_is_said_counted_and_logged_once_a_second():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack, deny=["198.51.100.0/24"])
+        guest = lan.inside(lan.guest(), address(lan, 1))
+        refused = {"198.51.100.1": "denied", "100.100.100.200": "metadata", "169.254.1.1": "unroutable"}
+        for place, word in refused.items():
+            for number in (1, 2):
+                guest.sendto(b"", (place, 53))
+                lan.world.until(lambda w=word, n=number: lan.world.count(w) == n, word)
+            assert len([line for line in lan.world.logged if place in line]) == 1
+            assert "port 1 (52:54:00:00:00:01)" in lan.world.logged[-1]
+        guest.sendto(b"", ("192.0.2.1", 53))  # allowed, but the host has no route
+        lan.world.until(lambda: lan.world.count("errors_passed") == 7, "the error")
+        assert lan.world.count("flows") == 1
+
+
+@in_a_namespace
+def test_the_host_alias_answers_as_itself_unless_it_is_switched_off():
+    for options, reached in (({}, True), ({"host-access": False}, False)):
+        with contextlib.ExitStack() as stack:
+            lan = Lan(stack, **options)
+            guest, server = lan.inside(lan.guest(), address(lan, 1)), lan.outside("127.0.0.1")
+            port = server.getsockname()[1]
+            guest.sendto(b"hello", (str(lan.policy.host4), port))
+            if reached:
+                server.sendto(b"welcome", received(lan.world, server)[1])
+                assert received(lan.world, guest) == (b"welcome", (str(lan.policy.host4), port))
+            else:
+                lan.world.until(lambda lan=lan: lan.world.count("no_host_access") == 1, "the refusal")
+                guest.sendto(b"hello", (SERVER, port))  # the host again, under another name
+                lan.world.until(lambda lan=lan: lan.world.count("no_host_access") == 2, "the refusal")
+
+
+@in_a_namespace
+def test_pings_of_every_size_are_answered_where_the_host_allows_ping_sockets():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        guest = lan.inside(lan.guest(), address(lan, 1), socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        GROUP_RANGE.write_text("1 0")
+        guest.sendto(echo(7, 1, b"ping"), (SERVER, 0))
+        lan.world.until(lambda: lan.world.count("no_ping_socket") == 1, "the refusal")
+        assert "ping_group_range" in lan.world.logged[0]
+        GROUP_RANGE.write_text("0 2147483647")
+        for ident, sequence in itertools.product((7, 8), (1, 2)):
+            for size in (0, 56, 1473, 2000, 9000, 65_507):
+                data = os.urandom(size)
+                guest.sendto(echo(ident, sequence, data), (SERVER, 0))
+                packet, peer = received(lan.world, guest)
+                assert peer[0] == SERVER
+                kind, _, _, *numbers = struct.unpack_from(">BBHHH", packet, 20)
+                assert (kind, numbers, packet[28:]) == (0, [ident, sequence], data)
+        assert lan.world.count("flows") == lan.world.count("pings") == 2
+
+
+def echo(ident, sequence, payload, kind=8):
+    data = struct.pack(">BBHHH", kind, 0, 0, ident, sequence) + payload
+    total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) // 2 * 2]))
+    total += data[-1] << 8 if len(data) % 2 else 0
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return data[:2] + struct.pack(">H", ~total & 0xFFFF) + data[4:]
+
+
+@in_a_namespace
+def test_who_sends_to_a_port_where_nobody_listens_is_told():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        aliases = (4, str(lan.policy.host4)), (6, str(lan.policy.host6))
+        for version, asked in ((4, SERVER), (6, SERVER6), *aliases):
+            guest = lan.inside(room, address(lan, 1, version))
+            guest.connect((asked, 9))
+            for _ in range(2):
+                guest.send(b"anybody?")
+                lan.world.until(lambda guest=guest: is_refused(guest), f"the refusal of {asked}")
+
+
+def is_refused(sock):
+    try:
+        sock.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionRefusedError:
+        return True
+    raise AssertionError("somebody answered")
+
+
+@in_a_namespace
+def test_routers_behind_the_host_are_seen_and_their_path_mtu_is_learnt():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        routed(stack)
+        GROUP_RANGE.write_text("0 2147483647")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for version, far in ((4, "198.18.1.9"), (6, "2001:db8:9::9")):
+            guest = lan.inside(room, address(lan, 1, version))
+            level, recverr, hops = (
+                (socket.IPPROTO_IP, 11, socket.IP_TTL)
+                if version == 4
+                else (socket.IPPROTO_IPV6, 25, socket.IPV6_UNICAST_HOPS)
+            )
+            guest.setsockopt(level, recverr, 1)
+            gateway = str(lan.policy.gateway4 if version == 4 else lan.settings.gateway6)
+            router = "198.18.0.2" if version == 4 else "2001:db8:8::2"
+            for limit, expected in ((1, gateway), (2, router)):
+                guest.setsockopt(level, hops, limit)
+                send(guest, b"probe", (far, 33434))
+                assert offender(lan.world, guest, version) == expected
+            guest.setsockopt(level, hops, 9)
+            send(guest, b"probe", (far, 33434))
+            assert offender(lan.world, guest, version) == far
+            # The way behind the router takes 1300 bytes: the first datagram is lost, and its sender told.
+            guest.setsockopt(level, 10 if version == 4 else 23, 2)
+            guest.connect((far, 7))
+            with contextlib.suppress(OSError):
+                guest.send(bytes(1400))
+            mtu = 14 if version == 4 else 24
+            lan.world.until(
+                lambda guest=guest, level=level, mtu=mtu: guest.getsockopt(level, mtu) == 1300,
+                "the path's MTU",
+            )
+
+
+def routed(stack):
+    """Put a router behind the host, and a place behind the router at the end of a narrower way."""
+    from tests.helpers.guests.netns import Namespace  # noqa: PLC0415 - only here
+
+    router, far = (stack.enter_context(contextlib.closing(Namespace(name))) for name in ("router", "far"))
+    ip(
+        f"link add out type veth peer name eth0 netns {router.netns}",
+        "address add 198.18.0.1/24 dev out",
+        "address add 2001:db8:8::1/64 dev out nodad",
+        "link set out up",
+        "route add 198.18.1.0/24 via 198.18.0.2",
+        "-6 route add 2001:db8:9::/64 via 2001:db8:8::2",
+    )
+    router.run(
+        "ip address add 198.18.0.2/24 dev eth0; ip address add 2001:db8:8::2/64 dev eth0 nodad;"
+        f"ip link set eth0 up; ip link add far mtu 1300 type veth peer name eth0 netns {far.netns};"
+        "ip address add 198.18.1.1/24 dev far; ip address add 2001:db8:9::1/64 dev far nodad;"
+        "ip link set far up; sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
+        " net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0"
+    )
+    far.run(
+        "ip address add 198.18.1.9/24 dev eth0; ip address add 2001:db8:9::9/64 dev eth0 nodad;"
+        "ip link set eth0 mtu 1300 up; ip route add default via 198.18.1.1;"
+        "ip -6 route add default via 2001:db8:9::1;"
+        "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0"
+    )
+
+
+def send(sock, data, to):
+    """Send, although an error about what was sent before may be waiting."""
+    try:
+        sock.sendto(data, to)
+    except OSError:
+        sock.sendto(data, to)
+
+
+def offender(world, sock, version):
+    """Return who said that a datagram did not arrive."""
+    found = []
+
+    def more():
+        with contextlib.suppress(BlockingIOError):
+            _, control, _, _ = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE)
+            found.extend(value[16:] for _, kind, value in control if kind in (11, 25))
+        return found
+
+    world.until(more, "an error")
+    at = slice(4, 8) if version == 4 else slice(8, 24)
+    return socket.inet_ntop(socket.AF_INET if version == 4 else socket.AF_INET6, found[0][at])
+
+
+@in_a_namespace
+def test_a_guest_that_does_not_want_an_answer_ends_its_flow():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        guest, server = lan.inside(lan.guest(), address(lan, 1)), lan.outside(SERVER)
+        guest.sendto(b"question", server.getsockname())
+        _, seen_as = received(lan.world, server)
+        guest.close()
+        server.connect(seen_as)
+        server.send(b"answer")
+        lan.world.until(lambda: lan.world.count("flows") == 0, "the end of the flow")
+        server.send(b"once more")
+        lan.world.until(lambda: is_refused(server), "the refusal")
+
+
+@in_a_namespace
+def test_a_guest_under_anothers_address_has_flows_of_its_own():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        honest, liar = lan.guest(), lan.guest()
+        server = lan.outside(SERVER)
+        sock = lan.inside(honest, address(lan, 1))
+        port = sock.getsockname()[1]
+        sock.sendto(b"honest", server.getsockname())
+        seen_as = received(lan.world, server)[1]
+        liar.run(f"ip address add {address(lan, 1)}/32 dev lo")
+        forged = stack.enter_context(liar.inside(lambda: bound(address(lan, 1), port)))
+        forged.sendto(b"forged", server.getsockname())
+        got, other = received(lan.world, server)
+        assert got == b"forged"
+        assert other != seen_as
+        flows = lan.world.relay._flows._flows
+        assert {len(flows.of(port)) for port in lan.ports.values()} == {1}
+        assert not flows.of(UNKNOWN)
+
+
+def bound(at, port):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((at, port))
+    return sock
+
+
+@in_a_namespace
+def test_a_guest_that_scans_under_many_addresses_pushes_out_flows_of_its_own():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        honest, scanner = lan.guest(), lan.guest()
+        lan.world.relay._flows._places.most = 60
+        server = lan.outside(SERVER)
+        sock = lan.inside(honest, address(lan, 1))
+        sock.sendto(b"before", server.getsockname())
+        seen_as = received(lan.world, server)[1]
+        scanner.run("for i in $(seq 50 80); do ip address add 192.168.127.$i/32 dev lo; done")
+        for number in range(50, 80):
+            for _ in range(5):
+                scan = lan.inside(scanner, f"192.168.127.{number}")
+                scan.sendto(b"scan", server.getsockname())
+                received(lan.world, server)
+        assert lan.world.count("flows_pushed_out") > 90
+        assert lan.world.count("flows") <= 60
+        sock.sendto(b"after", server.getsockname())
+        assert received(lan.world, server) == (b"after", seen_as)
+
+
+@in_a_namespace
+def test_forged_sources_are_dropped_counted_and_named():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        server = lan.outside(SERVER)
+        lan.inside(room, address(lan, 1)).sendto(b"honest", server.getsockname())  # and ARP is settled
+        received(lan.world, server)
+        for number, forged in enumerate(("203.0.113.2", "10.1.1.1", str(lan.policy.host4)), 1):
+            room.run(f"ip address add {forged}/32 dev lo")
+            sock = lan.inside(room, forged)
+            sock.sendto(b"forged", server.getsockname())
+            lan.world.until(lambda n=number: lan.world.count("spoofed") == n, f"{forged} to be counted")
+        assert "port 1" in lan.world.logged[0]
+        assert "203.0.113.2" in lan.world.logged[0]
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
+        assert lan.world.count("flows") == 1
