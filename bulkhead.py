@@ -1,35 +1,52 @@
 """The entry point of the commands ``bulkhead`` and ``supervisor``, in a module with a name of its own.
 
-PyPI's ``supervisor`` (supervisord) installs its files into a package of the same name as ours. The later one
-overwrites files of the other. So this module looks before it imports anything of ours, and names the cause
-in one line.
+Other projects use the names of our packages, too: PyPI's ``supervisor`` (supervisord) installs its files into
+a folder of the same name, in either order. Installed together, the later one overwrites files of the earlier
+one, and uninstalling one removes files of the other. Installed apart, the one that comes first on the path
+hides the other. So this module looks where each package would be imported from, before it imports one, and
+names the cause and the remedy in one line.
 """
 
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+PACKAGES = ("forwarder", "gateway", "supervisor", "workers")
+REMEDY = "install bulkhead-switch into a virtual environment of its own"
 
-def _neighbour() -> str | None:
-    """Return the folder in which supervisord lies over our package, or None."""
-    spec = find_spec("supervisor")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if Path(folder, "supervisord.py").exists():
-            return str(Path(folder).parent)
-    return None
+
+def _clash(home: Path) -> str:
+    """Return what is wrong with our packages, which have to lie in ``home``; nothing if all is well."""
+    for name in PACKAGES:
+        spec = find_spec(name)
+        folders = [Path(each).resolve() for each in (spec and spec.submodule_search_locations) or ()]
+        if any((folder / "supervisord.py").exists() for folder in folders):
+            return f"the package `supervisor` (supervisord) is installed over this one in {folders[0].parent}"
+        if spec is None or (home / name in folders and spec.origin is None):
+            return f"{home / name / '__init__.py'} is missing: another package's end has taken it along"
+        if home / name not in folders:
+            found = folders[0] if folders else spec.origin
+            return f"another package named `{name}` hides this one's: {found}"
+    return ""
+
+
+def _fail(why: str) -> None:
+    sys.stderr.write(f"Error: {why}; {REMEDY}\n")
+    sys.exit(1)
 
 
 def main() -> None:
     """Run one command of the command line."""
-    if (folder := _neighbour()) is not None:
-        sys.stderr.write(
-            f"Error: the package `supervisor` (supervisord) is installed over this one in {folder}; "
-            "install bulkhead-switch into a virtual environment of its own\n"
-        )
-        sys.exit(1)
-    from supervisor.cli.main import main as command_line  # noqa: PLC0415 - it may be the other package's
+    if why := _clash(Path(__file__).resolve().parent):
+        _fail(why)
+    try:
+        from supervisor.cli.main import main as command_line  # noqa: PLC0415 - it may be another package's
 
-    command_line(prog_name=Path(sys.argv[0]).name)
+        command_line(prog_name=Path(sys.argv[0]).name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in PACKAGES:
+            raise
+        _fail(f"the module {error.name} of this package is missing")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ workers may still be there. A clean exit removes everything that was made here, 
 
 Epochs: the supervisor's is the time of its start in nanoseconds, and greater than its predecessor's
 whatever the clock says. Ports' epochs start at 1, or a whole ``EPOCH_STRIDE`` beyond where the predecessor
-started, past anything it can have given out.
+started, past anything it can have given out. Where the text of the lock is damaged, that is unknown, and they
+start at the time in nanoseconds, which nobody has counted up to.
 """
 
 import errno
@@ -117,7 +118,8 @@ class RuntimeDir:
         try:
             return Predecessor(*map(int, words))
         except (ValueError, TypeError):
-            return Predecessor(0, 0, 1)  # died while it wrote
+            # It died while it wrote: whatever epochs were given out before, those of now are greater.
+            return Predecessor(0, 0, time.time_ns())
 
     def _write(self) -> None:
         before = self.predecessor

@@ -8,7 +8,10 @@ import sys
 
 import click
 
+from forwarder._core import LAYOUT
 from forwarder.errors import BulkheadError
+from forwarder.names import PROTOCOL_VERSION
+from forwarder.version import VERSION
 
 
 class Group(click.Group):
@@ -29,6 +32,11 @@ class Group(click.Group):
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(
+    VERSION,
+    prog_name="bulkhead",
+    message=f"%(prog)s %(version)s (protocol {PROTOCOL_VERSION}, layout {LAYOUT})",
 )
 def main() -> None:
     """Bulkhead: an Ethernet switch for virtual machines in which one stuck VM cannot slow another."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.names import Policy, PortRecord
+from forwarder.version import VERSION
 from forwarder.wire import Reply
 from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_any, parse_listen, parse_tap
 from supervisor.attach.listeners import Listeners
@@ -117,7 +118,8 @@ class Commands:
         answer = self._sampler.status(self._owner.summary(), self._ports.views(), time.monotonic())
         listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
         gateway = self._gateway.summary()
-        return answer | {"name": self._owner.name, "listeners": listeners, "gateway": gateway}
+        head = {"version": VERSION, "name": self._owner.name}
+        return answer | head | {"listeners": listeners, "gateway": gateway}
 
     def stats(self, arguments: Arguments) -> object:
         """Show what was counted; ``sources``: also from whom the lost frames were."""

@@ -138,10 +138,13 @@ class GatewayProcess:
         self.failure = ""
         self._channel = LoopChannel(ours)
         self._channel.watch(self._loop, self._receive)
-        ports = [[view.record.port, view.record.born] for view in self._owner.views()]
-        self._channel.send(Command("ports", {"ports": ports}))
-        self._channel.send(Command("serve", dict(self._options)))
         self._loop.watch(self._pidfd, lambda _: self._ended())
+        ports = [[view.record.port, view.record.born] for view in self._owner.views()]
+        try:
+            self._channel.send(Command("ports", {"ports": ports}))
+            self._channel.send(Command("serve", dict(self._options)))
+        except ChannelClosedError:  # the process has ended already, which the loop tells
+            self._hang_up()
 
     def ask(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
         """Pass a command on. Raises LocalError if there is nobody who could answer."""

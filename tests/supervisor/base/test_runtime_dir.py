@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,10 +83,13 @@ def test_a_dead_one_is_taken_over_with_its_stale_sockets(place: Path) -> None:
 
 
 def test_a_half_written_lock_is_a_dead_one_too(place: Path) -> None:
-    (place / LOCK).write_text("12x")
-    held = RuntimeDir(str(place))
-    assert held.predecessor is not None
-    held.close()
+    for text in ("12x", "12", "12\n34", "12\n34\n5x"):
+        (place / LOCK).write_text(text)
+        before = time.time_ns()
+        held = RuntimeDir(str(place))
+        assert held.predecessor is not None
+        assert held.first_epoch > before, "past anything that those before can have given out"
+        held.close()
 
 
 def test_one_that_is_open_to_others_is_refused(place: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from forwarder import counted
+from forwarder import _core, counted
+from forwarder.names import PROTOCOL_VERSION
+from forwarder.version import VERSION
 from supervisor.cli import main as cli
 from supervisor.ports.settings import SETTINGS
 from tests.helpers.guests.fixtures import short_directory
@@ -185,23 +186,9 @@ def test_a_runtime_directory_too_long(place: Path) -> None:
     assert "too long by" in done.stderr
 
 
-def test_the_other_supervisor_is_recognised(tmp_path: Path) -> None:
-    """PyPI's supervisord installs its files into the same package."""
-    shutil.copy(ROOT / "bulkhead.py", tmp_path)
-    for package in ("supervisor", "forwarder"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "supervisor" / "supervisord.py").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-m", "bulkhead", "status"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "supervisord" in done.stderr
-    assert "virtual environment of its own" in done.stderr
+def test_the_version_names_what_two_processes_must_agree_on() -> None:
+    done = supervisor("--version")
+    assert done.stdout == f"bulkhead {VERSION} (protocol {PROTOCOL_VERSION}, layout {_core.LAYOUT})\n"
 
 
 def test_json_lines_in_the_log(place: Path) -> None:
