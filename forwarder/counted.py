@@ -1,8 +1,8 @@
 """The words of what is counted, each with its meaning: for help, for the documentation and for JSON.
 
-One table for each place that counts: ``DROPS`` for the ports, ``REFUSED`` and ``RELAYED`` for the gateway. A
-word that is in a table is always shown, also while it is zero; so two answers of one version have the same
-keys.
+One table for each place that counts: ``DROPS`` for the ports, ``REFUSED``, ``RELAYED`` and ``SERVED`` for the
+gateway. A word that is in a table is always shown, also while it is zero; so two answers of one version have
+the same keys.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,11 @@ REFUSED = {
     "over_limit": "a connection beyond the share of its guest or forward",
     "no_descriptor": "a flow for which the gateway had no descriptor",
     "no_ping_socket": "a ping; the host's net.ipv4.ping_group_range does not allow it",
+    "over_rate": "a question for a lease, a name or a router beyond the share of its port",
+    "no_port": "a question from an address that is behind no port: its VM has just left",
+    "dhcp_spoofed": "a DHCP message for another MAC address than that which sent it",
+    "dhcp_no_address": "a lease: the share of its port is used up, or no address is left",
+    "dhcp_name_in_use": "a name of a guest that another guest has",
 }
 """What the gateway does not do for a guest, by reason."""
 
@@ -66,18 +71,37 @@ RELAYED = {
 """What else the gateway counts since its process began."""
 
 
+SERVED = {
+    "dhcp_leases": "leases given or renewed",
+    "dhcp_refused": "requests for an address that is not the guest's",
+    "dhcp_declined": "addresses that a guest has found in use",
+    "dhcp_malformed": "DHCP messages that make no sense",
+    "names_answered": "questions for names that are ours",
+    "names_asked": "questions passed on to the host's resolvers",
+    "names_unanswered": "of these, those that no resolver answered",
+    "names_failed": "of these, those that every resolver refused",
+    "names_pushed_out": "questions and connections that ended early to make room for others",
+    "names_silent": "connections for questions that ended because they were silent",
+    "names_malformed": "questions that make no sense",
+    "lan_malformed": "frames for the gateway that make no sense",
+    "lan_dropped": "answers that the LAN did not take",
+}
+"""What the gateway has done for leases and names since its process began."""
+
+
 def in_order(counted: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Return what a gateway counted as ``flows``, ``refused`` and ``relayed``.
+    """Return what a gateway counted as ``flows``, ``refused``, ``relayed`` and ``served``.
 
     Each word of the tables is there, and every other one that was counted. The relay counts all flows of
     datagrams as ``flows``, of which some are ``pings``.
     """
     pings = counted.get("pings", 0)
     flows = {"tcp": counted.get("connections", 0), "udp": counted.get("flows", 0) - pings, "ping": pings}
-    known = {"connections", "flows", "pings", *REFUSED, *RELAYED}
+    known = {"connections", "flows", "pings", *REFUSED, *RELAYED, *SERVED}
     return {
         "flows": {word: flows[word] for word in FLOWS},
         "refused": {word: counted.get(word, 0) for word in REFUSED},
         "relayed": {word: counted.get(word, 0) for word in RELAYED}
         | {word: value for word, value in sorted(counted.items()) if word not in known},
+        "served": {word: counted.get(word, 0) for word in SERVED},
     }

@@ -109,6 +109,7 @@ class Server:
         if lease is None:
             self._counters["dhcp_refused"] += 1
             return Answer(_EVERYBODY, dhcp.reply(message, dhcp.NAK, self.own, _NOBODY, ()))
+        self._counters["dhcp_leases"] += 1
         self._name(lease, message.name)
         return self._given(message, dhcp.ACK, lease, more)
 

@@ -91,7 +91,7 @@ class Leases:
     def __init__(self, first: int, last: int, fixed: Mapping[bytes, int]) -> None:
         """Lease ``first`` to ``last``, and to MAC addresses in ``fixed`` their own, in the pool or not."""
         self.changed: Callable[[Lease], object] = lambda _: None
-        """Called with each lease that has become bound or kept."""
+        """Called with each lease that has become bound or kept, or has another name."""
         self._first, self._last = first, last
         self._fixed = dict(fixed)
         self._taken = frozenset(fixed.values())
@@ -171,6 +171,8 @@ class Leases:
 
     def call(self, lease: Lease, name: str) -> bool:
         """Give a lease a name; False: another that is in use has it."""
+        if lease.name == name:
+            return True
         holder = self._by_name.get(name)
         if holder is not None and holder is not lease:
             if holder.state in LASTS:
@@ -179,6 +181,8 @@ class Leases:
         self._by_name.pop(lease.name, None)
         lease.name = name
         self._by_name[name] = lease
+        if lease.state is State.BOUND:
+            self.changed(lease)
         return True
 
     def named(self, name: str) -> Lease | None:
@@ -192,9 +196,10 @@ class Leases:
         fits = self._is_free(lease.address) if fixed is None else lease.address == fixed
         if not fits or lease.address in self._by_address or state not in (State.BOUND, State.KEPT):
             return
+        name, lease.name = lease.name, ""
         self._insert(lease)
-        if lease.name and not self.call(lease, lease.name):
-            lease.name = ""
+        if name:
+            self.call(lease, name)
         if state is State.BOUND:
             self._to(lease, "bind", ends - LEASE_S)
 

@@ -101,6 +101,26 @@ def macs(runtime_dir: str | None, as_json: bool) -> None:
 
 @click.command()
 @runtime_dir_option
+@json_option
+def leases(runtime_dir: str | None, as_json: bool) -> None:
+    """Show which VM has which address and name from the gateway.
+
+    A lease whose VM has gone is kept for it, until no other address is left for another VM.
+    """
+    from supervisor.console.client import Client  # noqa: PLC0415
+    from supervisor.screen import tables  # noqa: PLC0415
+
+    rows: list[Json] = []
+    with Client(directory(runtime_dir)) as client:
+        while more := cast(Json, client.ask("leases", after=rows[-1]["address"] if rows else "0.0.0.0"))[
+            "leases"
+        ]:
+            rows += more
+    _show({"leases": rows}, as_json, tables.leases)
+
+
+@click.command()
+@runtime_dir_option
 @attachment_options
 @click.option("--name", help="Name of its port; of more than one, the others get -2, -3, …")
 @settings_options
@@ -215,4 +235,4 @@ def demo(seconds: float | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-COMMANDS = (status, stats, top, macs, attach, detach, show, set_, stop, demo)
+COMMANDS = (status, stats, top, macs, leases, attach, detach, show, set_, stop, demo)

@@ -57,6 +57,7 @@ COUNTED_HELP = "\n\n".join(
         _meanings("Drops of a port, frames", counted.DROPS),
         _meanings("What the gateway refuses", counted.REFUSED),
         _meanings("What else the gateway counts", counted.RELAYED),
+        _meanings("Leases and names", counted.SERVED),
     ]
 )
 """What the words mean that ``supervisor stats`` shows."""

@@ -6,7 +6,7 @@ operator's fault and answered so.
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 from forwarder.errors import LocalError
 from forwarder.future import Future
@@ -102,6 +102,7 @@ class Commands:
             "status": self.status,
             "stats": self.stats,
             "macs": self.macs,
+            "leases": self.leases,
             "attach": self.attach,
             "detach": self.detach,
             "show": self.show,
@@ -134,6 +135,12 @@ class Commands:
         """Show learned and pinned addresses."""
         _arguments(arguments)
         return self._sampler.macs(self._owner.summary(), self._ports.views(), time.monotonic())
+
+    def leases(self, arguments: Arguments) -> object:
+        """Show the gateway's leases, some of them: those of addresses above ``after``, in their order."""
+        after = _text("after", _arguments(arguments, after="0.0.0.0")[0])
+        names = {(view.record.port, view.record.born): view.record.name for view in self._ports.views()}
+        return self._gateway.ask("leases", {"after": after}).map(lambda reply: _with_names(reply, names))
 
     def attach(self, arguments: Arguments) -> object:
         """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name).
@@ -211,6 +218,18 @@ class Commands:
         _arguments(arguments)
         self._owner.stop()
         return {"pid": self._owner.summary().identity.pid}
+
+
+def _with_names(reply: Reply, names: Mapping[tuple[int, int], str]) -> Reply:
+    """Give each lease its port as it is now; one that has gone is None."""
+    if not reply.ok:
+        return reply
+    rows = []
+    for row in cast(dict[str, list[Arguments]], reply.result)["leases"]:
+        name = names.get((cast(int, row["port"]), cast(int, row.pop("born"))))
+        port = row["port"] if name is not None else None
+        rows.append(row | {"port": port, "port_name": name})
+    return Reply(True, {"leases": rows})
 
 
 def _forward(arguments: Arguments) -> dict[str, object]:

@@ -133,6 +133,32 @@ def macs(answer: Json) -> RenderableType:
     return table(columns, rows) if rows else Text("no MAC addresses")
 
 
+def leases(answer: Json) -> RenderableType:
+    """``supervisor leases``."""
+    columns = (
+        Column("address", False),
+        Column("MAC", False),
+        Column("port"),
+        Column("name", False),
+        Column("known as", False),
+        Column("state", False),
+        Column("ends in"),
+    )
+    rows = [
+        [
+            row["address"],
+            row["mac"],
+            str(row["port"] or "-"),
+            row["port_name"] or "-",
+            row["name"] or "-",
+            row["state"],
+            "-" if row["expires_s"] is None else duration(row["expires_s"]),
+        ]
+        for row in answer["leases"]
+    ]
+    return table(columns, rows) if rows else Text("no leases")
+
+
 def settings(answer: Json) -> RenderableType:
     """``supervisor show``."""
     columns = (Column("setting", False), Column(answer["name"], False))
@@ -198,7 +224,12 @@ def _drops(answer: Json) -> Table:
 def _gateway(gateway: Json) -> Table:
     """Write a line for each flow and refusal of the gateway, and for what else is not zero."""
     columns = (Column(f"gateway ({gateway['state']})", False), Column(""), Column("", False, "dim"))
-    groups = {"flows": counted.FLOWS, "refused": counted.REFUSED, "relayed": counted.RELAYED}
+    groups = {
+        "flows": counted.FLOWS,
+        "refused": counted.REFUSED,
+        "relayed": counted.RELAYED,
+        "served": counted.SERVED,
+    }
     return table(
         columns,
         [
@@ -209,7 +240,7 @@ def _gateway(gateway: Json) -> Table:
             ]
             for group, meanings in groups.items()
             for word, value in gateway.get(group, {}).items()
-            if value or group != "relayed"
+            if value or group in ("flows", "refused")
         ],
     )
 
