@@ -36,6 +36,8 @@ HOMES = {
     ],
     "psutil": ["supervisor/console/sampler.py"],
     "click": ["supervisor/cli/*.py"],
+    "aiohttp": ["supervisor/web/run.py", "supervisor/web/server.py"],
+    "prometheus_client": ["supervisor/web/metrics.py"],
     "rich": ["supervisor/screen/*.py", "supervisor/demo/*.py"],
     "tomli": ["supervisor/cli/config*.py"],
     # Passing messages with descriptors is the one edge that both sides need.

@@ -46,8 +46,9 @@ def _add_commands() -> None:
     from supervisor.cli.forward import forward  # noqa: PLC0415 - they need `main` to be there
     from supervisor.cli.operate import COMMANDS  # noqa: PLC0415
     from supervisor.cli.run import run  # noqa: PLC0415
+    from supervisor.cli.web import web  # noqa: PLC0415
 
-    for command in (run, *COMMANDS, forward):
+    for command in (run, *COMMANDS, forward, web):
         main.add_command(command)
 
 

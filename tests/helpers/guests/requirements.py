@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "qemu": (_has("qemu-system-x86_64"), "install qemu-system-x86"),
     "qemu-img": (_has("qemu-img"), "install qemu-utils"),
     "uml": (_has("linux.uml"), "install user-mode-linux"),
+    "tshark": (_has("tshark", "capinfos"), "install tshark and wireshark-common"),
+    "libpcap": (lambda: find_library("pcap") is not None, "install libpcap0.8"),
+    "promtool": (_has("promtool"), "install prometheus"),
+    "chromium": (_has("chromium", "chromedriver"), "install chromium and chromium-driver"),
     "spin": (_has("spin"), "install spin"),
     "clang": (_has("clang"), "install clang and libclang-rt-dev"),
     "user namespaces": (_can_make_user_namespaces, "allow user namespaces to ordinary users"),

@@ -1,0 +1,90 @@
+"""Start and end the HTTP server of one switch."""
+
+import asyncio
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+from forwarder import unix_sockets
+from forwarder.errors import LocalError
+from supervisor.web.server import Access, application, is_loopback
+from supervisor.web.watch import Watch, ask
+
+LEAST_TOKEN = 16
+"""Characters; a shorter secret can be guessed."""
+
+
+def serve(runtime_dir: str, listen: str, token_file: str | None) -> None:
+    """Serve until SIGINT or SIGTERM. Raises LocalError."""
+    token = _token(token_file)
+    sock, url, access = _bind(listen, token)
+    try:
+        asyncio.run(_run(sock, url, application(Watch(partial(ask, runtime_dir)), access)))
+    finally:
+        sock.close()
+
+
+async def _run(sock: socket.socket, url: str, app: web.Application) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, sock).start()
+        sys.stdout.write(f"ready {url}\n")
+        sys.stdout.flush()
+        await ended.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        token = Path(path).read_text().strip()
+    except OSError as error:
+        raise LocalError(f"cannot read the token in {path}: {error.strerror}") from None
+    if len(token) < LEAST_TOKEN:
+        raise LocalError(f"the token in {path} is shorter than {LEAST_TOKEN} characters")
+    return token
+
+
+def _bind(listen: str, token: str | None) -> tuple[socket.socket, str, Access]:
+    scheme, separator, rest = listen.partition("://")
+    if separator and scheme == "unix":
+        return _bind_unix(rest), f"unix://{rest}", Access(None, token)
+    host, colon, port = rest.rpartition(":")
+    host = host.strip("[]")
+    if scheme != "tcp" or not colon or not host or not (port.isascii() and port.isdigit()):
+        raise LocalError(f"{listen!r} is no address; write it as tcp://HOST:PORT or unix:///PATH")
+    if token is None and not is_loopback(host):
+        raise LocalError(f"other machines can reach {host}; give a secret with --token-file")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except (OSError, OverflowError) as error:
+        raise LocalError(f"cannot listen on {listen}: {error}") from None
+    number = sock.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    hosts = frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})
+    return sock, f"http://{shown}:{number}/", Access(hosts, token)
+
+
+def _bind_unix(path: str) -> socket.socket:
+    if not path.startswith("/"):
+        raise LocalError(f"write unix:///{path} (three slashes)")
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        unix_sockets.bind(sock, path)
+    except LocalError:
+        sock.close()
+        raise
+    return sock
