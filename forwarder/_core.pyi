@@ -98,6 +98,9 @@ class StatsPage:
         Then, and only then, can another worker go on with the stream.
         """
 
+    def memory_gone(self) -> bool:
+        """Whether a guest whose memory was shared took it away, which ended the port's worker."""
+
     def published_at(self) -> float:
         """When the page's worker published last, in monotonic seconds; 0.0: never."""
 
@@ -132,7 +135,7 @@ class Engine:
         stats: int,
         flood: int,
     ) -> None:
-        """``kind``: "stream", "stream16", "seqpacket", "dgram" or "tap".
+        """``kind``: "stream", "stream16", "seqpacket", "dgram", "tap" or "vhost".
 
         On streams each frame follows its length: in 32 bits, big-endian, or in 16 bits, little-endian.
         """
@@ -213,6 +216,49 @@ class Engine:
 
     def progress(self) -> tuple[int, int, int]:
         """(turns done, bytes written to the VM so far, bytes waiting for the VM)."""
+
+    def vhost_add_region(self, guest: int, size: int, front_end: int, offset: int, fd: int) -> None:
+        """Map ``size`` bytes of the guest's memory from ``offset`` in the file ``fd``, not used after that.
+
+        ``guest``, ``front_end``: its addresses there. This and what follows is for kind "vhost" alone. Raises
+        ValueError (it makes no sense) or OSError (ENOSPC: too many; or mmap's).
+        """
+
+    def vhost_remove_region(self, guest: int, size: int, front_end: int) -> None:
+        """Let go of a region, if it is there; a queue in it stops."""
+
+    def vhost_set_features(self, features: int) -> None:
+        """What the driver has accepted, ``VIRTIO_*`` as bits."""
+
+    def vhost_start_queue(
+        self,
+        *,
+        which: int,
+        entries: int,
+        index: int,
+        descriptors: int,
+        available: int,
+        used: int,
+        kick: int,
+        call: int,
+        resumed: bool,
+    ) -> None:
+        """Use queue 0 (to the guest) or 1 (from it), at the front-end's addresses, beginning at ``index``.
+
+        ``resumed``: where the last worker stopped instead. ``kick`` is waited for, ``call`` (-1: none)
+        written to; both must stay open. Raises OSError (EFAULT: not in the guest's memory; EPERM: no kick).
+        """
+
+    def vhost_stop_queue(self, which: int) -> int:
+        """Use it no more; return the index at which it would go on."""
+
+    def vhost_enable_queue(self, which: int, enabled: bool) -> None: ...
+    def vhost_set_call(self, which: int, call: int) -> None: ...
+    def vhost_note(self, number: int, answered: int) -> None:
+        """Note both for the next worker: the session's number, and the message that was answered."""
+
+    def vhost_noted(self) -> tuple[int, int]:
+        """Return what was noted last, by whichever worker."""
 
     def close(self) -> None: ...
 

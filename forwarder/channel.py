@@ -23,7 +23,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from forwarder.errors import LocalError, PeerError
-from forwarder.wire import Assign, Claim, Floods, Handover, Message, RingRx, RingTx, Update, decode, encode
+from forwarder.wire import (
+    Assign,
+    Claim,
+    Floods,
+    Handover,
+    KeepSession,
+    Message,
+    RingRx,
+    RingTx,
+    Update,
+    decode,
+    encode,
+)
 
 CHANNEL_BYTES = 64 << 10
 """Longest message on a channel: a ``WantFloods`` with every port is a fifth of it."""
@@ -68,6 +80,8 @@ def entitled(message: Message) -> int:
     """How many descriptors come with ``message``: no more and no fewer."""
     if isinstance(message, Handover):
         return message.descriptors
+    if isinstance(message, KeepSession):
+        return message.session.descriptors()
     return len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0)
 
 
@@ -155,7 +169,7 @@ class Channel:
             return None
         except OSError as error:
             raise ChannelClosedError(f"the channel broke: {error.strerror}") from None
-        descriptors = _received(ancillary)
+        descriptors = descriptors_in(ancillary)
         try:
             if not data:
                 raise ChannelClosedError("the other end has closed the channel")
@@ -198,7 +212,8 @@ class Channel:
         return True
 
 
-def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a message (cmsg(3), SCM_RIGHTS), now the caller's."""
     descriptors: list[int] = []
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

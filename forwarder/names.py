@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """What two processes must agree on to work together: messages, their order, shared-memory layouts."""
 
 MAX_PORTS = 1024
@@ -22,10 +22,10 @@ of them fits into one message."""
 RING_BYTES = 1 << 20
 """Data bytes of a unicast ring: 3 ms at 3 Gbit/s, or 15 of the largest frames."""
 
-TAP_RING_BYTES = 4 << 20
-"""Of one towards a TAP: room for the window that the kernel behind it gives a connection by itself
-(net.ipv4.tcp_rmem: 3 MiB of data), so that a single one is not slowed by losses. From a TAP to a socket it
-would only be more memory to fall out of caches (8.3 and 7.9 Gbit/s at an MTU of 65,520)."""
+LARGE_RING_BYTES = 4 << 20
+"""Of one towards a TAP, or a guest's queue: room for the window that the kernel behind it gives a connection
+by itself (net.ipv4.tcp_rmem: 3 MiB of data), so that a single one is not slowed by losses. From a TAP to a
+socket it would only be more memory to fall out of caches (8.3 and 7.9 Gbit/s at an MTU of 65,520)."""
 
 FLOOD_BYTES = 512 << 10
 """Data bytes of a port's flood ring; floods are small and rare beside unicast."""
@@ -50,8 +50,23 @@ MAX_BYTES_PER_S = 1_000_000_000_000
 MAX_MACS = 10_240
 """Highest limit of addresses behind one port: the entries of a worker's whole MAC table."""
 
+MIN_MTU = 68
+"""Lowest MTU of a VM: the smallest that IPv4 may be sent in (RFC 791)."""
+
+MAX_MTU = 65_521
+"""Highest: what Linux gives an Ethernet device, 65,535 less its header."""
+
+OFFLOAD_MTU = 1500
+"""Of a VM with offloads if nothing else is said: its frames have to be cut to something."""
+
 MAX_NAME = 63
 """Characters of a port's name: fits a DNS label, an interface name and one column of a table."""
+
+OFFLOADS = ("none", "tso")
+"""What a VM may leave to the switch; see Policy."""
+
+RECEIVES = ("mtu", "large")
+"""What a VM may take; see Policy."""
 
 TRANSPORT_KIND = {
     "qemu": "stream",
@@ -59,6 +74,7 @@ TRANSPORT_KIND = {
     "vfkit": "dgram",
     "connect": "stream16",
     "tap": "tap",
+    "vhost": "vhost",
 }
 """Every transport, and the kind of descriptor that it gives the core."""
 
@@ -105,6 +121,13 @@ class Policy(NamedTuple):
     """Whether it may exchange frames only with the ports that it reaches."""
     reaches: tuple[str, ...] = ()
     """Names of ports; they need not be there. Means something for an isolated port only."""
+    offload: str = "none"
+    """``tso``: the VM leaves checksums and the cutting of TCP to the switch, with no header that says it."""
+    mtu: int = 0
+    """Of the VM, ``MIN_MTU`` to ``MAX_MTU``: no longer frame goes to it, and what it leaves to be cut is cut
+    to that. 0: any, but ``OFFLOAD_MTU`` if the VM leaves frames to be cut."""
+    receive: str = "mtu"
+    """``large``: the VM takes frames of up to 64 KiB with finished sums; its MTU says only what to cut to."""
 
 
 class PortId(NamedTuple):
@@ -140,6 +163,11 @@ class PortRecord(NamedTuple):
     def incarnation(self) -> Incarnation:
         """What is another one after each restart of the worker."""
         return Incarnation(self.port, self.epoch)
+
+
+def mtu_of(policy: Policy) -> int:
+    """Return the MTU in force; 0: none."""
+    return policy.mtu or (OFFLOAD_MTU if policy.offload == "tso" else 0)
 
 
 def may_talk(one: PortRecord, other: PortRecord) -> bool:

@@ -20,16 +20,21 @@ from forwarder.names import (
     MAX_BYTES_PER_S,
     MAX_FRAMES_PER_S,
     MAX_MACS,
+    MAX_MTU,
     MAX_PINNED,
     MAX_PORTS,
     MAX_REACHES,
     MIN_BYTES_PER_S,
+    MIN_MTU,
+    OFFLOADS,
+    RECEIVES,
     TRANSPORT_KIND,
     Identity,
     Policy,
     PortRecord,
     valid_name,
 )
+from forwarder.vhost_session import VhostSession, check_session
 
 MESSAGE_BYTES = 2 << 20
 """Longest message but a reply: a snapshot of MAX_PORTS - 1 longest records (1.4 MB), and room to grow. With
@@ -45,7 +50,7 @@ MAX_TEXT = 200
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
-_LAYOUT = 5
+_LAYOUT = 6
 
 
 class Beat(NamedTuple):
@@ -93,6 +98,8 @@ class Heartbeat(NamedTuple):
     queued: int
     """Bytes waiting for the VM."""
     stalled: bool
+    unfinished: bool
+    """The VM leaves checksums undone, and its port is not set for it."""
     stale_ms: int
     """How long, in all, it has worked with a membership that it knew might be old."""
 
@@ -160,6 +167,14 @@ class Assign(NamedTuple):
     subscribed: bool
     """Whether the worker's subscription is in force, so that it need not wait for a message that proves
     it."""
+
+
+class KeepSession(NamedTuple):
+    """Worker to supervisor, with descriptors: keep this of my session. Before Assign: go on with it."""
+
+    number: int
+    """Of what is kept, for a worker that has to know whether it is the last there was."""
+    session: VhostSession
 
 
 class WantFloods(NamedTuple):
@@ -232,6 +247,7 @@ Message = (
     | Ready
     | Claim
     | Assign
+    | KeepSession
     | WantFloods
     | Floods
     | WantRing
@@ -267,6 +283,9 @@ _POLICY = fields(
         ("max_macs", bound(1, MAX_MACS)),
         ("isolated", boolean),
         ("reaches", many(_NAME, MAX_REACHES)),
+        ("offload", string("an offload", OFFLOADS.__contains__)),
+        ("mtu", bound(MIN_MTU, MAX_MTU)),
+        ("receive", string("a way to receive", RECEIVES.__contains__)),
     ),
 )
 _RECORD = fields(
@@ -308,6 +327,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
         ("turns", _COUNT),
         ("queued", _COUNT),
         ("stalled", boolean),
+        ("unfinished", boolean),
         ("stale_ms", _COUNT),
     ),
     Goodbye: (*_LINK, ("reason", _REASON)),
@@ -324,6 +344,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
         ("pulse_ms", _MILLISECONDS),
         ("subscribed", boolean),
     ),
+    KeepSession: (("number", integer(0, (1 << 32) - 1)), ("session", check_session)),
     WantFloods: (("ports", many(_PAIR, MAX_PORTS - 1)),),
     Floods: (("ports", many(_PAIR, MAX_FLOODS)),),
     WantRing: _LINK,

@@ -67,7 +67,7 @@ fingerprint() {
 # Make the environment what it should be: for "run", or for "test", with which it also gets the tools of the tests.
 # Quick when nothing has changed.
 make_environment() {
-    local purpose=$1 stamp=$venv/.bulkhead-$1 extra='' now
+    local purpose=$1 stamp=$venv/.bulkhead-$1 extra='' strict='' now
     require_toolchain
     now=$(fingerprint)
     if [ "$now" = "$(cat "$stamp" 2>/dev/null)" ] && compgen -G "$root/forwarder/_core.*so" >/dev/null; then
@@ -78,11 +78,12 @@ make_environment() {
         "$python" -m venv --clear "$venv"
     fi
     say "building and installing into .venv"
-    [ "$purpose" = run ] || extra="[$purpose]"
+    # A warning of a compiler that we do not know yet must not keep a user from running the switch.
+    [ "$purpose" = run ] || { extra="[$purpose]" strict=-Werror; }
     # The build tools stay in the environment, so that building again neither downloads nor copies them.
     "$venv/bin/python" -m pip --quiet --disable-pip-version-check install 'setuptools >= 65' wheel
-    "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --no-build-isolation \
-        --editable "$root$extra"
+    CFLAGS="${CFLAGS:-} $strict" "$venv/bin/python" -m pip --quiet --disable-pip-version-check install \
+        --no-build-isolation --editable "$root$extra"
     # What serves the tests serves to run, too, but not the other way round.
     rm -f "$venv"/.bulkhead-*
     printf '%s\n' "$now" | tee "$stamp" >"$venv/.bulkhead-run"

@@ -268,8 +268,9 @@ class PortManager:
         port, epoch = message.port, message.epoch
         self._do(self.registry.heartbeat(port, epoch))
         self._health.heard(port, epoch, time.monotonic())
-        if self.registry.live(port, epoch):
-            self._health.heartbeat(message)
+        record = self.record(Incarnation(port, epoch))
+        if record is not None and self.registry.live(port, epoch):
+            self._health.heartbeat(message, record)
             if message.supervisor_epoch == self.publisher.log.epoch:
                 self._confirmations.heard(port, message.sequence)
 
@@ -315,7 +316,7 @@ class PortManager:
         except LocalError as error:
             self._worker_lost(wanted, str(error))
             return False
-        if not self._server.send(worker, self.publisher.assignment(record, worker.pid), descriptors):
+        if not self._server.assign(worker, self.publisher.assignment(record, worker.pid), descriptors):
             self.worker_pool.want(wanted)
             return False
         assert worker.identity is not None
@@ -327,6 +328,9 @@ class PortManager:
     def _worker_lost(self, served: Incarnation, how: str) -> None:
         self._health.lost(served)
         self._confirmations.forget(served.port)
+        self._server.read_out(served)
+        if self._fd_store.memory_gone(served.port):
+            self._do(self.registry.goodbye(*served, "the VM took its memory away"))
         known = self._fd_store.position_known(served.port)
         self._do(self.registry.worker_lost(*served, how, time.monotonic(), position_known=known))
 

@@ -39,10 +39,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from forwarder._core import Engine
+from forwarder._core import LARGEST_FRAME, LINK_BYTES, MAX_FRAME, TAKES_LARGE, Engine
 from forwarder.channel import close_all
 from forwarder.membership import Changed, Joined, Left
-from forwarder.names import MAX_PORTS, Policy, PortRecord, format_mac, may_talk
+from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk, mtu_of
 from forwarder.wire import MAX_FLOODS, Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
 
 REPEAT_S = 1.0
@@ -102,6 +102,8 @@ class Links:
         """The last epoch of each number whose port has left."""
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
+        self._offloads: tuple[int, ...] = ()
+        """Those in force: setting them again would forget what was sampled."""
         if own.epoch != own.born:
             # The MAC table outlived a worker, and with it the pins of ports that may be gone by now.
             for port in range(1, MAX_PORTS):
@@ -262,6 +264,8 @@ class Links:
         self._pin(own)
         self._engine.set_flood_unknown(own.policy.flood_unknown)
         self._set_limits(own.policy)
+        if TRANSPORT_KIND[own.transport] != "tap":
+            self._set_offloads(own.policy)
         for record in self._records.values():
             self._engine.set_reach(record.port, may_talk(own, record))
 
@@ -277,6 +281,15 @@ class Links:
                 bytes=policy.bytes_per_s,
                 macs=policy.max_macs,
             )
+
+    def _set_offloads(self, policy: Policy) -> None:
+        mtu, large = mtu_of(policy), policy.receive == "large"
+        offloads = (mtu if policy.offload == "tso" else 0, mtu + LINK_BYTES if mtu else MAX_FRAME, large)
+        if offloads != self._offloads:
+            self._offloads = offloads
+            undone, longest, _ = offloads
+            self._engine.infer(undone)
+            self._engine.take(TAKES_LARGE if large else 0, LARGEST_FRAME if large else longest)
 
     def _pin(self, record: PortRecord) -> None:
         """Pin exactly these addresses to the port, whoever was thought to have them: the last word counts.

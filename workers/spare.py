@@ -14,7 +14,7 @@ from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import PeerError
 from forwarder.names import PROTOCOL_VERSION, Identity
 from forwarder.rendezvous import DESCRIPTORS, path
-from forwarder.wire import Assign, Message, Ready
+from forwarder.wire import Assign, KeepSession, Message, Ready
 from workers.control import ControlClient
 
 CONNECT_S = 0.1
@@ -31,6 +31,13 @@ class WorkerFds(NamedTuple):
     flood: int
 
 
+class Kept(NamedTuple):
+    """What another worker of the port kept of a vhost-user session, with its descriptors."""
+
+    message: KeepSession
+    descriptors: tuple[int, ...]
+
+
 class Assignment(NamedTuple):
     """A port to serve, and what the spare had ready for it."""
 
@@ -40,6 +47,8 @@ class Assignment(NamedTuple):
     runtime_dir: str
     channel: Channel
     control: ControlClient
+    kept: Kept | None = None
+    """Of a port whose worker was lost."""
 
 
 def own_identity() -> Identity:
@@ -63,19 +72,20 @@ def wait_for_port(runtime_dir: str) -> Assignment | None:
         while not control.connected(CONNECT_S):
             _receive(channel)
         channel.send(Ready(identity, PROTOCOL_VERSION))
-        assign, descriptors = _next_assign(channel, control)
+        assign, descriptors, kept = _next_assign(channel, control)
     except ChannelClosedError:
         channel.close()
         control.close()
         return None
-    return Assignment(assign, WorkerFds(*descriptors), identity, runtime_dir, channel, control)
+    return Assignment(assign, WorkerFds(*descriptors), identity, runtime_dir, channel, control, kept)
 
 
-def _next_assign(channel: Channel, control: ControlClient) -> tuple[Assign, tuple[int, ...]]:
+def _next_assign(channel: Channel, control: ControlClient) -> tuple[Assign, tuple[int, ...], Kept | None]:
     membership, reports = control.filenos()
     poll = select.poll()
     for fd in (channel.fileno(), membership, reports):
         poll.register(fd, select.POLLIN)
+    kept: Kept | None = None
     while True:
         while control.pending():
             control.receive()
@@ -85,8 +95,11 @@ def _next_assign(channel: Channel, control: ControlClient) -> tuple[Assign, tupl
             continue
         message, descriptors = received
         if isinstance(message, Assign):
-            return message, descriptors
-        close_all(descriptors)
+            return message, descriptors, kept
+        if isinstance(message, KeepSession) and kept is None:
+            kept = Kept(message, descriptors)
+        else:
+            close_all(descriptors)
 
 
 def _receive(channel: Channel) -> tuple[Message, tuple[int, ...]] | None:

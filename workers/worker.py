@@ -37,12 +37,13 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-from forwarder._core import EVENT_LINK_DOWN, EVENT_WANTED, Engine
+from forwarder._core import EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
 from forwarder.rendezvous import DESCRIPTORS, path
+from forwarder.vhost_session import VhostSession
 from forwarder.wire import (
     MAX_TEXT,
     Beat,
@@ -52,6 +53,7 @@ from forwarder.wire import (
     Heartbeat,
     Hello,
     HelloAgain,
+    KeepSession,
     Message,
     Snapshot,
     SnapshotRequest,
@@ -60,6 +62,7 @@ from forwarder.wire import (
 from workers.links import NEVER, Links
 from workers.spare import Assignment
 from workers.stall import StallWatch
+from workers.vhost.session import Session
 
 HELLO_FIRST_S = 0.05
 """HELLO is repeated, ever more slowly, until something of membership has arrived: each is answered with a
@@ -124,6 +127,11 @@ class Worker:
         self._ending = ""
         for fd in (assignment.channel.fileno(), *self._control.filenos(), _signals()):
             self._engine.watch(fd)
+        self._kept = assignment.kept
+        self._session: Session | None = None
+        if self._record.transport == "vhost":
+            self._session = Session(self._engine, assignment.fds.vm, self._keep)
+            self._engine.watch(self._session.fileno())
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def serve(self) -> int:
@@ -135,6 +143,7 @@ class Worker:
             self._follow(self._replica.receive(beat, now))
         else:
             self._introduce(now)
+        self._resume_session()
         while not self._ending:
             self._work(time.monotonic())
             if self._ending:
@@ -143,6 +152,8 @@ class Worker:
             events = self._engine.run(0.0 if self._control.pending() else max(0.0, self._deadline(now) - now))
             if events & EVENT_WANTED:
                 self._links.want(self._engine.wanted(), time.monotonic())
+            if events & EVENT_UNFINISHED:
+                self._heartbeat_due = time.monotonic()
             if events & EVENT_LINK_DOWN:
                 self._ending = self._engine.link_error
         self._end()
@@ -150,6 +161,27 @@ class Worker:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._ending = f"ended by {signal.Signals(number).name}"
+
+    def _resume_session(self) -> None:
+        """Go on with what the last worker of this port kept."""
+        if self._session is None or self._kept is None:
+            return
+        message, descriptors = self._kept
+        try:
+            self._session.resume(message.number, message.session, descriptors)
+        except (LocalError, PeerError) as error:
+            self._ending = str(error)
+
+    def _serve_session(self) -> None:
+        if self._session is None:
+            return
+        try:
+            self._session.receive()
+        except (LocalError, PeerError) as error:
+            self._ending = str(error)
+
+    def _keep(self, number: int, session: VhostSession, descriptors: tuple[int, ...]) -> None:
+        self._tell(KeepSession(number, session), descriptors)
 
     def _introduce(self, now: float) -> None:
         self._control.send(Hello(self._record.port, self._record.epoch, self._identity, PROTOCOL_VERSION))
@@ -163,6 +195,7 @@ class Worker:
     def _work(self, now: float) -> None:
         """Do everything that is not forwarding."""
         self._engine.age(int(now))
+        self._serve_session()
         self._read_channel()
         for message in self._control.receive():
             self._on_message(message, now)
@@ -235,16 +268,17 @@ class Worker:
                 turns,
                 queued,
                 self._stall.stalled,
+                self._engine.unfinished,
                 stale_ms,
             )
         )
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send over the channel, if there is one; requests are repeated by whoever made them."""
         if self._channel is None:
             return
         try:
-            self._channel.send(message)
+            self._channel.send(message, descriptors)
         except ChannelClosedError:
             self._lose_channel()
 
@@ -303,6 +337,8 @@ class Worker:
         self._engine.watch(channel.fileno())
         try:
             channel.send(Claim(self._identity, PROTOCOL_VERSION, self._record), self._fds)
+            if self._session is not None:
+                self._session.keep_again()
         except (ChannelClosedError, LocalError):
             self._lose_channel()
 

@@ -21,6 +21,8 @@ SCHEMES = {
     "bess": ("unixpacket",),
     "vfkit": ("unixgram",),
     "connect": ("unix",),
+    "vhost": ("unix",),
+    "dial_vhost": ("unix",),
 }
 """Transport of each flag that listens to the URL schemes it takes."""
 
@@ -29,6 +31,8 @@ LISTEN_FLAGS = {
     "bess": "listen-bess",
     "vfkit": "listen-vfkit",
     "connect": "listen",
+    "vhost": "listen-vhost",
+    "dial_vhost": "dial-vhost",
 }
 """Transport to its flag on the command line and key in the configuration file, as gvproxy names them."""
 
@@ -37,6 +41,7 @@ SOCKET_TYPES = {
     "bess": socket.SOCK_SEQPACKET,
     "vfkit": socket.SOCK_DGRAM,
     "connect": socket.SOCK_STREAM,
+    "vhost": socket.SOCK_STREAM,
 }
 
 

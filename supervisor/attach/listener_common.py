@@ -8,6 +8,7 @@ from typing import Protocol
 
 from forwarder.errors import LocalError
 from forwarder.names import PortId, PortRecord
+from forwarder.vhost_session import MOST_REGIONS, RINGS
 from supervisor.attach.addresses import PortOptions
 
 SEND_BUFFER = 1 << 20
@@ -18,6 +19,9 @@ bytes, and more would only be delay; what a VM sends in one burst is not to be l
 PER_PORT = 8
 """Descriptors that a port costs the supervisor in the end: the VM's, doorbell, block and flood ring, the
 pidfd of its worker, and the worker's three connections. Most of them come later than the VM."""
+
+VHOST_DESCRIPTORS = MOST_REGIONS + 2 * RINGS + 1
+"""That a vhost-user port costs beside, at the most: its memory, both ends of each ring, the back channel."""
 
 RESERVED = 96
 """Descriptors that are not for ports: our own sockets, spare workers, operators. libzmq 4.3 ends the process
@@ -54,7 +58,7 @@ def ask_for_buffers(sock: socket.socket) -> None:
 
 def hung_up(vm: int, kind: str) -> bool:
     """Whether a connected VM has gone and left nothing to read; a datagram socket or a TAP cannot tell."""
-    if kind not in ("stream", "stream16", "seqpacket"):
+    if kind not in ("stream", "stream16", "seqpacket", "vhost"):
         return False
     poll = select.poll()
     poll.register(vm, select.POLLIN | select.POLLRDHUP)

@@ -25,12 +25,13 @@ from forwarder.names import PortId, PortRecord, format_mac
 from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
 from supervisor.attach.connect import ConnectListener
 from supervisor.attach.datagram import PROBE_S, VfkitListener
-from supervisor.attach.listener_common import VmHandler, check_room
+from supervisor.attach.dial_vhost import VhostDialer
+from supervisor.attach.listener_common import VHOST_DESCRIPTORS, VmHandler, check_room
 from supervisor.attach.stream import StreamListener
 from supervisor.attach.tap import TapDevice, port_name
 from supervisor.base.logs import log
 
-Listener = StreamListener | VfkitListener | TapDevice
+Listener = StreamListener | VfkitListener | VhostDialer | TapDevice
 
 TOGETHER_S = 0.1
 """Probes that are due within this are made when the loop is awake anyway."""
@@ -46,6 +47,8 @@ class Listeners:
         self._open: list[Listener] = []
         self._unclaimed: set[PortId] = set()
         """Ports of stream VMs that workers brought back and that no listener goes on with."""
+        self._vhost: set[PortId] = set()
+        """Ports whose VM shares its memory."""
         self._probe_at = float("inf")
 
     def __iter__(self) -> Iterator[Listener]:
@@ -68,6 +71,8 @@ class Listeners:
             made = TapDevice(address, settings, self)
         elif address.transport == "vfkit":
             made = VfkitListener(self._loop, address, settings, self)
+        elif address.transport == "dial_vhost":
+            made = VhostDialer(address, settings, self)
         else:
             kind = ConnectListener if address.transport == "connect" else StreamListener
             made = kind(self._loop, self._pauses, address, settings, self)
@@ -86,8 +91,12 @@ class Listeners:
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
         """Pass a VM on, if there is room for another one. Raises LocalError."""
-        check_room(self._owner.port_count(), sum(each.descriptors for each in self._open))
-        return self._owner.arrive(transport, vm, settings, url)
+        sharing = len(self._vhost) + (transport == "vhost")
+        listening = sum(each.descriptors for each in self._open)
+        check_room(self._owner.port_count(), listening + sharing * VHOST_DESCRIPTORS)
+        record = self._owner.arrive(transport, vm, settings, url)
+        self._note(record)
+        return record
 
     def gone(self, port: PortId, reason: str) -> None:
         """Pass on that a VM has gone."""
@@ -118,8 +127,11 @@ class Listeners:
 
     def adopt(self, record: PortRecord, vm: int) -> None:
         """Note the port that a worker brought; for a vfkit VM its descriptor *is* the listening socket."""
+        self._note(record)
         if record.transport == "tap":
             self._open.append(TapDevice.adopted(record))
+        elif record.transport == "vhost":
+            self._adopt_vhost(record, vm)
         elif record.transport == "vfkit":
             sock = socket.socket(fileno=os.dup(vm))
             path = sock.getsockname()
@@ -132,6 +144,24 @@ class Listeners:
             self._open.append(VfkitListener(self._loop, address, settings, self, (record.id, sock)))
         else:
             self._unclaimed.add(record.id)
+
+    def _adopt_vhost(self, record: PortRecord, vm: int) -> None:
+        """Note whose path it is, where we dialled: a connection to a path has that path at its other end."""
+        sock = socket.socket(fileno=os.dup(vm))
+        try:
+            path = sock.getpeername()
+        except OSError:
+            path = ""  # it has gone, which its worker sees
+        sock.close()
+        if path and isinstance(path, str):
+            address = Listen("dial_vhost", f"unix://{path}", path)
+            self._open.append(VhostDialer.adopted(address, record, self))
+        else:
+            self._unclaimed.add(record.id)
+
+    def _note(self, record: PortRecord) -> None:
+        if record.transport == "vhost":
+            self._vhost.add(record.id)
 
     def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortId | None = None) -> None:
         """Raise LocalError if an address is kept for a listener other than that of ``url`` or ``port``."""
@@ -149,6 +179,7 @@ class Listeners:
     def released(self, port: PortId) -> None:
         """Note that a port, and its worker, are gone."""
         self._unclaimed.discard(port)
+        self._vhost.discard(port)
         for each in [each for each in self._open if each.port == port]:
             if isinstance(each, TapDevice):
                 self._open.remove(each)
@@ -161,26 +192,29 @@ class Listeners:
             return
         self._probe_at = float("inf")
         for each in self._open:
-            if isinstance(each, (VfkitListener, ConnectListener)):
+            if isinstance(each, (VfkitListener, ConnectListener, VhostDialer)):
                 each.tick(now)
             if isinstance(each, VfkitListener) and each.port is not None:
                 self._probe_at = now + PROBE_S
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        waiting = [each for each in self._open if isinstance(each, (VfkitListener, ConnectListener))]
+        timed = (VfkitListener, ConnectListener, VhostDialer)
+        waiting = [each for each in self._open if isinstance(each, timed)]
         probed = [each for each in waiting if isinstance(each, VfkitListener) and each.port is not None]
         if self._probe_at == float("inf") and probed:
             return 0.0
         return min([self._probe_at, *(each.deadline() for each in waiting)])
 
-    def _find_adopted(self, attachment: Attachment) -> VfkitListener | TapDevice | None:
-        """Return the device or datagram socket that a worker brought back and that this opens again."""
+    def _find_adopted(self, attachment: Attachment) -> VfkitListener | VhostDialer | TapDevice | None:
+        """Return the device, socket or path that a worker brought back and that this opens again."""
         for each in self._open:
             if isinstance(each, TapDevice):
                 if each.unclaimed and each.settings.name == port_name(attachment):
                     return each
-            elif isinstance(each, VfkitListener) and each.unclaimed and each.url == attachment.address.url:
+            elif not isinstance(each, (VfkitListener, VhostDialer)):
+                continue
+            elif each.unclaimed and each.url == attachment.address.url:
                 return each
         return None
 

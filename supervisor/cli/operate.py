@@ -131,6 +131,8 @@ def attach(
     bess: tuple[Attachment, ...],
     vfkit: tuple[Attachment, ...],
     connect: tuple[Attachment, ...],
+    vhost: tuple[Attachment, ...],
+    dial_vhost: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
     name: str | None,
     **flags: Any,
@@ -139,7 +141,15 @@ def attach(
 
     The settings are those of every port that comes from them.
     """
-    groups = {"qemu": qemu, "bess": bess, "vfkit": vfkit, "connect": connect, "tap": tap}
+    groups = {
+        "qemu": qemu,
+        "bess": bess,
+        "vfkit": vfkit,
+        "connect": connect,
+        "vhost": vhost,
+        "dial_vhost": dial_vhost,
+        "tap": tap,
+    }
     if not any(groups.values()):
         listen = ", ".join(f"--{flag}" for flag in LISTEN_FLAGS.values())
         raise click.UsageError(f"say what to attach: {listen} or --tap")

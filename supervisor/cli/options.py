@@ -20,12 +20,16 @@ LISTEN_HELP = {
     "bess": "Take VMs of User-Mode Linux (`transport=bess`), many.",
     "vfkit": "Take one VM of vfkit, krunkit, libkrun or QEMU's `-netdev dgram`.",
     "connect": "Take VMs that attach by `POST /connect`, like gvforwarder, many.",
+    "vhost": "Take VMs of vhost-user, which share their memory, many.",
+    "dial_vhost": "Take a VM of vhost-user that listens itself: dial, and dial again for ever.",
 }
 METAVARS = {
     "qemu": "unix://PATH|tcp://HOST:PORT",
     "bess": "unixpacket://PATH",
     "vfkit": "unixgram://PATH",
     "connect": "unix://PATH",
+    "vhost": "unix://PATH",
+    "dial_vhost": "unix://PATH",
 }
 
 

@@ -35,6 +35,8 @@ def run(
     bess: tuple[Attachment, ...],
     vfkit: tuple[Attachment, ...],
     connect: tuple[Attachment, ...],
+    vhost: tuple[Attachment, ...],
+    dial_vhost: tuple[Attachment, ...],
     tap: tuple[Attachment, ...],
     **flags: Any,
 ) -> None:
@@ -52,7 +54,8 @@ def run(
     if runtime_dir is not None:
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
-    options = options._replace(attachments=(*options.attachments, *qemu, *bess, *vfkit, *connect, *tap))
+    attachments = (*options.attachments, *qemu, *bess, *vfkit, *connect, *vhost, *dial_vhost, *tap)
+    options = options._replace(attachments=attachments)
     if not _serve(options):
         raise click.exceptions.Exit(1)
 

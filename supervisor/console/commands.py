@@ -20,7 +20,7 @@ from supervisor.console.sampler import Sampler
 from supervisor.console.server import Handler
 from supervisor.console.stats import Switch
 from supervisor.ports.registry import Registry
-from supervisor.ports.settings import changed, plain, shown
+from supervisor.ports.settings import changed, check_device, plain, shown
 from supervisor.ports.view import PortView
 
 Arguments = dict[str, object]
@@ -152,6 +152,8 @@ class Commands:
         if address is None and transport not in SCHEMES:
             raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
         policy = changed(Policy(), _mapping("settings", wanted))
+        if transport == "tap":
+            check_device(policy)
         settings = PortOptions(None if name is None else _text("name", name), policy).checked()
         attachment = Attachment(
             address or parse_listen(_text("transport", transport), _text("url", url)), settings
@@ -185,6 +187,8 @@ class Commands:
         target, wanted = _arguments(arguments, target="", settings={})
         record = self._record(_text("target", target))
         policy = changed(record.policy, _mapping("settings", wanted))
+        if record.transport == "tap":
+            check_device(policy)
         self._listeners.check_pins(policy.pinned, port=record.id)
         confirmed = self._ports.set_policy(record.port, policy)
         before = shown(plain(record.policy))

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from forwarder import counted
 from forwarder.names import GATEWAY_MAC, Identity, PortRecord, format_mac
+from supervisor.ports import notes
 from supervisor.ports.settings import plain
 from supervisor.ports.view import PortView
 
@@ -226,10 +227,18 @@ def status(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Rea
     """Who is there and how they are, without a figure that changes while nothing happens."""
     ports = []
     for view in _sorted(views):
-        known = [mac for mac, _, _ in _known_macs(view, readings.get(view.record.port))]
-        settings = plain(view.record.policy)
-        ports.append(_port(view, now) | {"worker": _worker(view), "macs": known, "settings": settings})
+        reading = readings.get(view.record.port)
+        known = [mac for mac, _, _ in _known_macs(view, reading)]
+        row = {"worker": _worker(view), "macs": known, "settings": plain(view.record.policy)}
+        ports.append(_port(view, now) | row | {"notes": _notes(view, reading)})
     return _head(switch, now) | {"supervisor": {"pid": switch.identity.pid}, "ports": ports}
+
+
+def _notes(view: PortView, reading: Reading | None) -> list[str]:
+    """Sentences about what a port has to do with, and what helps."""
+    lost = reading.counters.get("refused", 0) if reading else 0
+    said = [notes.unfinished(view.record) if view.unfinished else "", notes.refused(view.record, lost)]
+    return [sentence for sentence in said if sentence]
 
 
 def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Reading], now: float) -> Json:

@@ -14,14 +14,16 @@ from typing import Protocol
 
 from forwarder import unix_sockets
 from forwarder.acceptor import Acceptor, Pauses
-from forwarder.channel import Channel, ChannelClosedError, close_all, credentials_of
+from forwarder.channel import BACKLOG, Channel, ChannelClosedError, close_all, credentials_of
 from forwarder.errors import LocalError, PeerError
 from forwarder.loop import READ, WRITE, Loop
 from forwarder.names import Identity, Incarnation, PortRecord
 from forwarder.wire import (
     MAX_FLOODS,
+    Assign,
     Claim,
     Floods,
+    KeepSession,
     Message,
     Ready,
     RingRx,
@@ -111,6 +113,19 @@ class DescriptorServer:
             worker.channel.close()
             self._owner.lost(worker)
 
+    def assign(self, worker: WorkerChannel, message: Assign, descriptors: tuple[int, ...]) -> bool:
+        """Give a port to a worker, and first what another one kept of its session; like ``send``."""
+        held = self._fd_store.get(message.record.port)
+        if held is not None and held.kept is not None:
+            self.send(worker, held.kept, held.kept_fds)
+        return self.send(worker, message, descriptors)
+
+    def read_out(self, served: Incarnation) -> None:
+        """Take all that a port's worker said before it ended; then its channel has ended, too."""
+        for worker in [each for each in self._workers if each.served == served]:
+            for _ in range(BACKLOG // AT_ONCE):  # no socket buffer holds more
+                self._on_channel(worker, READ)
+
     def flush(self) -> None:
         """Try again what could not be sent for a reason that polling does not see; now and then."""
         for worker in [each for each in self._workers if each.channel.backlog]:
@@ -189,9 +204,20 @@ class DescriptorServer:
             self._give_ring(worker, worker.served, message)
         elif isinstance(message, WantFloods) and worker.served is not None:
             self._give_floods(worker, message)
+        elif isinstance(message, KeepSession) and worker.served is not None:
+            self._keep(worker.served, message, descriptors)
         else:
             close_all(descriptors)
             raise PeerError(f"a {type(message).__name__} is not for the supervisor now")
+
+    def _keep(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
+        record = self._owner.record(served)
+        if record is not None and record.transport == "vhost":
+            self._fd_store.keep(served.port, message, descriptors)
+            return
+        close_all(descriptors)
+        if record is not None:
+            raise PeerError(f"port {served.port} is of {record.transport} and has no session to keep")
 
     def _give_ring(self, worker: WorkerChannel, served: Incarnation, want: WantRing) -> None:
         """Make a ring and give its ends away, the consumer's first: no frame waits for a reader in vain.

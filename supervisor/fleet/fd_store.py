@@ -1,10 +1,11 @@
 """What outlives a port's worker: duplicates of its descriptors, so that the next worker can go on.
 
-For each port: the VM's descriptor, the doorbell, the counter block, and the flood ring of the present
-epoch. Doorbell and block live as long as the port. A flood ring has one writer for good, so each new worker
-gets a new one. Unicast rings are not kept at all: both ends have them mapped, and a new worker asks for
-others. The flood doorbell is one for the whole switch; after a takeover it is the one that the workers
-already sleep on.
+For each port: the VM's descriptor, the doorbell, the counter block, and the flood ring of the present epoch.
+Doorbell and block live as long as the port. A VM that shares its memory (vhost-user) has more, which its
+worker sends whenever it changes: the session, with its memory and both ends of its rings, never mapped here.
+A flood ring has one writer for good, so each new worker gets a new one. Unicast rings are not kept at all:
+both ends have them mapped, and a new worker asks for others. The flood doorbell is one for the whole switch;
+after a takeover it is the one that the workers already sleep on.
 
 Nobody else closes these descriptors; a worker's own are duplicates that it got with a message.
 """
@@ -15,13 +16,14 @@ from typing import NamedTuple
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
-from forwarder.names import FLOOD_BYTES, RING_BYTES, TAP_RING_BYTES, Incarnation, PortRecord
+from forwarder.names import FLOOD_BYTES, LARGE_RING_BYTES, RING_BYTES, Incarnation, PortRecord
+from forwarder.wire import KeepSession
 
 
 class PortFds:
     """The descriptors of one port."""
 
-    __slots__ = ("block", "doorbell", "flood", "flood_epoch", "vm")
+    __slots__ = ("block", "doorbell", "flood", "flood_epoch", "kept", "kept_fds", "vm")
 
     def __init__(self, vm: int, doorbell: int, block: int, flood: int = -1, flood_epoch: int = 0) -> None:
         self.vm = vm
@@ -30,6 +32,9 @@ class PortFds:
         self.flood = flood
         self.flood_epoch = flood_epoch
         """The epoch whose worker writes ``flood``; 0 and -1 before the first."""
+        self.kept: KeepSession | None = None
+        self.kept_fds: tuple[int, ...] = ()
+        """Of a vhost-user session, as its worker said last, for the next one."""
 
 
 class FdStore:
@@ -81,6 +86,23 @@ class FdStore:
             raise LocalError(_shortage(error)) from None
         return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood
 
+    def keep(self, port: int, message: KeepSession, descriptors: tuple[int, ...]) -> None:
+        """Keep a worker's session and its descriptors, ours from now on, in place of what it kept before."""
+        held = self._ports.get(port)
+        if held is None or (held.kept is not None and message.number < held.kept.number):
+            close_all(descriptors)
+            return
+        close_all(held.kept_fds)
+        held.kept, held.kept_fds = message, descriptors
+
+    def memory_gone(self, port: int) -> bool:
+        """Whether the port's VM shared its memory and took it away, which its worker died of."""
+        held = self._ports.get(port)
+        try:
+            return held is not None and _core.StatsPage(held.block).memory_gone()
+        except (OSError, MemoryError):
+            return False
+
     def position_known(self, port: int) -> bool:
         """Whether the port's link, its worker being dead, is known to stand between two frames both ways."""
         held = self._ports.get(port)
@@ -97,7 +119,7 @@ class FdStore:
         """Close everything of a port; only when no worker of it is left."""
         held = self._ports.pop(port, None)
         if held is not None:
-            close_all([held.vm, held.doorbell, held.block])
+            close_all([held.vm, held.doorbell, held.block, *held.kept_fds])
             close_all([held.flood] if held.flood >= 0 else [])
 
     def close(self) -> None:
@@ -122,7 +144,7 @@ class Ring(NamedTuple):
 
 def make_ring(source: PortRecord, destination: PortRecord) -> Ring:
     """Make the ring of one ordered pair of workers. Raises LocalError when out of descriptors or memory."""
-    size = TAP_RING_BYTES if destination.transport == "tap" else RING_BYTES
+    size = LARGE_RING_BYTES if destination.transport in ("tap", "vhost") else RING_BYTES
     made: tuple[int, ...] = ()
     try:
         made = _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)

@@ -1,7 +1,8 @@
 """Signs of life of the workers and of their VMs: who is silent, who is stalled; each change is said once.
 
-Nothing is done about either. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both
-harm only themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
+So is that a VM leaves checksums undone that nobody finishes, which its operator has to know. Nothing is done
+about any of it. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both harm only
+themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
 
 That a worker's loop turns is seen in its block, when silence would have to be called otherwise: a message for
 it would wake two threads there and two here, for as many workers as there are.
@@ -9,10 +10,11 @@ it would wake two threads there and two here, for as many workers as there are.
 
 from collections.abc import Callable
 
-from forwarder.names import Incarnation
+from forwarder.names import Incarnation, PortRecord
 from forwarder.wire import Heartbeat
 from supervisor.base.logs import log
 from supervisor.fleet.liveness import Liveness
+from supervisor.ports import notes
 from supervisor.ports.lifecycle import PortState
 from supervisor.ports.port import Port
 from supervisor.ports.view import PortView
@@ -26,6 +28,7 @@ class Health:
         self._liveness = Liveness(pulse_s)
         self._published_at = published_at
         self._stalled: set[int] = set()
+        self._unfinished: set[int] = set()
         self._expected: dict[int, int] = {}
         """The epoch of each worker that is listened for."""
 
@@ -48,6 +51,7 @@ class Health:
         self._expected.pop(port, None)
         self._liveness.forget(port)
         self._stalled.discard(port)
+        self._unfinished.discard(port)
 
     def heard(self, port: int, epoch: int, now: float) -> None:
         """Note any sign of life."""
@@ -55,7 +59,7 @@ class Health:
         if silence is not None:
             log.info("port %d: its worker is heard again after %.1f s", port, silence)
 
-    def heartbeat(self, message: Heartbeat) -> None:
+    def heartbeat(self, message: Heartbeat, record: PortRecord) -> None:
         """Note what the worker that has the port says of its VM."""
         port = message.port
         if message.stalled and port not in self._stalled:
@@ -66,6 +70,11 @@ class Health:
         elif not message.stalled and port in self._stalled:
             self._stalled.discard(port)
             log.info("port %d: no longer stalled", port)
+        if message.unfinished and port not in self._unfinished:
+            self._unfinished.add(port)
+            log.warning("port %d (%s): %s", port, record.name, notes.unfinished(record))
+        elif not message.unfinished:
+            self._unfinished.discard(port)
 
     def view(self, port: Port) -> PortView:
         """Return a port as it is shown."""
@@ -73,7 +82,8 @@ class Health:
         if port.state is PortState.LIVE and self._liveness.is_silent(number):
             state = "silent"
         stalled = number in self._stalled
-        return PortView(port.record, state, stalled, port.since, port.identity, port.restarts)
+        unfinished = number in self._unfinished and port.record.policy.offload == "none"
+        return PortView(port.record, state, stalled, unfinished, port.since, port.identity, port.restarts)
 
     def tick(self, now: float) -> None:
         """Say who has become silent."""

@@ -109,8 +109,8 @@ PROHIBITED: dict[tuple[PortState, PortEvent], str] = {
 
 HAS_WORKER = frozenset({PortState.STARTING, PortState.LIVE, PortState.ENDING})
 
-KEPT_APART = frozenset({"seqpacket", "dgram", "tap"})
-"""Kinds of links on which the kernel keeps frames apart."""
+KEPT_APART = frozenset({"seqpacket", "dgram", "tap", "vhost"})
+"""Kinds of links on which the kernel, or a guest's queue, keeps frames apart."""
 
 
 def resumable(kind: str, *, position_known: bool) -> bool:

@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 
 from forwarder.errors import LocalError
-from forwarder.names import MAX_BYTES_PER_S, MAX_FRAMES_PER_S, MAX_MACS, MIN_BYTES_PER_S
+from forwarder.names import MAX_BYTES_PER_S, MAX_FRAMES_PER_S, MAX_MACS, MAX_MTU, MIN_BYTES_PER_S, MIN_MTU
 
 NONE = "none"
 """The word for no limit; 0 says the same."""
@@ -54,6 +54,14 @@ def addresses(value: object) -> int:
     return _within(Fraction(text), text, 1, MAX_MACS, "addresses")
 
 
+def mtu(value: object) -> int:
+    """Return bytes of an IP packet. Raises LocalError."""
+    text = _text(value)
+    if _COUNT.fullmatch(text) is None:
+        raise LocalError(f"{value!r} is no MTU; write its bytes like 1500, or {NONE}")
+    return _within(Fraction(text), text, MIN_MTU, MAX_MTU, "bytes")
+
+
 def show_frames(value: int) -> str:
     """Write what ``frames`` reads."""
     return f"{value}/s" if value else NONE
@@ -65,8 +73,8 @@ def show_bandwidth(value: int) -> str:
     return f"{8 * value // _PREFIXES[whole[-1]]}{whole[-1]}bit/s" if value else NONE
 
 
-def show_addresses(value: int) -> str:
-    """Write what ``addresses`` reads."""
+def show_number(value: int) -> str:
+    """Write what ``addresses`` and ``mtu`` read."""
     return str(value) if value else NONE
 
 

@@ -16,9 +16,12 @@ from forwarder.names import (
     MAX_NAME,
     MAX_PINNED,
     MAX_REACHES,
+    OFFLOADS,
+    RECEIVES,
     Policy,
     PortRecord,
     format_mac,
+    mtu_of,
     parse_mac,
     valid_name,
 )
@@ -98,10 +101,20 @@ def _reaches(value: object) -> object:
     return tuple(dict.fromkeys(names))
 
 
+def _word(words: tuple[str, ...]) -> Kind:
+    def check(value: object) -> object:
+        if value not in words:
+            raise LocalError(f"{value!r} is none of {', '.join(words)}")
+        return value
+
+    return Kind(check, str, str)
+
+
 _FLAG = Kind(_flag, _flag_of, lambda value: "true" if value else "false")
 _FRAMES = Kind(limits.frames, str, limits.show_frames)
 _BANDWIDTH = Kind(limits.bandwidth, str, limits.show_bandwidth)
-_ADDRESSES = Kind(limits.addresses, str, limits.show_addresses)
+_ADDRESSES = Kind(limits.addresses, str, limits.show_number)
+_MTU = Kind(limits.mtu, str, limits.show_number)
 _MACS = Kind(_pinned, _items_of, ",".join)
 _NAMES = Kind(_reaches, _items_of, ",".join)
 
@@ -121,6 +134,13 @@ SETTINGS = {
     "limit-macs": Setting("max_macs", _ADDRESSES, "NUMBER", "Drop frames from addresses beyond so many."),
     "isolated": Setting("isolated", _FLAG, "true|false", "Let it talk to nobody but the ports it reaches."),
     "reach": Setting("reaches", _NAMES, "NAME", "A port that it reaches although isolated."),
+    "offload": Setting(
+        "offload", _word(OFFLOADS), "|".join(OFFLOADS), "What its VM leaves undone: tso, sums and segments."
+    ),
+    "mtu": Setting("mtu", _MTU, "BYTES", "Send its VM no longer packets; with offload=tso 1500 if not said."),
+    "receive": Setting(
+        "receive", _word(RECEIVES), "|".join(RECEIVES), "Send its VM packets of its MTU, or of 64 KiB."
+    ),
 }
 """Every setting of a port, by the name that operators know."""
 
@@ -153,9 +173,18 @@ def changed(policy: Policy, values: Mapping[str, object]) -> Policy:
     return new
 
 
+def check_device(policy: Policy) -> None:
+    """Raise SettingError if a TAP cannot have those settings."""
+    default = Policy()
+    for key in ("offload", "mtu", "receive"):
+        if getattr(policy, SETTINGS[key].field) != getattr(default, SETTINGS[key].field):
+            raise SettingError(key, "a TAP says that itself; it can be set for VMs on sockets")
+
+
 def plain(policy: Policy) -> dict[str, object]:
-    """Return a policy as JSON has it."""
+    """Return a policy as JSON has it, with what is in force where nothing was said."""
     return policy._asdict() | {
+        "mtu": mtu_of(policy),
         "pinned": [format_mac(mac) for mac in policy.pinned],
         "reaches": list(policy.reaches),
     }

@@ -11,6 +11,8 @@ class PortView(NamedTuple):
     record: PortRecord
     state: str
     stalled: bool
+    unfinished: bool
+    """Whether its VM leaves checksums undone that nobody finishes."""
     since: float
     """Monotonic time of the VM's arrival."""
     identity: Identity | None

@@ -113,6 +113,9 @@ def status(answer: Json) -> RenderableType:
         ]
         for port in answer["ports"]
     ]
+    notes = [
+        Text(f"{port['name']}: {note}", style="yellow") for port in answer["ports"] for note in port["notes"]
+    ]
     listeners = [Text(f"{each['transport']} VMs attach at {each['url']}") for each in answer["listeners"]]
     return Group(
         Text(answer["name"], style="bold"),
@@ -120,6 +123,7 @@ def status(answer: Json) -> RenderableType:
         *listeners,
         Text(),
         table(columns, rows) if rows else Text("no ports"),
+        *notes,
     )
 
 

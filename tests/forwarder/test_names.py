@@ -66,7 +66,7 @@ def test_names_that_a_port_may_not_have(name):
 
 
 def test_every_transport_gives_a_kind_that_the_core_knows():
-    assert set(TRANSPORT_KIND.values()) == {"stream", "stream16", "seqpacket", "dgram", "tap"}
+    assert set(TRANSPORT_KIND.values()) == {"stream", "stream16", "seqpacket", "dgram", "tap", "vhost"}
     assert all(valid_name(f"{transport}-1023") for transport in TRANSPORT_KIND)
 
 

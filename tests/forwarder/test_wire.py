@@ -24,6 +24,7 @@ from forwarder.names import (
     Policy,
     PortRecord,
 )
+from forwarder.vhost_session import Region, VhostSession
 
 U63 = (1 << 63) - 1
 LAYOUT = msgpack.unpackb(wire.encode(wire.HelloAgain(5)))[0]
@@ -33,7 +34,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Beat(5, 0, 1000, 1000),
     wire.Update(5, 1, "join", RECORD),
     wire.Hello(1, 7, Identity(4711, 99), 1),
-    wire.Heartbeat(1, 7, 0, 0, 12, 0, True, 3),
+    wire.Heartbeat(1, 7, 0, 0, 12, 0, True, False, 3),
     wire.Goodbye(1, 7, "the VM hung up"),
     wire.SnapshotRequest(1, 7),
     wire.Snapshot(5, 2, (RECORD, RECORD._replace(port=2, name="bess-2", transport="bess"))),
@@ -42,6 +43,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Ready(Identity(4711, 99), 1),
     wire.Claim(Identity(4711, 99), 1, RECORD),
     wire.Assign(RECORD, 5, 1000, 1000, True),
+    wire.KeepSession(3, VhostSession(1 << 56, 1 << 15, (Region(0, 1 << 20, (1 << 64) - 4096, 0),))),
     wire.WantFloods(((1, 7), (2, 8))),
     wire.Floods(()),
     wire.WantRing(2, 8),
@@ -137,7 +139,7 @@ BAD_FIELDS = [
     (wire.Update(5, 1, "join", RECORD), "record", RECORD[:-1]),
     (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", Identity(0, 99)),
     (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", None),
-    (wire.Heartbeat(1, 7, 0, 0, 12, 0, True, 3), "stalled", 1),
+    (wire.Heartbeat(1, 7, 0, 0, 12, 0, True, False, 3), "stalled", 1),
     (wire.Goodbye(1, 7, ""), "reason", "two\nlines"),
     (wire.Goodbye(1, 7, ""), "reason", "x" * 201),
     (wire.Snapshot(5, 2, (RECORD,)), "records", [RECORD, RECORD]),

@@ -137,7 +137,7 @@ def test_evidence_is_passed_on_and_its_sender_can_be_answered(bench: Bench) -> N
     worker = bench.socket(zmq.DEALER, CONTROL)
     evidence = [
         Hello(1, 5, WORKER, 1),
-        Heartbeat(1, 5, 7, 0, 0, 0, False, 0),
+        Heartbeat(1, 5, 7, 0, 0, 0, False, False, 0),
         Goodbye(1, 5, "the VM closed its end"),
     ]
     for message in evidence:
@@ -156,7 +156,7 @@ def test_a_past_worker_does_not_take_the_place_of_the_present_one(bench: Bench) 
     new, old = bench.socket(zmq.DEALER, CONTROL), bench.socket(zmq.DEALER, CONTROL)
     new.send(encode(Hello(1, 6, WORKER, 1)))
     bench.until(lambda: len(bench.owner.heard) == 1)
-    old.send(encode(Heartbeat(1, 5, 7, 0, 0, 0, False, 0)))
+    old.send(encode(Heartbeat(1, 5, 7, 0, 0, 0, False, False, 0)))
     bench.until(lambda: len(bench.owner.heard) == 2)
     assert bench.publisher.drain(1, 6)
     assert bench.receive(new) == Drain(1, 6)

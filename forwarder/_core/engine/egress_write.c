@@ -49,7 +49,8 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
     for (unsigned i = 0; i < count; i++)
         total += spans[i].bytes;
     port_in_doubt(e);
-    enum vm_status status = vm_write(&e->vm, spans, count, &sent);
+    enum vm_status status = e->vhost != NULL ? vhost_write(e->vhost, spans, count, &sent, now)
+                                             : vm_write(&e->vm, spans, count, &sent);
     if (sent.bytes > 0)
         progress(e, &sent);
     *garbled = status == VM_GARBLED;

@@ -8,6 +8,9 @@
      blocked, FULL    the descriptor becomes writable  nothing is read from rings; senders drop at the tail
      blocked, timer   retry_at passes (50 us, doubling to 10 ms; reset by any byte written)
 
+   A guest's queue that has no buffers is full, and its kick makes it writable (guest_queues.h); one with too few for
+   a frame is asked again by the timer.
+
    FULL becomes the timer when the kernel said "writable" and then took nothing: a socket that polls
    writable while every send fails must not make us spin.
 

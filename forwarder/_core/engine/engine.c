@@ -6,6 +6,7 @@
 
 #include "engine/egress.h"
 #include "engine/egress_write.h"
+#include "engine/guest_queues.h"
 #include "engine/ingress.h"
 #include "engine/switch.h"
 
@@ -14,7 +15,7 @@
 
 int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int flood)
 {
-    e->vm = (struct vm){.fd = vm, .kind = kind};
+    e->vm = (struct vm){.fd = kind == KIND_VHOST ? -1 : vm, .kind = kind};
     e->flood_unknown = true;
     e->refusal_rate.per_second = REFUSED_PER_S;
     e->waiter.epoll = -1;
@@ -23,16 +24,21 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
         stats_page_read(e->stats, &e->count);
         fdb_recount(&e->stats->fdb);
     }
+    if (e->stats != NULL && kind == KIND_VHOST)
+        e->vhost = vhost_open(e->stats->queue_moved, &e->stats->memory_gone);
+    bool has_link = kind == KIND_VHOST ? e->vhost != NULL : true;
     e->pulse_ns = NS_PER_S;
     e->out.staging = malloc(STAGING_BYTES);
-    if (e->stats == NULL || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
-        || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0 || waiter_add_vm(&e->waiter, vm) < 0
+    if (e->stats == NULL || !has_link || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
+        || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0
+        || (e->vm.fd >= 0 && waiter_add_vm(&e->waiter, e->vm.fd) < 0)
         || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->bells.flood_doorbell) < 0) {
         int saved = errno;
         engine_close(e);
         errno = saved;
         return -1;
     }
+    e->sends = TAKES_ALL;
     port_take(e, kind == KIND_TAP ? (struct intake){.takes = TAKES_ALL, .longest = MAX_FRAME} : INTAKE_PLAIN);
     return 0;
 }
@@ -44,6 +50,8 @@ void engine_close(struct engine *e)
     if (e->stats != NULL)
         stats_page_publish(e->stats, &e->count, monotonic_ns());
     flood_tx_close(&e->flood);
+    vhost_close(e->vhost);
+    e->vhost = NULL;
     ingress_close(e);
     waiter_close(&e->waiter);
     free(e->out.staging);
@@ -59,6 +67,8 @@ int engine_hold(struct engine *e, bool held)
     if (e->held == held || e->down)
         return 0;
     e->held = held;
+    if (e->vm.fd < 0)
+        return 0;
     return held ? waiter_remove(&e->waiter, e->vm.fd) : waiter_restore_vm(&e->waiter, e->vm.fd);
 }
 
@@ -137,6 +147,7 @@ static bool turn(struct engine *e, unsigned ready, uint64_t now)
         worked = true;
     if (e->reply_due)
         switch_end(e);
+    queues_end_turn(e);
     settle_doubt(e);
     e->count.turns++;
     if (++e->unpublished_turns >= PUBLISH_TURNS)
@@ -165,10 +176,12 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
     publish(e, now);
     if (announced)
         sleep_begin(word);
-    if (!announced || !egress_has_news(e)) {
+    ready = queues_arm(e);
+    if (ready == 0 && (!announced || !egress_has_news(e))) {
         e->count.sleeps++;
         ready = waiter_wait(&e->waiter, until(deadline, now));
     }
+    queues_suppress(e);
     if (announced)
         sleep_end(word);
     return ready;
@@ -180,7 +193,7 @@ static unsigned busy_poll(struct engine *e, uint64_t until)
     unsigned ready = 0;
     while (ready == 0 && !egress_has_news(e) && monotonic_ns() < until) {
         sched_yield();
-        ready = waiter_wait(&e->waiter, 0);
+        ready = waiter_wait(&e->waiter, 0) | queues_look(e);
     }
     return ready;
 }
@@ -200,8 +213,8 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
     unsigned events = 0;
     bells_pay(&e->bells);
     while (!e->down) {
-        events |= absorb(e, ready, now);
-        bool worked = turn(e, ready, now);
+        events |= absorb(e, ready | queues_look(e), now);
+        bool worked = turn(e, ready | queues_look(e), now);
         if (e->any_wanted)
             events |= EVENT_WANTED;
         if (UNLIKELY(e->unfinished.told != e->unfinished.noticed)) {

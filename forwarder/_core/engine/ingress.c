@@ -7,6 +7,7 @@
 #include "packet/framing.h"
 #include "packet/infer.h"
 #include "packet/offload.h"
+#include "packet/vnet.h"
 
 static bool is_datagram(const struct engine *e)
 {
@@ -60,7 +61,7 @@ static struct peer *expected(const struct engine *e)
     struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
     if (peer == NULL || peer->path != PATH_RING)
         return NULL;
-    return are_records(&e->vm) || e->vm.kind == KIND_TAP ? peer : NULL;
+    return are_records(&e->vm) || vm_takes_headers(&e->vm) ? peer : NULL;
 }
 
 /* What is not taken there as it comes is finished to memory of our own, and copied into the ring from there: not
@@ -68,7 +69,7 @@ static struct peer *expected(const struct engine *e)
 static bool may_go_direct(struct engine *e, struct peer *peer)
 {
     e->in.direct_intake = flood_intake(&peer->flood);
-    return (vm_header_bytes(&e->vm) == 0 || (e->in.direct_intake.takes & TAKES_ALL) == TAKES_ALL)
+    return (vm_header_bytes(&e->vm) == 0 || (e->sends & ~e->in.direct_intake.takes) == 0)
            && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INGRESS_BUDGET);
 }
 
@@ -170,6 +171,12 @@ static bool poll_stream(struct engine *e)
     return true;
 }
 
+/* Does the header ask for what its driver has not said that it would? */
+static bool asks_too_much(const struct engine *e, const uint8_t *vnet, uint32_t bytes)
+{
+    return e->sends != TAKES_ALL && vnet[1] != VNET_GSO_NONE && (offload_needs(vnet, bytes) & ~e->sends) != 0;
+}
+
 /* What is wrong with `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL. */
 static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t bytes, bool truncated)
 {
@@ -178,7 +185,9 @@ static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t byte
         return &e->count.oversize;
     if (UNLIKELY(bytes < header + MIN_FRAME))
         return &e->count.runt;
-    return header != 0 && e->vm.infer_mtu == 0 && !offload_is_sound(record + LENGTH_BYTES) ? &e->count.offload : NULL;
+    bool unsound = header != 0 && e->vm.infer_mtu == 0
+                   && (!offload_is_sound(record + LENGTH_BYTES) || asks_too_much(e, record + LENGTH_BYTES, bytes));
+    return unsound ? &e->count.offload : NULL;
 }
 
 /* Give `bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
@@ -191,7 +200,7 @@ static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool 
     }
     ++*counter;
     e->count.rx_frames++;
-    e->count.rx_bytes += bytes - vm_header_bytes(&e->vm);
+    e->count.rx_bytes += bytes > vm_header_bytes(&e->vm) ? bytes - vm_header_bytes(&e->vm) : 0;
     port_refused(e, 1);
     return false;
 }
@@ -215,6 +224,29 @@ static bool poll_tap(struct engine *e)
     if (reads == 0)
         read_failed(e, status, error);
     return reads > 0;
+}
+
+/* A chain that is no frame costs as much as one. */
+#define MOST_CHAINS 1024u
+
+/* Chains go back to the driver when the frames are in rings and before anybody is told of them: a worker that is killed
+   in between loses the burst, which is better than to send it twice. */
+static bool poll_queue(struct engine *e)
+{
+    enum record_status record;
+    uint32_t used = 0, chains = 0, most = burst_bytes(e);
+    int64_t n = 0;
+    choose_buffer(e);
+    while (used < most && used + SLOT_BYTES <= INGRESS_BUDGET && chains < MOST_CHAINS
+           && (n = vhost_read(e->vhost, e->in.burst + used + LENGTH_BYTES, MAX_FRAME)) >= 0) {
+        bool whole = n <= MAX_FRAME;
+        chains++;
+        if (seal_record(e, e->in.burst + used, whole ? (uint32_t)n : MAX_FRAME, !whole))
+            used += LENGTH_BYTES + (uint32_t)n;
+    }
+    switch_records(e, e->in.burst, used, &record);
+    vhost_from_done(e->vhost);
+    return chains > 0;
 }
 
 static bool poll_datagrams(struct engine *e)
@@ -249,6 +281,8 @@ bool ingress_poll(struct engine *e)
     bool worked;
     if (vm_is_stream(&e->vm))
         worked = poll_stream(e);
+    else if (e->vhost != NULL)
+        worked = poll_queue(e);
     else
         worked = e->vm.kind == KIND_TAP ? poll_tap(e) : poll_datagrams(e);
     rate_limit_charge(&e->byte_rate, e->count.rx_bytes - before, e->now);

@@ -17,6 +17,8 @@
                                       buffer (framing.h)
      to slots, one a datagram         how long they are is known only afterwards
 
+   A guest's queue is read like a TAP, a frame at a time, from the guest's memory (vhost_port.h).
+
    A length is checked here, in framing.c or in switch_records, and nowhere later. A bad length on a stream ends the
    link, since no later byte can be trusted to be a length; a bad datagram is dropped and counted.
 

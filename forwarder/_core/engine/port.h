@@ -20,6 +20,7 @@
 #include "packet/rate_limit.h"
 #include "system/vm.h"
 #include "system/waiter.h"
+#include "vhost/vhost_port.h"
 
 /* Large enough that system calls cost little per byte, small enough to stay in a second-level cache. */
 #define INGRESS_BUDGET 262144u
@@ -95,6 +96,7 @@ struct engine {
     uint32_t port;
     uint64_t epoch;
     struct vm vm;
+    struct vhost_port *vhost; /* KIND_VHOST: the guest's queues; else NULL */
     bool down;
     bool held; /* the VM's descriptor is left alone until membership is known */
     char link_error[96];
@@ -114,6 +116,7 @@ struct engine {
     struct verdict verdict;
     struct egress out;
     struct intake intake;    /* what the VM takes */
+    uint32_t sends;          /* what it may leave undone, of TAKES_ALL */
     struct unfinished unfinished;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */

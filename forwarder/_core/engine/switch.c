@@ -98,7 +98,7 @@ static void finish_run(struct engine *e, const struct frame_run *run, struct int
 static void send_unfinished(struct engine *e, struct frame_run *run)
 {
     struct intake intake = intake_of(e);
-    if (LIKELY((intake.takes & TAKES_ALL) == TAKES_ALL))
+    if (LIKELY((e->sends & ~intake.takes) == 0))
         pass_run(e, run);
     else
         finish_run(e, run, intake);

@@ -1,11 +1,12 @@
 /* Engine: the forwarding engine as Python drives it. */
 #include "python/py_engine_peers.h"
+#include "python/py_engine_vhost.h"
 #include "python/py_types.h"
 
 static int kind_of(const char *name)
 {
-    static const char *const names[] = {"stream", "stream16", "seqpacket", "dgram", "tap"};
-    for (int kind = KIND_STREAM; kind <= KIND_TAP; kind++)
+    static const char *const names[] = {"stream", "stream16", "seqpacket", "dgram", "tap", "vhost"};
+    for (int kind = KIND_STREAM; kind <= KIND_VHOST; kind++)
         if (strcmp(name, names[kind]) == 0)
             return kind;
     PyErr_Format(PyExc_ValueError, "unknown kind of link: %s", name);
@@ -177,6 +178,15 @@ static PyMethodDef methods[] = {
     {"infer", py_engine_infer, METH_VARARGS, NULL},
     {"take", py_engine_take, METH_VARARGS, NULL},
     {"age", py_engine_age, METH_VARARGS, NULL},
+    {"vhost_add_region", py_engine_vhost_add_region, METH_VARARGS, NULL},
+    {"vhost_remove_region", py_engine_vhost_remove_region, METH_VARARGS, NULL},
+    {"vhost_set_features", py_engine_vhost_set_features, METH_VARARGS, NULL},
+    {"vhost_start_queue", (PyCFunction)(void (*)(void))py_engine_vhost_start_queue, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"vhost_stop_queue", py_engine_vhost_stop_queue, METH_VARARGS, NULL},
+    {"vhost_enable_queue", py_engine_vhost_enable_queue, METH_VARARGS, NULL},
+    {"vhost_set_call", py_engine_vhost_set_call, METH_VARARGS, NULL},
+    {"vhost_note", py_engine_vhost_note, METH_VARARGS, NULL},
+    {"vhost_noted", py_engine_vhost_noted, METH_NOARGS, NULL},
     {"progress", engine_progress, METH_NOARGS, NULL},
     {"close", engine_close_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -99,6 +99,13 @@ static PyObject *stats_page_port_of(PyObject *self, PyObject *args)
     return PyLong_FromUnsignedLong(fdb_lookup(&((struct py_stats_page *)self)->page->fdb, (const uint8_t *)mac));
 }
 
+static PyObject *stats_page_memory_gone(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    return PyBool_FromLong(atomic_load_explicit(&page->memory_gone, memory_order_relaxed) != 0);
+}
+
 static PyObject *stats_page_at_boundary(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -115,6 +122,7 @@ static PyObject *stats_page_published_at(PyObject *self, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"at_boundary", stats_page_at_boundary, METH_NOARGS, NULL},
+    {"memory_gone", stats_page_memory_gone, METH_NOARGS, NULL},
     {"counters", stats_page_counters, METH_NOARGS, NULL},
     {"published_at", stats_page_published_at, METH_NOARGS, NULL},
     {"losses", stats_page_losses, METH_NOARGS, NULL},

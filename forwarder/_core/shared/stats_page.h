@@ -69,6 +69,11 @@ struct stats_page {
     /* 1 while the worker is between two system calls on a stream and both directions are at the end of a
        record: were it killed now, the next worker could go on with the same stream. */
     _Atomic uint32_t at_boundary;
+    /* Of a guest's two queues (virtqueue.h): from where to where their indices were moved last. */
+    _Atomic uint32_t queue_moved[2];
+    _Atomic uint32_t session_number; /* of what its worker has last kept of a vhost-user session */
+    _Atomic uint32_t answered;       /* a digest of the message that was answered and is not taken out yet; or 0 */
+    _Atomic uint32_t memory_gone; /* 1: the guest took its memory away, which ended the worker */
     _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
     _Atomic uint64_t published[COUNTER_COUNT];
     struct loss loss[MAX_PORTS];

@@ -24,12 +24,12 @@
 
 #include "common.h"
 
-enum port_kind { KIND_STREAM, KIND_STREAM16, KIND_SEQPACKET, KIND_DGRAM, KIND_TAP };
+enum port_kind { KIND_STREAM, KIND_STREAM16, KIND_SEQPACKET, KIND_DGRAM, KIND_TAP, KIND_VHOST };
 
 enum vm_status { VM_OK, VM_FULL, VM_NO_BUFFER, VM_GARBLED, VM_DOWN };
 
 struct vm {
-    int fd;
+    int fd; /* -1: KIND_VHOST, whose frames go through the guest's memory (vhost_port.h) */
     enum port_kind kind;
     uint32_t infer_mtu; /* of a VM whose frames come without the headers that they had (infer.h); 0: they had none */
 };
@@ -42,14 +42,14 @@ static inline bool vm_is_stream(const struct vm *vm)
 /* Do frames go to it behind their virtio_net_hdrs? */
 static inline bool vm_takes_headers(const struct vm *vm)
 {
-    return vm->kind == KIND_TAP;
+    return vm->kind == KIND_TAP || vm->kind == KIND_VHOST;
 }
 
 /* Contiguous records. On a stream the first span may start inside of a record. */
 struct span {
     const uint8_t *records;
     uint32_t bytes;
-    bool vnet; /* each frame is behind a virtio_net_hdr: for a TAP only */
+    bool vnet; /* each frame is behind a virtio_net_hdr: for a TAP or a guest's queue only */
 };
 
 #define MAX_SPANS 64u
@@ -65,10 +65,10 @@ struct vm_sent {
 /* Write what one call takes. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
 
-/* What is in front of a frame that was read: a TAP's kernel puts it there, for others ingress.c infers it. */
+/* What is in front of a frame that was read: a TAP's kernel or a guest's driver puts it there, for others ingress.c infers it. */
 static inline uint32_t vm_header_bytes(const struct vm *vm)
 {
-    return vm->kind == KIND_TAP || vm->infer_mtu != 0 ? VNET_BYTES : 0;
+    return vm_takes_headers(vm) || vm->infer_mtu != 0 ? VNET_BYTES : 0;
 }
 
 /* Bytes into one buffer (stream, TAP). Returns the count, 0 at the end of a stream, or -1 with *status set. */

@@ -8,7 +8,11 @@
 
 #define EVENTS_AT_ONCE 16
 
-enum role { ROLE_VM, ROLE_BELL, ROLE_CONTROL };
+enum role { ROLE_VM, ROLE_BELL, ROLE_CONTROL, ROLE_KICK };
+
+/* What a kick makes ready stands above its role. */
+#define KICK_SHIFT 8
+#define ROLE_MASK 0xffu
 
 int waiter_open(struct waiter *waiter)
 {
@@ -25,7 +29,7 @@ void waiter_close(struct waiter *waiter)
 
 static int control(struct waiter *waiter, int operation, int fd, uint32_t events, enum role role)
 {
-    struct epoll_event event = {.events = events, .data.u32 = role};
+    struct epoll_event event = {.events = events, .data.u32 = (uint32_t)role};
     return epoll_ctl(waiter->epoll, operation, fd, &event);
 }
 
@@ -49,7 +53,7 @@ int waiter_restore_vm(struct waiter *waiter, int fd)
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted)
 {
     uint32_t now = wanted ? waiter->wanted | what : waiter->wanted & ~what;
-    if (now == waiter->wanted)
+    if (now == waiter->wanted || fd < 0)
         return 0;
     waiter->wanted = now;
     return control(waiter, EPOLL_CTL_MOD, fd, vm_events(waiter), ROLE_VM);
@@ -76,6 +80,12 @@ int waiter_add_control(struct waiter *waiter, int fd)
     return control(waiter, EPOLL_CTL_ADD, fd, EPOLLIN, ROLE_CONTROL);
 }
 
+int waiter_add_kick(struct waiter *waiter, int fd, unsigned ready)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = ROLE_KICK | ready << KICK_SHIFT};
+    return epoll_ctl(waiter->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
 /* epoll_pwait2 (Linux 5.11) for its nanoseconds; before that, milliseconds rounded up. */
 static int wait_ns(int epoll, struct epoll_event *events, uint64_t timeout_ns)
 {
@@ -94,6 +104,8 @@ static unsigned meaning(const struct epoll_event *event)
         return READY_BELL;
     if (event->data.u32 == ROLE_CONTROL)
         return READY_CONTROL;
+    if ((event->data.u32 & ROLE_MASK) == ROLE_KICK)
+        return event->data.u32 >> KICK_SHIFT;
     unsigned ready = 0;
     if (event->events & EPOLLIN)
         ready |= READY_READ;

@@ -37,7 +37,8 @@ void waiter_close(struct waiter *waiter);
 
 int waiter_add_vm(struct waiter *waiter, int fd);
 enum { WANT_READ = 1, WANT_WRITE = 2 };
-/* Ask, or stop asking, whether the VM's descriptor has bytes (asked from the start) or takes bytes. */
+/* Ask, or stop asking, whether the VM's descriptor has bytes (asked from the start) or takes bytes. A VM without one
+   (-1) is never asked. */
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted);
 int waiter_remove(struct waiter *waiter, int fd);
 /* Watch the VM's descriptor again, for what is asked of it now. */
@@ -46,6 +47,8 @@ int waiter_add_bell(struct waiter *waiter, int fd);
 /* Mask a bell, or unmask it: then it rings at once if it ever has, so that nothing is missed. */
 int waiter_mask_bell(struct waiter *waiter, int fd, bool masked);
 int waiter_add_control(struct waiter *waiter, int fd);
+/* Be woken by a guest's kick with `ready`. The descriptor is the guest's, so it is only waited for, never read. */
+int waiter_add_kick(struct waiter *waiter, int fd, unsigned ready);
 
 /* Wait up to timeout_ns (0: only look). */
 unsigned waiter_wait(struct waiter *waiter, uint64_t timeout_ns);

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tests.helpers.guests import console, kernel
 
-QEMU_MODULES = ("virtio_mmio", "virtio_net", "8021q")
-UML_MODULES = ("ipv6", "af_packet", "8021q")
+QEMU_MODULES = ("virtio_mmio", "virtio_pci", "virtio_net", "8021q")
+UML_MODULES = ("ipv6", "af_packet", "virtio_net", "8021q")
 
 INIT = f"""#!/bin/sh
 export PATH=/bin

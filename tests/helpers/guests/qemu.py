@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.helpers.guests.console_machine import ConsoleMachine
 
@@ -39,20 +40,61 @@ def datagram(switch: Path, local: Path) -> str:
     return f"dgram,id=n0,local.type=unix,local.path={local},remote.type=unix,remote.path={switch}"
 
 
+class Board(NamedTuple):
+    """What QEMU emulates, and how the guest's network card is on it."""
+
+    machine: str = "microvm"
+    card: str = "virtio-net-device"
+    options: tuple[str, ...] = ()
+
+
+MICROVM = Board()
+SHARED = ("-object", "memory-backend-memfd,id=m,size=160M,share=on")
+VHOST_BOARDS = {
+    "legacy": Board("microvm,memory-backend=m", options=SHARED),
+    "modern": Board(
+        "microvm,memory-backend=m", options=(*SHARED, "-global", "virtio-mmio.force-legacy=false")
+    ),
+    # With interrupt vectors QEMU 7.2 ends itself under TCG when a vhost-user device starts.
+    "q35": Board("q35,memory-backend=m", "virtio-net-pci,romfile=,vectors=0", SHARED),
+}
+"""Boards whose guests share their memory."""
+
+
+def vhost_user(path: Path, *, listens: bool = False, reconnects: bool = False) -> tuple[str, str]:
+    """Return chardev and netdev of a VM of vhost-user that connects to ``path``, or listens there."""
+    if not listens:
+        _must_exist(path)
+    how = ",server=on,wait=off" if listens else ",reconnect=1" if reconnects else ""
+    return f"socket,id=c0,path={path}{how}", "vhost-user,chardev=c0,id=n0"
+
+
 class QemuGuest(ConsoleMachine):
     """One running QEMU. The constructor starts it, ``wait_ready`` waits for its boot, so boots overlap."""
 
-    def __init__(self, name: str, netdev: str, mac: str, *, vmlinux: Path, initramfs: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        netdev: str,
+        mac: str,
+        *,
+        vmlinux: Path,
+        initramfs: Path,
+        board: Board = MICROVM,
+        chardev: str = "",
+    ) -> None:
         super().__init__(
             name,
             "eth0",
             [
                 "qemu-system-x86_64",
-                *("-M", "microvm", "-cpu", "qemu64,+rdrand", "-m", "160", "-accel", "tcg", "-smp", "1"),
+                *("-M", board.machine, "-cpu", "qemu64,+rdrand", "-m", "160", "-accel", "tcg", "-smp", "1"),
                 *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
                 *("-kernel", str(vmlinux), "-initrd", str(initramfs)),
                 *("-append", f"{KERNEL_WORDS} tsc_early_khz={_host_tsc_khz()}"),
-                *("-netdev", netdev, "-device", f"virtio-net-device,netdev=n0,mac={mac}"),
+                *(("-chardev", chardev) if chardev else ()),
+                *("-netdev", netdev, "-device", f"{board.card},netdev=n0,mac={mac}"),
+                *board.options,
             ],
         )
 

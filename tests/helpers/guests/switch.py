@@ -61,6 +61,11 @@ class Switch:
         """Path of the ``--listen`` socket."""
         return self.directory / "network.sock"
 
+    @property
+    def vhost(self) -> Path:
+        """Path of the ``--listen-vhost`` socket."""
+        return self.directory / "vhost.sock"
+
     def vfkit(self, number: int = 1) -> Path:
         """Path of a ``--listen-vfkit`` socket; each takes one VM."""
         return self.directory / f"vfkit-{number}.sock"
@@ -100,6 +105,7 @@ class Switch:
         vfkit: int = 0,
         tcp: bool = False,
         network: bool = False,
+        vhost: bool = False,
         taps: Iterable[str] = (),
     ) -> list[str]:
         """Return the flags for the listeners asked for."""
@@ -114,6 +120,8 @@ class Switch:
             words += ["--listen-vfkit", f"unixgram://{self.vfkit(number)}"]
         if network:
             words += ["--listen", f"unix://{self.network}"]
+        if vhost:
+            words += ["--listen-vhost", f"unix://{self.vhost}"]
         for tap in taps:
             words += ["--tap", tap]
         return words

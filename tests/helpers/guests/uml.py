@@ -21,7 +21,10 @@ REGISTERS = Path(__file__).parents[1] / "preload" / "uml_registers.c"
 class UmlGuest(ConsoleMachine):
     """One running User-Mode Linux. The constructor starts it; ``wait_ready`` waits for its boot."""
 
-    def __init__(self, name: str, switch: Path, mac: str, *, initramfs: Path, directory: Path) -> None:
+    def __init__(
+        self, name: str, switch: Path, mac: str, *, initramfs: Path, directory: Path, vhost: bool = False
+    ) -> None:
+        """``vhost``: by vhost-user, whose front-end this kernel has itself (``virtio_uml``)."""
         # Its memory is a file: in a file system that is memory anyway, if there is one.
         memory = Path("/dev/shm")
         library = directory / "uml_registers.so"
@@ -29,12 +32,14 @@ class UmlGuest(ConsoleMachine):
         subprocess.run(["cc", *flags, "-o", library, REGISTERS, "-ldl"], check=True)
         super().__init__(
             name,
-            "vec0",
+            "eth0" if vhost else "vec0",
             [
                 "linux.uml",
                 *("mem=96M", f"initrd={initramfs}", "con=null", "con0=fd:0,fd:1", "ssl=null", "quiet"),
                 *(f"umid={name}", f"uml_dir={directory}"),
-                f"vec0:transport=bess,dst={switch},depth=128,mac={mac}",
+                f"virtio_uml.device={switch}:1"
+                if vhost
+                else f"vec0:transport=bess,dst={switch},depth=128,mac={mac}",
             ],
             env={
                 **os.environ,

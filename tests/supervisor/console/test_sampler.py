@@ -110,7 +110,7 @@ def block():
 
 
 def view_of(identity):
-    return PortView(PortRecord(1, 1, 1, "qemu-1", "qemu", Policy()), "live", False, 0.0, identity, 0)
+    return PortView(PortRecord(1, 1, 1, "qemu-1", "qemu", Policy()), "live", False, False, 0.0, identity, 0)
 
 
 def test_a_port_has_readings_from_its_arrival_to_its_departure(block):

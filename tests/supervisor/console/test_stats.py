@@ -18,8 +18,9 @@ USAGE = Usage(0.3, 0.42, 1000, 900, 1, 14, 10)
 def view(port, born=None, epoch=None, pinned=(), **changes):
     born = born or port
     record = PortRecord(port, epoch or born, born, f"qemu-{port}", "qemu", Policy(pinned))
+    live = {"state": "live", "stalled": False, "unfinished": False, "since": 101.0}
     worker = {"identity": Identity(port + 10, 5), "restarts": 0}
-    return PortView(record, **({"state": "live", "stalled": False, "since": 101.0} | worker | changes))
+    return PortView(record, **(live | worker | changes))
 
 
 def reading(born, losses=(), macs=(), **counters):
@@ -211,7 +212,11 @@ def test_status_names_macs_and_moves_no_figure_of_its_own():
                 "max_macs": 1024,
                 "isolated": False,
                 "reaches": [],
+                "offload": "none",
+                "mtu": 0,
+                "receive": "mtu",
             },
+            "notes": [],
         }
     ]
 
@@ -257,3 +262,21 @@ def test_macs_lists_pinned_addresses_that_were_never_seen():
         ("02:00:00:00:00:02", 1, 4, True),
         ("02:00:00:00:00:03", 2, 9, False),
     ]
+
+
+def notes_of(port_view, **counters):
+    answer = stats.status(SWITCH, [port_view], {1: Reading(1, counters)}, now=103.0)
+    return answer["ports"][0]["notes"]
+
+
+def test_status_says_what_cannot_be_seen_in_figures():
+    plain = view(1)
+    limited = plain._replace(record=plain.record._replace(policy=Policy(mtu=1500)))
+    large = plain._replace(record=plain.record._replace(policy=Policy(receive="large")))
+    (unfinished,) = notes_of(view(1, unfinished=True))
+    assert "`supervisor set qemu-1 offload=tso`" in unfinished
+    assert notes_of(plain, refused=7) == notes_of(limited, refused=0) == []
+    assert notes_of(limited, refused=1700) == [
+        "1,700 frames to it were refused, being longer than its MTU of 1500 or than its socket takes"
+    ]
+    assert "longer than packets of 64 KiB" in notes_of(large, refused=1)[0]

@@ -17,7 +17,7 @@ from forwarder.acceptor import Pauses
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import RING_BYTES, TAP_RING_BYTES, Identity, Incarnation, Policy, PortRecord
+from forwarder.names import LARGE_RING_BYTES, RING_BYTES, Identity, Incarnation, Policy, PortRecord
 from forwarder.wire import (
     Claim,
     Drain,
@@ -377,7 +377,12 @@ def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("source", "destination", "size"),
-    [("tap", "tap", TAP_RING_BYTES), ("qemu", "tap", TAP_RING_BYTES), ("tap", "qemu", RING_BYTES)],
+    [
+        ("tap", "tap", LARGE_RING_BYTES),
+        ("qemu", "tap", LARGE_RING_BYTES),
+        ("tap", "qemu", RING_BYTES),
+        ("qemu", "vhost", LARGE_RING_BYTES),
+    ],
 )
 def test_a_ring_towards_a_tap_holds_a_window(source: str, destination: str, size: int) -> None:
     ring = make_ring(record(1)._replace(transport=source), record(2)._replace(transport=destination))

@@ -12,14 +12,28 @@ from forwarder.names import (
     MAX_BYTES_PER_S,
     MAX_FRAMES_PER_S,
     MAX_MACS,
+    MAX_MTU,
     MAX_PINNED,
     MAX_REACHES,
     MIN_BYTES_PER_S,
+    MIN_MTU,
+    OFFLOADS,
+    RECEIVES,
     Policy,
     PortRecord,
+    mtu_of,
 )
 from supervisor.ports import limits
-from supervisor.ports.settings import SETTINGS, SettingError, changed, from_text, pin_clash, plain, shown
+from supervisor.ports.settings import (
+    SETTINGS,
+    SettingError,
+    changed,
+    check_device,
+    from_text,
+    pin_clash,
+    plain,
+    shown,
+)
 
 MAC = "02:00:00:00:00:01"
 FRAMES = st.just(0) | st.integers(1, MAX_FRAMES_PER_S)
@@ -36,6 +50,9 @@ POLICIES = st.builds(
     st.integers(0, MAX_MACS),
     st.just(True),
     st.lists(st.sampled_from(["a", "gateway", "x" * 63]), max_size=3, unique=True).map(tuple),
+    st.sampled_from(OFFLOADS),
+    st.just(0) | st.integers(MIN_MTU, MAX_MTU),
+    st.sampled_from(RECEIVES),
 )
 
 
@@ -46,7 +63,7 @@ def test_every_field_of_a_policy_is_one_setting() -> None:
 @given(POLICIES)
 def test_what_is_shown_can_be_set_again(policy: Policy) -> None:
     values = {key: from_text(key, text) for key, text in shown(plain(policy))}
-    assert changed(Policy(), values) == policy
+    assert changed(Policy(), values) == policy._replace(mtu=mtu_of(policy))
 
 
 @given(POLICIES)
@@ -75,6 +92,12 @@ def test_every_policy_that_can_be_set_can_be_sent(policy: Policy) -> None:
         ("limit-macs", "16", 16),
         ("limit-macs", "none", 0),
         ("reach", "gateway,dns,gateway", ("gateway", "dns")),
+        ("offload", "tso", "tso"),
+        ("offload", "none", "none"),
+        ("mtu", "1500", 1500),
+        ("mtu", "none", 0),
+        ("mtu", "0", 0),
+        ("receive", "large", "large"),
     ],
 )
 def test_what_text_means(key: str, text: str, value: object) -> None:
@@ -102,6 +125,11 @@ def test_what_text_means(key: str, text: str, value: object) -> None:
         ("limit-macs", "1k", "is no number of addresses"),
         ("limit-macs", "10241", "from 1 to 10,240 addresses"),
         ("isolated", "maybe", "neither true nor false"),
+        ("offload", "on", "'on' is none of none, tso"),
+        ("mtu", "67", "67 is out of bounds; from 68 to 65,521 bytes can be, or none"),
+        ("mtu", "65522", "out of bounds"),
+        ("mtu", "1.5k", "is no MTU; write its bytes like 1500, or none"),
+        ("receive", "", "'' is none of mtu, large"),
         ("pin", "ff:ff:ff:ff:ff:ff", "one station"),
         ("pin", f"{MAC},{MAC}", "is there twice"),
         (
@@ -137,7 +165,7 @@ def test_the_values_of_toml_need_no_text() -> None:
     assert limits.bandwidth(0) == 0
     assert limits.addresses(5) == 5
     for wrong in (True, 2000.0, None, [1]):
-        for read in (limits.frames, limits.bandwidth, limits.addresses):
+        for read in (limits.frames, limits.bandwidth, limits.addresses, limits.mtu):
             with pytest.raises(LocalError):
                 read(wrong)
 
@@ -157,3 +185,17 @@ def test_an_address_has_one_place() -> None:
     assert not pin_clash((), [there])
     assert not pin_clash((mac,), [there._replace(policy=Policy())])
     assert pin_clash((mac,), [there]).startswith(f"{MAC} is pinned to port 3 (web) already")
+
+
+def test_a_vm_with_offloads_has_an_mtu_if_none_is_said() -> None:
+    policy = changed(Policy(), {"offload": "tso"})
+    assert plain(policy)["mtu"] == 1500
+    assert plain(changed(policy, {"mtu": 9000}))["mtu"] == 9000
+    assert plain(changed(policy, {"offload": "none"}))["mtu"] == 0
+
+
+@pytest.mark.parametrize("setting", [{"offload": "tso"}, {"mtu": 1500}, {"receive": "large"}])
+def test_a_tap_says_itself_what_it_takes_and_leaves(setting: dict[str, object]) -> None:
+    check_device(changed(Policy(), {"isolated": True, "offload": "none", "mtu": "none", "receive": "mtu"}))
+    with pytest.raises(SettingError, match=f"{next(iter(setting))}: a TAP says that itself"):
+        check_device(changed(Policy(), setting))

@@ -102,6 +102,7 @@ def port(number=1, name="qemu-1", **changes):
             "mac_limit": 39,
         },
         "filtered": {"hairpin": 41, "filtered": 42},
+        "notes": [],
     } | changes
 
 

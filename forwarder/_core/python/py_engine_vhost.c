@@ -1,0 +1,150 @@
+#include "python/py_engine_vhost.h"
+
+#include <errno.h>
+
+#include "engine/guest_queues.h"
+
+/* The engine of a guest with queues, or NULL with an exception set. */
+static struct engine *vhost_engine_of(PyObject *self)
+{
+    struct engine *e = engine_of(self);
+    if (e != NULL && e->vhost == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the VM of this engine has no queues");
+        return NULL;
+    }
+    return e;
+}
+
+static bool is_queue(unsigned which)
+{
+    if (which < QUEUES)
+        return true;
+    PyErr_Format(PyExc_ValueError, "there is no queue %u", which);
+    return false;
+}
+
+/* What is wrong with a region is the front-end's mistake, but for the last two. */
+static PyObject *raise_fault(enum memory_fault fault)
+{
+    static const char *const words[] = {
+        [MEMORY_ADDRESS] = "a region is empty, or ends beyond the last address",
+        [MEMORY_OVERLAP] = "two regions overlap",
+        [MEMORY_FILE] = "the descriptor of a region is no regular file",
+        [MEMORY_SHORT] = "the file of a region ends before the region does",
+    };
+    if (fault == MEMORY_TOO_MANY)
+        errno = ENOSPC;
+    if (fault == MEMORY_TOO_MANY || fault == MEMORY_REFUSED)
+        return py_os_error();
+    PyErr_SetString(PyExc_ValueError, words[fault]);
+    return NULL;
+}
+
+PyObject *py_engine_vhost_add_region(PyObject *self, PyObject *args)
+{
+    unsigned long long guest, bytes, front_end, offset;
+    int fd;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "KKKKi", &guest, &bytes, &front_end, &offset, &fd))
+        return NULL;
+    enum memory_fault fault = memory_add(&e->vhost->memory, guest, front_end, bytes, offset, fd);
+    if (fault != MEMORY_FINE)
+        return raise_fault(fault);
+    vhost_memory_changed(e->vhost);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_remove_region(PyObject *self, PyObject *args)
+{
+    unsigned long long guest, bytes, front_end;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "KKK", &guest, &bytes, &front_end))
+        return NULL;
+    memory_remove(&e->vhost->memory, guest, front_end, bytes);
+    vhost_memory_changed(e->vhost);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_set_features(PyObject *self, PyObject *args)
+{
+    unsigned long long features;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "K", &features))
+        return NULL;
+    queues_set_features(e, features);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_start_queue(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"which", "entries", "index", "descriptors", "available", "used",
+                            "kick",  "call",    "resumed", NULL};
+    unsigned which, entries, index;
+    unsigned long long descriptors, available, used;
+    int kick, call, resumed;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "$IIIKKKiip", names, &which, &entries, &index, &descriptors,
+                                        &available, &used, &kick, &call, &resumed)
+        || !is_queue(which))
+        return NULL;
+    if (entries == 0 || entries > MOST_ENTRIES || (entries & (entries - 1)) != 0 || index > UINT16_MAX)
+        return PyErr_Format(PyExc_ValueError, "no queue has %u entries, or an index of %u", entries, index);
+    struct queue_place place = {
+        .entries = entries, .descriptors = descriptors, .available = available, .used = used};
+    if (queues_start(e, which, &place, (uint16_t)index, resumed != 0, kick, call) < 0)
+        return py_os_error();
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_stop_queue(PyObject *self, PyObject *args)
+{
+    unsigned which;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &which) || !is_queue(which))
+        return NULL;
+    return PyLong_FromUnsignedLong(queues_stop(e, which));
+}
+
+PyObject *py_engine_vhost_enable_queue(PyObject *self, PyObject *args)
+{
+    unsigned which;
+    int enabled;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "Ip", &which, &enabled) || !is_queue(which))
+        return NULL;
+    e->vhost->queue[which].enabled = enabled != 0;
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_set_call(PyObject *self, PyObject *args)
+{
+    unsigned which;
+    int call;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "Ii", &which, &call) || !is_queue(which))
+        return NULL;
+    queues_set_call(e, which, call);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_note(PyObject *self, PyObject *args)
+{
+    unsigned number, answered;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "II", &number, &answered))
+        return NULL;
+    atomic_store_explicit(&e->stats->session_number, number, memory_order_seq_cst);
+    atomic_store_explicit(&e->stats->answered, answered, memory_order_seq_cst);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_vhost_noted(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL)
+        return NULL;
+    return Py_BuildValue("II", atomic_load_explicit(&e->stats->session_number, memory_order_relaxed),
+                         atomic_load_explicit(&e->stats->answered, memory_order_relaxed));
+}

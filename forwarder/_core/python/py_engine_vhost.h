@@ -1,0 +1,17 @@
+/* Methods of Engine: what a vhost-user front-end says of a guest's memory and queues. */
+#ifndef BULKHEAD_PY_ENGINE_VHOST_H
+#define BULKHEAD_PY_ENGINE_VHOST_H
+
+#include "python/py_engine_object.h"
+
+PyObject *py_engine_vhost_add_region(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_remove_region(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_set_features(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_start_queue(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *py_engine_vhost_stop_queue(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_enable_queue(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_set_call(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_note(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_noted(PyObject *self, PyObject *unused);
+
+#endif

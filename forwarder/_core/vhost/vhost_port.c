@@ -1,0 +1,333 @@
+#include "vhost/vhost_port.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "packet/frame.h"
+#include "vhost/virtio.h"
+
+/* Where the longer header has the number of buffers. */
+#define BUFFERS_AT VNET_BYTES
+#define LONG_HEADER_BYTES (VNET_BYTES + 2u)
+
+struct vhost_port *vhost_open(_Atomic uint32_t moved[QUEUES], _Atomic uint32_t *memory_gone)
+{
+    struct vhost_port *port = calloc(1, sizeof *port);
+    if (port == NULL)
+        return NULL;
+    for (unsigned i = 0; i < QUEUES; i++)
+        port->queue[i] = (struct virtqueue){.moved = &moved[i], .kick = -1, .call = -1};
+    vhost_set_features(port, 0);
+    if (memory_guard(&port->memory, memory_gone) == 0)
+        return port;
+    free(port);
+    return NULL;
+}
+
+void vhost_close(struct vhost_port *port)
+{
+    if (port == NULL)
+        return;
+    for (unsigned i = 0; i < QUEUES; i++)
+        virtqueue_stop(&port->queue[i]);
+    memory_close(&port->memory);
+    free(port);
+}
+
+void vhost_set_features(struct vhost_port *port, uint64_t features)
+{
+    bool modern = (features & 1ull << VIRTIO_VERSION_1) != 0;
+    port->mergeable = (features & 1ull << VIRTIO_NET_MRG_RXBUF) != 0;
+    port->header_bytes = modern || port->mergeable ? LONG_HEADER_BYTES : VNET_BYTES;
+    for (unsigned i = 0; i < QUEUES; i++)
+        port->queue[i].event_idx = (features & 1ull << VIRTIO_RING_EVENT_IDX) != 0;
+}
+
+/* A feature and the offload that it stands for. */
+struct meaning {
+    unsigned bit;
+    uint32_t takes;
+};
+
+static uint32_t all_of(uint64_t features, const struct meaning *meanings, unsigned count)
+{
+    uint32_t takes = 0;
+    for (unsigned i = 0; i < count; i++)
+        if (features & 1ull << meanings[i].bit)
+            takes |= meanings[i].takes;
+    return takes;
+}
+
+struct intake vhost_intake(uint64_t features)
+{
+    static const struct meaning guest[] = {
+        {VIRTIO_NET_GUEST_CSUM, TAKES_SUM},  {VIRTIO_NET_GUEST_TSO4, TAKES_TSO4}, {VIRTIO_NET_GUEST_TSO6, TAKES_TSO6},
+        {VIRTIO_NET_GUEST_ECN, TAKES_ECN},   {VIRTIO_NET_GUEST_USO4, TAKES_USO4}, {VIRTIO_NET_GUEST_USO6, TAKES_USO6},
+    };
+    uint32_t takes = all_of(features, guest, sizeof guest / sizeof *guest);
+    /* Who takes no sum takes no segments: a driver may accept neither without it. */
+    return (struct intake){.takes = takes & TAKES_SUM ? takes : 0, .longest = MAX_FRAME};
+}
+
+/* Each frame has a header, so it counts as one that leaves its sum undone. */
+uint32_t vhost_sends(uint64_t features)
+{
+    static const struct meaning host[] = {
+        {VIRTIO_NET_HOST_TSO4, TAKES_TSO4},
+        {VIRTIO_NET_HOST_TSO6, TAKES_TSO6},
+        {VIRTIO_NET_HOST_ECN, TAKES_ECN},
+        {VIRTIO_NET_HOST_USO, TAKES_USO4 | TAKES_USO6},
+    };
+    return TAKES_SUM | all_of(features, host, sizeof host / sizeof *host);
+}
+
+void vhost_memory_changed(struct vhost_port *port)
+{
+    for (unsigned i = 0; i < QUEUES; i++)
+        if (port->queue[i].place.entries != 0)
+            virtqueue_resolve(&port->queue[i], &port->memory);
+}
+
+const char *vhost_fault(const struct vhost_port *port)
+{
+    if (port->queue[QUEUE_FROM_GUEST].broken)
+        return "the VM's queue of frames that it sends makes no sense";
+    return port->queue[QUEUE_TO_GUEST].broken ? "the VM's queue of frames that it receives makes no sense" : NULL;
+}
+
+/* Bytes of a frame on their way through segments. */
+struct cursor {
+    const struct segment *piece;
+    const struct segment *end;
+    uint32_t into;
+};
+
+static struct cursor cursor_of(const struct segments *segments)
+{
+    return (struct cursor){.piece = segments->piece, .end = segments->piece + segments->count};
+}
+
+static uint8_t *here(const struct cursor *cursor)
+{
+    return cursor->piece->at + cursor->into;
+}
+
+static uint32_t left_here(const struct cursor *cursor)
+{
+    return cursor->piece->bytes - cursor->into;
+}
+
+static void move_on(struct cursor *cursor, uint32_t bytes)
+{
+    cursor->into += bytes;
+    if (cursor->into == cursor->piece->bytes) {
+        cursor->piece++;
+        cursor->into = 0;
+    }
+}
+
+/* As many bytes as there are, which the caller has checked. */
+static void copy_out(struct cursor *cursor, uint8_t *to, uint32_t bytes)
+{
+    while (bytes > 0) {
+        uint32_t n = left_here(cursor) < bytes ? left_here(cursor) : bytes;
+        memcpy(to, here(cursor), n);
+        move_on(cursor, n);
+        to += n;
+        bytes -= n;
+    }
+}
+
+static void copy_in(struct cursor *cursor, const uint8_t *from, uint32_t bytes)
+{
+    while (bytes > 0) {
+        uint32_t n = left_here(cursor) < bytes ? left_here(cursor) : bytes;
+        memcpy(here(cursor), from, n);
+        move_on(cursor, n);
+        from += n;
+        bytes -= n;
+    }
+}
+
+int64_t vhost_read(struct vhost_port *port, uint8_t *to, uint32_t size)
+{
+    struct virtqueue *queue = &port->queue[QUEUE_FROM_GUEST];
+    struct segments *segments = &port->segments;
+    uint8_t rest_of_header[LONG_HEADER_BYTES];
+    uint16_t head;
+    segments->count = segments->bytes = 0;
+    enum chain chain = virtqueue_take(queue, &port->memory, false, &head, segments);
+    if (chain == CHAIN_NONE)
+        return -1;
+    virtqueue_return(queue, head, 0);
+    if (UNLIKELY(chain == CHAIN_BAD || segments->bytes < port->header_bytes))
+        return 0;
+    uint32_t bytes = segments->bytes - port->header_bytes + VNET_BYTES;
+    if (UNLIKELY(bytes > size))
+        return UINT32_MAX;
+    struct cursor cursor = cursor_of(segments);
+    copy_out(&cursor, to, VNET_BYTES);
+    copy_out(&cursor, rest_of_header, port->header_bytes - VNET_BYTES);
+    copy_out(&cursor, to + VNET_BYTES, bytes - VNET_BYTES);
+    return bytes;
+}
+
+void vhost_from_done(struct vhost_port *port)
+{
+    virtqueue_show(&port->queue[QUEUE_FROM_GUEST]);
+}
+
+/* The chains of one frame. */
+struct chains {
+    uint16_t head[MOST_SEGMENTS];
+    uint32_t bytes[MOST_SEGMENTS];
+    uint32_t count;
+};
+
+enum gathered {
+    GATHERED,
+    GATHERED_TOO_FEW,   /* more may come */
+    GATHERED_TOO_SHORT, /* none will be enough */
+    GATHERED_BAD        /* the last one makes no sense: return all */
+};
+
+/* Buffers for `need` bytes. TOO_FEW, TOO_SHORT: they wait as before. */
+static enum gathered gather(struct vhost_port *port, uint32_t need, struct chains *chains)
+{
+    struct virtqueue *queue = &port->queue[QUEUE_TO_GUEST];
+    struct segments *segments = &port->segments;
+    segments->count = segments->bytes = chains->count = 0;
+    do {
+        uint32_t before = segments->bytes;
+        enum chain chain = virtqueue_take(queue, &port->memory, true, &chains->head[chains->count], segments);
+        if (UNLIKELY(chain == CHAIN_NONE)) {
+            virtqueue_untake(queue, (uint16_t)chains->count);
+            return GATHERED_TOO_FEW;
+        }
+        chains->bytes[chains->count++] = segments->bytes - before;
+        if (UNLIKELY(chain == CHAIN_BAD))
+            return GATHERED_BAD;
+    } while (port->mergeable && segments->bytes < need && chains->count < MOST_SEGMENTS);
+    if (LIKELY(segments->bytes >= need))
+        return GATHERED;
+    virtqueue_untake(queue, (uint16_t)chains->count);
+    return GATHERED_TOO_SHORT;
+}
+
+static void return_unused(struct vhost_port *port, const struct chains *chains)
+{
+    for (uint32_t i = 0; i < chains->count; i++)
+        virtqueue_return(&port->queue[QUEUE_TO_GUEST], chains->head[i], 0);
+}
+
+static void fill(struct vhost_port *port, const struct chains *chains, const uint8_t *header, const uint8_t *frame,
+                 uint32_t frame_bytes)
+{
+    uint8_t full_header[LONG_HEADER_BYTES];
+    uint32_t left = port->header_bytes + frame_bytes;
+    struct cursor cursor = cursor_of(&port->segments);
+    memcpy(full_header, header, VNET_BYTES);
+    store_le16(full_header + BUFFERS_AT, port->mergeable ? chains->count : 1);
+    copy_in(&cursor, full_header, port->header_bytes);
+    copy_in(&cursor, frame, frame_bytes);
+    for (uint32_t i = 0; i < chains->count; i++) {
+        uint32_t here = chains->bytes[i] < left ? chains->bytes[i] : left;
+        virtqueue_return(&port->queue[QUEUE_TO_GUEST], chains->head[i], here);
+        left -= here;
+    }
+}
+
+/* The guest has buffers, and not enough for this frame: does it get no more? */
+static bool stays_short(struct vhost_port *port, uint64_t now)
+{
+    if (port->short_since == 0)
+        port->short_since = now;
+    return now - port->short_since >= SHORT_NS;
+}
+
+enum written { WRITTEN, WRITTEN_REFUSED, WRITTEN_LATER, WRITTEN_LATER_BY_TIMER };
+
+static enum written write_frame(struct vhost_port *port, const uint8_t *header, const uint8_t *frame, uint32_t bytes,
+                                uint64_t now)
+{
+    struct virtqueue *queue = &port->queue[QUEUE_TO_GUEST];
+    struct chains chains;
+    for (;;) {
+        switch (gather(port, port->header_bytes + bytes, &chains)) {
+        case GATHERED:
+            fill(port, &chains, header, frame, bytes);
+            port->short_since = 0;
+            return WRITTEN;
+        case GATHERED_BAD:
+            return_unused(port, &chains);
+            if (chains.count == 1)
+                continue;
+            return WRITTEN_REFUSED; /* or it might look for buffers for ever */
+        case GATHERED_TOO_SHORT:
+            return WRITTEN_REFUSED;
+        case GATHERED_TOO_FEW:
+            if (!virtqueue_arm(queue))
+                return WRITTEN_LATER;
+            if (!stays_short(port, now))
+                return WRITTEN_LATER_BY_TIMER;
+            port->short_since = 0;
+            return WRITTEN_REFUSED;
+        }
+    }
+}
+
+static enum written write_record(struct vhost_port *port, const uint8_t *record, uint32_t bytes, bool vnet,
+                                 uint64_t now)
+{
+    static const uint8_t nothing_to_do[VNET_BYTES];
+    const uint8_t *frame = record + LENGTH_BYTES;
+    uint32_t frame_bytes = bytes - LENGTH_BYTES;
+    if (!virtqueue_runs(&port->queue[QUEUE_TO_GUEST]))
+        return WRITTEN_REFUSED;
+    return vnet ? write_frame(port, frame, frame + VNET_BYTES, frame_bytes - VNET_BYTES, now)
+                : write_frame(port, nothing_to_do, frame, frame_bytes, now);
+}
+
+static enum vm_status write_span(struct vhost_port *port, const struct span *span, struct vm_sent *sent, uint64_t now)
+{
+    uint32_t header = span->vnet ? VNET_BYTES : 0, size;
+    for (uint32_t at = 0; at < span->bytes; at += size) {
+        const uint8_t *record = span->records + at;
+        if (record_next(record, span->bytes - at, &size) != RECORD_WHOLE || size < MIN_RECORD + header)
+            return VM_GARBLED;
+        enum written written = write_record(port, record, size, span->vnet, now);
+        if (written == WRITTEN_LATER || written == WRITTEN_LATER_BY_TIMER)
+            return written == WRITTEN_LATER ? VM_FULL : VM_NO_BUFFER;
+        sent->bytes += size;
+        sent->frames += written == WRITTEN;
+        sent->refused += written == WRITTEN_REFUSED;
+        sent->payload += written == WRITTEN ? size - LENGTH_BYTES - header : 0;
+    }
+    return VM_OK;
+}
+
+enum vm_status vhost_write(struct vhost_port *port, const struct span *spans, unsigned count, struct vm_sent *sent,
+                           uint64_t now)
+{
+    enum vm_status status = VM_OK;
+    *sent = (struct vm_sent){0};
+    for (unsigned i = 0; i < count && status == VM_OK; i++)
+        status = write_span(port, &spans[i], sent, now);
+    virtqueue_show(&port->queue[QUEUE_TO_GUEST]);
+    return status;
+}
+
+unsigned vhost_call(struct vhost_port *port)
+{
+    unsigned calls = 0;
+    for (unsigned i = 0; i < QUEUES; i++) {
+        struct virtqueue *queue = &port->queue[i];
+        uint64_t one = 1;
+        if (queue->call < 0 || !virtqueue_call(queue))
+            continue;
+        ssize_t written = write(queue->call, &one, sizeof one); /* EAGAIN: it has been called already */
+        (void)written;
+        calls++;
+    }
+    return calls;
+}

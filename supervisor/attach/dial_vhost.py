@@ -1,0 +1,88 @@
+"""A vhost-user port whose VM listens: we dial, and dial again for ever.
+
+Theory of operation. QEMU with ``server=on`` (and OVS's users, who know this as client mode) binds the socket
+and waits; the VM may come after the switch, go, and come again at the same path. So the path is dialled
+until somebody accepts; when that VM's port is gone, dialling begins anew. One path, one VM.
+
+     state       left by                                  then waiting     ``due`` passes
+     dial: connected, or again after REDIAL_S connected   the port is released                     waiting,
+     due REDIAL_S after the last dial: at once, as a rule
+"""
+
+import errno
+import socket
+
+from forwarder.errors import LocalError
+from forwarder.names import PortId, PortRecord
+from supervisor.attach.addresses import Listen, PortOptions
+from supervisor.attach.listener_common import VmHandler
+from supervisor.base.logs import Throttle, log
+
+REDIAL_S = 0.5
+"""A VM that starts waits for us this long at the most; a try costs a system call or two."""
+
+ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
+"""Nobody listens yet, or its queue is full."""
+
+
+class VhostDialer:
+    """One path that is dialled."""
+
+    transport = "vhost"
+    descriptors = 0
+    """That it has open itself: the connection belongs to its port."""
+
+    def __init__(self, address: Listen, settings: PortOptions, owner: VmHandler) -> None:
+        """Begin to dial at the next ``tick``."""
+        self.url = address.url
+        self.settings = settings
+        self.port: PortId | None = None
+        """The port of its VM, if it has one."""
+        self.unclaimed = False
+        """Whether a worker brought its port, and nothing has opened it again yet."""
+        self._path = address.path
+        self._owner = owner
+        self._due = 0.0
+        self._throttle = Throttle()
+
+    @classmethod
+    def adopted(cls, address: Listen, record: PortRecord, owner: VmHandler) -> "VhostDialer":
+        """Stand for a connection that a worker kept from a dead supervisor."""
+        dialer = cls(address, PortOptions(None, record.policy), owner)
+        dialer.port = record.id
+        dialer.unclaimed = True
+        return dialer
+
+    def close(self) -> None:
+        """Dial no more; a VM that is connected stays."""
+
+    def released(self) -> None:
+        """Dial again: the port is gone."""
+        self.port = None
+
+    def tick(self, now: float) -> None:
+        """Dial, if it is time to."""
+        if self.port is None and now >= self._due:
+            self._due = now + REDIAL_S
+            self._dial()
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._due if self.port is None else float("inf")
+
+    def _dial(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            sock.connect(self._path)
+            self.port = self._owner.arrive(self.transport, sock.fileno(), self.settings, self.url).id
+        except OSError as error:
+            if error.errno not in ABSENT:
+                self._throttle.warning("dial", f"{self.url}: cannot be dialled: {error.strerror}")
+            sock.close()
+        except LocalError as error:
+            self._throttle.warning("dial", f"{self.url}: its VM was refused: {error}")
+            sock.close()
+        else:
+            sock.detach()
+            log.debug("%s: dialled", self.url)

@@ -1,0 +1,65 @@
+"""The device that the protocol speaks of, as the engine has it."""
+
+import errno
+
+from forwarder._core import Engine
+from forwarder.errors import LocalError, PeerError
+from forwarder.vhost_session import Region, Ring
+
+
+class EngineDevice:
+    """Two queues and a guest's memory in an engine of kind "vhost"."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add_region(self, region: Region, descriptor: int) -> None:
+        """Map it. Raises PeerError (it makes no sense) or LocalError (there is no room)."""
+        try:
+            self._engine.vhost_add_region(
+                region.guest, region.size, region.front_end, region.offset, descriptor
+            )
+        except ValueError as error:
+            raise PeerError(str(error)) from None
+        except OSError as error:
+            raise LocalError(f"the guest's memory cannot be mapped: {error.strerror}") from None
+
+    def remove_region(self, region: Region) -> None:
+        """Let go of it; a ring in it stops."""
+        self._engine.vhost_remove_region(region.guest, region.size, region.front_end)
+
+    def set_features(self, features: int) -> None:
+        """Take what the driver has accepted."""
+        self._engine.vhost_set_features(features)
+
+    def start_ring(self, index: int, ring: Ring, kick: int, call: int, *, resumed: bool) -> None:
+        """Use it from now on. Raises PeerError: it is not in memory, or its kick is none."""
+        try:
+            self._engine.vhost_start_queue(
+                which=index,
+                entries=ring.entries,
+                index=ring.base,
+                descriptors=ring.descriptors,
+                available=ring.available,
+                used=ring.used,
+                kick=kick,
+                call=call,
+                resumed=resumed,
+            )
+        except OSError as error:
+            memory = error.errno == errno.EFAULT
+            raise PeerError(
+                f"ring {index} is not in the guest's memory" if memory else "a kick that cannot be waited for"
+            ) from None
+
+    def stop_ring(self, index: int) -> int:
+        """Use it no more; return where it would go on."""
+        return self._engine.vhost_stop_queue(index)
+
+    def enable_ring(self, index: int, enabled: bool) -> None:
+        """Move frames through it, or none."""
+        self._engine.vhost_enable_queue(index, enabled)
+
+    def set_call(self, index: int, call: int) -> None:
+        """Call the driver this way from now on; -1: not at all."""
+        self._engine.vhost_set_call(index, call)

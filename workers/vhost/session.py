@@ -1,0 +1,177 @@
+"""The session with a front-end over its socket: messages out, answers in, and what is kept meanwhile.
+
+Theory of operation. A worker may be killed at any instant, and the front-end must not notice. So a message
+is looked at while it stays in the socket (MSG_PEEK, which gives its descriptors too), and taken out when all
+that follows from it has happened:
+
+    look
+    apply
+    keep                 the session and its descriptors, with the supervisor
+    note                 the number of what was kept, in the port's statistics page
+    answer
+    note                 that it was answered
+    take out
+
+A successor begins with what was kept and finds the message still there, if it was not taken out: to do it
+again changes nothing, and if it was answered already it is only taken out. A kill between "answer" and the
+note of it still makes two answers. If what was noted is newer than what was kept, the supervisor had not
+been reached: then the session cannot be gone on with.
+
+A message that is only partly there is taken out as it comes, since nobody can wait for the rest of it while
+it makes the socket readable. No front-end sends such; one whose worker is lost in the middle of it has to
+connect again.
+"""
+
+import binascii
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from forwarder._core import Engine
+from forwarder.channel import close_all, descriptors_in
+from forwarder.errors import PeerError
+from forwarder.vhost_session import VhostSession
+from workers.vhost.device import EngineDevice
+from workers.vhost.messages import HEADER, MOST_DESCRIPTORS, payload_bytes, takes_descriptors
+from workers.vhost.protocol import Machine
+
+AT_ONCE = 64
+"""Messages taken in one go, so that a front-end cannot keep the worker from forwarding."""
+
+_ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * struct.calcsize("i"))
+
+Keep = Callable[[int, VhostSession, tuple[int, ...]], None]
+"""Called with the number of what is kept, the session and its descriptors."""
+
+
+class Session:
+    """One front-end."""
+
+    def __init__(self, engine: Engine, vm: int, keep: Keep) -> None:
+        """``vm``: the connected socket; it stays the caller's."""
+        self._engine = engine
+        self._keep = keep
+        self._socket = socket.socket(fileno=os.dup(vm))
+        self._socket.setblocking(False)
+        self._machine = Machine(EngineDevice(engine))
+        self._kept = self._machine.kept()
+        self._number, self._answered = engine.vhost_noted()
+        self._begun = b""
+        """A message that is only partly there, and its descriptors."""
+        self._begun_descriptors: tuple[int, ...] = ()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def resume(self, number: int, session: VhostSession, descriptors: tuple[int, ...]) -> None:
+        """Go on where another worker was lost. Raises PeerError or LocalError: it cannot be gone on with."""
+        if number < self._number:
+            raise PeerError("its last worker was lost with what the VM had said")
+        self._number = number
+        self._machine.resume(session, descriptors)
+        self._kept = self._machine.kept()
+
+    def keep_again(self) -> None:
+        """Tell a supervisor that has not heard of it."""
+        self._keep(self._number, *self._kept)
+
+    def receive(self) -> None:
+        """Take what has arrived. Raises PeerError or LocalError: the session is over, for that reason."""
+        for _ in range(AT_ONCE):
+            if not self._receive_one():
+                return
+
+    def close(self) -> None:
+        """Let go of everything of it."""
+        close_all((*self._kept[1], *self._machine.released, *self._begun_descriptors))
+        self._socket.close()
+
+    def _receive_one(self) -> bool:
+        if self._begun:
+            return self._receive_rest()
+        header, _ = self._read(HEADER.size, socket.MSG_PEEK, ancillary=0)
+        if not header:
+            return False
+        if len(header) < HEADER.size:
+            return self._receive_rest()
+        size = HEADER.size + payload_bytes(header)
+        data, _ = self._read(size, socket.MSG_PEEK, ancillary=0)
+        if len(data) < size:
+            return self._receive_rest()
+        descriptors: tuple[int, ...] = ()
+        if takes_descriptors(header, data[HEADER.size :]):
+            # Asked for only then: Linux gives those of the next message to whoever looks at one without.
+            descriptors = self._read(size, socket.MSG_PEEK)[1]
+        if self._answered != _digest(data):
+            self._handle(data, descriptors)
+        else:
+            close_all(descriptors)
+        self._socket.recv(size)
+        self._taken_out()
+        return True
+
+    def _receive_rest(self) -> bool:
+        """Take a part of a message out, and handle the message when it is whole."""
+        size = HEADER.size
+        if len(self._begun) >= size:
+            size += payload_bytes(self._begun[:size])
+        if len(self._begun) < size:
+            data, descriptors = self._read(size - len(self._begun), 0)
+            self._begun += data
+            self._begun_descriptors += descriptors
+            if len(self._begun_descriptors) > MOST_DESCRIPTORS:
+                raise PeerError("more descriptors than belong to any message")
+            return bool(data)
+        data, descriptors = self._begun, self._begun_descriptors
+        self._begun, self._begun_descriptors = b"", ()
+        self._handle(data, descriptors)
+        self._taken_out()
+        return True
+
+    def _taken_out(self) -> None:
+        self._answered = 0
+        self._engine.vhost_note(self._number, 0)
+
+    def _handle(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        reply = self._machine.receive(data[: HEADER.size], data[HEADER.size :], descriptors)
+        kept = self._machine.kept()
+        if kept != self._kept:
+            self._kept = kept
+            self._number += 1
+            self._keep(self._number, *kept)
+            self._engine.vhost_note(self._number, 0)
+        close_all(self._machine.released)
+        self._machine.released.clear()
+        if reply:
+            self._send(reply)
+            self._answered = _digest(data)
+            self._engine.vhost_note(self._number, self._answered)
+
+    def _send(self, reply: bytes) -> None:
+        try:
+            sent = self._socket.send(reply, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise PeerError(f"answering the VM: {error.strerror}") from None
+        if sent < len(reply):
+            raise PeerError("the VM does not read its answers")
+
+    def _read(self, size: int, flags: int, ancillary: int = _ANCILLARY) -> tuple[bytes, tuple[int, ...]]:
+        """Return bytes and descriptors; no bytes: there is nothing now. Raises PeerError at the end."""
+        try:
+            data, control, _, _ = self._socket.recvmsg(size, ancillary, flags | socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return b"", ()
+        except OSError as error:
+            raise PeerError(f"the VM's link: {error.strerror}") from None
+        if not data:
+            raise PeerError("the VM closed the link")
+        return data, tuple(descriptors_in(control))
+
+
+def _digest(data: bytes) -> int:
+    """Return a number that is never 0."""
+    return binascii.crc32(data) | 1
