@@ -154,12 +154,13 @@ class Gateway:
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._begin_to_remember(plain, settings)
         self._holder.start(plain)
-        self._relay = Relay(self._loop, self._holder.make, policy, log=self._log)
+        relay = self._relay = Relay(self._loop, self._holder.make, policy, log=self._log)
         sockets, self._holder.sockets = self._holder.sockets, {}
         tun, self._holder.tun = self._holder.tun, -1
         self._relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
         frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
-        self._relay.carry(Way(tun, frames, self._ports.of, settings.mtu))
+        self._relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
+        self._ports.when_left(lambda _: relay.left())
         self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log)
         for forward in forwards:
             self._relay.add(forward)
@@ -250,6 +251,9 @@ class Gateway:
         return self._relay.tunnel(guest, port)
 
     # What follows is this file's own.
+
+    def _neighbours(self) -> Future[Reply]:
+        return self._holder.ask(Command("neighbours", {}))
 
     def _find(self, text: str) -> Forward:
         """Return the forward that ``text`` names, whole or by where the host listens. Raises LocalError."""

@@ -42,6 +42,14 @@ def set_up(settings: Settings) -> None:
         ) from None
 
 
+def neighbours() -> list[list[str]]:
+    """Return the stations of the LAN that the kernel knows: IP address, and the digits of the MAC address."""
+    with IPRoute() as netlink:
+        known = netlink.get_neighbours(ifindex=int(netlink.link_lookup(ifname=LAN)[0]))
+        pairs = [(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in known]
+    return [[address, mac.replace(":", "")] for address, mac in pairs if address and mac]
+
+
 _SYSCTLS = (
     ("ipv4/ip_forward", "1"),
     ("ipv6/conf/all/forwarding", "1"),

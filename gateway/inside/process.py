@@ -80,10 +80,13 @@ class Inside:
         if message.name == "socket":
             self._give_socket(message.arguments)
             return
+        result: object = None
         try:
             if message.name == "make":
                 self._make(message.arguments)
-            self._channel.send(Reply(True, None))
+            elif message.name == "neighbours":
+                result = netlink.neighbours()
+            self._channel.send(Reply(True, result))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))
 

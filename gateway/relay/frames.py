@@ -12,6 +12,8 @@ from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
+from forwarder.future import Future
+from forwarder.wire import Reply
 from gateway.relay.answers import LONGEST, VNET_HEADER
 from gateway.relay.flow_context import Common
 from gateway.relay.fragments import Reassembly
@@ -60,6 +62,8 @@ class Way(NamedTuple):
     frames: list[socket.socket]
     owner_of: Callable[[bytes], Hashable | None]
     """Has the port of a MAC address."""
+    neighbours: Callable[[], Future[Reply]]
+    """Asks for pairs of an IP address of the LAN and a MAC address, which is hexadecimal digits."""
     mtu: int
     """Of the LAN."""
 

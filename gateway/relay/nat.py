@@ -55,6 +55,11 @@ _PING = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NO_WAY = (0, False)
 
+NO_PINGS = (
+    "this host lets the gateway send no pings, so those of VMs to the outside are refused; allow them with "
+    "sysctl net.ipv4.ping_group_range='0 2147483647'"
+)
+
 Judge = Callable[[Address], tuple[Address | None, str]]
 
 
@@ -247,3 +252,12 @@ def _text(verdict: tuple[Address | None, str]) -> tuple[str | None, str]:
     """Return a verdict with the address as sockets have it."""
     target, refused = verdict
     return (None if target is None else str(target)), refused
+
+
+def may_ping() -> bool:
+    """Whether this process may send pings (``net.ipv4.ping_group_range``, for both IP versions)."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM, _PING[4]).close()
+    except OSError:
+        return False
+    return True

@@ -24,10 +24,12 @@ from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.loop import Loop
 from gateway.relay import descriptors
 from gateway.relay.counts import Counts, Log
+from gateway.relay.departures import Departures
 from gateway.relay.flow_context import Common, FlowTable
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.frames import Way
 from gateway.relay.listening import Listening, listen
+from gateway.relay.nat import NO_PINGS, may_ping
 from gateway.relay.outbound import Outbound
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
 from gateway.relay.poller import Poller
@@ -68,7 +70,10 @@ class Relay:
         self._forwards = Forwards(policy)
         self._flows = FlowTable(budget, self._counts)
         self._common = Common(self._poller, self._flows, self._counts, clock)
+        self._clock = clock
+        self._log = log
         self._outbound: Outbound | None = None
+        self._departures: Departures | None = None
         self._served: list[tuple[socket.socket, Acceptor]] = []
         self._listening: dict[Forward, tuple[Listening, Acceptor | Datagrams]] = {}
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
@@ -82,8 +87,16 @@ class Relay:
             self._served.append((sock, Acceptor(self._poller, sock, self._accepted, self._pauses)))
 
     def carry(self, way: Way) -> None:
-        """Carry what guests send to the outside."""
+        """Carry what guests send to the outside, and end what guests have had that leave."""
+        if not may_ping():
+            self._log("warning", NO_PINGS)
+        self._departures = Departures(self._connections, way.neighbours, way.owner_of, self._clock)
         self._outbound = Outbound(self._common, self._connections, self._policy, self._judge, way)
+
+    def left(self) -> None:
+        """Note that a port has left."""
+        if self._departures is not None:
+            self._departures.left()
 
     def add(self, forward: Forward) -> Forward:
         """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""
@@ -125,8 +138,9 @@ class Relay:
             self._flows.expire(now)
             if self._outbound is not None:
                 self._outbound.forget_verdicts()
-        if self._outbound is not None:
-            self._outbound.tick(now)
+        for part in (self._outbound, self._departures):
+            if part is not None:
+                part.tick(now)
         if self._poller.busy:
             self._poller.turn()
 
@@ -138,8 +152,7 @@ class Relay:
         if self._poller.busy:
             return -math.inf
         ends = [self._connections.deadline(), self._flows.deadline(), self._pauses.deadline()]
-        if self._outbound is not None:
-            ends.append(self._outbound.deadline())
+        ends += [part.deadline() for part in (self._outbound, self._departures) if part is not None]
         return min((end for end in ends if end is not None), default=None)
 
     def close(self) -> None:

@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from forwarder.future import Future
+from forwarder.wire import Reply
 from gateway.inside import netlink, nft, transparent
 from gateway.inside.process import KINDS
 from gateway.ports import Port
@@ -97,7 +99,7 @@ class Lan:
         tun, sockets, frames = self.namespace.inside(self._set_up)
         relay = self.world.relay
         relay.serve(sockets.values())
-        relay.carry(Way(tun, frames, self.ports.get, self.settings.mtu))
+        relay.carry(Way(tun, frames, self.ports.get, self._neighbours, self.settings.mtu))
 
     def guest(self) -> Namespace:
         """Add a guest, with the addresses that ``address`` has."""
@@ -146,6 +148,11 @@ class Lan:
         netlink.set_up(self.settings)
         nft.load(nft.rules(self.settings, netlink.LAN))
         return tun, transparent.listen(), frame_sockets.open_all(netlink.LAN, self.policy)
+
+    def _neighbours(self) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        future.set_result(Reply(True, self.namespace.inside(netlink.neighbours)))
+        return future
 
     def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:
         deliver(self.namespace.inside(lambda: socket.socket(*KINDS[kind])))

@@ -42,6 +42,7 @@ class Place(NamedTuple):
     host: Namespace
     guest: Namespace
     internet: Namespace
+    pump: Pump
 
     def get(self, room: Namespace, url: str) -> str:
         """Fetch ``url`` in a namespace; raises CommandError."""
@@ -75,7 +76,7 @@ class Place(NamedTuple):
 def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[Callable[..., Place]]:
     """Give a factory: flags of the gateway to a place, once a test.
 
-    ``services``: the HTTP API is at ``services.sock`` in the switch's directory.
+    ``services``: the HTTP API is at ``services.sock`` in the switch's directory. ``pings``: allowed.
     """
     requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY, "curl"))
     as_root = request.param == "root"
@@ -83,10 +84,11 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
         requirements.require(("user namespaces",))
     with contextlib.ExitStack() as stack:
 
-        def make(*flags: str, services: bool = False) -> Place:
+        def make(*flags: str, services: bool = False, pings: bool = True) -> Place:
             host, guest, internet = namespace("host"), namespace("guest"), namespace("internet")
             host.run(f"ip link add out type veth peer name eth0 netns {internet.netns}")
-            host.run("echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range")  # as distributions have it
+            if pings:  # as distributions have it
+                host.run("echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range")
             host.run("ip addr add 198.51.100.1/24 dev out; ip link set out up")
             internet.run(f"ip addr add {OUTSIDE}/24 dev eth0; ip link set eth0 up")
             directory = stack.enter_context(short_directory())
@@ -101,7 +103,7 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
             switch.wait_live(2)
             guest.ping(GATEWAY)
             stack.callback(switch.stop)
-            return Place(switch, host, guest, internet)
+            return Place(switch, host, guest, internet, pump)
 
         yield make
 

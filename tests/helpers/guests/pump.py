@@ -42,9 +42,10 @@ class Pump:
             raise ConnectionError(f"the pump to {url} did not connect")
 
     def close(self) -> None:
-        """End the pump, as a VM dies."""
-        self.process.kill()
-        self.process.communicate()
+        """End the pump, as a VM dies. One that has ended is left alone."""
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 def pump(tap: int, vm: FakeVM) -> None:

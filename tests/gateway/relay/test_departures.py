@@ -1,0 +1,77 @@
+"""A VM leaves, and those connected to it hear of it; one that comes back keeps its connections."""
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+from gateway.relay.departures import WAIT_S
+from tests.gateway.relay.test_relay_handshakes import accept, dial, outcome
+from tests.helpers.gateway_lan import SERVER, Lan, address, in_a_namespace
+from tests.helpers.gateway_world import drain
+
+pytestmark = pytest.mark.guest
+
+
+def forwarded(lan, stack, room, number):
+    """Return a client of a forward to a guest, and the guest's end."""
+    listener = lan.inside(room, address(lan, number), socket.SOCK_STREAM)
+    listener.listen(8)
+    forward = lan.world.forward(listener)
+    client = stack.enter_context(socket.create_connection((str(forward.host), forward.port)))
+    client.setblocking(False)
+    return client, stack.enter_context(accept(lan, listener))
+
+
+def leave(lan, number):
+    """Have a port leave, as the switch says it."""
+    for mac, port in list(lan.ports.items()):
+        if port.number == number:
+            del lan.ports[mac]
+    lan.world.relay.left()
+
+
+@in_a_namespace
+def test_who_is_connected_to_a_vm_that_has_left_hears_of_it_and_nobody_else():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        gone, stays = lan.guest(), lan.guest()
+        idle, _ = forwarded(lan, stack, gone, 1)
+        busy, _ = forwarded(lan, stack, gone, 1)
+        other, its_guest = forwarded(lan, stack, stays, 2)
+        listener = lan.outside(SERVER, socket.SOCK_STREAM)
+        assert outcome(lan, dial(lan, gone, 1, listener.getsockname()[:2])) == 0
+        outside = stack.enter_context(accept(lan, listener))
+        lan.namespace.run("ip link set port1 down")
+        busy.send(b"are you there?")
+        began = time.monotonic()
+        leave(lan, 1)
+        for sock in (idle, busy, outside):
+            with pytest.raises(ConnectionResetError):
+                lan.world.until(lambda sock=sock: drain(sock, bytearray()), "the reset")
+        assert time.monotonic() - began < 10
+        assert lan.world.count("guest_gone") == 3
+        other.send(b"still here")
+        got = bytearray()
+        lan.world.until(lambda: drain(its_guest, got) or got, "the bytes")
+        assert lan.world.count("connections") == 1
+
+
+@in_a_namespace
+def test_a_vm_that_reconnects_keeps_its_connections():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        client, guest = forwarded(lan, stack, room, 1)
+        lan.namespace.run("ip link set port1 down")
+        leave(lan, 1)
+        end = time.monotonic() + WAIT_S
+        lan.world.until(lambda: time.monotonic() > end - WAIT_S / 2, "half of the time")
+        lan.namespace.run("ip link set port1 up")
+        lan.world.until(lambda: time.monotonic() > end + 0.5, "the end of the doubt")
+        assert lan.world.relay._departures.deadline() is None
+        assert lan.world.count("guest_gone") == 0
+        client.send(b"hello again")
+        got = bytearray()
+        lan.world.until(lambda: drain(guest, got) or got, "the bytes")
