@@ -20,6 +20,7 @@ _SOCKETS = {
     "stream16": ((socket.AF_UNIX,), socket.SOCK_STREAM),
     "seqpacket": ((socket.AF_UNIX,), socket.SOCK_SEQPACKET),
     "dgram": ((socket.AF_UNIX,), socket.SOCK_DGRAM),
+    "vhost": ((socket.AF_UNIX,), socket.SOCK_STREAM),
 }
 """Address families and type of the sockets of each kind of link; a kind that is not here is a TAP."""
 

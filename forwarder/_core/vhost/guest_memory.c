@@ -61,7 +61,9 @@ enum memory_fault memory_add(struct guest_memory *memory, uint64_t guest, uint64
     void *mapped = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)from);
     if (mapped == MAP_FAILED)
         return MEMORY_REFUSED;
+#ifdef MADV_DONTDUMP
     madvise(mapped, length, MADV_DONTDUMP); /* a guest's memory is nothing for our core dumps */
+#endif
     memory->regions[memory->count++] = (struct region){.guest = guest,
                                                        .front_end = front_end,
                                                        .bytes = bytes,

@@ -13,7 +13,7 @@ import pytest
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import PeerError
-from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, Identity, Policy, PortRecord
+from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.wire import Claim
 from supervisor.base.proc import start_time
 from supervisor.fleet import claimed_fds
@@ -27,6 +27,7 @@ SOCKETS = {
     "connect": (socket.AF_UNIX, socket.SOCK_STREAM),
     "bess": (socket.AF_UNIX, socket.SOCK_SEQPACKET),
     "vfkit": (socket.AF_UNIX, socket.SOCK_DGRAM),
+    "vhost": (socket.AF_UNIX, socket.SOCK_STREAM),
 }
 
 
@@ -89,6 +90,8 @@ LIES: list[tuple[str, int, Callable[[], int]]] = [
     ("vfkit", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_STREAM)),
     ("bess", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_DGRAM)),
     ("tap", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_DGRAM)),
+    ("vhost", 0, lambda: detached(socket.AF_INET, socket.SOCK_STREAM)),
+    ("vhost", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_SEQPACKET)),
     *(("qemu", index, null) for index in range(1, 5)),
     *(("qemu", index, regular) for index in range(1, 5)),
     ("qemu", 3, _core.doorbell_create),
@@ -159,3 +162,7 @@ def test_a_claim_with_a_lie_changes_nothing_and_an_honest_one_is_taken_once(hone
     assert len(bench.registry) == 1
     assert not bench.claim(honest)
     bench.fd_store.close()
+
+
+def test_every_transport_that_is_no_tap_is_known_by_its_socket() -> None:
+    assert {*SOCKETS, "tap"} == TRANSPORT_KIND.keys()
