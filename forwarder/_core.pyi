@@ -36,6 +36,7 @@ EVENT_LINK_DOWN: Final[int]
 EVENT_WANTED: Final[int]
 """``Engine.wanted()`` has ports that a ring is wanted to."""
 EVENT_UNFINISHED: Final[int]
+EVENT_GUARDED: Final[int]
 """``Engine.unfinished`` has changed."""
 
 def doorbell_create() -> int:
@@ -179,6 +180,18 @@ class Engine:
     def attach_rx(self, port: int, epoch: int, ring: int, tail: int) -> None: ...
     def pin(self, port: int, macs: list[bytes]) -> None:
         """Exactly these addresses are pinned to ``port`` (own port: others are then spoofed sources)."""
+
+    def set_guard(self, enabled: bool) -> None:
+        """Whether the VM may not say what only the gateway or another VM may (``guard.h``)."""
+
+    def set_owners(self, owners: list[tuple[bytes, int]]) -> None:
+        """Which port has which address: 16 bytes, of IPv4 ``::ffff:a.b.c.d``. All others are everybody's."""
+
+    def guarded(self) -> list[tuple[str, bytes, bytes]]:
+        """What the guard has refused for the first time: kind, source MAC, claimed address (zero: none).
+
+        The kinds: group, pause, router, server, address, hidden. Asked when ``run`` returns EVENT_GUARDED.
+        """
 
     def set_limits(self, *, broadcast: int, multicast: int, unknown: int, bytes: int, macs: int) -> None:
         """Bound what the VM may send; 0: no bound.

@@ -54,6 +54,11 @@ def boolean(value: object) -> object:
     return value
 
 
+def optional(check: Check) -> Check:
+    """Return the check of what ``check`` allows, or None."""
+    return lambda value: None if value is None else check(value)
+
+
 def string(what: str, valid: Callable[[str], bool]) -> Check:
     """Return the check of a string that is ``valid``; ``what`` names it for the error."""
 
@@ -70,6 +75,17 @@ def mac(value: object) -> object:
     if type(value) is not bytes or not valid_mac(value):
         raise PeerError(f"{show(value)} is not the MAC address of one station")
     return value
+
+
+def octets(count: int) -> Check:
+    """Return the check of just so many bytes."""
+
+    def check(value: object) -> object:
+        if type(value) is not bytes or len(value) != count:
+            raise PeerError(f"{show(value)} is not {count} bytes")
+        return value
+
+    return check
 
 
 def many(check: Check, limit: int) -> Check:

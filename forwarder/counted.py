@@ -12,6 +12,7 @@ DROPS = {
     "runt": "from this VM, shorter than an Ethernet header",
     "oversize": "from this VM, longer than the longest frame",
     "spoofed": "from this VM, with a source address that is pinned elsewhere",
+    "guarded": "from this VM, what its guard refuses, from a group's address, or a PAUSE frame",
     "storm": "from this VM, broadcast, multicast or unknown unicast above its limit",
     "isolated": "from this VM, to a port that it may not reach",
     "offload": "from this VM, a TAP, with an offload that makes no sense",

@@ -128,6 +128,9 @@ class Policy(NamedTuple):
     to that. 0: any, but ``OFFLOAD_MTU`` if the VM leaves frames to be cut."""
     receive: str = "mtu"
     """``large``: the VM takes frames of up to 64 KiB with finished sums; its MTU says only what to cut to."""
+    guard: bool | None = None
+    """Whether its VM may not say what only the gateway or another VM may (ARP, neighbour discovery, router
+    advertisements, DHCP answers). None, before there is a port: where there is a gateway, it may not."""
 
 
 class PortId(NamedTuple):

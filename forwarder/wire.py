@@ -14,26 +14,25 @@ from typing import NamedTuple, cast
 
 import msgpack  # type: ignore[import-untyped]
 
-from forwarder.checks import Check, boolean, bound, fields, integer, mac, many, mapping, plain, show, string
+from forwarder.checks import (
+    Check,
+    boolean,
+    fields,
+    integer,
+    many,
+    mapping,
+    octets,
+    plain,
+    show,
+    string,
+)
 from forwarder.errors import LocalError, PeerError
 from forwarder.names import (
-    MAX_BYTES_PER_S,
-    MAX_FRAMES_PER_S,
-    MAX_MACS,
-    MAX_MTU,
-    MAX_PINNED,
     MAX_PORTS,
-    MAX_REACHES,
-    MIN_BYTES_PER_S,
-    MIN_MTU,
-    OFFLOADS,
-    RECEIVES,
-    TRANSPORT_KIND,
     Identity,
-    Policy,
     PortRecord,
-    valid_name,
 )
+from forwarder.record_checks import EPOCH, MAX_COUNT, PORT, RECORD, unique_records
 from forwarder.vhost_session import VhostSession, check_session
 
 MESSAGE_BYTES = 2 << 20
@@ -46,6 +45,11 @@ hundred talking pairs of 30 bytes each)."""
 
 MAX_TEXT = 200
 """Characters of a reason: one log line."""
+
+MAX_OWNERS = 2500
+"""Addresses in one ``Owners``: what a channel's message has room for, and two for each port."""
+
+ADDRESS_BYTES = 16
 
 MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
@@ -189,6 +193,24 @@ class Floods(NamedTuple):
     ports: tuple[tuple[int, int], ...]
 
 
+class Owners(NamedTuple):
+    """Supervisor to worker: which port has which address, all that are known; guards go by it."""
+
+    owners: tuple[tuple[bytes, int], ...]
+    """(16 bytes, of IPv4 ``::ffff:a.b.c.d``; port)."""
+
+
+class Guarded(NamedTuple):
+    """Worker to supervisor: a guard has refused something of my VM for the first time."""
+
+    kind: str
+    """A word of ``guard.h``."""
+    source: bytes
+    """Ethernet source, 6 bytes."""
+    address: bytes
+    """That was claimed, as in ``Owners``; zero: none."""
+
+
 class WantRing(NamedTuple):
     """Worker to supervisor: I want a ring towards that port."""
 
@@ -250,6 +272,8 @@ Message = (
     | KeepSession
     | WantFloods
     | Floods
+    | Owners
+    | Guarded
     | WantRing
     | RingTx
     | RingRx
@@ -258,67 +282,26 @@ Message = (
     | Handover
 )
 
-_U63 = (1 << 63) - 1
-_PORT = integer(1, MAX_PORTS - 1)
-_EPOCH = integer(1, _U63)
-_COUNT = integer(0, _U63)
+_COUNT = integer(0, MAX_COUNT)
 _MILLISECONDS = integer(1, 3_600_000)
 _VERSION = integer(0, 0xFFFF)
-_NAME = string("a port name", valid_name)
 _REASON = string("one short line", lambda text: len(text) <= MAX_TEXT and text.isprintable())
 _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <= 32)
-_TRANSPORT = string("a transport", TRANSPORT_KIND.__contains__)
 _CHANGE = string("a change", ("join", "change", "leave").__contains__)
 _IDENTITY = fields(Identity, (("pid", integer(1, (1 << 31) - 1)), ("start", _COUNT)))
-_FRAMES = bound(1, MAX_FRAMES_PER_S)
-_POLICY = fields(
-    Policy,
-    (
-        ("pinned", many(mac, MAX_PINNED)),
-        ("flood_unknown", boolean),
-        ("broadcast_per_s", _FRAMES),
-        ("multicast_per_s", _FRAMES),
-        ("unknown_per_s", _FRAMES),
-        ("bytes_per_s", bound(MIN_BYTES_PER_S, MAX_BYTES_PER_S)),
-        ("max_macs", bound(1, MAX_MACS)),
-        ("isolated", boolean),
-        ("reaches", many(_NAME, MAX_REACHES)),
-        ("offload", string("an offload", OFFLOADS.__contains__)),
-        ("mtu", bound(MIN_MTU, MAX_MTU)),
-        ("receive", string("a way to receive", RECEIVES.__contains__)),
-    ),
-)
-_RECORD = fields(
-    PortRecord,
-    (
-        ("port", _PORT),
-        ("epoch", _EPOCH),
-        ("born", _EPOCH),
-        ("name", _NAME),
-        ("transport", _TRANSPORT),
-        ("policy", _POLICY),
-    ),
-)
 
-
-def _unique_ports(value: object) -> object:
-    records = cast(tuple[PortRecord, ...], many(_RECORD, MAX_PORTS - 1)(value))
-    if len({record.port for record in records}) < len(records):
-        raise PeerError("one port is there twice")
-    return records
-
-
-_LINK = (("port", _PORT), ("epoch", _EPOCH))
+_LINK = (("port", PORT), ("epoch", EPOCH))
 _PAIR = fields(lambda port, epoch: (port, epoch), _LINK)
+_OWNER = fields(lambda address, port: (address, port), (("address", octets(ADDRESS_BYTES)), ("port", PORT)))
 
 MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Beat: (
-        ("epoch", _EPOCH),
+        ("epoch", EPOCH),
         ("sequence", _COUNT),
         ("interval_ms", _MILLISECONDS),
         ("pulse_ms", _MILLISECONDS),
     ),
-    Update: (("epoch", _EPOCH), ("sequence", integer(1, _U63)), ("change", _CHANGE), ("record", _RECORD)),
+    Update: (("epoch", EPOCH), ("sequence", integer(1, MAX_COUNT)), ("change", _CHANGE), ("record", RECORD)),
     Hello: (*_LINK, ("identity", _IDENTITY), ("version", _VERSION)),
     Heartbeat: (
         *_LINK,
@@ -332,14 +315,14 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     ),
     Goodbye: (*_LINK, ("reason", _REASON)),
     SnapshotRequest: _LINK,
-    Snapshot: (("epoch", _EPOCH), ("sequence", _COUNT), ("records", _unique_ports)),
-    HelloAgain: (("epoch", _EPOCH),),
+    Snapshot: (("epoch", EPOCH), ("sequence", _COUNT), ("records", unique_records)),
+    HelloAgain: (("epoch", EPOCH),),
     Drain: _LINK,
     Ready: (("identity", _IDENTITY), ("version", _VERSION)),
-    Claim: (("identity", _IDENTITY), ("version", _VERSION), ("record", _RECORD)),
+    Claim: (("identity", _IDENTITY), ("version", _VERSION), ("record", RECORD)),
     Assign: (
-        ("record", _RECORD),
-        ("supervisor_epoch", _EPOCH),
+        ("record", RECORD),
+        ("supervisor_epoch", EPOCH),
         ("interval_ms", _MILLISECONDS),
         ("pulse_ms", _MILLISECONDS),
         ("subscribed", boolean),
@@ -347,6 +330,8 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     KeepSession: (("number", integer(0, (1 << 32) - 1)), ("session", check_session)),
     WantFloods: (("ports", many(_PAIR, MAX_PORTS - 1)),),
     Floods: (("ports", many(_PAIR, MAX_FLOODS)),),
+    Owners: (("owners", many(_OWNER, MAX_OWNERS)),),
+    Guarded: (("kind", _COMMAND), ("source", octets(6)), ("address", octets(ADDRESS_BYTES))),
     WantRing: _LINK,
     RingTx: _LINK,
     RingRx: _LINK,

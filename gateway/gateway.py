@@ -46,6 +46,9 @@ from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
 
 IDLE_S = 3600.0
+MOST_OWNERS = 1500
+"""Leases that one message to the supervisor has room for: more than one for each port there can be."""
+
 QUESTIONS = CONNECTIONS
 """To the supervisor, without an answer yet: one for each client of the API."""
 
@@ -63,6 +66,8 @@ class Gateway:
         self._pending_replies: deque[Future[Reply]] = deque()
         self._http: HttpServer | None = None
         self._done = False
+        self._own_addresses: tuple[str, ...] = ()
+        self._told_owners: dict[str, object] = {}
 
     def run(self) -> None:
         """Serve until the channel, or the namespace, ends."""
@@ -136,6 +141,7 @@ class Gateway:
             assert self._provisions is not None
             return {"leases": self._provisions.leases(str(arguments["after"]))}
         if name == "figures":
+            self._tell_owners()
             return {"figures": self.figures()}
         if name == "forward_list":
             return {"forwards": self._texts()}
@@ -165,6 +171,7 @@ class Gateway:
         for forward in forwards:
             self._relay.add(forward)
         self._memory.change("forward", self._relay.forwards())
+        self._own_addresses = tuple(map(str, settings.own_addresses))
         self._reserved = {str(policy.gateway4): format_mac(GATEWAY_MAC)}
         self._reserved |= {str(lease.address): lease.mac for lease in settings.leases}
         if settings.services:
@@ -172,6 +179,7 @@ class Gateway:
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
         os.close(self._holder.tap)
         self._holder.tap = -1
+        self._tell_owners()
         where = {"subnet": str(policy.subnet), "prefix": str(policy.prefix)}
         return {**where, "forwards": self._texts(), "figures": self.figures()}
 
@@ -261,6 +269,14 @@ class Gateway:
             if text in (str(forward), forward.near):
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
+
+    def _tell_owners(self) -> None:
+        """Tell the supervisor whose the addresses are, if that has changed: guards go by it."""
+        assert self._provisions is not None
+        owners = {"own": list(self._own_addresses), "leases": sorted(self._provisions.owners())[:MOST_OWNERS]}
+        if owners != self._told_owners:
+            self._told_owners = owners
+            self._channel.send(Command("owners", owners))
 
     def _texts(self) -> list[str]:
         return [str(forward) for forward in self.forwards()]

@@ -123,6 +123,12 @@ class Provisions:
         bound = [each for each in self._leases if each.state is State.BOUND]
         return {str(IPv4Address(each.address)): format_mac(each.mac) for each in bound}
 
+    def owners(self) -> list[tuple[str, int, int]]:
+        """Return the leases in use as address, and number and birth of the port."""
+        self._leases.expire(self._clock())
+        bound = [each for each in self._leases if each.state is State.BOUND]
+        return [(str(IPv4Address(each.address)), *each.port) for each in bound]
+
     def tick(self, now: float) -> None:
         """Do what is due."""
         self._station.tick(now)

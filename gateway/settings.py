@@ -13,11 +13,11 @@ uses. It is therefore computed and not drawn.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, TypeVar
 
 from forwarder.errors import LocalError
-from forwarder.names import parse_mac
+from forwarder.names import GATEWAY_MAC, parse_mac
 from gateway.api import names
 from gateway.api.names import Record, Zone
 from gateway.relay.policy import Address, Network, OutboundPolicy
@@ -68,6 +68,12 @@ class Settings(NamedTuple):
     """Those that are asked instead of the host's (address, port), best first."""
 
     @property
+    def own_addresses(self) -> tuple[Address, ...]:
+        """The addresses that only the gateway may claim: its own, the host alias's, its link-local one."""
+        policy = self.policy
+        return (policy.gateway4, policy.host4, self.gateway6, policy.host6, link_local(GATEWAY_MAC))
+
+    @property
     def gateway6(self) -> Address:
         """The gateway's own IPv6 address."""
         return self.policy.prefix[1]
@@ -107,6 +113,12 @@ def read(plain: Mapping[str, object]) -> Settings:
         str(plain.get("lease-file") or ""),
         _each(plain, "resolver", _resolver),
     )
+
+
+def link_local(mac: bytes) -> Address:
+    """Return the IPv6 address that an interface gives itself (RFC 4291, appendix A)."""
+    identifier = bytes((mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]))
+    return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
 
 
 def lease_range(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address]:

@@ -29,7 +29,7 @@ from forwarder.loop import Loop
 from forwarder.membership import BEAT_S, MembershipLog
 from forwarder.names import TRANSPORT_KIND, Identity, Incarnation, Policy, PortId, PortRecord
 from forwarder.rendezvous import DESCRIPTORS
-from forwarder.wire import Claim, Goodbye, Heartbeat, Hello
+from forwarder.wire import Claim, Goodbye, Guarded, Heartbeat, Hello
 from supervisor.attach.addresses import PortOptions
 from supervisor.attach.listener_common import free_name, hung_up
 from supervisor.attach.listeners import Listeners
@@ -41,6 +41,7 @@ from supervisor.console.stats import is_gateway
 from supervisor.fleet.confirmations import Confirmations
 from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
 from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.guards import Guards
 from supervisor.fleet.health import Health
 from supervisor.fleet.join_rollout import JoinRollout
 from supervisor.fleet.publisher import Publisher
@@ -69,6 +70,7 @@ class PortManager:
         self.pauses = Pauses(time.monotonic)
         self.listeners = Listeners(loop, self.pauses, self)
         known = facts(self.sampler, self.views)
+        self._has_gateway = gateway_options is not None
         self.gateway = GatewayProcess(loop, self, directory.path, gateway_options or {}, known)
         self.worker_pool = WorkerPool(loop, directory.path, self._give, self._worker_lost)
         self._fd_store = FdStore()
@@ -86,6 +88,7 @@ class PortManager:
         except LocalError:
             self._server.close()
             raise
+        self._guards = Guards(self._server)
         self._join_rollout = JoinRollout(self.publisher, self._server, self._fd_store)
         self._steps: tuple[Callable[[float], object], ...] = (
             self.publisher.receive,
@@ -153,6 +156,10 @@ class PortManager:
         assert held is not None
         return held.block
 
+    def own(self, owners: Mapping[str, int]) -> None:
+        """Have guards know that these addresses belong to these ports."""
+        self._guards.own(owners)
+
     def views(self) -> Iterator[PortView]:
         """Return every port as it is shown."""
         return (self.gateway.view(self._health.view(port)) for port in self.registry)
@@ -169,7 +176,7 @@ class PortManager:
 
         Raises LocalError, and nothing has changed.
         """
-        decided = self.registry.set_policy(number, policy)
+        decided = self.registry.set_policy(number, self._guarded(policy))
         self._do(decided)
         if decided and self.registry.forwards(number):
             return self._confirmations.expect(number, self.publisher.log.sequence, time.monotonic())
@@ -183,9 +190,8 @@ class PortManager:
         """Make a port of a VM's descriptor. Raises LocalError: this VM is to be refused."""
         now = time.monotonic()
         taken = {port.record.name for port in self.registry}
-        record, decided = self.registry.attach(
-            transport, now, free_name(settings.name, taken), settings.policy
-        )
+        policy = self._guarded(settings.policy)
+        record, decided = self.registry.attach(transport, now, free_name(settings.name, taken), policy)
         try:
             self._fd_store.take(record.port, vm)
         except LocalError:
@@ -244,6 +250,12 @@ class PortManager:
             del self._workers[worker.served.port]
         self.worker_pool.channel_lost(worker)
 
+    def guarded(self, served: Incarnation, message: Guarded) -> None:
+        """Say what a guard has refused for the first time."""
+        record = self.record(served)
+        if record is not None:
+            self._guards.report(record, message)
+
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of that incarnation of a port, if it forwards."""
         return self._workers.get(port) if self.registry.live(port, epoch) else None
@@ -280,6 +292,10 @@ class PortManager:
 
     # What follows is this file's own.
 
+    def _guarded(self, policy: Policy) -> Policy:
+        """Decide whether a port is guarded, where nothing was said of it."""
+        return policy if policy.guard is not None else policy._replace(guard=self._has_gateway)
+
     def _tick_health(self, now: float) -> None:
         self._health.every(self.publisher.last_beat.pulse_ms / 1000)
         self._health.tick(now)
@@ -287,6 +303,7 @@ class PortManager:
     def _connect(self, worker: WorkerChannel, served: Incarnation) -> None:
         worker.served = served
         self._workers[served.port] = worker
+        self._guards.greet(worker)
 
     def _reconnect(self, worker: WorkerChannel, served: Incarnation) -> None:
         """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""

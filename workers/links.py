@@ -43,7 +43,7 @@ from forwarder._core import LARGEST_FRAME, LINK_BYTES, MAX_FRAME, TAKES_LARGE, E
 from forwarder.channel import close_all
 from forwarder.membership import Changed, Joined, Left
 from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk, mtu_of
-from forwarder.wire import MAX_FLOODS, Floods, Message, RingRx, RingTx, Update, WantFloods, WantRing
+from forwarder.wire import MAX_FLOODS, Floods, Message, Owners, RingRx, RingTx, Update, WantFloods, WantRing
 
 REPEAT_S = 1.0
 """A request is repeated after this, and frames that wait for a ring are let go: a supervisor that lives
@@ -123,7 +123,8 @@ class Links:
         known = self._records.get(record.port)
         if known is None or known.epoch != record.epoch:
             self._engine.peer_join(record.port, record.epoch, record.born)
-            from_start = self._let_in or record.epoch > self._epoch
+            is_new = record.epoch > self._left.get(record.port, 0)
+            from_start = is_new and (self._let_in or record.epoch > self._epoch)
             self._floods[record.port] = MissingFloods(offered_at, from_start)
             if from_start:
                 self._unheard.discard(record.port)
@@ -167,6 +168,8 @@ class Links:
                     self._unheard -= self._requested
             elif isinstance(message, Update) and message.record.port != self._own.port:
                 self._take_flood(message.record.port, message.record.epoch, descriptors[0])
+            elif isinstance(message, Owners):
+                self._engine.set_owners([(address, port) for address, port in message.owners])
             elif isinstance(message, RingTx):
                 self._attach_tx(message.port, message.epoch, *descriptors)
             elif isinstance(message, RingRx):
@@ -263,6 +266,7 @@ class Links:
         self._own = own
         self._pin(own)
         self._engine.set_flood_unknown(own.policy.flood_unknown)
+        self._engine.set_guard(bool(own.policy.guard))
         self._set_limits(own.policy)
         if TRANSPORT_KIND[own.transport] != "tap":
             self._set_offloads(own.policy)

@@ -37,7 +37,7 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-from forwarder._core import EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
+from forwarder._core import EVENT_GUARDED, EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState
@@ -50,6 +50,7 @@ from forwarder.wire import (
     Claim,
     Drain,
     Goodbye,
+    Guarded,
     Heartbeat,
     Hello,
     HelloAgain,
@@ -154,6 +155,9 @@ class Worker:
                 self._links.want(self._engine.wanted(), time.monotonic())
             if events & EVENT_UNFINISHED:
                 self._heartbeat_due = time.monotonic()
+            if events & EVENT_GUARDED:
+                for refused in self._engine.guarded():
+                    self._tell(Guarded(*refused))
             if events & EVENT_LINK_DOWN:
                 self._ending = self._engine.link_error
         self._end()

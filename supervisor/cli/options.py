@@ -153,6 +153,8 @@ def settings_options(command: F) -> F:
             )
         elif key == "isolated":
             option = click.option("--isolated", is_flag=True, help=setting.help)
+        elif key == "guard":
+            option = click.option("--guard/--no-guard", default=None, help=setting.help)
         else:
             option = click.option(
                 f"--{key}",
@@ -217,7 +219,7 @@ def given_settings(flags: dict[str, Any]) -> dict[str, object]:
         value = flags.get(key.replace("-", "_"))
         if key in LISTS and value:
             settings[key] = [item for items in value for item in items]
-        elif key not in LISTS and value not in (None, False):
+        elif key not in LISTS and (value not in (None, False) or (key == "guard" and value is False)):
             settings[key] = value
     if flags["no_flood_unknown"]:
         settings["flood-unknown"] = False

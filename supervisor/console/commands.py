@@ -191,6 +191,7 @@ class Commands:
             check_device(policy)
         self._listeners.check_pins(policy.pinned, port=record.id)
         confirmed = self._ports.set_policy(record.port, policy)
+        policy = self._record(str(record.port)).policy
         before = shown(plain(record.policy))
         news = [pair for pair in shown(plain(policy)) if pair not in before]
         text = " ".join(f"{key}={value}" for key, value in news)

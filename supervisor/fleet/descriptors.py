@@ -23,6 +23,7 @@ from forwarder.wire import (
     Assign,
     Claim,
     Floods,
+    Guarded,
     KeepSession,
     Message,
     Ready,
@@ -65,6 +66,9 @@ class ChannelHandler(Protocol):
 
     def lost(self, worker: WorkerChannel) -> None:
         """Note that a channel has ended."""
+
+    def guarded(self, served: Incarnation, message: Guarded) -> None:
+        """Note what a worker's guard has refused for the first time."""
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of that incarnation of a port, if it forwards."""
@@ -206,6 +210,8 @@ class DescriptorServer:
             self._give_floods(worker, message)
         elif isinstance(message, KeepSession) and worker.served is not None:
             self._keep(worker.served, message, descriptors)
+        elif isinstance(message, Guarded) and worker.served is not None:
+            self._owner.guarded(worker.served, message)
         else:
             close_all(descriptors)
             raise PeerError(f"a {type(message).__name__} is not for the supervisor now")

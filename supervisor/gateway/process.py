@@ -23,9 +23,6 @@ The port is pinned to the gateway's MAC address, so no VM can pass for the gatew
 """
 
 import os
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -42,8 +39,9 @@ from forwarder.wire import Command, Handover, Message, Reply
 from supervisor.attach.addresses import PortOptions
 from supervisor.base.logs import LEVELS, log
 from supervisor.console.stats import is_gateway
-from supervisor.fleet.processes import command
+from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
+from supervisor.gateway.owners import owners
 from supervisor.gateway.questions import ASK_S, MOST, Questions
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
@@ -51,8 +49,6 @@ from supervisor.ports.view import PortView
 NAME = "gateway"
 LEASES = "gateway.leases"
 URL = "gateway://"
-END_S = 3.0
-"""The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
 
 
 class PortHandler(Protocol):
@@ -66,6 +62,9 @@ class PortHandler(Protocol):
 
     def views(self) -> Iterable[PortView]:
         """Return every port."""
+
+    def own(self, owners: Mapping[str, int]) -> None:
+        """Have these addresses belong to these ports, and no others."""
 
     def block(self, number: int) -> int:
         """Return the descriptor of the block of a port that there is; it stays the owner's."""
@@ -87,9 +86,8 @@ class GatewayProcess:
         """What the gateway has counted, as it said last."""
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: GatewayChild | None = None
         self._channel: LoopChannel | None = None
-        self._pidfd = -1
         self._record: PortRecord | None = None
         self._has_served = False
         self._due = float("inf")
@@ -116,29 +114,11 @@ class GatewayProcess:
                 self._owner.gone(record.id, "its gateway ended with the supervisor of before")
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv, environment = command("gateway", str(theirs.fileno()))
-        try:
-            self._child = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-            self._pidfd = os.pidfd_open(self._child.pid)
-        except OSError as error:
-            ours.close()
-            raise LocalError(f"cannot start the gateway: {error.strerror}") from None
-        finally:
-            theirs.close()
+        self._child = GatewayChild(self._loop, self._ended)
         self._to(GatewayEvent.START)
         self.failure = ""
-        self._channel = LoopChannel(ours)
+        self._channel = LoopChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
-        self._loop.watch(self._pidfd, lambda _: self._ended())
         ports = [[view.record.port, view.record.born] for view in self._owner.views()]
         try:
             self._channel.send(Command("ports", {"ports": ports}))
@@ -268,10 +248,8 @@ class GatewayProcess:
         """End it and wait for that, which is soon."""
         self._hang_up()
         if self._child is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._child.wait(END_S)
-            self._child.kill()
-            self._reap()
+            self._child.close()
+            self._child = None
         with suppress(FileNotFoundError):
             os.unlink(self._lease_file)
 
@@ -310,6 +288,10 @@ class GatewayProcess:
                 self._questions.answered(message)
             case Command("remember", options):
                 self._options = options
+            case Command("owners", {"own": list(own), "leases": list(leases)}):
+                if self._record is not None:
+                    ports = (view.record.id for view in self._owner.views())
+                    self._owner.own(owners(own, leases, self._record.id, ports))
             case Command("ask", {"what": str(what)}):
                 self._tell(what)
             case Command("log", {"level": str(level), "text": str(text)}):
@@ -331,7 +313,7 @@ class GatewayProcess:
                 self._channel.send(Reply(False, why))
 
     def _arrive(self, tap: int) -> None:
-        settings = PortOptions(NAME, Policy(pinned=(GATEWAY_MAC,)))
+        settings = PortOptions(NAME, Policy(pinned=(GATEWAY_MAC,), guard=False))
         try:
             self._record = self._owner.arrive("tap", tap, settings, URL)
         except LocalError as error:
@@ -362,12 +344,13 @@ class GatewayProcess:
         self._questions.end("the gateway ended meanwhile; the log says why")
 
     def _ended(self) -> None:
-        if self._child is None or self._child.poll() is None:
+        if self._child is None or self._child.runs:
             return
         self._receive()  # it may have said why
         self._hang_up()
-        how = _how(self._child.returncode)
-        self._reap()
+        how = self._child.reap()
+        self._child = None
+        self._kill_at = float("inf")
         if self._record is not None:
             self._owner.gone(self._record.id, f"its gateway {how}")
         if self.state is GatewayState.OFF or not self._has_served:
@@ -380,19 +363,3 @@ class GatewayProcess:
             return
         self._due = due
         log.warning("the gateway %s and is started again", self.failure or how)
-
-    def _reap(self) -> None:
-        assert self._child is not None
-        self._child.wait()
-        self._child = None
-        self._kill_at = float("inf")
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"ended with {status}"
-    with suppress(ValueError):
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"was ended by signal {-status}"

@@ -111,6 +111,11 @@ def _word(words: tuple[str, ...]) -> Kind:
 
 
 _FLAG = Kind(_flag, _flag_of, lambda value: "true" if value else "false")
+_GUARD = Kind(
+    lambda value: None if value == "auto" else _flag(value),
+    lambda text: text if text == "auto" else _flag_of(text),
+    lambda value: "auto" if value is None else _FLAG.show(value),
+)
 _FRAMES = Kind(limits.frames, str, limits.show_frames)
 _BANDWIDTH = Kind(limits.bandwidth, str, limits.show_bandwidth)
 _ADDRESSES = Kind(limits.addresses, str, limits.show_number)
@@ -140,6 +145,12 @@ SETTINGS = {
     "mtu": Setting("mtu", _MTU, "BYTES", "Send its VM no longer packets; with offload=tso 1500 if not said."),
     "receive": Setting(
         "receive", _word(RECEIVES), "|".join(RECEIVES), "Send its VM packets of its MTU, or of 64 KiB."
+    ),
+    "guard": Setting(
+        "guard",
+        _GUARD,
+        "true|false|auto",
+        "Drop what only the gateway or another VM may say; auto: where there is a gateway.",
     ),
 }
 """Every setting of a port, by the name that operators know."""

@@ -84,7 +84,7 @@ class Switching(RuleBasedStateMachine):
             counters = self.switch.counters(port)
             assert counters["rx_frames"] == self.sent[port]
             assert counters["tx_frames"] == self.received[port]
-            for reason in ("spoofed", "hairpin", "filtered"):
+            for reason in ("spoofed", "guarded", "hairpin", "filtered"):
                 assert counters[reason] == self.model.counts[port, reason], (port, reason)
             for reason in ("runt", "oversize", "stale_ring", "refused", "egress_bytes"):
                 assert counters[reason] == 0, (port, reason)

@@ -62,6 +62,9 @@ class ModelSwitch:
         answers: dict[int, bytes] = {}
         for frame in frames:
             dst, src = frame[:6], frame[6:12]
+            if is_group(src):
+                self.counts[port, "guarded"] += 1
+                continue
             if not self.may_speak(port, src):
                 self.counts[port, "spoofed"] += 1
                 continue

@@ -6,7 +6,7 @@ import pytest
 
 from forwarder.membership import Changed, Joined, Left
 from forwarder.names import MAX_PORTS, Policy, PortRecord
-from forwarder.wire import MAX_FLOODS, Floods, RingRx, RingTx, Update, WantFloods, WantRing
+from forwarder.wire import Floods, RingRx, RingTx, Update, WantFloods, WantRing
 from workers.links import REPEAT_S, Links
 
 MAC = bytes.fromhex("020000000007")
@@ -314,83 +314,3 @@ def test_its_own_flood_ring_is_not_kept(bench):
     bench.links.receive(Update(7, 1, "join", port(1)), fds)
     assert not is_open(fd)
     assert bench.links._early_floods == {}
-
-
-def give(bench, *ports):
-    """Answer a request for flood rings."""
-    bench.links.receive(Floods(ports), bench.descriptors(len(ports)))
-
-
-def test_a_vm_is_let_in_when_everybody_who_was_there_is_heard(bench):
-    assert bench.links.hears_all
-    bench.links.apply(Joined(port(2, 8)))
-    bench.links.apply(Joined(port(3, 9)))
-    assert not bench.links.hears_all
-    bench.links.tick(now=5.0)
-    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1))  # its introduction is as good
-    assert not bench.links.hears_all
-    give(bench, (3, 9))
-    assert bench.links.hears_all
-    assert [call[3] for call in bench.engine.took("attach_flood")] == [NOW, NOW]
-
-
-def test_a_port_that_is_younger_is_read_from_its_start_and_not_waited_for(bench):
-    bench.links.apply(Joined(port(2, 11)))
-    assert bench.links.hears_all
-    bench.links.tick(now=5.0)
-    give(bench, (2, 11))
-    assert bench.engine.took("attach_flood")[0][3] == START
-
-
-def test_a_port_that_joins_when_the_vm_is_let_in_is_read_from_its_start_although_it_is_older(bench):
-    bench.links.let_in()
-    bench.links.apply(Joined(port(2, 8)), offered_at=5.0)
-    assert bench.links.hears_all
-    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1))
-    assert bench.engine.took("attach_flood")[0][3] == START
-
-
-@pytest.mark.parametrize("why", ["it left", "it has another worker", "it has no ring to be had"])
-def test_a_port_that_cannot_be_heard_is_not_waited_for(bench, why):
-    bench.links.apply(Joined(port(2, 8)))
-    bench.links.tick(now=5.0)
-    if why == "it left":
-        bench.links.apply(Left(port(2, 8)))
-    elif why == "it has another worker":
-        bench.links.apply(Changed(port(2, 12, born=8)))
-    else:
-        give(bench)
-    assert bench.links.hears_all
-
-
-def test_the_end_of_an_answer_says_nothing_of_a_port_that_was_not_asked_for(bench):
-    bench.links.apply(Joined(port(2, 8)))
-    bench.links.tick(now=5.0)
-    bench.links.apply(Joined(port(3, 9)), offered_at=5.0)
-    give(bench, (2, 8))
-    assert not bench.links.hears_all
-    bench.links.tick(now=5.0 + REPEAT_S)
-    give(bench, (3, 9))
-    assert bench.links.hears_all
-
-
-def test_an_answer_in_parts_ends_with_a_part_that_is_not_full(bench):
-    wanted = [(number, number) for number in range(2, MAX_FLOODS + 3)]
-    bench = Bench(port(1, 1000))
-    for number, epoch in wanted:
-        bench.links.apply(Joined(port(number, epoch)))
-    bench.links.tick(now=5.0)
-    give(bench, *wanted[:MAX_FLOODS])
-    assert not bench.links.hears_all
-    give(bench)
-    assert bench.links.hears_all
-
-
-def test_what_the_worker_before_had_heard_is_not_heard_again(bench):
-    """The table still has our port under the epoch of that worker, which is less than the other port's."""
-    bench = Bench(port(1, 20, born=3))
-    bench.links.apply(Joined(port(1, 3)))
-    bench.links.apply(Joined(port(2, 8)))
-    bench.links.tick(now=5.0)
-    give(bench, (2, 8))
-    assert bench.engine.took("attach_flood")[0][3] == NOW

@@ -54,6 +54,7 @@ void engine_close(struct engine *e)
     e->vhost = NULL;
     ingress_close(e);
     waiter_close(&e->waiter);
+    guard_close(&e->guard);
     free(e->out.staging);
     e->out.staging = NULL;
     shm_unmap(&e->stats_shm);
@@ -221,6 +222,8 @@ unsigned engine_run(struct engine *e, uint64_t timeout_ns)
             e->unfinished.told = e->unfinished.noticed;
             events |= EVENT_UNFINISHED;
         }
+        if (UNLIKELY(e->guard.news))
+            events |= EVENT_GUARDED;
         now = monotonic_ns();
         if (events != 0 || e->down || now >= deadline)
             break;

@@ -33,7 +33,8 @@ enum {
     EVENT_CONTROL = 1,
     EVENT_LINK_DOWN = 2,
     EVENT_WANTED = 4,
-    EVENT_UNFINISHED = 8
+    EVENT_UNFINISHED = 8,
+    EVENT_GUARDED = 16
 };
 
 int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int flood);

@@ -16,6 +16,7 @@
 #include "packet/frame.h"
 #include "engine/bells.h"
 #include "engine/busy_poll.h"
+#include "engine/guard.h"
 #include "engine/peer.h"
 #include "packet/rate_limit.h"
 #include "system/vm.h"
@@ -120,6 +121,7 @@ struct engine {
     struct unfinished unfinished;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
+    struct guard guard;
     struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */
     struct rate_limit unknown_rate;
     struct rate_limit byte_rate;

@@ -123,14 +123,14 @@ static void flush_run(struct engine *e, struct frame_run *run)
     run->frames = run->bytes = 0;
 }
 
-/* May the VM speak with this source address? Learns it on the way. Returns the counter to charge, or NULL. */
-static uint64_t *refuse_source(struct engine *e, const uint8_t *src)
+/* May the VM speak from and to these addresses? Learns the source on the way. Returns the counter to charge, or NULL. */
+static uint64_t *refuse_addresses(struct engine *e, const uint8_t *dst, const uint8_t *src)
 {
     struct fdb *fdb = &e->stats->fdb;
+    if (guard_refuses_addresses(&e->guard, dst, src))
+        return &e->count.guarded;
     if (e->own_pins)
         return fdb_is_pinned_to(fdb, src, e->port) ? NULL : &e->count.spoofed;
-    if (mac_is_group(src))
-        return NULL;
     if (e->mac_limit != 0 && fdb->count[e->port] >= e->mac_limit && fdb_lookup(fdb, src) != e->port)
         return &e->count.mac_limit;
     return fdb_learn(fdb, src, e->port) == FDB_REFUSED ? &e->count.spoofed : NULL;
@@ -149,7 +149,7 @@ static void decide(struct engine *e, const uint8_t *frame)
     memcpy(verdict->addresses, frame, sizeof verdict->addresses);
     verdict->valid = true;
     verdict->where = TO_ALL;
-    uint64_t *refused = refuse_source(e, frame_src(frame));
+    uint64_t *refused = refuse_addresses(e, dst, frame_src(frame));
     if (UNLIKELY(refused != NULL)) {
         refuse(verdict, refused);
         return;
@@ -168,12 +168,28 @@ static void decide(struct engine *e, const uint8_t *frame)
         verdict->where = TO_PEER;
 }
 
+/* Is this frame one that the VM may not send, whatever its addresses are? Counts it then. */
+static bool is_guarded(struct engine *e, const uint8_t *frame, uint32_t bytes)
+{
+    if (LIKELY(!claim_possible(frame, bytes)) || !guard_refuses(&e->guard, e->port, &e->stats->fdb, frame, bytes))
+        return false;
+    e->count.guarded++;
+    port_refused(e, 1);
+    return true;
+}
+
 uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, enum record_status *status)
 {
     uint32_t header = vm_header_bytes(&e->vm), at = 0, size, frames = 0;
     struct frame_run run = {.vnet = header != 0};
     while ((*status = record_next(bytes + at, available - at, &size)) == RECORD_WHOLE) {
         const uint8_t *frame = record_frame(bytes + at) + header;
+        if (UNLIKELY(is_guarded(e, frame, size - LENGTH_BYTES - header))) {
+            flush_run(e, &run);
+            frames++;
+            at += size;
+            continue;
+        }
         bool same = e->verdict.valid && memcmp(frame, e->verdict.addresses, sizeof e->verdict.addresses) == 0;
         if (!same || run.bytes + size > RUN_BYTES)
             flush_run(e, &run);

@@ -1,4 +1,5 @@
 /* Engine: the forwarding engine as Python drives it. */
+#include "python/py_engine_guard.h"
 #include "python/py_engine_peers.h"
 #include "python/py_engine_vhost.h"
 #include "python/py_types.h"
@@ -175,6 +176,9 @@ static PyMethodDef methods[] = {
     {"set_flood_unknown", py_engine_set_flood_unknown, METH_VARARGS, NULL},
     {"set_limits", (PyCFunction)(void (*)(void))py_engine_set_limits, METH_VARARGS | METH_KEYWORDS, NULL},
     {"set_reach", py_engine_set_reach, METH_VARARGS, NULL},
+    {"set_guard", py_engine_set_guard, METH_O, NULL},
+    {"set_owners", py_engine_set_owners, METH_O, NULL},
+    {"guarded", py_engine_guarded, METH_NOARGS, NULL},
     {"infer", py_engine_infer, METH_VARARGS, NULL},
     {"take", py_engine_take, METH_VARARGS, NULL},
     {"age", py_engine_age, METH_VARARGS, NULL},

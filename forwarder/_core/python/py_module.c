@@ -167,6 +167,7 @@ static int add_constants(PyObject *module)
                    || PyModule_AddIntConstant(module, "EVENT_LINK_DOWN", EVENT_LINK_DOWN) < 0
                    || PyModule_AddIntConstant(module, "EVENT_WANTED", EVENT_WANTED) < 0
                    || PyModule_AddIntConstant(module, "EVENT_UNFINISHED", EVENT_UNFINISHED) < 0
+                   || PyModule_AddIntConstant(module, "EVENT_GUARDED", EVENT_GUARDED) < 0
                ? -1
                : 0;
 }

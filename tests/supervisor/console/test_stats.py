@@ -47,6 +47,7 @@ def test_the_answer_is_the_published_contract():
         "spoofed": 6,
         "stale_ring": 8,
         "flood_lost": 9,
+        "guarded": 21,
         "storm": 10,
         "isolated": 11,
         "mac_limit": 12,
@@ -80,6 +81,7 @@ def test_the_answer_is_the_published_contract():
             "runt": 4,
             "oversize": 5,
             "spoofed": 6,
+            "guarded": 21,
             "storm": 10,
             "isolated": 11,
             "offload": 16,
@@ -215,6 +217,7 @@ def test_status_names_macs_and_moves_no_figure_of_its_own():
                 "offload": "none",
                 "mtu": 0,
                 "receive": "mtu",
+                "guard": None,
             },
             "notes": [],
         }

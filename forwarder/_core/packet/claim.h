@@ -1,0 +1,64 @@
+/* What a frame claims that only some ports may: to be a router, to give leases, to have an address.
+
+   Theory of operation. Pure functions of one frame. `claim_possible` looks at two or three bytes and is asked for every
+   frame; it says no to TCP and to nearly all of UDP. What it does not say no to is read by `claim_read`:
+
+     PAUSE                   IEEE 802.3 annex 31B: meant for the other end of a cable, and a switch is none
+     router advertisement    also a redirect: both are a router's (RFC 4861)
+     DHCP answer             UDP to port 68 or 546: clients look at the destination only
+     ARP                     its sender has that address, in a request, a reply or unasked (RFC 826, RFC 5227)
+     neighbour discovery     the target of an advertisement, the source of everything else (RFC 4861)
+
+   A receiver may understand what a guard does not, so nothing here may be a way round: up to MOST_TAGS VLAN tags, an
+   LLC/SNAP header and IPv6 extension headers are gone through (CVE-2021-27853, -27854, -27861, -27862). What is behind
+   more of them, or a first fragment without the whole chain of headers (RFC 7113), or fragmented neighbour discovery
+   (RFC 6980) is *hidden*, and to be treated as the worst that it may be. Later fragments are harmless without the first.
+
+     02:..:07 to all, 8100 0001, 86dd, hop-by-hop, fragment 0, ICMPv6 134    CLAIM_HIDDEN
+     02:..:07 to all, 0806, request for .9, sender 192.168.127.1            CLAIM_ADDRESS of ::ffff:192.168.127.1 */
+#ifndef BULKHEAD_CLAIM_H
+#define BULKHEAD_CLAIM_H
+
+#include "packet/packet.h"
+
+#define ETHERTYPE_ARP 0x0806u
+#define ETHERTYPE_MAC_CONTROL 0x8808u
+#define LONGEST_LLC 1500u /* up to here the type is a length */
+#define ADDRESS_BYTES 16u
+
+enum claim_kind { CLAIM_NOTHING, CLAIM_PAUSE, CLAIM_ROUTER, CLAIM_SERVER, CLAIM_ADDRESS, CLAIM_HIDDEN };
+
+struct claim {
+    enum claim_kind kind;
+    uint32_t count; /* CLAIM_ADDRESS: how many */
+    uint8_t address[2][ADDRESS_BYTES]; /* IPv6, or IPv4 as ::ffff:a.b.c.d */
+    const uint8_t *mac; /* the link address that goes with them, in the frame; NULL: none */
+};
+
+#define CLAIM_PROTOCOL_TCP 6u
+#define CLAIM_PROTOCOL_UDP 17u
+#define CLAIM_DHCP_CLIENT 68u
+#define CLAIM_DHCP6_CLIENT 546u
+
+/* Whether a frame has to be read. False for the ordinary one. */
+static inline bool claim_possible(const uint8_t *frame, uint32_t bytes)
+{
+    uint32_t type = load_be16(frame + ETHERTYPE_AT);
+    const uint8_t *ip = frame + ETHERTYPE_AT + 2;
+    if (LIKELY(type == ETHERTYPE_IPV4)) {
+        if (bytes < ETHERTYPE_AT + 2 + IPV4_LEAST + UDP_BYTES || ip[IPV4_PROTOCOL] != CLAIM_PROTOCOL_UDP)
+            return false;
+        return ip[0] != 0x45 || load_be16(ip + IPV4_LEAST + 2) == CLAIM_DHCP_CLIENT;
+    }
+    if (LIKELY(type == ETHERTYPE_IPV6)) {
+        if (bytes < ETHERTYPE_AT + 2 + IPV6_BYTES + UDP_BYTES || ip[IPV6_NEXT] != CLAIM_PROTOCOL_UDP)
+            return bytes < ETHERTYPE_AT + 2 + IPV6_BYTES || ip[IPV6_NEXT] != CLAIM_PROTOCOL_TCP;
+        return load_be16(ip + IPV6_BYTES + 2) == CLAIM_DHCP6_CLIENT;
+    }
+    return type == ETHERTYPE_ARP || type == ETHERTYPE_MAC_CONTROL || type <= LONGEST_LLC || type == 0x8100u
+           || type == 0x88a8u || type == 0x9100u || type == 0x9200u;
+}
+
+void claim_read(struct claim *claim, const uint8_t *frame, uint32_t bytes);
+
+#endif

@@ -1,0 +1,11 @@
+/* Methods of Engine: what its VM may not say. */
+#ifndef BULKHEAD_PY_ENGINE_GUARD_H
+#define BULKHEAD_PY_ENGINE_GUARD_H
+
+#include "python/py_engine_object.h"
+
+PyObject *py_engine_set_guard(PyObject *self, PyObject *enabled);
+PyObject *py_engine_set_owners(PyObject *self, PyObject *owners);
+PyObject *py_engine_guarded(PyObject *self, PyObject *unused);
+
+#endif

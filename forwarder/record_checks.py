@@ -1,0 +1,68 @@
+"""How a port's record is checked as it arrives: the same values that settings allow, and no other."""
+
+from typing import cast
+
+from forwarder.checks import boolean, bound, fields, integer, mac, many, optional, string
+from forwarder.errors import PeerError
+from forwarder.names import (
+    MAX_BYTES_PER_S,
+    MAX_FRAMES_PER_S,
+    MAX_MACS,
+    MAX_MTU,
+    MAX_PINNED,
+    MAX_PORTS,
+    MAX_REACHES,
+    MIN_BYTES_PER_S,
+    MIN_MTU,
+    OFFLOADS,
+    RECEIVES,
+    TRANSPORT_KIND,
+    Policy,
+    PortRecord,
+    valid_name,
+)
+
+MAX_COUNT = (1 << 63) - 1
+PORT = integer(1, MAX_PORTS - 1)
+EPOCH = integer(1, MAX_COUNT)
+
+_NAME = string("a port name", valid_name)
+_TRANSPORT = string("a transport", TRANSPORT_KIND.__contains__)
+_FRAMES = bound(1, MAX_FRAMES_PER_S)
+_POLICY = fields(
+    Policy,
+    (
+        ("pinned", many(mac, MAX_PINNED)),
+        ("flood_unknown", boolean),
+        ("broadcast_per_s", _FRAMES),
+        ("multicast_per_s", _FRAMES),
+        ("unknown_per_s", _FRAMES),
+        ("bytes_per_s", bound(MIN_BYTES_PER_S, MAX_BYTES_PER_S)),
+        ("max_macs", bound(1, MAX_MACS)),
+        ("isolated", boolean),
+        ("reaches", many(_NAME, MAX_REACHES)),
+        ("offload", string("an offload", OFFLOADS.__contains__)),
+        ("mtu", bound(MIN_MTU, MAX_MTU)),
+        ("receive", string("a way to receive", RECEIVES.__contains__)),
+        ("guard", optional(boolean)),
+    ),
+)
+RECORD = fields(
+    PortRecord,
+    (
+        ("port", PORT),
+        ("epoch", EPOCH),
+        ("born", EPOCH),
+        ("name", _NAME),
+        ("transport", _TRANSPORT),
+        ("policy", _POLICY),
+    ),
+)
+
+
+def unique_records(value: object) -> object:
+    """Check a list of records, each of another port."""
+    records = cast(tuple[PortRecord, ...], many(RECORD, MAX_PORTS - 1)(value))
+    if len({record.port for record in records}) < len(records):
+        raise PeerError("one port is there twice")
+    return records
