@@ -80,7 +80,8 @@ class Provisions:
         self._names.change_zones(settings.zones)
         self._server = Server(settings, self._leases, self._names.is_configured, self.counters)
         self._upstream = Upstream(self._poller, Resolvers(settings.resolvers).servers, self.counters, clock)
-        self._streams = Streams(self._poller, self._ask_by_stream, self.counters, clock)
+        questions = Rates(*DNS_RATE)
+        self._streams = Streams(self._poller, self._ask_by_stream, questions, self.counters, clock=clock)
         self._service = NameService(self._station, self._names, self._upstream, self._streams, self.counters)
         self._announcer = Announcer(settings, _has_way_out, self._station.send)
         self._acceptors = [
@@ -92,7 +93,7 @@ class Provisions:
         self._station.listen(
             {
                 DHCP_PORT: (self._lease, Rates(*DHCP_RATE)),
-                DNS_PORT: (self._service.heard, Rates(*DNS_RATE)),
+                DNS_PORT: (self._service.heard, questions),
                 Opening: (self._service.opening, Rates(*OPENING_RATE)),
                 Solicitation: (
                     lambda heard, _, __: self._announcer.solicited(heard),

@@ -133,5 +133,6 @@ def _pseudo(source: bytes, destination: bytes, number: int, length: int) -> byte
 
 def _checksum(data: bytes) -> int:
     """Return the one's complement of the one's complement sum of 16-bit words (RFC 1071)."""
-    total = int.from_bytes(data + bytes(len(data) & 1), "big") % 0xFFFF
+    number = int.from_bytes(data + bytes(len(data) & 1), "big")
+    total = number % 0xFFFF or (0xFFFF if number else 0)  # which 0xFFFF and 0 are both in this arithmetic
     return ~total & 0xFFFF

@@ -12,7 +12,10 @@ Owners are ports; a port that has left is forgotten, so there are never more of 
 monotonic time in seconds.
 """
 
+import math
 from collections.abc import Hashable
+
+_ROUNDING = 1e-6
 
 
 class Rates:
@@ -26,11 +29,12 @@ class Rates:
 
     def take(self, owner: Hashable, now: float) -> float | None:
         """Return in how many seconds ``owner`` may do one more thing, mostly 0.0; None: it is refused."""
-        time = max(self._times.get(owner, 0.0), now - self._early) + self._each
+        time = max(self._times.get(owner, -math.inf), now - self._early) + self._each
         if time - now > self._late + self._each / 2:
             return None
         self._times[owner] = time
-        return max(0.0, time - now)
+        wait = time - now
+        return wait if wait > self._each * _ROUNDING else 0.0
 
     def forget(self, owner: Hashable) -> None:
         """Forget an owner that has left."""

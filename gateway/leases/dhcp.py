@@ -125,7 +125,7 @@ def reply(
 
 
 def _option(code: int, value: bytes) -> bytes:
-    parts = [value[at : at + _MOST_OPTION] for at in range(0, len(value), _MOST_OPTION)]
+    parts = [value[at : at + _MOST_OPTION] for at in range(0, max(1, len(value)), _MOST_OPTION)]
     return b"".join(bytes((code, len(part))) + part for part in parts)
 
 

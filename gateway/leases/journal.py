@@ -71,7 +71,7 @@ class Journal:
         beside = f"{self._path}.new"
         lines = [_line(lease) for lease in leases if lease.state in (State.BOUND, State.KEPT)]
         self._lines = len(lines)
-        with open(beside, "wb") as file:
+        with open(beside, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(b"".join(lines))
         os.replace(beside, self._path)
         self.failed = ""

@@ -4,7 +4,8 @@ A connection may be kept and used for many questions, answered in any order. Wha
 port has at most ``MOST_EACH`` connections, all together ``MOST``, and one more ends the one that has been
 silent for longest, of the port or of the port that has most. A connection on which no question has come whole
 and no answer was taken for ``SILENCE_S`` ends. One with ``MOST_QUESTIONS`` under way, or with answers that
-its guest does not take, is not read until it has fewer.
+its guest does not take, is not read until it has fewer; nor is one whose port asks more in a second than it
+may (``Rates``, the same as by UDP).
 
     a guest opens a thousand connections and says nothing: it has 16 at a time, the others of the port are
     closed, and other guests never meet a bound.
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from gateway.lan.rates import Rates
 from gateway.ports import Port
 from gateway.relay.poller import READ, WRITE, Poller
 
@@ -26,8 +28,8 @@ SILENCE_S = 10.0
 UNTAKEN_BYTES = 65_537
 """Of answers, with which a connection is not read: one of the longest."""
 
-BURST = 16
-"""Connections accepted before others get their turn."""
+REST_S = 0.05
+"""Of a connection whose port has used up all that it may ask."""
 
 _READ_BYTES = 65_537
 
@@ -39,7 +41,7 @@ Ask = Callable[[bytes, Port, Reply], None]
 class _Connection:
     """One guest's connection."""
 
-    __slots__ = ("closed", "data", "ends", "out", "port", "questions", "sock")
+    __slots__ = ("closed", "data", "ends", "out", "port", "questions", "rests", "sock", "taking")
 
     def __init__(self, sock: socket.socket, port: Port) -> None:
         self.sock = sock
@@ -49,16 +51,32 @@ class _Connection:
         self.questions = 0
         self.ends = 0.0
         self.closed = False
+        self.rests = False
+        """Whether its port has asked too much of late."""
+        self.taking = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no question now."""
+        return self.rests or self.questions >= MOST_QUESTIONS or len(self.out) >= UNTAKEN_BYTES
 
 
 class Streams:
     """All connections of guests."""
 
     def __init__(
-        self, poller: Poller, ask: Ask, counters: "Counter[str]", clock: Callable[[], float]
+        self,
+        poller: Poller,
+        ask: Ask,
+        rates: Rates,
+        counters: "Counter[str]",
+        *,
+        clock: Callable[[], float],
     ) -> None:
         self._poller = poller
         self._ask = ask
+        self._rates = rates
+        self._resting: dict[_Connection, float] = {}
         self._counters = counters
         self._clock = clock
         self._all: OrderedDict[_Connection, None] = OrderedDict()
@@ -79,14 +97,19 @@ class Streams:
         self._poller.watch(sock.fileno(), partial(self._ready, connection), READ)
 
     def tick(self, now: float) -> None:
-        """End what has been silent for too long."""
+        """End what has been silent for too long, and read again what has rested."""
+        for connection in [each for each, until in self._resting.items() if until <= now]:
+            del self._resting[connection]
+            connection.rests = False
+            self._take(connection)
+            self._update(connection)
         while self._all and (oldest := next(iter(self._all))).ends <= now:
             self._counters["names_silent"] += 1
             self._end(oldest)
 
     def deadline(self) -> float | None:
         """When to call ``tick``; None while there is no connection."""
-        return next(iter(self._all)).ends if self._all else None
+        return min([next(iter(self._all)).ends, *self._resting.values()]) if self._all else None
 
     def forget(self, port: Port) -> None:
         """End the connections of a port that has left."""
@@ -135,28 +158,40 @@ class Streams:
 
     def _take(self, connection: _Connection) -> None:
         """Take the questions that are whole, as far as there may be more under way."""
-        while not connection.closed and connection.questions < MOST_QUESTIONS:
+        if connection.taking:
+            return  # an answer that was there at once
+        connection.taking = True
+        while not connection.closed and not connection.is_full:
             length = int.from_bytes(connection.data[:2], "big")
             if len(connection.data) < 2 or len(connection.data) < 2 + length:
-                return
+                break
+            if not self._may_ask(connection):
+                break
             asked, connection.data = connection.data[2 : 2 + length], connection.data[2 + length :]
             connection.questions += 1
             self._heard(connection)
             self._ask(asked, connection.port, partial(self._answer, connection))
+        connection.taking = False
+
+    def _may_ask(self, connection: _Connection) -> bool:
+        """Say whether one more question is for now; let the connection rest if that was too early."""
+        now = self._clock()
+        wait = self._rates.take(connection.port, now)
+        if wait or wait is None:
+            connection.rests = True
+            self._resting[connection] = now + (REST_S if wait is None else wait)
+        return wait is not None
 
     def _answer(self, connection: _Connection, data: bytes) -> None:
         if connection.closed:
             return
         connection.questions -= 1
-        if data:
-            connection.out += len(data).to_bytes(2, "big") + data
-            self._flush(connection)
-        if not connection.closed:
-            self._update(connection)
+        connection.out += len(data).to_bytes(2, "big") + data if data else b""
+        self._flush(connection)
 
     def _flush(self, connection: _Connection) -> None:
         try:
-            taken = connection.sock.send(connection.out)
+            taken = connection.sock.send(connection.out) if connection.out else 0
         except BlockingIOError:
             taken = 0
         except OSError:
@@ -166,18 +201,17 @@ class Streams:
             connection.out = connection.out[taken:]
             self._heard(connection)
         self._take(connection)
-        if not connection.closed:
-            self._update(connection)
+        self._update(connection)
 
     def _update(self, connection: _Connection) -> None:
         if connection.closed:
             return
-        is_full = connection.questions >= MOST_QUESTIONS or len(connection.out) >= UNTAKEN_BYTES
-        events = (0 if is_full else READ) | (WRITE if connection.out else 0)
+        events = (0 if connection.is_full else READ) | (WRITE if connection.out else 0)
         self._poller.watch(connection.sock.fileno(), partial(self._ready, connection), events)
 
     def _end(self, connection: _Connection) -> None:
         connection.closed = True
+        self._resting.pop(connection, None)
         del self._all[connection]
         self._by_port[connection.port] -= 1
         if not self._by_port[connection.port]:

@@ -1,0 +1,68 @@
+"""The host's resolvers: resolv.conf as the C library reads it, followed however it changes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gateway.resolvers import HERE, MOST, Resolvers, read
+
+
+def test_the_file_is_read_as_the_c_library_does() -> None:
+    lines = [
+        "# nameserver 10.0.0.9",
+        "nameserver 127.0.0.53 # ours",
+        "nameserver x",
+        "search x",
+        "nameserver",
+    ]
+    assert read(lines) == (("127.0.0.53", 53),)
+    assert read(["nameserver\tfd00::1", "nameserver fe80::1%eth0"]) == (("fd00::1", 53), ("fe80::1%eth0", 53))
+    assert len(read([f"nameserver 10.0.0.{number}" for number in range(9)])) == MOST
+
+
+def test_a_file_without_names_or_that_is_missing_means_this_machine(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    resolvers = Resolvers(path=path)
+    assert resolvers.servers() == HERE == (("127.0.0.1", 53),)
+    path.write_text("options edns0\n")
+    assert resolvers.servers() == HERE
+    path.write_text("nameserver 10.0.0.1\n")
+    assert resolvers.servers() == (("10.0.0.1", 53),)
+    path.write_text("")
+    assert resolvers.servers() == HERE
+    path.unlink()
+    assert resolvers.servers() == HERE
+
+
+def test_a_file_is_followed_when_it_is_changed_replaced_or_linked_elsewhere(tmp_path: Path) -> None:
+    path, other = tmp_path / "resolv.conf", tmp_path / "other"
+    path.write_text("nameserver 10.0.0.1\n")
+    resolvers = Resolvers(path=path)
+    assert resolvers.servers() == (("10.0.0.1", 53),)
+    path.write_text("nameserver 10.0.0.22\n")
+    assert resolvers.servers() == (("10.0.0.22", 53),)
+    other.write_text("nameserver 10.0.0.33\n")
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    os.replace(other, path)  # of the same size and age
+    assert resolvers.servers() == (("10.0.0.33", 53),)
+    link, first, second = tmp_path / "link", tmp_path / "1", tmp_path / "2"
+    first.write_text("nameserver 10.0.0.1\n")
+    second.write_text("nameserver 10.0.0.2\n")
+    link.symlink_to(first)
+    linked = Resolvers(path=link)
+    assert linked.servers() == (("10.0.0.1", 53),)
+    link.unlink()
+    link.symlink_to(second)
+    assert linked.servers() == (("10.0.0.2", 53),)
+
+
+def test_resolvers_that_the_operator_names_are_the_ones(tmp_path: Path) -> None:
+    fixed = (("10.9.9.9", 5353),)
+    assert Resolvers(fixed, tmp_path / "absent").servers() == fixed
+
+
+def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_bytes(b"\xff\xfe\nnameserver 10.0.0.1\n\0")
+    assert Resolvers(path=path).servers() == (("10.0.0.1", 53),)
