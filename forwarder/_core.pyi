@@ -267,11 +267,20 @@ class Engine:
 
     def vhost_enable_queue(self, which: int, enabled: bool) -> None: ...
     def vhost_set_call(self, which: int, call: int) -> None: ...
-    def vhost_note(self, number: int, answered: int) -> None:
-        """Note both for the next worker: the session's number, and the message that was answered."""
+    def vhost_note(self, number: int) -> None:
+        """Note the number of what was kept of the session, for the next worker."""
+
+    def vhost_answer(self, fd: int, digest: int, reply: bytes) -> int:
+        """Note that the message of this digest is answered, and send the answer; the bytes that went.
+
+        Raises OSError.
+        """
+
+    def vhost_take_out(self, fd: int, size: int) -> int:
+        """Take a message of ``size`` bytes out of the socket; none is answered and still there then."""
 
     def vhost_noted(self) -> tuple[int, int]:
-        """Return what was noted last, by whichever worker."""
+        """Return the number and the digest that were noted last, by whichever worker."""
 
     def close(self) -> None: ...
 

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
 SECONDS = 5
 
 
-@pytest.mark.parametrize("target", ["stream", "stream16", "offload", "ring", "flood", "wire"])
+@pytest.mark.parametrize("target", ["stream", "stream16", "offload", "vhost", "ring", "flood", "wire"])
 def test_nothing_is_found(target):
     if target != "wire":
         require(["clang"])

@@ -71,6 +71,14 @@ def test_a_chain_that_makes_no_sense_costs_its_frame(
         assert world.engine.link_error == ""
 
 
+def test_a_table_that_is_the_queue_itself_costs_its_frame() -> None:
+    """And no more: it would lead to itself for ever."""
+    with a_world() as world:
+        _describe(world, (GUEST + world.driver.queues[FROM_GUEST].descriptors, 16, INDIRECT, 0))
+        world.switch.settle()
+        assert world.counters()["runt"] == 1
+
+
 def test_a_table_in_a_table_costs_its_frame() -> None:
     with a_world() as world:
         DESCRIPTOR.pack_into(world.driver.memory, 0x30000, GOOD, 16, INDIRECT, 0)

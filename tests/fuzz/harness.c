@@ -14,7 +14,7 @@ static void must(bool done)
         abort();
 }
 
-struct pair *pair_open(void)
+struct pair *pair_open_as(enum port_kind kind)
 {
     struct pair *pair = calloc(1, sizeof *pair);
     struct ring_id id = {.src_port = OWN_PORT, .src_epoch = 1, .dst_port = PEER_PORT, .dst_epoch = 2};
@@ -28,13 +28,26 @@ struct pair *pair_open(void)
     pair->flood = flood_create(FUZZ_RING_BYTES, OWN_PORT, 1);
     pair->peer_flood = flood_create(FUZZ_RING_BYTES, PEER_PORT, 2);
     must(ring_create(FUZZ_RING_BYTES, &id, &pair->ring) == 0);
-    must(engine_open(e, KIND_STREAM, pair->vm[0], pair->block, pair->flood) == 0);
+    must(engine_open(e, kind, pair->vm[0], pair->block, pair->flood) == 0);
     must(engine_peer_join(e, PEER_PORT, 2, 2) == 0);
+    must(flood_tx_open(&pair->peer, pair->peer_flood, PEER_PORT, 2) == 0);
     must(engine_attach_flood(e, PEER_PORT, 2, pair->peer_flood, true) == 0);
     must(engine_attach_tx(e, PEER_PORT, 2, pair->ring, doorbell_create()) == 0);
     must(ring_rx_open(&pair->reader, pair->ring, &id) == 0);
     must(fdb_pin(&e->stats->fdb, peer_mac, PEER_PORT));
     return pair;
+}
+
+struct pair *pair_open(void)
+{
+    return pair_open_as(KIND_STREAM);
+}
+
+void pair_speak(struct pair *pair)
+{
+    uint8_t frame[300] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 2};
+    flood_put(&pair->peer, frame, sizeof frame, FLOOD_GROUP);
+    flood_publish(&pair->peer);
 }
 
 void pair_close(struct pair *pair)
@@ -43,6 +56,7 @@ void pair_close(struct pair *pair)
                  pair->block,         pair->flood, pair->peer_flood, pair->ring.ring,
                  pair->ring.tail};
     ring_rx_close(&pair->reader);
+    flood_tx_close(&pair->peer);
     engine_close(&pair->engine);
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         close(fds[i]);

@@ -13,11 +13,16 @@ struct pair {
     int vm[2], doorbell, flood_doorbell, block, flood, peer_flood;
     struct ring_fds ring;
     struct ring_rx reader;
+    struct flood_tx peer;
 };
 
 /* Aborts where the machine gives no descriptors or memory. */
 struct pair *pair_open(void);
+struct pair *pair_open_as(enum port_kind kind);
 void pair_close(struct pair *pair);
+
+/* The neighbour floods a frame. */
+void pair_speak(struct pair *pair);
 
 /* A number over all records that the engine has put into the ring and the flood ring. */
 uint64_t pair_digest(struct pair *pair);

@@ -8,14 +8,14 @@ that follows from it has happened:
     apply
     keep                 the session and its descriptors, with the supervisor
     note                 the number of what was kept, in the port's statistics page
-    answer
-    note                 that it was answered
-    take out
+    note and answer      that it is answered, by its digest
+    take out and note    that none is answered and still there
 
 A successor begins with what was kept and finds the message still there, if it was not taken out: to do it
-again changes nothing, and if it was answered already it is only taken out. A kill between "answer" and the
-note of it still makes two answers. If what was noted is newer than what was kept, the supervisor had not
-been reached: then the session cannot be gone on with.
+again changes nothing, and if it was answered already it is only taken out. What is noted and done is one call
+of the core, so that a worker can hardly be killed in between; it would leave a front-end without its answer.
+If the number that was noted is newer than what was kept, the supervisor had not been reached: then the
+session cannot be gone on with.
 
 A message that is only partly there is taken out as it comes, since nobody can wait for the rest of it while
 it makes the socket readable. No front-end sends such; one whose worker is lost in the middle of it has to
@@ -108,8 +108,7 @@ class Session:
             self._handle(data, descriptors)
         else:
             close_all(descriptors)
-        self._socket.recv(size)
-        self._taken_out()
+        self._take_out(size)
         return True
 
     def _receive_rest(self) -> bool:
@@ -127,12 +126,12 @@ class Session:
         data, descriptors = self._begun, self._begun_descriptors
         self._begun, self._begun_descriptors = b"", ()
         self._handle(data, descriptors)
-        self._taken_out()
+        self._take_out(0)
         return True
 
-    def _taken_out(self) -> None:
+    def _take_out(self, size: int) -> None:
+        self._engine.vhost_take_out(self._socket.fileno(), size)
         self._answered = 0
-        self._engine.vhost_note(self._number, 0)
 
     def _handle(self, data: bytes, descriptors: tuple[int, ...]) -> None:
         reply = self._machine.receive(data[: HEADER.size], data[HEADER.size :], descriptors)
@@ -141,17 +140,15 @@ class Session:
             self._kept = kept
             self._number += 1
             self._keep(self._number, *kept)
-            self._engine.vhost_note(self._number, 0)
+            self._engine.vhost_note(self._number)
         close_all(self._machine.released)
         self._machine.released.clear()
         if reply:
-            self._send(reply)
-            self._answered = _digest(data)
-            self._engine.vhost_note(self._number, self._answered)
+            self._send(reply, _digest(data))
 
-    def _send(self, reply: bytes) -> None:
+    def _send(self, reply: bytes, digest: int) -> None:
         try:
-            sent = self._socket.send(reply, socket.MSG_NOSIGNAL)
+            sent = self._engine.vhost_answer(self._socket.fileno(), digest, reply)
         except BlockingIOError:
             sent = 0
         except OSError as error:

@@ -190,6 +190,8 @@ static PyMethodDef methods[] = {
     {"vhost_enable_queue", py_engine_vhost_enable_queue, METH_VARARGS, NULL},
     {"vhost_set_call", py_engine_vhost_set_call, METH_VARARGS, NULL},
     {"vhost_note", py_engine_vhost_note, METH_VARARGS, NULL},
+    {"vhost_answer", py_engine_vhost_answer, METH_VARARGS, NULL},
+    {"vhost_take_out", py_engine_vhost_take_out, METH_VARARGS, NULL},
     {"vhost_noted", py_engine_vhost_noted, METH_NOARGS, NULL},
     {"progress", engine_progress, METH_NOARGS, NULL},
     {"close", engine_close_method, METH_NOARGS, NULL},

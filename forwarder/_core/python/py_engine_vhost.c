@@ -1,8 +1,12 @@
 #include "python/py_engine_vhost.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "engine/guest_queues.h"
+
+/* A header and the longest payload that is read (workers/vhost/messages.py). */
+#define MOST_MESSAGE (12 + 4096)
 
 /* The engine of a guest with queues, or NULL with an exception set. */
 static struct engine *vhost_engine_of(PyObject *self)
@@ -130,12 +134,11 @@ PyObject *py_engine_vhost_set_call(PyObject *self, PyObject *args)
 
 PyObject *py_engine_vhost_note(PyObject *self, PyObject *args)
 {
-    unsigned number, answered;
+    unsigned number;
     struct engine *e = vhost_engine_of(self);
-    if (e == NULL || !PyArg_ParseTuple(args, "II", &number, &answered))
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &number))
         return NULL;
     atomic_store_explicit(&e->stats->session_number, number, memory_order_seq_cst);
-    atomic_store_explicit(&e->stats->answered, answered, memory_order_seq_cst);
     Py_RETURN_NONE;
 }
 
@@ -147,4 +150,35 @@ PyObject *py_engine_vhost_noted(PyObject *self, PyObject *unused)
         return NULL;
     return Py_BuildValue("II", atomic_load_explicit(&e->stats->session_number, memory_order_relaxed),
                          atomic_load_explicit(&e->stats->answered, memory_order_relaxed));
+}
+
+/* The note comes first: to be killed on the way out of the call, which wakes the front-end, is likelier than between
+   two instructions. */
+PyObject *py_engine_vhost_answer(PyObject *self, PyObject *args)
+{
+    int fd;
+    unsigned digest;
+    const char *reply;
+    Py_ssize_t bytes;
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "iIy#", &fd, &digest, &reply, &bytes))
+        return NULL;
+    atomic_store_explicit(&e->stats->answered, digest, memory_order_seq_cst);
+    ssize_t sent = send(fd, reply, (size_t)bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent < 0 ? py_os_error() : PyLong_FromSsize_t(sent);
+}
+
+PyObject *py_engine_vhost_take_out(PyObject *self, PyObject *args)
+{
+    int fd;
+    unsigned bytes;
+    char message[MOST_MESSAGE];
+    struct engine *e = vhost_engine_of(self);
+    if (e == NULL || !PyArg_ParseTuple(args, "iI", &fd, &bytes))
+        return NULL;
+    if (bytes > sizeof message)
+        return PyErr_Format(PyExc_ValueError, "no message has %u bytes", bytes);
+    ssize_t taken = bytes > 0 ? recv(fd, message, bytes, MSG_DONTWAIT) : 0;
+    atomic_store_explicit(&e->stats->answered, 0, memory_order_seq_cst);
+    return taken < 0 ? py_os_error() : PyLong_FromSsize_t(taken);
 }

@@ -13,5 +13,7 @@ PyObject *py_engine_vhost_enable_queue(PyObject *self, PyObject *args);
 PyObject *py_engine_vhost_set_call(PyObject *self, PyObject *args);
 PyObject *py_engine_vhost_note(PyObject *self, PyObject *args);
 PyObject *py_engine_vhost_noted(PyObject *self, PyObject *unused);
+PyObject *py_engine_vhost_answer(PyObject *self, PyObject *args);
+PyObject *py_engine_vhost_take_out(PyObject *self, PyObject *args);
 
 #endif

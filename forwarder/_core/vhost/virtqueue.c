@@ -137,13 +137,14 @@ static bool follow(struct virtqueue *queue, struct guest_memory *memory, bool wr
     const uint8_t *table = queue->descriptors;
     uint32_t size = entries(queue), index = head, steps = 0;
     const uint16_t direction = writable ? DESCRIPTOR_WRITE : 0;
+    bool indirect = false; /* a table may lie in the queue's own */
     for (;;) {
         if (UNLIKELY(index >= size || ++steps > size))
             return false;
         struct descriptor descriptor = copy_of(table, index);
         if (descriptor.flags & DESCRIPTOR_INDIRECT) {
             uint32_t bytes = descriptor.bytes;
-            if (table != queue->descriptors || (descriptor.flags & DESCRIPTOR_NEXT) || bytes == 0
+            if (indirect || (descriptor.flags & DESCRIPTOR_NEXT) || bytes == 0
                 || bytes % DESCRIPTOR_BYTES != 0 || bytes > MOST_SEGMENTS * DESCRIPTOR_BYTES)
                 return false;
             table = memory_at_guest(memory, descriptor.address, &bytes);
@@ -151,6 +152,7 @@ static bool follow(struct virtqueue *queue, struct guest_memory *memory, bool wr
                 return false;
             size = bytes / DESCRIPTOR_BYTES;
             index = steps = 0;
+            indirect = true;
             continue;
         }
         if (UNLIKELY((descriptor.flags & DESCRIPTOR_WRITE) != direction
