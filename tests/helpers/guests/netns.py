@@ -25,8 +25,14 @@ from tests.helpers.guests.fake_vm import OffloadVM, PacketVM
 from tests.helpers.guests.machine import CommandError, Machine
 
 TUNSETIFF = 0x400454CA
+TUNSETOFFLOAD = 0x400454D0
+TUNSETVNETHDRSZ = 0x400454D8
+TUNSETVNETLE = 0x400454DC
 IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
+IFF_VNET_HDR = 0x4000
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
+VIRTIO_HEADER = 12  # struct virtio_net_hdr_v1: with the number of buffers
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 0x0003
 MAX_TAP_MTU = 65_521  # 65,535 less the Ethernet header: what the kernel allows a TAP
@@ -73,11 +79,20 @@ class Namespace(Machine):
         )
         self._running.append(process)
 
-    def open_tap(self, mac: str, *, mtu: int = 1500) -> int:
-        """Make this namespace's interface, a TAP, and return its descriptor, which this object closes."""
+    def open_tap(self, mac: str, *, mtu: int = 1500, offloads: int | None = None) -> int:
+        """Make this namespace's interface, a TAP, and return its descriptor, which this object closes.
+
+        With ``offloads`` (TUN_F_*) its frames are behind a header of VIRTIO_HEADER bytes, and its kernel
+        leaves these to the device.
+        """
         tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._taps.append(tap)
-        fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", self.netns.encode(), IFF_TAP | IFF_NO_PI))
+        flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if offloads is not None else 0)
+        fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", self.netns.encode(), flags))
+        if offloads is not None:
+            fcntl.ioctl(tap, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER))
+            fcntl.ioctl(tap, TUNSETVNETLE, struct.pack("i", 1))
+            fcntl.ioctl(tap, TUNSETOFFLOAD, offloads)
         self.adopt(self.netns)
         self.run(f"ip link set {self.interface} address {mac} mtu {mtu} up")
         return tap

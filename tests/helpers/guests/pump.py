@@ -24,10 +24,14 @@ CONNECTED = "connected\n"
 
 
 class Pump:
-    """A running pump."""
+    """A running pump. ``header``: bytes in front of each frame at the TAP, which the socket does not see.
 
-    def __init__(self, tap: int, url: str, local: Path | None = None) -> None:
-        words = [str(tap), url, *([str(local)] if local is not None else [])]
+    That is what libkrun does with the ``virtio_net_hdr`` of its guest's frames: it cuts it off, and puts as
+    many zeros in front of what comes.
+    """
+
+    def __init__(self, tap: int, url: str, local: Path | None = None, *, header: int = 0) -> None:
+        words = [str(tap), url, str(header), *([str(local)] if local is not None else [])]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.guests.pump", *words],
             cwd=ROOT,
@@ -48,18 +52,19 @@ class Pump:
             self.process.communicate()
 
 
-def pump(tap: int, vm: FakeVM) -> None:
+def pump(tap: int, vm: FakeVM, header: int) -> None:
     """Carry frames both ways until the link is closed."""
+    zeros = bytes(header)
     poller = select.poll()
     poller.register(tap, select.POLLIN)
     poller.register(vm.sock, select.POLLIN)
     while True:
         for fd, _ in poller.poll():
             if fd == tap:
-                vm.send(*_burst(tap), timeout=60.0)
+                vm.send(*(frame[header:] for frame in _burst(tap)), timeout=60.0)
             else:
                 for frame in vm.drain():
-                    _write(tap, frame)
+                    _write(tap, zeros + frame)
 
 
 def _burst(tap: int) -> list[bytes]:
@@ -80,12 +85,12 @@ def _write(tap: int, frame: bytes) -> None:
 
 
 def main() -> None:
-    """Run as a program: DESCRIPTOR URL [LOCAL-PATH]."""
-    tap, url, *local = sys.argv[1:]
+    """Run as a program: DESCRIPTOR URL HEADER-BYTES [LOCAL-PATH]."""
+    tap, url, header, *local = sys.argv[1:]
     with connect(url, local=Path(local[0]) if local else None) as vm:
         print(CONNECTED, end="", flush=True)
         try:
-            pump(int(tap), vm)
+            pump(int(tap), vm, int(header))
         except LinkClosed:
             return
 

@@ -16,7 +16,7 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
 
-def ask(switch: Switch, name: str = "status", **arguments: object) -> dict[str, Any]:
+def ask(switch: Switch, name: str = "status", /, **arguments: object) -> dict[str, Any]:
     """Return the answer to a command."""
     with Client(str(switch.runtime_dir)) as client:
         answer: dict[str, Any] = client.ask(name, **arguments)  # type: ignore[assignment]
