@@ -16,6 +16,7 @@ NAMES = (
     "attach",
     "footprint",
     "iperf",
+    "offloads",
     "isolation",
     "fairness",
     "continuity",

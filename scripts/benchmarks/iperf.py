@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=choose.count, default=1, help="in which the switches take turns (%(default)s)"
     )
     parser.add_argument(
-        "--gvproxy", type=Path, metavar="PATH", help="a gvproxy binary to compare with, at the host"
+        "--gvproxy",
+        type=Path,
+        metavar="PATH",
+        help="a gvproxy binary to compare with, at the host (the one in PATH, if there is one)",
     )
 
 
@@ -79,8 +83,9 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
 
 def _cases(options: argparse.Namespace) -> list[tuple[type[Lab], Test]]:
     """Return what one round consists of: the contenders of each test one after another."""
-    host_peers.Gvproxy.binary = options.gvproxy
-    named = (host_peers.Gvproxy,) if options.gvproxy else ()
+    found = shutil.which("gvproxy")
+    host_peers.Gvproxy.binary = options.gvproxy or (Path(found) if found else None)
+    named = (host_peers.Gvproxy, host_peers.KrunkitGvproxy) if host_peers.Gvproxy.binary else ()
     hosts: tuple[type[Lab], ...] = (*host_and_vm.OURS, *host_peers.PEERS, *named)
     cases: list[tuple[type[Lab], Test]] = []
     if VMS in options.between:
@@ -115,7 +120,8 @@ BENCHMARK = Benchmark(
     "iperf3 between two network namespaces of its own: real kernels' TCP, one stream each way, both at once,"
     " and several both ways with -Z. First two VMs, each a TAP of the switch; the same through vde_switch, in"
     " turn, whose TAPs have no offloads as ours do. Then a VM and its host: through our gateway, and through"
-    " pasta, slirp4netns, passt and gvproxy."
+    " pasta, slirp4netns, passt and gvproxy. The VM is a TAP, or comes by a socket as QEMU's do, or as one of"
+    " krunkit with offloading on and off, in turn: imitated at the socket, where its frames are libkrun's."
     f" The ends' TCP is {CONGESTION}, and uses the same cores as the switch. Sigma is that of the streams'"
     " rates over the whole test, in Gbit/s. What is dropped, and the CPU, are of both directions together.",
     COLUMNS,

@@ -20,6 +20,7 @@ from scripts.benchmarks import (
     forward,
     iperf,
     isolation,
+    offloads,
     profile,
     scale,
     soak,
@@ -80,6 +81,12 @@ def test_footprint(bench_directory: Path, tmp_path: Path) -> None:
     assert rows[0]["how many"] == "2"
     assert rows[-1]["process"] == footprint.TOGETHER
     assert float(rows[-1]["RSS MiB"]) > 0
+
+
+def test_offloads(bench_directory: Path, tmp_path: Path) -> None:
+    rows = run(bench_directory, tmp_path, offloads.BENCHMARK, "--rounds", "1", "--loops", "1")
+    assert [row["what"] for row in rows[-3:]] == ["finish", "finish and cut", "verify and join"]
+    assert all(float(row["ns, fastest"]) > 0 for row in rows)
 
 
 @pytest.mark.guest

@@ -22,11 +22,13 @@ from pathlib import Path
 from scripts.benchmarks.lab import generator
 from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
 from scripts.benchmarks.lab.sockets import end_of
-from tests.helpers.guests.fake_vm import connect
+from tests.helpers.guests.fake_vm import FakeVM, connect
+from tests.helpers.guests.krunkit import COMPAT
 from tests.helpers.guests.machine import IPERF_PORT
-from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.netns import VIRTIO_HEADER, Namespace
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.watching import ask
 
 HOST, VM = "host", "VM"
 TO_VM, TO_HOST = f"{HOST} to {VM}", f"{VM} to {HOST}"
@@ -102,10 +104,19 @@ class HostAndVM(Lab):
     def _pump(self, path: Path, stack: contextlib.ExitStack) -> None:
         """Give the VM its TAP, and carry its frames from and to a socket of QEMU's kind."""
         tap = self.vm.open_tap(MAC, mtu=self.mtu)
+        self._carry(tap, 0, "stream", connect(f"unix://{path}"), stack)
+
+    def _pump_krunkit(self, path: Path, offloads: int, stack: contextlib.ExitStack) -> None:
+        """Do the same as libkrun does it, on a datagram socket; ``offloads``: TUN_F_* of its device."""
+        tap = self.vm.open_tap(MAC, mtu=self.mtu, offloads=offloads)
+        link = connect(f"unixgram://{path}", local=path.with_name("krunkit"), handshake=True)
+        self._carry(tap, VIRTIO_HEADER, "dgram", link, stack)
+
+    def _carry(self, tap: int, header: int, kind: str, link: FakeVM, stack: contextlib.ExitStack) -> None:
         self.vm.run(f"ip link set eth0 txqueuelen {CARD}")
-        link = connect(f"unix://{path}")
         stack.callback(link.close)
-        stack.enter_context(generator.running("pump", (tap, link.sock.fileno()), (link,), (tap,)))
+        words = (tap, header, kind, link.sock.fileno())
+        stack.enter_context(generator.running("pump", words, (link,), (tap,)))
 
 
 def _connects(room: Namespace, words: str) -> bool:
@@ -167,4 +178,28 @@ class SocketGateway(Gateway):
         self._switch.wait_live(2)
 
 
-OURS: tuple[type[Gateway], ...] = (Gateway, SocketGateway)
+class KrunkitGateway(Gateway):
+    """The same; the VM is krunkit's, with offloading on, as podman starts it and pull request 613 had it."""
+
+    name = "bulkhead --gateway, VM of krunkit, offloading"
+    partner = name
+    offload, offloads = "tso", COMPAT
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self._start(directory, stack)
+        path = directory / "krunkit.sock"
+        settings = {"offload": self.offload, "mtu": self.mtu}
+        ask(self._switch, "attach", transport="vfkit", url=f"unixgram://{path}", settings=settings)
+        self._pump_krunkit(path, self.offloads, stack)
+        self._switch.wait_live(2)
+
+
+class PlainKrunkitGateway(KrunkitGateway):
+    """The same with offloading off."""
+
+    name = "bulkhead --gateway, VM of krunkit"
+    partner = KrunkitGateway.name
+    offload, offloads = "none", 0
+
+
+OURS: tuple[type[Gateway], ...] = (Gateway, SocketGateway, KrunkitGateway, PlainKrunkitGateway)

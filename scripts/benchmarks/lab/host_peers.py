@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from scripts.benchmarks.lab.host_and_vm import CABLE, FORWARDED, Gateway, HostAndVM, SocketGateway
+from scripts.benchmarks.lab.host_and_vm import (
+    CABLE,
+    FORWARDED,
+    Gateway,
+    HostAndVM,
+    KrunkitGateway,
+    SocketGateway,
+)
 from scripts.benchmarks.lab.lab import NEEDED
 from scripts.benchmarks.lab.switches import spawn
 from scripts.benchmarks.report.journal import MissingError
@@ -103,20 +110,35 @@ class Gvproxy(Peer):
     partner = SocketGateway.name
     address, router, alias = Gateway.address, Gateway.router, Gateway.alias
     binary: Path | None = None
+    listen, scheme = "-listen-qemu", "unix"
+
+    def _attach(self, vm: Path, stack: contextlib.ExitStack) -> None:
+        self._pump(vm, stack)
 
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         if self.binary is None:
             raise MissingError("no binary named (--gvproxy PATH)")
         if not os.access(self.binary, os.X_OK):
             raise MissingError(f"{self.binary} is no program")
-        vm, api = directory / "qemu", directory / "api"
-        words = [str(self.binary), "-listen-qemu", f"unix://{vm}", "-services", f"unix://{api}"]
+        vm, api = directory / "vm", directory / "api"
+        words = [str(self.binary), self.listen, f"{self.scheme}://{vm}", "-services", f"unix://{api}"]
         words += ["-mtu", str(self.mtu), "-ssh-port", "-1"]  # -1: no port for ssh
         self._spawn(directory, stack, words, lambda: vm.exists() and api.exists())
-        self._pump(vm, stack)
+        self._attach(vm, stack)
         body = json.dumps({"local": f"{self.entrance}:{FORWARDED}", "remote": f"{self.guest}:{IPERF_PORT}"})
         head = f"POST /services/forwarder/expose HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
         _ask(api, head + body, " 200 ")
+
+
+class KrunkitGvproxy(Gvproxy):
+    """The same; the VM is krunkit's, with offloading on: what pull request 613 measured."""
+
+    name = "gvproxy, VM of krunkit, offloading"
+    partner = KrunkitGateway.name
+    listen, scheme = "-listen-vfkit", "unixgram"
+
+    def _attach(self, vm: Path, stack: contextlib.ExitStack) -> None:
+        self._pump_krunkit(vm, KrunkitGateway.offloads, stack)
 
 
 def _ask(path: Path, question: str, wanted: str) -> None:

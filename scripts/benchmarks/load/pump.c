@@ -1,8 +1,11 @@
-/* The pump: carries frames between a TAP and a stream socket in QEMU's framing, a thread for each direction.
+/* The pump: carries frames between a TAP and a VM's socket, a thread for each direction.
  *
  * It makes the kernel's own TCP/IP behind the TAP a VM of whoever takes VMs by a socket only. Each frame is written by
- * a call of its own, as QEMU does it: some readers lose their place in a stream that comes in other pieces. A thread
- * waits for its side alone, so two that wait for each other's reader do not stand still for ever.
+ * a call of its own, as QEMU and libkrun do it: some readers of a stream lose their place if it comes in other pieces. A
+ * thread waits for its side alone, so two that wait for each other's reader do not stand still for ever.
+ *
+ * The TAP's frames may be behind a header of some bytes (virtio_net_hdr). As in libkrun that does not go through the
+ * socket, and what comes from there is written behind as many zeros.
  */
 #include "load.h"
 
@@ -10,23 +13,28 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+enum { LARGEST_HEADER = 12 };
 
 struct ways {
     int tap;
+    size_t header;     /* in front of each frame at the TAP */
     struct link link;  /* of it the thread that sends uses the descriptor only */
     _Atomic bool over; /* one thread has come to its end: the other one is to end, too */
 };
 
 static bool going(struct ways *ways) { return !stopping && !ways->over; }
 
+/* A stream takes parts, and a datagram goes whole or not at all. */
 static bool send_all(struct ways *ways, const uint8_t *bytes, size_t count) {
     while (count && going(ways)) {
         ssize_t sent = send(ways->link.fd, bytes, count, MSG_NOSIGNAL);
         if (sent > 0) {
             bytes += sent;
             count -= (size_t)sent;
-        } else if (errno != EAGAIN && errno != EINTR) {
+        } else if (errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
             return false;
         }
     }
@@ -36,35 +44,43 @@ static bool send_all(struct ways *ways, const uint8_t *bytes, size_t count) {
 static void *outward(void *context) {
     struct ways *ways = context;
     struct pollfd ready = {ways->tap, POLLIN, 0};
-    uint8_t record[LENGTH_BYTES + LARGEST];
+    uint8_t buffer[LENGTH_BYTES + LARGEST_HEADER + LARGEST];
+    uint8_t *frame = buffer + LENGTH_BYTES + ways->header;
     while (going(ways)) {
-        ssize_t got = read(ways->tap, record + LENGTH_BYTES, LARGEST);
-        if (got <= 0) {
+        ssize_t got = read(ways->tap, frame - ways->header, ways->header + LARGEST);
+        if (got <= (ssize_t)ways->header) {
             poll(&ready, 1, PATIENCE_MS);
             continue;
         }
-        uint32_t length = htonl((uint32_t)got);
-        memcpy(record, &length, LENGTH_BYTES);
-        if (!send_all(ways, record, LENGTH_BYTES + (size_t)got)) ways->over = true;
+        size_t bytes = (size_t)got - ways->header, prefix = ways->link.stream ? LENGTH_BYTES : 0;
+        uint32_t length = htonl((uint32_t)bytes);
+        memcpy(frame - prefix, &length, prefix); /* over the end of the header, as libkrun does */
+        if (!send_all(ways, frame - prefix, prefix + bytes)) ways->over = true;
     }
     return NULL;
 }
 
 static void inward(struct ways *ways) {
+    static const uint8_t zeros[LARGEST_HEADER];
     struct reader reader = reader_make(&ways->link, LARGEST);
     const uint8_t *frame;
     size_t size;
     while (going(ways) && !ways->link.ended) {
         reader_fill(&reader);
-        while ((frame = reader_next(&reader, &size)))
-            if (write(ways->tap, frame, size) < 0) continue; /* lost, as on any wire: the TAP does not take it */
+        while ((frame = reader_next(&reader, &size))) {
+            struct iovec parts[] = {{(void *)(uintptr_t)zeros, ways->header}, {(void *)(uintptr_t)frame, size}};
+            if (writev(ways->tap, parts, 2) < 0) continue; /* lost, as on any wire: the TAP does not take it */
+        }
     }
     ways->over = true;
 }
 
 int run_pump(int count, char **words) {
-    if (count != 2) die("pump TAP_FD SOCKET_FD");
-    struct ways ways = {.tap = (int)word_size(words[0]), .link = link_open((int)word_size(words[1]), "stream")};
+    if (count != 4) die("pump TAP_FD HEADER_BYTES KIND SOCKET_FD");
+    struct ways ways = {.tap = (int)word_size(words[0]),
+                        .header = word_size(words[1]),
+                        .link = link_open((int)word_size(words[3]), words[2])};
+    if (ways.header > LARGEST_HEADER) die("the header is too long");
     pthread_t thread;
     if (pthread_create(&thread, NULL, outward, &ways)) die("no thread");
     inward(&ways);
