@@ -15,10 +15,12 @@ from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, StreamVM, build_fram
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, live, name_of
+from tests.helpers.model_segments import Flow
 
 StartSwitch = Callable[..., Switch]
 KINDS = ("unix", "unixpacket", "unixgram")
 STUCK, SENDER, ONE, OTHER = 1, 2, 3, 4
+VNET_BYTES = 10
 LITTLE_CPU_S = 0.5
 """Generous: a worker that spins while it is flooded uses several times as much."""
 
@@ -116,6 +118,20 @@ def test_a_vm_that_does_not_read_is_reported_once_and_costs_nobody_anything(town
         f"{number}: no longer stalled",
     ]
     wait_for(lambda: town.vms[STUCK].drain() == [] and town.passes(SENDER, STUCK), "frames to pass again")
+
+
+def test_large_frames_to_a_vm_that_does_not_read_cost_nobody_anything(town: Town) -> None:
+    """Each is finished and cut into 42 by the worker of its sender, which has offloads."""
+    ask(town.switch, "set", target=town.names[SENDER], settings={"offload": "tso"})
+    flow = Flow(bytes(60_000), 1448, options=bytes(12), destination=mac(STUCK), source=mac(SENDER))
+    town.fill()
+    before = town.drops()
+    sent = town.pour(*[flow.unfinished()[VNET_BYTES:]] * 5)
+    assert (town.talk.lost, town.talk.wrong) == (0, [])
+    wait_for(
+        lambda: town.drops() == before | {STUCK: before[STUCK] + sent * len(flow.finished())},
+        lambda: f"each segment of {sent} to be counted, there only: {before} and then {town.drops()}",
+    )
 
 
 def test_floods_do_not_wake_a_worker_whose_vm_does_not_read(town: Town) -> None:

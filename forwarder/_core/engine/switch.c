@@ -29,13 +29,18 @@ static void pass_run(struct engine *e, struct frame_run *run)
 }
 
 /* What is taken where the run goes. Looked up once a run; but what was read to where it will have to be stays as it was
-   taken when it was read. */
+   taken when it was read. What is pending is finished, in no longer frames than it will be sent to. */
 static struct intake intake_of(const struct engine *e)
 {
     const struct verdict *verdict = &e->verdict;
-    if (verdict->where != TO_PEER || verdict->peer->path != PATH_RING)
+    if (verdict->where != TO_PEER)
         return INTAKE_PLAIN;
-    return verdict->peer == e->in.direct_rx ? e->in.direct_intake : flood_intake(&verdict->peer->flood);
+    if (verdict->peer == e->in.direct_rx)
+        return e->in.direct_intake;
+    struct intake intake = flood_intake(&verdict->peer->flood);
+    if (verdict->peer->path != PATH_RING)
+        intake.takes = 0;
+    return intake;
 }
 
 /* A VM whose headers are inferred has said how long its packets are, and this one cannot be cut. */
