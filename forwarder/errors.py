@@ -14,5 +14,9 @@ class LocalError(BulkheadError):
     """The operator, or code on this side, asked for something that cannot be done."""
 
 
+class UsageError(LocalError):
+    """What the operator has written cannot be, whatever the state of the machine: exit code 2."""
+
+
 class PeerError(BulkheadError):
     """What arrived from another process breaks the protocol; the sender is at fault, the receiver goes on."""

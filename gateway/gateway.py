@@ -24,7 +24,7 @@ from pathlib import Path
 
 from forwarder.channel import ChannelClosedError
 from forwarder.counted import in_order
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, PeerError, UsageError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
@@ -127,6 +127,8 @@ class Gateway:
     def _answer(self, message: Command) -> None:
         try:
             result = self._run(message.name, message.arguments)
+        except UsageError as error:
+            self._channel.send(Reply(False, {"usage": str(error)}))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))
         else:

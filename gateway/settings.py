@@ -13,11 +13,20 @@ uses. It is therefore computed and not drawn.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import NamedTuple, TypeVar
 
-from forwarder.errors import LocalError
+from forwarder.errors import UsageError
 from forwarder.names import GATEWAY_MAC, parse_mac
+from forwarder.unix_sockets import SOCKET_PATH_BYTES
 from gateway.api import names
 from gateway.api.names import Record, Zone
 from gateway.relay.policy import Address, Network, OutboundPolicy
@@ -80,7 +89,7 @@ class Settings(NamedTuple):
 
 
 def read(plain: Mapping[str, object]) -> Settings:
-    """Return the settings that ``plain`` says. Raises LocalError: which one cannot be, and what can."""
+    """Return the settings that ``plain`` says. Raises UsageError: which one cannot be, and what can."""
     subnet = _read(plain, "subnet", SUBNET, _subnet)
     prefix = _prefix(subnet)
     policy = OutboundPolicy(
@@ -100,7 +109,7 @@ def read(plain: Mapping[str, object]) -> Settings:
     for index, lease in enumerate(leases):
         for other in leases[:index]:
             if lease.mac == other.mac or lease.address == other.address:
-                raise LocalError(f"static-lease: {lease.mac} or {lease.address} is there twice; keep one")
+                raise UsageError(f"static-lease: {lease.mac} or {lease.address} is there twice; keep one")
     return Settings(
         policy,
         _read(plain, "mtu", MTU, _mtu),
@@ -127,7 +136,7 @@ def lease_range(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
 
 
 def zones(plain: Mapping[str, object]) -> tuple[Zone, ...]:
-    """Return the zones that an earlier gateway left, if there was one. Raises LocalError."""
+    """Return the zones that an earlier gateway left, if there was one. Raises UsageError."""
     return _each(plain, "dns-zone", Zone.parse)
 
 
@@ -155,24 +164,26 @@ def _read(plain: Mapping[str, object], key: str, default: object, parse: Callabl
     try:
         return parse(plain.get(key, default))
     except ValueError as error:
-        raise LocalError(f"{key}: {error}") from None
+        raise UsageError(f"{key}: {error}") from None
 
 
 def _each(plain: Mapping[str, object], key: str, parse: Callable[[str], T]) -> tuple[T, ...]:
     values = plain.get(key, [])
     if not isinstance(values, list) or len(values) > MOST_NAMES:
-        raise LocalError(f"{key}: has to be a list of at most {MOST_NAMES}")
+        raise UsageError(f"{key}: has to be a list of at most {MOST_NAMES}")
     try:
         return tuple([parse(str(value)) for value in values])
     except ValueError as error:
-        raise LocalError(f"{key}: {error}") from None
+        raise UsageError(f"{key}: {error}") from None
 
 
 def _subnet(value: object) -> IPv4Network:
     try:
-        subnet = IPv4Network(str(value))
+        subnet = IPv4Network(str(value), strict=False)
     except ValueError:
         raise ValueError(f"{value!r} is no IPv4 network; write it like {SUBNET}") from None
+    if IPv4Interface(str(value)).ip != subnet.network_address:
+        raise ValueError(f"{value!r} has host bits set; did you mean {subnet}?")
     if not LARGEST <= subnet.prefixlen <= SMALLEST:
         raise ValueError(f"{subnet} has to be a /{LARGEST} to /{SMALLEST}")
     if not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
@@ -226,9 +237,17 @@ def _record(text: str) -> Record:
 
 def _socket_url(value: object) -> str:
     text = str(value)
-    if text and not (text.startswith("unix:///") and len(text.encode()) <= len("unix://") + 107):
-        raise ValueError(f"{text!r} is no address; write it as unix:///PATH, with at most 107 bytes of path")
-    return text.removeprefix("unix://")
+    scheme, separator, path = text.partition("://")
+    if not separator:
+        scheme, path = "unix", text  # the path alone
+    if text and scheme == "unix" and path and not path.startswith("/"):
+        raise ValueError(
+            f"{text!r} has a relative path; write unix:///{path} (three slashes) or an absolute path"
+        )
+    if text and (scheme != "unix" or not 1 < len(path.encode()) <= SOCKET_PATH_BYTES):
+        most = f"at most {SOCKET_PATH_BYTES} bytes of path"
+        raise ValueError(f"{text!r} is no address; write it as unix:///PATH, with {most}")
+    return path if text else ""
 
 
 def _mtu(value: object) -> int:

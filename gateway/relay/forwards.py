@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 from typing import NamedTuple
 
-from forwarder.errors import LocalError
+from forwarder.errors import LocalError, UsageError
 from gateway.relay.policy import Address, OutboundPolicy
 
 MAX_FORWARDS = 1024
@@ -37,20 +37,20 @@ class Forward(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Forward":
-        """Read what ``str`` writes. Raises LocalError, which quotes the text and says what is wrong."""
+        """Read what ``str`` writes. Raises UsageError, which quotes the text and says what is wrong."""
         kind, _, rest = text.partition(":")
         words = _words(rest)
         if kind == "unix" and len(words) >= 3:
             path = ":".join(words[:-2])
             if not path.startswith("/") or "\0" in path or len(path.encode()) > LONGEST_PATH:
-                raise LocalError(
+                raise UsageError(
                     f"forward {text!r}: give an absolute path of at most {LONGEST_PATH} bytes for the socket"
                 )
             return cls(kind, _address(text, words[-2]), _port(text, words[-1], 1), path=path)
         if kind in ("tcp", "udp") and len(words) == 4:
             host, port = _address(text, words[0] or "127.0.0.1"), _port(text, words[1], 0)
             return cls(kind, _address(text, words[2]), _port(text, words[3], 1), host, port)
-        raise LocalError(f"forward {text!r} is not of the form {FORMS}")
+        raise UsageError(f"forward {text!r} is not of the form {FORMS}")
 
     def __str__(self) -> str:
         return f"{self.near}:{_bracketed(self.guest)}:{self.guest_port}"

@@ -87,17 +87,30 @@ class Attachment(NamedTuple):
 
 
 def parse_listen(transport: str, url: str) -> Listen:
-    """Parse the value of a flag that listens. Raises LocalError."""
+    """Parse the value of a flag that listens: a URL, or the path alone. Raises LocalError."""
     scheme, separator, rest = url.partition("://")
     allowed = SCHEMES[transport]
-    if not separator or scheme not in allowed:
-        forms = " or ".join("tcp://HOST:PORT" if each == "tcp" else f"{each}:///PATH" for each in allowed)
+    if is_path(url):
+        scheme, rest = allowed[0], os.path.abspath(url)
+    elif not separator or scheme not in allowed:
+        path = rest if separator and rest.startswith("/") else "/PATH"
+        forms = " or ".join("tcp://HOST:PORT" if each == "tcp" else f"{each}://{path}" for each in allowed)
         raise LocalError(f"{url!r} is no address for {transport}; write it as {forms}")
     if scheme == "tcp":
         host, port = _host_and_port(url, rest)
         return Listen(transport, url, host=host, port=port)
+    if rest and not rest.startswith("/"):
+        path = os.path.abspath(rest) if rest.startswith(".") else f"/{rest}"
+        raise LocalError(
+            f"{url!r} has a relative path; write {scheme}://{path} (three slashes) or the path alone"
+        )
     path = socket_path(rest, url)
     return Listen(transport, f"{scheme}://{path}", path)
+
+
+def is_path(text: str) -> bool:
+    """Whether ``text`` is the path of a file, which may stand for the URL of a socket."""
+    return text.startswith(("/", "./", "../"))
 
 
 def socket_path(path: str, what: str) -> str:
@@ -128,7 +141,12 @@ def parse_tap(text: str) -> Tap:
 
 
 def parse_any(url: str) -> str:
-    """Return the identity of a listener or TAP device that is to be detached, however it was written."""
+    """Return the identity of a listener or TAP device that is to be detached, however it was written.
+
+    A path stands for the listener whose socket it is, and becomes absolute; what is neither stays as it is.
+    """
+    if is_path(url):
+        return os.path.abspath(url)
     scheme, separator, rest = url.partition("://")
     if separator and scheme in ("unix", "unixpacket", "unixgram"):
         return f"{scheme}://{os.path.abspath(rest)}"

@@ -111,13 +111,20 @@ class Listeners:
         return self._owner.port_count()
 
     def close(self, url: str) -> PortId | None:
-        """Close one; return the port that cannot be without it, if there is one. Raises LocalError."""
+        """Close one, by URL or path; return the port that cannot be without it, if any. Raises LocalError."""
+        each = self.find(url)
+        if each is None:
+            raise LocalError(f"nothing is attached as {url}; `supervisor status` lists what is")
+        self._open.remove(each)
+        each.close()
+        return None if isinstance(each, StreamListener) else each.port
+
+    def find(self, target: str) -> Listener | None:
+        """Return the listener of that URL or path, or whose ports have that name; None: there is none."""
         for each in self._open:
-            if each.url == url:
-                self._open.remove(each)
-                each.close()
-                return None if isinstance(each, StreamListener) else each.port
-        raise LocalError(f"nothing is attached as {url}; `supervisor status` lists what is")
+            if target in (each.url, each.url.partition("://")[2], each.settings.name):
+                return each
+        return None
 
     def close_all(self) -> None:
         """Close every one; ports are not touched."""
@@ -168,7 +175,8 @@ class Listeners:
         for each in self._open:
             own = each.url == url or (port is not None and each.port == port)
             for mac in () if own else set(each.settings.policy.pinned).intersection(pinned):
-                raise LocalError(f"{format_mac(mac)} is pinned to {each.url} already; pin it to one of them")
+                taken = f"{format_mac(mac)} is already pinned to {each.url}"
+                raise LocalError(f"{taken}; detach that first, or pin another address")
 
     def disconnect(self, port: PortId) -> None:
         """Prepare for a port to be released although its VM lives."""

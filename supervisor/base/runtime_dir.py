@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from forwarder import rendezvous
+from forwarder import rendezvous, unix_sockets
 from forwarder.errors import LocalError
 from forwarder.rendezvous import CONSOLE, CONTROL, DESCRIPTORS, MEMBERSHIP
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
@@ -45,6 +45,25 @@ def default() -> str:
     if os.path.isabs(base) and os.path.isdir(base):
         return os.path.join(base, "bulkhead")
     return f"/tmp/bulkhead-{os.geteuid()}"
+
+
+def running() -> list[str]:
+    """Return the directories of this user in which a supervisor answers, as far as this namespace shows."""
+    found = set()
+    try:
+        with open("/proc/net/unix", "rb") as file:
+            paths = {
+                line.split(b" ", 7)[-1].strip()
+                for line in file
+                if line.rstrip().endswith(b"/" + CONSOLE.encode())
+            }
+    except OSError:
+        return []
+    for path in map(os.fsdecode, paths):
+        with suppress(OSError):
+            if os.stat(path).st_uid == os.geteuid() and unix_sockets.is_live(path):
+                found.add(os.path.dirname(path))
+    return sorted(found)
 
 
 class RuntimeDir:

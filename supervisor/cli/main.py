@@ -9,9 +9,15 @@ import sys
 import click
 
 from forwarder._core import LAYOUT
-from forwarder.errors import BulkheadError
+from forwarder.errors import BulkheadError, UsageError
 from forwarder.names import PROTOCOL_VERSION
 from forwarder.version import VERSION
+
+
+class Misused(click.ClickException):
+    """What was written cannot be; no page of help would say more."""
+
+    exit_code = 2
 
 
 class Group(click.Group):
@@ -22,7 +28,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except BulkheadError as error:
-            raise click.ClickException(str(error)) from None
+            raise (Misused if isinstance(error, UsageError) else click.ClickException)(str(error)) from None
         except BrokenPipeError:
             # Whoever read our output has had enough of it; nothing more can be said there.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

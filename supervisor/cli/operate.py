@@ -11,8 +11,10 @@ import click
 
 from forwarder.errors import LocalError
 from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, Tap, parse_any
+from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
     COUNTED_HELP,
+    PORT,
     SETTINGS_HELP,
     ChangeType,
     attachment_options,
@@ -119,10 +121,10 @@ def leases(runtime_dir: str | None, as_json: bool) -> None:
     _show({"leases": rows}, as_json, tables.leases)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @runtime_dir_option
 @attachment_options
-@click.option("--name", help="Name of its port; of more than one, the others get -2, -3, …")
+@option(PORT, "--name", help="Name of the port; further ones get -2, -3, …  [default: KIND-NUMBER]")
 @settings_options
 def attach(
     *,
@@ -139,7 +141,8 @@ def attach(
 ) -> None:
     """Add listeners or TAP devices to a running switch.
 
-    The settings are those of every port that comes from them.
+    Every port that comes from them starts with the settings given here. What is attached this way is gone
+    when the supervisor is replaced; attach it again, or put it into the configuration file.
     """
     groups = {
         "qemu": qemu,
@@ -164,6 +167,14 @@ def attach(
                 settings=given_settings(flags),
             )
             click.echo(f"attached {answer['url']}")
+            if answer["next_name"] != name:
+                click.echo(f"a port is named {name} already; the next one is {answer['next_name']}", err=True)
+            _note_nameless(answer)
+
+
+def _note_nameless(answer: Json) -> None:
+    for name in answer["nameless"]:
+        click.echo(f"reach: no port is named {name} yet", err=True)
 
 
 def _words(attachment: Attachment) -> str:
@@ -173,9 +184,9 @@ def _words(attachment: Attachment) -> str:
 
 @click.command()
 @runtime_dir_option
-@click.argument("target", metavar="PORT|NAME|URL")
+@click.argument("target", metavar="PORT|NAME|URL|PATH")
 def detach(runtime_dir: str | None, target: str) -> None:
-    """Disconnect the VM of a port, or close a listener by its URL."""
+    """Disconnect the VM of a port, or close a listener, named by its URL or path."""
     answer = _ask(runtime_dir, "detach", target=parse_any(target))
     click.echo(f"detached {answer.get('name', answer.get('url'))}")
 
@@ -183,12 +194,12 @@ def detach(runtime_dir: str | None, target: str) -> None:
 @click.command()
 @runtime_dir_option
 @json_option
-@click.argument("port", metavar="PORT|NAME")
-def show(runtime_dir: str | None, as_json: bool, port: str) -> None:
-    """Show the settings in force at a port, as `set` takes them."""
+@click.argument("target", metavar="PORT|NAME|URL|PATH")
+def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
+    """Show the settings of a port, or those that a listener gives to its ports, as `set` takes them."""
     from supervisor.screen import tables  # noqa: PLC0415
 
-    _show(_ask(runtime_dir, "show", target=port), as_json, tables.settings)
+    _show(_ask(runtime_dir, "show", target=parse_any(target)), as_json, tables.settings)
 
 
 @click.command("set", epilog=SETTINGS_HELP)
@@ -207,6 +218,7 @@ def set_(runtime_dir: str | None, port: str, changes: tuple[tuple[str, object], 
     answer = _ask(runtime_dir, "set", target=port, settings=wanted)
     in_force = dict(shown(answer["settings"]))
     click.echo(" ".join([f"set {answer['name']}", *(f"{key}={in_force[key]}" for key in wanted)]))
+    _note_nameless(answer)
     if not answer["confirmed"]:
         why = "its worker has not confirmed that yet; it may be stopped or stuck"
         click.echo(f"{answer['name']}: {why}", err=True)

@@ -10,26 +10,36 @@ from forwarder.errors import LocalError
 from forwarder.names import Policy
 from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, parse_listen, parse_tap
 from supervisor.base import runtime_dir
+from supervisor.cli.grouped import option
 from supervisor.gateway.options import OPTIONS
 from supervisor.ports.settings import SETTINGS, SettingError, from_text, plain, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SWITCH, ATTACH, PORT, GATEWAY, LOG = (
+    "The switch",
+    "Where VMs attach (each can be given several times)",
+    "Settings of each port that comes from it",
+    "The gateway (needs --gateway; lists can be given several times)",
+    "The log, on stderr",
+)
+"""Headings on pages of help."""
+
 LISTEN_HELP = {
-    "qemu": "Take VMs of QEMU's `-netdev stream` and `-netdev socket`, many.",
-    "bess": "Take VMs of User-Mode Linux (`transport=bess`), many.",
-    "vfkit": "Take one VM of vfkit, krunkit, libkrun or QEMU's `-netdev dgram`.",
-    "connect": "Take VMs that attach by `POST /connect`, like gvforwarder, many.",
-    "vhost": "Take VMs of vhost-user, which share their memory, many.",
-    "dial_vhost": "Take a VM of vhost-user that listens itself: dial, and dial again for ever.",
+    "qemu": "Accept any number of VMs of QEMU's `-netdev stream` or `-netdev socket`.",
+    "bess": "Accept any number of VMs of User-Mode Linux (`transport=bess`).",
+    "vfkit": "Accept one VM at a time of vfkit, krunkit, libkrun or QEMU's `-netdev dgram`.",
+    "connect": "Accept any number of VMs that attach by `POST /connect`, like gvforwarder.",
+    "vhost": "Accept any number of VMs of vhost-user, which share their memory.",
+    "dial_vhost": "Connect to a VM of vhost-user that listens itself, again and again until it is there.",
 }
 METAVARS = {
-    "qemu": "unix://PATH|tcp://HOST:PORT",
-    "bess": "unixpacket://PATH",
-    "vfkit": "unixgram://PATH",
-    "connect": "unix://PATH",
-    "vhost": "unix://PATH",
-    "dial_vhost": "unix://PATH",
+    "qemu": "PATH|unix://PATH|tcp://HOST:PORT",
+    "bess": "PATH|unixpacket://PATH",
+    "vfkit": "PATH|unixgram://PATH",
+    "connect": "PATH|unix://PATH",
+    "vhost": "PATH|unix://PATH",
+    "dial_vhost": "PATH|unix://PATH",
 }
 
 
@@ -121,23 +131,28 @@ class ChangeType(click.ParamType[tuple[str, object]]):
 
 def runtime_dir_option(command: F) -> F:
     """Add ``--runtime-dir``."""
-    return click.option(
+    return option(
+        SWITCH,
         "--runtime-dir",
         metavar="DIR",
-        help="The switch's directory.  [default: $XDG_RUNTIME_DIR/bulkhead, else /tmp/bulkhead-UID]",
+        help="Directory of the switch's own sockets and lock.  "
+        "[default: $XDG_RUNTIME_DIR/bulkhead, else /tmp/bulkhead-UID]",
     )(command)
 
 
 def attachment_options(command: F) -> F:
     """Add ``--listen…`` and ``--tap``, each as often as wanted."""
     for transport in ("tap", *reversed(LISTEN_FLAGS)):
-        command = click.option(
+        command = option(
+            ATTACH,
             f"--{LISTEN_FLAGS.get(transport, transport)}",
             transport,
             type=AttachmentType(transport),
             multiple=True,
             metavar=METAVARS.get(transport, "NAME[,netns=NAME]"),
-            help=LISTEN_HELP.get(transport, "Make a TAP device a port (needs CAP_NET_ADMIN)."),
+            help=LISTEN_HELP.get(
+                transport, "Make this TAP device and attach it as a port; needs CAP_NET_ADMIN."
+            ),
         )(command)
     return command
 
@@ -146,59 +161,67 @@ def settings_options(command: F) -> F:
     """Add a flag for every setting of a port; ``given_settings`` makes settings of what they say."""
     for key, setting in reversed(SETTINGS.items()):
         if key == "flood-unknown":  # the one that is true unless said otherwise
-            option = click.option(
+            flag = option(
+                PORT,
                 "--no-flood-unknown",
                 is_flag=True,
-                help="Deliver no frames to addresses that nobody has used yet.",
+                help="Do not deliver frames for addresses that no VM has sent from yet.  [default: deliver]",
             )
         elif key == "isolated":
-            option = click.option("--isolated", is_flag=True, help=setting.help)
+            flag = option(PORT, "--isolated", is_flag=True, help=f"{setting.help}  [default: every port]")
         elif key == "guard":
-            option = click.option("--guard/--no-guard", default=None, help=setting.help)
+            flag = option(PORT, "--guard/--no-guard", default=None, help=setting.help)
         else:
-            option = click.option(
+            flag = option(
+                PORT,
                 f"--{key}",
                 type=SettingType(key),
                 metavar=setting.form,
                 multiple=key in LISTS,
                 help=_help(key),
             )
-        command = option(command)
+        command = flag(command)
     return command
 
 
 def gateway_options(command: F) -> F:
     """Add ``--gateway`` and a flag for all that can be said of it; ``given_gateway`` takes what they say."""
-    for key, option in reversed(OPTIONS.items()):
-        if option.kind is bool:  # all of them are true unless said otherwise
-            command = click.option(f"--no-{key}", _field(key), is_flag=True, help=option.help)(command)
+    for key, row in reversed(OPTIONS.items()):
+        if row.kind is bool:  # all of them are true unless said otherwise
+            command = option(GATEWAY, f"--no-{key}", _field(key), is_flag=True, help=row.help)(command)
         else:
-            command = click.option(
+            command = option(
+                GATEWAY,
                 f"--{key}",
                 _field(key),
-                type=int if option.kind is int else str,
-                multiple=option.kind is list,
-                metavar=option.form,
-                help=option.help,
+                type=int if row.kind is int else str,
+                multiple=row.kind is list,
+                metavar=row.form,
+                help=row.help,
             )(command)
-    text = "Give the VMs a gateway: addresses, names, the way out. What follows is said of it."
-    return click.option("--gateway", is_flag=True, help=text)(command)
+    text = "Run a gateway for the VMs: DHCP, DNS, IPv6, and connections to the host and beyond."
+    return option(GATEWAY, "--gateway", is_flag=True, help=text)(command)
 
 
 def given_gateway(flags: dict[str, Any], said: Mapping[str, object] | None) -> Mapping[str, object] | None:
     """Take the flags of ``gateway_options`` out of ``flags``; return them on top of what a file ``said``."""
     wanted = flags.pop("gateway") or said is not None
     given: dict[str, object] = {}
-    for key, option in OPTIONS.items():
+    for key, row in OPTIONS.items():
         value = flags.pop(_field(key))
-        if option.kind is list:
+        if row.kind is list:
             value = list(value) or None
-        elif option.kind is bool:
+        elif row.kind is bool:
             value = False if value else None
         if value is not None:
             given[key] = value
     if given and not wanted:
-        raise click.UsageError(f"{', '.join(given)} is said of the gateway; add --gateway")
+        flags_given = [f"--no-{key}" if OPTIONS[key].kind is bool else f"--{key}" for key in given]
+        *others, last = flags_given
+        verb = "need" if others else "needs"
+        raise click.UsageError(
+            f"{' and '.join([', '.join(others), last] if others else [last])} {verb} --gateway"
+        )
     if not wanted:
         return None
     both = dict(said or {})

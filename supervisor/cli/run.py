@@ -8,7 +8,10 @@ import click
 
 from supervisor.attach.addresses import Attachment
 from supervisor.base.logs import FORMATS, LEVELS
+from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
+    LOG,
+    SWITCH,
     attachment_options,
     directory,
     gateway_options,
@@ -18,15 +21,17 @@ from supervisor.cli.options import (
 from supervisor.run_options import RunOptions
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @runtime_dir_option
-@click.option("--config", metavar="FILE.toml", help="Read these options from a file; flags come on top.")
-@click.option("--name", help="What you call this switch.")
+@option(SWITCH, "--config", metavar="FILE.toml", help="Read options from this file; flags are added to them.")
+@option(SWITCH, "--name", help="Name of this switch, for `status`.  [default: bulkhead]")
+@option(SWITCH, "--pid-file", metavar="PATH", help="Keep the process id in this file while running.")
 @attachment_options
 @gateway_options
-@click.option("--pid-file", metavar="PATH", help="Write the process id there while running.")
-@click.option("--log-level", type=click.Choice([*LEVELS]), help="What is worth a line.  [default: info]")
-@click.option("--log-format", type=click.Choice(FORMATS), help="How lines look.  [default: text]")
+@option(LOG, "--log-level", type=click.Choice([*LEVELS]), help="Lowest level to log.  [default: info]")
+@option(
+    LOG, "--log-format", type=click.Choice(FORMATS), help="Text, or one JSON object a line.  [default: text]"
+)
 def run(
     *,
     runtime_dir: str | None,
@@ -42,7 +47,7 @@ def run(
 ) -> None:
     """Run a switch in the foreground.
 
-    Prints one line, `ready …`, when every listener accepts. Ends with SIGINT, SIGTERM or `supervisor stop`.
+    Prints one line, `ready …`, once VMs can attach. SIGINT, SIGTERM and `supervisor stop` end it.
     """
     from supervisor.cli import config as config_file  # noqa: PLC0415 - a page of help needs none of this
 

@@ -8,9 +8,16 @@ from forwarder import unix_sockets
 from forwarder.errors import LocalError, PeerError
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, Command, Reply, decode, encode
+from supervisor.base import runtime_dir
 
 TIMEOUT_S = 10.0
 """A supervisor answers in milliseconds; on a machine that swaps it may take seconds."""
+
+
+def _others() -> str:
+    """Return, for an error line, where supervisors of this user do run."""
+    running = runtime_dir.running()
+    return f" (running: {', '.join(running)})" if running else ""
 
 
 class Client:
@@ -26,7 +33,7 @@ class Client:
             raise LocalError(f"cannot reach a supervisor in {self._runtime_dir}: {error.strerror}") from None
         if not live:
             raise LocalError(
-                f"no supervisor runs in {self._runtime_dir}; start one, or give its --runtime-dir"
+                f"no supervisor runs in {self._runtime_dir}; start one, or give its --runtime-dir{_others()}"
             )
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)

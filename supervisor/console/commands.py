@@ -14,6 +14,7 @@ from forwarder.names import Policy, PortRecord
 from forwarder.version import VERSION
 from forwarder.wire import Reply
 from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_any, parse_listen, parse_tap
+from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import log
 from supervisor.console.sampler import Sampler
@@ -161,23 +162,37 @@ class Commands:
         if address is None:
             # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
             self._registry.check_pins(policy, self._listeners.goes_on_with(attachment))
-        return {"url": self._listeners.open(attachment)}
+        taken = {port.record.name for port in self._registry}
+        known = self._listeners.goes_on_with(attachment)
+        next_name = settings.name if known else free_name(settings.name, taken)
+        url = self._listeners.open(attachment)
+        return {"url": url, "next_name": next_name, "nameless": self._nameless(policy)}
 
     def detach(self, arguments: Arguments) -> object:
         """Disconnect the VM of ``target``, a port's number or name; or close the listener of that URL."""
-        target = _text("target", _arguments(arguments, target="")[0])
-        if "://" in target:
-            port = self._listeners.close(parse_any(target))
+        target = parse_any(_text("target", _arguments(arguments, target="")[0]))
+        if "/" in target:  # no name has that
+            listener = self._listeners.find(target)
+            port = self._listeners.close(target)
             if port is not None:
                 self._ports.detach(port.port)
-            return {"url": parse_any(target)}
+            return {"url": target if listener is None else listener.url}
         record = self._record(target)
         self._ports.detach(record.port)
         return {"port": record.port, "name": record.name}
 
     def show(self, arguments: Arguments) -> object:
-        """Return the settings in force at ``target``, a port's number or name."""
-        return _settings(self._record(_text("target", _arguments(arguments, target="")[0])))
+        """Return the settings in force at ``target``, a port's number or name.
+
+        For a listener, by name, URL or path: the settings that its ports get; ``port`` is null then.
+        """
+        target = parse_any(_text("target", _arguments(arguments, target="")[0]))
+        record, listener = self._find(target), self._listeners.find(target)
+        if record is None and listener is not None:
+            name = listener.settings.name or listener.url
+            settings = plain(listener.settings.policy)
+            return {"port": None, "name": name, "url": listener.url, "settings": settings}
+        return _settings(self._record(target))
 
     def set(self, arguments: Arguments) -> object:
         """Change ``settings`` of ``target``, a port's number or name: all of them, or none.
@@ -196,7 +211,7 @@ class Commands:
         news = [pair for pair in shown(plain(policy)) if pair not in before]
         text = " ".join(f"{key}={value}" for key, value in news)
         log.info("port %d (%s): set %s", record.port, record.name, text or "nothing new")
-        result = _settings(record._replace(policy=policy))
+        result = _settings(record._replace(policy=policy)) | {"nameless": self._nameless(policy)}
         return confirmed.map(lambda done: Reply(True, result | {"confirmed": done}))
 
     def forward_add(self, arguments: Arguments) -> object:
@@ -212,11 +227,35 @@ class Commands:
         _arguments(arguments)
         return self._gateway.ask("forward_list", {})
 
-    def _record(self, target: str) -> PortRecord:
+    def _find(self, target: str) -> PortRecord | None:
         for port in self._registry:
             if target in (str(port.record.port), port.record.name):
                 return port.record
-        raise LocalError(f"there is no port {target!r}; `supervisor status` lists the ports and listeners")
+        return None
+
+    def _record(self, target: str) -> PortRecord:
+        record = self._find(target)
+        if record is not None:
+            return record
+        listener = self._listeners.find(target)
+        if listener is None:
+            raise LocalError(
+                f"there is no port {target!r}; `supervisor status` lists the ports and listeners"
+            )
+        settings = shown(plain(listener.settings.policy))
+        usual = shown(plain(Policy()))
+        text = " ".join(f"{key}={value}" for key, value in settings if (key, value) not in usual)
+        raise LocalError(
+            f"no VM is attached to {target!r} yet; its listener {listener.url} has these settings: "
+            f"{text or 'the defaults'}; attach it anew to change them, or wait for the VM"
+        )
+
+    def _nameless(self, policy: Policy) -> list[str]:
+        """Return the names that a port is to reach and that no port or listener has."""
+        names = {port.record.name for port in self._registry} | {
+            each.settings.name for each in self._listeners
+        }
+        return [name for name in policy.reaches if name not in names]
 
     def stop(self, arguments: Arguments) -> object:
         """End the switch; the answer comes before the end."""

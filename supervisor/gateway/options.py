@@ -20,21 +20,37 @@ class Option(NamedTuple):
 
 
 OPTIONS = {
-    "subnet": Option(str, "NETWORK", "Of the LAN; the gateway is .1 of it.  [default: 192.168.127.0/24]"),
-    "mtu": Option(int, "BYTES", "Of the LAN, told to the VMs.  [default: 1500]"),
-    "outbound": Option(bool, "", "Let the VMs reach nothing but the host."),
-    "host-access": Option(bool, "", "Let the VMs not reach the host's loopback at .254."),
-    "deny": Option(list, "NETWORK", "What the VMs may not reach."),
-    "allow": Option(list, "NETWORK", "Let the VMs reach metadata addresses of clouds, which they may not."),
-    "forward": Option(
-        list, "FORWARD", "A port or socket of the host that leads to a VM: `forward add --help`."
+    "subnet": Option(
+        str, "NETWORK", "IPv4 subnet of the LAN; the gateway gets .1.  [default: 192.168.127.0/24]"
     ),
-    "ssh-port": Option(int, "PORT", "Forward that port of the host's loopback to SSH of the VM at .2."),
-    "resolver": Option(list, "ADDRESS[:PORT]", "Who knows other names.  [default: as /etc/resolv.conf]"),
-    "services": Option(str, "unix://PATH", "Serve gvproxy's HTTP API there."),
-    "search-domain": Option(list, "NAME", "Told to the VMs.  [default: containers.internal]"),
-    "static-lease": Option(list, "MAC=ADDRESS[,NAME]", "The address of one VM, and its name."),
-    "dns-record": Option(list, "NAME=ADDRESS", "A name that the VMs can look up."),
+    "mtu": Option(int, "BYTES", "MTU of the LAN, announced to the VMs.  [default: 1500]"),
+    "outbound": Option(bool, "", "Refuse connections of the VMs to anything but the host.  [default: allow]"),
+    "host-access": Option(
+        bool, "", "Refuse connections of the VMs to the host's loopback, at .254.  [default: allow]"
+    ),
+    "deny": Option(list, "NETWORK", "Network that the VMs may not reach.  [default: none]"),
+    "allow": Option(
+        list, "NETWORK", "Network of cloud metadata addresses that the VMs may reach.  [default: none]"
+    ),
+    "forward": Option(
+        list, "FORWARD", "Port or socket of the host to forward to a VM; `forward add --help` has the forms."
+    ),
+    "ssh-port": Option(
+        int, "PORT", "Port of the host's loopback to forward to port 22 of the VM at .2.  [default: none]"
+    ),
+    "resolver": Option(list, "ADDRESS[:PORT]", "Upstream DNS server.  [default: those of /etc/resolv.conf]"),
+    "services": Option(
+        str, "PATH|unix://PATH", "Socket at which to serve gvproxy's HTTP API.  [default: none]"
+    ),
+    "search-domain": Option(
+        list, "NAME", "DNS search domain announced to the VMs.  [default: containers.internal]"
+    ),
+    "static-lease": Option(
+        list,
+        "MAC=ADDRESS[,NAME]",
+        "Fixed address of one VM, and its DNS name.  [default: .2 for podman's MAC]",
+    ),
+    "dns-record": Option(list, "NAME=ADDRESS", "DNS record for the VMs.  [default: host and gateway]"),
 }
 
 

@@ -29,7 +29,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from forwarder.channel import ChannelClosedError, close_all
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, PeerError, UsageError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
@@ -95,6 +95,8 @@ class GatewayProcess:
         self.state = GatewayState.OFF
         self.failure = ""
         """Why the last one did not get to serve."""
+        self._misused = False
+        """Whether that is what the operator has written."""
 
     def begin(self, turn: Callable[[], None], stopping: Callable[[], bool]) -> None:
         """Start it, and ``turn`` until it serves or the switch is ``stopping``. Raises LocalError."""
@@ -104,7 +106,8 @@ class GatewayProcess:
         while self.state is GatewayState.STARTING and not stopping():
             turn()
         if self.state is not GatewayState.UP and not stopping():
-            raise LocalError(self.failure or "the gateway ended at once; the log says why")
+            why = self.failure or "the gateway ended at once; the log says why"
+            raise UsageError(why) if self._misused else LocalError(why)
 
     def took_over(self, records: Iterable[PortRecord]) -> None:
         """Detach the port of a predecessor's gateway, which ended with it."""
@@ -116,7 +119,7 @@ class GatewayProcess:
     def _start(self) -> None:
         self._child = GatewayChild(self._loop, self._ended)
         self._to(GatewayEvent.START)
-        self.failure = ""
+        self.failure, self._misused = "", False
         self._channel = LoopChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
         ports = [[view.record.port, view.record.born] for view in self._owner.views()]
@@ -281,8 +284,7 @@ class GatewayProcess:
                     self._has_served = True
                     self._ask_at = time.monotonic()
                 else:
-                    self.failure = str(result)
-                    self._hang_up()
+                    self._fail(result)
             case Reply() if self._questions and self.state in SERVING:
                 self._heard()
                 self._questions.answered(message)
@@ -335,6 +337,15 @@ class GatewayProcess:
         if self._channel is not None:
             with suppress(ChannelClosedError):  # what it said before its end is still to be taken
                 self._channel.send(message, descriptors)
+
+    def _fail(self, result: object) -> None:
+        """Note why the gateway does not get to serve, in its own words."""
+        match result:
+            case {"usage": str(why)}:
+                self.failure, self._misused = why, True
+            case _:
+                self.failure = str(result)
+        self._hang_up()
 
     def _hang_up(self) -> None:
         """Close the channel, which makes the process end."""

@@ -124,27 +124,63 @@ _MACS = Kind(_pinned, _items_of, ",".join)
 _NAMES = Kind(_reaches, _items_of, ",".join)
 
 SETTINGS = {
-    "pin": Setting("pinned", _MACS, "MAC", "An address of the VM; it may send from no other."),
-    "flood-unknown": Setting(
-        "flood_unknown", _FLAG, "true|false", "Deliver frames to addresses that nobody has used yet."
+    "pin": Setting(
+        "pinned",
+        _MACS,
+        "MAC",
+        "MAC address of the VM: the port may send from pinned addresses only, and no other port may.",
     ),
-    "limit-broadcast": Setting("broadcast_per_s", _FRAMES, "FRAMES/S", "Drop broadcasts beyond that."),
-    "limit-multicast": Setting("multicast_per_s", _FRAMES, "FRAMES/S", "Drop multicasts beyond that."),
+    "flood-unknown": Setting(
+        "flood_unknown", _FLAG, "true|false", "Deliver frames for addresses that no VM has sent from yet."
+    ),
+    "limit-broadcast": Setting(
+        "broadcast_per_s",
+        _FRAMES,
+        "FRAMES/S",
+        "Most broadcast frames that the VM may send, a second; more are dropped.",
+    ),
+    "limit-multicast": Setting(
+        "multicast_per_s",
+        _FRAMES,
+        "FRAMES/S",
+        "Most multicast frames that the VM may send, a second; more are dropped.",
+    ),
     "limit-unknown": Setting(
-        "unknown_per_s", _FRAMES, "FRAMES/S", "Drop frames to unknown addresses beyond that."
+        "unknown_per_s",
+        _FRAMES,
+        "FRAMES/S",
+        "Most frames for unknown addresses that the VM may send, a second; more are dropped.",
     ),
     "limit-bandwidth": Setting(
-        "bytes_per_s", _BANDWIDTH, "RATE", "Read the VM no faster, like 100Mbit/s or 12.5MB/s."
+        "bytes_per_s",
+        _BANDWIDTH,
+        "RATE",
+        "Most bandwidth of the VM, like 100Mbit/s or 12.5MB/s; it is read later and loses nothing.",
     ),
-    "limit-macs": Setting("max_macs", _ADDRESSES, "NUMBER", "Drop frames from addresses beyond so many."),
-    "isolated": Setting("isolated", _FLAG, "true|false", "Let it talk to nobody but the ports it reaches."),
-    "reach": Setting("reaches", _NAMES, "NAME", "A port that it reaches although isolated."),
+    "limit-macs": Setting(
+        "max_macs",
+        _ADDRESSES,
+        "NUMBER",
+        "Most MAC addresses that the VM may send from; frames from more are dropped.",
+    ),
+    "isolated": Setting(
+        "isolated", _FLAG, "true|false", "Exchange frames only with the ports of --reach that allow it, too."
+    ),
+    "reach": Setting("reaches", _NAMES, "NAME", "Name of a port that an isolated port may talk to."),
     "offload": Setting(
-        "offload", _word(OFFLOADS), "|".join(OFFLOADS), "What its VM leaves undone: tso, sums and segments."
+        "offload",
+        _word(OFFLOADS),
+        "|".join(OFFLOADS),
+        "What the VM leaves undone in its frames: with tso checksums and segments.",
     ),
-    "mtu": Setting("mtu", _MTU, "BYTES", "Send its VM no longer packets; with offload=tso 1500 if not said."),
+    "mtu": Setting(
+        "mtu", _MTU, "BYTES", "Longest packet to send to the VM; with offload=tso 1500 unless said otherwise."
+    ),
     "receive": Setting(
-        "receive", _word(RECEIVES), "|".join(RECEIVES), "Send its VM packets of its MTU, or of 64 KiB."
+        "receive",
+        _word(RECEIVES),
+        "|".join(RECEIVES),
+        "Longest frames to send to the VM: of its MTU, or large ones of 64 KiB.",
     ),
     "guard": Setting(
         "guard",
@@ -179,7 +215,7 @@ def changed(policy: Policy, values: Mapping[str, object]) -> Policy:
     new = policy._replace(**cast(Any, fields))
     if new.reaches and not new.isolated:
         raise SettingError(
-            "reach", "a port that is not isolated reaches everybody; isolate it, or name nobody"
+            "reach", "it has no effect unless isolated=true: every other port is reached; set both"
         )
     return new
 
@@ -212,7 +248,8 @@ def pin_clash(pinned: tuple[bytes, ...], ports: Iterable[PortRecord]) -> str:
         for mac in record.policy.pinned:
             if mac in pinned:
                 port = f"port {record.port} ({record.name})"
-                return f"{format_mac(mac)} is pinned to {port} already; pin it to one of them"
+                unpin = f"supervisor set {record.name} pin="
+                return f"{format_mac(mac)} is already pinned to {port}; unpin it there first: {unpin}"
     return ""
 
 

@@ -21,10 +21,10 @@ def _needs() -> None:
     requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
 
 
-def refused(switch: Switch, *flags: str) -> str:
-    """Return the one line with which ``run --gateway`` ends."""
+def refused(switch: Switch, *flags: str, status: int = 1) -> str:
+    """Return the one line with which ``run --gateway`` ends; status 2: what was written cannot be."""
     done = switch.command("run", "--gateway", *flags, check=False)
-    assert done.returncode == 1
+    assert done.returncode == status
     lines = done.stderr.splitlines()
     assert "Traceback" not in done.stderr
     assert sum(line.startswith("Error: ") for line in lines) == 1
@@ -92,4 +92,5 @@ def test_a_services_socket_that_cannot_be() -> None:
         assert "absent does not exist; create it" in line
         assert "relative" not in line
     with short_directory() as directory:
-        assert "services: 'relative' is no address" in refused(Switch(directory), "--services", "relative")
+        line = refused(Switch(directory), "--services", "relative", status=2)
+        assert "services: 'relative' has a relative path" in line

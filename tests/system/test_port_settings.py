@@ -156,8 +156,8 @@ def test_settings_change_while_running_and_a_refused_change_changes_nothing(swit
     assert "limit-broadcast  1500/s" in table
     running.command("set", "other", f"pin={mac(2).hex(':')}")
     for wrong, why in (
-        (f"pin={taken}", f"{taken} is pinned to unixgram://{running.vfkit()} already"),
-        (f"pin={mac(2).hex(':')}", "is pinned to port 2 (other) already"),
+        (f"pin={taken}", f"{taken} is already pinned to unixgram://{running.vfkit()}"),
+        (f"pin={mac(2).hex(':')}", "is already pinned to port 2 (other)"),
         ("reach=other", "reach: a port that is not isolated reaches everybody"),
     ):
         refused = running.command("set", "web", "limit-broadcast=7", wrong, check=False)
@@ -172,7 +172,7 @@ def test_settings_change_while_running_and_a_refused_change_changes_nothing(swit
         "attach", "--listen-qemu", f"unix://{running.qemu}", "--pin", mac(2).hex(":"), check=False
     )
     assert (again.returncode, again.stdout) == (1, "")
-    assert "is pinned to port 2 (other) already" in again.stderr
+    assert "is already pinned to port 2 (other)" in again.stderr
     assert not running.qemu.exists()
     # The pin is in force at its own port.
     other.send(build_frame(BROADCAST, mac(8)))

@@ -98,7 +98,9 @@ def test_each_url_once_and_gone_when_closed(bench: Bench) -> None:
 
 def test_an_address_is_pinned_to_one_of_them(bench: Bench) -> None:
     bench.open("qemu", "q", PortOptions(None, PINNED))
-    with pytest.raises(LocalError, match=r"02:00:00:00:00:01 is pinned to unix://.* already"):
+    with pytest.raises(
+        LocalError, match=r"02:00:00:00:00:01 is already pinned to unix://.*; detach that first"
+    ):
         bench.open("bess", "b", PortOptions(None, PINNED))
     assert not (bench.directory / "b").exists()
 
@@ -185,7 +187,7 @@ def test_a_device_that_a_worker_brought_back_keeps_its_name_and_its_addresses(be
     bench.listeners.adopt(PortRecord(1, 5, 5, "uplink", "tap", PINNED), -1)
     device = Attachment(parse_tap("bh0,netns=blue"), PortOptions("uplink", PINNED))
     assert bench.listeners.open(device) == "tap://bh0,netns=blue"
-    with pytest.raises(LocalError, match="is pinned to tap://bh0,netns=blue already"):
+    with pytest.raises(LocalError, match="is already pinned to tap://bh0,netns=blue"):
         bench.listeners.open(device._replace(address=parse_listen("qemu", "unix:///q")))
 
 

@@ -73,7 +73,7 @@ def test_every_command_has_help_and_takes_a_directory(command: str) -> None:
 def test_what_is_said_of_a_gateway_needs_one() -> None:
     done = invoke("run", "--subnet", "10.77.0.0/24")
     assert done.exit_code == 2
-    assert "subnet is said of the gateway; add --gateway" in done.output
+    assert "--subnet needs --gateway" in done.output
 
 
 def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
@@ -88,7 +88,7 @@ def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
     [
         ["run", "--listen-qemu", "unixgram:///x"],
         ["run", "--listen-bess", "unix:///x"],
-        ["run", "--listen-vfkit", "/x"],
+        ["run", "--listen-vfkit", "unixgram://x"],
         ["run", "--listen", "tcp://127.0.0.1:1"],
         ["run", "--listen", "unix:///" + 110 * "x"],
         ["run", "--listen-qemu", "tcp://127.0.0.1:99999"],
@@ -131,7 +131,10 @@ def test_without_a_supervisor_every_command_says_so(command: str, place: Path) -
     name, *arguments = command.split()
     done = invoke(name, "--runtime-dir", place, *arguments)
     assert done.exit_code == 1
-    assert done.output == f"Error: no supervisor runs in {place}; start one, or give its --runtime-dir\n"
+    assert done.output.startswith(
+        f"Error: no supervisor runs in {place}; start one, or give its --runtime-dir"
+    )
+    assert done.output.count("\n") == 1
 
 
 def failed_run(place: Path, *arguments: object) -> str:

@@ -119,7 +119,7 @@ def test_nothing_changes_nothing(tmp_path: Path) -> None:
                 ("isolatde", "true", "unknown key in tap; known are device, name, pin"),
                 ("reach", '"a"', "a list of port names"),
                 ("reach", '["a b"]', "'a b' names no port"),
-                ("reach", '["a"]', "a port that is not isolated reaches everybody"),
+                ("reach", '["a"]', "it has no effect unless isolated=true"),
                 ("pin", "[1]", "a list of MAC addresses"),
             )
             for where in (f", line 7: {key}: ",)

@@ -210,8 +210,11 @@ def test_an_address_is_pinned_to_one_port_however_it_is_asked_for():
     second = live(registry, identity=OTHER)
     claim = PortRecord(9, 70, 70, "late", "qemu", PINNED)
     for ask in (lambda: registry.attach("qemu", 0.0, None, PINNED), lambda: registry.set_policy(2, PINNED)):
-        with pytest.raises(LocalError, match=r"02:00:00:00:00:01 is pinned to port 1 \(web\) already"):
+        with pytest.raises(
+            LocalError, match=r"already pinned to port 1 \(web\); unpin it there first"
+        ) as caught:
             ask()
+        assert str(caught.value).endswith(": supervisor set web pin=")
     refusal = registry.adopt(claim, Identity(300, 3), PROTOCOL_VERSION, 5.0)[0]
     assert isinstance(refusal, Refuse)
     assert "pinned to port 1 (web)" in refusal.reason

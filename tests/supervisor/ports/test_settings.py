@@ -174,7 +174,7 @@ def test_changes_are_taken_together_and_others_stay() -> None:
     policy = Policy(broadcast_per_s=7, max_macs=9)
     new = changed(policy, {"isolated": True, "reach": ["a"], "limit-macs": 3})
     assert new == policy._replace(isolated=True, reaches=("a",), max_macs=3)
-    with pytest.raises(SettingError, match="reach: a port that is not isolated"):
+    with pytest.raises(SettingError, match="reach: it has no effect unless isolated=true"):
         changed(new, {"isolated": False})
     assert changed(new, {"isolated": False, "reach": []}) == policy._replace(max_macs=3)
 
@@ -184,7 +184,7 @@ def test_an_address_has_one_place() -> None:
     there = PortRecord(3, 1, 1, "web", "qemu", Policy((mac,)))
     assert not pin_clash((), [there])
     assert not pin_clash((mac,), [there._replace(policy=Policy())])
-    assert pin_clash((mac,), [there]).startswith(f"{MAC} is pinned to port 3 (web) already")
+    assert pin_clash((mac,), [there]).startswith(f"{MAC} is already pinned to port 3 (web)")
 
 
 def test_a_vm_with_offloads_has_an_mtu_if_none_is_said() -> None:

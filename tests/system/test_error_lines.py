@@ -1,0 +1,142 @@
+"""What a slip of the operator is answered with: one line that says what is wrong and what to write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.guests.fake_vm import connect, mac
+from tests.helpers.guests.fixtures import short_directory
+from tests.helpers.guests.ports import attach
+from tests.helpers.guests.switch import Switch
+
+StartSwitch = Callable[..., Switch]
+OWN = mac(1).hex(":")
+
+
+def refused(switch: Switch, *words: str, status: int) -> str:
+    """Return the last line of a command that fails."""
+    done = switch.command(words[0], *words[1:], check=False)
+    assert done.returncode == status, done
+    assert done.stdout == ""
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (
+            ["--listen-qemu", "unix:///srv/nodir/x.sock"],
+            1,
+            "cannot listen on /srv/nodir/x.sock: the directory /srv/nodir does not exist; create it",
+        ),
+        (["--listen-qemu", "unix://tmp/x.sock"], 2, "write unix:///tmp/x.sock (three slashes)"),
+        (["--listen-vfkit", "unixgram://x.sock"], 2, "write unixgram:///x.sock (three slashes)"),
+        (["--mtu", "1500", "--ssh-port", "1"], 2, "--mtu and --ssh-port need --gateway"),
+        (["--no-outbound"], 2, "--no-outbound needs --gateway"),
+        (
+            ["--mtu", "1500", "--deny", "::/0", "--no-outbound"],
+            2,
+            "--mtu, --no-outbound and --deny need --gateway",
+        ),
+        (["--tap", "a b"], 2, "cannot name an interface"),
+    ],
+)
+def test_run(flags: list[str], status: int, said: str) -> None:
+    with short_directory() as directory:
+        assert said in refused(Switch(directory), "run", *flags, status=status)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--subnet", "10.0.0.5/24"], "subnet: '10.0.0.5/24' has host bits set; did you mean 10.0.0.0/24?"),
+        (["--subnet", "10.0.0.0/31"], "subnet: 10.0.0.0/31 has to be a /8 to /28"),
+        (["--mtu", "9"], "mtu: 9 is not a number from 1280 to 65520"),
+        (
+            ["--services", "unix://x"],
+            "services: 'unix://x' has a relative path; write unix:///x (three slashes)",
+        ),
+        (["--forward", "tcp:80"], "forward 'tcp:80' is not of the form"),
+        (["--static-lease", "x"], "static-lease: 'x' is no static lease"),
+    ],
+)
+def test_a_value_of_the_gateway_is_wrong_usage(flags: list[str], said: str) -> None:
+    with short_directory() as directory:
+        assert said in refused(Switch(directory), "run", "--gateway", *flags, status=2)
+
+
+def test_a_path_stands_for_the_url_of_a_socket(switch: StartSwitch, tmp_path: Path) -> None:
+    running = switch("--listen-qemu", str(tmp_path / "q"), "--listen-vfkit", str(tmp_path / "v"))
+    assert f"unix://{tmp_path}/q unixgram://{tmp_path}/v" in running.ready_line
+    assert running.command("detach", str(tmp_path / "q")).stdout == f"detached unix://{tmp_path}/q\n"
+    assert not (tmp_path / "q").exists()
+    running.command("attach", "--listen-bess", str(tmp_path / "b"))
+    vm = connect(f"unixpacket://{tmp_path}/b")
+    running.wait_live(1)
+    vm.close()
+
+
+def test_pins_names_and_reach(switch: StartSwitch) -> None:
+    running = switch()
+    _vms = [attach(running, "a"), attach(running, "b"), attach(running, "c", "--pin", mac(3).hex(":"))]
+    running.wait_live(3)
+    running.command("set", "a", f"pin={OWN}")
+    line = refused(running, "set", "b", f"pin={OWN}", status=1)
+    taken, _, remedy = line.partition("; unpin it there first: supervisor ")
+    assert taken.endswith(f"{OWN} is already pinned to port 1 (a)")
+    running.command(*remedy.split())
+    running.command("set", "b", f"pin={OWN}")
+    line = refused(running, "set", "b", f"pin={mac(3).hex(':')}", status=1)
+    assert f"is already pinned to unixpacket://{running.directory}/c.sock; detach that first" in line
+    line = refused(running, "set", "b", "reach=a", status=1)
+    assert "reach: it has no effect unless isolated=true" in line
+    done = running.command("set", "b", "isolated=true", "reach=a,x")
+    assert done.stderr == "reach: no port is named x yet\n"
+    path = running.directory / "second.sock"
+    done = running.command("attach", "--listen-bess", str(path), "--name", "b")
+    assert done.stderr == "a port is named b already; the next one is b-2\n"
+
+
+def test_a_listener_without_a_vm_is_known_by_its_name(switch: StartSwitch, tmp_path: Path) -> None:
+    running = switch()
+    path = tmp_path / "web.sock"
+    running.command("attach", "--listen-vfkit", str(path), "--name", "web", "--limit-macs", "3")
+    line = refused(running, "set", "web", "limit-macs=4", status=1)
+    assert (
+        f"no VM is attached to 'web' yet; its listener unixgram://{path} has these settings: limit-macs=3"
+        in line
+    )
+    for target in ("web", str(path), f"unixgram://{path}"):
+        assert running.json("show", target)["settings"]["max_macs"] == 3
+    assert "no port 'wob'" in refused(running, "set", "wob", "limit-macs=4", status=1)
+    assert "nothing is attached as /no/such" in refused(running, "detach", "/no/such", status=1)
+
+
+def test_a_tap_is_attached_once(switch: StartSwitch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a TAP needs root")
+    with short_directory() as directory:
+        done = Switch(directory).command("run", "--tap", "bhtwice0", "--tap", "bhtwice0", check=False)
+        assert done.returncode == 1
+        assert "tap://bhtwice0 is attached already" in done.stderr.splitlines()[-1]
+
+
+def test_without_a_switch_those_that_run_are_named(switch: StartSwitch) -> None:
+    running = switch()
+    with short_directory() as directory:
+        line = refused(Switch(directory), "status", status=1)
+        assert str(running.runtime_dir) in line.partition("(running: ")[2]
+
+
+def test_a_missing_interpreter_is_named() -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "run"
+    done = subprocess.run(
+        [script], env=os.environ | {"PYTHON": "python3.9-absent"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "no such program: python3.9-absent" in done.stderr
