@@ -7,7 +7,7 @@ as its own. Each takes one IP version.
 import socket
 
 from gateway.inside.nft import TCP_PORT
-from gateway.relay.socket_options import forgo_pacing
+from gateway.relay.socket_options import tune
 
 BACKLOG = 4096
 """Connections that wait to be accepted: what the kernel allows, and no fewer than the relay has dials."""
@@ -27,7 +27,7 @@ def listen() -> dict[str, socket.socket]:
     made["tcp4"].bind(("127.0.0.1", TCP_PORT))
     made["tcp6"].bind(("::1", TCP_PORT))
     for sock in made.values():
-        forgo_pacing(sock)
+        tune(sock, nearby=True)
         sock.setblocking(False)
         sock.listen(BACKLOG)
     return made

@@ -22,16 +22,14 @@ and the namespace's kernel never has more half-open connections than there are d
 import errno
 import os
 import socket
-from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 
 from gateway.relay import socket_errors
 from gateway.relay.answers import reset
 from gateway.relay.counts import Counts
 from gateway.relay.frames import Sender
+from gateway.relay.nat import Judge
 from gateway.relay.packets import Packet, Syn
-from gateway.relay.policy import Address
 from gateway.relay.splice import abort
 from gateway.relay.tcp import Connections, Dial, State, make_on_host
 from gateway.relay.tun import Speaker
@@ -49,9 +47,9 @@ class Handshakes:
         connections: Connections,
         speaker: Speaker,
         counts: Counts,
-        judge: Callable[[Address], tuple[Address | None, str]],
+        judge: Judge,
     ) -> None:
-        """``judge`` says where a guest gets that asks for an address."""
+        """``judge`` says where a guest gets that asks for an address, which is 4 or 16 bytes."""
         self._connections = connections
         self._speaker = speaker
         self._counts = counts
@@ -73,10 +71,9 @@ class Handshakes:
         if way.hops <= 1:
             self._speaker.refuse(syn.source, (socket_errors.TIME_EXCEEDED[way.version], 0), whole[1])
             return
-        asked = ip_address(syn.destination)
-        target, refused = self._judge(asked)
+        target, refused = self._judge(syn.destination)
         if target is None:
-            self._counts.refuse(refused, sender, f"{asked} port {syn.port}")
+            self._counts.refuse(refused, sender, f"{key[1][0]} port {syn.port}")
             self._speaker.refuse(syn.source, socket_errors.PROHIBITED[way.version], whole[1])
             return
         self._dials[key] = None  # the answer may come while it is asked for
@@ -102,7 +99,7 @@ class Handshakes:
             abort(near)
             return
         del self._dials[key]
-        self._connections.join(dial, near)
+        self._connections.join(dial, near, key[0][0])
 
     def _decided(self, key: Key, syn: Syn, whole: list[bytes], dial: Dial, error: int) -> None:
         if not error:

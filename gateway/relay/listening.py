@@ -13,7 +13,7 @@ from forwarder import unix_sockets
 from forwarder.errors import LocalError
 from forwarder.unix_sockets import SocketFile
 from gateway.relay.forwards import Forward
-from gateway.relay.socket_options import forgo_pacing
+from gateway.relay.socket_options import tune
 
 BACKLOG = 4096
 """Connections that the kernel completes before they are accepted (it cuts this to net.core.somaxconn)."""
@@ -59,8 +59,7 @@ def listen(forward: Forward) -> tuple[Listening, Forward]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((str(forward.host), forward.port))
         if forward.kind == "tcp":
-            if forward.host.is_loopback:
-                forgo_pacing(sock)
+            tune(sock, nearby=forward.host.is_loopback)
             sock.listen(BACKLOG)
         return Listening(sock), forward._replace(port=sock.getsockname()[1])
     except OSError as error:

@@ -28,7 +28,7 @@ Nothing waits: a datagram that a socket does not take is dropped and counted, as
 import errno
 import socket
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from ipaddress import ip_address
 
 from gateway.relay import socket_errors
@@ -60,7 +60,8 @@ NO_PINGS = (
     "sysctl net.ipv4.ping_group_range='0 2147483647'"
 )
 
-Judge = Callable[[Address], tuple[Address | None, str]]
+Judge = Callable[[bytes], tuple[Address | None, str]]
+"""Says where a guest gets that asks for an address, which is 4 or 16 bytes; or which counter it goes to."""
 
 
 class GuestFlow:
@@ -91,21 +92,17 @@ class Nat:
     """The flows of guests."""
 
     def __init__(self, common: Common, speaker: Speaker, judge: Judge, mtu: int) -> None:
-        """``judge`` says where a guest gets that asks for an address; ``mtu`` is the LAN's."""
+        """``mtu`` is the LAN's."""
         self._poller, self._flows, self._counts, self._clock = common
         self._speaker = speaker
         self._mtu = mtu
         self._ident = 0
-        self._where = lru_cache(maxsize=4096)(lambda asked: _text(judge(ip_address(asked))))
-
-    def forget_verdicts(self) -> None:
-        """Ask ``judge`` anew: the host's own addresses may have changed."""
-        self._where.cache_clear()
+        self._judge = judge
 
     def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
         """Send on what a guest sent; ``way`` has what IP says of it."""
-        target, refused = self._where(packet.destination)
-        if target is None:
+        address, refused = self._judge(packet.destination)
+        if address is None:
             self._counts.refuse(refused, sender, ip_address(packet.destination))
             self._refuse(packet, socket_errors.PROHIBITED[way.version])
             return
@@ -118,6 +115,7 @@ class Nat:
         flow: GuestFlow | None = self._flows.sent(key, now) or self._new_flow(key, packet, sender, now)
         if flow is None:
             return
+        target = str(address)
         if flow.peers.get(target) != packet.destination:
             if len(flow.peers) >= MOST_PEERS:
                 del flow.peers[next(iter(flow.peers))]
@@ -246,12 +244,6 @@ class Nat:
         self._ident += 1
         for each in answer(packet, self._ident, self._mtu):
             self._speaker.write(each)
-
-
-def _text(verdict: tuple[Address | None, str]) -> tuple[str | None, str]:
-    """Return a verdict with the address as sockets have it."""
-    target, refused = verdict
-    return (None if target is None else str(target)), refused
 
 
 def may_ping() -> bool:

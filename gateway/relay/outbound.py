@@ -22,13 +22,13 @@ class Outbound:
         judge: Judge,
         way: Way,
     ) -> None:
-        """Begin to carry; ``judge`` says where a guest gets."""
+        """Begin to carry."""
         self._tun = Tun(way.tun, common.counts)
         speaker = Speaker(self._tun, {4: policy.gateway4.packed, 6: policy.prefix[1].packed})
-        self._nat = Nat(common, speaker, judge, way.mtu)
+        nat = Nat(common, speaker, judge, way.mtu)
         handshakes = Handshakes(connections, speaker, common.counts, judge)
         self.accepted = handshakes.accepted
-        self._frames = Frames(common, way, partial(is_guest, policy), self._nat, handshakes)
+        self._frames = Frames(common, way, partial(is_guest, policy), nat, handshakes)
 
     def tick(self, now: float) -> None:
         """Do what time asks for."""
@@ -37,10 +37,6 @@ class Outbound:
     def deadline(self) -> float | None:
         """Return when to call ``tick``; None: only when something happens."""
         return self._frames.deadline()
-
-    def forget_verdicts(self) -> None:
-        """Ask anew where guests get: the host's own addresses may have changed."""
-        self._nat.forget_verdicts()
 
     def close(self) -> None:
         """Close what came with the way; flows and connections are closed by their tables."""

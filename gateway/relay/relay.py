@@ -17,7 +17,8 @@ import math
 import socket
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
+from ipaddress import ip_address
 
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.descriptor_limit import raise_descriptor_limit
@@ -38,6 +39,9 @@ from gateway.relay.udp import Datagrams, Route
 
 TUNNEL = "tunnel"
 """Owner of all tunnels: their clients are one, the host's user."""
+
+VERDICT_S = 10.0
+"""How long the gateway may go by an address that the host had or had not."""
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -70,6 +74,7 @@ class Relay:
         self._forwards = Forwards(policy)
         self._flows = FlowTable(budget, self._counts)
         self._common = Common(self._poller, self._flows, self._counts, clock)
+        self._verdict = lru_cache(maxsize=4096)(partial(_verdict, policy))
         self._clock = clock
         self._log = log
         self._outbound: Outbound | None = None
@@ -136,8 +141,6 @@ class Relay:
         end = self._flows.deadline()
         if end is not None and end <= now:
             self._flows.expire(now)
-            if self._outbound is not None:
-                self._outbound.forget_verdicts()
         for part in (self._outbound, self._departures):
             if part is not None:
                 part.tick(now)
@@ -170,11 +173,9 @@ class Relay:
         self._loop.unwatch(self._poller.fileno())
         self._poller.close()
 
-    def _judge(self, asked: Address) -> Verdict:
-        verdict = judge(self._policy, asked)
-        if verdict.target is not None and not self._policy.host_access and is_own(verdict.target):
-            return Verdict(None, "no_host_access")
-        return verdict
+    def _judge(self, asked: bytes) -> Verdict:
+        """Say where a guest gets, from memory for a while: the host's own addresses may change."""
+        return self._verdict(asked, int(self._clock() / VERDICT_S))
 
     def _accepted(self, near: socket.socket) -> None:
         """Join a guest's connection with the one that was made for it."""
@@ -193,6 +194,14 @@ class Relay:
         """Carry a connection of one of the host's clients to a guest."""
         make = partial(self._make, f"tcp{forward.guest.version}")
         self._connections.start(near, forward.near, (forward.guest, forward.guest_port), make)
+
+
+def _verdict(policy: OutboundPolicy, asked: bytes, _: int) -> Verdict:
+    """Say where a guest gets; without host access the host's other addresses are closed as well."""
+    verdict = judge(policy, ip_address(asked))
+    if verdict.target is not None and not policy.host_access and is_own(verdict.target):
+        return Verdict(None, "no_host_access")
+    return verdict
 
 
 def is_own(address: Address) -> bool:

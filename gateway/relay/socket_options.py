@@ -3,10 +3,6 @@
 import contextlib
 import socket
 import struct
-from collections.abc import Callable
-from ipaddress import ip_address
-
-from gateway.relay.policy import Address
 
 KEEPALIVE = (120, 30, 4)
 """Seconds of silence, seconds between questions, questions: a peer that is gone is noticed in four
@@ -35,10 +31,11 @@ def forgo_pacing(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
-def tune(sock: socket.socket, nearby: Callable[[Address], bool]) -> None:
-    """Set what a relayed TCP socket needs.
+def tune(sock: socket.socket, *, nearby: bool) -> None:
+    """Set what a relayed TCP socket needs; what a listener accepts has it, too.
 
     It does not wait for more bytes, looks for peers that are gone, and keeps urgent data in the stream.
+    ``nearby``: its packets never leave this machine. To be called before there is a connection.
     """
     if sock.family == socket.AF_UNIX:
         return
@@ -48,7 +45,7 @@ def tune(sock: socket.socket, nearby: Callable[[Address], bool]) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         ask_after(sock, KEEPALIVE)
-        if nearby(ip_address(sock.getpeername()[0])):
+        if nearby:
             forgo_pacing(sock)
 
 

@@ -22,6 +22,7 @@ import errno
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -105,8 +106,10 @@ class _Entry(NamedTuple):
     """A connection that is joined."""
 
     owner: Hashable
-    near_peer: Address | None
-    far_peer: Address
+    guest: Address | str
+    """Address of the guest."""
+    is_near: bool
+    """Whether the guest is at the near end."""
 
 
 class Connections:
@@ -125,7 +128,7 @@ class Connections:
         self._counts = counts
         self._clock = clock
         self._pipes = Pipes()
-        self._nearby = nearby
+        self._nearby = lru_cache(maxsize=1024)(nearby)
         self._descriptors = descriptors
         self._dial_places = Shares(MOST_DIALS)
         self._dials: OrderedDict[Dial, None] = OrderedDict()
@@ -144,6 +147,8 @@ class Connections:
         if dial is None:
             abort(near)
             return
+        if near.family != socket.AF_UNIX and _is_loopback(near):
+            forgo_pacing(near)
         self._poller.watch(near.fileno(), lambda events: self._near_event(dial, events), CLOSING | EDGE)
         make(lambda far: self._made(dial, far))
 
@@ -160,11 +165,11 @@ class Connections:
             make(lambda far: self._made(dial, far))
         return dial
 
-    def join(self, dial: Dial, near: socket.socket) -> None:
-        """Join an answered dial with its near end, which is this object's from now on."""
+    def join(self, dial: Dial, near: socket.socket, guest: str) -> None:
+        """Join an answered dial with its near end, a guest's, which is this object's from now on."""
         near.setblocking(False)
         dial.near = near
-        self._join(dial)
+        self._join(dial, _Entry(dial.owner, guest, is_near=True))
 
     def tick(self, now: float) -> None:
         """Give up what has waited for too long, and end what has been delivered."""
@@ -196,8 +201,8 @@ class Connections:
         }
 
     def peers(self) -> set[Address]:
-        """Return the addresses that connections have nearby."""
-        return {peer for entry in self._joined.values() for peer in entry[1:] if peer and self._nearby(peer)}
+        """Return the addresses of the guests that have connections."""
+        return {ip_address(entry.guest) for entry in self._joined.values()}
 
     def probe(self, peers: set[Address]) -> None:
         """Have the kernel ask these peers, each second, whether they are there; ``reap`` ends that."""
@@ -248,8 +253,7 @@ class Connections:
         dial.far = far
         far.setblocking(False)
         address, port = dial.target
-        if self._nearby(address):
-            forgo_pacing(far)
+        tune(far, nearby=self._nearby(address))
         try:
             error = far.connect_ex((str(address), port))
         except OSError as failure:
@@ -285,17 +289,15 @@ class Connections:
 
     def _start_decided(self, dial: Dial, error: int) -> None:
         if not error:
-            self._join(dial)
+            self._join(dial, _Entry(dial.owner, dial.target[0], is_near=False))
 
-    def _join(self, dial: Dial) -> None:
+    def _join(self, dial: Dial, entry: _Entry) -> None:
         assert dial.near is not None
         assert dial.far is not None
         self._forget(dial, "taken")
         self._counts["joined"] += 1
-        for sock in (dial.near, dial.far):
-            tune(sock, self._nearby)
         joined = Joined(self._poller, self._pipes, (dial.near, dial.far), self._ended, self._linger)
-        self._joined[joined] = _Entry(dial.owner, _peer(dial.near), dial.target[0])
+        self._joined[joined] = entry
 
     def _fail(self, dial: Dial, error: int) -> None:
         if dial.state is State.OVER:
@@ -327,11 +329,8 @@ class Connections:
 
     def _ends_at(self, peers: set[Address]) -> Iterable[tuple[Joined, socket.socket]]:
         for joined, entry in self._joined.items():
-            near, far = joined.sockets
-            if entry.near_peer in peers:
-                yield joined, near
-            elif entry.far_peer in peers:
-                yield joined, far
+            if ip_address(entry.guest) in peers:
+                yield joined, joined.sockets[0 if entry.is_near else 1]
 
 
 def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
@@ -344,12 +343,12 @@ def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
     deliver(sock)
 
 
-def _peer(sock: socket.socket) -> Address | None:
-    """Return the address of the other end; None: it is a unix socket's, or has gone."""
+def _is_loopback(sock: socket.socket) -> bool:
+    """Whether the other end is on this machine, by its address."""
     try:
-        return ip_address(sock.getpeername()[0])
-    except (OSError, ValueError, IndexError):
-        return None
+        return ip_address(sock.getpeername()[0]).is_loopback
+    except OSError:  # it has gone
+        return False
 
 
 def _why(error: int) -> str:
