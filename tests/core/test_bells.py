@@ -3,93 +3,165 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
+from tests.helpers.guests.waiting import wait_for
 from tests.helpers.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
 from tests.helpers.scribble import FloodScribble
 
-NEIGHBOUR, EPOCH = 9, 99
+ONE, OTHER = 9, 10
+EPOCH = 99
+OWED_S = 1.0
 
 
-class Neighbour(NamedTuple):
-    """A port that is nothing but its memory, so that a test says when it sleeps."""
+class Neighbours:
+    """Port 1 has an engine; its peers are nothing but their memory, so that a test says when they sleep."""
 
-    switch: MiniSwitch
-    flood: FloodScribble
-    bell: int
+    def __init__(self, switch: MiniSwitch) -> None:
+        self.switch, self.engine = switch, switch.engines[1]
+        self.words: dict[int, FloodScribble] = {}
+        self.bells: dict[int, int] = {}
+        self._fds: list[int] = []
 
-    def sleep(self, number: int) -> None:
-        self.flood["sleep"] = number
+    def join(self, port: int, epoch: int = EPOCH, *, ring: bool = True, flood: bool = True) -> None:
+        self.engine.peer_join(port, epoch, EPOCH)
+        if flood:
+            fd = _core.flood_create(FLOOD_BYTES, port, epoch)
+            self.words[port] = FloodScribble(fd, FLOOD_BYTES)
+            self.engine.attach_flood(port, epoch, fd, from_start=True)
+            self._fds.append(fd)
+        if ring:
+            fds = _core.ring_create(RING_BYTES, 1, self.switch.epochs[1], port, epoch)
+            bell = self.bells[port] = _core.doorbell_create()
+            self.engine.attach_tx(port, epoch, *fds, os.dup(bell))
+            self._fds += (*fds, bell)
+        self.engine.pin(port, [mac(port)])
+
+    def sleep(self, port: int, number: int) -> None:
+        self.words[port]["sleep"] = number
 
     def send(self, dst: bytes) -> int:
-        """Let port 1's VM send to it; returns how many bells its engine has rung for that."""
+        """Let port 1's VM send; returns how many bells its engine has rung for that."""
         before = self.switch.counters(1)
         self.switch.vms[1].send(frame(dst, mac(1)))
         while self.switch.counters(1)["rx_frames"] == before["rx_frames"]:
-            self.switch.engines[1].run(0)
+            self.engine.run(0)
         return self.switch.counters(1)["doorbells"] - before["doorbells"]
+
+    def flood_bell_rang(self) -> bool:
+        """Whether it has since the last call."""
+        try:
+            return os.eventfd_read(self.switch.flood_bell) > 0
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        close_all(self._fds)
 
 
 @pytest.fixture
-def neighbour() -> Iterator[Neighbour]:
+def peers() -> Iterator[Neighbours]:
     with MiniSwitch() as switch:
         switch.add(1, "stream")
-        flood = _core.flood_create(FLOOD_BYTES, NEIGHBOUR, EPOCH)
-        ring = _core.ring_create(RING_BYTES, 1, switch.epochs[1], NEIGHBOUR, EPOCH)
-        bell = _core.doorbell_create()
-        scribble = FloodScribble(flood, FLOOD_BYTES)
-        engine = switch.engines[1]
-        engine.peer_join(NEIGHBOUR, EPOCH, EPOCH)
-        engine.attach_flood(NEIGHBOUR, EPOCH, flood, from_start=True)
-        engine.attach_tx(NEIGHBOUR, EPOCH, *ring, os.dup(bell))
-        engine.pin(NEIGHBOUR, [mac(NEIGHBOUR)])
-        yield Neighbour(switch, scribble, bell)
-        close_all([flood, *ring, bell])
+        made = Neighbours(switch)
+        made.join(ONE)
+        made.engine.run(0)
+        made.flood_bell_rang()
+        yield made
+        made.close()
 
 
-@pytest.mark.parametrize("dst", [mac(NEIGHBOUR), BROADCAST], ids=["ring", "flood"])
-def test_a_sleep_is_rung_for_once(neighbour: Neighbour, dst: bytes) -> None:
+@pytest.mark.parametrize("dst", [mac(ONE), BROADCAST], ids=["ring", "flood"])
+def test_a_sleep_is_rung_for_once(peers: Neighbours, dst: bytes) -> None:
     for number, rung in ((0, 0), (1, 1), (1, 0), (1, 0), (2, 0), (3, 1), (3, 0), (4, 0), (7, 1)):
-        neighbour.sleep(number)
-        assert neighbour.send(dst) == rung, number
+        peers.sleep(ONE, number)
+        assert peers.send(dst) == rung, number
 
 
-def test_a_sleep_that_was_rung_for_by_one_bell_is_not_by_the_other(neighbour: Neighbour) -> None:
-    neighbour.sleep(1)
-    assert neighbour.send(mac(NEIGHBOUR)) == 1
-    assert neighbour.send(BROADCAST) == 0
-    neighbour.sleep(3)
-    assert neighbour.send(BROADCAST) == 1
-    assert neighbour.send(mac(NEIGHBOUR)) == 0
+def test_a_sleep_that_was_rung_for_by_one_bell_is_not_by_the_other(peers: Neighbours) -> None:
+    peers.sleep(ONE, 1)
+    assert peers.send(mac(ONE)) == 1
+    assert peers.send(BROADCAST) == 0
+    peers.sleep(ONE, 3)
+    assert peers.send(BROADCAST) == 1
+    assert peers.send(mac(ONE)) == 0
 
 
-def test_each_way_has_its_own_bell(neighbour: Neighbour) -> None:
-    neighbour.sleep(1)
-    neighbour.send(mac(NEIGHBOUR))
-    assert os.eventfd_read(neighbour.bell) == 1
+def test_each_way_has_its_own_bell(peers: Neighbours) -> None:
+    peers.sleep(ONE, 1)
+    peers.send(mac(ONE))
+    assert os.eventfd_read(peers.bells[ONE]) == 1
+    assert not peers.flood_bell_rang()
+    peers.sleep(ONE, 3)
+    peers.send(BROADCAST)
+    assert peers.flood_bell_rang()
     with pytest.raises(BlockingIOError):
-        os.eventfd_read(neighbour.switch.flood_bell)
-    neighbour.sleep(3)
-    neighbour.send(BROADCAST)
-    assert os.eventfd_read(neighbour.switch.flood_bell) == 1
-    with pytest.raises(BlockingIOError):
-        os.eventfd_read(neighbour.bell)
+        os.eventfd_read(peers.bells[ONE])
 
 
-def test_a_peer_whose_sleep_word_is_not_known_yet_is_rung(neighbour: Neighbour) -> None:
-    """It may sleep, and nothing else would wake it."""
-    switch = neighbour.switch
-    switch.engines[1].peer_join(NEIGHBOUR, EPOCH + 1, EPOCH)
-    assert [neighbour.send(BROADCAST) for _ in range(3)] == [1, 1, 1]
+def test_one_bell_wakes_all_that_sleep(peers: Neighbours) -> None:
+    """Each of them counts as rung, also those behind the first."""
+    peers.join(OTHER)
+    for port in (ONE, OTHER):
+        peers.sleep(port, 1)
+    assert [peers.send(BROADCAST) for _ in range(3)] == [1, 0, 0]
+    peers.sleep(OTHER, 3)
+    assert [peers.send(BROADCAST) for _ in range(3)] == [1, 0, 0]
 
 
-def test_a_held_flood_bell_holds_no_other(neighbour: Neighbour) -> None:
-    neighbour.sleep(1)
-    neighbour.switch.engines[1].hold_flood_bell()
-    assert neighbour.send(BROADCAST) == 0
-    assert neighbour.send(mac(NEIGHBOUR)) == 1
+def test_a_peer_whose_sleep_word_is_not_known_yet_is_rung(peers: Neighbours) -> None:
+    """It may sleep, and nothing else would wake it. One bell for each burst, however many came before."""
+    peers.join(ONE, EPOCH + 1, flood=False)
+    peers.engine.run(0)
+    assert [peers.send(BROADCAST) for _ in range(3)] == [1, 1, 1]
+    assert [peers.send(mac(ONE)) for _ in range(3)] == [1, 1, 1]
+
+
+def test_what_was_rung_for_in_an_earlier_life_is_rung_for_again(peers: Neighbours) -> None:
+    """Sleep words begin anew with each worker."""
+    peers.sleep(ONE, 1)
+    assert peers.send(mac(ONE)) == 1
+    peers.join(ONE, EPOCH + 1)
+    peers.sleep(ONE, 1)
+    assert peers.send(mac(ONE)) == 1
+
+
+def test_a_held_flood_bell_holds_no_other(peers: Neighbours) -> None:
+    peers.sleep(ONE, 1)
+    peers.engine.hold_flood_bell()
+    assert peers.send(BROADCAST) == 0
+    assert peers.send(mac(ONE)) == 1
+
+
+def test_a_peer_that_may_have_slept_through_a_flood_is_rung_for_once(peers: Neighbours) -> None:
+    """It may have read our floods before we knew its sleep word."""
+    peers.send(BROADCAST)
+    peers.join(OTHER)
+    for rang in (True, False, False):
+        peers.engine.run(0)
+        assert peers.flood_bell_rang() == rang
+
+
+def test_a_peer_that_comes_long_after_a_flood_is_not_rung_for(peers: Neighbours) -> None:
+    peers.send(BROADCAST)
+    flooded = time.monotonic()
+    wait_for(lambda: time.monotonic() > flooded + OWED_S, "the flood to be old")
+    peers.join(OTHER)
+    peers.engine.run(0)
+    assert not peers.flood_bell_rang()
+
+
+def test_a_held_flood_bell_is_held_for_newcomers_too(peers: Neighbours) -> None:
+    peers.engine.hold_flood_bell()
+    peers.send(BROADCAST)
+    peers.join(OTHER)
+    peers.engine.run(0)
+    assert not peers.flood_bell_rang()
+    peers.engine.release_flood_bell()
+    peers.engine.run(0)
+    assert peers.flood_bell_rang()

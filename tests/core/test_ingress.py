@@ -315,3 +315,19 @@ def test_closed_engine_refuses_everything() -> None:
         for call in (lambda: engine.run(0), engine.wanted, engine.progress, lambda: engine.peer_leave(2)):
             with pytest.raises(ValueError, match="closed"):
                 call()
+
+
+def test_broadcast_and_multicast_have_a_rate_each() -> None:
+    multicast = bytes.fromhex("01005e000001")
+    for limits, kept in (({"broadcast": 1}, multicast), ({"multicast": 1}, BROADCAST)):
+        with MiniSwitch() as switch:
+            sender, receiver = switch.add(1, "stream"), switch.add(2, "stream")
+            switch.engines[1].set_limits(
+                **{"broadcast": 0, "multicast": 0, "unknown": 0, "bytes": 0, "macs": 0} | limits
+            )
+            for _ in range(50):
+                sender.send(frame(BROADCAST, mac(1)), frame(multicast, mac(1)))
+            switch.settle()
+            got = receiver.received()
+            assert [each[:6] for each in got].count(kept) == 50
+            assert switch.counters(1)["storm"] == 100 - len(got) > 40

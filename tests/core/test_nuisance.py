@@ -72,5 +72,7 @@ def test_a_worker_whose_vm_does_not_read_is_not_woken_by_floods(kind: str) -> No
                 lambda: not stuck.received() and not switch.counters(1)["egress_bytes"], "all to be read"
             )
             sender.send(last := frame(BROADCAST, mac(2), b"last"))
-            wait_for(lambda: switch.turn() and last in stuck.received(), "the bell to be heard again")
+            wait_for(lambda: switch.turn() and last in stuck.received(), "the flood bell to be heard again")
+            sender.send(alone := frame(mac(1), mac(2), b"alone"))
+            wait_for(lambda: switch.turn() and alone in stuck.received(), "the doorbell to be heard again")
         switch.engines[1] = stuck_engine
