@@ -331,3 +331,20 @@ def test_broadcast_and_multicast_have_a_rate_each() -> None:
             got = receiver.received()
             assert [each[:6] for each in got].count(kept) == 50
             assert switch.counters(1)["storm"] == 100 - len(got) > 40
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_vm_that_is_held_is_neither_read_nor_noticed(kind: str) -> None:
+    with MiniSwitch() as switch:
+        vm = switch.add(1, kind)
+        switch.engines[1].hold(True)
+        vm.send(frame(BROADCAST, mac(1)))
+        switch.settle()
+        assert switch.counters(1)["rx_frames"] == 0
+        switch.engines[1].hold(False)
+        switch.settle()
+        assert switch.counters(1)["rx_frames"] == 1
+        switch.engines[1].hold(True)
+        vm.sock.close()
+        switch.settle()
+        assert switch.engines[1].link_error == ""
