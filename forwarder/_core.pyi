@@ -117,6 +117,21 @@ class StatsPage:
     def port_of(self, mac: bytes) -> int:
         """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0: not known."""
 
+class CaptureReader:
+    """The reader's end of a capture: what one port's worker has copied."""
+
+    def __init__(self, fd: int, port: int, epoch: int, /) -> None: ...
+    @property
+    def lost(self) -> int:
+        """Frames that the worker has written over before they were read."""
+
+    def read(self) -> list[tuple[int, int, int, str, int, bytes]]:
+        """Some of what is new: (monotonic ns, way, peer, reason, length of the frame, what was kept of it).
+
+        ``way``: 1 from the VM, 2 to the VM, 3 dropped; then ``reason`` is the drop's counter and ``peer`` the
+        port that the frame was for, or 0. Raises ValueError: the worker has written no captured frame.
+        """
+
 class Engine:
     """Forwarding engine of one port: sole user of the VM's descriptor."""
 
@@ -157,6 +172,14 @@ class Engine:
     def pulse(self, interval: float) -> None:
         """Publish to the statistics page every ``interval`` seconds even if nothing happens; at first 1.0."""
 
+    def capture(self, fd: int, program: bytes, snap: int, /) -> None:
+        """Copy every frame to a flood ring made for this port and epoch, instead of to an earlier one.
+
+        ``program``: classic BPF (``struct bpf_insn``) that chooses frames; empty: all. ``snap``: most bytes
+        kept of one. Raises OSError (EINVAL: the program is none).
+        """
+
+    def end_capture(self) -> None: ...
     def hold(self, held: bool) -> None:
         """Leave the VM unread and unwatched; False: go on. Made, an engine does not hold its VM."""
 

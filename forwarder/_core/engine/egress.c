@@ -18,8 +18,8 @@ static void rescue_cut_frame(struct engine *e, struct peer *peer)
         return;
     if (!ring_cut_frame(&peer->rx, &rest, &bytes, &begun))
         port_link_down(e, "a neighbour's ring was tampered with inside of a frame", 0);
-    else
-        egress_stage(e, rest, bytes, begun);
+    else if (egress_stage(e, rest, bytes, begun))
+        port_sight(e, rest - peer->rx.done, peer->rx.done + bytes, 0, CAPTURE_OUT, NULL);
 }
 
 void egress_drop_source(struct engine *e, struct peer *peer)
@@ -31,6 +31,12 @@ void egress_drop_source(struct engine *e, struct peer *peer)
     if (peer->rx.broken)
         e->count.stale_ring++;
     ring_abandon(&peer->rx);
+}
+
+static void filter_flood(struct engine *e, const uint8_t *frame, uint32_t bytes)
+{
+    e->count.filtered++;
+    port_sight_frame(e, frame, bytes, CAPTURE_DROP, &e->count.filtered);
 }
 
 /* Is this flooded frame for our VM? Answers an unknown address that lives here. */
@@ -48,7 +54,7 @@ static bool accepts(struct engine *e, const struct flood_record *record, const u
     }
     if (port == e->port || e->flood_unknown)
         return true;
-    e->count.filtered++;
+    filter_flood(e, frame, record->bytes);
     return false;
 }
 
@@ -74,7 +80,8 @@ static void take_floods(struct engine *e, struct peer *peer)
         peer->deficit -= record.bytes;
         out->taken += record.bytes;
         if (UNLIKELY(peer->out_of_reach)) {
-            e->count.filtered += record.kind != FLOOD_REPLY;
+            if (record.kind != FLOOD_REPLY)
+                filter_flood(e, at + prefix, record.bytes);
             continue;
         }
         fdb_learn(&e->stats->fdb, frame_src(at + prefix), peer->port);
@@ -82,8 +89,11 @@ static void take_floods(struct engine *e, struct peer *peer)
             continue;
         if (UNLIKELY(!seal(e, at, record.bytes))) {
             e->count.refused++;
+            port_sight_frame(e, at + prefix, record.bytes, CAPTURE_DROP, &e->count.refused);
             continue;
         }
+        if (vm_is_stream(&e->vm))
+            port_sight_frame(e, at + prefix, record.bytes, CAPTURE_OUT, NULL);
         out->to += prefix + record.bytes;
         out->staged_frames++;
     }
@@ -98,6 +108,25 @@ static void take_floods(struct engine *e, struct peer *peer)
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */
 _Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "what is viewed fits into the staging");
 
+/* What stage_runs has taken: frames that were staged, and those that were left out. */
+static void sight_staged(const struct engine *e, const uint8_t *records, uint32_t taken)
+{
+    uint32_t prefix = egress_prefix_bytes(e), size;
+    for (uint32_t at = 0; at < taken; at += size) {
+        uint32_t length = load_be32(records + at);
+        bool refused = length > e->intake.longest || (prefix == LENGTH16_BYTES && length > MAX_FRAME16);
+        size = LENGTH_BYTES + length;
+        port_sight(e, records + at, size, 0, refused ? CAPTURE_DROP : CAPTURE_OUT, refused ? &e->count.refused : NULL);
+    }
+}
+
+/* The runs that consuming `bytes` will finish, whose frames a stream has got. */
+static void sight_finished(const struct engine *e, const struct run_view *views, unsigned count, uint64_t bytes)
+{
+    for (unsigned i = 0; i < count && views[i].bytes <= bytes; bytes -= views[i].bytes, i++)
+        port_sight(e, views[i].records - (views[i].run.bytes - views[i].bytes), views[i].run.bytes, 0, CAPTURE_OUT, NULL);
+}
+
 /* Stage what may go of runs for a stream, in its framing; returns what was taken of them. */
 static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled)
 {
@@ -106,6 +135,8 @@ static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned 
     for (unsigned i = 0; i < count && !*garbled; i++) {
         struct packed packed = framing_pack(egress_prefix_bytes(e), spans[i].records, spans[i].bytes,
                                             e->intake.longest, out->staging + out->to);
+        if (UNLIKELY(e->capture != NULL))
+            sight_staged(e, spans[i].records, packed.taken);
         out->to += packed.bytes;
         out->staged_frames += packed.frames;
         e->count.refused += packed.refused;
@@ -175,6 +206,8 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
     if (UNLIKELY(batch->refused > 0)) {
         taken = total_bytes(batch);
         e->count.refused += batch->refused;
+        port_sight(e, batch->spans[0].records, batch->spans[0].bytes, batch->spans[0].vnet ? VNET_BYTES : 0, CAPTURE_DROP,
+                   &e->count.refused);
         ring_consume(&peer->rx, views, batch->count, taken);
     } else if (e->vm.kind == KIND_STREAM16 || batch->mixed) {
         taken = stage_runs(e, batch->spans, batch->count, garbled);
@@ -182,6 +215,8 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
         egress_flush(e, now);
     } else {
         taken = egress_write(e, batch->spans, batch->count, garbled, now);
+        if (UNLIKELY(e->capture != NULL) && vm_is_stream(&e->vm))
+            sight_finished(e, views, batch->count, taken);
         egress_count_frames(e, ring_consume(&peer->rx, views, batch->count, taken));
     }
     return taken;

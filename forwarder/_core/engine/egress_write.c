@@ -42,6 +42,23 @@ static void block(struct engine *e, enum vm_status status, int error, uint64_t n
         waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, true);
 }
 
+/* Frames that a VM of messages has got, and the one behind them that it refused. */
+static void sight_written(const struct engine *e, const struct span *spans, unsigned count, const struct vm_sent *sent)
+{
+    uint32_t frames = sent->frames, refused = sent->refused;
+    for (unsigned i = 0; i < count && frames + refused > 0; i++) {
+        uint32_t size, header = spans[i].vnet ? VNET_BYTES : 0;
+        for (uint32_t at = 0; at < spans[i].bytes && frames + refused > 0; at += size) {
+            const uint8_t *record = spans[i].records + at;
+            bool written = frames > 0;
+            size = LENGTH_BYTES + load_be32(record);
+            port_sight(e, record, size, header, written ? CAPTURE_OUT : CAPTURE_DROP, written ? NULL : &e->count.refused);
+            frames -= written;
+            refused -= !written;
+        }
+    }
+}
+
 uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now)
 {
     struct vm_sent sent;
@@ -51,6 +68,8 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
     port_in_doubt(e);
     enum vm_status status = e->vhost != NULL ? vhost_write(e->vhost, spans, count, &sent, now)
                                              : vm_write(&e->vm, spans, count, &sent);
+    if (UNLIKELY(e->capture != NULL))
+        sight_written(e, spans, count, &sent);
     if (sent.bytes > 0)
         progress(e, &sent);
     *garbled = status == VM_GARBLED;

@@ -12,6 +12,7 @@
 #ifndef BULKHEAD_PORT_H
 #define BULKHEAD_PORT_H
 
+#include "capture/capture.h"
 #include "shared/stats_page.h"
 #include "packet/frame.h"
 #include "engine/bells.h"
@@ -107,6 +108,7 @@ struct engine {
     struct shm stats_shm;
     struct stats_page *stats;
     struct counters count;
+    struct capture *capture; /* NULL: no copy of what the port sees is wanted */
     uint32_t unpublished_turns;
     struct busy_poll busy_poll;
     uint64_t pulse_ns; /* it publishes at least so often */
@@ -149,6 +151,34 @@ static inline void port_in_doubt(struct engine *e)
 {
     if (vm_is_stream(&e->vm))
         atomic_store_explicit(&e->stats->at_boundary, 0, memory_order_seq_cst);
+}
+
+/* What a frame is that goes to a capture: `counter`, one of e->count, says why it was dropped. */
+static inline struct sighting port_sighting(const struct engine *e, enum capture_way way, const uint64_t *counter)
+{
+    const uint64_t *first = (const uint64_t *)&e->count;
+    return (struct sighting){.now = e->now, .way = (uint8_t)way, .reason = counter != NULL ? (uint8_t)(counter - first) : 0};
+}
+
+/* Records, each with `header` bytes in front of its frame, to the capture if there is one. */
+static inline void port_sight(const struct engine *e, const uint8_t *records, uint32_t bytes, uint32_t header,
+                              enum capture_way way, const uint64_t *counter)
+{
+    if (LIKELY(e->capture == NULL))
+        return;
+    struct sighting sighting = port_sighting(e, way, counter);
+    sighting.header = header;
+    capture_records(e->capture, records, bytes, &sighting);
+}
+
+/* One frame that is in no record. */
+static inline void port_sight_frame(const struct engine *e, const uint8_t *frame, uint32_t bytes, enum capture_way way,
+                                    const uint64_t *counter)
+{
+    if (LIKELY(e->capture == NULL))
+        return;
+    struct sighting sighting = port_sighting(e, way, counter);
+    capture_frame(e->capture, frame, bytes, &sighting);
 }
 
 /* The VM sent frames that it may not send. */

@@ -25,10 +25,32 @@ static uint32_t put(struct engine *e, struct peer *peer, const struct frame_run 
     return ring_commit(&peer->tx, at, run->bytes, run->frames, src, run->vnet);
 }
 
+/* Records for a peer whose ring had no room for them. */
+static void sight_lost(const struct engine *e, const struct peer *peer, const uint8_t *records, uint32_t bytes, bool vnet)
+{
+    struct sighting sighting = port_sighting(e, CAPTURE_DROP, NULL);
+    sighting.reason = CAPTURE_EGRESS_FULL;
+    sighting.peer = (uint16_t)peer->port;
+    sighting.header = vnet ? VNET_BYTES : 0;
+    capture_records(e->capture, records, bytes, &sighting);
+}
+
+/* Of a run the first `kept` frames went on, and the others have been lost: how many? */
+static uint32_t lost_behind(const struct engine *e, const struct peer *peer, const struct frame_run *run, uint32_t kept)
+{
+    if (UNLIKELY(e->capture != NULL && kept < run->frames)) {
+        uint32_t at = 0;
+        for (uint32_t i = 0; i < kept; i++)
+            at += LENGTH_BYTES + load_be32(run->start + at);
+        sight_lost(e, peer, run->start + at, run->bytes - at, run->vnet);
+    }
+    return run->frames - kept;
+}
+
 /* Put the frames that go on; what did not fit has been lost. */
 static uint32_t lost_of(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
-    return run->frames > 0 ? run->frames - put(e, peer, run) : 0;
+    return run->frames > 0 ? lost_behind(e, peer, run, put(e, peer, run)) : 0;
 }
 
 /* Lose a segment of the frame at `record`, or all of it; returns the bytes of the record that go on. */
@@ -56,6 +78,8 @@ static uint32_t put_early(struct engine *e, struct peer *peer, const struct fram
         uint8_t *record = run->start + at;
         uint32_t bytes = LENGTH_BYTES + load_be32(record);
         bool early = early_drop_takes(&peer->early_drop, flow_at(record, run->vnet));
+        if (UNLIKELY(early && e->capture != NULL))
+            sight_lost(e, peer, record, bytes, run->vnet);
         uint32_t left = early ? shorten(record, run->vnet) : bytes;
         part.frames += left > 0;
         part.bytes += left;
@@ -119,6 +143,7 @@ void send_flood_run(struct engine *e, const struct frame_run *run, enum flood_ki
             send_flood(e, record_frame(record), bytes, kind);
         } else {
             e->count.storm++;
+            port_sight(e, record, LENGTH_BYTES + bytes, 0, CAPTURE_DROP, &e->count.storm);
             port_refused(e, 1);
         }
         record += LENGTH_BYTES + bytes;
@@ -134,7 +159,7 @@ void send_run(struct engine *e, struct peer *peer, const struct frame_run *run)
         lost = send_to_ring(e, peer, run);
         bells_touch(&e->bells, peer);
     } else if (peer->path == PATH_PENDING) {
-        lost = run->frames - pending_put(peer, run->start, run->frames);
+        lost = lost_behind(e, peer, run, pending_put(peer, run->start, run->frames));
     } else {
         send_flood_run(e, run, FLOOD_UNKNOWN);
     }

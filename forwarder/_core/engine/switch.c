@@ -10,9 +10,15 @@ void switch_begin(struct engine *e)
     e->verdict.valid = false;
 }
 
+static void sight_run(const struct engine *e, const struct frame_run *run, enum capture_way way, const uint64_t *counter)
+{
+    port_sight(e, run->start, run->bytes, run->vnet ? VNET_BYTES : 0, way, counter);
+}
+
 static void drop_run(struct engine *e, const struct frame_run *run)
 {
     uint64_t *counter = e->verdict.dropped;
+    sight_run(e, run, CAPTURE_DROP, counter);
     *counter += run->frames;
     if (counter != &e->count.hairpin) /* which is no offence: a bridge in the VM does it */
         port_refused(e, run->frames);
@@ -49,19 +55,25 @@ static bool is_beyond_mtu(const struct vm *vm, uint32_t bytes)
     return vm->infer_mtu != 0 && bytes > vm->infer_mtu + LINK_BYTES + TAG_BYTES;
 }
 
+static void drop_large(struct engine *e, const uint8_t *record)
+{
+    e->count.offload++;
+    port_sight(e, record, LENGTH_BYTES + load_be32(record), VNET_BYTES, CAPTURE_DROP, &e->count.offload);
+}
+
 /* Do what is left to be done to one frame but for what is taken undone. */
 static void finish_frame(struct engine *e, const uint8_t *record, struct intake intake, struct frame_run *plain)
 {
     struct offload offload;
     if (UNLIKELY(!offload_open(&offload, record_frame(record), load_be32(record)))) {
-        e->count.offload++;
+        drop_large(e, record);
         port_refused(e, 1);
         return;
     }
     if ((intake.takes & TAKES_LARGE) != 0 && offload.bytes <= intake.longest) {
         offload_keep_whole(&offload);
     } else if (UNLIKELY(offload.headers == 0 && is_beyond_mtu(&e->vm, offload.bytes))) {
-        e->count.offload++;
+        drop_large(e, record);
         return;
     } else {
         offload_limit(&offload, intake.longest);
@@ -119,6 +131,7 @@ static void flush_run(struct engine *e, struct frame_run *run)
 {
     if (run->frames == 0)
         return;
+    sight_run(e, run, CAPTURE_IN, NULL);
     if (e->verdict.where == TO_NONE)
         drop_run(e, run);
     else if (LIKELY(!run->vnet))
@@ -179,6 +192,8 @@ static bool is_guarded(struct engine *e, const uint8_t *frame, uint32_t bytes)
     if (LIKELY(!claim_possible(frame, bytes)) || !guard_refuses(&e->guard, e->port, &e->stats->fdb, frame, bytes))
         return false;
     e->count.guarded++;
+    port_sight_frame(e, frame, bytes, CAPTURE_IN, NULL);
+    port_sight_frame(e, frame, bytes, CAPTURE_DROP, &e->count.guarded);
     port_refused(e, 1);
     return true;
 }

@@ -1,4 +1,5 @@
 /* Engine: the forwarding engine as Python drives it. */
+#include "python/py_capture.h"
 #include "python/py_engine_guard.h"
 #include "python/py_engine_peers.h"
 #include "python/py_engine_vhost.h"
@@ -164,6 +165,8 @@ static PyMethodDef methods[] = {
     {"hold_flood_bell", engine_hold_flood_bell, METH_NOARGS, NULL},
     {"release_flood_bell", engine_release_flood_bell, METH_NOARGS, NULL},
     {"pulse", engine_pulse, METH_VARARGS, NULL},
+    {"capture", py_engine_capture, METH_VARARGS, NULL},
+    {"end_capture", py_engine_end_capture, METH_NOARGS, NULL},
     {"hold", engine_hold_method, METH_O, NULL},
     {"wanted", py_engine_wanted, METH_NOARGS, NULL},
     {"peer_join", py_engine_peer_join, METH_VARARGS, NULL},

@@ -4,6 +4,7 @@
 
 #include "python/py_core.h"
 
+int py_add_capture_reader(PyObject *module);
 int py_add_engine(PyObject *module);
 int py_add_stats_page(PyObject *module);
 int py_add_early_drop(PyObject *module);

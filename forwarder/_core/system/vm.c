@@ -112,7 +112,7 @@ static enum vm_status write_whole(const struct vm *vm, const struct span *spans,
     struct frames frames;
     unsigned done = 0;
     bool sound = list_frames(spans, count, &frames);
-    while (done < frames.count) {
+    while (done < frames.count && sent->refused == 0) {
         int n = write_frames(vm, &frames, done);
         if (n < 0 && !refuses_frame(vm, errno)) {
             sent->error = errno;

@@ -62,7 +62,7 @@ struct vm_sent {
     int error;        /* errno behind VM_DOWN */
 };
 
-/* Write what one call takes. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
+/* Write what one call takes; it ends with a frame that is refused. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
 
 /* What is in front of a frame that was read: a TAP's kernel or a guest's driver puts it there, for others ingress.c infers it. */

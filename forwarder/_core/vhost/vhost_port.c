@@ -291,7 +291,7 @@ static enum written write_record(struct vhost_port *port, const uint8_t *record,
 static enum vm_status write_span(struct vhost_port *port, const struct span *span, struct vm_sent *sent, uint64_t now)
 {
     uint32_t header = span->vnet ? VNET_BYTES : 0, size;
-    for (uint32_t at = 0; at < span->bytes; at += size) {
+    for (uint32_t at = 0; at < span->bytes && sent->refused == 0; at += size) {
         const uint8_t *record = span->records + at;
         if (record_next(record, span->bytes - at, &size) != RECORD_WHOLE || size < MIN_RECORD + header)
             return VM_GARBLED;
@@ -311,7 +311,7 @@ enum vm_status vhost_write(struct vhost_port *port, const struct span *spans, un
 {
     enum vm_status status = VM_OK;
     *sent = (struct vm_sent){0};
-    for (unsigned i = 0; i < count && status == VM_OK; i++)
+    for (unsigned i = 0; i < count && status == VM_OK && sent->refused == 0; i++)
         status = write_span(port, &spans[i], sent, now);
     virtqueue_show(&port->queue[QUEUE_TO_GUEST]);
     return status;

@@ -1,0 +1,70 @@
+/* A copy of what one port sees, for a reader outside of the switch.
+
+   Theory of operation. A capture is a flood ring (flood.h) with one frame to a record: the worker writes and never looks at
+   the reader; a reader that is too slow is lapped, and the numbers of the records tell it how many it lost. So a capture
+   costs the worker copies and nothing else, whatever its reader does, and without one it costs a test of a pointer for
+   each run.
+
+   A frame is seen up to three times, by the worker of its port:
+
+     CAPTURE_IN    it came from the VM, before anything was decided; these are rx_frames
+     CAPTURE_OUT   it was written to the VM (on a stream: it will be, it is behind others); these are tx_frames
+     CAPTURE_DROP  it was dropped, and the reason is the counter that it was charged to
+
+   A frame that found no room in a ring was dropped by its sender's worker, and `peer` says towards which port.
+
+   What is captured is the frame as it is on the wire of that port: without a virtio_net_hdr, but as large, and with sums
+   as unfinished, as it was. A filter looks at the whole frame; at most `snap` bytes of it are kept.
+
+   Example: `tcp` with snap 128 on a VM that sends 3 TCP frames of 1,514 bytes and an ARP request, the third TCP frame
+   spoofed: records IN 128 of 1,514, IN, IN, DROP "spoofed"; ARP is not wanted, and costs 5 instructions.
+
+   Called by the thread that runs the engine only. capture_open allocates, capture_close frees. */
+#ifndef BULKHEAD_CAPTURE_H
+#define BULKHEAD_CAPTURE_H
+
+#include "capture/cbpf.h"
+#include "shared/flood.h"
+
+enum capture_way { CAPTURE_IN = 1, CAPTURE_OUT = 2, CAPTURE_DROP = 3 };
+
+/* For a drop that the counters of another port show: it is no counter of this one's page. */
+#define CAPTURE_EGRESS_FULL 255u
+
+/* In front of what is kept of a frame. */
+struct capture_head {
+    uint64_t time_ns; /* CLOCK_MONOTONIC, at the start of the turn */
+    uint32_t length;  /* of the frame */
+    uint16_t peer;    /* port that a dropped frame was for; 0: none, or not known */
+    uint8_t way;
+    uint8_t reason;   /* of a drop: the counter's index in struct counters, or CAPTURE_EGRESS_FULL */
+};
+
+#define CAPTURE_SNAP_MOST (MAX_FRAME - (uint32_t)sizeof(struct capture_head))
+
+struct capture;
+
+/* `fd`: a flood ring made for this port and epoch; nobody else can write to it after that. `count` instructions are copied;
+   0: every frame is wanted. NULL and errno (EINVAL: the program is none). */
+struct capture *capture_open(int fd, uint32_t port, uint64_t epoch, const struct cbpf_insn *program, uint32_t count,
+                             uint32_t snap);
+void capture_close(struct capture *capture);
+
+/* What a frame, or all frames of a run, have in common. */
+struct sighting {
+    uint64_t now;
+    uint32_t header; /* bytes in front of each frame, in its record, that are not the frame's */
+    uint16_t peer;
+    uint8_t way;
+    uint8_t reason;
+};
+
+void capture_frame(struct capture *capture, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting);
+
+/* Each of the records, all of them whole. */
+void capture_records(struct capture *capture, const uint8_t *records, uint32_t bytes, const struct sighting *sighting);
+
+/* Show the reader what was captured so far. */
+void capture_publish(struct capture *capture);
+
+#endif

@@ -1,0 +1,138 @@
+/* CaptureReader: the reader's end of a capture; and Engine's methods that begin and end one. */
+#include "python/py_capture.h"
+
+#include <errno.h>
+
+#include "capture/capture.h"
+
+/* Frames that one call returns at the most, so that a reader comes round to all ports. */
+#define READ_MOST 512
+
+struct py_capture {
+    PyObject_HEAD
+    struct flood_rx rx;
+    unsigned long long lost;
+    uint8_t *frame;
+};
+
+static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    int fd;
+    unsigned int port;
+    unsigned long long epoch;
+    if (!PyArg_ParseTuple(args, "iIK", &fd, &port, &epoch))
+        return NULL;
+    struct py_capture *self = py_allocate(type);
+    if (self == NULL)
+        return NULL;
+    self->frame = PyMem_Malloc(MAX_FRAME);
+    if (self->frame == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    if (flood_rx_open(&self->rx, fd, port, epoch, true) == 0)
+        return (PyObject *)self;
+    py_os_error();
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void reader_dealloc(PyObject *self)
+{
+    struct py_capture *capture = (struct py_capture *)self;
+    flood_rx_close(&capture->rx);
+    PyMem_Free(capture->frame);
+    py_free(self);
+}
+
+static const char *reason_of(const struct capture_head *head)
+{
+    if (head->way != CAPTURE_DROP)
+        return "";
+    if (head->reason == CAPTURE_EGRESS_FULL)
+        return "egress_full";
+    return head->reason < COUNTER_COUNT ? counter_names[head->reason] : "unknown";
+}
+
+/* The record in `frame` as a tuple; a worker that was taken over may have written anything. */
+static PyObject *sighted(const uint8_t *frame, uint32_t bytes)
+{
+    struct capture_head head;
+    if (bytes < sizeof head)
+        return PyErr_Format(PyExc_ValueError, "a captured frame has no head");
+    memcpy(&head, frame, sizeof head);
+    return Py_BuildValue("(KIIsIy#)", (unsigned long long)head.time_ns, (unsigned int)head.way, (unsigned int)head.peer,
+                         reason_of(&head), (unsigned int)head.length, (const char *)frame + sizeof head,
+                         (Py_ssize_t)(bytes - sizeof head));
+}
+
+static PyObject *reader_read(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    struct py_capture *self = (struct py_capture *)object;
+    struct flood_record record;
+    uint64_t lost = 0;
+    PyObject *list = PyList_New(0);
+    for (int i = 0; list != NULL && i < READ_MOST; i++) {
+        if (flood_next(&self->rx, self->frame, MAX_FRAME, &record, &lost) != FLOOD_FRAME)
+            break;
+        PyObject *one = sighted(self->frame, record.bytes);
+        if (one == NULL || PyList_Append(list, one) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(one);
+    }
+    self->lost += lost;
+    return list;
+}
+
+static PyObject *reader_lost(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(((struct py_capture *)self)->lost);
+}
+
+static PyMethodDef reader_methods[] = {{"read", reader_read, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyGetSetDef reader_properties[] = {{"lost", reader_lost, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyType_Slot reader_slots[] = {{Py_tp_new, reader_new},
+                                     {Py_tp_dealloc, reader_dealloc},
+                                     {Py_tp_methods, reader_methods},
+                                     {Py_tp_getset, reader_properties},
+                                     {0, NULL}};
+static PyType_Spec reader_spec = {
+    .name = "forwarder._core.CaptureReader", .basicsize = sizeof(struct py_capture), .flags = Py_TPFLAGS_DEFAULT, .slots = reader_slots};
+
+int py_add_capture_reader(PyObject *module)
+{
+    return py_add_type(module, &reader_spec, "CaptureReader");
+}
+
+PyObject *py_engine_capture(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    int fd;
+    const char *program;
+    Py_ssize_t bytes;
+    const Py_ssize_t each = sizeof(struct cbpf_insn);
+    unsigned int snap;
+    if (e == NULL || !PyArg_ParseTuple(args, "iy#I", &fd, &program, &bytes, &snap))
+        return NULL;
+    struct capture *capture = NULL;
+    errno = EINVAL;
+    if (bytes % each == 0 && bytes <= (Py_ssize_t)CBPF_MOST * each)
+        capture = capture_open(fd, e->port, e->epoch, (const struct cbpf_insn *)program, (uint32_t)(bytes / each), snap);
+    if (capture == NULL)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    engine_capture(e, capture);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_end_capture(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    if (e == NULL)
+        return NULL;
+    engine_capture(e, NULL);
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,65 @@
+"""Filters of captures: libpcap's expressions, compiled by libpcap to classic BPF.
+
+The library is loaded when a filter is asked for (Debian: libpcap0.8), so a switch needs none. The result is
+a program for the workers' own interpreter (``capture/cbpf.h``), in the bytes of ``struct bpf_insn``.
+"""
+
+import ctypes
+import ctypes.util
+from typing import cast
+
+from forwarder.errors import LocalError
+
+ETHERNET = 1
+SNAP = 262_144
+"""libpcap's own MAXIMUM_SNAPLEN: what a program returns for a frame that is wanted."""
+INSTRUCTION_BYTES = 8
+MOST_BYTES = 4096 * INSTRUCTION_BYTES
+"""The kernel's BPF_MAXINSNS."""
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.c_void_p))
+
+
+def _library() -> ctypes.CDLL:
+    name = ctypes.util.find_library("pcap")
+    if name is None:
+        raise LocalError("a filter needs libpcap; install the package libpcap0.8")
+    library = ctypes.CDLL(name)
+    library.pcap_open_dead.restype = ctypes.c_void_p
+    library.pcap_geterr.restype = ctypes.c_char_p
+    library.pcap_geterr.argtypes = [ctypes.c_void_p]
+    library.pcap_compile.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(_Program),
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_uint32,
+    ]
+    library.pcap_close.argtypes = [ctypes.c_void_p]
+    library.pcap_freecode.argtypes = [ctypes.POINTER(_Program)]
+    return library
+
+
+def compile_filter(expression: str) -> bytes:
+    """Return the program of an expression of pcap-filter(7). Raises LocalError with libpcap's reason."""
+    library = _library()
+    handle = library.pcap_open_dead(ETHERNET, SNAP)
+    if not handle:
+        raise LocalError("libpcap has no memory for a filter")
+    program = _Program()
+    try:
+        if library.pcap_compile(handle, program, expression.encode(), 1, 0xFFFFFFFF) != 0:
+            why = cast(bytes, library.pcap_geterr(handle)).decode(errors="replace")
+            raise LocalError(f"the filter {expression!r} does not compile: {why}")
+        size = program.length * INSTRUCTION_BYTES
+        code = ctypes.string_at(cast(int, program.instructions), size)
+        library.pcap_freecode(program)
+    finally:
+        library.pcap_close(handle)
+    if size > MOST_BYTES:
+        raise LocalError(
+            f"the filter {expression!r} is too long: {program.length} instructions, 4096 at most"
+        )
+    return code
