@@ -23,6 +23,7 @@ from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.wire import Command, Handover, Message, Reply
+from gateway import bpf
 from gateway.inside import limits, netlink, nft, transparent
 from gateway.lan import filters
 from gateway.lan.frames import IPV4, IPV6
@@ -147,10 +148,10 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
     return made
 
 
-def _packet_socket(kind: int, program: list[filters.Step]) -> socket.socket:
+def _packet_socket(kind: int, program: list[bpf.Step]) -> socket.socket:
     """Return what hears the frames of one EtherType on the LAN that a filter takes."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # deaf until it is bound
-    filters.attach(sock, program)
+    bpf.attach(sock, program)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET_BYTES)
     sock.bind((netlink.LAN, kind))

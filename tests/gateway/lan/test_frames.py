@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import bpf
 from gateway.lan import filters, frames
 from gateway.lan.frames import Datagram, Opening, Solicitation, icmpv6, parse, udp
 
@@ -99,7 +100,7 @@ def filtered() -> Iterator[object]:
     ours.setblocking(False)
 
     def passes(program: list[filters.Step], frame: bytes) -> bool:
-        filters.attach(ours, program)
+        bpf.attach(ours, program)
         theirs.send(frame)
         try:
             return ours.recv(4096) == frame
