@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab import pumped
 from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
 from scripts.benchmarks.lab.sockets import end_of
-from tests.helpers.guests.fake_vm import FakeVM, connect
 from tests.helpers.guests.krunkit import COMPAT
 from tests.helpers.guests.machine import IPERF_PORT
-from tests.helpers.guests.netns import VIRTIO_HEADER, Namespace
+from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask
@@ -36,10 +35,6 @@ MAC = "5a:94:ef:e4:0c:ee"
 FORWARDED = IPERF_PORT + 1
 CABLE, NOBODY = "198.51.100.1", "198.51.100.254"
 """The host's address that is no loopback, and that of its router, which is not there (RFC 5737: nobody's)."""
-
-CARD = 20_000
-"""Frames that the queue of a pumped VM's TAP holds, more than its connections send before they wait. A TAP
-drops what its queue has no room for, where a VM's network card has its kernel wait."""
 
 
 def plan(streams: int) -> tuple[Test, ...]:
@@ -101,23 +96,6 @@ class HostAndVM(Lab):
         """Return a command that runs ``words`` on the host."""
         return ["ip", "netns", "exec", self.host.netns, *words]
 
-    def _pump(self, path: Path, stack: contextlib.ExitStack) -> None:
-        """Give the VM its TAP, and carry its frames from and to a socket of QEMU's kind."""
-        tap = self.vm.open_tap(MAC, mtu=self.mtu)
-        self._carry(tap, 0, "stream", connect(f"unix://{path}"), stack)
-
-    def _pump_krunkit(self, path: Path, offloads: int, stack: contextlib.ExitStack) -> None:
-        """Do the same as libkrun does it, on a datagram socket; ``offloads``: TUN_F_* of its device."""
-        tap = self.vm.open_tap(MAC, mtu=self.mtu, offloads=offloads)
-        link = connect(f"unixgram://{path}", local=path.with_name("krunkit"), handshake=True)
-        self._carry(tap, VIRTIO_HEADER, "dgram", link, stack)
-
-    def _carry(self, tap: int, header: int, kind: str, link: FakeVM, stack: contextlib.ExitStack) -> None:
-        self.vm.run(f"ip link set eth0 txqueuelen {CARD}")
-        stack.callback(link.close)
-        words = (tap, header, kind, link.sock.fileno())
-        stack.enter_context(generator.running("pump", words, (link,), (tap,)))
-
 
 def _connects(room: Namespace, words: str) -> bool:
     return "receiver" in room.run(f"timeout 2 iperf3 -c {words} -n 1K || true")
@@ -174,7 +152,7 @@ class SocketGateway(Gateway):
 
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self._start(directory, stack, qemu=True)
-        self._pump(self._switch.qemu, stack)
+        pumped.as_qemu(self.vm, MAC, self.mtu, self._switch.qemu, stack)
         self._switch.wait_live(2)
 
 
@@ -190,7 +168,7 @@ class KrunkitGateway(Gateway):
         path = directory / "krunkit.sock"
         settings = {"offload": self.offload, "mtu": self.mtu}
         ask(self._switch, "attach", transport="vfkit", url=f"unixgram://{path}", settings=settings)
-        self._pump_krunkit(path, self.offloads, stack)
+        pumped.as_krunkit(self.vm, MAC, self.mtu, path, stack, offloads=self.offloads)
         self._switch.wait_live(2)
 
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from scripts.benchmarks.lab import pumped
 from scripts.benchmarks.lab.host_and_vm import (
     CABLE,
     FORWARDED,
+    MAC,
     Gateway,
     HostAndVM,
     KrunkitGateway,
@@ -59,7 +61,7 @@ class Passt(Peer):
         forward = f"{FORWARDED}:{IPERF_PORT}"
         words = ["passt", "-1", "-s", str(path), *self._settings(forward)]
         self._spawn(directory, stack, words, path.exists)
-        self._pump(path, stack)
+        pumped.as_qemu(self.vm, MAC, self.mtu, path, stack)
 
     def _settings(self, forward: str) -> list[str]:
         addresses = ("-4", "-a", self.guest, "-n", "24", "-g", self.router, "-i", "out")
@@ -113,7 +115,7 @@ class Gvproxy(Peer):
     listen, scheme = "-listen-qemu", "unix"
 
     def _attach(self, vm: Path, stack: contextlib.ExitStack) -> None:
-        self._pump(vm, stack)
+        pumped.as_qemu(self.vm, MAC, self.mtu, vm, stack)
 
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         if self.binary is None:
@@ -138,7 +140,7 @@ class KrunkitGvproxy(Gvproxy):
     listen, scheme = "-listen-vfkit", "unixgram"
 
     def _attach(self, vm: Path, stack: contextlib.ExitStack) -> None:
-        self._pump_krunkit(vm, KrunkitGateway.offloads, stack)
+        pumped.as_krunkit(self.vm, MAC, self.mtu, vm, stack, offloads=KrunkitGateway.offloads)
 
 
 def _ask(path: Path, question: str, wanted: str) -> None:

@@ -1,6 +1,7 @@
 """Labs of two VMs: a TAP in each namespace, and a switch between them, ours or one process of somebody else.
 
-Our TAPs have the offloads of a network card; those of ``vde_switch`` have none.
+Our TAPs have the offloads of a network card; those of ``vde_switch`` have none. VMs of krunkit are imitated:
+the frames of a TAP are pumped to a socket of the switch as libkrun does it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import shutil
 from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
+from scripts.benchmarks.lab import pumped
 from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
 from scripts.benchmarks.lab.sockets import Bulkhead, end_of
 from scripts.benchmarks.lab.switches import VdeSwitch, spawn
 from scripts.benchmarks.report.journal import MissingError
+from tests.helpers.guests.krunkit import COMPAT
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.watching import ask
 
 LEFT, RIGHT = "left", "right"
 THERE, BACK = f"{LEFT} to {RIGHT}", f"{RIGHT} to {LEFT}"
@@ -122,4 +127,42 @@ class VdeLab(TwoVMs):
         return [self._process.pid]
 
 
-LABS: tuple[type[TwoVMs], ...] = (BulkheadLab, VdeLab)
+class KrunkitLab(BulkheadLab):
+    """Our switch; the VMs are krunkit's, with offloading on."""
+
+    name = "bulkhead, VMs of krunkit, offloading"
+    partner = name
+    offloads = COMPAT
+    settings: ClassVar[dict[str, object]] = {"offload": "tso"}
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self._switch = Switch(directory)
+        stack.push(end_of(self._switch))
+        self._switch.start(*self._switch.arguments(qemu=True))
+        for number, side in enumerate((self.left, self.right), 1):
+            path = directory / side.name
+            settings = {"mtu": self.mtu, **self.settings}
+            ask(self._switch, "attach", transport="vfkit", url=f"unixgram://{path}", settings=settings)
+            mac = f"5a:94:ef:e4:0d:{number:02x}"
+            pumped.as_krunkit(side, mac, self.mtu, path, stack, offloads=self.offloads)
+        self._switch.wait_live(2)
+
+
+class LargeKrunkitLab(KrunkitLab):
+    """The same; they are sent large frames, too."""
+
+    name = "bulkhead, VMs of krunkit, offloading and large"
+    partner = KrunkitLab.name
+    settings: ClassVar[dict[str, object]] = {"offload": "tso", "receive": "large"}
+
+
+class PlainKrunkitLab(KrunkitLab):
+    """The same with offloading off."""
+
+    name = "bulkhead, VMs of krunkit"
+    partner = KrunkitLab.name
+    offloads = 0
+    settings: ClassVar[dict[str, object]] = {}
+
+
+LABS: tuple[type[TwoVMs], ...] = (BulkheadLab, VdeLab, KrunkitLab, LargeKrunkitLab, PlainKrunkitLab)
