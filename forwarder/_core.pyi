@@ -79,6 +79,22 @@ def infer_offload(frame: bytes, mtu: int) -> bytes:
 def flow_of(frame: bytes) -> int:
     """The label, 16 bits, of the flow that a frame belongs to."""
 
+CELL_PARTS: Final[tuple[str, ...]]
+"""Names of all parts of a worker's cell."""
+
+def cell_restrict() -> tuple[list[str], int]:
+    """Give up for good what a worker does not need: the parts of its cell that precede its other threads.
+
+    Returns the names of the parts in force, and Landlock's ABI (0: none). Nothing is raised: a part that the
+    kernel does not have is missing.
+    """
+
+def cell_filter() -> list[str]:
+    """Enter the last parts, for all threads: limits, and the filter of calls. Returns those in force."""
+
+def cell_refused() -> tuple[int, int]:
+    """How many system calls of this thread the filter has refused, and the number of the last (-1: none)."""
+
 class EarlyDrop:
     """The choice of what is dropped early from one ring."""
 
@@ -223,8 +239,21 @@ class Engine:
         ``bytes`` of frames a second (a faster VM is read later, nothing is dropped), addresses behind it.
         """
 
-    def set_reach(self, port: int, allowed: bool) -> None:
-        """Whether frames pass between this port and that one; true for a port that joins."""
+    def set_reach(self, port: int, allowed: bool) -> bool:
+        """Whether frames pass between this port and that one; true for a port that joins.
+
+        Out of reach, a port has no ring to or from this one, and none is taken. Returns whether that has
+        changed.
+        """
+
+    def idle_rings(self) -> list[int]:
+        """Ports whose ring from here is empty, and was not written to since this was last asked."""
+
+    def detach_tx(self, port: int) -> bool:
+        """Let go of the ring towards ``port`` if it is empty: whether it was. The next frame asks for one."""
+
+    def detach_rx(self, port: int) -> None:
+        """Let go of the ring from ``port``, which its producer has given up."""
 
     def set_flood_unknown(self, enabled: bool) -> None:
         """Whether unknown unicast is delivered to this port's VM."""

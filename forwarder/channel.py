@@ -1,14 +1,15 @@
 """Messages and the descriptors that belong to them, over one unix SOCK_SEQPACKET connection.
 
-The control plane's other messages go through ZeroMQ, which cannot pass descriptors. A channel joins the
-supervisor and one worker; its end is also how each learns at once that the other has gone.
+A channel joins the supervisor and one worker, and each knows by the kernel's word which process has the other
+end; so no message says who sends it. Its end is also how each learns at once that the other has gone.
+What is for all workers alike goes through ZeroMQ.
 
 Invariants:
 
 - Nothing here blocks. What the kernel does not take is queued in order, at most ``BACKLOG`` messages; a
   peer that does not read for that long is given up, since a worker without its rings is of no use.
 - A descriptor is never leaked: each one that arrives is handed to the caller with a message that is
-  entitled to exactly that many (``entitled``), or closed here. Sending never closes the caller's; what is
+  entitled to that many (``entitled``), or closed here. Sending never closes the caller's; what is
   queued is a duplicate.
 - ``receive`` raises PeerError for a message that is no good and can be called again at once; only
   ``ChannelClosedError`` ends the channel.
@@ -23,19 +24,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from forwarder.errors import LocalError, PeerError
-from forwarder.wire import (
+from forwarder.messages import (
     Assign,
     Claim,
     Floods,
     Handover,
     KeepSession,
     Message,
+    Ready,
     RingRx,
     RingTx,
     Update,
-    decode,
-    encode,
 )
+from forwarder.wire import decode, encode
 
 CHANNEL_BYTES = 64 << 10
 """Longest message on a channel: a ``WantFloods`` with every port is a fifth of it."""
@@ -44,7 +45,7 @@ BACKLOG = 4096
 """Messages queued for a peer that does not read: two for each port that there can be, when all of them start
 to talk to one, and the same again."""
 
-_FIXED = {Assign: 5, Claim: 5, Update: 1, RingTx: 3, RingRx: 2}
+_FIXED = {Ready: 2, Assign: 5, Claim: 7, RingTx: 3, RingRx: 2}
 _INT = struct.calcsize("i")
 _UCRED = struct.Struct("3i")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
@@ -76,13 +77,15 @@ def credentials_of(sock: socket.socket) -> Credentials:
     return Credentials(pid, uid)
 
 
-def entitled(message: Message) -> int:
-    """How many descriptors come with ``message``: no more and no fewer."""
+def entitled(message: Message) -> tuple[int, ...]:
+    """How many descriptors may come with ``message``: an update brings its flood ring or none."""
+    if isinstance(message, Update):
+        return (0, 1)
     if isinstance(message, Handover):
-        return message.descriptors
+        return (message.descriptors,)
     if isinstance(message, KeepSession):
-        return message.session.descriptors()
-    return len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0)
+        return (message.session.descriptors(),)
+    return (len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0),)
 
 
 def close_all(descriptors: Sequence[int]) -> None:
@@ -105,11 +108,14 @@ class Channel:
         self._poll_helps = False
 
     @classmethod
-    def connect(cls, path: str) -> "Channel":
-        """Connect to the supervisor's end. Raises OSError: nobody listens there (yet)."""
+    def connect(cls, path: str, pid: int) -> "Channel":
+        """Connect to that process. Raises OSError: it does not listen there, or cannot take it now."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            sock.setblocking(False)
             sock.connect(path)
+            if credentials_of(sock).pid != pid:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, f"another process listens on {path}")
         except OSError:
             sock.close()
             raise
@@ -118,6 +124,10 @@ class Channel:
     def fileno(self) -> int:
         """Return the descriptor to poll; -1 when closed."""
         return self._sock.fileno()
+
+    def credentials(self) -> Credentials:
+        """Return those of the process at the other end."""
+        return credentials_of(self._sock)
 
     @property
     def backlog(self) -> int:
@@ -135,9 +145,11 @@ class Channel:
         Raises ChannelClosedError if the other end is gone or has not read for too long, LocalError if the
         message and its descriptors do not go together.
         """
-        if len(descriptors) != entitled(message):
+        if len(descriptors) not in entitled(message):
             kind = type(message).__name__
-            raise LocalError(f"a {kind} goes with {entitled(message)} descriptors, not {len(descriptors)}")
+            raise LocalError(
+                f"a {kind} goes with {entitled(message)[-1]} descriptors, not {len(descriptors)}"
+            )
         data = encode(message)
         if len(data) > CHANNEL_BYTES:
             raise LocalError(f"a {type(message).__name__} of {len(data)} bytes is over {CHANNEL_BYTES}")
@@ -161,14 +173,10 @@ class Channel:
 
         Raises PeerError for a bad message (the next one may be good), ChannelClosedError at the end.
         """
-        try:
-            data, ancillary, flags, _ = self._sock.recvmsg(
-                CHANNEL_BYTES, _ANCILLARY, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
-        except (BlockingIOError, InterruptedError):
+        received = self._receive()
+        if received is None:
             return None
-        except OSError as error:
-            raise ChannelClosedError(f"the channel broke: {error.strerror}") from None
+        data, ancillary, flags = received
         descriptors = descriptors_in(ancillary)
         try:
             if not data:
@@ -176,10 +184,10 @@ class Channel:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise PeerError("a truncated message, or more descriptors than can be taken")
             message = decode(data)
-            if len(descriptors) != entitled(message):
+            if len(descriptors) not in entitled(message):
                 raise PeerError(
                     f"{len(descriptors)} descriptors came with a {type(message).__name__}, "
-                    f"not {entitled(message)}"
+                    f"not {entitled(message)[-1]}"
                 )
         except PeerError:
             close_all(descriptors)
@@ -191,6 +199,25 @@ class Channel:
         self._sock.close()
         while self._backlog:
             close_all(self._backlog.popleft()[1])
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int] | None:
+        """Take the next message from the kernel. Raises ChannelClosedError.
+
+        An end that was closed with messages unread resets the connection, which the kernel tells once and
+        before what that end had sent.
+        """
+        for last in (False, True):
+            try:
+                data, ancillary, flags, _ = self._sock.recvmsg(
+                    CHANNEL_BYTES, _ANCILLARY, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                )
+                return data, ancillary, flags
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError as error:
+                if last or error.errno != errno.ECONNRESET:
+                    raise ChannelClosedError(f"the channel broke: {error.strerror}") from None
+        return None
 
     def _try(self, data: bytes, descriptors: Sequence[int]) -> bool:
         """Say whether the kernel took it."""

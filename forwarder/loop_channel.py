@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.loop import READ, WRITE, Loop
-from forwarder.wire import Message
+from forwarder.messages import Message
 
 
 class LoopChannel(Channel):

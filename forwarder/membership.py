@@ -20,13 +20,13 @@ Both classes are pure: messages and ``now`` (monotonic seconds) in, actions out,
 when ``tick`` wants to be called.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
+from forwarder.messages import MAX_PART, Beat, SnapshotPart, Update
 from forwarder.names import MAX_PORTS, PortRecord
-from forwarder.wire import Beat, Snapshot, Update
 
 BEAT_S = 1.0
 """Shortest time between beats, and between pulses."""
@@ -48,6 +48,39 @@ ASK_LONGEST_S = 8.0
 BUFFERED = MAX_PORTS
 """Updates kept while a snapshot, or an earlier one, is under way: every port may join or leave once. Of
 more, the oldest go, and a snapshot too old for the rest is asked for again."""
+
+
+class Snapshot(NamedTuple):
+    """The whole table as it is after update ``sequence``."""
+
+    epoch: int
+    sequence: int
+    records: tuple[PortRecord, ...]
+
+    def parts(self) -> Iterator[SnapshotPart]:
+        """Return the messages that carry it, in order."""
+        for start in range(0, max(1, len(self.records)), MAX_PART):
+            end = start + MAX_PART
+            yield SnapshotPart(self.epoch, self.sequence, end < len(self.records), self.records[start:end])
+
+
+class SnapshotParts:
+    """The parts of a snapshot that have come, in order, until it is whole."""
+
+    def __init__(self) -> None:
+        self._records: list[PortRecord] = []
+        self._of = (0, 0)
+
+    def add(self, part: SnapshotPart) -> Snapshot | None:
+        """Take the next part; return the snapshot if that was its last. Another one's part begins anew."""
+        of = (part.epoch, part.sequence)
+        if of != self._of or len(self._records) + len(part.records) >= MAX_PORTS:
+            self._of, self._records = of, []
+        self._records += part.records
+        if part.more:
+            return None
+        records, self._records, self._of = tuple(self._records), [], (0, 0)
+        return Snapshot(part.epoch, part.sequence, records)
 
 
 class MembershipLog:

@@ -90,6 +90,15 @@ class Identity(NamedTuple):
     """Field 22 of ``/proc/<pid>/stat``: clock ticks from boot to the start of the process."""
 
 
+class Cell(NamedTuple):
+    """What of a worker's cell is in force, by the worker's word from before a VM was near it."""
+
+    parts: tuple[str, ...]
+    """Names out of ``_core.CELL_PARTS``."""
+    landlock_abi: int
+    """What the kernel's Landlock can do; 0: there is none."""
+
+
 GATEWAY_MAC = b"\x5a\x94\xef\xe4\x0c\xdd"
 """Of the gateway of every switch, as gvproxy's."""
 

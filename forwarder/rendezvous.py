@@ -1,15 +1,15 @@
-"""Where the processes of one switch meet: the names of the sockets in its runtime directory."""
+"""Where the processes of one switch meet: the names of the files in its runtime directory."""
 
 import os
 
-MEMBERSHIP = "membership.sock"
-"""ZeroMQ XPUB: beats and updates."""
-CONTROL = "control.sock"
-"""ZeroMQ ROUTER: hellos, heartbeats and snapshots of workers."""
+LOCK = "supervisor.lock"
+"""Locked by the supervisor; its text begins with the supervisor's process id."""
 CONSOLE = "console.sock"
 """ZeroMQ ROUTER: commands of operators."""
-DESCRIPTORS = "descriptors.sock"
-"""Unix SOCK_SEQPACKET: messages that carry descriptors."""
+CHANNEL = ".channel"
+"""Unix SOCK_SEQPACKET of one worker, behind its process id: where the next supervisor comes to it."""
+MEMBERSHIP = ".members"
+"""ZeroMQ SUB of one worker, behind its process id: where beats and updates come to it."""
 
 
 def path(runtime_dir: str, name: str) -> str:
@@ -17,11 +17,11 @@ def path(runtime_dir: str, name: str) -> str:
     return os.path.join(runtime_dir, name)
 
 
-def endpoint(runtime_dir: str, name: str) -> str:
-    """ZeroMQ's name for it."""
-    return "ipc://" + path(runtime_dir, name)
+def worker_path(runtime_dir: str, pid: int, kind: str) -> str:
+    """File name of a worker's socket; ``kind``: CHANNEL or MEMBERSHIP."""
+    return path(runtime_dir, f"{pid}{kind}")
 
 
-def subscription(pid: int) -> bytes:
-    """Return the topic that tells that a worker's subscription is in force; nothing is published on it."""
-    return b"worker %d" % pid
+def endpoint(file: str) -> str:
+    """ZeroMQ's name for the socket of that file name."""
+    return "ipc://" + file

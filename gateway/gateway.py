@@ -28,8 +28,8 @@ from forwarder.errors import LocalError, PeerError, UsageError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
+from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import GATEWAY_MAC, format_mac
-from forwarder.wire import Command, Handover, Message, Reply
 from gateway import overlap
 from gateway.api.carry_over import Memory
 from gateway.api.http_server import CONNECTIONS, HttpServer

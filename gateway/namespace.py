@@ -26,7 +26,7 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
-from forwarder.wire import Command, Handover, Message, Reply
+from forwarder.messages import Command, Handover, Message, Reply
 
 START_S = 15.0
 """The namespace takes a third of a second, most of it imports; a loaded machine takes seconds."""

@@ -16,5 +16,8 @@ class RunOptions(NamedTuple):
     pid_file: str | None = None
     log_level: str = "info"
     log_format: str = "text"
+    cell: str = "auto"
+    """``auto``: workers have what of their cell the kernel allows; ``required``: none serves without all of
+    it."""
     gateway: Mapping[str, object] | None = None
     """What the gateway is told, by the keys of ``gateway_options``; None: there is to be none."""

@@ -28,7 +28,6 @@ from supervisor.base.zmq_sockets import open_context
 from supervisor.console.commands import Commands
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch
-from supervisor.fleet.takeover import CLAIM_S
 from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions
 
@@ -50,7 +49,13 @@ class Supervisor:
         self._context = open_context()
         self._stop_at: float | None = None
         try:
-            self._ports = PortManager(self._loop, self._context, self._directory, options.gateway)
+            self._ports = PortManager(
+                self._loop,
+                self._context,
+                self._directory,
+                options.gateway,
+                cell_required=options.cell == "required",
+            )
             commands = Commands(self, self._ports)
             self._console = Console(self._loop, self._context, self._directory.path, commands.handlers())
         except LocalError as error:
@@ -76,6 +81,7 @@ class Supervisor:
             self._take_over(self._directory.predecessor.pid)
         if self._stop_at is not None:
             return []
+        self._ports.fleet.wait_for_cell(self._turn)
         if self._options.gateway is not None:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
         return [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
@@ -85,7 +91,7 @@ class Supervisor:
         while not self._finished():
             self._turn()
             if self._stop_at is not None and time.monotonic() > self._stop_at + STOP_S:
-                log.error("%d workers did not end", len(self._ports.worker_pool.processes))
+                log.error("%d workers did not end", len(self._ports.fleet))
                 return False
         return True
 
@@ -111,7 +117,9 @@ class Supervisor:
 
     def summary(self) -> Switch:
         """Return the head of every answer to an operator."""
-        return self._switch._replace(sequence=self._ports.publisher.log.sequence)
+        return self._switch._replace(
+            sequence=self._ports.fleet.publisher.log.sequence, cell=self._ports.fleet.cells.view()
+        )
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
@@ -121,25 +129,15 @@ class Supervisor:
     def _tick(self, now: float) -> bool:
         """Do what is due and take what has arrived; whether there may be more of it."""
         more = self._ports.tick(now)
-        return (not self._ports.publisher.quiet and self._console.receive()) or more
+        return (not self._ports.fleet.publisher.quiet and self._console.receive()) or more
 
     def _finished(self) -> bool:
         return self._stop_at is not None and self._ports.ended
 
     def _take_over(self, predecessor: int) -> None:
-        takeover = self._ports.takeover
-        takeover.begin(self.runtime_dir, time.monotonic())
-        log.warning(
-            "supervisor %d of this directory did not end cleanly and left %d workers; taking over",
-            predecessor,
-            len(takeover.left),
-        )
-        self._ports.publisher.quiet = True
-        while wait := takeover.wait(time.monotonic()):
+        def turn(longest: float) -> None:
             self._tick(time.monotonic())
-            self._loop.turn(min(0.05, wait))
-        for identity in takeover.close():
-            log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
-            self._ports.worker_pool.refuse(identity)
-        self._ports.publisher.speak(time.monotonic())
+            self._loop.turn(longest)
+
+        self._ports.fleet.take_over(predecessor, turn)
         self._ports.gateway.took_over([port.record for port in self._ports.registry])

@@ -8,9 +8,15 @@ port (under that epoch) is gone; it is repeated after ``REPEAT_S``, so that a lo
 that came back, needs no code of its own. While nobody answers, frames for a port without a ring are flooded
 (the engine holds them back for ``REPEAT_S`` at the most).
 
+A ring is in use as soon as it is here, and sealed by that; the supervisor gives its other half away when it
+has seen the seal, and says so (RingOpen). A ring that is not open after ``REPEAT_S`` is asked for again, and
+the next one takes its place: its consumer may never have got it. A ring that has been empty and unused for
+``IDLE_S`` is given up on both sides, since each costs its memory for as long as it is mapped.
+
 A record carries the port's settings too. Its own a worker enforces on what its VM sends; of the others' it
 needs the pinned addresses, which no other VM may use, and whether the two ports may talk, which both records
-decide. A new peer's reach is set as soon as the engine knows it, when no frame of it can have come yet.
+decide. A new peer's reach is set as soon as the engine knows it, when no frame of it can have come yet. The
+engine has no ring, of either kind, to or from a port out of reach, and takes none.
 
 The other half of a ring comes unasked, too, and a channel is quicker than membership: a neighbour that knows
 us sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So what
@@ -34,7 +40,6 @@ membership's is refused by the core and forgotten here: the next request asks wi
 """
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -42,12 +47,32 @@ from typing import NamedTuple
 from forwarder._core import LARGEST_FRAME, LINK_BYTES, MAX_FRAME, TAKES_LARGE, Engine
 from forwarder.channel import close_all
 from forwarder.membership import Changed, Joined, Left
-from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, format_mac, may_talk, mtu_of
-from forwarder.wire import MAX_FLOODS, Floods, Message, Owners, RingRx, RingTx, Update, WantFloods, WantRing
+from forwarder.messages import (
+    MAX_FLOODS,
+    MAX_TEXT,
+    Floods,
+    Message,
+    Note,
+    Owners,
+    RingIdle,
+    RingOpen,
+    RingOver,
+    RingRx,
+    RingSealed,
+    RingTx,
+    Update,
+    WantFloods,
+    WantRing,
+)
+from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, may_talk, mtu_of
+from workers.pins import Pins
 
 REPEAT_S = 1.0
 """A request is repeated after this, and frames that wait for a ring are let go: a supervisor that lives
 answers in about a millisecond."""
+
+IDLE_S = 25.0
+"""How often to look for rings that were not used since the last look but one: each goes within a minute."""
 
 NEVER = float("-inf")
 
@@ -100,6 +125,12 @@ class Links:
         """The same of flood rings."""
         self._left: dict[int, int] = {}
         """The last epoch of each number whose port has left."""
+        self._pins = Pins(engine, self._pinned_ports, self._say)
+        self._used: set[int] = set()
+        """Ports that a ring leads to."""
+        self._idle: frozenset[int] = frozenset()
+        """Ports whose ring was idle at the last look."""
+        self._idle_at = NEVER
         self._limits: tuple[int, ...] = ()
         """Those in force: setting them again would grant another burst."""
         self._offloads: tuple[int, ...] = ()
@@ -131,12 +162,13 @@ class Links:
             else:
                 self._unheard.add(record.port)
             self._rings.pop(record.port, None)
+            self._used.discard(record.port)
         self._records[record.port] = record
         _discard(self._early, record.port, before=record.epoch)
         self._take_early_floods(record)
-        self._engine.set_reach(record.port, may_talk(self._own, record))
+        self._set_reach(record)
         if known is None or known.policy.pinned != record.policy.pinned:
-            self._pin(record)
+            self._pins.set(record)
 
     @property
     def hears_all(self) -> bool:
@@ -151,11 +183,11 @@ class Links:
         """Frames wait for a ring to each of these ports."""
         for port in ports:
             record = self._records.get(port)
-            if record is not None and port not in self._rings:
+            if record is not None and port not in self._rings and may_talk(self._own, record):
                 self._rings[port] = Request(record.epoch, now)
                 self._send(WantRing(port, record.epoch))
 
-    def receive(self, message: Message, descriptors: Sequence[int]) -> None:
+    def receive(self, message: Message, descriptors: Sequence[int], now: float) -> None:
         """Take an answer of the supervisor; its descriptors are closed or used here."""
         if isinstance(message, RingRx) and self._is_early(message):
             _keep(self._early, message.port, Early(message.epoch, tuple(descriptors)))
@@ -166,12 +198,16 @@ class Links:
                     self._attach_flood(port, epoch, descriptor)
                 if len(message.ports) < MAX_FLOODS:  # the end of the answer: others are not to be had
                     self._unheard -= self._requested
-            elif isinstance(message, Update) and message.record.port != self._own.port:
+            elif isinstance(message, Update) and descriptors and message.record.port != self._own.port:
                 self._take_flood(message.record.port, message.record.epoch, descriptors[0])
             elif isinstance(message, Owners):
                 self._engine.set_owners([(address, port) for address, port in message.owners])
             elif isinstance(message, RingTx):
-                self._attach_tx(message.port, message.epoch, *descriptors)
+                self._attach_tx(message, descriptors, now)
+            elif isinstance(message, RingOpen):
+                self._open(message)
+            elif isinstance(message, RingOver):
+                self._let_go_rx(message)
             elif isinstance(message, RingRx):
                 self._engine.attach_rx(message.port, message.epoch, *descriptors)
         except OSError:
@@ -219,14 +255,38 @@ class Links:
             self._unheard.discard(port)
             self._attach_early(port)
 
-    def _attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
+    def _attach_tx(self, half: RingTx, descriptors: Sequence[int], now: float) -> None:
+        ring, tail, doorbell = descriptors
         bell = os.dup(doorbell)
         try:
-            self._engine.attach_tx(port, epoch, ring, tail, bell)
+            self._engine.attach_tx(half.port, half.epoch, ring, tail, bell)
         except OSError:
             os.close(bell)
             raise
-        self._rings.pop(port, None)
+        if not self._used:
+            self._idle_at = now
+        self._used.add(half.port)
+        self._send(RingSealed(half.port, half.epoch))
+
+    def _open(self, message: RingOpen) -> None:
+        request = self._rings.get(message.port)
+        if request is not None and request.epoch == message.epoch:
+            del self._rings[message.port]
+
+    def _let_go_rx(self, message: RingOver) -> None:
+        record = self._records.get(message.port)
+        _discard(self._early, message.port, before=message.epoch + 1)
+        if record is not None and record.epoch == message.epoch:
+            self._engine.detach_rx(message.port)
+
+    def _give_idle_up(self) -> None:
+        """Give up the rings that have been idle for two looks, but those that wait to be opened."""
+        idle = frozenset(self._engine.idle_rings())
+        for port in idle & self._idle - self._rings.keys():
+            if self._engine.detach_tx(port):
+                self._used.discard(port)
+                self._send(RingIdle(port, self._records[port].epoch))
+        self._idle = idle
 
     def tick(self, now: float) -> None:
         """Ask for what is missing, and give up waiting for what does not come."""
@@ -238,6 +298,9 @@ class Links:
                 if self._floods[port].since > NEVER:
                     self._attach_early(port)
                 self._floods[port] = self._floods[port]._replace(since=now)
+        if self._used and now - self._idle_at >= IDLE_S:
+            self._give_idle_up()
+            self._idle_at = now
         for port, request in list(self._rings.items()):
             if now - request.asked_at >= REPEAT_S:
                 self._engine.give_up_ring(port)
@@ -248,7 +311,8 @@ class Links:
         """When ``tick`` has something to do."""
         missing = (each.since for each in self._floods.values())
         asked = [*missing, *(request.asked_at for request in self._rings.values())]
-        return min(asked, default=float("inf")) + REPEAT_S
+        look_at = self._idle_at + IDLE_S if self._used else float("inf")
+        return min(look_at, min(asked, default=float("inf")) + REPEAT_S)
 
     def _forget(self, port: int) -> None:
         record = self._records.pop(port, None)
@@ -261,17 +325,37 @@ class Links:
         self._floods.pop(port, None)
         self._unheard.discard(port)
         self._rings.pop(port, None)
+        self._used.discard(port)
 
     def _set_policy(self, own: PortRecord) -> None:
         self._own = own
-        self._pin(own)
+        self._pins.set(own)
         self._engine.set_flood_unknown(own.policy.flood_unknown)
         self._engine.set_guard(bool(own.policy.guard))
         self._set_limits(own.policy)
         if TRANSPORT_KIND[own.transport] != "tap":
             self._set_offloads(own.policy)
         for record in self._records.values():
-            self._engine.set_reach(record.port, may_talk(own, record))
+            self._set_reach(record)
+
+    def _set_reach(self, record: PortRecord) -> None:
+        """Talk to a port, or not. What came of one that is out of reach now went with the engine's rings."""
+        port, reaches = record.port, may_talk(self._own, record)
+        changed = self._engine.set_reach(port, reaches)
+        if changed and reaches:
+            self._floods[port] = MissingFloods(NEVER, from_start=False)
+        elif not reaches:
+            self._floods.pop(port, None)
+            self._unheard.discard(port)
+            self._rings.pop(port, None)
+            self._used.discard(port)
+            _discard(self._early, port, before=record.epoch + 1)
+
+    def _pinned_ports(self) -> list[PortRecord]:
+        return [self._own, *self._records.values()]
+
+    def _say(self, text: str) -> None:
+        self._send(Note(text[:MAX_TEXT]))
 
     def _set_limits(self, policy: Policy) -> None:
         broadcast, multicast, unknown = policy.broadcast_per_s, policy.multicast_per_s, policy.unknown_per_s
@@ -294,40 +378,6 @@ class Links:
             undone, longest, _ = offloads
             self._engine.infer(undone)
             self._engine.take(TAKES_LARGE if large else 0, LARGEST_FRAME if large else longest)
-
-    def _pin(self, record: PortRecord) -> None:
-        """Pin exactly these addresses to the port, whoever was thought to have them: the last word counts.
-
-        One view of the table can show an address at its new port before it shows that the old one lost it.
-        """
-        pinned = set(record.policy.pinned)
-        for other in [self._own, *self._records.values()] if pinned else ():
-            if other.port != record.port and not pinned.isdisjoint(other.policy.pinned):
-                left = [mac for mac in other.policy.pinned if mac not in pinned]
-                self._pin_what_fits(other.port, left)
-        self._pin_what_fits(record.port, list(record.policy.pinned))
-
-    def _pin_what_fits(self, port: int, macs: list[bytes]) -> None:
-        """Pin addresses, leaving out what the MAC table has no room for, and say so.
-
-        A bucket has five entries, so among thousands of pinned addresses a sixth one may have to stay out. If
-        it is another port's, that port's worker enforces it all the same; here it is like any unpinned one.
-        """
-        try:
-            self._engine.pin(port, macs)
-            return
-        except ValueError:
-            kept: list[bytes] = []
-        for mac in macs:
-            with suppress(ValueError):
-                self._engine.pin(port, [*kept, mac])
-                kept.append(mac)
-        self._engine.pin(port, kept)
-        left_out = ", ".join(format_mac(mac) for mac in macs if mac not in kept)
-        print(  # noqa: T201 - a worker's log is its standard error
-            f"port {self._own.port} ({self._own.name}): no room to pin {left_out} to port {port}; pin fewer",
-            file=sys.stderr,
-        )
 
 
 def _keep(early: dict[int, Early], port: int, what: Early) -> None:

@@ -1,24 +1,18 @@
 """The life of a worker before it has a port: everything slow is done, so that a VM need not wait for it.
 
-A spare has imported what it needs, holds its channel, and has its ZeroMQ connections up. What it hears of
-membership is thrown away; it starts from a snapshot when it has a port. A spare whose supervisor goes away
-ends at once: it has nothing to save.
+A spare has imported what it needs and is in its cell. What it hears of membership is thrown away; it starts
+from a snapshot when it has a port. A spare whose supervisor goes away ends at once: it has nothing to save.
 """
 
-import os
 import select
 import signal
 from typing import NamedTuple
 
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import PeerError
-from forwarder.names import PROTOCOL_VERSION, Identity
-from forwarder.rendezvous import DESCRIPTORS, path
-from forwarder.wire import Assign, KeepSession, Message, Ready
-from workers.control import ControlClient
-
-CONNECT_S = 0.1
-"""How often a spare that is not connected yet looks whether its supervisor is still there."""
+from forwarder.messages import Assign, KeepSession, Message, Ready
+from forwarder.names import PROTOCOL_VERSION
+from workers.birth import Birthright
 
 
 class WorkerFds(NamedTuple):
@@ -43,52 +37,33 @@ class Assignment(NamedTuple):
 
     assign: Assign
     fds: WorkerFds
-    identity: Identity
-    runtime_dir: str
-    channel: Channel
-    control: ControlClient
+    birthright: Birthright
     kept: Kept | None = None
     """Of a port whose worker was lost."""
-
-
-def own_identity() -> Identity:
-    """Return the identity of this process (proc(5): field 22 of stat, behind the name in parentheses)."""
-    with open("/proc/self/stat", "rb") as stat:
-        fields = stat.read().rpartition(b")")[2].split()
-    return Identity(os.getpid(), int(fields[19]))
 
 
 def wait_for_port(runtime_dir: str) -> Assignment | None:
     """Report to the supervisor and wait. None: it went away or said to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    identity = own_identity()
+    birthright = Birthright(runtime_dir)
     try:
-        channel = Channel.connect(path(runtime_dir, DESCRIPTORS))
-    except OSError:
-        return None
-    control = ControlClient(runtime_dir)
-    try:
-        # Only who can say HELLO is ready: one that cannot be sent is dropped, and the VM waits for the next.
-        while not control.connected(CONNECT_S):
-            _receive(channel)
-        channel.send(Ready(identity, PROTOCOL_VERSION))
-        assign, descriptors, kept = _next_assign(channel, control)
+        birthright.channel.send(Ready(PROTOCOL_VERSION, birthright.cell), birthright.proc)
+        assign, descriptors, kept = _next_assign(birthright)
     except ChannelClosedError:
-        channel.close()
-        control.close()
+        birthright.close()
         return None
-    return Assignment(assign, WorkerFds(*descriptors), identity, runtime_dir, channel, control, kept)
+    return Assignment(assign, WorkerFds(*descriptors), birthright, kept)
 
 
-def _next_assign(channel: Channel, control: ControlClient) -> tuple[Assign, tuple[int, ...], Kept | None]:
-    membership, reports = control.filenos()
+def _next_assign(birthright: Birthright) -> tuple[Assign, tuple[int, ...], Kept | None]:
+    channel, subscription = birthright.channel, birthright.subscription
     poll = select.poll()
-    for fd in (channel.fileno(), membership, reports):
+    for fd in (channel.fileno(), subscription.fileno()):
         poll.register(fd, select.POLLIN)
     kept: Kept | None = None
     while True:
-        while control.pending():
-            control.receive()
+        while subscription.pending():
+            subscription.receive(birthright.supervisor)
         poll.poll()
         received = _receive(channel)
         if received is None:

@@ -15,14 +15,15 @@ Until it is published that this port is there, some know of it and some do not, 
 its ring for all of them: each looks into it when it hears of the port. So nobody is rung for floods before
 that, when the bell, which rings for everybody, rings once.
 
-A beat of the supervisor is answered with the heartbeat. In between the engine shows by its pulse that this
-loop turns, without coming back from ``Engine.run``.
+A message over the channel is the supervisor's, and one that the worker sends there is about the port that it
+was given: neither says so. A beat of the supervisor is answered with the heartbeat. In between the engine
+shows by its pulse that this loop turns, without coming back from ``Engine.run``.
 
-The supervisor may go at any time. Forwarding goes on with the last view; the channel is tried again every
-``RETRY_S``, and once there is a supervisor the worker claims its port with duplicates of its descriptors.
-What the old one had sent before it died is taken first: half of a ring must not get lost, since its other end
-would be filled for nobody. A worker without a supervisor for ``ORPHAN_S`` ends, and says so on stderr:
-nobody could stop or see it any more.
+The supervisor may go at any time. Forwarding goes on with the last view, and the next supervisor comes to the
+worker's door (``birth``); then the worker claims its port with duplicates of its descriptors. What the old
+one had sent before it died is taken first: half of a ring must not get lost, since its other end would be
+filled
+for nobody. A worker without a supervisor for ``ORPHAN_S`` ends: nobody could stop or see it any more.
 
 A worker may be killed between any two of its instructions; another one goes on with its descriptors. Gone
 with it, and counted by nobody, is what it alone held: frames read from the VM and not yet published in a
@@ -32,19 +33,16 @@ and what it counted in the turn that it did not finish. Everything in a ring is 
 
 import os
 import signal
-import sys
 import time
 from contextlib import suppress
 from types import FrameType
 
+from forwarder import _core
 from forwarder._core import EVENT_GUARDED, EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError
-from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState
-from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
-from forwarder.rendezvous import DESCRIPTORS, path
-from forwarder.vhost_session import VhostSession
-from forwarder.wire import (
+from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
+from forwarder.messages import (
     MAX_TEXT,
     Beat,
     Claim,
@@ -53,24 +51,22 @@ from forwarder.wire import (
     Guarded,
     Heartbeat,
     Hello,
-    HelloAgain,
     KeepSession,
     Message,
-    Snapshot,
+    SnapshotPart,
     SnapshotRequest,
     Update,
 )
+from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
+from forwarder.vhost_session import VhostSession
 from workers.links import NEVER, Links
 from workers.spare import Assignment
 from workers.stall import StallWatch
 from workers.vhost.session import Session
 
-HELLO_FIRST_S = 0.05
-"""HELLO is repeated, ever more slowly, until something of membership has arrived: each is answered with a
-message to all, but the first one may go out before the subscription is in force. Whose subscription is known
-to be asks for the table first, and says HELLO when it has it, or after this."""
+HELLO_S = 0.05
+"""A newcomer asks for the table first and says HELLO when it has it, or after this."""
 
-RETRY_S = 0.25
 ORPHAN_S = 300.0
 """Longer than an upgrade takes, and than a service manager waits before it gives up."""
 
@@ -80,17 +76,6 @@ def _random() -> float:
     return os.urandom(1)[0] / 255
 
 
-def _signals() -> int:
-    """Return a descriptor that is readable from the first signal on, whenever that arrives.
-
-    The handler of a signal that arrives after the loop's last look and before the core sleeps runs only when
-    the core returns, which would be at the next deadline.
-    """
-    readable, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-    return readable
-
-
 class Worker:
     """Serves one port until its link ends, the supervisor says so, or a signal does."""
 
@@ -98,11 +83,11 @@ class Worker:
         """``orphan_s``: for how long to go on without a supervisor."""
         now = time.monotonic()
         self._record = assignment.assign.record
-        self._identity = assignment.identity
-        self._runtime_dir = assignment.runtime_dir
         self._fds = assignment.fds
-        self._control = assignment.control
-        self._channel: Channel | None = assignment.channel
+        self._birthright = assignment.birthright
+        self._subscription = assignment.birthright.subscription
+        self._channel: Channel | None = assignment.birthright.channel
+        self._snapshot = SnapshotParts()
         self._engine = Engine(
             port=self._record.port,
             epoch=self._record.epoch,
@@ -112,21 +97,19 @@ class Worker:
         self._engine.hold(True)
         self._engine.hold_flood_bell()
         self._held = True
-        self._links = Links(self._engine, self._record, self._tell)
+        self._links = Links(self._engine, self._record, self._send)
         self._interval = assignment.assign.interval_ms / 1000
         self._replica = Replica(now, _random, self._interval)
         self._assign = assignment.assign
         self._stall = StallWatch(now)
         self._engine.pulse(assignment.assign.pulse_ms / 1000)
         self._heartbeat_due = now + self._interval
-        self._hello_pause = HELLO_FIRST_S
-        self._hello_due = now + HELLO_FIRST_S
+        self._hello_due = now + HELLO_S
         self._introduced = False
         self._orphan_s = orphan_s
         self._orphan_since = 0.0
-        self._retry_at = 0.0
         self._ending = ""
-        for fd in (assignment.channel.fileno(), *self._control.filenos(), _signals()):
+        for fd in (self._channel.fileno(), self._subscription.fileno(), self._birthright.signals):
             self._engine.watch(fd)
         self._kept = assignment.kept
         self._session: Session | None = None
@@ -137,27 +120,26 @@ class Worker:
 
     def serve(self) -> int:
         """Forward until the end. Returns the exit status."""
-        now = time.monotonic()
-        if self._assign.subscribed:
-            assign = self._assign
+        assign = self._assign
+        if assign.subscribed:
             beat = Beat(assign.supervisor_epoch, 0, assign.interval_ms, assign.pulse_ms)
-            self._follow(self._replica.receive(beat, now))
-        else:
-            self._introduce(now)
+            self._follow(self._replica.receive(beat, time.monotonic()))
         self._resume_session()
         while not self._ending:
             self._work(time.monotonic())
             if self._ending:
                 break
             now = time.monotonic()
-            events = self._engine.run(0.0 if self._control.pending() else max(0.0, self._deadline(now) - now))
+            events = self._engine.run(
+                0.0 if self._subscription.pending() else max(0.0, self._deadline(now) - now)
+            )
             if events & EVENT_WANTED:
                 self._links.want(self._engine.wanted(), time.monotonic())
             if events & EVENT_UNFINISHED:
                 self._heartbeat_due = time.monotonic()
             if events & EVENT_GUARDED:
                 for refused in self._engine.guarded():
-                    self._tell(Guarded(*refused))
+                    self._send(Guarded(*refused))
             if events & EVENT_LINK_DOWN:
                 self._ending = self._engine.link_error
         self._end()
@@ -185,24 +167,15 @@ class Worker:
             self._ending = str(error)
 
     def _keep(self, number: int, session: VhostSession, descriptors: tuple[int, ...]) -> None:
-        self._tell(KeepSession(number, session), descriptors)
-
-    def _introduce(self, now: float) -> None:
-        self._control.send(Hello(self._record.port, self._record.epoch, self._identity, PROTOCOL_VERSION))
-        self._hello_due = now + self._hello_pause
-        self._hello_pause *= 2
-        self._introduced = True
-
-    def _must_say_hello(self) -> bool:
-        return not self._introduced or self._replica.state is ReplicaState.COLD
+        self._send(KeepSession(number, session), descriptors)
 
     def _work(self, now: float) -> None:
         """Do everything that is not forwarding."""
         self._engine.age(int(now))
         self._serve_session()
         self._read_channel()
-        for message in self._control.receive():
-            self._on_message(message, now)
+        for message in self._subscription.receive(self._birthright.supervisor):
+            self._on_published(message, now)
         self._follow(self._replica.tick(now))
         may_read = self._is_member() and self._links.hears_all
         if self._held and self._replica.state is ReplicaState.LIVE and may_read:
@@ -210,8 +183,9 @@ class Worker:
             self._links.let_in()
             self._engine.hold(False)
         self._links.tick(now)
-        if self._must_say_hello() and (now >= self._hello_due or self._replica.state is ReplicaState.LIVE):
-            self._introduce(now)
+        if not self._introduced and (now >= self._hello_due or self._replica.state is ReplicaState.LIVE):
+            self._introduced = True
+            self._send(Hello())
         turns, written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
             self._send_heartbeat(turns, queued, now)
@@ -230,27 +204,27 @@ class Worker:
             self._replica.deadline(),
             self._links.deadline(),
             self._stall.deadline(queued),
-            self._hello_due if self._must_say_hello() else float("inf"),
+            float("inf") if self._introduced else self._hello_due,
         )
-        return min(deadline, self._retry_at) if self._channel is None else deadline
+        return min(deadline, self._orphan_since + self._orphan_s) if self._channel is None else deadline
 
-    def _on_message(self, message: Message, now: float) -> None:
-        if isinstance(message, (Beat, Update, Snapshot)):
-            offered_at = now if isinstance(message, Update) else NEVER
-            self._follow(self._replica.receive(message, now), offered_at)
+    def _on_published(self, message: Message, now: float) -> None:
+        """Take what the supervisor has told all workers."""
         if isinstance(message, Beat):
-            self._engine.pulse(message.pulse_ms / 1000)
-            self._interval = message.interval_ms / 1000
-            self._heartbeat_due = min(self._heartbeat_due, now)
-        elif isinstance(message, HelloAgain):
-            self._introduce(now)
-        elif isinstance(message, Drain) and (message.port, message.epoch) == self._record[:2]:
-            self._ending = "told to end"
+            self._on_beat(message, now)
+        elif isinstance(message, Update):
+            self._follow(self._replica.receive(message, now), offered_at=now)
+
+    def _on_beat(self, beat: Beat, now: float) -> None:
+        self._follow(self._replica.receive(beat, now))
+        self._engine.pulse(beat.pulse_ms / 1000)
+        self._interval = beat.interval_ms / 1000
+        self._heartbeat_due = min(self._heartbeat_due, now)
 
     def _follow(self, actions: list[Action], offered_at: float = NEVER) -> None:
         for action in actions:
             if isinstance(action, AskSnapshot):
-                self._control.send(SnapshotRequest(self._record.port, self._record.epoch))
+                self._send(SnapshotRequest())
             else:
                 self._links.apply(action, offered_at)
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
@@ -263,10 +237,8 @@ class Worker:
         self._heartbeat_due = now + 1.5 * self._interval
         replica = self._replica
         stale_ms = int(replica.stale_s(now) * 1000)
-        self._control.send(
+        self._send(
             Heartbeat(
-                self._record.port,
-                self._record.epoch,
                 replica.epoch,
                 replica.sequence,
                 turns,
@@ -274,10 +246,11 @@ class Worker:
                 self._stall.stalled,
                 self._engine.unfinished,
                 stale_ms,
+                *_core.cell_refused(),
             )
         )
 
-    def _tell(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send over the channel, if there is one; requests are repeated by whoever made them."""
         if self._channel is None:
             return
@@ -310,10 +283,18 @@ class Worker:
 
     def _receive(self, message: Message, descriptors: tuple[int, ...]) -> None:
         """Take what came over the channel: a newcomer, before it is published, or what was asked for."""
-        if isinstance(message, Update):
-            now = time.monotonic()
-            self._follow(self._replica.overhear(message, now), offered_at=now)
-        self._links.receive(message, descriptors)
+        now = time.monotonic()
+        if isinstance(message, Drain):
+            self._ending = "told to end"
+        elif isinstance(message, Beat):
+            self._on_beat(message, now)
+        elif isinstance(message, SnapshotPart):
+            snapshot = self._snapshot.add(message)
+            if snapshot is not None:
+                self._follow(self._replica.receive(snapshot, now))
+        elif isinstance(message, Update):
+            self._follow(self._replica.overhear(message, now), offered_at=now if descriptors else NEVER)
+        self._links.receive(message, descriptors, now)
 
     def _lose_channel(self) -> None:
         channel, self._channel = self._channel, None
@@ -324,23 +305,23 @@ class Worker:
         self._engine.unwatch(channel.fileno())
         self._engine.release_flood_bell()
         channel.close()
-        self._orphan_since = self._retry_at = time.monotonic()
+        self._orphan_since = time.monotonic()
+        self._engine.watch(self._birthright.door.fileno())
 
     def _seek_supervisor(self, now: float) -> None:
+        """Let the next supervisor in, if it is at the door, and claim the port."""
         if now - self._orphan_since >= self._orphan_s:
             self._ending = f"no supervisor for {self._orphan_s:g} s"
             return
-        if now < self._retry_at:
+        if not self._birthright.answer_door():
             return
-        self._retry_at = now + RETRY_S
-        try:
-            channel = Channel.connect(path(self._runtime_dir, DESCRIPTORS))
-        except OSError:
-            return
-        self._channel = channel
+        channel = self._channel = self._birthright.channel
+        self._snapshot = SnapshotParts()
+        self._engine.unwatch(self._birthright.door.fileno())
         self._engine.watch(channel.fileno())
+        claim = Claim(PROTOCOL_VERSION, self._birthright.cell, self._record)
         try:
-            channel.send(Claim(self._identity, PROTOCOL_VERSION, self._record), self._fds)
+            channel.send(claim, (*self._fds, *self._birthright.proc))
             if self._session is not None:
                 self._session.keep_again()
         except (ChannelClosedError, LocalError):
@@ -350,14 +331,5 @@ class Worker:
         """Say why, so that the supervisor need not guess, and let go of everything."""
         self._engine.run(0.0)
         self._engine.close()
-        self._control.send(Goodbye(self._record.port, self._record.epoch, self._ending[:MAX_TEXT]))
-        self._control.close()
-        if self._channel is not None:
-            self._channel.close()
-            return
-        with suppress(OSError):  # nobody may be left there either
-            print(  # noqa: T201 - nobody else can say it
-                f"port {self._record.port} ({self._record.name}): its worker ends, {self._ending}",
-                file=sys.stderr,
-                flush=True,
-            )
+        self._send(Goodbye(self._ending[:MAX_TEXT]))
+        self._birthright.close()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from forwarder.channel import CHANNEL_BYTES
 from forwarder.errors import LocalError
-from forwarder.wire import Command, encode
+from forwarder.messages import Command
+from forwarder.wire import encode
 
 
 class Memory:

@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from forwarder.errors import LocalError
 from forwarder.future import Future
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.relay.forwards import Forward

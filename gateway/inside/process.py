@@ -22,7 +22,7 @@ from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import BulkheadError, LocalError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
-from forwarder.wire import Command, Handover, Message, Reply
+from forwarder.messages import Command, Handover, Message, Reply
 from gateway import bpf
 from gateway.inside import limits, netlink, nft, transparent
 from gateway.lan import filters

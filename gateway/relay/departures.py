@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from forwarder.future import Future
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 from gateway.relay.policy import Address
 from gateway.relay.tcp import Connections
 

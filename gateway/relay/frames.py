@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
 from forwarder.future import Future
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 from gateway.relay.answers import LONGEST, VNET_HEADER
 from gateway.relay.flow_context import Common
 from gateway.relay.fragments import Reassembly

@@ -17,3 +17,12 @@ def exists(identity: Identity) -> bool:
     except OSError:
         return False
     return int(fields[19]) == identity.start and fields[0] != b"Z"
+
+
+def user_of(pid: int) -> int:
+    """Return the effective user of a process, whose files in /proc may be root's. Raises OSError."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Uid:"):
+                return int(line.split()[2])
+    return -1

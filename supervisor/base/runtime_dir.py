@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 from forwarder import rendezvous, unix_sockets
 from forwarder.errors import LocalError
-from forwarder.rendezvous import CONSOLE, CONTROL, DESCRIPTORS, MEMBERSHIP
+from forwarder.rendezvous import CHANNEL, CONSOLE, LOCK, MEMBERSHIP, worker_path
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
 
-LOCK = "supervisor.lock"
-SOCKETS = (MEMBERSHIP, CONTROL, CONSOLE, DESCRIPTORS)
+HIGHEST_PID = 4194304
+"""Of Linux (PID_MAX_LIMIT), for the longest name of a worker's socket."""
 
 EPOCH_STRIDE = 10**9
 """Workers that one supervisor can start: one a second for thirty years."""
@@ -75,7 +75,8 @@ class RuntimeDir:
         self.predecessor: Predecessor | None = None
         self._made = False
         self._lock = -1
-        longest = len(os.fsencode(self.file(max(SOCKETS, key=len))))
+        names = [worker_path(self.path, HIGHEST_PID, kind) for kind in (CHANNEL, MEMBERSHIP)]
+        longest = max(len(os.fsencode(name)) for name in names)
         if longest > SOCKET_PATH_BYTES:
             raise LocalError(
                 f"{self.path} is too long by {longest - SOCKET_PATH_BYTES} bytes for the sockets in it; "
@@ -86,7 +87,7 @@ class RuntimeDir:
             self._lock = self._acquire()
             self.predecessor = self._read()
             self._write()
-            self._remove_sockets()
+            self._remove_console()
         except LocalError:
             self._undo(keep_lock=self.predecessor is not None)
             raise
@@ -105,7 +106,7 @@ class RuntimeDir:
         to take over.
         """
         if self._lock >= 0:
-            self._remove_sockets()
+            self._remove_console()
             self._undo(keep_lock=keep_lock)
 
     def _acquire(self) -> int:
@@ -149,10 +150,9 @@ class RuntimeDir:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(self._lock, len(text))
 
-    def _remove_sockets(self) -> None:
-        for name in SOCKETS:
-            with suppress(FileNotFoundError):
-                os.unlink(self.file(name))
+    def _remove_console(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self.file(CONSOLE))
 
     def _undo(self, *, keep_lock: bool = False) -> None:
         """Give up; ``keep_lock``: somebody may yet take over from the predecessor."""

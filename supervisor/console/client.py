@@ -6,8 +6,9 @@ import zmq
 
 from forwarder import unix_sockets
 from forwarder.errors import LocalError, PeerError
+from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
-from forwarder.wire import REPLY_BYTES, Command, Reply, decode, encode
+from forwarder.wire import REPLY_BYTES, decode, encode
 from supervisor.base import runtime_dir
 
 TIMEOUT_S = 10.0
@@ -39,7 +40,7 @@ class Client:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES)
-        self._socket.connect(endpoint(self._runtime_dir, CONSOLE))
+        self._socket.connect(endpoint(path(self._runtime_dir, CONSOLE)))
 
     def ask(self, name: str, /, **arguments: object) -> object:
         """Return the result of a command. Raises LocalError: refused, or no answer in time."""

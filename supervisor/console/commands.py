@@ -10,9 +10,9 @@ from typing import Protocol, cast
 
 from forwarder.errors import LocalError
 from forwarder.future import Future
+from forwarder.messages import Reply
 from forwarder.names import Policy, PortRecord
 from forwarder.version import VERSION
-from forwarder.wire import Reply
 from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_any, parse_listen, parse_tap
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners

@@ -43,11 +43,31 @@ class _Watched(NamedTuple):
     cpu_seconds: float
 
 
+class _Proc(NamedTuple):
+    """What a worker has opened of its own /proc before its cell closed it to all but root."""
+
+    smaps: int
+    fds: int
+
+
 class ProcessSampler:
     """CPU, memory and descriptors of processes, by identity."""
 
     def __init__(self) -> None:
         self._watched: dict[Identity, _Watched] = {}
+        self._proc: dict[Identity, _Proc] = {}
+
+    def meet(self, identity: Identity, proc: tuple[int, ...]) -> None:
+        """Take over descriptors of a process's ``smaps_rollup`` and ``fd``, which only root can open."""
+        self.part(identity)
+        self._proc[identity] = _Proc(*proc)
+
+    def part(self, identity: Identity) -> None:
+        """Close what is kept of a process that has ended."""
+        kept = self._proc.pop(identity, None)
+        if kept is not None:
+            os.close(kept.smaps)
+            os.close(kept.fds)
 
     def sample(self, identities: Iterable[Identity], now: float) -> dict[Identity, Usage]:
         """Usage of those that are still there; everything cached about others is dropped.
@@ -61,7 +81,7 @@ class ProcessSampler:
                 known = self._watched.get(identity) or _open(identity, now)
                 if not known.process.is_running():
                     continue
-                found[identity], watched[identity] = _measure(known, now)
+                found[identity], watched[identity] = _measure(known, self._proc.get(identity), now)
             except (psutil.Error, OSError):
                 continue  # it ended while we looked, or it is not ours to look at
         self._watched = watched
@@ -78,14 +98,14 @@ def _open(identity: Identity, now: float) -> _Watched:
     return _Watched(process, now - age, 0.0)
 
 
-def _measure(known: _Watched, now: float) -> tuple[Usage, _Watched]:
+def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _Watched]:
     """One reading, and what the next one is measured from."""
     with known.process.oneshot():
         times = known.process.cpu_times()
         switches = known.process.num_ctx_switches()
         memory = known.process.memory_info()
         threads = known.process.num_threads()
-        fds = known.process.num_fds()
+        fds = known.process.num_fds() if proc is None else _count(proc.fds)
     used = times.user + times.system
     elapsed = now - known.then
     percent = 100 * (used - known.cpu_seconds) / elapsed if elapsed > 0 else 0.0
@@ -93,7 +113,7 @@ def _measure(known: _Watched, now: float) -> tuple[Usage, _Watched]:
         cpu_percent=round(percent, 1),
         cpu_seconds=round(used, 3),
         rss_bytes=memory.rss,
-        pss_bytes=_pss(known.process),
+        pss_bytes=_pss(known.process) if proc is None else _pss_of(proc.smaps),
         threads=threads,
         fds=fds,
         ctx_switches=switches.voluntary + switches.involuntary,
@@ -107,6 +127,19 @@ def _pss(process: psutil.Process) -> int | None:
         return getattr(process.memory_full_info(), "pss", None) or None
     except psutil.AccessDenied:
         return None
+
+
+def _count(fds: int) -> int:
+    """Count the entries of an open ``/proc/PID/fd``; Linux tells the number as its size from 6.2 on."""
+    return os.fstat(fds).st_size or len(os.listdir(fds))
+
+
+def _pss_of(smaps: int) -> int | None:
+    """Read an open ``smaps_rollup``: the proportional share, in bytes."""
+    for line in os.pread(smaps, 4096, 0).split(b"\n"):
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) << 10
+    return None
 
 
 class Sampler:
@@ -129,6 +162,14 @@ class Sampler:
         if port in self._blocks:
             self._departed.fold(port, self._readings(), of_gateway=of_gateway)
             del self._blocks[port]
+
+    def meet(self, identity: Identity, proc: tuple[int, ...]) -> None:
+        """Take over what a worker has opened of its own /proc."""
+        self._processes.meet(identity, proc)
+
+    def part(self, identity: Identity) -> None:
+        """Close what is kept of a worker that has ended."""
+        self._processes.part(identity)
 
     def published_at(self, port: int) -> float:
         """Return when the port's worker published last, in monotonic seconds; 0.0: there is none to ask."""

@@ -15,8 +15,9 @@ import zmq
 from forwarder.errors import BulkheadError, LocalError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.rendezvous import CONSOLE, endpoint
-from forwarder.wire import Command, Reply, decode, encode
+from forwarder.messages import Command, Reply
+from forwarder.rendezvous import CONSOLE, endpoint, path
+from forwarder.wire import decode, encode
 from supervisor.base.logs import Throttle, log
 from supervisor.base.zmq_sockets import Context, listen
 
@@ -41,7 +42,7 @@ class Console:
         self._handlers = handlers
         self._throttle = Throttle()
         self.bad_messages = 0
-        self._socket = listen(context, zmq.ROUTER, endpoint(runtime_dir, CONSOLE))
+        self._socket = listen(context, zmq.ROUTER, endpoint(path(runtime_dir, CONSOLE)))
         self._fd = cast(int, self._socket.getsockopt(zmq.FD))
         loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
 

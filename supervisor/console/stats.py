@@ -21,6 +21,7 @@ bounded by the number of living ports.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from forwarder import counted
@@ -72,6 +73,8 @@ class Switch(NamedTuple):
     sequence: int
     started: float
     identity: Identity
+    cell: Mapping[str, object] = MappingProxyType({})
+    """What is known of the cells of its workers."""
 
 
 class Departed:
@@ -231,7 +234,8 @@ def status(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Rea
         known = [mac for mac, _, _ in _known_macs(view, reading)]
         row = {"worker": _worker(view), "macs": known, "settings": plain(view.record.policy)}
         ports.append(_port(view, now) | row | {"notes": _notes(view, reading)})
-    return _head(switch, now) | {"supervisor": {"pid": switch.identity.pid}, "ports": ports}
+    supervisor = {"pid": switch.identity.pid, "cell": dict(switch.cell)}
+    return _head(switch, now) | {"supervisor": supervisor, "ports": ports}
 
 
 def _notes(view: PortView, reading: Reading | None) -> list[str]:

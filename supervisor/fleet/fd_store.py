@@ -16,8 +16,8 @@ from typing import NamedTuple
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
+from forwarder.messages import KeepSession
 from forwarder.names import FLOOD_BYTES, LARGE_RING_BYTES, RING_BYTES, Incarnation, PortRecord
-from forwarder.wire import KeepSession
 
 
 class PortFds:

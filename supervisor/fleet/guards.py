@@ -13,10 +13,10 @@ one line a second at most.
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from forwarder.messages import MAX_OWNERS, Guarded, Owners
 from forwarder.names import PortRecord, format_mac
-from forwarder.wire import MAX_OWNERS, Guarded, Owners
 from supervisor.base.logs import Throttle
-from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
+from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 
 MAPPED = bytes(10) + b"\xff\xff"
 
@@ -34,8 +34,8 @@ SAID = {
 class Guards:
     """The guards of all ports."""
 
-    def __init__(self, server: DescriptorServer) -> None:
-        self._server = server
+    def __init__(self, channels: WorkerChannels) -> None:
+        self._channels = channels
         self._owners = Owners(())
         self._throttle = Throttle()
 
@@ -46,12 +46,12 @@ class Guards:
             self._throttle.warning("many", f"of {len(packed)} addresses guards know {MAX_OWNERS}")
         if packed[:MAX_OWNERS] != self._owners.owners:
             self._owners = Owners(packed[:MAX_OWNERS])
-            for worker in self._server.holders():
+            for worker in self._channels.holders():
                 self.greet(worker)
 
     def greet(self, worker: WorkerChannel) -> None:
         """Tell a worker that has a port now."""
-        self._server.send(worker, self._owners)
+        self._channels.send(worker, self._owners)
 
     def report(self, port: PortRecord, guarded: Guarded) -> None:
         """Say what a guard has refused."""

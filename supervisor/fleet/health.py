@@ -10,9 +10,9 @@ it would wake two threads there and two here, for as many workers as there are.
 
 from collections.abc import Callable
 
+from forwarder.messages import Heartbeat
 from forwarder.names import Incarnation, PortRecord
-from forwarder.wire import Heartbeat
-from supervisor.base.logs import log
+from supervisor.base.logs import Throttle, log
 from supervisor.fleet.liveness import Liveness
 from supervisor.ports import notes
 from supervisor.ports.lifecycle import PortState
@@ -28,6 +28,9 @@ class Health:
         self._liveness = Liveness(pulse_s)
         self._published_at = published_at
         self._stalled: set[int] = set()
+        self._refused: dict[int, int] = {}
+        """System calls that the cell of a port's worker has refused so far."""
+        self._throttle = Throttle()
         self._unfinished: set[int] = set()
         self._expected: dict[int, int] = {}
         """The epoch of each worker that is listened for."""
@@ -35,6 +38,7 @@ class Health:
     def expect(self, served: Incarnation, now: float) -> None:
         """Listen for that worker of the port from now on, and for no earlier one."""
         self._expected[served.port] = served.epoch
+        self._refused.pop(served.port, None)
         self._liveness.watch(served.port, served.epoch, now)
 
     def every(self, pulse_s: float) -> None:
@@ -50,6 +54,7 @@ class Health:
         """Expect nothing of the port any more."""
         self._expected.pop(port, None)
         self._liveness.forget(port)
+        self._refused.pop(port, None)
         self._stalled.discard(port)
         self._unfinished.discard(port)
 
@@ -60,8 +65,16 @@ class Health:
             log.info("port %d: its worker is heard again after %.1f s", port, silence)
 
     def heartbeat(self, message: Heartbeat, record: PortRecord) -> None:
-        """Note what the worker that has the port says of its VM."""
-        port = message.port
+        """Note what the worker that has the port says of its VM and of its cell."""
+        port = record.port
+        refused = message.refused_calls - self._refused.get(port, 0)
+        self._refused[port] = message.refused_calls
+        if refused > 0:
+            self._throttle.warning(
+                "refused",
+                f"port {port}: its worker's cell has refused {refused} system calls, the last was number "
+                f"{message.refused_call}; a guest may have taken the worker over",
+            )
         if message.stalled and port not in self._stalled:
             self._stalled.add(port)
             log.warning(

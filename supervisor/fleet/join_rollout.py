@@ -1,11 +1,12 @@
 """Join rollout: a newcomer's change goes to one worker after the other; any other change is published.
 
 Theory of operation. ZeroMQ wakes all workers at once, two threads of each, and each then asks for the
-newcomer's flood ring. With more workers than cores, that is a crowd, in which the newcomer and the VM that
-it talks to wait. So a change that brings a flood ring goes to each worker over its channel, together with
-the ring: one wake-up instead of four. A worker that has the change runs while the next one gets it, so there
-never is a crowd. The oldest worker gets it first (the gateway's, where there is a gateway), since newcomers
-talk to that one, and the newcomer gets it last: when it has its own change, all have it.
+newcomer's flood ring. With more workers than cores, that is a crowd, in which the newcomer and the VM that it
+talks to wait. So a change that brings a flood ring goes to each worker over its channel, together with the
+ring, or without it where the two may not talk: one wake-up instead of four. A worker that has it runs while
+the next one gets it, so there never is a crowd. The oldest worker gets it first (the gateway's, where there
+is a gateway), since newcomers talk to that one, and the newcomer gets it last: when it has its own change,
+all have it.
 
 Example: ports 1, 2 and 3 are live, port 4 says Hello. Its ``join`` goes over the channels to 1, 2, 3, then 4,
 one in each turn of the loop; a second later it is published, too, with all others of that second.
@@ -20,12 +21,13 @@ published at once.
 """
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 from forwarder.errors import LocalError
-from forwarder.names import PortRecord
-from forwarder.wire import Update
-from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
+from forwarder.messages import Update
+from forwarder.names import Incarnation, PortRecord, may_talk
+from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.publisher import Publisher
 
@@ -33,14 +35,20 @@ AT_ONCE = 16
 """Workers in one turn, so that a newcomer does not keep the loop from the next one."""
 LINGER_S = 1.0
 
+RecordOf = Callable[[Incarnation], PortRecord | None]
+"""Tells the present record of a port that is served."""
+
 
 class JoinRollout:
     """The changes that have not been published yet."""
 
-    def __init__(self, publisher: Publisher, server: DescriptorServer, fd_store: FdStore) -> None:
+    def __init__(
+        self, publisher: Publisher, channels: WorkerChannels, fd_store: FdStore, record_of: RecordOf
+    ) -> None:
         self._publisher = publisher
-        self._server = server
+        self._channels = channels
         self._fd_store = fd_store
+        self._record_of = record_of
         self._waiting: deque[Update] = deque()
         """Changes in their order; the first of them is being rolled out."""
         self._remaining: deque[WorkerChannel] = deque()
@@ -69,7 +77,7 @@ class JoinRollout:
         if now >= self._publisher.deadline() and not self._waiting:
             self._flush()
             self._publisher.beat(now)
-            self._server.flush()
+            self._channels.flush()
         return bool(self._waiting)
 
     def deadline(self) -> float:
@@ -91,7 +99,7 @@ class JoinRollout:
             self._rolled_out[port] = epoch
             if not self._publisher.quiet:
                 own = update.record.incarnation
-                self._remaining.extend(sorted(self._server.holders(), key=lambda each: each.served == own))
+                self._remaining.extend(sorted(self._channels.holders(), key=lambda each: each.served == own))
         if not self._remaining or not self._publisher.has_asked_for_table(port, epoch):
             self._flush()
             self._publisher.publish(update)
@@ -107,6 +115,8 @@ class JoinRollout:
 
     def _send_to(self, update: Update, worker: WorkerChannel) -> None:
         held = self._fd_store.get(update.record.port)
-        if held is not None and held.flood_epoch == update.record.epoch:
-            with suppress(LocalError):  # it asks for the ring, then
-                self._server.send(worker, update, (held.flood,))
+        record = None if worker.served is None else self._record_of(worker.served)
+        if held is None or held.flood_epoch != update.record.epoch or record is None:
+            return
+        with suppress(LocalError):  # it asks for the ring, then
+            self._channels.send(worker, update, (held.flood,) if may_talk(record, update.record) else ())

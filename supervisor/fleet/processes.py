@@ -7,6 +7,9 @@ handler, and a signal sent through a pidfd never reaches a later process of the 
 Ending is polite first: whoever calls ``end`` has told the worker (Drain, or a closed channel); one that is
 still there after DRAIN_S gets SIGTERM, and KILL_S later SIGKILL.
 
+A worker gets one end of its channel as standard input: whoever is at the other end of that channel is this
+process, and nothing that it says can make it another.
+
 Workers run in a session of their own, so that Ctrl-C in a terminal reaches the supervisor only, and in
 ``/``, so that no directory is kept busy and none adds modules to them.
 """
@@ -14,6 +17,7 @@ Workers run in a session of their own, so that Ctrl-C in a terminal reaches the 
 import os
 import signal
 import site
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,12 +25,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import forwarder
+from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
-from supervisor.base.proc import start_time
+from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
+from supervisor.base.proc import start_time, user_of
 
 MODULE = "workers"
+NOBODY = 65534
+"""The user that a worker of root makes itself (``cell.c``)."""
 DRAIN_S = 1.5
 """A worker that drains has its egress queue to write: a megabyte to a VM that reads."""
 KILL_S = 1.0
@@ -75,6 +83,7 @@ class Processes:
     def __init__(self, loop: Loop, runtime_dir: str, ended: Ended) -> None:
         self._loop = loop
         self._ended = ended
+        self._runtime_dir = runtime_dir
         self._argv, self._environment = command(MODULE, runtime_dir)
         self._processes: dict[Identity, Process] = {}
 
@@ -85,12 +94,26 @@ class Processes:
         """Return the process, if it is one of ours and has not ended."""
         return self._processes.get(identity)
 
-    def start(self) -> Process:
+    def start(self) -> tuple[Process, Channel]:
         """Start a worker. Raises LocalError: out of processes, memory or descriptors."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise LocalError(f"cannot make a worker's channel: {error.strerror}") from None
+        channel = Channel(ours)
+        try:
+            return self._start(theirs), channel
+        except LocalError:
+            channel.close()
+            raise
+        finally:
+            theirs.close()
+
+    def _start(self, stdin: socket.socket) -> Process:
         try:
             child = subprocess.Popen(
                 self._argv,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd="/",
                 env=self._environment,
@@ -160,6 +183,7 @@ class Processes:
         del self._processes[process.identity]
         self._loop.unwatch(process.pidfd)
         os.close(process.pidfd)
+        remove_sockets(self._runtime_dir, process.identity.pid)
 
 
 def command(module: str, argument: str) -> tuple[list[str], dict[str, str]]:
@@ -185,6 +209,27 @@ def survivors(runtime_dir: str) -> list[Identity]:
         if entry.isdigit():
             with suppress(OSError):
                 words = Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
-                if words[-4:] == tail and os.stat(f"/proc/{entry}").st_uid == os.geteuid():
+                if words[-4:] == tail and user_of(int(entry)) in (os.geteuid(), _worker_user()):
                     found.append(Identity(int(entry), start_time(int(entry))))
     return found
+
+
+def _worker_user() -> int:
+    """Return the user that a worker in its cell has: nobody, if it was started by root."""
+    return NOBODY if os.geteuid() == 0 else os.geteuid()
+
+
+def remove_sockets(runtime_dir: str, pid: int) -> None:
+    """Remove the socket files of a worker that has ended."""
+    for kind in (CHANNEL, MEMBERSHIP):
+        with suppress(OSError):
+            os.unlink(worker_path(runtime_dir, pid, kind))
+
+
+def remove_stale_sockets(runtime_dir: str) -> None:
+    """Remove the socket files of all workers of this directory that have ended."""
+    living = {each.pid for each in survivors(runtime_dir)}
+    for name in os.listdir(runtime_dir):
+        pid, dot, kind = name.partition(".")
+        if pid.isdigit() and dot + kind in (CHANNEL, MEMBERSHIP) and int(pid) not in living:
+            remove_sockets(runtime_dir, int(pid))

@@ -11,17 +11,18 @@ every survivor has claimed or ended, or after ``CLAIM_S``; then the whole table 
 No VM is let in before that either, and no command is answered: a listener must not bind over a socket that
 a VM is connected to, and all workers sleep on one flood doorbell, which the first of them brings along.
 
-A worker tries to claim four times a second, so one that has not come in ``CLAIM_S`` is stopped or stuck, and
-what it holds is out of reach. It is ended: two switches must not share a VM. A claim counts only while the
-window is open and only if it comes from a worker that was found at its beginning; any other one is refused.
+Each survivor is called (``dialer``) until it answers, with a Claim. It cannot come by itself, so a claim
+counts only while the window is open, and only from a worker that was found at its beginning. One that has not
+answered in ``CLAIM_S`` is stopped or stuck, and what it holds is out of reach. It is ended: two switches must
+not share a VM.
 
 What has no worker at the moment when the supervisor dies (a port that waits for its next one) is lost with
 it, since no other process has that descriptor; its VM sees the end of its link and connects again.
 """
 
 from forwarder.errors import BulkheadError, PeerError
+from forwarder.messages import Claim
 from forwarder.names import Identity
-from forwarder.wire import Claim
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import log
 from supervisor.base.proc import exists
@@ -52,21 +53,29 @@ class TakeOver:
     def begin(self, runtime_dir: str, now: float) -> None:
         """Look for survivors and open the window; ``now``: monotonic seconds."""
         self.left = set(processes.survivors(runtime_dir))
+        for identity in self.left:
+            self._worker_pool.dialer.call(identity, now)
         self._deadline = now + CLAIM_S
 
-    def close(self) -> set[Identity]:
-        """Close the window; return the workers that have not claimed, which are to be ended."""
-        late, self.left = self.left, set()
-        return late
+    def close(self, runtime_dir: str) -> None:
+        """Close the window: end workers that have not claimed, and remove what dead ones left."""
+        for identity in self.left:
+            log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
+            self._worker_pool.dialer.forget(identity)
+            self._worker_pool.refuse(identity)
+        self.left.clear()
+        processes.remove_stale_sockets(runtime_dir)
 
     def wait(self, now: float) -> float:
         """Return for how long to wait for claims, 0: no longer."""
         self.left = {each for each in self.left if exists(each)}
         return max(0.0, self._deadline - now) if self.left else 0.0
 
-    def adopt(self, claim: Claim, descriptors: tuple[int, ...], now: float) -> tuple[bool, list[Action]]:
+    def adopt(
+        self, claim: Claim, identity: Identity, descriptors: tuple[int, ...], now: float
+    ) -> tuple[bool, list[Action]]:
         """Take over a port with its worker and its descriptors; False: nothing is taken, and it is to end."""
-        record, identity = claim.record, claim.identity
+        record = claim.record
         try:
             if identity not in self.left:
                 raise PeerError(f"process {identity.pid} is no worker that is waited for")

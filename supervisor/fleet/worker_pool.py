@@ -2,13 +2,14 @@
 
 Here the pool's policy meets processes and channels. A worker goes starting → idle → with a port → ended; it
 serves one port at most, and never another one. Which port gets one, and what a lost one means, is not decided
-here: ``give`` hands a port to an idle worker, ``lost`` reports. The pool keeps numbers of ports and no
-records: settings may change while a port waits, and the registry is asked when a worker is there.
+here: ``PoolOwner.give`` hands a port to an idle worker, ``worker_lost`` reports. The pool keeps numbers of
+ports and no records: settings may change while a port waits, and the registry is asked when a worker is
+there.
 
 A spare whose channel has ended can get no port and is made to end. A worker with a port goes on forwarding
-and tries to come back at once; it has ``RETURN_S``. A clean exit (status 0) is preceded by a Goodbye, which
-may arrive after the exit is noticed; ``GOODBYE_S`` gives it time to arrive, or the registry would take a
-clean end for a crash.
+and is called again (``dialer``); it has ``RETURN_S`` to answer. A clean exit (status 0) is preceded by a
+Goodbye, which may arrive after the exit is noticed; ``GOODBYE_S`` gives it time to arrive, or the registry
+would take a clean end for a crash.
 
 Example: eight VMs attach at once and two spares wait. Ports 1 and 2 get them; 3 to 8 wait, and two workers
 start at a time. Meanwhile the operator pins an address to port 7. When the seventh worker is ready, ``give``
@@ -17,20 +18,21 @@ asks the registry for port 7 as it is then, pin included.
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.names import PROTOCOL_VERSION, Identity, Incarnation
-from supervisor.base.logs import Throttle, log
-from supervisor.fleet.descriptors import WorkerChannel
+from forwarder.names import Identity, Incarnation
+from supervisor.base.logs import Throttle
+from supervisor.fleet.channels import WorkerChannel
+from supervisor.fleet.dialer import Dialer
 from supervisor.fleet.pool_policy import READY_S, PoolPolicy
 from supervisor.fleet.processes import Processes
 
 GOODBYE_S = 0.05
 RETURN_S = 2.0
-"""A worker that has lost its channel tries to get another one four times a second."""
+"""A worker opens its door as soon as it notices that its channel has ended."""
 
 
 class EndedWorker(NamedTuple):
@@ -41,24 +43,32 @@ class EndedWorker(NamedTuple):
     how: str
 
 
+class PoolOwner(Protocol):
+    """Who gives ports to workers."""
+
+    def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
+        """Hand a port over; True if the worker has it now.
+
+        Where it is the worker that cannot take it, the port is wanted again by then.
+        """
+
+    def worker_lost(self, served: Incarnation, how: str) -> None:
+        """Note that that worker of the port has ended, or that none could be had."""
+
+    def connected(self, identity: Identity, channel: Channel) -> None:
+        """Take a channel to that process."""
+
+    def process_ended(self, identity: Identity) -> None:
+        """Note that a worker process has ended, whatever it was for."""
+
+
 class WorkerPool:
     """All workers."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        runtime_dir: str,
-        give: Callable[[WorkerChannel, Incarnation], bool],
-        lost: Callable[[Incarnation, str], None],
-    ) -> None:
-        """Take the two answers to what happens here.
-
-        ``give``: hand a port over; True if the worker has it now. Where it is the worker that cannot take it,
-        the port is wanted again by then. ``lost``: that worker of the port has ended, or none could be had.
-        """
+    def __init__(self, loop: Loop, runtime_dir: str, owner: PoolOwner) -> None:
         self.processes = Processes(loop, runtime_dir, self._ended)
-        self._give = give
-        self._lost = lost
+        self.dialer = Dialer(runtime_dir, owner.connected)
+        self._owner = owner
         self._throttle = Throttle()
         self._policy = PoolPolicy()
         self._starting: dict[Identity, float] = {}
@@ -76,21 +86,18 @@ class WorkerPool:
 
     def adopted(self, worker: WorkerChannel, served: Incarnation) -> None:
         """Note that a worker has brought its port. Its process is in ``processes`` by now."""
-        assert worker.identity is not None
         self._serving[worker.identity] = served
 
     def returned(self, worker: WorkerChannel) -> None:
         """Note that a worker whose channel had ended has another one."""
-        assert worker.identity is not None
         self._disconnected.pop(worker.identity, None)
 
-    def ready(self, worker: WorkerChannel, version: int) -> bool:
-        """Take a spare; False if it is none of ours, or of another version."""
-        assert worker.identity is not None
+    def ready(self, worker: WorkerChannel, why_not: str) -> bool:
+        """Take a spare; False if it is none of ours, or for the reason that is given."""
         if self._starting.pop(worker.identity, None) is None:
             return False
-        if version != PROTOCOL_VERSION:
-            log.error("worker %d speaks protocol %d, not %d", worker.pid, version, PROTOCOL_VERSION)
+        if why_not:
+            self._throttle.warning("ready", f"worker {worker.pid} is not used: {why_not}")
             self._policy.failed(time.monotonic())
             self.processes.end(worker.identity, time.monotonic(), notified=False)
             return False
@@ -107,7 +114,8 @@ class WorkerPool:
             self._policy.lost(now)
         if worker.identity in self._serving:
             self._disconnected[worker.identity] = now + RETURN_S
-        elif worker.identity is not None:
+            self.dialer.call(worker.identity, now)
+        else:
             self.processes.end(worker.identity, now)
 
     def serve(self, now: float) -> None:
@@ -115,8 +123,7 @@ class WorkerPool:
         while self._waiting and self._idle:
             worker = self._idle[0]
             wanted = self._waiting.popleft()
-            if self._give(worker, wanted):
-                assert worker.identity is not None
+            if self._owner.give(worker, wanted):
                 self._idle.popleft()
                 self._policy.taken(now)
                 self._serving[worker.identity] = wanted
@@ -125,11 +132,12 @@ class WorkerPool:
         for _ in range(self._policy.to_start(len(self._waiting), now)):
             self._policy.started()
             try:
-                process = self.processes.start()
+                process, channel = self.processes.start()
             except LocalError as error:
                 self._start_failed(str(error), now)
                 return
             self._starting[process.identity] = now + READY_S
+            self._owner.connected(process.identity, channel)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -139,11 +147,13 @@ class WorkerPool:
                 self.processes.end(identity, now, notified=False)
         for identity in [each for each, deadline in self._disconnected.items() if deadline <= now]:
             del self._disconnected[identity]
+            self.dialer.forget(identity)
             self.processes.end(identity, now, notified=False)
         while self._ended_workers and self._ended_workers[0].due <= now:
             ended = self._ended_workers.popleft()
-            self._lost(ended.served, ended.how)
+            self._owner.worker_lost(ended.served, ended.how)
         self.processes.tick(now)
+        self.dialer.tick(now)
         self.serve(now)
 
     def deadline(self) -> float:
@@ -151,6 +161,7 @@ class WorkerPool:
         return min(
             self._policy.deadline(len(self._waiting)) if not self._stopping else float("inf"),
             self.processes.deadline(),
+            self.dialer.deadline(),
             min(self._starting.values(), default=float("inf")),
             min(self._disconnected.values(), default=float("inf")),
             self._ended_workers[0].due if self._ended_workers else float("inf"),
@@ -168,12 +179,13 @@ class WorkerPool:
         """End workers without a port, and start no more."""
         self._stopping = True
         self._waiting.clear()
-        spares = [worker.identity for worker in self._idle if worker.identity is not None]
+        spares = [worker.identity for worker in self._idle]
         for identity in [*self._starting, *spares]:
             self.processes.end(identity, now, notified=False)
 
     def _ended(self, identity: Identity, clean: bool, how: str) -> None:
         now = time.monotonic()
+        self._owner.process_ended(identity)
         if self._starting.pop(identity, None) is not None:
             if not self._stopping:
                 self._start_failed(f"worker {identity.pid} did not get ready: {how}", now)
@@ -182,6 +194,7 @@ class WorkerPool:
             self._idle.remove(worker)
             self._policy.lost(now)
         self._disconnected.pop(identity, None)
+        self.dialer.forget(identity)
         served = self._serving.pop(identity, None)
         if served is not None:
             how = f"process {identity.pid}: {how}"
@@ -192,4 +205,4 @@ class WorkerPool:
         self._policy.failed(now)
         self._throttle.warning("start", how)
         if self._waiting:
-            self._lost(self._waiting.popleft(), how)
+            self._owner.worker_lost(self._waiting.popleft(), how)

@@ -33,9 +33,9 @@ from forwarder.errors import LocalError, PeerError, UsageError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
+from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import GATEWAY_MAC, Policy, PortId, PortRecord
 from forwarder.restart_budget import Budget, Losses
-from forwarder.wire import Command, Handover, Message, Reply
 from supervisor.attach.addresses import PortOptions
 from supervisor.base.logs import LEVELS, log
 from supervisor.console.stats import is_gateway

@@ -20,7 +20,7 @@ It runs in the loop of the supervisor and waits for nothing itself.
 from collections import deque
 
 from forwarder.future import Future
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 
 ASK_S = 1.0
 LIMIT_S = 1.5

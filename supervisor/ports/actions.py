@@ -33,21 +33,6 @@ class ReleaseVm(NamedTuple):
     reason: str
 
 
-class SayHelloAgain(NamedTuple):
-    """Answer the sender of this report: say Hello again."""
-
-    port: int
-    epoch: int
-
-
-class Refuse(NamedTuple):
-    """Answer the sender of this report: end, another process has your place."""
-
-    port: int
-    epoch: int
-    reason: str
-
-
 class Log(NamedTuple):
     """Say one line; ``level`` is a name of the logging module in lower case."""
 
@@ -55,4 +40,4 @@ class Log(NamedTuple):
     text: str
 
 
-Action = AssignWorker | Publish | EndWorker | ReleaseVm | SayHelloAgain | Refuse | Log
+Action = AssignWorker | Publish | EndWorker | ReleaseVm | Log

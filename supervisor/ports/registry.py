@@ -40,9 +40,7 @@ from supervisor.ports.actions import (
     EndWorker,
     Log,
     Publish,
-    Refuse,
     ReleaseVm,
-    SayHelloAgain,
 )
 from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, PortEvent, PortState, resumable
 from supervisor.ports.port import Port
@@ -129,39 +127,13 @@ class Registry:
         port.identity = identity
         return []
 
-    def hello(self, number: int, epoch: int, identity: Identity, version: int) -> list[Action]:
-        """Take a worker's word that it forwards now."""
+    def hello(self, number: int, epoch: int) -> list[Action]:
+        """Take a worker's word that it forwards now; of a worker that is to end, it comes too late."""
         port = self._ports.get(number)
-        if port is None or port.record.epoch < epoch:
-            # Its claim may be on its way, on another socket: not known is not yet refused.
+        if port is None or port.record.epoch != epoch or port.state is not PortState.STARTING:
             return []
-        if port.record.epoch > epoch:
-            return self._refuse(
-                port, epoch, f"epoch {epoch} of this port is over, {port.record.epoch} has it"
-            )
-        if port.state not in HAS_WORKER or port.identity != identity:
-            return [
-                Log("warning", f"{_label(port)}: HELLO from process {identity.pid}, not its worker; ignored")
-            ]
-        if version != PROTOCOL_VERSION:
-            return self._end(
-                port, f"its worker speaks protocol {version}, not {PROTOCOL_VERSION}; restart the switch"
-            )
-        if port.state is PortState.ENDING:
-            return self._refuse(port, epoch, port.reason)
-        starting = port.state is PortState.STARTING
         self._move(port, PortEvent.HELLO)
-        return self._publish(port) if starting else []
-
-    def heartbeat(self, number: int, epoch: int) -> list[Action]:
-        """Take a sign of life; a worker that the registry does not see forwarding is asked who it is."""
-        port = self._ports.get(number)
-        known = (
-            port is not None
-            and port.record.epoch == epoch
-            and port.state in (PortState.LIVE, PortState.ENDING)
-        )
-        return [] if known else [SayHelloAgain(number, epoch)]
+        return self._publish(port)
 
     def worker_lost(
         self, number: int, epoch: int, how: str, now: float, *, position_known: bool = False
@@ -250,8 +222,7 @@ class Registry:
         else:
             why = self._pinned_elsewhere(record.policy)
         if why:
-            text = f"port {number} ({record.name}): not taken over, {why}"
-            return [Refuse(number, epoch, why), Log("warning", text)]
+            return [Log("warning", f"port {number} ({record.name}): not taken over, {why}")]
         port = Port(record, PortState.LIVE, Losses(self._budget), now)
         port.identity = identity
         self._ports[number] = port
@@ -338,9 +309,6 @@ class Registry:
         self._names.discard(port.record.name)
         text = f"{_label(port)}: gone, {reason}"
         return [*self._leave(port), ReleaseVm(port.record, reason), Log("info", text)]
-
-    def _refuse(self, port: Port, epoch: int, reason: str) -> list[Action]:
-        return [Refuse(port.record.port, epoch, reason), Log("warning", f"{_label(port)}: {reason}")]
 
 
 def _label(port: Port) -> str:

@@ -59,15 +59,92 @@ def test_a_ring_that_is_there_already_carries_nothing_any_more(switch: MiniSwitc
 
 
 @pytest.mark.parametrize("dst", [BROADCAST, bytes.fromhex("333300000001"), UNKNOWN])
-def test_floods_of_a_port_out_of_reach_are_filtered_and_counted(switch: MiniSwitch, dst: bytes) -> None:
+def test_floods_of_a_port_out_of_reach_are_not_even_read(switch: MiniSwitch, dst: bytes) -> None:
     part(switch, 1, 2)
     flood = frame(dst, mac(1))
     switch.vms[1].send(flood)
     switch.settle()
     assert switch.vms[2].received() == []
     assert switch.vms[3].received() == [flood]
+    part(switch, 1, 2, allowed=True)
+    switch.introduce(2, 1)
+    again = frame(BROADCAST, mac(1), b"again")
+    switch.vms[1].send(again)
+    switch.settle()
+    assert switch.vms[2].received() == [again]
+
+
+def test_a_port_out_of_reach_can_be_given_no_ring_of_any_kind(switch: MiniSwitch) -> None:
+    """Its worker may be a guest's by now, and has got one in whatever way."""
+    part(switch, 1, 2)
+    with pytest.raises(PermissionError):
+        switch.connect(1, 2)
+    with pytest.raises(PermissionError):
+        switch.connect(2, 1)
+    epoch = switch.epochs[1]
+    with pytest.raises(PermissionError):
+        switch.engines[2].attach_flood(1, epoch, switch.floods[1], from_start=True)
+
+
+def test_what_is_in_a_ring_when_its_sender_goes_out_of_reach_is_not_delivered(switch: MiniSwitch) -> None:
+    switch.vms[1].send(frame(mac(2), mac(1)))
+    switch.settle()
+    switch.vms[2].received()
+    switch.vms[1].send(frame(mac(2), mac(1), b"too late"))
+    switch.engines[1].run(0)
+    assert switch.engines[2].set_reach(1, False)
+    assert not switch.engines[2].set_reach(1, False), "that is no change"
+    switch.settle()
+    assert switch.vms[2].received() == []
+    assert switch.counters(2)["stale_ring"] == 1
+
+
+@pytest.mark.parametrize("dst", [BROADCAST, mac(2)])
+def test_an_address_that_is_pinned_elsewhere_is_not_believed_of_a_neighbour(
+    switch: MiniSwitch, dst: bytes
+) -> None:
+    """The sender's worker was to refuse it, and has not heard of the pin, or is not to be trusted."""
+    for each in (mac(2), mac(1)):
+        switch.vms[1].send(frame(each, mac(1)))
+    switch.settle()
+    switch.vms[2].received()
+    switch.engines[2].pin(3, [mac(3), mac(1)])
+    switch.vms[1].send(frame(dst, mac(1), b"spoofed"))
+    switch.settle()
+    assert switch.vms[2].received() == []
     assert switch.counters(2)["filtered"] == 1
-    assert switch.counters(3)["filtered"] == 0
+    switch.engines[2].pin(3, [mac(3)])
+    good = frame(dst, mac(1), b"good")
+    switch.vms[1].send(good)
+    switch.settle()
+    assert switch.vms[2].received() == [good]
+
+
+def test_a_ring_that_is_idle_is_given_up_and_the_next_frame_gets_another(switch: MiniSwitch) -> None:
+    switch.vms[1].send(frame(mac(2), mac(1)))
+    switch.settle()
+    assert switch.engines[1].idle_rings() == [], "it was written to since"
+    assert switch.engines[1].idle_rings() == [2]
+    assert switch.engines[1].detach_tx(2)
+    switch.engines[2].detach_rx(1)
+    assert not switch.engines[1].detach_tx(2)
+    assert switch.engines[1].idle_rings() == []
+    again = frame(mac(2), mac(1), b"again")
+    switch.vms[2].received()
+    switch.vms[1].send(again)
+    switch.settle()
+    assert switch.vms[2].received() == [again]
+    assert switch.counters(2)["stale_ring"] == 0
+
+
+def test_a_ring_that_its_consumer_has_not_emptied_is_kept(switch: MiniSwitch) -> None:
+    switch.vms[1].send(frame(mac(2), mac(1)))
+    switch.settle()
+    switch.vms[1].send(frame(mac(2), mac(1), b"waits"))
+    switch.engines[1].run(0)
+    switch.engines[1].idle_rings()
+    assert switch.engines[1].idle_rings() == []
+    assert not switch.engines[1].detach_tx(2)
 
 
 def test_nothing_is_learned_from_a_port_out_of_reach(switch: MiniSwitch) -> None:

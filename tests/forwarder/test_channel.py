@@ -11,8 +11,8 @@ import pytest
 
 from forwarder.channel import BACKLOG, Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
-from forwarder.names import Identity
-from forwarder.wire import Floods, Handover, Ready, RingRx, RingTx, WantRing, encode
+from forwarder.messages import Floods, Goodbye, Handover, RingRx, RingTx, WantRing
+from forwarder.wire import encode
 
 
 def open_descriptors() -> int:
@@ -39,9 +39,9 @@ def pair(raw: tuple[Channel, socket.socket]) -> tuple[Channel, Channel]:
 def test_messages_arrive_in_order_with_their_descriptors(pair: tuple[Channel, Channel]) -> None:
     here, there = pair
     reading, writing = os.pipe()
-    here.send(Ready(Identity(5, 6), 1))
+    here.send(Goodbye("over"))
     here.send(RingRx(1, 2), [writing, reading])
-    assert there.receive() == (Ready(Identity(5, 6), 1), ())
+    assert there.receive() == (Goodbye("over"), ())
     received = there.receive()
     assert received is not None
     message, (passed, other) = received

@@ -11,7 +11,7 @@ import pytest
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
-from forwarder.wire import WantRing
+from forwarder.messages import WantRing
 from tests.helpers.fakes import reraise
 from tests.helpers.guests.waiting import PATIENCE
 

@@ -26,9 +26,9 @@ from forwarder.membership import (
     MembershipLog,
     Replica,
     ReplicaState,
+    Snapshot,
 )
 from forwarder.names import Policy, PortRecord
-from forwarder.wire import Snapshot
 
 LATENCY_S = 0.001
 LONGEST_DELAY_S = 3.0

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder import wire
+from forwarder.channel import CHANNEL_BYTES
 from forwarder.checks import DEPTH
 from forwarder.errors import LocalError, PeerError
+from forwarder.membership import Snapshot
 from forwarder.names import (
     MAX_BYTES_PER_S,
     MAX_FRAMES_PER_S,
@@ -20,28 +22,33 @@ from forwarder.names import (
     MAX_PORTS,
     MAX_REACHES,
     MIN_BYTES_PER_S,
-    Identity,
+    Cell,
     Policy,
     PortRecord,
 )
 from forwarder.vhost_session import Region, VhostSession
 
 U63 = (1 << 63) - 1
-LAYOUT = msgpack.unpackb(wire.encode(wire.HelloAgain(5)))[0]
+LAYOUT = msgpack.unpackb(wire.encode(wire.Goodbye("x")))[0]
 POLICY = Policy((b"\x52\x54\0\0\0\x01",), False, 1, 2, 3, 100_000, 4, True, ("gateway",))
+CELL = Cell(("user", "seccomp"), 7)
 RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", POLICY)
 EXAMPLES: list[wire.Message] = [
     wire.Beat(5, 0, 1000, 1000),
     wire.Update(5, 1, "join", RECORD),
-    wire.Hello(1, 7, Identity(4711, 99), 1),
-    wire.Heartbeat(1, 7, 0, 0, 12, 0, True, False, 3),
-    wire.Goodbye(1, 7, "the VM hung up"),
-    wire.SnapshotRequest(1, 7),
-    wire.Snapshot(5, 2, (RECORD, RECORD._replace(port=2, name="bess-2", transport="bess"))),
-    wire.HelloAgain(5),
-    wire.Drain(1, 7),
-    wire.Ready(Identity(4711, 99), 1),
-    wire.Claim(Identity(4711, 99), 1, RECORD),
+    wire.Hello(),
+    wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1),
+    wire.Note("no room to pin"),
+    wire.Goodbye("the VM hung up"),
+    wire.SnapshotRequest(),
+    wire.SnapshotPart(5, 2, False, (RECORD, RECORD._replace(port=2, name="bess-2", transport="bess"))),
+    wire.Drain(),
+    wire.Ready(1, CELL),
+    wire.Claim(1, CELL, RECORD),
+    wire.RingSealed(2, 9),
+    wire.RingOpen(2, 9),
+    wire.RingIdle(2, 9),
+    wire.RingOver(2, 9),
     wire.Assign(RECORD, 5, 1000, 1000, True),
     wire.KeepSession(3, VhostSession(1 << 56, 1 << 15, (Region(0, 1 << 20, (1 << 64) - 4096, 0),))),
     wire.WantFloods(((1, 7), (2, 8))),
@@ -79,13 +86,13 @@ def test_every_message_has_its_checks_and_an_example():
 
 
 def test_records_arrive_as_records():
-    snapshot = wire.decode(wire.encode(EXAMPLES[6]))
-    assert isinstance(snapshot, wire.Snapshot)
+    snapshot = wire.decode(wire.encode(EXAMPLES[7]))
+    assert isinstance(snapshot, wire.SnapshotPart)
     assert isinstance(snapshot.records[0], PortRecord)
     assert isinstance(snapshot.records[0].policy, Policy)
 
 
-def test_the_largest_snapshot_fits_into_one_message():
+def test_the_largest_records_fit_into_what_carries_them():
     policy = Policy(
         tuple(b"\xfe\xff\xff\xff\xff" + bytes([n]) for n in range(MAX_PINNED)),
         False,
@@ -98,10 +105,9 @@ def test_the_largest_snapshot_fits_into_one_message():
     records = [
         PortRecord(port, U63, U63, f"{port:x<{MAX_NAME}}", "vfkit", policy) for port in range(1, MAX_PORTS)
     ]
-    snapshot = wire.Snapshot(U63, U63, tuple(records))
-    data = wire.encode(snapshot)
-    assert len(data) < 0.75 * wire.MESSAGE_BYTES
-    assert wire.decode(data) == snapshot
+    parts = list(Snapshot(U63, U63, tuple(records)).parts())
+    assert max(len(wire.encode(part)) for part in parts) < CHANNEL_BYTES
+    assert len(wire.encode(wire.Update(U63, U63, "change", records[-1]))) < 0.75 * wire.PUBLISHED_BYTES
 
 
 BAD_FIELDS = [
@@ -139,13 +145,14 @@ BAD_FIELDS = [
         )
     ],
     (wire.Update(5, 1, "join", RECORD), "record", RECORD[:-1]),
-    (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", Identity(0, 99)),
-    (wire.Hello(1, 7, Identity(4711, 99), 1), "identity", None),
-    (wire.Heartbeat(1, 7, 0, 0, 12, 0, True, False, 3), "stalled", 1),
-    (wire.Goodbye(1, 7, ""), "reason", "two\nlines"),
-    (wire.Goodbye(1, 7, ""), "reason", "x" * 201),
-    (wire.Snapshot(5, 2, (RECORD,)), "records", [RECORD, RECORD]),
-    (wire.Snapshot(5, 2, (RECORD,)), "records", [RECORD._replace(port=1)] * MAX_PORTS),
+    (wire.Ready(1, CELL), "cell", (("a wall",), 7)),
+    (wire.Ready(1, CELL), "cell", None),
+    (wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1), "stalled", 1),
+    (wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1), "refused_call", -2),
+    (wire.Goodbye(""), "reason", "two\nlines"),
+    (wire.Goodbye(""), "reason", "x" * 201),
+    (wire.SnapshotPart(5, 2, False, (RECORD,)), "records", [RECORD, RECORD]),
+    (wire.SnapshotPart(5, 2, False, (RECORD,)), "records", [RECORD._replace(port=1)] * MAX_PORTS),
     (wire.Floods(()), "ports", [[1, 1]] * 201),
     (wire.WantFloods(()), "ports", [[1]]),
     (wire.Owners(()), "owners", [[bytes(15), 1]]),

@@ -14,7 +14,8 @@ import sys
 import time
 
 from forwarder.errors import PeerError
-from forwarder.wire import Message, decode, encode
+from forwarder.messages import Message
+from forwarder.wire import decode, encode
 from tests.forwarder.test_wire import EXAMPLES
 
 KEPT = 500

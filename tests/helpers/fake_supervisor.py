@@ -11,10 +11,12 @@ import time
 import zmq
 
 from forwarder import _core
-from forwarder.channel import Channel
+from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.membership import Snapshot
+from forwarder.messages import Assign, Beat, Ready, SnapshotRequest
 from forwarder.names import FLOOD_BYTES, TRANSPORT_KIND, Policy, PortRecord
-from forwarder.rendezvous import CONTROL, DESCRIPTORS, MEMBERSHIP, endpoint, path
-from forwarder.wire import Assign, Beat, Ready, Snapshot, SnapshotRequest, decode, encode
+from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, endpoint, path, worker_path
+from forwarder.wire import encode
 from tests.helpers.mini_switch import SOCKET_TYPES, Vm
 
 PATIENCE_S = 10.0
@@ -28,60 +30,63 @@ class FakeSupervisor:
         self,
         runtime_dir: str,
         program: tuple[str, ...] = ("-m", "workers"),
-        stderr: int | None = None,
         preload: str = "",
+        pass_fds: tuple[int, ...] = (),
         interval_ms: int = 200,
     ) -> None:
-        """``preload``: a library for the worker. ``interval_ms``: between two beats."""
+        """``preload``: its library; ``pass_fds``: what it inherits; ``interval_ms``: of beats."""
         self.runtime_dir = runtime_dir
         self.interval_ms = interval_ms
         self.sequence = 0
         self.table: dict[int, PortRecord] = {}
-        self._open()
+        self.heard: list[object] = []
+        with open(path(runtime_dir, LOCK), "w") as lock:
+            lock.write(f"{os.getpid()}\n{EPOCH}\n1\n")
         root = os.path.dirname(os.path.dirname(os.path.abspath(_core.__file__)))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.worker = subprocess.Popen(
             [sys.executable, *program, runtime_dir],
             cwd=root,
             start_new_session=True,
-            stderr=stderr,
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            pass_fds=pass_fds,
             env={**os.environ, "LD_PRELOAD": f"{preload} {os.environ.get('LD_PRELOAD', '')}".strip()},
         )
-        self._worker_id = b""
-        self.heard: list[object] = []
+        theirs.close()
+        self.channel: Channel | None = Channel(ours)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
 
-    def _open(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(path(self.runtime_dir, DESCRIPTORS))
-        self._listener.listen()
-        self._listener.settimeout(PATIENCE_S)
+    def publish_from_now_on(self) -> None:
+        """Connect to the worker's subscription, and wait until it is in force."""
         self._context = zmq.Context()
-        self._membership = self._context.socket(zmq.PUB)
-        self._membership.bind(endpoint(self.runtime_dir, MEMBERSHIP))
-        self._control = self._context.socket(zmq.ROUTER)
-        self._control.bind(endpoint(self.runtime_dir, CONTROL))
-        self.channel: Channel | None = None
-
-    def accept(self) -> object:
-        """The worker's channel and its first message."""
-        sock, _ = self._listener.accept()
-        self.channel = Channel(sock)
-        return self.next_on_channel()
+        self.membership = self._context.socket(zmq.XPUB)
+        self.membership.connect(endpoint(worker_path(self.runtime_dir, self.worker.pid, MEMBERSHIP)))
+        assert self.membership.poll(int(PATIENCE_S * 1000))
+        assert self.membership.recv() == b"\1"
 
     def next_on_channel(self) -> tuple[object, tuple[int, ...]]:
+        """The next message, with its descriptors."""
         assert self.channel is not None
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             received = self.channel.receive()
             if received is not None:
                 return received
-            self.pump(0.01)
+            time.sleep(0.001)
         raise AssertionError("nothing came over the channel")
+
+    def meet(self) -> Ready:
+        """The spare's first words."""
+        ready, descriptors = self.next_on_channel()
+        close_all(descriptors)
+        assert isinstance(ready, Ready)
+        self.publish_from_now_on()
+        return ready
 
     def assign(self, transport: str) -> Vm:
         """Give the worker port 1; return the VM's end."""
-        message, _ = self.accept()
-        assert isinstance(message, Ready)
-        assert message.identity.pid == self.worker.pid
+        self.meet()
         kind = TRANSPORT_KIND[transport]
         ours, theirs = socket.socketpair(socket.AF_UNIX, SOCKET_TYPES[kind])
         ours.setblocking(False)
@@ -95,27 +100,33 @@ class FakeSupervisor:
         )
         self.record = PortRecord(1, 5, 5, "one", transport, Policy())
         self.table[1] = self.record
-        assert self.channel is not None
-        self.channel.send(Assign(self.record, EPOCH, self.interval_ms, self.interval_ms, False), self.fds)
+        self.say(Assign(self.record, EPOCH, self.interval_ms, self.interval_ms, True), self.fds)
         self.vm = Vm(kind, theirs)
         return self.vm
 
     def beat(self) -> None:
-        self._membership.send(encode(Beat(EPOCH, self.sequence, self.interval_ms, self.interval_ms)))
+        self.membership.send(encode(Beat(EPOCH, self.sequence, self.interval_ms, self.interval_ms)))
 
-    def say(self, message: object) -> None:
-        self._control.send_multipart([self._worker_id, encode(message)])
+    def say(self, message: object, descriptors: tuple[int, ...] = ()) -> None:
+        assert self.channel is not None
+        self.channel.send(message, descriptors)
 
     def pump(self, seconds: float) -> None:
         """Take reports for a while; snapshots are answered, the rest is kept in ``heard``."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and self._control.poll(int(left * 1000) + 1):
-            self._worker_id, data = self._control.recv_multipart()
-            message = decode(data)
-            if isinstance(message, SnapshotRequest):
-                self.say(Snapshot(EPOCH, self.sequence, tuple(self.table.values())))
+        while time.monotonic() < deadline:
+            try:
+                received = self.channel.receive()
+            except ChannelClosedError:
+                return
+            if received is None:
+                time.sleep(0.001)
+            elif isinstance(received[0], SnapshotRequest):
+                for part in Snapshot(EPOCH, self.sequence, tuple(self.table.values())).parts():
+                    self.say(part)
             else:
-                self.heard.append(message)
+                self.heard.append(received[0])
+                close_all(received[1])
 
     def until(self, kind: type) -> object:
         """The next message of that kind, beating all the while."""
@@ -133,13 +144,15 @@ class FakeSupervisor:
         """Die as far as the worker can see."""
         if self.channel is not None:
             self.channel.close()
-        self._listener.close()
-        self._context.destroy(linger=0)
-        for name in (DESCRIPTORS, MEMBERSHIP, CONTROL):
-            os.unlink(path(self.runtime_dir, name))
+            self.channel = None
+        if self._context is not None:
+            self._context.destroy(linger=0)
+            self._context = None
 
     def come_back(self) -> None:
-        self._open()
+        """Go to the worker's door, as the next supervisor."""
+        file = worker_path(self.runtime_dir, self.worker.pid, CHANNEL)
+        self.channel = Channel.connect(file, self.worker.pid)
 
     def close(self) -> None:
         self.vanish()
@@ -148,5 +161,4 @@ class FakeSupervisor:
         self.worker.wait(PATIENCE_S)
         if hasattr(self, "vm"):
             self.vm.sock.close()
-        for fd in getattr(self, "fds", ()):
-            os.close(fd)
+        close_all(getattr(self, "fds", ()))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from forwarder.future import Future
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 from gateway.inside import netlink, nft, transparent
 from gateway.inside.process import KINDS
 from gateway.ports import Port

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 from forwarder import _core
 
@@ -186,7 +187,8 @@ class MiniSwitch:
         epoch = self.epochs[other]
         self.engines[one].peer_join(other, epoch, self.attachments[other])
         from_start = epoch > self.epochs[one]
-        self.engines[one].attach_flood(other, epoch, self.floods[other], from_start=from_start)
+        with suppress(PermissionError):  # out of reach
+            self.engines[one].attach_flood(other, epoch, self.floods[other], from_start=from_start)
 
     def connect(self, src: int, dst: int) -> None:
         """The ring from ``src`` to ``dst``."""

@@ -5,9 +5,18 @@ import os
 import pytest
 
 from forwarder.membership import Changed, Joined, Left
+from forwarder.messages import (
+    Floods,
+    RingOpen,
+    RingRx,
+    RingSealed,
+    RingTx,
+    Update,
+    WantFloods,
+    WantRing,
+)
 from forwarder.names import MAX_PORTS, Policy, PortRecord
-from forwarder.wire import Floods, RingRx, RingTx, Update, WantFloods, WantRing
-from workers.links import REPEAT_S, Links
+from workers.links import IDLE_S, REPEAT_S, Links
 
 MAC = bytes.fromhex("020000000007")
 NOW, START = {"from_start": False}, {"from_start": True}
@@ -25,6 +34,7 @@ class FakeEngine:
         self.calls = []
         self.refuse = False
         self.crowded = set()
+        self.answers = {"idle_rings": [], "detach_tx": True}
 
     def __getattr__(self, name):
         def call(*arguments, **limits):
@@ -33,6 +43,7 @@ class FakeEngine:
             if name == "pin" and self.crowded.intersection(arguments[1]):
                 raise ValueError("cannot be pinned")
             self.calls.append((name, *arguments, *([limits] if limits else [])))
+            return self.answers.get(name)
 
         return call
 
@@ -81,7 +92,7 @@ def test_an_unanswered_request_is_repeated_and_an_answered_one_is_not(bench):
     bench.links.apply(Joined(port(3)))
     bench.links.tick(now=5.0)
     (fd,) = fds = bench.descriptors(1)
-    bench.links.receive(Floods(((2, 10),)), fds)
+    bench.links.receive(Floods(((2, 10),)), fds, 0.0)
     assert bench.engine.took("attach_flood") == [(2, 10, fd, NOW)]
     assert bench.links.deadline() == 5.0 + REPEAT_S
     bench.links.tick(now=5.0 + REPEAT_S)
@@ -103,13 +114,19 @@ def test_a_wanted_ring_is_asked_for_once_then_given_up_for_a_while_and_asked_for
     bench.links.want([2], now=1.0)
     bench.links.want([2], now=1.1)
     assert bench.sent[1:] == [WantRing(2, 10)]
-    bench.links.receive(Floods(((2, 10),)), bench.descriptors(1))
+    bench.links.receive(Floods(((2, 10),)), bench.descriptors(1), 0.0)
     bench.links.tick(now=1.0 + REPEAT_S)
     assert bench.engine.took("give_up_ring") == [(2,)]
     assert bench.sent[2:] == [WantRing(2, 10)]
-    bench.links.receive(RingTx(2, 10), bench.descriptors(3))
+    bench.links.receive(RingTx(2, 10), bench.descriptors(3), 0.0)
     assert len(bench.engine.took("attach_tx")) == 1
-    assert bench.links.deadline() == float("inf")
+    assert bench.sent[3:] == [RingSealed(2, 10)]
+    bench.links.tick(now=1.0 + 2 * REPEAT_S)
+    assert bench.sent[4:] == [WantRing(2, 10)], "nobody has said that its consumer has it"
+    bench.links.receive(RingOpen(2, 9), (), 0.0)
+    assert bench.links.deadline() == 1.0 + 3 * REPEAT_S
+    bench.links.receive(RingOpen(2, 10), (), 0.0)
+    assert bench.links.deadline() == IDLE_S
 
 
 def test_nobody_asks_for_a_ring_to_a_port_that_is_no_member(bench):
@@ -148,7 +165,7 @@ def test_descriptors_are_closed_whatever_becomes_of_them(bench, refuse):
     received = []
     for message, count in ((Floods(((2, 10),)), 1), (RingTx(2, 10), 3), (RingRx(2, 10), 2)):
         fds = bench.descriptors(count)
-        bench.links.receive(message, fds)
+        bench.links.receive(message, fds, 0.0)
         received += fds
     for now in (5.0, 5.0 + REPEAT_S):
         bench.links.tick(now)
@@ -160,7 +177,7 @@ def test_descriptors_are_closed_whatever_becomes_of_them(bench, refuse):
 
 def test_rings_of_a_past_epoch_are_not_attached(bench):
     bench.links.apply(Joined(port(2, epoch=12)))
-    bench.links.receive(Floods(((2, 10),)), bench.descriptors(1))
+    bench.links.receive(Floods(((2, 10),)), bench.descriptors(1), 0.0)
     assert bench.engine.took("attach_flood") == []
 
 
@@ -214,13 +231,6 @@ def test_an_address_that_moves_is_pinned_to_its_new_port_although_the_old_one_is
     assert bench.engine.took("pin")[3:] == [(2, []), (1, [MAC])]
 
 
-def test_an_address_that_finds_no_room_is_left_out_and_said_so(bench, capsys):
-    bench.engine.crowded.add(MAC)
-    bench.links.apply(Joined(port(2, policy=Policy((MAC, OTHER_MAC)))))
-    assert bench.engine.took("pin")[-1] == (2, [OTHER_MAC])
-    assert "no room to pin 02:00:00:00:00:07 to port 2" in capsys.readouterr().err
-
-
 def test_a_later_worker_of_a_port_forgets_the_pins_that_its_table_brings_along():
     cleared = {number for number, macs in Bench(port(5, epoch=9, born=4)).engine.took("pin") if macs == []}
     assert cleared == set(range(1, MAX_PORTS))
@@ -228,11 +238,11 @@ def test_a_later_worker_of_a_port_forgets_the_pins_that_its_table_brings_along()
 
 def test_half_of_a_ring_that_comes_before_its_port_is_kept_for_it(bench):
     ring, tail, flood = bench.descriptors(3)
-    bench.links.receive(RingRx(2, 11), (ring, tail))
+    bench.links.receive(RingRx(2, 11), (ring, tail), 0.0)
     bench.links.apply(Joined(port(2, epoch=10)))
     bench.links.apply(Changed(port(2, epoch=11, born=10)))
     assert is_open(ring)
-    bench.links.receive(Floods(((2, 11),)), (flood,))
+    bench.links.receive(Floods(((2, 11),)), (flood,), 0.0)
     assert bench.engine.took("attach_rx") == [(2, 11, ring, tail)]
     assert not is_open(ring)
     assert not is_open(tail)
@@ -241,7 +251,7 @@ def test_half_of_a_ring_that_comes_before_its_port_is_kept_for_it(bench):
 def test_half_of_a_ring_waits_for_the_floods_of_its_port_but_not_for_ever(bench):
     ring, tail = bench.descriptors(2)
     bench.links.apply(Joined(port(2)))
-    bench.links.receive(RingRx(2, 10), (ring, tail))
+    bench.links.receive(RingRx(2, 10), (ring, tail), 0.0)
     bench.links.tick(now=5.0)
     assert bench.engine.took("attach_rx") == []
     bench.links.tick(now=5.0 + REPEAT_S)
@@ -252,15 +262,15 @@ def test_half_of_a_ring_waits_for_the_floods_of_its_port_but_not_for_ever(bench)
 
 def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(bench):
     first, second, third, late, tail = bench.descriptors(5)
-    bench.links.receive(RingRx(2, 10), (first, os.dup(tail)))
-    bench.links.receive(RingRx(2, 10), (second, os.dup(tail)))
+    bench.links.receive(RingRx(2, 10), (first, os.dup(tail)), 0.0)
+    bench.links.receive(RingRx(2, 10), (second, os.dup(tail)), 0.0)
     assert not is_open(first)
     bench.links.apply(Joined(port(2, epoch=12)))
     assert not is_open(second)
     bench.engine.refuse = True
-    bench.links.receive(RingRx(2, 11), (late, os.dup(tail)))
+    bench.links.receive(RingRx(2, 11), (late, os.dup(tail)), 0.0)
     assert not is_open(late)
-    bench.links.receive(RingRx(2, 12), (third, tail))
+    bench.links.receive(RingRx(2, 12), (third, tail), 0.0)
     bench.links.apply(Left(port(2, epoch=12)))
     assert not is_open(third)
     assert not is_open(tail)
@@ -271,11 +281,11 @@ def test_what_comes_of_a_port_that_has_left_is_not_kept(bench):
     bench.links.apply(Joined(port(2, epoch=20)))
     bench.links.apply(Left(port(2, epoch=20)))
     late = bench.descriptors(2), bench.descriptors(1)
-    bench.links.receive(RingRx(2, 20), late[0])
-    bench.links.receive(Update(7, 2, "join", port(2, epoch=20)), late[1])
+    bench.links.receive(RingRx(2, 20), late[0], 0.0)
+    bench.links.receive(Update(7, 2, "join", port(2, epoch=20)), late[1], 0.0)
     assert not any(is_open(fd) for fds in late for fd in fds)
     assert bench.links._early == bench.links._early_floods == {}
-    bench.links.receive(RingRx(2, 21), early := bench.descriptors(2))
+    bench.links.receive(RingRx(2, 21), early := bench.descriptors(2), 0.0)
     assert all(is_open(fd) for fd in early)
     bench.links.apply(Joined(port(2, epoch=22)))
     assert not any(is_open(fd) for fd in early)
@@ -285,7 +295,7 @@ def test_a_newcomers_flood_ring_that_comes_along_is_not_asked_for(bench):
     bench.links.apply(Joined(port(2)), offered_at=5.0)
     bench.links.tick(now=5.5)
     (fd,) = fds = bench.descriptors(1)
-    bench.links.receive(Update(7, 1, "join", port(2)), fds)
+    bench.links.receive(Update(7, 1, "join", port(2)), fds, 0.0)
     assert bench.engine.took("attach_flood") == [(2, 10, fd, NOW)]
     assert not is_open(fd)
     bench.links.tick(now=5.0 + REPEAT_S)
@@ -299,8 +309,8 @@ def test_a_newcomers_flood_ring_that_does_not_come_is_asked_for(bench):
 
 
 def test_a_flood_ring_that_comes_before_its_port_is_known_is_kept_for_it(bench):
-    bench.links.receive(Update(7, 1, "join", port(2, epoch=10)), bench.descriptors(1))
-    bench.links.receive(Update(7, 2, "change", port(2, epoch=12)), bench.descriptors(1))
+    bench.links.receive(Update(7, 1, "join", port(2, epoch=10)), bench.descriptors(1), 0.0)
+    bench.links.receive(Update(7, 2, "change", port(2, epoch=12)), bench.descriptors(1), 0.0)
     assert bench.engine.took("attach_flood") == []
     bench.links.apply(Joined(port(2, epoch=12)), offered_at=5.0)
     ((number, epoch, fd, _),) = bench.engine.took("attach_flood")
@@ -311,6 +321,6 @@ def test_a_flood_ring_that_comes_before_its_port_is_known_is_kept_for_it(bench):
 
 def test_its_own_flood_ring_is_not_kept(bench):
     (fd,) = fds = bench.descriptors(1)
-    bench.links.receive(Update(7, 1, "join", port(1)), fds)
+    bench.links.receive(Update(7, 1, "join", port(1)), fds, 0.0)
     assert not is_open(fd)
     assert bench.links._early_floods == {}

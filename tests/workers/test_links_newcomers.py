@@ -3,7 +3,7 @@
 import pytest
 
 from forwarder.membership import Changed, Joined, Left
-from forwarder.wire import MAX_FLOODS, Floods, Update
+from forwarder.messages import MAX_FLOODS, Floods, Update
 from tests.workers.test_links import NOW, START, Bench, port
 from workers.links import REPEAT_S
 
@@ -15,7 +15,7 @@ def bench():
 
 def give(bench, *ports):
     """Answer a request for flood rings."""
-    bench.links.receive(Floods(ports), bench.descriptors(len(ports)))
+    bench.links.receive(Floods(ports), bench.descriptors(len(ports)), 0.0)
 
 
 def test_a_vm_is_let_in_when_everybody_who_was_there_is_heard(bench):
@@ -24,7 +24,7 @@ def test_a_vm_is_let_in_when_everybody_who_was_there_is_heard(bench):
     bench.links.apply(Joined(port(3, 9)))
     assert not bench.links.hears_all
     bench.links.tick(now=5.0)
-    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1))  # its introduction is as good
+    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1), 0.0)
     assert not bench.links.hears_all
     give(bench, (3, 9))
     assert bench.links.hears_all
@@ -43,7 +43,7 @@ def test_a_port_that_joins_when_the_vm_is_let_in_is_read_from_its_start_although
     bench.links.let_in()
     bench.links.apply(Joined(port(2, 8)), offered_at=5.0)
     assert bench.links.hears_all
-    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1))
+    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1), 0.0)
     assert bench.engine.took("attach_flood")[0][3] == START
 
 

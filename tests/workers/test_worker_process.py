@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
-from forwarder.wire import Claim, Drain, Goodbye, Heartbeat, Hello, HelloAgain
+from forwarder.messages import Beat, Claim, Drain, Goodbye, Heartbeat, Hello
+from forwarder.names import PROTOCOL_VERSION
+from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
+from forwarder.wire import encode
 from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
 from tests.helpers.mini_switch import BROADCAST, frame, mac
 
@@ -23,22 +27,20 @@ def supervisor(tmp_path):
 
 
 def test_a_spare_ends_when_its_supervisor_does(supervisor):
-    supervisor.accept()
+    ready = supervisor.meet()
+    assert ready.version == PROTOCOL_VERSION
     supervisor.channel.close()
     assert supervisor.worker.wait(PATIENCE_S) == 0
 
 
 def test_a_worker_says_hello_syncs_and_answers_beats_with_heartbeats(supervisor):
     supervisor.assign("qemu")
-    hello = supervisor.until(Hello)
-    assert (hello.port, hello.epoch, hello.identity.pid) == (1, 5, supervisor.worker.pid)
+    supervisor.until(Hello)
     supervisor.sequence = 7
     while (heartbeat := supervisor.until(Heartbeat)).sequence != 7:
         pass
     assert heartbeat.supervisor_epoch == EPOCH
     assert not heartbeat.stalled
-    supervisor.say(HelloAgain(EPOCH))
-    assert supervisor.until(Hello) == hello
 
 
 @pytest.mark.parametrize("transport", ["qemu", "connect", "bess"])
@@ -56,28 +58,29 @@ def test_the_end_of_the_link_is_the_end_of_the_worker(supervisor, transport):
 
 def test_a_signal_that_arrives_as_the_worker_falls_asleep_ends_it_at_once(tmp_path, monkeypatch):
     """With a minute between two beats, nothing else would wake it."""
-    library, moment = tmp_path / "late_signal.so", tmp_path / "now"
+    library, moment = tmp_path / "late_signal.so", os.eventfd(0, os.EFD_NONBLOCK)
     source = Path(__file__).parents[1] / "helpers" / "preload" / "late_signal.c"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-D_GNU_SOURCE"]
     subprocess.run(["cc", *flags, "-o", library, source, "-ldl"], check=True)
     monkeypatch.setenv("LATE_SIGNAL", str(moment))
-    with closing(FakeSupervisor(str(tmp_path), preload=str(library), interval_ms=60_000)) as supervisor:
+    with closing(
+        FakeSupervisor(str(tmp_path), preload=str(library), pass_fds=(moment,), interval_ms=60_000)
+    ) as supervisor:
         supervisor.assign("qemu")
         supervisor.until(Hello)
         supervisor.until(Heartbeat)
-        moment.touch()
+        os.eventfd_write(moment, 1)
         os.eventfd_write(supervisor.fds[1], 1)  # its doorbell: it wakes, and falls asleep again
         assert supervisor.worker.wait(PATIENCE_S) == 0
-        assert not moment.exists()
         supervisor.pump(0.1)
-        assert Goodbye(1, 5, "ended by SIGTERM") in supervisor.heard
+        assert Goodbye("ended by SIGTERM") in supervisor.heard
+    os.close(moment)
 
 
 def test_a_worker_that_is_told_to_drain_says_goodbye(supervisor):
     supervisor.assign("vfkit")
     supervisor.until(Hello)
-    supervisor.say(Drain(1, 4))
-    supervisor.say(Drain(1, 5))
+    supervisor.say(Drain())
     assert supervisor.until(Goodbye).reason == "told to end"
     assert supervisor.worker.wait(PATIENCE_S) == 0
 
@@ -90,14 +93,60 @@ def test_sigterm_ends_a_worker_cleanly(supervisor):
     assert supervisor.worker.wait(PATIENCE_S) == 0
 
 
-def test_garbage_on_the_control_socket_is_ignored(supervisor):
+def test_garbage_from_the_supervisor_is_ignored(supervisor):
     supervisor.assign("qemu")
     supervisor.until(Hello)
-    for garbage in (b"", b"\xc1", b"x" * 70000):
-        supervisor._membership.send(garbage)
-        supervisor._control.send_multipart([supervisor._worker_id, garbage])
+    for garbage in (b"", b"\xc1", b"x" * 4096):
+        supervisor.membership.send(garbage)
+    for garbage in (b"\xc1", b"x" * 60000):
+        supervisor.channel._sock.send(garbage)
     supervisor.until(Heartbeat)
     assert supervisor.worker.poll() is None
+
+
+STRANGER = """
+import sys, socket, zmq
+from forwarder.rendezvous import endpoint
+door, members, said = sys.argv[1:]
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.connect(door)
+sock.send(bytes.fromhex(said))
+publisher = zmq.Context().socket(zmq.XPUB)
+publisher.connect(endpoint(members))
+publisher.recv()
+publisher.send(bytes.fromhex(said))
+print("said", flush=True)
+sys.stdin.read()
+"""
+
+
+def stranger(supervisor, message):
+    """Another process of our user, at both sockets of the worker, that says what only a supervisor may."""
+    pid, where = supervisor.worker.pid, supervisor.runtime_dir
+    files = [worker_path(where, pid, kind) for kind in (CHANNEL, MEMBERSHIP)]
+    said = encode(message).hex()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STRANGER, *files, said], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"said\n"
+    return process
+
+
+def test_a_stranger_is_believed_neither_at_the_door_nor_as_a_publisher(supervisor):
+    supervisor.assign("qemu")
+    supervisor.until(Hello)
+    other = stranger(supervisor, Beat(EPOCH + 1, 1, 1000, 1000))
+    try:
+        supervisor.sequence = 3
+        while (heartbeat := supervisor.until(Heartbeat)).sequence != 3:
+            assert heartbeat.supervisor_epoch in (0, EPOCH)
+        supervisor.vanish()
+        supervisor.come_back()
+        claim, descriptors = supervisor.next_on_channel()
+        assert isinstance(claim, Claim)
+        close_all(descriptors)
+    finally:
+        other.communicate()
 
 
 def test_a_worker_outlives_its_supervisor_and_claims_its_port_from_the_next(supervisor):
@@ -106,13 +155,14 @@ def test_a_worker_outlives_its_supervisor_and_claims_its_port_from_the_next(supe
     supervisor.vanish()
     vm.send(frame(BROADCAST, mac(1)))
     supervisor.come_back()
-    claim, descriptors = supervisor.accept()
+    claim, descriptors = supervisor.next_on_channel()
     assert isinstance(claim, Claim)
     assert claim.record == supervisor.record
-    assert len(descriptors) == 5
+    assert len(descriptors) == 7
     assert os.path.samestat(os.fstat(descriptors[0]), os.fstat(supervisor.fds[0]))
     assert os.path.samestat(os.fstat(descriptors[3]), os.fstat(supervisor.fds[3]))
     close_all(descriptors)
+    supervisor.publish_from_now_on()
     while supervisor.until(Heartbeat).supervisor_epoch != EPOCH:
         pass
     assert supervisor.worker.poll() is None

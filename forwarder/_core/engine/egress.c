@@ -64,6 +64,13 @@ static bool seal(const struct engine *e, uint8_t *at, uint32_t bytes)
     return bytes <= e->intake.longest && framing_seal(egress_prefix_bytes(e), at, bytes);
 }
 
+/* Learn the source of what comes from a peer. True: it is the address of another port, and the peer's worker, which was
+   to refuse it, has not heard of that yet, or is not to be trusted. */
+static bool is_pinned_elsewhere(struct engine *e, const uint8_t *src, const struct peer *peer)
+{
+    return fdb_learn(&e->stats->fdb, src, peer->port) == FDB_REFUSED && !mac_is_group(src);
+}
+
 /* Stage what the source has flooded, as far as its deficit and the staging go. */
 static void take_floods(struct engine *e, struct peer *peer)
 {
@@ -79,12 +86,11 @@ static void take_floods(struct engine *e, struct peer *peer)
             break;
         peer->deficit -= record.bytes;
         out->taken += record.bytes;
-        if (UNLIKELY(peer->out_of_reach)) {
+        if (UNLIKELY(is_pinned_elsewhere(e, frame_src(at + prefix), peer))) {
             if (record.kind != FLOOD_REPLY)
                 filter_flood(e, at + prefix, record.bytes);
             continue;
         }
-        fdb_learn(&e->stats->fdb, frame_src(at + prefix), peer->port);
         if (!accepts(e, &record, at + prefix))
             continue;
         if (UNLIKELY(!seal(e, at, record.bytes))) {
@@ -151,6 +157,7 @@ struct batch {
     struct span spans[MAX_SPANS];
     unsigned count;
     uint32_t refused; /* frames: of the only span none may go */
+    bool foreign;     /* the only span is from another port's address */
     bool mixed;       /* the only span is of a stream, and some may */
 };
 
@@ -178,14 +185,20 @@ static void make_batch(struct engine *e, struct peer *peer, const struct run_vie
                        struct batch *batch)
 {
     batch->count = batch->refused = 0;
-    batch->mixed = false;
+    batch->mixed = batch->foreign = false;
     for (unsigned i = 0; i < n; i++) {
         if (UNLIKELY(views[i].run.vnet && !vm_takes_headers(&e->vm))) {
             peer->rx.broken = true;
             return;
         }
-        fdb_learn(&e->stats->fdb, views[i].run.src, peer->port);
-        if (!add_view(e, &views[i], i == 0 && peer->rx.done > 0, batch))
+        bool begun = i == 0 && peer->rx.done > 0;
+        if (UNLIKELY(is_pinned_elsewhere(e, views[i].run.src, peer)) && !begun) {
+            batch->foreign = i == 0;
+            if (batch->foreign)
+                batch->spans[batch->count++] = (struct span){.bytes = views[0].bytes};
+            return;
+        }
+        if (!add_view(e, &views[i], begun, batch))
             return;
     }
 }
@@ -203,7 +216,11 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
                            bool *garbled, uint64_t now)
 {
     uint64_t taken;
-    if (UNLIKELY(batch->refused > 0)) {
+    if (UNLIKELY(batch->foreign)) {
+        taken = total_bytes(batch);
+        port_sight(e, views[0].records, views[0].bytes, views[0].run.vnet ? VNET_BYTES : 0, CAPTURE_DROP, &e->count.filtered);
+        e->count.filtered += ring_consume(&peer->rx, views, 1, taken);
+    } else if (UNLIKELY(batch->refused > 0)) {
         taken = total_bytes(batch);
         e->count.refused += batch->refused;
         port_sight(e, batch->spans[0].records, batch->spans[0].bytes, batch->spans[0].vnet ? VNET_BYTES : 0, CAPTURE_DROP,

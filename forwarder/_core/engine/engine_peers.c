@@ -59,7 +59,6 @@ static uint64_t pending_frames(const struct peer *peer)
 /* Everything that belongs to the peer's present epoch goes. */
 static void disconnect(struct engine *e, struct peer *peer)
 {
-    drain(e);
     ingress_stop_direct_rx(e, peer);
     loss_add(&e->stats->loss[peer->port].towards, pending_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
@@ -82,9 +81,10 @@ int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t a
     struct peer *peer = peers_get(&e->peers, port);
     if (peer != NULL && peer->epoch == epoch)
         return 0;
-    if (peer != NULL)
+    if (peer != NULL) {
+        drain(e);
         disconnect(e, peer);
-    else if ((peer = peers_add(&e->peers, port)) == NULL)
+    } else if ((peer = peers_add(&e->peers, port)) == NULL)
         return -1;
     peer->epoch = epoch;
     peer->attachment = attachment;
@@ -98,6 +98,7 @@ void engine_peer_leave(struct engine *e, uint32_t port)
     struct peer *peer = peers_get(&e->peers, port);
     if (peer == NULL)
         return;
+    drain(e);
     disconnect(e, peer);
     fdb_forget(&e->stats->fdb, port);
     /* The source in service stays in service: the VM may have had the first half of its frame. */
@@ -105,13 +106,13 @@ void engine_peer_leave(struct engine *e, uint32_t port)
         e->out.turn--;
 }
 
-/* The peer, if it exists under just this epoch. */
+/* The peer, if it exists under just this epoch, and in reach. */
 static struct peer *current(struct engine *e, uint32_t port, uint64_t epoch)
 {
     struct peer *peer = peers_get(&e->peers, port);
-    if (peer != NULL && peer->epoch == epoch)
+    if (peer != NULL && peer->epoch == epoch && !peer->out_of_reach)
         return peer;
-    errno = ESTALE;
+    errno = peer != NULL && peer->out_of_reach ? EACCES : ESTALE;
     return NULL;
 }
 
@@ -164,4 +165,41 @@ void engine_give_up_ring(struct engine *e, uint32_t port)
         return;
     peer->path = PATH_FLOOD;
     flush_pending(e, peer);
+}
+
+bool engine_set_reach(struct engine *e, uint32_t port, bool reaches)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer == NULL || peer->out_of_reach != reaches)
+        return false;
+    peer->out_of_reach = !reaches;
+    e->verdict.valid = false;
+    if (!reaches)
+        disconnect(e, peer);
+    return true;
+}
+
+bool engine_ring_is_idle(struct peer *peer)
+{
+    bool idle = peer->path == PATH_RING && peer->tx.runs == peer->runs_asked && ring_untaken_frames(&peer->tx) == 0;
+    peer->runs_asked = peer->tx.runs;
+    return idle;
+}
+
+bool engine_detach_tx(struct engine *e, uint32_t port)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer == NULL || peer->path != PATH_RING || ring_untaken_frames(&peer->tx) > 0)
+        return false;
+    ingress_stop_direct_rx(e, peer);
+    peer_close_path(peer);
+    e->verdict.valid = false;
+    return true;
+}
+
+void engine_detach_rx(struct engine *e, uint32_t port)
+{
+    struct peer *peer = peers_get(&e->peers, port);
+    if (peer != NULL)
+        egress_drop_source(e, peer);
 }

@@ -24,4 +24,17 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
 int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds);
 void engine_give_up_ring(struct engine *e, uint32_t port);
 
+/* Whether frames may pass between us and the port. Out of reach it has no ring to or from us, and none is taken. True:
+   that has changed. */
+bool engine_set_reach(struct engine *e, uint32_t port, bool reaches);
+
+/* Is there a ring towards the peer that is empty and was not written to since it was last asked? */
+bool engine_ring_is_idle(struct peer *peer);
+
+/* Let go of the ring towards the port, if it is empty; the next frame asks for another. */
+bool engine_detach_tx(struct engine *e, uint32_t port);
+
+/* Let go of the ring from the port, which its producer has given up. */
+void engine_detach_rx(struct engine *e, uint32_t port);
+
 #endif

@@ -41,6 +41,7 @@ struct peer {
     enum path path;
     struct ring_tx tx;
     struct early_drop early_drop; /* what goes into it */
+    uint64_t runs_asked; /* put into it when it was last asked whether it is idle */
     struct ring_rx rx;
     struct flood_rx flood;
     uint8_t *pending;

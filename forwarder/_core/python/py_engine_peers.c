@@ -185,8 +185,40 @@ PyObject *py_engine_set_reach(PyObject *self, PyObject *args)
     int allowed;
     if (e == NULL || !PyArg_ParseTuple(args, "Ip", &port, &allowed))
         return NULL;
-    struct peer *peer = peers_get(&e->peers, port);
-    if (peer != NULL)
-        peer->out_of_reach = !allowed;
+    return PyBool_FromLong(engine_set_reach(e, port, allowed != 0));
+}
+
+PyObject *py_engine_idle_rings(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    PyObject *result = e == NULL ? NULL : PyList_New(0);
+    for (uint32_t i = 0; result != NULL && i < e->peers.count; i++) {
+        if (!engine_ring_is_idle(e->peers.at[e->peers.port[i]]))
+            continue;
+        PyObject *number = PyLong_FromUnsignedLong(e->peers.port[i]);
+        if (number == NULL || PyList_Append(result, number) < 0)
+            Py_CLEAR(result);
+        Py_XDECREF(number);
+    }
+    return result;
+}
+
+PyObject *py_engine_detach_tx(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    return PyBool_FromLong(engine_detach_tx(e, port));
+}
+
+PyObject *py_engine_detach_rx(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    engine_detach_rx(e, port);
     Py_RETURN_NONE;
 }

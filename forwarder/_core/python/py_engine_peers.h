@@ -17,6 +17,9 @@ PyObject *py_engine_set_limits(PyObject *self, PyObject *args, PyObject *kwargs)
 PyObject *py_engine_set_reach(PyObject *self, PyObject *args);
 PyObject *py_engine_infer(PyObject *self, PyObject *args);
 PyObject *py_engine_take(PyObject *self, PyObject *args);
+PyObject *py_engine_idle_rings(PyObject *self, PyObject *unused);
+PyObject *py_engine_detach_tx(PyObject *self, PyObject *args);
+PyObject *py_engine_detach_rx(PyObject *self, PyObject *args);
 PyObject *py_engine_age(PyObject *self, PyObject *args);
 
 #endif

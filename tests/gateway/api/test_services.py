@@ -14,7 +14,7 @@ import pytest
 from forwarder.counted import in_order
 from forwarder.errors import LocalError
 from forwarder.future import Future
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.api.services import Result, Services

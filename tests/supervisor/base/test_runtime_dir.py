@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
+from forwarder.rendezvous import CONSOLE, LOCK
 from supervisor.base import runtime_dir
-from supervisor.base.runtime_dir import EPOCH_STRIDE, LOCK, SOCKETS, RuntimeDir
+from supervisor.base.runtime_dir import EPOCH_STRIDE, RuntimeDir
 from tests.helpers.guests.fixtures import short_directory
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -67,8 +68,7 @@ def test_a_dead_one_is_taken_over_with_its_stale_sockets(place: Path) -> None:
     )
     for life in range(3):
         subprocess.run([sys.executable, "-c", code, str(place)], check=False)
-        for name in SOCKETS:
-            (place / name).touch()
+        (place / CONSOLE).touch()
         held = RuntimeDir(str(place))
         assert held.predecessor is not None
         assert held.predecessor.pid != os.getpid()
@@ -118,7 +118,7 @@ def test_a_missing_directory_above_it_is_said(place: Path) -> None:
 
 
 def test_a_path_too_long_for_its_sockets_is_refused(place: Path) -> None:
-    base = len(os.fsencode(place)) + 1 + len("/descriptors.sock")
+    base = len(os.fsencode(place)) + 1 + len("/4194304.members")
     longest = place / ("x" * (107 - base))
     RuntimeDir(str(longest)).close()
     assert "too long by 1 bytes" in refused(place / ("x" * (108 - base)))

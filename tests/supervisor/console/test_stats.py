@@ -193,7 +193,7 @@ def test_ports_are_in_the_order_of_their_numbers():
 def test_status_names_macs_and_moves_no_figure_of_its_own():
     seen = [(bytes([2, 0, 0, 0, 0, 1]), 5, False)]
     got = stats.status(SWITCH, [view(1)], {1: reading(1, macs=seen)}, now=104.0)
-    assert got["supervisor"] == {"pid": 1}
+    assert got["supervisor"] == {"pid": 1, "cell": {}}
     assert got["ports"] == [
         {
             "port": 1,

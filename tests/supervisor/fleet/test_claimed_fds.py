@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +14,15 @@ import pytest
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import PeerError
-from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
-from forwarder.wire import Claim
+from forwarder.messages import Claim
+from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, TRANSPORT_KIND, Cell, Identity, Policy, PortRecord
 from supervisor.base.proc import start_time
 from supervisor.fleet import claimed_fds
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.takeover import TakeOver
 from supervisor.ports.registry import Registry
 
+CELL = Cell((), 0)
 SELF = Identity(os.getpid(), start_time(os.getpid()))
 SOCKETS = {
     "qemu": (socket.AF_UNIX, socket.SOCK_STREAM),
@@ -123,29 +125,38 @@ class Bench:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.processes = self
+        self.processes = self.dialer = self
         self.registry, self.fd_store = Registry(), FdStore()
         parts: Any = self
         self.takeover = TakeOver(self.registry, self.fd_store, parts, parts)
+
+    def forget(self, *_: object) -> None:
+        """Of the dialer."""
+
+    def refuse(self, *_: object) -> None:
+        self.asked.append("refuse")
 
     def adopt(self, *_: object) -> None:
         self.asked.append("adopt")
 
     def claim(self, descriptors: list[int]) -> bool:
         copies = tuple(os.dup(each) for each in descriptors)
-        adopted, _ = self.takeover.adopt(Claim(SELF, PROTOCOL_VERSION, record()), copies, 1.0)
+        adopted, _ = self.takeover.adopt(Claim(PROTOCOL_VERSION, CELL, record()), SELF, copies, 1.0)
         if not adopted:
             close_all(copies)
         return adopted
 
 
-def test_a_claim_of_a_process_that_is_not_waited_for_changes_nothing(honest: list[int]) -> None:
+def test_a_claim_of_a_process_that_is_not_waited_for_changes_nothing(
+    honest: list[int], tmp_path: Path
+) -> None:
     bench = Bench()
     assert not bench.claim(honest)
     bench.takeover.left = {SELF}
-    assert bench.takeover.close() == {SELF}
+    bench.takeover.close(str(tmp_path))
+    assert bench.asked == ["refuse"], "it had its time"
     assert not bench.claim(honest), "the window is closed"
-    assert not bench.asked
+    assert bench.asked == ["refuse"]
     assert not len(bench.registry)
     assert bench.fd_store.get(3) is None
 

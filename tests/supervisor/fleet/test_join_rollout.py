@@ -6,7 +6,7 @@ import os
 from typing import Any, NamedTuple
 
 from forwarder.membership import MembershipLog
-from forwarder.names import Incarnation, Policy, PortRecord
+from forwarder.names import Incarnation, Policy, PortRecord, may_talk
 from supervisor.fleet.join_rollout import AT_ONCE, LINGER_S, JoinRollout
 
 
@@ -41,7 +41,7 @@ class World:
         self.workers = [Worker(record(port)) for port in range(1, ports + 1)]
         self.held = {port: PortFds(port) for port in range(1, ports + 1)}
         self.beat_at = 100.0
-        self.made = JoinRollout(self, self, self)  # type: ignore[arg-type]
+        self.made = JoinRollout(self, self, self, self.record)  # type: ignore[arg-type]
 
     def has_asked_for_table(self, port: int, epoch: int) -> bool:
         return not self.cold
@@ -66,8 +66,11 @@ class World:
         return self.workers
 
     def send(self, worker: Worker, update: Any, descriptors: tuple[object, ...]) -> None:
-        assert descriptors == (PortFds.flood,)
+        assert descriptors == ((PortFds.flood,) if may_talk(worker.record, update.record) else ())
         self.out.append((worker.record.port, update.change, update.record.port))
+
+    def record(self, served: Incarnation) -> PortRecord | None:
+        return next((each.record for each in self.workers if each.served == served), None)
 
     def get(self, port: int) -> PortFds | None:
         return self.held.get(port)
@@ -92,6 +95,15 @@ def test_a_newcomer_is_introduced_to_everybody_itself_last_and_published_later()
     world.settle(LINGER_S)
     assert world.out[4:] == [("all", "join", 4)]
     assert world.made.deadline() == world.beat_at
+
+
+def test_a_worker_out_of_reach_hears_of_a_newcomer_without_its_flood_ring() -> None:
+    world = World(2)
+    alone = world.workers[0].record
+    world.workers[0] = Worker(alone._replace(policy=Policy(isolated=True, reaches=("vm-2",))))
+    world.join(3)
+    world.settle()
+    assert world.out == [(1, "join", 3), (2, "join", 3), (3, "join", 3)]
 
 
 def test_newcomers_share_the_wake_up_and_any_other_change_takes_them_along() -> None:

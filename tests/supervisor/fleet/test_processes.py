@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor.base.proc import exists, start_time
 from supervisor.fleet import processes
-from supervisor.fleet.processes import DRAIN_S, KILL_S, Processes
+from supervisor.fleet.processes import DRAIN_S, KILL_S, Process, Processes
 from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.guests.waiting import wait_for
 
@@ -26,6 +27,7 @@ class Bench:
         self.loop = Loop(reraise)
         self.ended: dict[Identity, tuple[bool, str]] = {}
         self._monkeypatch = monkeypatch
+        self._channels: list[Channel] = []
         self.set_code("pass")
 
     def set_code(self, code: str) -> None:
@@ -34,6 +36,16 @@ class Bench:
             processes, "command", lambda *_: ([sys.executable, "-c", code], dict(os.environ))
         )
         self.processes = Processes(self.loop, "/nowhere", self._ended)
+
+    def start(self) -> Process:
+        process, channel = self.processes.start()
+        self._channels.append(channel)
+        return process
+
+    def close(self) -> None:
+        for channel in self._channels:
+            channel.close()
+        self.loop.close()
 
     def _ended(self, identity: Identity, clean: bool, how: str) -> None:
         self.ended[identity] = (clean, how)
@@ -52,7 +64,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for identity in [each.identity for each in made.processes._processes.values()]:
         os.kill(identity.pid, signal.SIGKILL)
         made.wait(identity)
-    made.loop.close()
+    made.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -66,7 +78,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 )
 def test_how_a_process_ended_is_told(bench: Bench, code: str, clean: bool, how: str) -> None:
     bench.set_code(code)
-    identity = bench.processes.start().identity
+    identity = bench.start().identity
     assert bench.wait(identity) == (clean, how)
     assert not exists(identity)
     assert len(bench.processes) == 0
@@ -76,19 +88,19 @@ def test_a_process_has_a_session_of_its_own_and_nothing_of_ours(bench: Bench) ->
     bench.set_code("import time; time.sleep(60)")
     leak = os.open("/dev/null", os.O_RDONLY)
     os.set_inheritable(leak, True)
-    identity = bench.processes.start().identity
+    identity = bench.start().identity
     assert os.getsid(identity.pid) == identity.pid
     proc = Path(f"/proc/{identity.pid}")
     turn_until(bench.loop, lambda: os.readlink(proc / "cwd") == "/")
     turn_until(bench.loop, lambda: "0" in os.listdir(proc / "fd") and len(os.listdir(proc / "fd")) <= 4)
-    assert os.readlink(proc / "fd/0") == "/dev/null"
+    assert os.readlink(proc / "fd/0").startswith("socket:"), "its end of the channel"
     assert identity == Identity(identity.pid, start_time(identity.pid))
     os.close(leak)
 
 
 def test_one_that_was_told_gets_time_then_a_signal_then_is_killed(bench: Bench) -> None:
     bench.set_code("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
-    process = bench.processes.start()
+    process = bench.start()
     turn_until(bench.loop, lambda: ignores_sigterm(process.identity.pid))
     bench.processes.end(process.identity, 100.0)
     bench.processes.end(process.identity, 100.5)
@@ -113,14 +125,14 @@ def is_stopped(pid: int) -> bool:
 
 def test_one_that_cannot_be_told_gets_the_signal_at_once(bench: Bench) -> None:
     bench.set_code("import time; time.sleep(60)")
-    identity = bench.processes.start().identity
+    identity = bench.start().identity
     bench.processes.end(identity, 0.0, notified=False)
     assert bench.wait(identity) == (False, "it was ended by SIGTERM")
 
 
 def test_a_stopped_process_is_killed_all_the_same(bench: Bench) -> None:
     bench.set_code("import time; time.sleep(60)")
-    identity = bench.processes.start().identity
+    identity = bench.start().identity
     os.kill(identity.pid, signal.SIGSTOP)
     # A signal that comes before it has stopped is delivered first.
     wait_for(lambda: is_stopped(identity.pid), "the process to stop")

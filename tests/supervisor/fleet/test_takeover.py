@@ -213,7 +213,10 @@ def cut_channel(switch: Switch, worker: int) -> None:
 
 
 def test_a_worker_that_loses_its_channel_gets_another_and_keeps_its_port(trio: Trio) -> None:
+    """The kernel tells which channel is whose where the supervisor has come to the workers."""
     random_order = random.sample([1, 2, 3, 4], 4)
+    kill_supervisor(trio.switch)
+    trio.switch.start(*trio.arguments)
     with trio.talk.going_on():
         for number, address in enumerate(random_order):
             cut_channel(trio.switch, trio.worker_of(address)[1])

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from forwarder.acceptor import Pauses
+from forwarder.channel import Channel, close_all
 from forwarder.loop import Loop
-from forwarder.names import PROTOCOL_VERSION, Incarnation, Policy, PortRecord
-from forwarder.wire import Assign, Claim, WantRing
+from forwarder.messages import Assign, Claim, WantRing
+from forwarder.names import PROTOCOL_VERSION, Identity, Incarnation, Policy, PortRecord
 from supervisor.fleet import processes, worker_pool
-from supervisor.fleet.descriptors import DescriptorServer, WorkerChannel
-from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 from supervisor.fleet.pool_policy import SPARES, STARTING
 from supervisor.fleet.worker_pool import WorkerPool
 from tests.helpers.fakes import PATIENCE, reraise, turn_until
@@ -25,12 +24,11 @@ from tests.helpers.guests.fixtures import short_directory
 WORKER = """
 import os, select, sys
 from forwarder.channel import Channel, ChannelClosedError
-from forwarder.names import Identity
-from forwarder.wire import Assign, Ready
-with open("/proc/self/stat", "rb") as stat:
-    start = int(stat.read().rpartition(b")")[2].split()[19])
-channel = Channel.connect(sys.argv[1] + "/d")
-channel.send(Ready(Identity(os.getpid(), start), {version}))
+from forwarder.names import Cell
+from forwarder.messages import Assign, Ready
+import socket
+channel = Channel(socket.socket(fileno=0))
+channel.send(Ready({version}, Cell((), 0)), (1, 1))
 poll = select.poll()
 poll.register(channel.fileno(), select.POLLIN)
 while True:
@@ -61,14 +59,19 @@ class Bench:
         self.given: dict[int, WorkerChannel] = {}
         self.losses: list[tuple[int, str]] = []
         self.most_starting = 0
-        self.server = DescriptorServer(
-            self.loop, Pauses(time.monotonic), str(directory / "d"), self, FdStore()
-        )
-        self.pool = WorkerPool(self.loop, str(directory), self._give, self._lost)
+        self.gone: list[Identity] = []
+        self.channels = WorkerChannels(self.loop, self, time.monotonic)
+        self.pool = WorkerPool(self.loop, str(directory), self)
 
-    def _give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
+    def connected(self, identity: Identity, channel: Channel) -> None:
+        self.channels.add(identity, channel)
+
+    def process_ended(self, identity: Identity) -> None:
+        self.gone.append(identity)
+
+    def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
         null = os.open("/dev/null", os.O_RDONLY)
-        sent = self.server.send(worker, Assign(record(wanted.port), 1, 1000, 1000, False), (null,) * 5)
+        sent = self.channels.send(worker, Assign(record(wanted.port), 1, 1000, 1000, False), (null,) * 5)
         os.close(null)
         if sent:
             worker.served = wanted
@@ -77,12 +80,13 @@ class Bench:
             self.pool.want(wanted)
         return sent
 
-    def _lost(self, lost: Incarnation, how: str) -> None:
+    def worker_lost(self, lost: Incarnation, how: str) -> None:
         self.losses.append((lost.port, how))
 
-    def ready(self, worker: WorkerChannel, version: int) -> None:
-        if not self.pool.ready(worker, version):
-            self.server.drop(worker)
+    def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
+        close_all(proc)
+        if not self.pool.ready(worker, "" if version == PROTOCOL_VERSION else "it is too old"):
+            self.channels.drop(worker)
 
     def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
         raise AssertionError
@@ -90,11 +94,10 @@ class Bench:
     def lost(self, worker: WorkerChannel) -> None:
         self.pool.channel_lost(worker)
 
-    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        return None
+    def reported(self, served: Incarnation, worker: WorkerChannel, report: object) -> None:
+        raise AssertionError
 
-    def record(self, incarnation: Incarnation) -> PortRecord | None:
-        return None
+    asked = kept = reported  # type: ignore[assignment]
 
     def tick(self, now: float) -> None:
         self.pool.tick(now)
@@ -108,7 +111,7 @@ class Bench:
 
     def close(self) -> None:
         self.pool.stop(time.monotonic())
-        self.server.close()
+        self.channels.close()
         for process in list(self.pool.processes._processes.values()):
             self.pool.processes.end(process.identity, 0.0, notified=False)
         self.until(lambda: not len(self.pool.processes))
@@ -152,9 +155,9 @@ def test_the_end_of_a_worker_with_a_port_is_reported(bench: Bench, ordered: int,
     bench.pool.want(record(1).incarnation)
     bench.until(lambda: bench.given)
     if ordered:
-        bench.server.send(bench.given[1], WantRing(ordered, 1))
+        bench.channels.send(bench.given[1], WantRing(ordered, 1))
     else:
-        bench.server.drop(bench.given[1])
+        bench.channels.drop(bench.given[1])
     bench.until(lambda: bench.losses)
     ((port, said),) = bench.losses
     assert port == 1
@@ -197,13 +200,13 @@ def test_a_worker_that_never_gets_ready_is_ended(made: list[Bench], monkeypatch:
         assert "SIGTERM" in bench.losses[0][1]
 
 
-def test_a_worker_of_another_version_is_ended_and_said(
+def test_a_worker_that_cannot_be_used_is_ended_and_said(
     made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with short_directory() as directory:
         bench = Bench(directory, monkeypatch, WORKER.format(version=PROTOCOL_VERSION + 1))
         made.append(bench)
-        bench.until(lambda: f"speaks protocol {PROTOCOL_VERSION + 1}" in caplog.text)
+        bench.until(lambda: "is not used: it is too old" in caplog.text)
         assert not bench.given
 
 

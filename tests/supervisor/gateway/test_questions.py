@@ -1,6 +1,6 @@
 """Questions to the gateway: answered in order, given up in time, and what their silence says."""
 
-from forwarder.wire import Reply
+from forwarder.messages import Reply
 from supervisor.gateway.questions import LIMIT_S, Questions
 
 

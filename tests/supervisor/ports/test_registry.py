@@ -5,7 +5,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
-from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, Refuse, ReleaseVm, SayHelloAgain
+from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, ReleaseVm
 from supervisor.ports.lifecycle import PortState, resumable
 from supervisor.ports.registry import Registry
 
@@ -18,14 +18,14 @@ def acts(actions):
     return [action for action in actions if not isinstance(action, Log)]
 
 
-def hello(registry, record, identity=WORKER):
-    return registry.hello(record.port, record.epoch, identity, PROTOCOL_VERSION)
+def hello(registry, record):
+    return registry.hello(record.port, record.epoch)
 
 
 def live(registry, transport="vfkit", identity=WORKER, **options):
     record, _ = registry.attach(transport, 0.0, **options)
     registry.assigned(record.port, record.epoch, identity)
-    assert acts(hello(registry, record, identity)) == [Publish("join", record)]
+    assert acts(hello(registry, record)) == [Publish("join", record)]
     return record
 
 
@@ -40,7 +40,7 @@ def test_a_port_joins_when_its_worker_says_hello():
     assert acts(hello(registry, record)) == [Publish("join", record)]
     assert registry.live(1, 1)
     assert registry.get(1).since == 5.0
-    assert hello(registry, record) == []  # the answer to "hello again"
+    assert hello(registry, record) == []  # it says so twice
 
 
 def test_a_lost_worker_is_replaced_under_a_new_epoch_and_the_port_stays_a_member():
@@ -55,7 +55,7 @@ def test_a_lost_worker_is_replaced_under_a_new_epoch_and_the_port_stays_a_member
     assert assign == AssignWorker(record._replace(epoch=2))
     assert registry.deadline() == math.inf
     registry.assigned(1, 2, OTHER)
-    assert acts(hello(registry, assign.record, OTHER)) == [Publish("change", assign.record)]
+    assert acts(hello(registry, assign.record)) == [Publish("change", assign.record)]
     assert registry.get(1).restarts == 1
 
 
@@ -137,9 +137,7 @@ def test_evidence_of_a_past_life_changes_nothing():
     assert registry.worker_lost(1, 1, "signal 9", 12.0) == []
     assert registry.goodbye(1, 1, "hung up") == []
     assert registry.vm_gone(1, 99, "hung up") == []
-    (refusal,) = acts(registry.hello(1, 1, WORKER, PROTOCOL_VERSION))
-    assert isinstance(refusal, Refuse)
-    assert refusal[:2] == (1, 1)
+    assert registry.hello(1, 1) == []
     with pytest.raises(LocalError):
         registry.assigned(1, 1, WORKER)
     assert registry.get(1).state is PortState.STARTING
@@ -150,39 +148,18 @@ def test_a_hello_that_nobody_waits_for_is_not_believed():
     record, _ = registry.attach("qemu", 0.0)
     assert acts(hello(registry, record)) == []  # no worker yet
     registry.assigned(1, 1, WORKER)
-    assert acts(hello(registry, record, OTHER)) == []  # another process
-    assert registry.hello(1, 5, WORKER, PROTOCOL_VERSION) == []  # a life that is not known yet
-    assert registry.hello(9, 1, WORKER, PROTOCOL_VERSION) == []
+    assert registry.hello(1, 5) == []  # another epoch
+    assert registry.hello(9, 1) == []
     assert registry.get(1).state is PortState.STARTING
 
 
-def test_a_hello_of_another_version_ends_the_port():
-    registry = Registry()
-    registry.attach("qemu", 0.0)
-    registry.assigned(1, 1, WORKER)
-    assert acts(registry.hello(1, 1, WORKER, PROTOCOL_VERSION + 1)) == [EndWorker(1, 1, WORKER)]
-    assert registry.get(1).state is PortState.ENDING
-
-
-def test_a_hello_that_crossed_the_order_to_end_is_refused():
+def test_a_hello_that_crossed_the_order_to_end_changes_nothing():
     registry = Registry()
     record, _ = registry.attach("qemu", 0.0)
     registry.assigned(1, 1, WORKER)
     assert acts(registry.detach(1)) == [EndWorker(1, 1, WORKER)]
-    assert acts(hello(registry, record)) == [Refuse(1, 1, "detached by the operator")]
-
-
-def test_who_is_not_seen_forwarding_is_asked_who_it_is():
-    registry = Registry()
-    record, _ = registry.attach("vfkit", 0.0)
-    registry.assigned(1, 1, WORKER)
-    assert registry.heartbeat(1, 1) == [SayHelloAgain(1, 1)]  # its HELLO was lost
-    hello(registry, record)
-    assert registry.heartbeat(1, 1) == []
-    assert registry.heartbeat(1, 7) == [SayHelloAgain(1, 7)]
-    assert registry.heartbeat(2, 1) == [SayHelloAgain(2, 1)]
-    registry.detach(1)
-    assert registry.heartbeat(1, 1) == []
+    assert hello(registry, record) == []
+    assert registry.get(1).state is PortState.ENDING
 
 
 def test_a_policy_reaches_the_members_and_the_next_worker():
@@ -215,9 +192,9 @@ def test_an_address_is_pinned_to_one_port_however_it_is_asked_for():
         ) as caught:
             ask()
         assert str(caught.value).endswith(": supervisor set web pin=")
-    refusal = registry.adopt(claim, Identity(300, 3), PROTOCOL_VERSION, 5.0)[0]
-    assert isinstance(refusal, Refuse)
-    assert "pinned to port 1 (web)" in refusal.reason
+    (refusal,) = registry.adopt(claim, Identity(300, 3), PROTOCOL_VERSION, 5.0)
+    assert isinstance(refusal, Log)
+    assert "pinned to port 1 (web)" in refusal.text
     assert registry.get(2).record == second
     assert len(registry) == 2
     assert registry.set_policy(1, PINNED) == []
@@ -247,9 +224,7 @@ def test_a_claim_that_clashes_is_refused(change, version):
     registry = Registry()
     live(registry)
     record = PortRecord(4, 70, 33, "web", "qemu", Policy())._replace(**change)
-    (refusal,) = acts(registry.adopt(record, OTHER, version, 5.0))
-    assert isinstance(refusal, Refuse)
-    assert refusal[:2] == (record.port, 70)
+    assert acts(registry.adopt(record, OTHER, version, 5.0)) == []
     assert len(registry) == 1
 
 
@@ -306,7 +281,7 @@ def test_a_shutdown_ends_every_worker_publishes_nothing_and_takes_nobody():
     with pytest.raises(LocalError, match="stopping"):
         registry.attach("qemu", 0.0)
     claim = PortRecord(9, 70, 33, "web", "qemu", Policy())
-    assert isinstance(registry.adopt(claim, WORKER, PROTOCOL_VERSION, 0.0)[0], Refuse)
+    assert acts(registry.adopt(claim, WORKER, PROTOCOL_VERSION, 0.0)) == []
     assert acts(registry.worker_lost(1, 1, "exit 0", 1.0)) == [ReleaseVm(first, reason)]
     assert acts(registry.worker_lost(2, 2, "exit 0", 1.0)) == [ReleaseVm(second, reason)]
     assert len(registry) == 0

@@ -10,7 +10,7 @@ from forwarder.errors import LocalError
 from forwarder.membership import MembershipLog
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
-from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, Refuse, ReleaseVm, SayHelloAgain
+from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, ReleaseVm
 from supervisor.ports.lifecycle import HAS_WORKER, PortState, resumable
 from supervisor.ports.registry import Registry
 
@@ -59,7 +59,7 @@ class Ports(RuleBasedStateMachine):
                     assert not [key for key in self.workers if key[0] == record.port]
                     self.wanted.pop(record.port, None)
                     released.add(record.port)
-                case SayHelloAgain() | Refuse() | Log():
+                case Log():
                     pass
 
     @property
@@ -102,13 +102,10 @@ class Ports(RuleBasedStateMachine):
         assert self.registry.get(record.port).state in (PortState.WAITING, PortState.PARKED)
 
     @precondition(lambda self: self.workers)
-    @rule(index=PICK, again=st.booleans())
-    def hello(self, index, again):
+    @rule(index=PICK)
+    def hello(self, index):
         number, epoch = self.pick(self.workers, index)
-        identity = self.workers[number, epoch]
-        if again:
-            self.do(self.registry.heartbeat(number, epoch))
-        self.do(self.registry.hello(number, epoch, identity, PROTOCOL_VERSION))
+        self.do(self.registry.hello(number, epoch))
         assert self.registry.live(number, epoch) == ((number, epoch) not in self.ending)
 
     @precondition(lambda self: self.workers)
@@ -156,8 +153,7 @@ class Ports(RuleBasedStateMachine):
     def the_dead_speak(self, index):
         number, epoch = self.past[index % len(self.past)]
         before = [(port.record, port.state) for port in self.registry]
-        self.do(self.registry.hello(number, epoch, Identity(1, 1), PROTOCOL_VERSION))
-        self.do(self.registry.heartbeat(number, epoch))
+        self.do(self.registry.hello(number, epoch))
         self.do(self.registry.worker_lost(number, epoch, "signal 9", self.now))
         assert [(port.record, port.state) for port in self.registry] == before
 
@@ -178,7 +174,7 @@ class Ports(RuleBasedStateMachine):
         record = PortRecord(number, epoch, epoch, name, "qemu", Policy(macs))
         identity = Identity(next(self.pids), 1)
         actions = self.registry.adopt(record, identity, PROTOCOL_VERSION, self.now)
-        if not isinstance(actions[0], Refuse):
+        if any(isinstance(action, Publish) for action in actions):
             self.open[epoch] = number
             self.epochs[epoch] = epoch
             self.workers[number, epoch] = identity

@@ -1,0 +1,190 @@
+#include "system/cell.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "system/cell_filter.h"
+
+/* linux/landlock.h of the newest kernel that is known here. */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_restrict_self 446
+#endif
+#define LANDLOCK_VERSION 1u /* LANDLOCK_CREATE_RULESET_VERSION */
+
+struct ruleset {
+    uint64_t fs, net, scoped;
+};
+
+/* The user nobody of every distribution: as passt does when it is started by root. */
+#define NOBODY 65534u
+
+/* Frames that wait for the rings of all ports (256 MiB) and messages that wait for a supervisor (as many): twice. */
+#define DATA_BYTES ((rlim_t)1 << 30)
+/* Two doorbells and two rings on their way for each port there can be. */
+#define DESCRIPTORS 4096u
+
+const char *const cell_names[CELL_PARTS] = {
+    [CELL_USER] = "user",
+    [CELL_ROOT] = "root",
+    [CELL_PRIVILEGES] = "privileges",
+    [CELL_UNDUMPABLE] = "undumpable",
+    [CELL_LANDLOCK] = "landlock",
+    [CELL_LIMITS] = "limits",
+    [CELL_SECCOMP] = "seccomp",
+};
+
+static int write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t count = write(fd, text, strlen(text));
+    close(fd);
+    return count < 0 ? -1 : 0;
+}
+
+/* The right to chroot, for who has no such right: a user namespace in which we are who we were. */
+static int gain_chroot(void)
+{
+    char map[64];
+    unsigned uid = geteuid(), gid = getegid();
+    if (uid == 0)
+        return 0;
+    if (unshare(CLONE_NEWUSER) < 0)
+        return -1;
+    snprintf(map, sizeof map, "%u %u 1", uid, uid);
+    if (write_file("/proc/self/uid_map", map) < 0)
+        return -1;
+    snprintf(map, sizeof map, "%u %u 1", gid, gid);
+    return write_file("/proc/self/setgroups", "deny") < 0 || write_file("/proc/self/gid_map", map) < 0 ? -1 : 0;
+}
+
+/* A directory that nobody has to make, and in which there is nothing but numbers of our own descriptors. */
+static bool enter_empty_root(void)
+{
+    return gain_chroot() == 0 && chroot("/proc/self/fdinfo") == 0 && chdir("/") == 0;
+}
+
+static bool become_nobody(void)
+{
+    if (geteuid() != 0)
+        return true;
+    return setgroups(0, NULL) == 0 && setresgid(NOBODY, NOBODY, NOBODY) == 0
+           && setresuid(NOBODY, NOBODY, NOBODY) == 0;
+}
+
+static bool drop_privileges(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {{0}};
+    for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* refused where we have none to drop: then capset has none to keep */
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    return syscall(SYS_capset, &header, none) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+}
+
+int cell_landlock_abi(void)
+{
+    long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
+    return abi > 0 ? (int)abi : 0;
+}
+
+/* Every right that this ABI knows is taken, and no rule gives one back. */
+static bool enter_landlock(int abi)
+{
+    struct ruleset all = {.fs = 0x1fff};
+    if (abi >= 2)
+        all.fs |= 1u << 13; /* REFER */
+    if (abi >= 3)
+        all.fs |= 1u << 14; /* TRUNCATE */
+    if (abi >= 5)
+        all.fs |= 1u << 15; /* IOCTL_DEV */
+    if (abi >= 4)
+        all.net = 3; /* BIND_TCP, CONNECT_TCP */
+    if (abi >= 6)
+        all.scoped = 3; /* ABSTRACT_UNIX_SOCKET, SIGNAL */
+    int fd = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof all, 0);
+    if (fd < 0)
+        return false;
+    bool entered = syscall(SYS_landlock_restrict_self, fd, 0) == 0;
+    close(fd);
+    return entered;
+}
+
+unsigned cell_restrict(int *abi)
+{
+    unsigned parts = 0;
+    *abi = cell_landlock_abi();
+    parts |= (unsigned)enter_empty_root() << CELL_ROOT;
+    parts |= (unsigned)become_nobody() << CELL_USER;
+    parts |= (unsigned)drop_privileges() << CELL_PRIVILEGES;
+    parts |= (unsigned)(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) << CELL_UNDUMPABLE;
+    if (*abi > 0 && !enter_landlock(*abi))
+        *abi = 0;
+    return parts | (unsigned)(*abi > 0) << CELL_LANDLOCK;
+}
+
+static bool set_limits(void)
+{
+    static const struct {
+        int resource;
+        rlim_t most;
+    } limits[] = {
+        {RLIMIT_CORE, 0},     {RLIMIT_FSIZE, 0},           {RLIMIT_NPROC, 0},          {RLIMIT_MEMLOCK, 0},
+        {RLIMIT_MSGQUEUE, 0}, {RLIMIT_NOFILE, DESCRIPTORS}, {RLIMIT_DATA, DATA_BYTES},
+    };
+    bool all = true;
+    for (unsigned i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct rlimit now, want = {limits[i].most, limits[i].most};
+        if (getrlimit(limits[i].resource, &now) == 0 && now.rlim_max < want.rlim_max)
+            want.rlim_cur = want.rlim_max = now.rlim_max;
+        all = setrlimit(limits[i].resource, &want) == 0 && all;
+    }
+    return all;
+}
+
+static atomic_uint_fast64_t refused;
+static atomic_int last_refused = -1;
+
+static void on_refused(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    ucontext_t *at = context;
+    atomic_fetch_add_explicit(&refused, 1, memory_order_relaxed);
+    atomic_store_explicit(&last_refused, info->si_syscall, memory_order_relaxed);
+#if defined(__x86_64__)
+    at->uc_mcontext.gregs[REG_RAX] = -EPERM;
+#elif defined(__aarch64__)
+    at->uc_mcontext.regs[0] = (unsigned long long)-EPERM;
+#endif
+}
+
+unsigned cell_filter(void)
+{
+    struct sigaction action = {.sa_sigaction = on_refused, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER};
+    unsigned parts = (unsigned)set_limits() << CELL_LIMITS;
+    bool filtered = cell_filter_calls(0) == 0;
+    if (filtered && sigaction(SIGSYS, &action, NULL) == 0)
+        cell_filter_calls(1); /* where it is not to be had, calls are refused and not counted */
+    return parts | (unsigned)filtered << CELL_SECCOMP;
+}
+
+uint64_t cell_refused(int *last)
+{
+    *last = atomic_load_explicit(&last_refused, memory_order_relaxed);
+    return atomic_load_explicit(&refused, memory_order_relaxed);
+}

@@ -1,0 +1,61 @@
+/* A worker's cell: what a process gives up once it has what it needs.
+
+   Theory of operation. A worker reads what a guest writes, so it may one day run what a guest wants. Its cell is made
+   of parts that each take something away for good, and of which several would be enough for most attacks, so that a
+   kernel without one of them still has the others:
+
+     part         takes away                                        by
+     user         the user root                                     setresuid, if it is root
+     root         every file name, sockets with a name included     chroot to a directory of nothing
+     privileges   capabilities, also those of a program it executes  capset, no_new_privs
+     undumpable   being traced, and being read through /proc        PR_SET_DUMPABLE
+     landlock     files, TCP, others' signals, abstract sockets     landlock(7), as far as the kernel's ABI goes
+     limits       memory, descriptors, processes, files' sizes      setrlimit
+     seccomp      system calls but those that a port is served with seccomp(2)
+
+   Landlock holds for a thread and for threads that it starts, seccomp can be put on all threads there are. So
+   cell_restrict is called while there is one thread, and cell_filter when there are all.
+
+   A refused call fails with EPERM, since a C library that tries a new call must not cost a VM its link. In the thread
+   that called cell_filter it is counted as well (its filter raises SIGSYS, whose handler counts and makes the call
+   fail); in the others, which block signals, and for what the C library does with signals blocked, it only fails. The
+   count is for a log line; a process that is somebody else's by now can keep it from being told.
+
+   Example: a spare of an ordinary user on Linux 6.12 enters its cell. cell_restrict makes a user namespace for the
+   right to chroot, drops that right, and sets Landlock's ABI 6 with no rule; ZeroMQ's threads start and inherit it;
+   cell_filter sets limits and the filter. connect(2) is then refused three times over: by seccomp, by Landlock for TCP
+   and abstract names, and since no path leads anywhere.
+
+   Called from a worker's main thread, each once. Nothing is allocated that stays. */
+#ifndef BULKHEAD_CELL_H
+#define BULKHEAD_CELL_H
+
+#include <stdint.h>
+
+enum cell_part {
+    CELL_USER,
+    CELL_ROOT,
+    CELL_PRIVILEGES,
+    CELL_UNDUMPABLE,
+    CELL_LANDLOCK,
+    CELL_LIMITS,
+    CELL_SECCOMP,
+    CELL_PARTS
+};
+
+/* Names of the parts, by number. */
+extern const char *const cell_names[CELL_PARTS];
+
+/* Enter all parts but the last two. Returns those in force as bits (1 << part). Sets *abi to Landlock's, 0: none. */
+unsigned cell_restrict(int *abi);
+
+/* Enter the last two. Returns them as bits. */
+unsigned cell_filter(void);
+
+/* Calls that were refused and counted, and the number of the last one (-1: none). */
+uint64_t cell_refused(int *last);
+
+/* What Landlock's ABI is here; 0: none. */
+int cell_landlock_abi(void);
+
+#endif

@@ -1,0 +1,207 @@
+#include "system/cell_filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define ARCHITECTURE AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define ARCHITECTURE AUDIT_ARCH_AARCH64
+#endif
+
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_GET_SEALS 1034
+#endif
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
+static const int allowed[] = {
+    /* frames, messages, bells */
+    SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_lseek, SYS_close, SYS_recvfrom, SYS_recvmsg,
+    SYS_recvmmsg, SYS_sendmsg, SYS_sendmmsg, SYS_shutdown,
+    /* the next supervisor comes to a socket that listens already; ZeroMQ asks it for its options */
+    SYS_accept4, SYS_getsockopt, SYS_setsockopt, SYS_getsockname, SYS_getpeername,
+    /* sleeping */
+    SYS_ppoll, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2, SYS_futex,
+    SYS_clock_nanosleep, SYS_nanosleep, SYS_sched_yield, SYS_restart_syscall,
+#ifdef SYS_poll
+    SYS_poll, SYS_epoll_wait,
+#endif
+    /* memory */
+    SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk,
+    /* about oneself */
+    SYS_fstat, SYS_newfstatat, SYS_dup, SYS_getpid, SYS_gettid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
+    SYS_getrandom, SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_sched_getaffinity, SYS_rt_sigaction,
+    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack, SYS_exit, SYS_exit_group,
+    /* the first steps of ZeroMQ's threads, which may still be to come when the filter is put on them */
+    SYS_set_robust_list, SYS_rseq, SYS_sched_getparam, SYS_sched_getscheduler,
+};
+
+/* The commands of fcntl that concern a descriptor alone: F_SETOWN would make the kernel send signals for us. */
+static const int descriptor_commands[] = {F_GETFD, F_SETFD,         F_GETFL,     F_SETFL,
+                                          F_DUPFD, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS};
+static const int device_commands[] = {FIONBIO, FIOCLEX, FIONCLEX};
+
+static const int own_name[] = {PR_SET_NAME};
+static const int usual_policy[] = {SCHED_OTHER};
+
+static const int processes[] = {
+#ifdef SYS_fork
+    SYS_fork, SYS_vfork,
+#endif
+    SYS_clone,
+#ifdef SYS_clone3
+    SYS_clone3,
+#endif
+};
+
+#define COUNT(table) (sizeof table / sizeof *table)
+#define MOST 512
+
+struct program {
+    struct sock_filter code[MOST];
+    unsigned short length;
+    unsigned refuse; /* what a call gets that is in no table */
+};
+
+static void add(struct program *p, unsigned code, unsigned value, unsigned char yes, unsigned char no)
+{
+    p->code[p->length++] = (struct sock_filter){(unsigned short)code, yes, no, value};
+}
+
+static void answer(struct program *p, unsigned what)
+{
+    add(p, BPF_RET | BPF_K, what, 0, 0);
+}
+
+static void load(struct program *p, size_t offset)
+{
+    add(p, BPF_LD | BPF_W | BPF_ABS, (unsigned)offset, 0, 0);
+}
+
+/* Both architectures are little-endian: the lower half of an argument comes first. */
+static size_t low(unsigned argument)
+{
+    return offsetof(struct seccomp_data, args) + argument * sizeof(uint64_t);
+}
+
+static void for_each(struct program *p, const int *values, unsigned count, unsigned what)
+{
+    for (unsigned i = 0; i < count; i++) {
+        add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)values[i], 0, 1);
+        answer(p, what);
+    }
+}
+
+/* Begin what is for this call alone; `end` closes it. */
+static unsigned short begin(struct program *p, int call)
+{
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)call, 0, 0);
+    return p->length;
+}
+
+static void end(struct program *p, unsigned short begun)
+{
+    p->code[begun - 1].jf = (unsigned char)(p->length - begun);
+}
+
+/* No memory that can be executed; and none that is shared without a descriptor, which no limit counts. */
+static void memory(struct program *p)
+{
+    unsigned short at = begin(p, SYS_mmap);
+    load(p, low(2));
+    add(p, BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 3, 0);
+    load(p, low(3));
+    add(p, BPF_ALU | BPF_AND | BPF_K, MAP_SHARED | MAP_ANONYMOUS, 0, 0);
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, MAP_SHARED | MAP_ANONYMOUS, 0, 1);
+    answer(p, p->refuse);
+    answer(p, SECCOMP_RET_ALLOW);
+    end(p, at);
+    at = begin(p, SYS_mprotect);
+    load(p, low(2));
+    add(p, BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1);
+    answer(p, p->refuse);
+    answer(p, SECCOMP_RET_ALLOW);
+    end(p, at);
+}
+
+/* Only with one of these values as that argument. */
+static void with_argument(struct program *p, int call, unsigned argument, const int *values, unsigned count)
+{
+    unsigned short at = begin(p, call);
+    load(p, low(argument));
+    for_each(p, values, count, SECCOMP_RET_ALLOW);
+    answer(p, p->refuse);
+    end(p, at);
+}
+
+/* Only to whom the socket is connected. */
+static void send_to(struct program *p)
+{
+    unsigned short at = begin(p, SYS_sendto);
+    for (unsigned half = 0; half < 2; half++) {
+        load(p, low(4) + half * sizeof(uint32_t));
+        add(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+        answer(p, p->refuse);
+    }
+    answer(p, SECCOMP_RET_ALLOW);
+    end(p, at);
+}
+
+/* A further filter may be added, for the thread that asks: each takes something away. */
+static void add_filter(struct program *p)
+{
+    unsigned short at = begin(p, SYS_seccomp);
+    const int arguments[] = {SECCOMP_SET_MODE_FILTER, 0};
+    for (unsigned i = 0; i < COUNT(arguments); i++) {
+        load(p, low(i));
+        add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)arguments[i], 1, 0);
+        answer(p, p->refuse);
+    }
+    answer(p, SECCOMP_RET_ALLOW);
+    end(p, at);
+}
+
+static void write_program(struct program *p)
+{
+    const int myself = getpid(); /* raise and abort */
+    load(p, offsetof(struct seccomp_data, arch));
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
+    answer(p, SECCOMP_RET_ERRNO | EPERM);
+    load(p, offsetof(struct seccomp_data, nr));
+    for_each(p, allowed, COUNT(allowed), SECCOMP_RET_ALLOW);
+    for_each(p, processes, COUNT(processes), SECCOMP_RET_ERRNO | EPERM);
+    memory(p);
+    with_argument(p, SYS_fcntl, 1, descriptor_commands, COUNT(descriptor_commands));
+    with_argument(p, SYS_ioctl, 1, device_commands, COUNT(device_commands));
+    with_argument(p, SYS_prctl, 0, own_name, COUNT(own_name));
+    with_argument(p, SYS_sched_setscheduler, 1, usual_policy, COUNT(usual_policy));
+    with_argument(p, SYS_tgkill, 0, &myself, 1);
+    send_to(p);
+    if (p->refuse != SECCOMP_RET_TRAP)
+        add_filter(p);
+    answer(p, p->refuse);
+}
+
+int cell_filter_calls(int trap)
+{
+    struct program p = {.refuse = trap ? SECCOMP_RET_TRAP : SECCOMP_RET_ERRNO | EPERM};
+    write_program(&p);
+    struct sock_fprog program = {.len = p.length, .filter = p.code};
+    unsigned flags = trap ? 0 : SECCOMP_FILTER_FLAG_TSYNC;
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}

@@ -1,0 +1,275 @@
+"""What processes say to each other: every message of the control plane, and who says it to whom.
+
+Values only; ``wire`` has their bytes and the check of each field. Over a channel both ends know which process
+has the other, and which port it serves, so no message of a worker says who sends it.
+"""
+
+from typing import NamedTuple
+
+from forwarder.names import Cell, PortRecord
+from forwarder.vhost_session import VhostSession
+
+MAX_TEXT = 200
+"""Characters of a reason: one log line."""
+
+MAX_FLOODS = 200
+"""Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
+
+MAX_OWNERS = 2500
+"""Addresses in one ``Owners``: what a channel's message has room for, and two for each port."""
+
+ADDRESS_BYTES = 16
+
+MAX_PART = 40
+"""Records in one part of a snapshot: as many of the longest (1.5 kB) as a message on a channel holds."""
+
+
+class Beat(NamedTuple):
+    """Supervisor to all: I am here, and this is the last update I published."""
+
+    epoch: int
+    sequence: int
+    interval_ms: int
+    """When the next beat is due; three missing ones are silence."""
+    pulse_ms: int
+    """How often a worker is to show, by its block, that its loop turns."""
+
+
+class Update(NamedTuple):
+    """Supervisor to all: one change of membership.
+
+    A newcomer's comes over the channels first, with its flood ring.
+    """
+
+    epoch: int
+    sequence: int
+    change: str
+    """``join``, ``change`` or ``leave``."""
+    record: PortRecord
+
+
+class Hello(NamedTuple):
+    """Worker to supervisor: I have taken the port and forward from now on."""
+
+
+class Heartbeat(NamedTuple):
+    """Worker to supervisor, from the forwarding loop itself, so that a stuck loop is a silent worker."""
+
+    supervisor_epoch: int
+    sequence: int
+    """The membership it works with; zero and zero before the first snapshot."""
+    turns: int
+    queued: int
+    """Bytes waiting for the VM."""
+    stalled: bool
+    unfinished: bool
+    """The VM leaves checksums undone, and its port is not set for it."""
+    stale_ms: int
+    """How long, in all, it has worked with a membership that it knew might be old."""
+    refused_calls: int
+    """System calls that its cell has refused."""
+    refused_call: int
+    """The number of the last one; -1: none."""
+
+
+class Note(NamedTuple):
+    """Worker to supervisor: a line for the log."""
+
+    text: str
+
+
+class Goodbye(NamedTuple):
+    """Worker to supervisor: I end, because the VM's link did or because I was told to drain."""
+
+    reason: str
+
+
+class SnapshotRequest(NamedTuple):
+    """Worker to supervisor: send the whole table."""
+
+
+class SnapshotPart(NamedTuple):
+    """Supervisor to one worker: some records of the table as it is after update ``sequence``, in order."""
+
+    epoch: int
+    sequence: int
+    more: bool
+    """Whether another part follows."""
+    records: tuple[PortRecord, ...]
+
+
+class Drain(NamedTuple):
+    """Supervisor to one worker: end cleanly."""
+
+
+class Ready(NamedTuple):
+    """Worker to supervisor, first on its channel: a spare that waits for a port, in its cell.
+
+    With it come descriptors of its ``smaps_rollup`` and ``fd`` in /proc, which nobody else can open.
+    """
+
+    version: int
+    cell: Cell
+
+
+class Claim(NamedTuple):
+    """Worker to a new supervisor, first on its channel, with its descriptors: take me over with this port."""
+
+    version: int
+    cell: Cell
+    record: PortRecord
+
+
+class Assign(NamedTuple):
+    """Supervisor to a spare worker, with descriptors: this port is yours."""
+
+    record: PortRecord
+    supervisor_epoch: int
+    interval_ms: int
+    pulse_ms: int
+    """As in the last beat."""
+    subscribed: bool
+    """Whether the worker's subscription is in force, so that it need not wait for a message that proves
+    it."""
+
+
+class KeepSession(NamedTuple):
+    """Worker to supervisor, with descriptors: keep this of my session. Before Assign: go on with it."""
+
+    number: int
+    """Of what is kept, for a worker that has to know whether it is the last there was."""
+    session: VhostSession
+
+
+class WantFloods(NamedTuple):
+    """Worker to supervisor: I lack the flood rings of these (port, epoch)."""
+
+    ports: tuple[tuple[int, int], ...]
+
+
+class Floods(NamedTuple):
+    """Supervisor to worker: the flood rings of these (port, epoch), one descriptor each, in order."""
+
+    ports: tuple[tuple[int, int], ...]
+
+
+class Owners(NamedTuple):
+    """Supervisor to worker: which port has which address, all that are known; guards go by it."""
+
+    owners: tuple[tuple[bytes, int], ...]
+    """(16 bytes, of IPv4 ``::ffff:a.b.c.d``; port)."""
+
+
+class Guarded(NamedTuple):
+    """Worker to supervisor: a guard has refused something of my VM for the first time."""
+
+    kind: str
+    """A word of ``guard.h``."""
+    source: bytes
+    """Ethernet source, 6 bytes."""
+    address: bytes
+    """That was claimed, as in ``Owners``; zero: none."""
+
+
+class WantRing(NamedTuple):
+    """Worker to supervisor: I want a ring towards that port."""
+
+    port: int
+    epoch: int
+
+
+class RingTx(NamedTuple):
+    """Supervisor to the producer, with ring, tail and doorbell: the ring towards that port, to be sealed."""
+
+    port: int
+    epoch: int
+
+
+class RingSealed(NamedTuple):
+    """Producer to supervisor: from now on nobody but me can map that ring for writing."""
+
+    port: int
+    epoch: int
+
+
+class RingRx(NamedTuple):
+    """Supervisor to the consumer, with ring and tail: frames from that port arrive in it."""
+
+    port: int
+    epoch: int
+
+
+class RingOpen(NamedTuple):
+    """Supervisor to the producer: the consumer has its half of the ring towards that port."""
+
+    port: int
+    epoch: int
+
+
+class RingIdle(NamedTuple):
+    """Producer to supervisor: I have given up the ring towards that port, which was empty for long."""
+
+    port: int
+    epoch: int
+
+
+class RingOver(NamedTuple):
+    """Supervisor to the consumer: that port has given up its ring, let go of it, too."""
+
+    port: int
+    epoch: int
+
+
+class Command(NamedTuple):
+    """Operator to supervisor: do this."""
+
+    name: str
+    arguments: dict[str, object]
+
+
+class Reply(NamedTuple):
+    """Supervisor to operator: done, with a result; or not done, with one line that says why."""
+
+    ok: bool
+    result: object
+
+
+class Handover(NamedTuple):
+    """Between the processes of the gateway and to the supervisor: these descriptors are yours now."""
+
+    name: str
+    """What they are for."""
+    arguments: dict[str, object]
+    descriptors: int
+    """How many come with it."""
+
+
+Message = (
+    Beat
+    | Update
+    | Hello
+    | Heartbeat
+    | Note
+    | Goodbye
+    | SnapshotRequest
+    | SnapshotPart
+    | Drain
+    | Ready
+    | Claim
+    | Assign
+    | KeepSession
+    | WantFloods
+    | Floods
+    | Owners
+    | Guarded
+    | WantRing
+    | RingTx
+    | RingSealed
+    | RingRx
+    | RingOpen
+    | RingIdle
+    | RingOver
+    | Command
+    | Reply
+    | Handover
+)

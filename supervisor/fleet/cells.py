@@ -1,0 +1,83 @@
+"""Whether workers are in their cells: what each says when it is ready, noted, shown, and insisted on.
+
+A worker says what of its cell is in force before a VM is near it, so its word is good. Parts that the kernel
+does not have are missing, and named: the others still hold. An operator who wants all of them says ``--cell
+required``, and then no worker without them serves a VM.
+"""
+
+from forwarder._core import CELL_PARTS
+from forwarder.errors import LocalError
+from forwarder.names import Cell
+from supervisor.base.logs import log
+
+REMEDY = {
+    "user": "it stayed root (is user 65534 mapped in this user namespace?)",
+    "root": "an empty root directory needs user namespaces (user.max_user_namespaces, "
+    "kernel.apparmor_restrict_unprivileged_userns) or CAP_SYS_CHROOT",
+    "privileges": "capabilities could not be dropped",
+    "undumpable": "prctl PR_SET_DUMPABLE was refused",
+    "landlock": "the kernel has no Landlock (Linux 5.13, `lsm=` with landlock)",
+    "limits": "setrlimit was refused",
+    "seccomp": "the kernel has no seccomp filters (CONFIG_SECCOMP_FILTER)",
+}
+"""Why a part may be missing, and where to look."""
+
+SWITCHES = ("auto", "required")
+"""What ``--cell`` can be."""
+
+
+class CellPolicy:
+    """What is known of the cells of this switch's workers."""
+
+    def __init__(self, *, required: bool) -> None:
+        self.required = required
+        self.seen: Cell | None = None
+        """Of the worker that became ready last; they are all of one kernel."""
+
+    def note(self, cell: Cell) -> None:
+        """Take what a worker says; it is logged when it is news."""
+        if cell == self.seen:
+            return
+        self.seen = cell
+        absent = missing(cell)
+        words = ", ".join(_words(cell)) or "nothing"
+        if absent:
+            why = "; ".join(f"{part}: {REMEDY[part]}" for part in absent)
+            log.warning("workers are confined by %s; missing: %s", words, why)
+        else:
+            log.info("workers are confined by %s", words)
+
+    def refuses(self, cell: Cell) -> str:
+        """Return why a worker in that cell must not serve; empty: it may."""
+        absent = missing(cell)
+        return f"a cell is required, and it lacks {', '.join(absent)}" if self.required and absent else ""
+
+    def check(self) -> None:
+        """Raise LocalError if a cell is required and is not to be had."""
+        if not self.required:
+            return
+        if self.seen is None:
+            raise LocalError("a cell is required, and no worker became ready; the log says why")
+        absent = missing(self.seen)
+        if absent:
+            why = "; ".join(f"{part}: {REMEDY[part]}" for part in absent)
+            raise LocalError(f"a cell is required, and it lacks {why}; or run with --cell auto")
+
+    def view(self) -> dict[str, object]:
+        """Return what is shown of it."""
+        cell = self.seen
+        return {
+            "required": self.required,
+            "in_force": list(cell.parts) if cell else [],
+            "missing": missing(cell) if cell else list(CELL_PARTS),
+            "landlock_abi": cell.landlock_abi if cell else 0,
+        }
+
+
+def missing(cell: Cell) -> list[str]:
+    """Return the parts that are not in force."""
+    return [part for part in CELL_PARTS if part not in cell.parts]
+
+
+def _words(cell: Cell) -> list[str]:
+    return [f"{part} (ABI {cell.landlock_abi})" if part == "landlock" else part for part in cell.parts]

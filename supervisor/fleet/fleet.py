@@ -1,0 +1,371 @@
+"""The workers of one switch: composition of what this room has, and what they say and are told.
+
+Theory of operation. A worker is started ahead of need (``worker_pool``), says that it is ready in its cell
+(``cells``), is given a port with its descriptors (``fd_store``), reports over its channel (``channels``) and
+asks for rings there (``rings``). What a report means is the registry's decision; its actions come back to
+this file by ``want``, ``publish``, ``end_worker`` and ``release``. Membership goes to all (``publisher``),
+newcomers' to one after the other (``join_rollout``). A supervisor that follows one that died begins with
+``take_over``.
+
+Example: a VM connects, ``want(3)``. The pool hands port 3 to a spare (``give``), whose next word over the
+same channel is Hello (``reported``): the registry publishes port 3, and ``publish`` rolls it out.
+
+Runs in the thread of the loop, like all of the supervisor.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from forwarder.channel import Channel, close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.future import Future
+from forwarder.loop import Loop
+from forwarder.membership import BEAT_S, MembershipLog
+from forwarder.messages import (
+    Beat,
+    Claim,
+    Drain,
+    Goodbye,
+    Guarded,
+    Heartbeat,
+    Hello,
+    KeepSession,
+    Note,
+    SnapshotRequest,
+)
+from forwarder.names import (
+    PROTOCOL_VERSION,
+    TRANSPORT_KIND,
+    Cell,
+    Identity,
+    Incarnation,
+    PortId,
+    PortRecord,
+)
+from supervisor.attach.listener_common import hung_up
+from supervisor.attach.listeners import Listeners
+from supervisor.base.logs import Throttle, log
+from supervisor.base.zmq_sockets import Context
+from supervisor.console.sampler import Sampler
+from supervisor.fleet.cells import CellPolicy
+from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
+from supervisor.fleet.confirmations import Confirmations
+from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.guards import Guards
+from supervisor.fleet.health import Health
+from supervisor.fleet.join_rollout import JoinRollout
+from supervisor.fleet.pool_policy import READY_S
+from supervisor.fleet.publisher import Publisher
+from supervisor.fleet.rings import Rings
+from supervisor.fleet.takeover import TakeOver
+from supervisor.fleet.worker_pool import WorkerPool
+from supervisor.ports.actions import Action
+from supervisor.ports.registry import Registry
+
+
+class FleetOwner(Protocol):
+    """Who carries out what the registry decides."""
+
+    def do(self, decided: list[Action]) -> None:
+        """Carry out actions."""
+
+    def gone(self, port: PortId, reason: str) -> None:
+        """Note that a VM has gone without its worker seeing it."""
+
+    def adopted(self, record: PortRecord) -> None:
+        """Note that a port was taken over with its worker."""
+
+
+class FleetParts(NamedTuple):
+    """What the fleet works with and does not own."""
+
+    runtime_dir: str
+    registry: Registry
+    fd_store: FdStore
+    sampler: Sampler
+    listeners: Listeners
+
+
+class Fleet:
+    """All workers."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: Context,
+        membership: MembershipLog,
+        owner: FleetOwner,
+        parts: FleetParts,
+        *,
+        cell_required: bool,
+    ) -> None:
+        self._runtime_dir, self._registry, self._fd_store, self._sampler, listeners = parts
+        self._owner = owner
+        self._channels = WorkerChannels(loop, self, time.monotonic)
+        self.publisher = Publisher(loop, context, self._runtime_dir, membership, self._subscribed)
+        self.health = Health(BEAT_S, self._sampler.published_at)
+        self.cells = CellPolicy(required=cell_required)
+        self.guards = Guards(self._channels)
+        self._confirmations = Confirmations()
+        self._workers: dict[int, WorkerChannel] = {}
+        self._notes = Throttle()
+        self._rings = Rings(self._channels, self._fd_store, self)
+        self._pool = WorkerPool(loop, self._runtime_dir, self)
+        self._takeover = TakeOver(self._registry, self._fd_store, self._pool, listeners)
+        self._join_rollout = JoinRollout(self.publisher, self._channels, self._fd_store, self.record)
+        self.steps: tuple[Callable[[float], object], ...] = (
+            lambda _: self.publisher.receive(),
+            self._channels.tick,
+            self._tick_health,
+            self._confirmations.tick,
+            self._join_rollout.tick,
+            self._pool.tick,
+        )
+        """What is to be done in each turn; true if there may be more of it."""
+        self._parts = (self._channels, self.health, self._confirmations, self._join_rollout, self._pool)
+
+    def __len__(self) -> int:
+        """Return how many processes have not ended."""
+        return len(self._pool.processes)
+
+    @property
+    def serves(self) -> bool:
+        """Whether a worker serves a port."""
+        return bool(self._workers)
+
+    def deadline(self) -> float:
+        """When a step has something to do, unless it said that it has."""
+        return min(part.deadline() for part in self._parts)
+
+    def wait_for_cell(self, turn: Callable[[], None]) -> None:
+        """Where a cell is required, wait until one was seen. Raises LocalError if it is not to be had."""
+        deadline = time.monotonic() + READY_S
+        while self.cells.required and self.cells.seen is None and time.monotonic() < deadline:
+            turn()
+        self.cells.check()
+
+    def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
+        """Take back what the workers of a dead supervisor bring. ``turn``: of the loop, so long at most."""
+        self._takeover.begin(self._runtime_dir, time.monotonic())
+        log.warning(
+            "supervisor %d of this directory did not end cleanly and left %d workers; taking over",
+            predecessor,
+            len(self._takeover.left),
+        )
+        self.publisher.quiet = True
+        while wait := self._takeover.wait(time.monotonic()):
+            turn(min(0.05, wait))
+        self._takeover.close(self._runtime_dir)
+        self.publisher.speak(time.monotonic())
+
+    def stop(self, now: float) -> None:
+        """End the workers that have no port, and start no more."""
+        self._pool.stop(now)
+
+    def close(self) -> None:
+        """Close everything; workers that serve a port go on."""
+        self.publisher.close()
+        self._channels.close()
+        self._rings.close()
+
+    # What the registry has decided.
+
+    def want(self, wanted: Incarnation) -> None:
+        """Get a worker for a port."""
+        self._pool.want(wanted)
+
+    def publish(self, change: str, record: PortRecord) -> None:
+        """Tell everybody of a change."""
+        self._join_rollout.publish(change, record, time.monotonic())
+        log.debug("port %d (%s): published %s", record.port, record.name, change)
+
+    def confirmed(self, port: int) -> Future[bool]:
+        """Return a future of whether the port's worker has all that was published until now."""
+        return self._confirmations.expect(port, self.publisher.log.sequence, time.monotonic())
+
+    def end_worker(self, port: int, identity: Identity) -> None:
+        """Make that worker of a port end."""
+        worker = self._workers.get(port)
+        notified = worker is not None and worker.identity == identity and self._channels.send(worker, Drain())
+        self._pool.processes.end(identity, time.monotonic(), notified=notified)
+
+    def release(self, port: int) -> None:
+        """Forget a port whose worker is gone."""
+        self.health.forget(port)
+        self._confirmations.forget(port)
+        self.publisher.forget(port)
+        self._workers.pop(port, None)
+        self._rings.forget(port)
+
+    # What workers say over their channels.
+
+    def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
+        """Take a spare, in its cell."""
+        cell = self._meet(worker, proc)
+        other = f"it speaks protocol {version}, not {PROTOCOL_VERSION}"
+        why_not = other if version != PROTOCOL_VERSION else self.cells.refuses(cell)
+        self.publisher.connect(worker.pid)
+        if not self._pool.ready(worker, why_not):
+            self._channels.drop(worker)
+
+    def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
+        """Take back a port from the worker of a dead supervisor, or a worker that had lost its channel."""
+        fds, proc = descriptors[:-2], descriptors[-2:]
+        self._meet(worker, proc)
+        served = claim.record.incarnation
+        if self._registry.serves(*served, worker.identity):
+            close_all(fds)
+            self._reconnect(worker, served)
+            return
+        now = time.monotonic()
+        adopted, decided = self._takeover.adopt(claim, worker.identity, fds, now)
+        if adopted:
+            self._connect(worker, served)
+            self._pool.adopted(worker, served)
+            self.publisher.connect(worker.pid)
+            self._owner.adopted(claim.record)
+            self.health.expect(served, now)
+        else:
+            close_all(fds)
+            self._pool.refuse(worker.identity)
+            self._channels.drop(worker)
+        self._owner.do(decided)
+
+    def lost(self, worker: WorkerChannel) -> None:
+        """Note that a worker's channel has ended."""
+        served = worker.served
+        if served is not None and self._workers.get(served.port) is worker:
+            del self._workers[served.port]
+            self._rings.forget(served.port)
+        self._pool.channel_lost(worker)
+
+    def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
+        """Take what a worker says of its port."""
+        match report:
+            case Hello():
+                self._owner.do(self._registry.hello(*served))
+            case Heartbeat():
+                self._on_heartbeat(served, report)
+            case Goodbye(reason):
+                self._owner.do(self._registry.goodbye(*served, reason))
+            case Guarded() if (record := self.record(served)) is not None:
+                self.guards.report(record, report)
+            case Note(text):
+                self._notes.warning("note", f"port {served.port}, its worker: {text}")
+            case SnapshotRequest() if self.publisher.asked_for_table(*served):
+                for part in self.publisher.log.snapshot().parts():
+                    self._channels.send(worker, part)
+        self.health.heard(*served, time.monotonic())
+
+    def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest) -> None:
+        """Take what a worker says of rings."""
+        self._rings.asked(served, worker, request, time.monotonic())
+
+    def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
+        """Keep what a worker wants its successor to have. Raises PeerError for what is not for its port."""
+        record = self.record(served)
+        if record is not None and record.transport == "vhost":
+            self._fd_store.keep(served.port, message, descriptors)
+            return
+        close_all(descriptors)
+        if record is not None:
+            raise PeerError(f"port {served.port} is of {record.transport} and has no session to keep")
+
+    # What the worker pool says.
+
+    def connected(self, identity: Identity, channel: Channel) -> None:
+        """Take the channel of a worker process."""
+        self._channels.add(identity, channel)
+
+    def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
+        """Hand a port to an idle worker; False if the worker has not got it."""
+        record, held = self.record(wanted), self._fd_store.get(wanted.port)
+        if record is None or held is None or not self._registry.pending(wanted.port):
+            return False
+        if hung_up(held.vm, TRANSPORT_KIND[record.transport]):
+            self._owner.gone(record.id, "its VM left before it had a worker")
+            return False
+        try:
+            descriptors = self._fd_store.for_worker(wanted)
+        except LocalError as error:
+            self.worker_lost(wanted, str(error))
+            return False
+        if held.kept is not None:
+            self._channels.send(worker, held.kept, held.kept_fds)
+        if not self._channels.send(worker, self.publisher.assignment(record, worker.pid), descriptors):
+            self._pool.want(wanted)
+            return False
+        self._connect(worker, wanted)
+        self._owner.do(self._registry.assigned(*wanted, worker.identity))
+        self.health.expect(wanted, time.monotonic())
+        return True
+
+    def worker_lost(self, served: Incarnation, how: str) -> None:
+        """Note that that worker of the port has ended, or that none could be had."""
+        self.health.lost(served)
+        self._confirmations.forget(served.port)
+        self._channels.read_out(served)
+        if self._fd_store.memory_gone(served.port):
+            self._owner.do(self._registry.goodbye(*served, "the VM took its memory away"))
+        known = self._fd_store.position_known(served.port)
+        now = time.monotonic()
+        self._owner.do(self._registry.worker_lost(*served, how, now, position_known=known))
+
+    def process_ended(self, identity: Identity) -> None:
+        """Let go of what was a worker's."""
+        self.publisher.disconnect(identity.pid)
+        self._sampler.part(identity)
+
+    # What the others ask.
+
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
+        """Return the worker of that incarnation of a port, if it forwards."""
+        return self._workers.get(port) if self._registry.live(port, epoch) else None
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        """Return the record of that incarnation of a port as it is now; None if it is over."""
+        port = self._registry.get(incarnation.port)
+        return None if port is None or port.record.incarnation != incarnation else port.record
+
+    # What follows is this file's own.
+
+    def _tick_health(self, now: float) -> None:
+        self.health.every(self.publisher.last_beat.pulse_ms / 1000)
+        self.health.tick(now)
+
+    def _on_heartbeat(self, served: Incarnation, heartbeat: Heartbeat) -> None:
+        record = self.record(served)
+        if record is None or not self._registry.live(*served):
+            return
+        self.health.heartbeat(heartbeat, record)
+        if heartbeat.supervisor_epoch == self.publisher.log.epoch:
+            self._confirmations.heard(served.port, heartbeat.sequence)
+
+    def _meet(self, worker: WorkerChannel, proc: tuple[int, ...]) -> Cell:
+        """Note what a worker has said first."""
+        assert worker.cell is not None
+        self.cells.note(worker.cell)
+        self._sampler.meet(worker.identity, proc)
+        return worker.cell
+
+    def _subscribed(self, pid: int) -> None:
+        """Tell a newcomer that has its port already that it gets all that is published from now on."""
+        beat = self.publisher.last_beat
+        for worker in [each for each in self._workers.values() if each.pid == pid]:
+            if not self.publisher.quiet:
+                self._channels.send(worker, Beat(beat.epoch, 0, beat.interval_ms, beat.pulse_ms))
+
+    def _connect(self, worker: WorkerChannel, served: Incarnation) -> None:
+        worker.served = served
+        self._workers[served.port] = worker
+        self.guards.greet(worker)
+
+    def _reconnect(self, worker: WorkerChannel, served: Incarnation) -> None:
+        """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""
+        old = self._workers.get(served.port)
+        if old is not None:
+            self._channels.drop(old)
+        self._connect(worker, served)
+        self._pool.returned(worker)
+        log.info("port %d: its worker's channel is back", served.port)

@@ -1,0 +1,200 @@
+"""Who gets which ring: the only place that gives shared memory away.
+
+Theory of operation. A ring leads from one worker (the producer) to another (the consumer), and only between
+two ports that may talk; the same goes for flood rings, which a worker asks for by port. What two workers hold
+of each other does not depend on what either believes: this file goes by the registry's records.
+
+A unicast ring is given away in four steps:
+
+    producer → WantRing                a frame waits for it RingTx → producer                  ring, tail and
+    doorbell; the producer maps it for writing and so seals it producer → RingSealed              the seal is
+    looked at here, not believed RingRx → consumer, RingOpen → producer
+
+so a consumer never has a descriptor that could be mapped for writing. RingOpen goes out once the kernel has
+the consumer's half for sure: what still waits here would be lost with this process or that channel, and the
+producer would fill a ring that nobody reads. A request that cannot be met gets no answer: the worker repeats
+it (``links.REPEAT_S``) for as long as its membership has the port.
+
+Example: port 1 sends to port 2 for the first time. WantRing(2), RingTx(2), RingSealed(2), RingRx(1) to the
+other, RingOpen(2): about a tenth of a millisecond, in which port 1's frames wait in its ring. A minute after
+the last frame port 1 says RingIdle(2), port 2 is told RingOver(1), and the memory is free.
+
+An offer (a ring between RingTx and RingSealed) holds descriptors, so a worker has at most ``OFFERS`` of them.
+"""
+
+import fcntl
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from forwarder.channel import close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.messages import (
+    MAX_FLOODS,
+    Floods,
+    RingIdle,
+    RingOpen,
+    RingOver,
+    RingRx,
+    RingSealed,
+    RingTx,
+    WantFloods,
+    WantRing,
+)
+from forwarder.names import Incarnation, PortRecord, may_talk
+from supervisor.base.logs import Throttle
+from supervisor.fleet.channels import RingRequest, WorkerChannel, WorkerChannels
+from supervisor.fleet.fd_store import FdStore, make_ring
+
+OFFERS = 256
+"""Rings that a worker may have been offered and not sealed."""
+AGAIN_S = 0.5
+"""A ring to the same port is not made more often: each costs its consumer some system calls."""
+
+F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h; Python's fcntl has it from 3.13 on
+
+
+class RingOwner(Protocol):
+    """Who knows which worker serves a port, and what the port may do now."""
+
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
+        """Return the worker of that incarnation of a port, if it forwards."""
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        """Return the record of that incarnation of a port as it is now; None if it is over."""
+
+
+class Offer(NamedTuple):
+    """A ring that its producer has, and its consumer has not."""
+
+    source_epoch: int
+    epoch: int
+    reading: int
+    tail: int
+    made_at: float
+
+
+class Rings:
+    """All rings that are on their way."""
+
+    def __init__(self, channels: WorkerChannels, fd_store: FdStore, owner: RingOwner) -> None:
+        self._channels = channels
+        self._fd_store = fd_store
+        self._owner = owner
+        self._throttle = Throttle()
+        self._offers: dict[int, dict[int, Offer]] = {}
+        """By the producer's port, then by the consumer's."""
+        self._made_at: dict[tuple[int, int], float] = {}
+        """When a ring of a pair was made last, if that was less than AGAIN_S ago."""
+
+    def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest, now: float) -> None:
+        """Take what a worker says of rings. Raises PeerError for what no worker of ours says."""
+        record = self._owner.record(served)
+        if record is None:
+            return
+        match request:
+            case WantRing(port, epoch):
+                self._offer(worker, record, port, epoch, now)
+            case RingSealed(port, epoch):
+                self._open(worker, record, port, epoch)
+            case RingIdle(port, epoch):
+                self._end(record, port, epoch)
+            case WantFloods(ports):
+                self._give_floods(worker, record, ports)
+
+    def forget(self, port: int) -> None:
+        """Close what is on its way to or from a port whose worker is gone."""
+        for offer in self._offers.pop(port, {}).values():
+            close_all((offer.reading, offer.tail))
+        for offers in self._offers.values():
+            gone = offers.pop(port, None)
+            if gone is not None:
+                close_all((gone.reading, gone.tail))
+
+    def close(self) -> None:
+        """Close everything."""
+        for port in list(self._offers):
+            self.forget(port)
+
+    def _consumer(self, record: PortRecord, port: int, epoch: int) -> WorkerChannel | None:
+        """Return the worker of a port that may talk to that of ``record``."""
+        other = self._owner.holder(port, epoch)
+        theirs = self._owner.record(Incarnation(port, epoch))
+        if other is None or theirs is None or port == record.port:
+            return None
+        if not may_talk(record, theirs):
+            self._throttle.warning(
+                "reach", f"port {record.port} asks for port {port}, out of its reach: refused"
+            )
+            return None
+        return other
+
+    def _offer(self, worker: WorkerChannel, record: PortRecord, port: int, epoch: int, now: float) -> None:
+        other = self._consumer(record, port, epoch)
+        held, theirs = self._fd_store.get(port), self._owner.record(Incarnation(port, epoch))
+        if other is None or theirs is None or held is None or other.channel.backlog:
+            return
+        pair = (record.port, port)
+        offers = self._offers.setdefault(record.port, {})
+        if now - self._made_at.get(pair, -AGAIN_S) < AGAIN_S or len(offers) >= OFFERS:
+            return
+        try:
+            ring = make_ring(record, theirs)
+        except LocalError as error:
+            self._throttle.warning("ring", f"port {record.port} gets no ring to port {port}: {error}")
+            return
+        before = offers.pop(port, None)
+        if before is not None:
+            close_all((before.reading, before.tail))
+        self._note_made(pair, now)
+        sent = self._channels.send(worker, RingTx(port, epoch), (ring.writing, ring.tail, held.doorbell))
+        close_all((ring.writing,))
+        if sent:
+            offers[port] = Offer(record.epoch, epoch, ring.reading, ring.tail, now)
+        else:
+            close_all((ring.reading, ring.tail))
+
+    def _note_made(self, pair: tuple[int, int], now: float) -> None:
+        self._made_at[pair] = now
+        while self._made_at:  # in order of time, so what is of no use any more is in front
+            oldest = next(iter(self._made_at))
+            if now - self._made_at[oldest] < AGAIN_S:
+                return
+            del self._made_at[oldest]
+
+    def _open(self, worker: WorkerChannel, record: PortRecord, port: int, epoch: int) -> None:
+        offer = self._offers.get(record.port, {}).get(port)
+        if offer is None or (offer.source_epoch, offer.epoch) != (record.epoch, epoch):
+            return
+        del self._offers[record.port][port]
+        try:
+            if not fcntl.fcntl(offer.reading, fcntl.F_GET_SEALS) & F_SEAL_FUTURE_WRITE:
+                raise PeerError(f"a ring to port {port} is said to be sealed and is not")
+            other = self._consumer(record, port, epoch)
+            if other is None or other.channel.backlog:
+                return
+            half = RingRx(record.port, record.epoch)
+            if self._channels.send(other, half, (offer.reading, offer.tail)) and not other.channel.backlog:
+                self._channels.send(worker, RingOpen(port, epoch))
+        finally:
+            close_all((offer.reading, offer.tail))
+
+    def _end(self, record: PortRecord, port: int, epoch: int) -> None:
+        other = self._owner.holder(port, epoch)
+        if other is not None and port != record.port:
+            self._channels.send(other, RingOver(record.port, record.epoch))
+
+    def _give_floods(
+        self, worker: WorkerChannel, record: PortRecord, ports: tuple[tuple[int, int], ...]
+    ) -> None:
+        """Give the flood rings that there are; a message with fewer than MAX_FLOODS ends the answer."""
+        found: list[tuple[tuple[int, int], int]] = []
+        for port, epoch in ports:
+            held = self._fd_store.get(port)
+            if held is not None and held.flood_epoch == epoch and self._consumer(record, port, epoch):
+                found.append(((port, epoch), held.flood))
+        for start in range(0, len(found) + 1, MAX_FLOODS):
+            part = found[start : start + MAX_FLOODS]
+            with suppress(LocalError):  # out of descriptors to queue it with; the worker asks again
+                self._channels.send(
+                    worker, Floods(tuple(link for link, _ in part)), tuple(fd for _, fd in part)
+                )

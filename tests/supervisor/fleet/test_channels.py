@@ -1,0 +1,143 @@
+"""The workers' channels: what each may say, how much of it, and that nothing it says is about another."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from forwarder.channel import ChannelClosedError, close_all
+from forwarder.messages import Beat, Claim, Drain, Goodbye, Hello, Message, Note, WantFloods, WantRing
+from forwarder.names import PROTOCOL_VERSION
+from supervisor.fleet.channels import AT_ONCE, BURST, RATE
+from tests.helpers.fakes import turn_a_while, turn_until
+from tests.helpers.fleet_bench import CELL, FleetBench, record
+
+
+@pytest.fixture
+def bench() -> Iterator[FleetBench]:
+    before = len(os.listdir("/proc/self/fd"))
+    made = FleetBench()
+    yield made
+    made.close()
+    assert len(os.listdir("/proc/self/fd")) == before, "descriptors leaked"
+
+
+def test_a_spare_says_that_it_is_ready_and_its_end_is_reported_once(bench: FleetBench) -> None:
+    channel, worker = bench.spare()
+    assert worker.cell == CELL
+    channel.close()
+    turn_until(bench.loop, lambda: bench.gone)
+    bench.channels.drop(worker)
+    assert bench.gone == [worker]
+
+
+def test_a_claim_brings_its_descriptors(bench: FleetBench) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    bench.channel().send(Claim(PROTOCOL_VERSION, CELL, record(3)), [null] * 7)
+    os.close(null)
+    turn_until(bench.loop, lambda: bench.claims)
+    ((_, claim, fds),) = bench.claims
+    assert claim.record == record(3)
+    assert len(fds) == 7
+    close_all(fds)
+
+
+@pytest.mark.parametrize("first", [WantRing(1, 1), WantFloods(((1, 1),)), Drain(), Hello(), Goodbye("x")])
+def test_who_does_not_begin_with_who_it_is_is_hung_up_on(bench: FleetBench, first: Message) -> None:
+    channel = bench.channel()
+    channel.send(first)
+    assert bench.ended(channel)
+    assert not bench.spares
+    assert not bench.reports
+
+
+def test_a_spare_has_no_port_to_speak_of_and_nobody_says_twice_who_he_is(
+    bench: FleetBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, _ = bench.spare()
+    for message in (Hello(), Goodbye("the VM left"), WantRing(1, 1), Beat(1, 1, 1000, 1000)):
+        channel.send(message)
+    null = os.open(os.devnull, os.O_RDONLY)
+    channel.send(Claim(PROTOCOL_VERSION, CELL, record(1)), [null] * 7)
+    os.close(null)
+    turn_a_while(bench.loop)
+    assert not bench.reports
+    assert not bench.claims
+    assert caplog.text.count("is not for the supervisor now") == 1, "one line a second"
+
+
+def test_reports_are_of_the_port_that_the_channel_has(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    two.send(Hello())
+    one.send(Note("hear"))
+    turn_until(bench.loop, lambda: len(bench.reports) == 2)
+    assert sorted(bench.reports, key=str) == [(1, Note("hear")), (2, Hello())]
+
+
+def test_garbage_before_the_first_word_ends_the_channel_and_later_does_not(
+    bench: FleetBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("2i", 0, 1))]
+    bench.channel()._sock.sendmsg([b"garbage"], rights)
+    turn_until(bench.loop, lambda: bench.gone)
+    channel, _ = bench.spare()
+    for _ in range(100):
+        channel._sock.sendmsg([b"garbage"], rights)
+    turn_a_while(bench.loop)
+    assert len(bench.gone) == 1
+    assert caplog.text.count("bad message") == 1
+
+
+def test_a_worker_that_says_too_much_is_held_back_and_another_is_not(
+    bench: FleetBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    loud, quiet = bench.worker(1), bench.worker(2)
+
+    def more() -> bool:
+        while not loud.backlog:
+            loud.send(Note("x"))
+        loud.flush()
+        return "is held back" in caplog.text
+
+    turn_until(bench.loop, more)
+    heard = len(bench.reports)
+    assert heard <= BURST
+    quiet.send(Hello())
+    turn_until(bench.loop, lambda: bench.reports[-1] == (2, Hello()))
+    assert len(bench.reports) == heard + 1
+    bench.now = bench.channels.deadline()
+    bench.channels.tick(bench.now)
+    turn_until(bench.loop, lambda: len(bench.reports) > heard + 1)
+    turn_a_while(bench.loop)
+    assert len(bench.reports) <= heard + 1 + AT_ONCE
+    assert bench.channels.deadline() == pytest.approx(bench.now + AT_ONCE / RATE)
+
+
+def test_a_worker_that_does_not_read_is_given_up_and_nobody_waits_for_it(bench: FleetBench) -> None:
+    bench.worker(1)
+    stuck = bench.workers[1]
+    for _ in range(100_000):
+        if not bench.channels.send(stuck, Drain()):
+            break
+    assert bench.gone == [stuck]
+
+
+def test_what_was_said_before_an_end_that_had_not_read_all_is_heard(bench: FleetBench) -> None:
+    channel = bench.worker(1)
+    bench.channels.send(bench.workers[1], Drain())
+    channel.send(Goodbye("the VM left"))
+    channel.close()  # with Drain unread: the kernel resets the connection
+    turn_until(bench.loop, lambda: bench.gone)
+    assert bench.reports == [(1, Goodbye("the VM left"))]
+
+
+def test_an_end_is_an_end(bench: FleetBench) -> None:
+    channel, worker = bench.spare()
+    bench.channels.drop(worker)
+    with pytest.raises(ChannelClosedError):
+        channel.receive()
+    assert not bench.channels.send(worker, Drain())

@@ -1,0 +1,217 @@
+"""Who gets which ring: two that may talk, the consumer only what its producer has sealed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from forwarder.channel import close_all
+from forwarder.messages import (
+    Drain,
+    Floods,
+    RingIdle,
+    RingOpen,
+    RingOver,
+    RingRx,
+    RingSealed,
+    RingTx,
+    WantFloods,
+    WantRing,
+)
+from forwarder.names import Incarnation, Policy
+from supervisor.fleet import rings
+from tests.helpers.fakes import turn_a_while, turn_until
+from tests.helpers.fleet_bench import FleetBench, record
+
+ALONE = Policy(isolated=True)
+
+
+@pytest.fixture
+def bench() -> Iterator[FleetBench]:
+    before = len(os.listdir("/proc/self/fd"))
+    made = FleetBench()
+    yield made
+    made.close()
+    assert len(os.listdir("/proc/self/fd")) == before, "descriptors leaked"
+
+
+def nothing(bench: FleetBench, *channels: object) -> bool:
+    turn_a_while(bench.loop)
+    return all(channel.receive() is None for channel in channels)  # type: ignore[attr-defined]
+
+
+def test_a_ring_is_sealed_before_its_consumer_gets_it(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    one.send(WantRing(2, 2))
+    fds, writer = bench.sealed(one, 2)
+    received, (rx, read_tail) = bench.receive(two)
+    assert received == RingRx(1, 1)
+    assert bench.receive(one) == (RingOpen(2, 2), ())
+    tx, tail, doorbell = fds
+    assert os.path.samestat(os.fstat(tx), os.fstat(rx))
+    assert os.path.samestat(os.fstat(tail), os.fstat(read_tail))
+    again = os.open(f"/proc/self/fd/{rx}", os.O_RDWR)
+    for descriptor in (rx, again):
+        with pytest.raises(PermissionError):
+            mmap.mmap(descriptor, 4096)
+    held = bench.fd_store.get(2)
+    assert held is not None
+    os.eventfd_write(doorbell, 1)
+    assert os.eventfd_read(held.doorbell) == 1
+    close_all((again, rx, read_tail, *fds))
+    assert not writer.broken
+
+
+def test_a_seal_is_looked_at_and_not_believed(bench: FleetBench, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    one.send(WantRing(2, 2))
+    _, fds = bench.receive(one)
+    one.send(RingSealed(2, 2))
+    turn_until(bench.loop, lambda: "is said to be sealed and is not" in caplog.text)
+    assert nothing(bench, one, two)
+    close_all(fds)
+
+
+@pytest.mark.parametrize("isolated", [1, 2])
+def test_nothing_is_given_to_ports_that_may_not_talk(
+    bench: FleetBench, isolated: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = {isolated: ALONE}
+    one = bench.worker(1, policies.get(1, Policy()))
+    two = bench.worker(2, policies.get(2, Policy()))
+    one.send(WantRing(2, 2))
+    one.send(WantFloods(((2, 2),)))
+    assert bench.receive(one) == (Floods(()), ())
+    assert nothing(bench, one, two)
+    assert "port 1 asks for port 2, out of its reach: refused" in caplog.text
+
+
+def test_a_port_that_is_isolated_while_its_ring_is_on_its_way_gets_none(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    one.send(WantRing(2, 2))
+    fds, _ = bench.sealed(one, 2)
+    bench.records[2] = record(2, policy=ALONE)
+    assert nothing(bench, two, one)
+    close_all(fds)
+
+
+def test_a_port_has_no_ring_to_itself(bench: FleetBench) -> None:
+    one = bench.worker(1)
+    one.send(WantRing(1, 1))
+    one.send(WantFloods(((1, 1),)))
+    assert bench.receive(one) == (Floods(()), ())
+
+
+def test_there_is_no_ring_to_who_is_not_there_or_from_a_past_life(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    bench.records[1] = record(1, epoch=9)  # another worker has the port
+    one.send(WantRing(2, 2))
+    assert nothing(bench, one, two)
+    bench.records[1] = record(1)
+    one.send(WantRing(2, 9))
+    one.send(WantRing(3, 3))
+    assert nothing(bench, one, two)
+    one.send(RingSealed(2, 2))
+    assert nothing(bench, one, two), "nothing was offered"
+
+
+def test_a_worker_gets_a_ring_although_its_hello_is_still_on_its_way(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    bench.live.discard((1, 1))
+    one.send(WantRing(2, 2))
+    fds, _ = bench.sealed(one, 2)
+    message, readers = bench.receive(two)
+    assert message == RingRx(1, 1)
+    close_all((*fds, *readers))
+
+
+def test_a_ring_whose_reader_has_gone_meanwhile_is_not_opened(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    one.send(WantRing(2, 2))
+    fds, _ = bench.sealed(one, 2)
+    two.close()
+    turn_until(bench.loop, lambda: bench.gone)
+    assert nothing(bench, one)
+    close_all(fds)
+
+
+def test_no_ring_is_given_whose_reader_might_not_get_its_half(bench: FleetBench) -> None:
+    """What waits in the supervisor is lost with it, and the writer would go on filling half a ring."""
+    one, two = bench.worker(1), bench.worker(2)
+    reader = bench.workers[2]
+    while not reader.channel.backlog:
+        bench.channels.send(reader, Drain())
+    one.send(WantRing(2, 2))
+    assert nothing(bench, one)
+    while reader.channel.backlog:
+        assert bench.receive(two) == (Drain(), ())
+    one.send(WantRing(2, 2))
+    fds, _ = bench.sealed(one, 2)
+    while (received := bench.receive(two))[0] == Drain():
+        pass
+    assert received[0] == RingRx(1, 1)
+    close_all((*fds, *received[1]))
+
+
+def test_a_ring_of_one_pair_is_not_made_again_at_once(bench: FleetBench) -> None:
+    one = bench.worker(1)
+    bench.worker(2)
+    one.send(WantRing(2, 2))
+    close_all(bench.receive(one)[1])
+    one.send(WantRing(2, 2))
+    assert nothing(bench, one)
+    bench.now += rings.AGAIN_S
+    one.send(WantRing(2, 2))
+    message, fds = bench.receive(one)
+    assert message == RingTx(2, 2)
+    close_all(fds)
+
+
+def test_offers_that_are_never_taken_up_have_a_bound(
+    bench: FleetBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rings, "OFFERS", 3)
+    one = bench.worker(1)
+    for port in range(2, 8):
+        bench.worker(port)
+    for port in range(2, 8):
+        one.send(WantRing(port, port))
+    for _ in range(3):
+        close_all(bench.receive(one)[1])
+    assert nothing(bench, one)
+    bench.rings.forget(1)
+
+
+def test_the_consumer_is_told_of_a_ring_that_is_given_up(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    one.send(RingIdle(2, 2))
+    assert bench.receive(two) == (RingOver(1, 1), ())
+    one.send(RingIdle(2, 9))
+    one.send(RingIdle(1, 1))
+    assert nothing(bench, one, two)
+
+
+def test_flood_rings_are_sent_in_batches_without_those_that_are_missing(bench: FleetBench) -> None:
+    reader = bench.worker(1)
+    for port in range(2, 252):
+        bench.fd_store.take(port, os.open(os.devnull, os.O_RDONLY))
+        bench.fd_store.for_worker(Incarnation(port, port))
+    other = bench.channel()
+    for port in range(2, 252):
+        worker = type(bench.workers[1])(other, bench.workers[1].identity)
+        worker.served = Incarnation(port, port)
+        bench.workers[port], bench.records[port] = worker, record(port)
+        bench.live.add((port, port))
+    wanted = tuple((port, port) for port in range(2, 252))
+    reader.send(WantFloods((*wanted, (252, 252), (2, 99))))
+    got: tuple[tuple[int, int], ...] = ()
+    while len(got) < len(wanted):
+        message, fds = bench.receive(reader)
+        assert isinstance(message, Floods)
+        assert len(fds) == len(message.ports) <= 200
+        got += message.ports
+        close_all(fds)
+    assert got == wanted

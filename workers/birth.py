@@ -1,0 +1,114 @@
+"""What a worker is born with: all that it will ever open, bind or be given by name, and then its cell.
+
+Theory of operation. A worker that a guest has taken over must find nothing to go on with. So whatever takes a
+name is done before a VM is near, and then the process enters its cell (``_core.cell_restrict``), in which it
+can only use what it has:
+
+- the *channel*: one end of a socket pair that the supervisor made and gave it as standard input. Both ends
+  know which process has the other, so no message has to say who sends it;
+- the *door*: a listening socket, ``PID.channel``. A worker that has lost its supervisor waits here for the
+  next one, and lets in only the process that holds the lock of the runtime directory;
+- the *lock file*, to read who that is;
+- the *subscription*, ``PID.members``, to which a supervisor's publisher connects;
+- descriptors of its own ``smaps_rollup`` and ``fd`` in /proc, for the supervisor to read: once the process
+  is not dumpable, an ordinary user cannot open them any more.
+
+Standard error goes to /dev/null with the cell, since a process that is somebody else's by now could fill a
+disk with it: what a worker has to say goes over its channel (``Note``), where it can be held back.
+
+Order: Landlock holds for threads that are started after it, so ZeroMQ starts its own after ``cell_restrict``;
+they must all be there when ``cell_filter`` forbids to start any.
+"""
+
+import os
+import signal
+import socket
+from contextlib import suppress
+
+from forwarder import _core
+from forwarder.channel import Channel, ChannelClosedError, credentials_of
+from forwarder.names import Cell
+from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, path, worker_path
+from workers.subscription import Subscription
+
+DOOR_BACKLOG = 8
+"""Connections that wait: those of other processes are let in only to be sent away, so that they do not add
+up."""
+
+
+class Birthright:
+    """All that a worker has before it has a port."""
+
+    def __init__(self, runtime_dir: str) -> None:
+        """Get it, and enter the cell. Raises OSError: the directory cannot be used (any more)."""
+        self.channel = Channel(socket.socket(fileno=os.dup(0)))
+        self.supervisor = self.channel.credentials().pid
+        self.door = _bind(runtime_dir, CHANNEL, socket.SOCK_SEQPACKET)
+        members = _bind(runtime_dir, MEMBERSHIP, socket.SOCK_STREAM)
+        self._lock = os.open(path(runtime_dir, LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        self.proc = (_open_own("smaps_rollup"), _open_own("fd"))
+        self.signals = _signals()
+        for standard in (0, 2):
+            os.dup2(1, standard)
+        restricted, abi = _core.cell_restrict()
+        self.subscription = Subscription(members, worker_path(runtime_dir, os.getpid(), MEMBERSHIP))
+        self.cell = Cell((*restricted, *_core.cell_filter()), abi)
+
+    def answer_door(self) -> bool:
+        """Let the next supervisor in: whether ``channel`` leads to it now."""
+        while True:
+            try:
+                sock, _ = self.door.accept()
+            except OSError:
+                return False
+            pid = credentials_of(sock).pid
+            if pid == self._lock_holder():
+                self.channel, self.supervisor = Channel(sock), pid
+                return True
+            sock.close()
+
+    def _lock_holder(self) -> int:
+        """Return the process id of the supervisor of the runtime directory; -1 while there is none."""
+        try:
+            return int(os.pread(self._lock, 32, 0).split(b"\n")[0])
+        except (OSError, ValueError):
+            return -1
+
+    def close(self) -> None:
+        """Close it all; what was sent over the channel is read by the other end first."""
+        with suppress(ChannelClosedError):
+            self.channel.flush()
+        self.channel.close()
+        self.subscription.close()
+
+
+def _bind(runtime_dir: str, kind: str, socket_type: int) -> socket.socket:
+    file = worker_path(runtime_dir, os.getpid(), kind)
+    with suppress(FileNotFoundError):
+        os.unlink(file)  # of a process that had our number and is dead
+    sock = socket.socket(socket.AF_UNIX, socket_type | socket.SOCK_NONBLOCK)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(file)
+    finally:
+        os.umask(mask)
+    sock.listen(DOOR_BACKLOG)
+    return sock
+
+
+def _signals() -> int:
+    """Return a descriptor that is readable from the first signal on, whenever that arrives.
+
+    The handler of a signal that arrives after the loop's last look and before the core sleeps runs only when
+    the core returns, which would be at the next deadline.
+    """
+    readable, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    return readable
+
+
+def _open_own(name: str) -> int:
+    try:
+        return os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return os.dup(1)  # a kernel that does not say: /dev/null says nothing

@@ -1,0 +1,74 @@
+"""The worker's ZeroMQ edge: membership in. The only file here that knows zmq.
+
+The worker binds and the supervisor connects, so that a worker need not go anywhere when another supervisor
+comes. Any process of our user can connect, but a message is believed only if it comes from the process at
+the other end of the worker's channel; the kernel says who that is, and ZeroMQ passes it on with each message
+(``Peer-Address``). A message that cannot be decoded, or is another process's, is counted and skipped.
+
+A ZeroMQ descriptor tells of changes only, so the loop that waits on it asks ``pending`` before each wait.
+"""
+
+import socket
+from typing import cast
+
+import zmq
+
+from forwarder.errors import PeerError
+from forwarder.messages import Message
+from forwarder.rendezvous import endpoint
+from forwarder.wire import PUBLISHED_BYTES, decode
+
+AT_ONCE = 256
+"""Messages taken in one go, so that a burst of membership cannot keep the worker from forwarding."""
+
+
+class Subscription:
+    """The socket to which beats and updates come."""
+
+    def __init__(self, listener: socket.socket, file: str) -> None:
+        """Take over a listening socket, bound to ``file``; starts ZeroMQ's threads."""
+        self.bad_messages = 0
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, PUBLISHED_BYTES)
+        self._socket.setsockopt(zmq.USE_FD, listener.detach())
+        self._socket.subscribe(b"")
+        self._socket.bind(endpoint(file))
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return cast(int, self._socket.getsockopt(zmq.FD))
+
+    def pending(self) -> bool:
+        """Whether a message waits now."""
+        return bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def receive(self, supervisor: int) -> list[Message]:
+        """Return what has come from the process ``supervisor``, in order, of at most AT_ONCE messages."""
+        messages: list[Message] = []
+        for _ in range(AT_ONCE):
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            try:
+                if frame.more or _sender(frame) != supervisor:
+                    raise PeerError("not from the supervisor")
+                messages.append(decode(frame.bytes, PUBLISHED_BYTES))
+            except PeerError:
+                self.bad_messages += 1
+        return messages
+
+    def close(self) -> None:
+        """Close the socket, and end ZeroMQ's threads."""
+        self._socket.close()
+        self._context.term()
+
+
+def _sender(frame: zmq.Frame) -> int:
+    """Return the process id of who is connected, as the kernel told ZeroMQ: ``…:uid:gid:pid``."""
+    try:
+        return int(str(frame.get("Peer-Address")).rpartition(":")[2])
+    except (zmq.ZMQError, ValueError):
+        return -1
