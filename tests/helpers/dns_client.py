@@ -91,6 +91,7 @@ class Resolver:
         self, reply: Callable[[str, bytes, bool], bytes | None], address: str, port: int = 53
     ) -> None:
         self.asked: list[str] = []
+        self._clients: list[socket.socket] = []
         self._reply = reply
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._udp = socket.socket(family, socket.SOCK_DGRAM)
@@ -104,12 +105,20 @@ class Resolver:
             thread.start()
 
     def close(self) -> None:
+        listening, clients = self._threads[:2], self._threads
         for sock in (self._udp, self._tcp):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # wakes its thread
             sock.close()
-        for thread in self._threads:
+        for thread in listening:
             thread.join()
+        for sock in self._clients:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in clients:
+            thread.join()
+        for sock in self._clients:
+            sock.close()
 
     def _answer(self, data: bytes, by_tcp: bool) -> bytes | None:
         name = _name(data, 12)[0]
@@ -129,8 +138,14 @@ class Resolver:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._tcp.accept()
-                with sock, contextlib.suppress(OSError, struct.error):
-                    while len(head := sock.recv(2, socket.MSG_WAITALL)) == 2:
-                        data = sock.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
-                        if (reply := self._answer(data, True)) is not None:
-                            sock.sendall(len(reply).to_bytes(2, "big") + reply)
+                self._clients.append(sock)
+                thread = threading.Thread(target=self._serve_client, args=(sock,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve_client(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError, struct.error):
+            while len(head := sock.recv(2, socket.MSG_WAITALL)) == 2:
+                data = sock.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+                if (reply := self._answer(data, True)) is not None:
+                    sock.sendall(len(reply).to_bytes(2, "big") + reply)

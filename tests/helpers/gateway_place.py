@@ -44,6 +44,10 @@ class Place(NamedTuple):
     internet: Namespace
     pump: Pump
 
+    def say_resolvers(self, text: str) -> None:
+        """Change the host's ``resolv.conf``, which has to be one of its own."""
+        _resolv_conf(self.host).write_text(text)
+
     def get(self, room: Namespace, url: str) -> str:
         """Fetch ``url`` in a namespace; raises CommandError."""
         return room.run(f"curl --silent --show-error --fail --max-time 10 --noproxy '*' '{url}' 2>&1")
@@ -77,6 +81,7 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
     """Give a factory: flags of the gateway to a place, once a test.
 
     ``services``: the HTTP API is at ``services.sock`` in the switch's directory. ``pings``: allowed.
+    ``resolv_conf``: what the host's file says, which is one of its own then.
     """
     requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY, "curl"))
     as_root = request.param == "root"
@@ -84,8 +89,12 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
         requirements.require(("user namespaces",))
     with contextlib.ExitStack() as stack:
 
-        def make(*flags: str, services: bool = False, pings: bool = True) -> Place:
+        def make(
+            *flags: str, services: bool = False, pings: bool = True, resolv_conf: str | None = None
+        ) -> Place:
             host, guest, internet = namespace("host"), namespace("guest"), namespace("internet")
+            if resolv_conf is not None:
+                stack.enter_context(_own_resolv_conf(host, resolv_conf))
             host.run(f"ip link add out type veth peer name eth0 netns {internet.netns}")
             if pings:  # as distributions have it
                 host.run("echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range")
@@ -118,6 +127,23 @@ def process(switch: Switch, what: str) -> int:
         if words[1:3] == [b"-m", what.encode()]:
             return pid
     return 0
+
+
+def _resolv_conf(room: Namespace) -> Path:
+    """Return the file that ``ip netns exec`` puts in the place of ``/etc/resolv.conf`` (ip-netns(8))."""
+    return Path("/etc/netns", room.netns, "resolv.conf")
+
+
+@contextlib.contextmanager
+def _own_resolv_conf(room: Namespace, text: str) -> Iterator[None]:
+    path = _resolv_conf(room)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.unlink()
+        path.parent.rmdir()
 
 
 def _in_namespace(netns: str, user: int | None, command: list[str]) -> list[str]:

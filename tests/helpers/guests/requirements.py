@@ -40,6 +40,7 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "tun": (_can_use_tun, "load the tun module, or give the container /dev/net/tun"),
     "ip": (_has("ip"), "install iproute2"),
     "curl": (_has("curl"), "install curl"),
+    "dig": (_has("dig"), "install bind9-dnsutils"),
     "iperf3": (_has("iperf3"), "install iperf3"),
     "busybox": (Path("/bin/busybox").exists, "install busybox-static"),
     "qemu": (_has("qemu-system-x86_64"), "install qemu-system-x86"),

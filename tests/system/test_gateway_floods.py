@@ -1,0 +1,184 @@
+"""One guest floods the gateway with questions of every kind; another's names and leases are as before."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+
+import pytest
+
+from gateway.lan.frames import Datagram, udp
+from tests.helpers import dhcp_client, dns_client
+from tests.helpers.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
+from tests.helpers.gateway_place import FOUND, GATEWAY, OUTSIDE, Place
+from tests.helpers.guests.waiting import PATIENCE
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+
+OURS = bytes.fromhex("5a94efe40cdd")
+EVERYBODY = b"\xff" * 6
+MALLORY = b"\x52\x54\0\0\0\x0b"
+LOOKUPS = 20
+SLOW_S = 1.0
+"""What a client still takes for an answer at once on a busy machine; what is lost takes it five seconds."""
+
+
+class Link:
+    """A VM by hand: frames in and out of a stream socket of the switch."""
+
+    def __init__(self, here: Place) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(here.switch.qemu))
+        self._data = b""
+
+    def send(self, *frames: bytes) -> None:
+        self.sock.sendall(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames))
+
+    def receive(self) -> bytes:
+        """Return the next frame. Raises TimeoutError."""
+        while len(self._data) < 4 or len(self._data) < 4 + int.from_bytes(self._data[:4], "big"):
+            more = self.sock.recv(1 << 16)
+            assert more, "the switch has closed the link"
+            self._data += more
+        end = 4 + int.from_bytes(self._data[:4], "big")
+        frame, self._data = self._data[4:end], self._data[end:]
+        return frame
+
+    def lease(self, mac: bytes) -> str:
+        """Ask for a lease; return the address."""
+        offered = self._ask(dhcp_client.request(DISCOVER, mac), mac)
+        taken = {ASKED: socket.inet_aton(offered.address), SERVER: offered.options[SERVER]}
+        return self._ask(dhcp_client.request(REQUEST, mac, taken), mac).address
+
+    def _ask(self, data: bytes, mac: bytes) -> dhcp_client.Reply:
+        self.send(dhcp_frame(mac, data))
+        while True:
+            frame = self.receive()
+            if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x43\0\x44":
+                return dhcp_client.read(frame[42:])
+
+
+def dhcp_frame(mac: bytes, data: bytes) -> bytes:
+    everybody = socket.inet_aton("255.255.255.255")
+    return udp(mac, Datagram(EVERYBODY, bytes(4), everybody, 68, 67, data))
+
+
+def dns_frame(mac: bytes, source: IPv4Address, name: str, number: int) -> bytes:
+    question = dns_client.query(name, 1, ident=number & 0xFFFF)
+    return udp(
+        mac, Datagram(OURS, source.packed, socket.inet_aton(GATEWAY), 1024 + number % 60_000, 53, question)
+    )
+
+
+def many_macs(number: int) -> bytes:
+    return bytes((0x52, 0x54, 1, 0, number >> 8 & 3, number & 255))
+
+
+FLOODS: dict[str, Callable[[int], bytes]] = {
+    "questions": lambda n: dns_frame(MALLORY, IPv4Address("192.168.127.66"), "gateway", n),
+    "names that nobody answers": lambda n: dns_frame(
+        MALLORY, IPv4Address("192.168.127.66"), f"x{n}.hole.example", n
+    ),
+    "addresses that answer no ARP": lambda n: dns_frame(
+        MALLORY, IPv4Address("192.168.127.3") + n % 250, "gateway", n
+    ),
+    "questions of many MAC addresses": lambda n: dns_frame(
+        many_macs(n), IPv4Address("192.168.127.3") + n % 250, "gateway", n
+    ),
+    "leases": lambda n: dhcp_frame(MALLORY, dhcp_client.request(DISCOVER, MALLORY, xid=n)),
+    "leases for others": lambda n: dhcp_frame(MALLORY, dhcp_client.request(DISCOVER, many_macs(n), xid=n)),
+    "leases of many MAC addresses": lambda n: dhcp_frame(
+        many_macs(n), dhcp_client.request(DISCOVER, many_macs(n), xid=n)
+    ),
+}
+
+
+@contextlib.contextmanager
+def flood(here: Place, make: Callable[[int], bytes]) -> Iterator[None]:
+    """Send frames as fast as the switch takes them, and read nothing but what would stop that."""
+    link = Link(here)
+    link.sock.settimeout(None)  # with a time, recv would wait for it
+    stop = threading.Event()
+
+    def send() -> None:
+        for first in itertools.count(0, 64):
+            if stop.is_set():
+                return
+            link.send(*[make(first + number) for number in range(64)])
+            with contextlib.suppress(BlockingIOError):
+                while link.sock.recv(1 << 20, socket.MSG_DONTWAIT):
+                    continue
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        link.sock.close()
+
+
+def ask(sock: socket.socket, name: str, ident: int) -> tuple[list[str], float]:
+    """Ask a question and return the addresses, and how long it took. Raises TimeoutError."""
+    began = time.monotonic()
+    sock.send(dns_client.query(name, 1, ident=ident))
+    while True:
+        answer = dns_client.read(sock.recv(4096))
+        if answer.ident == ident:
+            return answer.values, time.monotonic() - began
+
+
+def look_up(here: Place) -> list[float]:
+    """Look names up, ours and others'; all are answered. Return how long each took."""
+
+    def make() -> socket.socket:
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    with here.guest.inside(make) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect((GATEWAY, 53))
+        times = []
+        for number in range(LOOKUPS):
+            name, wanted = (f"n{number}.example", FOUND) if number % 2 else ("gateway", GATEWAY)
+            values, took = ask(sock, name, number)
+            assert values == [wanted]
+            times.append(took)
+        return sorted(times)
+
+
+def reply(name: str, data: bytes, by_tcp: bool) -> bytes | None:
+    return None if name.endswith("hole.example") else dns_client.answer(data, FOUND)
+
+
+def test_a_guest_that_floods_disturbs_nobody(place: Callable[..., Place]) -> None:
+    here = place("--resolver", f"{OUTSIDE}:5300")
+    made = here.internet.inside(lambda: dns_client.Resolver(reply, OUTSIDE, 5300))
+    with contextlib.closing(made), contextlib.ExitStack() as stack:
+        quiet = look_up(here)
+        print(f"{'quiet':34} median {1e3 * quiet[LOOKUPS // 2]:6.1f} ms, longest {1e3 * quiet[-1]:6.1f} ms")
+        for number, (what, make) in enumerate(FLOODS.items()):
+            with flood(here, make):
+                times = look_up(here)
+                newcomer = Link(here)
+                stack.callback(newcomer.sock.close)
+                began = time.monotonic()
+                address = newcomer.lease(bytes((0x52, 0x54, 2, 0, 0, number)))
+                took = time.monotonic() - began
+            print(
+                f"{what:34} median {1e3 * times[LOOKUPS // 2]:6.1f} ms, longest {1e3 * times[-1]:6.1f} ms, "
+                f"a lease in {1e3 * took:.0f} ms"
+            )
+            assert times[LOOKUPS * 9 // 10] < SLOW_S, what
+            assert address.startswith("192.168.127."), what
+        refused = here.switch.json("stats")["gateway"]["refused"]
+        assert refused["over_rate"] > 0
+        assert refused["dhcp_spoofed"] > 0
+        assert refused["dhcp_no_address"] > 0
