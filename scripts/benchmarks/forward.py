@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab import generator, guests
 from scripts.benchmarks.lab.sockets import KINDS, Bulkhead, Contender, Direct, Relay
 from scripts.benchmarks.lab.switches import Gvproxy, VdeSwitch
 from scripts.benchmarks.report import options as choose
@@ -16,11 +16,13 @@ from scripts.benchmarks.report import plots, proc
 from scripts.benchmarks.report.figures import NOTHING, known_median, median, ratios, spread
 from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 
+VHOST = "vhost"
 SIZES = (60, 128, 512, 1514, 9014, 65_000)
 COLUMNS = (
     "frames", "way", "M frames/s", "Gbit/s", "CPU ns a frame", "lost", "out of order, corrupt",
     "round trip p50 µs", "p99 µs", "p99.9 µs", "under load p50 µs", "p99 µs", "p99.9 µs",
     "rate, of relay's", "CPU, of relay's", "round trip, of relay's", "under load, of relay's",
+    "VMs' CPU ns a frame", "CPU with VMs', of relay's", "CPU, of memcpy bound",
 )  # fmt: skip
 MARKS = {"p50_ns": 1, "p99_ns": 100, "p999_ns": 1000}
 """Percentiles, and how many round trips it takes to speak of one."""
@@ -35,7 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="bytes of a frame, more than once for several (1514)",
     )
     parser.add_argument(
-        "--kind", choices=list(KINDS), action="append", help="of socket, more than once for several (stream)"
+        "--kind",
+        choices=[*KINDS, VHOST],
+        action="append",
+        help="of socket, or guests that share their memory; more than once for several (stream)",
     )
     parser.add_argument(
         "--full",
@@ -52,7 +57,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gvproxy", type=Path, metavar="PATH", help="a gvproxy binary to compare with")
 
 
-def _contenders(options: argparse.Namespace) -> tuple[type[Contender], ...]:
+def _contenders(options: argparse.Namespace, kind: str) -> tuple[type[Contender], ...]:
+    if kind == VHOST:
+        return guests.WAYS
     named = (Gvproxy,) if options.gvproxy else ()
     return (Direct, Relay, Bulkhead, VdeSwitch, *named)
 
@@ -60,9 +67,13 @@ def _contenders(options: argparse.Namespace) -> tuple[type[Contender], ...]:
 def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Run all cases."""
     options.size = options.size or (list(SIZES) if options.full else [1514])
-    options.kind = options.kind or (list(KINDS) if options.full else ["stream"])
+    options.kind = options.kind or ([*KINDS, VHOST] if options.full else ["stream"])
     Gvproxy.binary = options.gvproxy
-    cases = list(itertools.product(options.kind, options.size, range(options.rounds), _contenders(options)))
+    cases = [
+        (kind, size, number, contender)
+        for kind, size, number in itertools.product(options.kind, options.size, range(options.rounds))
+        for contender in _contenders(options, kind)
+    ]
     journal.expect(len(cases))
     for kind, size, number, contender in cases:
         what = {"kind": kind, "size": size, "way": contender.name, "round": number}
@@ -74,10 +85,15 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
             if way.most_in_flight is not None:  # what it would drop measures the flow's patience
                 window = min(window, way.most_in_flight * size)
             before = proc.cpu_ns(pids)
-            run.update(generator.flow(kind, size, options.seconds, pair, window=window))
+            measured = generator.flow(way.wire, size, options.seconds, pair, window=window)
+            run.update(measured, vms_cpu_ns=measured.pop("cpu_ns"))
             run["cpu_ns"] = proc.cpu_ns(pids) - before if pids else None
-            run["echo"] = generator.echo(kind, size, options.seconds / 2, pair)
-            run["loaded"] = generator.flow(kind, size, options.seconds / 2, pair, window=window, probe=True)
+            if kind == VHOST:
+                run["bound"] = generator.bound(size, options.seconds / 4)
+            run["echo"] = generator.echo(way.wire, size, options.seconds / 2, pair)
+            run["loaded"] = generator.flow(
+                way.wire, size, options.seconds / 2, pair, window=window, probe=True
+            )
 
 
 def rate(run: Run) -> float | None:
@@ -87,6 +103,20 @@ def rate(run: Run) -> float | None:
 
 def _cpu(run: Run) -> float | None:
     return run["cpu_ns"] / run["received"] if run.get("cpu_ns") and run["received"] else None
+
+
+def _vms_cpu(run: Run) -> float | None:
+    return run["vms_cpu_ns"] / run["received"] if run.get("vms_cpu_ns") and run["received"] else None
+
+
+def _whole_cpu(run: Run) -> float | None:
+    ours, theirs = _cpu(run), _vms_cpu(run)
+    return None if ours is None or theirs is None else ours + theirs
+
+
+def _bound(run: Run) -> float | None:
+    bound = run.get("bound")
+    return bound["cpu_ns"] / bound["frames"] if bound else None
 
 
 def _megaframes(run: Run) -> float | None:
@@ -120,7 +150,7 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
     """Make a row of each way in each case."""
     cases = list(dict.fromkeys((run["kind"], run["size"]) for run in journal.runs))
     for kind, size in cases:
-        for contender in _contenders(journal.options):
+        for contender in _contenders(journal.options, kind):
             trouble = journal.trouble(kind=kind, way=contender.name)
             sizes = [each for other, each in cases if other == kind]
             if trouble and len(sizes) > 1:  # one row says it for all sizes
@@ -137,9 +167,10 @@ def _row(journal: Journal, kind: str, size: int, contender: type[Contender]) -> 
     if trouble:
         return (*start, trouble)
     runs, bases = journal.of(**case), journal.of(kind=kind, size=size, way=Relay.name)
+    whole = NOTHING if issubclass(contender, Relay) else ratios(map(_whole_cpu, runs), map(_whole_cpu, bases))
     wrong = sum(run.get("reordered", 0) + run.get("corrupt", 0) for run in runs)
     compared: tuple[str, ...] = (NOTHING,) * 4
-    if contender not in (Direct, Relay):
+    if not issubclass(contender, Direct):
         compared = (
             ratios(map(rate, runs), map(rate, bases)),
             ratios(map(_cpu, runs), map(_cpu, bases)),
@@ -157,6 +188,9 @@ def _row(journal: Journal, kind: str, size: int, contender: type[Contender]) -> 
         *_percentiles(map(_idle, runs)),
         *_percentiles(map(_loaded, runs)),
         *compared,
+        median([_vms_cpu(run) for run in runs], 0),
+        whole,
+        ratios(map(_cpu, runs), map(_bound, runs)),
     )
 
 
@@ -177,7 +211,7 @@ def draw(journal: Journal) -> Any:
     for (row, (title, value)), (column, kind) in itertools.product(
         enumerate(DRAWN.items()), enumerate(kinds)
     ):
-        for way in _contenders(journal.options):
+        for way in _contenders(journal.options, kind):
             cases = [journal.of(kind=kind, size=size, way=way.name) for size in sizes]
             heights = [known_median(map(value, runs)) for runs in cases]
             if any(height is not None for height in heights):

@@ -65,6 +65,18 @@ def test_forward(bench_directory: Path, tmp_path: Path) -> None:
             assert float(row["under load p50 µs"].replace(",", "")) > 0
 
 
+def test_forward_between_guests(bench_directory: Path, tmp_path: Path) -> None:
+    words = ("--kind", "vhost", "--size", "5000", "--rounds", "1", "--seconds", "0.1")
+    rows = run(bench_directory, tmp_path, forward.BENCHMARK, *words)
+    assert [row["way"] for row in rows] == ["bare relay", "bulkhead, sockets", "bulkhead", "dpdk-testpmd"]
+    for row in rows[:3]:
+        assert float(row["M frames/s"]) > 0
+        assert row["out of order, corrupt"] == "0"
+        assert float(row["CPU, of memcpy bound"].replace(",", "")) > 0
+        assert float(row["VMs' CPU ns a frame"].replace(",", "")) > 0
+    assert rows[2]["lost"].startswith("0 of ")
+
+
 def test_attach(bench_directory: Path, tmp_path: Path) -> None:
     rows = run(bench_directory, tmp_path, attach.BENCHMARK, "--vms", "2", "--pause", "0.1", "--kind", "dgram")
     assert [row["VMs"] for row in rows] == ["2", "2", "2"]

@@ -7,11 +7,13 @@ import itertools
 import os
 import signal
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.fixtures import running_switch
 from tests.helpers.guests.switch import Switch
@@ -226,3 +228,36 @@ def test_a_guest_without_buffers_wakes_nobody(switch: Switch, neighbour: FakeVM,
 
 def _sent(switch: Switch) -> int:
     return sum(int(port["rx"]["frames"]) for port in switch.ports() if port["transport"] == "qemu")
+
+
+def test_dpdk_sends_and_receives(switch: Switch) -> None:
+    """Its own front-end, by two ports of one program that sends back and forth what it gets."""
+    requirements.require(["dpdk"])
+    before = len(switch.ports())
+    devices = [
+        f"--vdev=net_virtio_user{number},path={switch.vhost},mac={mac(number + 8).hex(':')}"
+        for number in range(2)
+    ]
+    process = subprocess.Popen(
+        [
+            "dpdk-testpmd",
+            *("--no-huge", "-m", "256", "--no-pci", "--no-telemetry"),
+            f"--file-prefix={switch.directory.name}",
+            *("-l", "0-1", *devices, "--", "--forward-mode=mac", "--tx-first", "--total-num-mbufs=4096"),
+            *("--nb-cores=1", "--auto-start", "--no-mlockall"),
+            *[f"--eth-peer={number},{mac(9 - number).hex(':')}" for number in range(2)],
+        ],
+        stdin=subprocess.PIPE,  # at whose end it ends
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(
+            lambda: sum(port["tx"]["frames"] > 1000 for port in vhost_ports(switch)) == 2,
+            "a thousand frames each way",
+        )
+        assert all(port["drops"]["runt"] == port["drops"]["refused"] == 0 for port in vhost_ports(switch))
+    finally:
+        process.kill()
+        process.communicate()
+    wait_for(lambda: len(switch.ports()) == before, "its ports to go")

@@ -74,6 +74,12 @@ def echo(kind: str, size: int, seconds: float, pair: Pair) -> dict[str, Any]:
         return finish(process, seconds)
 
 
+def bound(size: int, seconds: float) -> dict[str, Any]:
+    """Measure what it takes to copy a frame from guest to guest by way of a ring (load/bound.c)."""
+    with running("bound", (size, seconds), ()) as process:
+        return finish(process, seconds)
+
+
 @contextlib.contextmanager
 def running(
     mode: str, words: Sequence[object], vms: Sequence[FakeVM], descriptors: Sequence[int] = ()

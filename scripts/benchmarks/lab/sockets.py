@@ -51,6 +51,11 @@ class Contender(ABC):
     ) -> None:
         self.stack.__exit__(kind, error, trace)
 
+    @property
+    def wire(self) -> str:
+        """How the load generator speaks to its VMs."""
+        return self.kind
+
     def start(self, kind: str, count: int, largest: int) -> list[FakeVM]:
         """Start it with ``count`` VMs plugged in, that send frames of at most ``largest`` bytes.
 
@@ -163,7 +168,10 @@ class Bulkhead(Contender):
         self.switch = Switch(directory)
         self.stack.push(end_of(self.switch))
         self.flags = self.switch.arguments(
-            qemu=kind == "stream", bess=kind == "seqpacket", vfkit=count if kind == "dgram" else 0
+            qemu=kind == "stream",
+            bess=kind == "seqpacket",
+            vfkit=count if kind == "dgram" else 0,
+            vhost=kind == "vhost",
         )
         self.switch.start(*self.flags)
 

@@ -48,6 +48,13 @@ struct receiver {
     uint64_t received, reordered, corrupt, foreign, first, last;
 };
 
+/* Of both threads: what the two VMs have cost. */
+static uint64_t process_cpu_ns(void) {
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
 static void publish(uint64_t expected) {
     atomic_store(&shared.expected, expected);
     if (atomic_load(&shared.asleep) && expected >= atomic_load(&shared.wanted)) {
@@ -151,7 +158,7 @@ int run_flow(int count, char **words) {
     in.reader = reader_make(&in.link, size);
     struct probe probe = {0};
     in.probe = &probe;
-    if (word_size(words[8])) probe_start(&probe, &out, burst.run, src, dst);
+    if (word_size(words[8])) probe_start(&probe, &out, &in.link, burst.run, src, dst);
     uint64_t most = word_size(words[2]) / burst.stride;
     if (most < LEAST_WINDOW) most = LEAST_WINDOW;
     struct window window = {.now = most, .most = most, .smallest_seen = most};
@@ -191,6 +198,7 @@ int run_flow(int count, char **words) {
            ", \"seconds\": %.9f",
            out.cut ? "true" : "false", out.ended || in.link.ended ? "true" : "false", most, window.smallest_seen,
            (double)(to - from) / 1e9);
+    printf(", \"cpu_ns\": %" PRIu64, process_cpu_ns());
     probe_end(&probe);
     printf("}\n");
     return 0;

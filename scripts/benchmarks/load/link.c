@@ -1,6 +1,8 @@
 /* Links, bursts and readers: see load.h. */
 #include "load.h"
 
+#include "guest.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +27,11 @@ struct link link_open(int fd, const char *kind) {
     if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) ||
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience))
         die("not a socket");
-    return (struct link){.fd = fd, .stream = !strcmp(kind, "stream")};
+    bool single = !strcmp(kind, "stream-1");
+    return (struct link){.fd = fd,
+                         .stream = single || !strcmp(kind, "stream"),
+                         .single = single,
+                         .guest = !strcmp(kind, "vhost") ? guest_open(fd) : NULL};
 }
 
 static struct mmsghdr *message_table(uint8_t *bytes, size_t stride, size_t skip, size_t size) {
@@ -43,11 +49,16 @@ struct burst burst_make(const struct link *link, size_t size, uint32_t run, cons
     struct burst burst = {.size = size, .stride = LENGTH_BYTES + size, .run = run};
     if (size < SMALLEST || size > LARGEST) die("no such frame size");
     burst.capacity = link->stream ? BURST_BYTES / burst.stride : BATCH;
-    burst.bytes = allocate(burst.capacity * burst.stride);
-    for (unsigned i = 0; i < burst.capacity; i++) {
+    if (link->guest) {
+        burst.stride = (GUEST_HEADER + size + 63) & ~(size_t)63;
+        burst.slots = GUEST_ENTRIES;
+    }
+    unsigned frames = link->guest ? burst.slots : burst.capacity;
+    burst.bytes = link->guest ? guest_memory(link->guest, frames * burst.stride) : allocate(frames * burst.stride);
+    for (unsigned i = 0; i < frames; i++) {
         uint8_t *frame = burst_frame(&burst, i);
         uint32_t length = htonl((uint32_t)size);
-        memcpy(frame - LENGTH_BYTES, &length, LENGTH_BYTES);
+        if (!link->guest) memcpy(frame - LENGTH_BYTES, &length, LENGTH_BYTES);
         memcpy(frame, dst, 6);
         memcpy(frame + 6, src, 6);
         frame[12] = 0x88; /* IEEE 802 local experimental: no kernel answers it */
@@ -55,11 +66,12 @@ struct burst burst_make(const struct link *link, size_t size, uint32_t run, cons
         for (size_t k = SEQUENCE_AT + 8; k < size; k++) frame[k] = (uint8_t)(k * 31 + k / 256);
         frame_stamp(frame, size, run, 0);
     }
-    if (!link->stream) burst.messages = message_table(burst.bytes, burst.stride, LENGTH_BYTES, size);
+    if (!link->stream && !link->guest) burst.messages = message_table(burst.bytes, burst.stride, LENGTH_BYTES, size);
     return burst;
 }
 
 uint8_t *burst_frame(const struct burst *burst, unsigned index) {
+    if (burst->slots) return burst->bytes + (burst->next + index) % burst->slots * burst->stride + GUEST_HEADER;
     return burst->bytes + index * burst->stride + LENGTH_BYTES;
 }
 
@@ -84,7 +96,8 @@ static bool retry(struct link *link, uint64_t deadline) {
 static unsigned send_stream(struct link *link, struct burst *burst, size_t bytes, uint64_t deadline) {
     size_t sent = 0;
     while (sent < bytes) {
-        ssize_t got = send(link->fd, burst->bytes + sent, bytes - sent, MSG_NOSIGNAL);
+        size_t some = link->single ? burst->stride - sent % burst->stride : bytes - sent;
+        ssize_t got = send(link->fd, burst->bytes + sent, some, MSG_NOSIGNAL);
         if (got > 0)
             sent += (size_t)got;
         else if (!retry(link, deadline))
@@ -97,8 +110,18 @@ static unsigned send_stream(struct link *link, struct burst *burst, size_t bytes
     return (unsigned)(sent / burst->stride);
 }
 
+static unsigned send_guest(struct link *link, struct burst *burst, unsigned count, uint64_t deadline) {
+    unsigned sent = 0;
+    while (sent < count && guest_send(link->guest, burst_frame(burst, 0) - GUEST_HEADER, burst->size, deadline)) {
+        burst->next = (burst->next + 1) % burst->slots;
+        sent++;
+    }
+    return sent;
+}
+
 unsigned burst_send(struct link *link, struct burst *burst, unsigned count, uint64_t deadline) {
     unsigned sent = 0;
+    if (link->guest) return send_guest(link, burst, count, deadline);
     if (link->stream) return send_stream(link, burst, count * burst->stride, deadline);
     while (sent < count) {
         int got = sendmmsg(link->fd, burst->messages + sent, count - sent, MSG_NOSIGNAL);
@@ -112,6 +135,7 @@ unsigned burst_send(struct link *link, struct burst *burst, unsigned count, uint
 
 struct reader reader_make(struct link *link, size_t largest) {
     struct reader reader = {.link = link};
+    if (link->guest) return reader;
     if (link->stream) {
         reader.bytes = allocate(2 * BURST_BYTES);
     } else {
@@ -128,6 +152,7 @@ static bool nothing(struct reader *reader, ssize_t got) {
 }
 
 bool reader_fill(struct reader *reader) {
+    if (reader->link->guest) return guest_wait(reader->link->guest, PATIENCE_MS);
     if (!reader->link->stream) {
         int got = recvmmsg(reader->link->fd, reader->messages, BATCH, MSG_WAITFORONE, NULL);
         reader->from = 0;
@@ -149,6 +174,7 @@ bool reader_fill(struct reader *reader) {
 }
 
 const uint8_t *reader_next(struct reader *reader, size_t *size) {
+    if (reader->link->guest) return guest_next(reader->link->guest, size);
     if (!reader->link->stream) {
         if (reader->from == reader->to) return NULL;
         *size = reader->messages[reader->from].msg_len;

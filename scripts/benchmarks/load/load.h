@@ -2,7 +2,8 @@
  *
  * A link is a socket given as a descriptor, of one of the kinds of VM sockets: "stream" (each frame after its
  * length in four bytes, big-endian), "seqpacket" or "dgram" (one message a frame). Descriptors are made blocking,
- * with a time limit on each call, so that the cheapest system call is also one that always comes back.
+ * with a time limit on each call, so that the cheapest system call is also one that always comes back. "stream-1" is a
+ * stream with one write a frame, as QEMU's is; "vhost" a guest with queues in its memory (guest.h).
  *
  * A frame carries, after its Ethernet header, the number of the run (so that one left over from another run is not
  * taken for ours), its sequence number, filler, and a check word at its very end (so that a frame that was cut,
@@ -35,6 +36,8 @@ enum {
 struct link {
     int fd;
     bool stream;
+    bool single; /* one write a frame */
+    struct guest *guest; /* of a link by vhost-user */
     bool cut;   /* sending stopped within a frame: this stream is of no more use */
     bool ended; /* the other side closed it */
 };
@@ -48,6 +51,7 @@ struct burst {
     uint32_t run;
     uint8_t *bytes;
     struct mmsghdr *messages;
+    unsigned slots, next; /* of a guest: places for frames, and the one that comes first */
 };
 
 struct burst burst_make(const struct link *link, size_t size, uint32_t run, const uint8_t *dst, const uint8_t *src);
@@ -99,7 +103,8 @@ struct probe {
     _Atomic bool over;
 };
 
-void probe_start(struct probe *probe, const struct link *asking, uint32_t run, const uint8_t *src, const uint8_t *dst);
+void probe_start(struct probe *probe, const struct link *asking, const struct link *answering, uint32_t run,
+                 const uint8_t *src, const uint8_t *dst);
 
 /* The sender: ask if it is time. */
 void probe_ask(struct probe *probe, struct link *link);
@@ -124,6 +129,7 @@ int run_flood(int count, char **words);
 int run_sink(int count, char **words);
 int run_relay(int count, char **words);
 int run_pump(int count, char **words);
+int run_bound(int count, char **words);
 
 size_t word_size(const char *word);
 void word_mac(const char *word, uint8_t *mac);

@@ -33,12 +33,13 @@ static void *take_answers(void *argument) {
     return NULL;
 }
 
-void probe_start(struct probe *probe, const struct link *asking, uint32_t run, const uint8_t *src, const uint8_t *dst) {
+void probe_start(struct probe *probe, const struct link *asking, const struct link *answering, uint32_t run,
+                 const uint8_t *src, const uint8_t *dst) {
     probe->on = true;
     probe->asking = *asking;
     probe->request = burst_make(asking, SIZE, run ^ ANOTHER_RUN, dst, src);
     probe->reply = burst_make(asking, SIZE, run ^ ANOTHER_RUN, src, dst);
-    probe->answer = burst_make(asking, SIZE, run ^ ANOTHER_RUN, src, dst);
+    probe->answer = burst_make(answering, SIZE, run ^ ANOTHER_RUN, src, dst);
     probe->reader = reader_make(&probe->asking, LARGEST);
     probe->samples = malloc(MOST_SAMPLES * sizeof *probe->samples);
     if (!probe->samples) die("out of memory");

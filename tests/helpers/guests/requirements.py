@@ -46,6 +46,7 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "qemu": (_has("qemu-system-x86_64"), "install qemu-system-x86"),
     "qemu-img": (_has("qemu-img"), "install qemu-utils"),
     "uml": (_has("linux.uml"), "install user-mode-linux"),
+    "dpdk": (_has("dpdk-testpmd"), "install dpdk-dev"),
     "tshark": (_has("tshark", "capinfos"), "install tshark and wireshark-common"),
     "libpcap": (lambda: find_library("pcap") is not None, "install libpcap0.8"),
     "promtool": (_has("promtool"), "install prometheus"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.helpers.guests.fake_vm import FakeVM, LinkClosed
 from tests.helpers.guests.virtio_driver import (
     FRONT_END,
     GUEST,
@@ -149,3 +154,45 @@ class VhostVM:
             assert more, "the switch has closed the link"
             data += more
         return data
+
+
+class GuestVM(FakeVM):
+    """The same as any fake VM: sends and receives frames."""
+
+    BUFFERS = 64
+
+    def __init__(self, path: Path) -> None:
+        self.guest = VhostVM(path, Driver(entries=2 * self.BUFFERS))
+        self.guest.set_up(acknowledged=False)
+        self.guest.post(self.BUFFERS)
+        super().__init__(self.guest.sock)
+
+    def close(self) -> None:
+        """End the VM."""
+        self.guest.close()
+
+    def _send_one(self, frame: bytes, deadline: float) -> None:
+        while not self.guest.driver.queues[1].free:
+            self.guest.driver.reclaim()
+            if time.monotonic() > deadline:
+                raise TimeoutError("no descriptor came back within the deadline")
+        self.guest.send(frame)
+
+    def _read(self) -> bool:
+        frames = self.guest.driver.frames()
+        if frames:
+            self.guest.post(len(frames))
+        self._received.extend(frames)
+        return bool(frames)
+
+    def _wait(self, event: int, deadline: float, what: str) -> None:
+        queue = self.guest.driver.queues[0]
+        poller = select.poll()
+        poller.register(queue.call, event)
+        poller.register(self.sock, select.POLLRDHUP)
+        if queue.seen == queue.used_index() and not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError(f"{what}: nothing within the deadline")
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(queue.call)
+        if queue.seen == queue.used_index() and self.guest.has_ended():
+            raise LinkClosed(what)
