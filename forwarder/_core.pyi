@@ -268,6 +268,9 @@ class Engine:
         its frames are finished.
         """
 
+    def limit(self, longest: int) -> None:
+        """Send the VM no frame that is longer, whatever it takes; at first MAX_FRAME."""
+
     def take(self, takes: int, longest: int) -> None:
         """The VM takes this from now on, and others' workers see it with their next frames for it.
 

@@ -78,6 +78,9 @@ TRANSPORT_KIND = {
 }
 """Every transport, and the kind of descriptor that it gives the core."""
 
+SAY_THEMSELVES = ("tap", "vhost")
+"""Kinds of descriptor behind which a kernel says itself, by a header, what it takes and leaves undone."""
+
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:@+-]{{0,{MAX_NAME - 1}}}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}", re.ASCII | re.IGNORECASE)
 

@@ -64,7 +64,7 @@ from forwarder.messages import (
     WantFloods,
     WantRing,
 )
-from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Policy, PortRecord, may_talk, mtu_of
+from forwarder.names import MAX_PORTS, SAY_THEMSELVES, TRANSPORT_KIND, Policy, PortRecord, may_talk, mtu_of
 from workers.pins import Pins
 
 REPEAT_S = 1.0
@@ -333,8 +333,7 @@ class Links:
         self._engine.set_flood_unknown(own.policy.flood_unknown)
         self._engine.set_guard(bool(own.policy.guard))
         self._set_limits(own.policy)
-        if TRANSPORT_KIND[own.transport] != "tap":
-            self._set_offloads(own.policy)
+        self._set_offloads(own.policy)
         for record in self._records.values():
             self._set_reach(record)
 
@@ -372,12 +371,14 @@ class Links:
 
     def _set_offloads(self, policy: Policy) -> None:
         mtu, large = mtu_of(policy), policy.receive == "large"
-        offloads = (mtu if policy.offload == "tso" else 0, mtu + LINK_BYTES if mtu else MAX_FRAME, large)
-        if offloads != self._offloads:
-            self._offloads = offloads
-            undone, longest, _ = offloads
+        undone, longest = mtu if policy.offload == "tso" else 0, mtu + LINK_BYTES if mtu else MAX_FRAME
+        if (undone, longest, large) == self._offloads:
+            return
+        self._offloads = (undone, longest, large)
+        self._engine.limit(MAX_FRAME if large else longest)
+        if TRANSPORT_KIND[self._own.transport] not in SAY_THEMSELVES:
             self._engine.infer(undone)
-            self._engine.take(TAKES_LARGE if large else 0, LARGEST_FRAME if large else longest)
+            self._engine.take(TAKES_LARGE if large else 0, LARGEST_FRAME if large else MAX_FRAME)
 
 
 def _keep(early: dict[int, Early], port: int, what: Early) -> None:

@@ -52,7 +52,7 @@ from supervisor.attach.addresses import (
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.config_lines import Path, locate
 from supervisor.gateway import options as gateway_options
-from supervisor.ports.settings import SETTINGS, SettingError, changed, check_device
+from supervisor.ports.settings import SETTINGS, SettingError, changed, check_transport
 from supervisor.run_options import RunOptions
 
 LISTEN_KEYS = {flag: transport for transport, flag in LISTEN_FLAGS.items()}
@@ -141,8 +141,7 @@ class _File:
         settings = {each: setting for each, setting in value.items() if each in SETTINGS}
         try:
             policy = changed(Policy(), settings)
-            if key == "tap":
-                check_device(policy)
+            check_transport("tap" if key == "tap" else LISTEN_KEYS[key], policy)
         except SettingError as error:
             self._fail((*path, error.key), error.why)
         for index, mac in enumerate(policy.pinned):

@@ -21,7 +21,7 @@ from supervisor.console.sampler import Sampler
 from supervisor.console.server import Handler
 from supervisor.console.stats import Switch
 from supervisor.ports.registry import Registry
-from supervisor.ports.settings import changed, check_device, plain, shown
+from supervisor.ports.settings import changed, check_transport, plain, shown
 from supervisor.ports.view import PortView
 
 Arguments = dict[str, object]
@@ -153,8 +153,7 @@ class Commands:
         if address is None and transport not in SCHEMES:
             raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
         policy = changed(Policy(), _mapping("settings", wanted))
-        if transport == "tap":
-            check_device(policy)
+        check_transport(str(transport), policy)
         settings = PortOptions(None if name is None else _text("name", name), policy).checked()
         attachment = Attachment(
             address or parse_listen(_text("transport", transport), _text("url", url)), settings
@@ -202,8 +201,7 @@ class Commands:
         target, wanted = _arguments(arguments, target="", settings={})
         record = self._record(_text("target", target))
         policy = changed(record.policy, _mapping("settings", wanted))
-        if record.transport == "tap":
-            check_device(policy)
+        check_transport(record.transport, policy)
         self._listeners.check_pins(policy.pinned, port=record.id)
         confirmed = self._ports.set_policy(record.port, policy)
         policy = self._record(str(record.port)).policy

@@ -18,6 +18,8 @@ from forwarder.names import (
     MAX_REACHES,
     OFFLOADS,
     RECEIVES,
+    SAY_THEMSELVES,
+    TRANSPORT_KIND,
     Policy,
     PortRecord,
     format_mac,
@@ -220,12 +222,13 @@ def changed(policy: Policy, values: Mapping[str, object]) -> Policy:
     return new
 
 
-def check_device(policy: Policy) -> None:
-    """Raise SettingError if a TAP cannot have those settings."""
-    default = Policy()
-    for key in ("offload", "mtu", "receive"):
+def check_transport(transport: str, policy: Policy) -> None:
+    """Raise SettingError if ports that come by a transport, or by dialling it, cannot have those settings."""
+    kind, default = TRANSPORT_KIND[transport.removeprefix("dial_")], Policy()
+    said = ("offload", "mtu", "receive") if kind == "tap" else ("offload", "receive")
+    for key in said if kind in SAY_THEMSELVES else ():
         if getattr(policy, SETTINGS[key].field) != getattr(default, SETTINGS[key].field):
-            raise SettingError(key, "a TAP says that itself; it can be set for VMs on sockets")
+            raise SettingError(key, f"a {transport} port says that itself; it is for VMs on sockets")
 
 
 def plain(policy: Policy) -> dict[str, object]:

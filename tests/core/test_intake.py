@@ -209,3 +209,22 @@ def test_what_a_vm_takes_changes_while_frames_flow(kind: str) -> None:
             switch.engines[2].take(0, longest)
             assert switch.read_out(two) == expected
         assert switch.counters(2)["refused"] == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_holds_whatever_the_vm_takes(kind: str) -> None:
+    with MiniSwitch() as switch:
+        one, two = switch.add(1, "stream"), switch.add(2, kind)
+        two.send(frame(BROADCAST, mac(2)))
+        switch.settle()
+        sent = [frame(mac(2), mac(1), size=size) for size in (1518, 1519)]
+        for limit, longest, expected in (
+            (1518, _core.MAX_FRAME, 1),
+            (_core.MAX_FRAME, 1518, 1),
+            (9000, 9000, 2),
+        ):
+            switch.engines[2].take(0, longest)
+            switch.engines[2].limit(limit)
+            switch.engines[2].take(0, longest)
+            one.send(*sent)
+            assert switch.read_out(two) == sent[:expected]

@@ -12,6 +12,7 @@ from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect
 from tests.helpers.guests.ports import attach, gets_through, meet, port, settings
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
+from tests.helpers.model_segments import Flow
 
 StartSwitch = Callable[..., Switch]
 MULTICAST = b"\x01\x00\x5e\x00\x00\x01"
@@ -229,3 +230,29 @@ def test_a_configuration_sets_ports_and_is_refused_by_file_and_line(
     in_force = settings(running, "web")
     assert (in_force["bytes_per_s"], in_force["pinned"]) == (1_250_000, [mac(1).hex(":")])
     vm.close()
+
+
+def test_what_a_vm_leaves_undone_is_done_as_set_from_now_on(switch: StartSwitch) -> None:
+    running = switch()
+    vm, other = attach(running, "web", "--offload", "tso"), attach(running, "other")
+    running.wait_live(2)
+    meet({1: vm, 2: other})
+    flow = Flow(b"u" * 5000, 1448, options=bytes(12), destination=mac(2), source=mac(1))
+    bare = flow.unfinished()[10:]
+
+    def arrives() -> list[bytes]:
+        last = build_frame(mac(2), mac(1), 100)
+        vm.send(bare, last)
+        got: list[bytes] = []
+        other.receive_matching(lambda frame: frame == last or got.append(frame))  # type: ignore[func-returns-value]
+        return [frame for frame in got if frame[12:14] == b"\x08\0"]
+
+    assert arrives() == flow.finished()
+    running.command("set", "web", "offload=none")
+    assert arrives() == [bare]
+    running.command("set", "web", "offload=tso", "mtu=1000")
+    assert arrives() == flow._replace(mss=1000 - 52).finished()
+    running.command("set", "other", "receive=large")
+    assert arrives() == flow._replace(mss=5000).finished()
+    shown = settings(running, "web")
+    assert (shown["offload"], shown["mtu"], shown["receive"]) == ("tso", 1000, "mtu")

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from forwarder._core import LARGEST_FRAME, MAX_FRAME, TAKES_LARGE
 from forwarder.membership import Changed, Joined, Left
 from forwarder.messages import (
     Floods,
@@ -106,6 +107,22 @@ def test_the_worker_itself_is_no_peer_but_its_policy_is_applied(bench):
     assert bench.engine.took("peer_join") == []
     assert bench.engine.took("pin")[-1] == (1, [MAC])
     assert bench.engine.took("set_flood_unknown")[-1] == (False,)
+
+
+def test_what_a_vm_takes_and_leaves_is_told_when_it_changes_and_for_sockets_only():
+    tso, large = Policy(offload="tso"), Policy(mtu=9000, receive="large")
+    for transport, infer, take in (
+        ("qemu", [(0,), (1500,), (0,)], [(0, MAX_FRAME), (0, MAX_FRAME), (TAKES_LARGE, LARGEST_FRAME)]),
+        ("vhost", [], []),
+        ("tap", [], []),
+    ):
+        own = port(1)._replace(transport=transport)
+        bench = Bench(own)
+        for policy in (tso, tso._replace(max_macs=7), large):
+            bench.links.apply(Changed(own._replace(policy=policy)))
+        assert bench.engine.took("limit") == [(MAX_FRAME,), (1518,), (MAX_FRAME,)]
+        assert bench.engine.took("infer") == infer
+        assert bench.engine.took("take") == take
 
 
 def test_a_wanted_ring_is_asked_for_once_then_given_up_for_a_while_and_asked_for_again(bench):

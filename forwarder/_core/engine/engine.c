@@ -39,6 +39,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
         return -1;
     }
     e->sends = TAKES_ALL;
+    e->longest = MAX_FRAME;
     port_take(e, kind == KIND_TAP ? (struct intake){.takes = TAKES_ALL, .longest = MAX_FRAME} : INTAKE_PLAIN);
     return 0;
 }

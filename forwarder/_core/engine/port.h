@@ -118,7 +118,9 @@ struct engine {
     struct inbuf in;
     struct verdict verdict;
     struct egress out;
-    struct intake intake;    /* what the VM takes */
+    struct intake offered;   /* what the VM takes */
+    uint32_t longest;        /* bytes of a frame that it is to be sent */
+    struct intake intake;    /* both together */
     uint32_t sends;          /* what it may leave undone, of TAKES_ALL */
     struct unfinished unfinished;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
@@ -139,8 +141,17 @@ struct engine {
 /* The VM takes this from now on: no frame is written to it any more that asks for more. */
 static inline void port_take(struct engine *e, struct intake intake)
 {
-    e->intake = intake;
-    flood_take(&e->flood, intake);
+    e->offered = e->intake = intake;
+    if (e->intake.longest > e->longest)
+        e->intake.longest = e->longest;
+    flood_take(&e->flood, e->intake);
+}
+
+/* And no frame longer than that, whatever it takes: its operator says so. */
+static inline void port_limit(struct engine *e, uint32_t longest)
+{
+    e->longest = longest;
+    port_take(e, e->offered);
 }
 
 /* The link is finished; nothing is read or written any more. `error` is an errno, or 0. */

@@ -183,6 +183,7 @@ static PyMethodDef methods[] = {
     {"set_owners", py_engine_set_owners, METH_O, NULL},
     {"guarded", py_engine_guarded, METH_NOARGS, NULL},
     {"infer", py_engine_infer, METH_VARARGS, NULL},
+    {"limit", py_engine_limit, METH_VARARGS, NULL},
     {"take", py_engine_take, METH_VARARGS, NULL},
     {"idle_rings", py_engine_idle_rings, METH_NOARGS, NULL},
     {"detach_tx", py_engine_detach_tx, METH_VARARGS, NULL},

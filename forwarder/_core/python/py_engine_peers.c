@@ -134,10 +134,20 @@ PyObject *py_engine_infer(PyObject *self, PyObject *args)
     unsigned int mtu;
     if (e == NULL || !PyArg_ParseTuple(args, "I", &mtu))
         return NULL;
-    if (e->vm.kind == KIND_TAP || mtu > UINT16_MAX)
-        return PyErr_Format(PyExc_ValueError, "frames of sockets only, with an MTU of up to 65,535, have inferred headers");
+    if (vm_takes_headers(&e->vm) || mtu > UINT16_MAX)
+        return PyErr_Format(PyExc_ValueError, "headers are inferred for sockets only, and an MTU up to 65,535");
     e->vm.infer_mtu = mtu;
     e->unfinished = (struct unfinished){0};
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_limit(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int longest;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &longest))
+        return NULL;
+    port_limit(e, longest);
     Py_RETURN_NONE;
 }
 

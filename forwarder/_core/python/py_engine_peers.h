@@ -16,6 +16,7 @@ PyObject *py_engine_set_flood_unknown(PyObject *self, PyObject *args);
 PyObject *py_engine_set_limits(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *py_engine_set_reach(PyObject *self, PyObject *args);
 PyObject *py_engine_infer(PyObject *self, PyObject *args);
+PyObject *py_engine_limit(PyObject *self, PyObject *args);
 PyObject *py_engine_take(PyObject *self, PyObject *args);
 PyObject *py_engine_idle_rings(PyObject *self, PyObject *unused);
 PyObject *py_engine_detach_tx(PyObject *self, PyObject *args);

@@ -45,7 +45,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         log-format = "json"
         listen-qemu = ["unix:///q", { url = "tcp://127.0.0.1:9", name = "web" }]
         listen-bess = ["unixpacket:///b"]
-        listen = ["unix:///n"]
+        listen = [{ url = "unix:///n", offload = "tso", mtu = 9000, receive = "large" }]
         listen-vfkit = [{ url = "unixgram:///v", pin = ["02:00:00:00:00:01"], flood-unknown = false }]
         [[tap]]
         device = "tap1,netns=blue"
@@ -60,6 +60,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         reach = ["tap0", "web"]
     """
     pinned = Policy((bytes((2, 0, 0, 0, 0, 1)),), False)
+    large = Policy(offload="tso", mtu=9000, receive="large")
     limited = Policy((), True, 500, 10_000, 0, 12_500_000, 3, True, ("tap0", "web"))
     assert load(tmp_path, text) == RunOptions(
         "/run/lab",
@@ -68,7 +69,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
             Attachment(parse_listen("qemu", "unix:///q")),
             Attachment(parse_listen("qemu", "tcp://127.0.0.1:9"), PortOptions("web")),
             Attachment(parse_listen("bess", "unixpacket:///b")),
-            Attachment(parse_listen("connect", "unix:///n")),
+            Attachment(parse_listen("connect", "unix:///n"), PortOptions(None, large)),
             Attachment(parse_listen("vfkit", "unixgram:///v"), PortOptions(None, pinned)),
             Attachment(parse_tap("tap1,netns=blue")),
             Attachment(parse_tap("tap2"), PortOptions(None, limited)),
@@ -102,6 +103,11 @@ def test_nothing_changes_nothing(tmp_path: Path) -> None:
             "true or false",
         ),
         ('[[listen-qemu]]\nurl = "unix:///a"\nname = "a b"', ", line 3: name: ", "cannot name a port"),
+        (
+            '[[tap]]\ndevice = "a"\noffload = "tso"',
+            ", line 3: offload: ",
+            "a tap port says that itself; it is for VMs on sockets",
+        ),
         *[
             (f'[[tap]]\ndevice = "a"\nisolated = true\n\n[[tap]]\ndevice = "b"\n{key} = {value}', where, what)
             for key, value, what in (
@@ -116,6 +122,10 @@ def test_nothing_changes_nothing(tmp_path: Path) -> None:
                 ("limit-macs", '"some"', "'some' is no number of addresses"),
                 ("limit-macs", "10241", "from 1 to 10,240 addresses"),
                 ("isolated", '"yes"', "true or false"),
+                ("offload", "true", "True is none of none, tso"),
+                ("mtu", '"67"', "67 is out of bounds; from 68 to 65,521 bytes can be, or none"),
+                ("mtu", "true", "True is no MTU"),
+                ("receive", '"all"', "'all' is none of mtu, large"),
                 ("isolatde", "true", "unknown key in tap; known are device, name, pin"),
                 ("reach", '"a"', "a list of port names"),
                 ("reach", '["a b"]', "'a b' names no port"),

@@ -28,7 +28,7 @@ from supervisor.ports.settings import (
     SETTINGS,
     SettingError,
     changed,
-    check_device,
+    check_transport,
     from_text,
     pin_clash,
     plain,
@@ -194,8 +194,16 @@ def test_a_vm_with_offloads_has_an_mtu_if_none_is_said() -> None:
     assert plain(changed(policy, {"offload": "none"}))["mtu"] == 0
 
 
+@pytest.mark.parametrize("transport", ["tap", "vhost", "dial_vhost"])
 @pytest.mark.parametrize("setting", [{"offload": "tso"}, {"mtu": 1500}, {"receive": "large"}])
-def test_a_tap_says_itself_what_it_takes_and_leaves(setting: dict[str, object]) -> None:
-    check_device(changed(Policy(), {"isolated": True, "offload": "none", "mtu": "none", "receive": "mtu"}))
-    with pytest.raises(SettingError, match=f"{next(iter(setting))}: a TAP says that itself"):
-        check_device(changed(Policy(), setting))
+def test_who_has_headers_says_itself_what_it_takes_and_leaves(
+    transport: str, setting: dict[str, object]
+) -> None:
+    policy, (key,) = changed(Policy(), setting), setting
+    check_transport(transport, changed(policy, {"offload": "none", "mtu": "none", "receive": "mtu"}))
+    check_transport("vfkit", policy)
+    if key == "mtu" and transport != "tap":
+        check_transport(transport, policy)
+    else:
+        with pytest.raises(SettingError, match=f"{key}: a {transport} port says that itself"):
+            check_transport(transport, policy)
