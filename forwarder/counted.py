@@ -60,6 +60,7 @@ RELAYED = {
     "stray": "connections that came without having been asked for",
     "guest_gone": "TCP connections that were reset because their VM has left",
     "errors_passed": "ICMP errors about datagrams that were passed on",
+    "frames_lost": "packets of VMs that came faster than the gateway takes them",
     "fragments_dropped": "fragments of datagrams that never became whole, or beyond the sender's share",
     "datagrams_dropped": "datagrams that a socket or the queue did not take",
     "unasked": "datagrams from an address that the guest has not asked",

@@ -1,16 +1,16 @@
 """Packet sockets that see what guests send to the outside: made in the namespace, read by the relay.
 
-A frame's Ethernet source is what the switch knows a guest by (``gateway.ports``), and IP's layers do not tell
-it. So what guests send out is not routed to the relay but seen where it comes in, by packet sockets of the
-LAN's interface (packet(7)). A filter in the kernel (``program``) lets them see only what the relay is to
-handle:
+A frame's Ethernet source is what the switch knows a guest by (``gateway.ports``), and IP's layers do not
+tell it. So what guests send out is not routed to the relay but seen where it comes in, by packet sockets of
+the LAN's interface (packet(7)). A filter in the kernel (``program``) lets them see only what the relay is
+to handle:
 
 - packets of the LAN to the outside or to the host alias, of which TCP only the SYNs;
 - packets whose source is not of the LAN at all, so that somebody counts them.
 
-The packet filter (``inside.nft``) drops the same packets in the kernel's own stack. There are ``SOCKETS`` of
-them, and a guest's address decides which one takes its frames (a fan-out by a second program): a guest that
-floods fills the queue of one, and the others are read all the same.
+The packet filter (``inside.nft``) drops the same packets in the kernel's own stack. There are ``SOCKETS``
+of them, and a guest's address decides which one takes its frames (a fan-out by a second program): a guest
+that floods fills the queue of one, and the others are read all the same.
 """
 
 import os
@@ -42,7 +42,13 @@ from gateway.relay.policy import OutboundPolicy
 SOCKETS = 8
 
 _SOL_PACKET = 263
-_PACKET_VNET_HDR, _PACKET_FANOUT, _PACKET_FANOUT_DATA, _PACKET_IGNORE_OUTGOING = 15, 18, 22, 23
+_PACKET_STATISTICS, _PACKET_VNET_HDR, _PACKET_FANOUT, _PACKET_FANOUT_DATA, _PACKET_IGNORE_OUTGOING = (
+    6,
+    15,
+    18,
+    22,
+    23,
+)
 _FANOUT_CBPF = 6
 _ETH_P_ALL, _IP4, _IP6 = 0x0003, 0x0800, 0x86DD
 
@@ -143,3 +149,12 @@ _BY_SOURCE: list[Step] = [
     (XOR_X, 0, "", ""),
     (RETURN_A, 0, "", ""),
 ]
+
+
+def lost_since(sock: socket.socket) -> int:
+    """Return how many frames a socket has lost since this was last asked."""
+    try:
+        _, lost = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+    except OSError:  # it is closed
+        return 0
+    return int(lost)

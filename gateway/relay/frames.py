@@ -1,9 +1,13 @@
 """What guests send to the outside, frame by frame: whose it is, whether it may be theirs, what it carries.
 
-Each frame of the packet sockets (``frame_sockets``) is read, and its sender is the port that the switch heard
-its Ethernet source through: nothing that a guest writes into a packet makes it another's. What comes from a
-source that no guest has goes nowhere. Fragments are put together (``fragments``), and what is whole goes to
-whoever carries its kind: datagrams and pings to ``nat``, SYNs to ``handshakes``.
+Each frame of the packet sockets (``frame_sockets``) is read, and its sender is the port that the switch
+heard its Ethernet source through: nothing that a guest writes into a packet makes it another's. What comes
+from a source that no guest has goes nowhere. Fragments are put together (``fragments``), and what is whole
+goes to whoever carries its kind: datagrams and pings to ``nat``, SYNs to ``handshakes``.
+
+A guest that sends more than can be carried costs the others little: a socket with more frames than fit a
+slice of time is *behind* and is gone on with when nothing else happens, or after ``BEHIND_S``. Frames that
+its queue has no room for are lost, which the kernel counts.
 """
 
 import socket
@@ -17,6 +21,7 @@ from forwarder.messages import Reply
 from gateway.relay.answers import LONGEST, VNET_HEADER
 from gateway.relay.flow_context import Common
 from gateway.relay.fragments import Reassembly
+from gateway.relay.frame_sockets import lost_since
 from gateway.relay.packets import (
     TCP_NUMBER,
     DamagedError,
@@ -31,8 +36,11 @@ from gateway.relay.packets import (
 from gateway.relay.policy import Address
 from gateway.relay.poller import READ
 
-BURST = 32
-"""Frames taken from one socket before others get their turn."""
+SLICE_S = 0.0003
+"""What frames of one socket may take before others get their turn: two connections, or twenty datagrams."""
+
+BEHIND_S = 0.001
+"""How long a socket that has more than that waits while anything else happens."""
 
 UNKNOWN = "an unknown port"
 """Owner of what comes from an address that has left its port meanwhile."""
@@ -106,8 +114,9 @@ class Frames:
         self._reassembly = Reassembly()
         self._buffer = bytearray(_LONGEST_FRAME)
         self._view = memoryview(self._buffer)
+        self._behind: dict[socket.socket, float] = {}
         for sock in self._sockets:
-            self._poller.watch(sock.fileno(), partial(self._event, sock), READ)
+            self._watch(sock)
 
     def tick(self, now: float) -> None:
         """Give up fragments that have waited for too long."""
@@ -120,19 +129,51 @@ class Frames:
 
     def close(self) -> None:
         """Close the sockets."""
+        self._behind.clear()
         for sock in self._sockets:
             self._poller.unwatch(sock.fileno())
             sock.close()
 
+    def count_lost(self) -> None:
+        """Count what the sockets have lost since the last time, which the kernel knows."""
+        for sock in self._sockets:
+            self._counts["frames_lost"] += lost_since(sock)
+
     def _event(self, sock: socket.socket, _: int) -> None:
-        now = self._clock()
-        for _ in range(BURST):
+        if not self._read(sock):
+            self._poller.unwatch(sock.fileno())
+            self._behind[sock] = self._clock()
+            self._poller.soon(self._catch_up)
+
+    def _catch_up(self, _: int) -> None:
+        """Go on with a socket that has more than its share, the one that has waited for longest."""
+        sock, since = next(iter(self._behind.items()), (None, 0.0))
+        if sock is None:
+            return
+        if self._poller.quiet or self._clock() >= since + BEHIND_S:
+            del self._behind[sock]
+            if self._read(sock):
+                self._watch(sock)
+            else:
+                self._behind[sock] = self._clock()
+        if self._behind:
+            self._poller.soon(self._catch_up)
+
+    def _read(self, sock: socket.socket) -> bool:
+        """Read frames for a slice of time; whether there is nothing more."""
+        begin = now = self._clock()
+        while now < begin + SLICE_S:
             try:
                 size = sock.recv_into(self._buffer)
             except OSError:  # nothing more, or the interface is gone: the namespace's process says so
-                return
+                return True
             if size >= VNET_HEADER.size + _ETHERNET:
                 self._take(self._view[:size], now)
+            now = self._clock()
+        return False
+
+    def _watch(self, sock: socket.socket) -> None:
+        self._poller.watch(sock.fileno(), partial(self._event, sock), READ)
 
     def _take(self, frame: memoryview, now: float) -> None:
         header = VNET_HEADER.unpack_from(frame)

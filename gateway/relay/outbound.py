@@ -38,6 +38,10 @@ class Outbound:
         """Return when to call ``tick``; None: only when something happens."""
         return self._frames.deadline()
 
+    def count_lost(self) -> None:
+        """Count what the kernel has lost of what guests sent."""
+        self._frames.count_lost()
+
     def close(self) -> None:
         """Close what came with the way; flows and connections are closed by their tables."""
         self._frames.close()

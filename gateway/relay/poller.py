@@ -44,6 +44,8 @@ class Poller:
         self._callbacks: dict[int, Callback] = {}
         self._stale: set[int] = set()
         self._soon: dict[Callback, None] = {}
+        self.quiet = True
+        """Whether nothing has happened in this turn, as far as it has come: what can wait may be done."""
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when ``turn`` has something to do."""
@@ -75,6 +77,7 @@ class Poller:
     def turn(self) -> None:
         """Make the calls that are due, without waiting."""
         unfinished, self._soon = self._soon, {}
+        self.quiet = True
         for _ in range(ROUNDS):
             self._stale.clear()
             happened = self._epoll.poll(0, BURST)
@@ -84,6 +87,7 @@ class Poller:
                     self.unwatch(fd)
             if not happened:
                 break
+            self.quiet = False
         for callback in unfinished:
             self._call(callback, 0)
 

@@ -131,6 +131,8 @@ class Relay:
 
     def counters(self) -> dict[str, int]:
         """Return what happened since the start, and what there is now."""
+        if self._outbound is not None:
+            self._outbound.count_lost()
         now = {"forwards": len(self._forwards)}
         return dict(self._counts) | self._connections.figures() | self._flows.figures() | now
 
