@@ -168,7 +168,7 @@ class Gateway:
         self._relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
         frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
         self._relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
-        self._ports.when_left(lambda _: relay.left())
+        self._ports.when_left(relay.left)
         self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log)
         for forward in forwards:
             self._relay.add(forward)

@@ -20,7 +20,6 @@ from gateway.api.names import Zone
 from gateway.lan.announce import Announcer, has_default_route
 from gateway.lan.filters import DHCP_PORT, DNS_PORT
 from gateway.lan.frames import Datagram, Opening, Solicitation
-from gateway.lan.rates import Rates
 from gateway.lan.station import Station
 from gateway.leases import dhcp
 from gateway.leases.journal import Journal
@@ -31,6 +30,7 @@ from gateway.names.service import NameService
 from gateway.names.streams import Streams
 from gateway.names.upstream import Upstream
 from gateway.ports import Port, Ports
+from gateway.rates import Rates
 from gateway.relay.poller import Poller
 from gateway.resolvers import Resolvers
 from gateway.settings import Settings, lease_range

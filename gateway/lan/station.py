@@ -23,8 +23,8 @@ from typing import Any
 
 from forwarder.names import GATEWAY_MAC
 from gateway.lan.frames import HEADERS, Datagram, parse, udp
-from gateway.lan.rates import Rates
 from gateway.ports import Port, Ports
+from gateway.rates import Rates
 from gateway.relay.poller import READ, Poller
 
 LONGEST = 65535 + 14

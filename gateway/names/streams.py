@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from gateway.lan.rates import Rates
 from gateway.ports import Port
+from gateway.rates import Rates
 from gateway.relay.poller import READ, WRITE, Poller
 
 MOST = 256

@@ -1,29 +1,31 @@
 """The first segments of guests' connections: a guest is answered when the far side has answered, as it did.
 
-A SYN is held back: the packet filter drops it in the namespace, the packet sockets show it here (``frames``),
-and the far side is dialled. Then
+A SYN is held back: the packet filter drops it in the namespace, the packet sockets show it here
+(``frames``), and the far side is dialled. Then
 
 - it answered: the SYN is written into the TUN device as it was, and the namespace's kernel, which lets SYNs
-  through that come by that device, completes the handshake with the guest; the connection that it accepts is
-  joined with the one that waits for it, by addresses and ports;
-- it refused: the guest gets a reset, as from a host where nobody listens;
-- it cannot be reached: the guest gets the ICMP error that says so; so does who may not go there;
-- it is silent, or the guest's share is used up: so is the gateway. The guest's kernel tries again until its
-  own time-out.
+through that come by that device, completes the handshake with the guest; the connection that it accepts is
+joined with the one that waits for it, by addresses and ports; - it refused: the guest gets a reset, as from
+a host where nobody listens; - it cannot be reached: the guest gets the ICMP error that says so; so does who
+may not go there; - it is silent, or the guest's share is used up: so is the gateway. The guest's kernel
+tries again until its own time-out.
 
 A guest asks again after a second: its SYN is written once more if the far side has answered meanwhile, and
 does nothing while it has not. A guest that gives up while its connection is dialled is found out by the
 kernel's answer, which it refuses; the connection that waits is given up after ``tcp.ANSWERED_S``.
 
-Bounds are those of the dials, each guest's share of them (``tcp``): a guest that scans has as many as it may,
-and the namespace's kernel never has more half-open connections than there are dials.
+Bounds are those of the dials, each guest's share of them (``tcp``): the namespace's kernel never has more
+half-open connections than there are dials. And ``FAILURES``: a guest that scans ports spends what it has of
+them, and is not answered for a while.
 """
 
 import errno
 import os
 import socket
+from collections.abc import Callable, Hashable
 from functools import partial
 
+from gateway.rates import Rates
 from gateway.relay import socket_errors
 from gateway.relay.answers import reset
 from gateway.relay.counts import Counts
@@ -33,6 +35,10 @@ from gateway.relay.packets import Packet, Syn
 from gateway.relay.splice import abort
 from gateway.relay.tcp import Connections, Dial, State, make_on_host
 from gateway.relay.tun import Speaker
+
+FAILURES = (100.0, 300, 0)
+"""Connections of a port that may fail in a second, at one moment, and none that wait. A client that tries ten
+places again and again stays far below, and a router limits its errors, too (RFC 1812 4.3.2.8)."""
 
 Place = tuple[str, int]
 Key = tuple[Place, Place]
@@ -48,12 +54,15 @@ class Handshakes:
         speaker: Speaker,
         counts: Counts,
         judge: Judge,
+        clock: Callable[[], float],
     ) -> None:
-        """``judge`` says where a guest gets that asks for an address, which is 4 or 16 bytes."""
+        """``clock`` is monotonic, in seconds."""
         self._connections = connections
         self._speaker = speaker
         self._counts = counts
         self._judge = judge
+        self._failures = Rates(*FAILURES)
+        self._clock = clock
         self._dials: dict[Key, Dial | None] = {}
 
     def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
@@ -67,6 +76,9 @@ class Handshakes:
             dial = self._dials[key]
             if dial is not None and dial.state is State.ANSWERED:
                 self._speaker.write([*whole])
+            return
+        if self._failures.is_spent(sender.owner, self._clock()):
+            self._counts.refuse("over_limit", sender, f"{key[1][0]} port {syn.port}, after many that failed")
             return
         if way.hops <= 1:
             self._speaker.refuse(syn.source, (socket_errors.TIME_EXCEEDED[way.version], 0), whole[1])
@@ -85,6 +97,10 @@ class Handshakes:
             del self._dials[key]
         elif key in self._dials:
             self._dials[key] = dial
+
+    def forget(self, owner: Hashable) -> None:
+        """Forget a port that has left."""
+        self._failures.forget(owner)
 
     def accepted(self, near: socket.socket) -> None:
         """Join a connection that the namespace's kernel has made with the one that waits for it."""
@@ -107,6 +123,7 @@ class Handshakes:
             self._speaker.write([*whole])
             return
         del self._dials[key]
+        self._failures.take(dial.owner, self._clock())
         if error == errno.ECONNREFUSED:
             self._speaker.write(reset(syn))
             return

@@ -26,8 +26,9 @@ class Outbound:
         self._tun = Tun(way.tun, common.counts)
         speaker = Speaker(self._tun, {4: policy.gateway4.packed, 6: policy.prefix[1].packed})
         nat = Nat(common, speaker, judge, way.mtu)
-        handshakes = Handshakes(connections, speaker, common.counts, judge)
+        handshakes = Handshakes(connections, speaker, common.counts, judge, common.clock)
         self.accepted = handshakes.accepted
+        self.forget = handshakes.forget
         self._frames = Frames(common, way, partial(is_guest, policy), nat, handshakes)
 
     def tick(self, now: float) -> None:

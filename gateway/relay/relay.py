@@ -16,7 +16,7 @@ through its socket.
 import math
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache, partial
 from ipaddress import ip_address
 
@@ -98,8 +98,10 @@ class Relay:
         self._departures = Departures(self._connections, way.neighbours, way.owner_of, self._clock)
         self._outbound = Outbound(self._common, self._connections, self._policy, self._judge, way)
 
-    def left(self) -> None:
+    def left(self, port: Hashable) -> None:
         """Note that a port has left."""
+        if self._outbound is not None:
+            self._outbound.forget(port)
         if self._departures is not None:
             self._departures.left()
 

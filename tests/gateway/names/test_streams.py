@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.lan.rates import Rates
 from gateway.names import streams
 from gateway.names.streams import MOST_EACH, MOST_QUESTIONS, SILENCE_S, Reply, Streams
 from gateway.ports import Port
+from gateway.rates import Rates
 from gateway.relay.poller import Poller
 from tests.helpers.gateway_world import descriptors
 from tests.helpers.guests.waiting import PATIENCE

@@ -28,8 +28,7 @@ def leave(lan, number):
     """Have a port leave, as the switch says it."""
     for mac, port in list(lan.ports.items()):
         if port.number == number:
-            del lan.ports[mac]
-    lan.world.relay.left()
+            lan.world.relay.left(lan.ports.pop(mac))
 
 
 @in_a_namespace

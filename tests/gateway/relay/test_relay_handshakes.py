@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from gateway.relay.handshakes import FAILURES
 from gateway.relay.tcp import ANSWERED_S, DIAL_S
 from tests.helpers.gateway_lan import (
     SERVER,
@@ -192,3 +193,21 @@ def test_a_forward_to_a_port_where_no_guest_listens_is_a_reset_at_once():
             with pytest.raises(ConnectionResetError):
                 lan.world.until(lambda: drain(client, bytearray()), "the reset")
         assert lan.world.count("refused") == 1
+
+
+@in_a_namespace
+def test_a_guest_that_scans_ports_is_not_answered_for_a_while_and_others_are():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        scanner, other = lan.guest(), lan.guest()
+        raw = lan.inside(scanner, address(lan, 1), socket.SOCK_RAW, socket.IPPROTO_TCP)
+        for number in range(500):
+            raw.sendto(syn(address(lan, 1), SERVER, 1024 + number, 1 + number, 1), (SERVER, 0))
+            lan.world.turn(0)
+        lan.world.until(lambda: lan.world.count("over_limit") >= 50, "the bound")
+        assert lan.world.count("refused") >= FAILURES[1]
+        assert any("after many that failed" in line for line in lan.world.logged)
+        assert outcome(lan, dial(lan, other, 2, (SERVER, 9))) == errno.ECONNREFUSED
+        listener = lan.outside(SERVER, socket.SOCK_STREAM)
+        # What it asks for a second later is answered again.
+        assert outcome(lan, dial(lan, scanner, 1, listener.getsockname()[:2])) == 0

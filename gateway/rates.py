@@ -29,13 +29,20 @@ class Rates:
 
     def take(self, owner: Hashable, now: float) -> float | None:
         """Return in how many seconds ``owner`` may do one more thing, mostly 0.0; None: it is refused."""
-        time = max(self._times.get(owner, -math.inf), now - self._early) + self._each
+        time = self._next(owner, now)
         if time - now > self._late + self._each / 2:
             return None
         self._times[owner] = time
         wait = time - now
         return wait if wait > self._each * _ROUNDING else 0.0
 
+    def is_spent(self, owner: Hashable, now: float) -> bool:
+        """Whether ``take`` would refuse ``owner`` one more thing."""
+        return self._next(owner, now) - now > self._late + self._each / 2
+
     def forget(self, owner: Hashable) -> None:
         """Forget an owner that has left."""
         self._times.pop(owner, None)
+
+    def _next(self, owner: Hashable, now: float) -> float:
+        return max(self._times.get(owner, -math.inf), now - self._early) + self._each

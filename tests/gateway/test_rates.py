@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.lan.rates import Rates
+from gateway.rates import Rates
 
 
 def test_a_burst_then_a_queue_then_nothing() -> None:
