@@ -46,6 +46,9 @@ from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
 
 IDLE_S = 3600.0
+ONCE = ("ssh-port", "kept-forward")
+"""Options that are forwards once the gateway serves, and remembered as that."""
+
 MOST_OWNERS = 1500
 """Leases that one message to the supervisor has room for: more than one for each port there can be."""
 
@@ -172,6 +175,8 @@ class Gateway:
         self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log)
         for forward in forwards:
             self._relay.add(forward)
+        for text in settings.kept_forwards:
+            self._add_kept(text)
         self._memory.change("forward", self._relay.forwards())
         self._own_addresses = tuple(map(str, settings.own_addresses))
         self._reserved = {str(policy.gateway4): format_mac(GATEWAY_MAC)}
@@ -186,7 +191,7 @@ class Gateway:
         return {**where, "forwards": self._texts(), "figures": self.figures()}
 
     def _begin_to_remember(self, plain: Mapping[str, object], settings: Settings) -> None:
-        options = {key: value for key, value in plain.items() if key != "ssh-port"}  # a forward from now on
+        options = {key: value for key, value in plain.items() if key not in ONCE}
         memory = self._memory = Memory(options, self._channel.send)
         self._zones = Zones(
             settings.zones,
@@ -271,6 +276,16 @@ class Gateway:
             if text in (str(forward), forward.near):
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
+
+    def _add_kept(self, text: str) -> None:
+        """Forward again what was added while a gateway ran whose supervisor was killed."""
+        assert self._relay is not None
+        try:
+            forward = Forward.parse(text)
+            if forward not in self._relay.forwards():
+                self._relay.add(forward)
+        except LocalError as error:
+            self._log("warning", f"what was added at run time is not forwarded again: {error}")
 
     def _tell_owners(self) -> None:
         """Tell the supervisor whose the addresses are, if that has changed: guards go by it."""

@@ -71,6 +71,8 @@ class Settings(NamedTuple):
     """Names that belong to no zone."""
     zones: tuple[Zone, ...]
     forwards: tuple[str, ...]
+    kept_forwards: tuple[str, ...]
+    """Of a gateway before, which this one can do without."""
     services: str
     lease_file: str
     resolvers: tuple[tuple[str, int], ...]
@@ -118,6 +120,7 @@ def read(plain: Mapping[str, object]) -> Settings:
         _each(plain, "dns-record", _record),
         zones(plain) or _own_zones(policy),
         (*_read(plain, "ssh-port", None, lambda port: _ssh(port, subnet[2])), *_each(plain, "forward", str)),
+        _each(plain, "kept-forward", str),
         _read(plain, "services", "", _socket_url),
         str(plain.get("lease-file") or ""),
         _each(plain, "resolver", _resolver),

@@ -27,10 +27,12 @@ from forwarder.loop import Loop
 from forwarder.membership import MembershipLog
 from forwarder.names import Policy, PortId, PortRecord
 from supervisor.attach.addresses import PortOptions
+from supervisor.attach.kept import KeptAttachments
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import LEVELS, log
 from supervisor.base.runtime_dir import RuntimeDir
+from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import Context
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import is_gateway
@@ -54,6 +56,7 @@ class PortManager:
         gateway_options: Mapping[str, object] | None,
         *,
         cell_required: bool,
+        saved: SavedState,
     ) -> None:
         self.registry = Registry(first_epoch=directory.first_epoch)
         self.sampler = Sampler()
@@ -61,7 +64,8 @@ class PortManager:
         self.listeners = Listeners(loop, self.pauses, self)
         known = facts(self.sampler, self.views)
         self._has_gateway = gateway_options is not None
-        self.gateway = GatewayProcess(loop, self, directory.path, gateway_options or {}, known)
+        self.gateway = GatewayProcess(loop, self, directory.path, gateway_options or {}, known, saved=saved)
+        self.kept = KeptAttachments(self.listeners, saved)
         self._fd_store = FdStore()
         self._actions: deque[actions.Action] = deque()
         self._acting = False
@@ -79,8 +83,9 @@ class PortManager:
             self.listeners.tick,
             self.pauses.tick,
             self.gateway.tick,
+            saved.tick,
         )
-        self._parts = (self.registry, self.fleet, self.listeners, self.gateway)
+        self._parts = (self.registry, self.fleet, self.listeners, self.gateway, saved)
         self.failed = False
         """Whether a part failed in the last ``tick``."""
 
@@ -243,4 +248,5 @@ class PortManager:
         self.fleet.release(number)
         self._fd_store.release(number)
         self.listeners.released(record.id)
+        self.kept.save()
         self.gateway.released(record)

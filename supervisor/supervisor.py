@@ -21,9 +21,11 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor.attach.listener_common import RLIMIT_WANTED
+from supervisor.base import saved_state
 from supervisor.base.logs import log
 from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
+from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import open_context
 from supervisor.console.commands import Commands
 from supervisor.console.server import Console
@@ -44,17 +46,20 @@ class Supervisor:
         """Take the runtime directory and open its sockets. Raises LocalError, and has left nothing then."""
         raise_descriptor_limit(RLIMIT_WANTED)
         self._options = options
-        self._directory = RuntimeDir(options.runtime_dir)
+        self._directory = directory = RuntimeDir(options.runtime_dir)
+        inherit = directory.predecessor is not None
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
         self._context = open_context()
         self._stop_at: float | None = None
         try:
+            self._saved = SavedState(directory.file(saved_state.FILE), inherit=inherit)
             self._ports = PortManager(
                 self._loop,
                 self._context,
-                self._directory,
+                directory,
                 options.gateway,
                 cell_required=options.cell == "required",
+                saved=self._saved,
             )
             commands = Commands(self, self._ports)
             self._console = Console(self._loop, self._context, self._directory.path, commands.handlers())
@@ -84,7 +89,8 @@ class Supervisor:
         self._ports.fleet.wait_for_cell(self._turn)
         if self._options.gateway is not None:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
-        return [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
+        opened = [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
+        return opened + self._ports.kept.restore()
 
     def run(self) -> bool:
         """Serve until ``stop``, and to its end. Returns whether everything ended in time."""
@@ -113,6 +119,7 @@ class Supervisor:
         self._ports.close()
         self._context.term()
         self._loop.close()
+        self._saved.close(keep=orphans)
         self._directory.close(keep_lock=orphans)
 
     def summary(self) -> Switch:

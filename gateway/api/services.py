@@ -111,14 +111,14 @@ class Services:
     def _leases(self) -> Answer:
         return _json({**self._owner.reserved(), **self._owner.leases()})
 
-    def _expose(self, body: bytes) -> Answer:
+    def _expose(self, body: bytes) -> Future[Answer]:
         local, remote, protocol = _words(body)
         wanted = [Forward.parse(text) for text in _texts(protocol, local, remote)]
         running = {forward.near for forward in self._owner.forwards()}
         if any(forward.near in running and (forward.port or forward.path) for forward in wanted):
             raise LocalError(f"proxy already running for {protocol} on {local}")
         self._add_all(wanted)
-        return Answer(200)
+        return self._done()
 
     def _add_all(self, wanted: list[Forward]) -> None:
         """Add a forward, or one for each family: both, or the first alone on a host without IPv6."""
@@ -132,7 +132,7 @@ class Services:
                 self._owner.remove_forward(first)
                 raise
 
-    def _unexpose(self, body: bytes) -> Answer:
+    def _unexpose(self, body: bytes) -> Future[Answer]:
         local, _, protocol = _words(body)
         nears = [f"{protocol}:{near}" for near in _nears(protocol, local)]
         found = [forward for forward in self._owner.forwards() if forward.near in nears]
@@ -140,11 +140,17 @@ class Services:
             raise LocalError("proxy not found")
         for forward in found:
             self._owner.remove_forward(forward)
-        return Answer(200)
+        return self._done()
 
-    def _add_zone(self, body: bytes) -> Answer:
+    def _done(self) -> Future[Answer]:
+        """Answer when the supervisor has kept what was changed: it survives from then on."""
+        return self._owner.ask("kept").map(
+            lambda reply: Answer(200) if reply.ok else _line(503, str(reply.result))
+        )
+
+    def _add_zone(self, body: bytes) -> Future[Answer]:
         self._owner.add_zone(Zone.parse(body))
-        return Answer(200)
+        return self._done()
 
     def _stats(self, traffic: Mapping[str, Any]) -> dict[str, object]:
         vms, gateway = traffic["vms"], traffic["gateway"]

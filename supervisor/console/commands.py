@@ -13,7 +13,8 @@ from forwarder.future import Future
 from forwarder.messages import Reply
 from forwarder.names import Policy, PortRecord
 from forwarder.version import VERSION
-from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_any, parse_listen, parse_tap
+from supervisor.attach.addresses import parse_any
+from supervisor.attach.kept import KeptAttachments, attachment_of
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import log
@@ -64,6 +65,10 @@ class Ports(Protocol):
     @property
     def listeners(self) -> Listeners:
         """What VMs can attach to."""
+
+    @property
+    def kept(self) -> KeptAttachments:
+        """What was attached at run time."""
 
     @property
     def sampler(self) -> Sampler:
@@ -149,22 +154,21 @@ class Commands:
         ``settings`` are those of the ports that come from it, by name.
         """
         transport, url, name, wanted = _arguments(arguments, transport="", url="", name=None, settings={})
-        address = parse_tap(_text("url", url)) if transport == "tap" else None
-        if address is None and transport not in SCHEMES:
-            raise LocalError(f"{transport!r} is no transport; use {', '.join(SCHEMES)} or tap")
-        policy = changed(Policy(), _mapping("settings", wanted))
-        check_transport(str(transport), policy)
-        settings = PortOptions(None if name is None else _text("name", name), policy).checked()
-        attachment = Attachment(
-            address or parse_listen(_text("transport", transport), _text("url", url)), settings
-        )
-        if address is None:
+        words = {
+            "transport": _text("transport", transport),
+            "url": _text("url", url),
+            "name": None if name is None else _text("name", name),
+            "settings": _mapping("settings", wanted),
+        }
+        attachment = attachment_of(words)
+        settings, policy = attachment.settings, attachment.settings.policy
+        if transport != "tap":
             # A TAP is a port at once, which the registry checks; a listener may go on with a port taken over.
             self._registry.check_pins(policy, self._listeners.goes_on_with(attachment))
         taken = {port.record.name for port in self._registry}
         known = self._listeners.goes_on_with(attachment)
         next_name = settings.name if known else free_name(settings.name, taken)
-        url = self._listeners.open(attachment)
+        url = self._ports.kept.open(words)
         return {"url": url, "next_name": next_name, "nameless": self._nameless(policy)}
 
     def detach(self, arguments: Arguments) -> object:
@@ -173,6 +177,7 @@ class Commands:
         if "/" in target:  # no name has that
             listener = self._listeners.find(target)
             port = self._listeners.close(target)
+            self._ports.kept.save()
             if port is not None:
                 self._ports.detach(port.port)
             return {"url": target if listener is None else listener.url}

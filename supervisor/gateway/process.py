@@ -38,9 +38,11 @@ from forwarder.names import GATEWAY_MAC, Policy, PortId, PortRecord
 from forwarder.restart_budget import Budget, Losses
 from supervisor.attach.addresses import PortOptions
 from supervisor.base.logs import LEVELS, log
+from supervisor.base.saved_state import SavedState
 from supervisor.console.stats import is_gateway
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
+from supervisor.gateway.kept import KeptAdditions
 from supervisor.gateway.owners import owners
 from supervisor.gateway.questions import ASK_S, MOST, Questions
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
@@ -74,11 +76,19 @@ class GatewayProcess:
     """The gateway of one switch, if it is to have one."""
 
     def __init__(
-        self, loop: Loop, owner: PortHandler, runtime_dir: str, options: Mapping[str, object], facts: Facts
+        self,
+        loop: Loop,
+        owner: PortHandler,
+        runtime_dir: str,
+        options: Mapping[str, object],
+        facts: Facts,
+        *,
+        saved: SavedState,
     ) -> None:
         self._loop = loop
         self._owner = owner
         self._facts = facts
+        self._kept = KeptAdditions(saved)
         self._lease_file = os.path.join(runtime_dir, LEASES)
         self._questions = Questions()
         self._ask_at = float("inf")
@@ -102,6 +112,7 @@ class GatewayProcess:
         """Start it, and ``turn`` until it serves or the switch is ``stopping``. Raises LocalError."""
         while self._record is not None and not stopping():
             turn()  # a predecessor's has to go first, or this one would get another name
+        self._options = self._kept.restored(self._options)
         self._start()
         while self.state is GatewayState.STARTING and not stopping():
             turn()
@@ -281,6 +292,7 @@ class GatewayProcess:
                 if ok:
                     self._to(GatewayEvent.READY)
                     self._take_figures(message)
+                    self._kept.serves(result, self._options)
                     self._has_served = True
                     self._ask_at = time.monotonic()
                 else:
@@ -290,6 +302,7 @@ class GatewayProcess:
                 self._questions.answered(message)
             case Command("remember", options):
                 self._options = options
+                self._kept.keep(options)
             case Command("owners", {"own": list(own), "leases": list(leases)}):
                 if self._record is not None:
                     ports = (view.record.id for view in self._owner.views())

@@ -39,6 +39,9 @@ class Table:
         self.table.add(TCP)
         self.asked: list[tuple[str, Future[Reply]]] = []
         self.carried: list[tuple[Address, int, bytes]] = []
+        self.kept = 0
+        """How often the supervisor was asked whether it has kept what it was told."""
+        self.keeps = Reply(True, True)
         self.taken: set[str] = set()
         """Where another program listens."""
         self.in_force: list[tuple[Zone, ...]] = []
@@ -71,6 +74,11 @@ class Table:
         self._zones.add(zone)
 
     def ask(self, what: str) -> Future[Reply]:
+        if what == "kept":
+            self.kept += 1
+            kept: Future[Reply] = Future()
+            kept.set_result(self.keeps)
+            return kept
         self.asked.append((what, Future()))
         return self.asked[-1][1]
 
@@ -95,6 +103,10 @@ class Table:
 
     def answer(self, method: str, target: str, body: bytes = b"") -> Answer:
         answer = self.request(method, target, body)
+        if isinstance(answer, Future):  # which waits for what is kept, and that is said at once here
+            answers: list[Answer] = []
+            answer.add_done_callback(answers.append)
+            (answer,) = answers
         assert isinstance(answer, Answer)
         return answer
 
@@ -292,3 +304,15 @@ def test_a_tunnel_begins_with_ok_and_what_was_sent_before_that_ends_it() -> None
             answer.take(theirs, early)
             assert ours.recv(10) == first
     assert table.carried == [(ip_address("192.168.127.2"), 22, b"hello")]
+
+
+def test_a_change_is_done_when_the_supervisor_has_kept_it() -> None:
+    table = Table()
+    zone = b'{"Name": "a.", "Records": []}'
+    assert table.post("expose", local="127.0.0.1:1", remote="192.168.127.2:1").status == 200
+    assert table.post("unexpose", local="127.0.0.1:1").status == 200
+    assert table.answer("POST", "/services/dns/add", zone).status == 200
+    assert table.kept == 3
+    table.keeps = Reply(False, "the supervisor has not answered for a while")
+    late = table.post("expose", local="127.0.0.1:1", remote="192.168.127.2:1")
+    assert (late.status, late.body) == (503, b"the supervisor has not answered for a while\n")

@@ -1,0 +1,26 @@
+"""What of a gateway outlives its supervisor."""
+
+import pytest
+
+from supervisor.gateway.kept import restored, to_keep
+
+FLAGS = {"forward": ["tcp:127.0.0.1:0:g:22"], "subnet": "10.1.0.0/24"}
+REMEMBERED = {"forward": ["tcp:127.0.0.1:4000:g:22", "udp:[::1]:53:g:53"], "subnet": "10.1.0.0/24"}
+BEGAN_WITH = frozenset({"tcp:127.0.0.1:4000:g:22"})
+
+
+def test_what_was_added_is_kept_and_what_was_said_is_not() -> None:
+    kept = to_keep(REMEMBERED, BEGAN_WITH)
+    assert restored(FLAGS, kept) == FLAGS | {"kept-forward": ["udp:[::1]:53:g:53"]}
+
+
+def test_zones_are_kept_whole_while_the_lan_is_the_same() -> None:
+    kept = to_keep(REMEMBERED | {"dns-zone": ["a", "b"]}, BEGAN_WITH)
+    assert restored(FLAGS, kept)["dns-zone"] == ["a", "b"]
+    assert "dns-zone" not in restored(FLAGS | {"subnet": "10.2.0.0/24"}, kept)
+    assert "dns-zone" not in restored(FLAGS | {"host-access": False}, kept)
+
+
+@pytest.mark.parametrize("kept", [None, 7, [], {}, {"forward": "x"}, {"forward": [1]}, {"dns-zone": {}}])
+def test_what_nobody_can_have_kept_changes_nothing(kept: object) -> None:
+    assert {key: value for key, value in restored(FLAGS, kept).items() if value} == FLAGS
