@@ -10,7 +10,9 @@ after a takeover it is the one that the workers already sleep on.
 Nobody else closes these descriptors; a worker's own are duplicates that it got with a message.
 """
 
+import fcntl
 import os
+import termios
 from typing import NamedTuple
 
 from forwarder import _core
@@ -102,6 +104,15 @@ class FdStore:
             return held is not None and _core.StatsPage(held.block).memory_gone()
         except (OSError, MemoryError):
             return False
+
+    def unread(self, port: int) -> bool:
+        """Whether something that a port's VM has sent lies in its socket."""
+        held = self._ports.get(port)
+        if held is None:
+            return False
+        size = bytearray(4)
+        fcntl.ioctl(held.vm, termios.FIONREAD, size)
+        return any(size)
 
     def position_known(self, port: int) -> bool:
         """Whether the port's link, its worker being dead, is known to stand between two frames both ways."""

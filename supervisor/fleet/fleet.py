@@ -59,6 +59,7 @@ from supervisor.fleet.pool_policy import READY_S
 from supervisor.fleet.publisher import Publisher
 from supervisor.fleet.rings import Rings
 from supervisor.fleet.takeover import TakeOver
+from supervisor.fleet.unanswered import Unanswered
 from supervisor.fleet.worker_pool import WorkerPool
 from supervisor.ports.actions import Action
 from supervisor.ports.registry import Registry
@@ -108,6 +109,7 @@ class Fleet:
         self.cells = CellPolicy(required=cell_required)
         self.guards = Guards(self._channels)
         self._confirmations = Confirmations()
+        self._unanswered = Unanswered()
         self._workers: dict[int, WorkerChannel] = {}
         self._notes = Throttle()
         self._rings = Rings(self._channels, self._fd_store, self)
@@ -118,12 +120,14 @@ class Fleet:
             lambda _: self.publisher.receive(),
             self._channels.tick,
             self._tick_health,
+            self._tick_unanswered,
             self._confirmations.tick,
             self._join_rollout.tick,
             self._pool.tick,
         )
         """What is to be done in each turn; true if there may be more of it."""
-        self._parts = (self._channels, self.health, self._confirmations, self._join_rollout, self._pool)
+        parts_of_it = (self._channels, self.health, self._unanswered, self._confirmations)
+        self._parts = (*parts_of_it, self._join_rollout, self._pool)
 
     def __len__(self) -> int:
         """Return how many processes have not ended."""
@@ -304,6 +308,7 @@ class Fleet:
     def worker_lost(self, served: Incarnation, how: str) -> None:
         """Note that that worker of the port has ended, or that none could be had."""
         self.health.lost(served)
+        self._unanswered.forget(served)
         self._confirmations.forget(served.port)
         self._channels.read_out(served)
         if self._fd_store.memory_gone(served.port):
@@ -329,6 +334,19 @@ class Fleet:
         return None if port is None or port.record.incarnation != incarnation else port.record
 
     # What follows is this file's own.
+
+    def _tick_unanswered(self, now: float) -> None:
+        if not self._unanswered.due(now):
+            return
+        for worker in list(self._workers.values()):
+            record = None if worker.served is None else self.record(worker.served)
+            if record is None or record.transport != "vhost":
+                continue
+            unread = self._fd_store.unread(record.port)
+            turned_at = self._sampler.published_at(record.port)
+            if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
+                log.warning("port %d (%s): its worker leaves its VM unanswered", record.port, record.name)
+                self._pool.processes.kill(worker.identity)
 
     def _tick_health(self, now: float) -> None:
         self.health.every(self.publisher.last_beat.pulse_ms / 1000)

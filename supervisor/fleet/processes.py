@@ -143,6 +143,12 @@ class Processes:
             pass
         raise LocalError(f"there is no worker process {identity.pid}")
 
+    def kill(self, identity: Identity) -> None:
+        """End a process that hangs, and can neither be told nor asked."""
+        process = self._processes.get(identity)
+        if process is not None:
+            process.signal(signal.SIGKILL)
+
     def end(self, identity: Identity, now: float, *, notified: bool = True) -> None:
         """Make the process end: gently if it has been ``notified``, else by SIGTERM at once. Idempotent."""
         process = self._processes.get(identity)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 
 import pytest
 
-from tests.helpers.guest_world import a_world
+from tests.helpers.guest_world import a_world, start_queues
 from tests.helpers.guests.virtio_driver import (
     EVENT_IDX,
     FROM_GUEST,
@@ -14,6 +16,7 @@ from tests.helpers.guests.virtio_driver import (
     PLAIN,
     TO_GUEST,
     VERSION_1,
+    Driver,
 )
 from tests.helpers.mini_switch import BROADCAST, frame, mac
 
@@ -161,3 +164,69 @@ def test_an_idle_engine_asks_for_kicks_and_one_at_work_does_not() -> None:
         world.engine.run(0.05)
         world.switch.settle()
         assert len(world.peer.received()) == 1
+
+
+CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4 = 1 << 0, 1 << 1, 1 << 7, 1 << 11
+TCP4 = b"\x02\x00" + bytes(8)
+
+
+def _large(segment: int = 1000, count: int = 4) -> tuple[bytes, bytes]:
+    """Header and frame of TCP over IPv4 that is to be cut."""
+    payload = bytes(range(256)) * (segment * count // 256 + 1)
+    payload = payload[: segment * count]
+    ip = struct.pack("!BBHHHBBHII", 0x45, 0, 40 + len(payload), 1, 0, 64, 6, 0, 0x0A000001, 0x0A000002)
+    tcp = struct.pack("!HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x10, 5, 0, 0)
+    header = struct.pack("<BBHHHH", 1, 1, 54, segment, 34, 16)
+    return header, mac(2) + mac(1) + b"\x08\x00" + ip + tcp + payload
+
+
+@pytest.mark.parametrize("takes", [0, GUEST_CSUM, GUEST_CSUM | GUEST_TSO4])
+def test_what_a_guest_takes_is_its_drivers_word_of_the_moment(takes: int) -> None:
+    """A guest sends to another one, whose driver changes its mind: whole, only to be summed, or finished."""
+    base = VERSION_1 | MRG_RXBUF
+    with a_world(base | CSUM | HOST_TSO4) as world, contextlib.closing(Driver(base | takes)) as other:
+        world.switch.attach(3, "vhost", os.eventfd(0))
+        start_queues(world.switch.engines[3], other)
+        other.post(30)
+        other.send(frame(BROADCAST, mac(2)))
+        world.switch.settle()
+        world.driver.send(frame(mac(2), mac(1)))  # what waits for a ring is finished for anybody
+        world.switch.settle()
+        header, large = _large()
+        for word in (takes, 0, GUEST_CSUM | GUEST_TSO4):
+            other.features = base | word
+            world.switch.engines[3].vhost_set_features(base | word)
+            other.receive()
+            world.driver.send(large, header)
+            world.switch.settle()
+            came = other.receive()
+            if word & GUEST_TSO4:
+                assert [(each[:10], each_frame) for each, each_frame in came] == [(header, large)]
+            else:
+                assert [len(each) for _, each in came] == [1054] * 4
+                assert all(each[:10] == PLAIN for each, _ in came)
+            other.post(30 - (other.queues[TO_GUEST].index - other.queues[TO_GUEST].used_index() & 0xFFFF))
+        assert world.switch.counters(3)["refused"] == 0
+
+
+def test_a_header_that_asks_for_what_was_not_negotiated_costs_its_frame() -> None:
+    with a_world(VERSION_1 | MRG_RXBUF | CSUM) as world:
+        world.introduce()
+        header, large = _large()
+        world.driver.send(large, header)
+        world.switch.settle()
+        assert world.counters()["offload"] == 1
+        assert world.peer.received() == []
+
+
+def test_an_mtu_holds_for_a_guest_whatever_its_driver_takes() -> None:
+    with a_world(VERSION_1 | MRG_RXBUF | GUEST_CSUM | GUEST_TSO4) as world:
+        world.driver.post(8)
+        world.introduce()
+        world.engine.limit(1518)
+        world.peer.send(frame(mac(1), mac(2), b"", 1600), frame(mac(1), mac(2), b"", 1500))
+        world.switch.settle()
+        assert [len(each) for each in world.driver.frames()] == [1500]
+        assert world.counters()["refused"] == 1
+        with pytest.raises(ValueError, match="inferred"):
+            world.engine.infer(1500)

@@ -213,6 +213,23 @@ def test_a_vm_that_takes_its_memory_away_loses_its_port_alone(
     goes_both_ways(neighbour, other)
 
 
+def test_a_worker_that_hangs_while_its_vm_waits_is_replaced(
+    switch: Switch, neighbour: FakeVM, vm: NewVm
+) -> None:
+    """QEMU waits with all of its VM; a worker that is stopped and owes nothing is left alone."""
+    new = introduced(vm())
+    goes_both_ways(neighbour, new)
+    stopped = worker(switch)
+    os.kill(stopped, signal.SIGSTOP)
+    queue = new.driver.queues[TO_GUEST]
+    base = new.stop_queue(TO_GUEST)
+    assert base == queue.used_index()
+    assert worker(switch) != stopped
+    new.start_queue(TO_GUEST, queue, base)
+    goes_both_ways(neighbour, new)
+    assert "its worker leaves its VM unanswered" in switch.log()
+
+
 def test_a_guest_without_buffers_wakes_nobody(switch: Switch, neighbour: FakeVM, vm: NewVm) -> None:
     new = vm()
     new.set_up()
