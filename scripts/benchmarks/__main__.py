@@ -16,6 +16,7 @@ NAMES = (
     "attach",
     "footprint",
     "iperf",
+    "gateway",
     "offloads",
     "isolation",
     "fairness",

@@ -18,6 +18,7 @@ from scripts.benchmarks import (
     fairness,
     footprint,
     forward,
+    gateway,
     iperf,
     isolation,
     offloads,
@@ -99,6 +100,16 @@ def test_offloads(bench_directory: Path, tmp_path: Path) -> None:
     rows = run(bench_directory, tmp_path, offloads.BENCHMARK, "--rounds", "1", "--loops", "1")
     assert [row["what"] for row in rows[-3:]] == ["finish", "finish and cut", "verify and join"]
     assert all(float(row["ns, fastest"]) > 0 for row in rows)
+
+
+@pytest.mark.guest
+def test_gateway(bench_directory: Path, tmp_path: Path) -> None:
+    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
+    rows = run(
+        bench_directory, tmp_path, gateway.BENCHMARK, "--rounds", "1", "--seconds", "1", "--attack", "500"
+    )
+    assert [(row["from, to"], row["meanwhile"]) for row in rows] == [*gateway.CASES]
+    assert all(float(row["connections/s"].replace(",", "")) > 0 for row in rows)
 
 
 @pytest.mark.guest

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import pytest
 
 from gateway.relay import descriptors as descriptor_budget
+from gateway.relay import socket_options
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.pipes import PIPE_BYTES
 from gateway.relay.policy import OutboundPolicy
@@ -215,6 +216,22 @@ def test_sockets_of_one_machine_do_not_pace_what_they_send(world, connect):
         assert algorithm(end.sock) == b"reno"
         assert end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
+    monkeypatch.setattr(socket_options, "KEEPALIVE", (1, 1, 3))
+    listener = stack.enter_context(server())
+    near = stack.enter_context(client(world.forward(listener)))
+    world.until(lambda: world.relay._connections._joined, "the connection")
+    far = stack.enter_context(listener.accept()[0])
+    far.setblocking(False)
+    (joined,) = world.relay._connections._joined
+    end = time.monotonic() + 4.5  # an end that did not answer would be reset by now
+    world.until(lambda: time.monotonic() > end, "the end of the silence")
+    assert all(socket_options.silence_s(sock) < 2.5 for sock in joined.sockets)
+    near.send(b"after the silence")
+    got = bytearray()
+    world.until(lambda: drain(far, got) or got, "the bytes")
 
 
 def test_pacing_is_forgone_before_there_is_a_connection(world, stack):
