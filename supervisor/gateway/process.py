@@ -16,8 +16,8 @@ of its own port's worker (``gateway.ports``). It asks for the ``facts`` that its
 changed while it ran has to outlive it: at each change it says what the next one is to be told (``remember``).
 
 The supervisor asks for what operators want, and for the gateway's figures once a second; so a gateway that
-hangs is noticed (``questions``), shown as silent, and nobody waits for it. Nothing else is done about it: it
-may be stopped by hand, and a debugger's victim is not to be killed.
+hangs is noticed (``questions``), shown as silent, and nobody waits for it; one that hangs for good is
+replaced.
 
 The port is pinned to the gateway's MAC address, so no VM can pass for the gateway.
 """
@@ -44,7 +44,7 @@ from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.kept import KeptAdditions
 from supervisor.gateway.owners import owners
-from supervisor.gateway.questions import ASK_S, MOST, Questions
+from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
@@ -239,7 +239,9 @@ class GatewayProcess:
         """When ``tick`` has something to do."""
         due = self._due if self._record is None and self._child is None else float("inf")
         ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
-        return min(due, ask_at, self._questions.deadline(), self._kill_at)
+        silent = self.state is GatewayState.SILENT
+        replace_at = self._questions.began() + REPLACE_S if silent else float("inf")
+        return min(due, ask_at, self._questions.deadline(), self._kill_at, replace_at)
 
     def _listen(self, now: float) -> None:
         """Ask for a sign of life, and notice that none has come."""
@@ -249,6 +251,10 @@ class GatewayProcess:
                 if self.state is GatewayState.UP:
                     log.warning("%s; guests' new connections and commands fail", self._silence())
                 self._to(GatewayEvent.UNANSWERED)
+        if self.state is GatewayState.SILENT and now >= self._questions.began() + REPLACE_S:
+            log.error("%s, and is replaced", self._silence())
+            self._hang_up()
+            self._kill_at = now
         if now >= self._ask_at and not self._questions and self.state is GatewayState.UP:
             self._ask_figures()
 

@@ -14,6 +14,9 @@ question is on its way already. So a gateway that stops is silent ``ASK_S + LIMI
     2.7 s  the forward is given up, and said to be
     3.0 s  the gateway goes on; two answers come, nobody gets them, and it is silent no more
 
+A gateway that is silent for ``REPLACE_S`` is ended, and another one takes its place: names and leases of
+every VM hang with it. Its connections end then.
+
 It runs in the loop of the supervisor and waits for nothing itself.
 """
 
@@ -25,6 +28,8 @@ from forwarder.messages import Reply
 ASK_S = 1.0
 LIMIT_S = 1.5
 """The gateway answers in a millisecond; what takes longer than this is a process that does not run."""
+REPLACE_S = 20.0
+"""Long enough for a machine that swaps, and for an operator who stops it for a look."""
 MOST = 64
 """More questions than there are operators."""
 
@@ -61,6 +66,10 @@ class Questions:
     def silence(self, now: float) -> float:
         """Return for how many seconds the oldest question has not been answered; 0: there is none."""
         return now - self._questions[0].asked_at if self._questions else 0.0
+
+    def began(self) -> float:
+        """When the oldest question was asked that has no answer; infinity: there is none."""
+        return self._questions[0].asked_at if self._questions else float("inf")
 
     def give_up(self, now: float, why: str) -> bool:
         """Answer what is due with a refusal that says ``why``; whether anything was due."""

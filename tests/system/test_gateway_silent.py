@@ -10,9 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from forwarder import counted
-from tests.helpers.gateway_place import Place, process
+from supervisor.gateway.questions import REPLACE_S
+from tests.helpers.gateway_place import GATEWAY, Place, process
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
 FORWARD = "tcp:127.0.0.1:0:192.168.127.2:80"
@@ -57,6 +58,18 @@ def test_a_gateway_that_hangs_is_silent_and_nobody_waits_for_it(place: Callable[
     wait_for(lambda: state(switch) == ("live", "live"), "the gateway to be heard again")
     assert switch.command("forward", "list").returncode == 0
     assert switch.log().count("the gateway answers again") == 1
+
+
+def test_a_gateway_that_hangs_for_good_is_replaced_and_names_are_answered(
+    place: Callable[..., Place],
+) -> None:
+    here = place()
+    pid = process(here.switch, "gateway")
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: process(here.switch, "gateway") not in (0, pid), "another gateway", REPLACE_S + PATIENCE)
+    here.switch.wait_live(2)
+    assert "and is replaced" in here.switch.log()
+    assert GATEWAY in here.guest.run(f"busybox nslookup -type=a gateway.containers.internal {GATEWAY}")
 
 
 def test_a_gateway_that_was_killed_is_said_to_have_been(place: Callable[..., Place]) -> None:
