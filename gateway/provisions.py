@@ -7,7 +7,6 @@ its own, so a burst of questions takes its turn beside the relay's connections.
 import heapq
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -31,6 +30,7 @@ from gateway.names.streams import Streams
 from gateway.names.upstream import Upstream
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
+from gateway.relay.counts import Counts
 from gateway.relay.poller import Poller
 from gateway.resolvers import Resolvers
 from gateway.settings import Settings, lease_range
@@ -68,7 +68,7 @@ class Provisions:
         self._loop = loop
         self._log = log
         self._clock = clock
-        self.counters: Counter[str] = Counter()
+        self.counters = Counts(clock, log)
         self._poller = Poller(loop.failed)
         self._pauses = Pauses(clock)
         self._static = {lease.name: lease.address for lease in settings.leases if lease.name}

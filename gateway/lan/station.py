@@ -16,7 +16,6 @@ A frame from an address that is behind no port is dropped and counted (``no_port
 
 import heapq
 import socket
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from forwarder.names import GATEWAY_MAC
 from gateway.lan.frames import HEADERS, Datagram, parse, udp
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
+from gateway.relay.counts import Counts
 from gateway.relay.poller import READ, Poller
 
 LONGEST = 65535 + 14
@@ -44,7 +44,7 @@ class Station:
         sockets: Sequence[socket.socket],
         ports: Ports,
         mtu: int,
-        counters: "Counter[str]",
+        counters: Counts,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -126,11 +126,12 @@ class Station:
         hear, rates = self._hear[heard.port if isinstance(heard, Datagram) else type(heard)]
         port = self._ports.of(heard.mac)
         if port is None:
-            self._counters["no_port"] += 1
+            self._counters.refuse("no_port", heard.mac.hex(":"), "no port")
             return
         wait = rates.take(port, now)
         if wait is None:
-            self._counters["over_rate"] += 1
+            kind = heard.port if isinstance(heard, Datagram) else type(heard).__name__.lower()
+            self._counters.refuse("over_rate", f"port {port.number}", f"{heard.mac.hex(':')}, {kind}")
         elif wait:
             self._number += 1
             later: Callable[[float], None] = partial(hear, heard, port)

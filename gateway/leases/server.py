@@ -13,7 +13,6 @@ dashes is only for that address. A guest without a name goes by its MAC address 
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from gateway.leases import dhcp
 from gateway.leases.dhcp import Message
 from gateway.leases.table import LEASE_S, Lease, Leases
 from gateway.ports import Port
+from gateway.relay.counts import Counts
 from gateway.settings import DOMAIN, Settings
 
 RESERVED = frozenset(
@@ -54,7 +54,7 @@ class Server:
         settings: Settings,
         leases: Leases,
         is_configured: Callable[[str], bool],
-        counters: "Counter[str]",
+        counters: Counts,
     ) -> None:
         """``is_configured`` says whether the operator has named something so."""
         self.own = settings.policy.gateway4
@@ -71,7 +71,7 @@ class Server:
             self._counters["dhcp_malformed"] += 1
             return None
         if message.mac != mac:
-            self._counters["dhcp_spoofed"] += 1
+            self._refuse("dhcp_spoofed", port, mac, f"for {format_mac(message.mac)}")
             return None
         if message.kind == dhcp.DISCOVER:
             return self._discover(message, port, now)
@@ -86,7 +86,7 @@ class Server:
         asked = message.address(dhcp.WANTED) or _NOBODY
         lease = self._leases.offer(message.mac, port, int(asked), now)
         if lease is None:
-            self._counters["dhcp_no_address"] += 1
+            self._refuse("dhcp_no_address", port, message.mac, "DISCOVER")
             return None
         if dhcp.RAPID_COMMIT in message.options:
             return self._granted(message, port, lease.address, now, ((dhcp.RAPID_COMMIT, b""),))
@@ -128,9 +128,12 @@ class Server:
         if not fixed and not self._may_be_called(wanted, own):
             wanted = lease.name or own
         if not self._leases.call(lease, wanted):
-            self._counters["dhcp_name_in_use"] += 1
+            self._refuse("dhcp_name_in_use", lease.port, lease.mac, wanted)
             if not lease.name:
                 self._leases.call(lease, own)
+
+    def _refuse(self, word: str, port: Port, mac: bytes, what: str) -> None:
+        self._counters.refuse(word, f"port {port.number} ({format_mac(mac)})", what)
 
     def _may_be_called(self, name: str, own: str) -> bool:
         try:

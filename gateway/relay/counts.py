@@ -1,4 +1,4 @@
-"""What the relay counts, and a log line for what it refuses.
+"""What a part of the gateway counts, and a log line for what it refuses.
 
 The words and their meanings are ``forwarder.counted``'s. What is *refused* also says who wanted what: at
 once when it is the first of its kind, then at most once in ``PAUSE_S``, with the number of those that were
@@ -17,7 +17,7 @@ Log = Callable[[str, str], None]
 
 
 class Counts(Counter[str]):
-    """The counters of one relay."""
+    """The counters of one part."""
 
     def __init__(self, clock: Callable[[], float], log: Log = lambda level, text: None) -> None:
         """``clock`` is monotonic, in seconds."""

@@ -205,7 +205,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(flags: list[str], line: s
     with short_directory() as directory:
         switch = Switch(directory)
         done = switch.command("run", "--gateway", *flags, check=False)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert line in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
         switch.assert_nothing_left()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections import Counter
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
@@ -12,6 +11,7 @@ import pytest
 from gateway.leases.server import RESERVED, Server
 from gateway.leases.table import Leases, State
 from gateway.ports import Port
+from gateway.relay.counts import Counts
 from gateway.settings import lease_range, read
 from tests.helpers import dhcp_client
 from tests.helpers.dhcp_client import (
@@ -45,7 +45,7 @@ class World:
         first, last = lease_range(self.settings.policy.subnet)
         fixed = {bytes.fromhex(each.mac.replace(":", "")): int(each.address) for each in self.settings.leases}
         self.leases = Leases(int(first), int(last), fixed)
-        self.counters: Counter[str] = Counter()
+        self.counters = Counts(lambda: 0.0)
         self.server = Server(self.settings, self.leases, {"gateway", "db"}.__contains__, self.counters)
         self.to = IPv4Address(0)
 
