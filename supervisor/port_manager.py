@@ -237,16 +237,16 @@ class PortManager:
                 self.fleet.publish(change, record)
             case actions.EndWorker(port, _, identity):
                 self.fleet.end_worker(port, identity)
-            case actions.ReleaseVm(record, _):
-                self._release(record)
+            case actions.ReleaseVm(record, reason):
+                self._release(record, reason)
             case actions.Log(level, text):
                 log.log(LEVELS[level], text)
 
-    def _release(self, record: PortRecord) -> None:
+    def _release(self, record: PortRecord, reason: str) -> None:
         number = record.port
         self.sampler.depart(number, of_gateway=is_gateway(record))
         self.fleet.release(number)
         self._fd_store.release(number)
-        self.listeners.released(record.id)
+        self.listeners.released(record.id, reason)
         self.kept.save()
         self.gateway.released(record)

@@ -26,6 +26,9 @@ SCHEMES = {
 }
 """Transport of each flag that listens to the URL schemes it takes."""
 
+ANY_USER = ",allow=any"
+"""Behind a TCP address: take connections of every user of this machine, not of our own and root only."""
+
 LISTEN_FLAGS = {
     "qemu": "listen-qemu",
     "bess": "listen-bess",
@@ -53,6 +56,8 @@ class Listen(NamedTuple):
     path: str = ""
     host: str = ""
     port: int = 0
+    any_user: bool = False
+    """Whether a port on loopback takes connections of every user of the machine."""
 
 
 class Tap(NamedTuple):
@@ -97,8 +102,9 @@ def parse_listen(transport: str, url: str) -> Listen:
         forms = " or ".join("tcp://HOST:PORT" if each == "tcp" else f"{each}://{path}" for each in allowed)
         raise LocalError(f"{url!r} is no address for {transport}; write it as {forms}")
     if scheme == "tcp":
-        host, port = _host_and_port(url, rest)
-        return Listen(transport, url, host=host, port=port)
+        any_user = rest.endswith(ANY_USER)
+        host, port = _host_and_port(url, rest.removesuffix(ANY_USER))
+        return Listen(transport, url, host=host, port=port, any_user=any_user)
     if rest and not rest.startswith("/"):
         path = os.path.abspath(rest) if rest.startswith(".") else f"/{rest}"
         raise LocalError(

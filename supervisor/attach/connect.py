@@ -106,7 +106,7 @@ class ConnectListener(StreamListener):
         else:
             if beyond is not None:
                 self._forget(caller)
-                super()._on_connection(caller.sock)
+                self._attach(caller.sock)
 
     def _answer(self, caller: Caller, error: RefusedError) -> None:
         with suppress(OSError):

@@ -184,8 +184,11 @@ class Listeners:
             if isinstance(each, VfkitListener) and each.port == port:
                 each.disconnect()
 
-    def released(self, port: PortId) -> None:
-        """Note that a port, and its worker, are gone."""
+    def released(self, port: PortId, reason: str = "") -> None:
+        """Note that a port, and its worker, are gone, and why."""
+        for each in self._open:
+            if isinstance(each, StreamListener):
+                each.ended(port, reason)
         self._unclaimed.discard(port)
         self._vhost.discard(port)
         for each in [each for each in self._open if each.port == port]:
@@ -200,15 +203,14 @@ class Listeners:
             return
         self._probe_at = float("inf")
         for each in self._open:
-            if isinstance(each, (VfkitListener, ConnectListener, VhostDialer)):
+            if not isinstance(each, TapDevice):
                 each.tick(now)
             if isinstance(each, VfkitListener) and each.port is not None:
                 self._probe_at = now + PROBE_S
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        timed = (VfkitListener, ConnectListener, VhostDialer)
-        waiting = [each for each in self._open if isinstance(each, timed)]
+        waiting = [each for each in self._open if not isinstance(each, TapDevice)]
         probed = [each for each in waiting if isinstance(each, VfkitListener) and each.port is not None]
         if self._probe_at == float("inf") and probed:
             return 0.0

@@ -6,12 +6,17 @@ gone. That matters to a VM that reconnects: it may be quicker than the end of it
 refused. The port may also be one that a worker brought back after the supervisor was replaced
 (``go_on_with``).
 
+A TCP port on loopback takes connections of processes of our own user and of root, unless the operator has
+said ``allow=any``. Clients of another protocol are ``protocol_guard``'s business.
+
 A VM for which there is no room (``check_room``) is refused with one line at most once a second, and the
 others go on. Where the process has no descriptor to accept with, the VM waits (``forwarder.acceptor``).
 """
 
 import errno
+import os
 import socket
+import time
 
 from forwarder import unix_sockets
 from forwarder.acceptor import Acceptor, Pauses
@@ -19,19 +24,25 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
-from supervisor.attach.addresses import SOCKET_TYPES, Listen, PortOptions
+from supervisor.attach import tcp_owner
+from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers
-from supervisor.base.logs import Throttle
+from supervisor.attach.protocol_guard import PROBATIONERS, Probation, ProtocolGuard, looks_like
+from supervisor.base.logs import Throttle, log
 
 KEEPALIVE_S = (30, 10, 3)
 """A peer over TCP that vanished without a word is noticed after the first, and the third times the second."""
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+YOUNG_S = 10.0
+NO_LENGTH = "the VM sent a length "
+"""How the reason of a port's end begins that was no stream of frames (``ingress.c``)."""
 
 
 class StreamListener:
     """One listening socket."""
 
-    descriptors = 1
-    """That it has open itself: the socket."""
+    descriptors = 1 + PROBATIONERS
+    """That it may have open itself: the socket, and connections on probation."""
 
     def __init__(
         self, loop: Loop, pauses: Pauses, address: Listen, settings: PortOptions, owner: VmHandler
@@ -44,6 +55,11 @@ class StreamListener:
         """The port of its VM, where it takes one at a time."""
         self._owner = owner
         self._throttle = Throttle()
+        self._guard = ProtocolGuard()
+        self._probation = Probation(loop, self._attach, self._on_another_protocol)
+        self._young: dict[PortId, float] = {}
+        """Ports whose VM has come lately, and when they are no longer young."""
+        self._own_user_only = address.host in LOOPBACK and not address.any_user
         self.url = address.url
         self._file: SocketFile | None = None
         if address.path:
@@ -52,11 +68,13 @@ class StreamListener:
             self._socket = _tcp(address)
             host, port = self._socket.getsockname()[:2]
             self.url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+            self.url += ANY_USER if address.any_user else ""
         self._acceptor = Acceptor(loop, self._socket, self._on_connection, pauses, self._starved)
 
     def close(self) -> None:
         """Stop listening; VMs that are connected stay."""
         self._acceptor.close()
+        self._probation.close()
         if self._file is not None:
             self._file.remove()
         self._socket.close()
@@ -71,7 +89,54 @@ class StreamListener:
         self.port = None
         self._acceptor.resume()
 
+    def ended(self, port: PortId, reason: str) -> None:
+        """Note why a port has ended: one of ours that was young may have spoken another protocol."""
+        if self._young.pop(port, 0.0) > time.monotonic() and reason.startswith(NO_LENGTH):
+            self._on_another_protocol(b"")
+
+    def tick(self, now: float) -> None:
+        """Admit VMs that have said nothing on probation."""
+        self._probation.tick(now)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._probation.deadline()
+
     def _on_connection(self, connection: socket.socket) -> None:
+        if self._own_user_only and not self._is_ours(connection):
+            connection.close()
+        elif self.transport == "qemu" and self._guard.is_wary(time.monotonic()):
+            self._probation.add(connection)
+        else:
+            self._attach(connection)
+
+    def _is_ours(self, connection: socket.socket) -> bool:
+        try:
+            uid = tcp_owner.owner(connection)
+        except OSError as error:
+            why = f"{self.url}: cannot tell whose a connection is: {error.strerror}"
+            self._throttle.warning("owner", why)
+            return False
+        if uid in (os.geteuid(), 0):
+            return True
+        if uid is not None:
+            advice = f"put {ANY_USER} behind the address to take every user of this machine"
+            self._throttle.warning("stranger", f"{self.url}: user {uid} was refused; {advice}")
+        return False
+
+    def _on_another_protocol(self, start: bytes) -> None:
+        pause = self._guard.bad(time.monotonic())
+        if pause:
+            log.warning(
+                "%s: clients speak another protocol than QEMU's stream, again and again; it looks like %s. "
+                "No connection is taken for %g s",
+                self.url,
+                looks_like(start),
+                pause,
+            )
+            self._acceptor.pause(pause)
+
+    def _attach(self, connection: socket.socket) -> None:
         try:
             ask_for_buffers(connection)
             if connection.family != socket.AF_UNIX:
@@ -84,6 +149,9 @@ class StreamListener:
             connection.close()  # it has gone already
         else:
             connection.detach()
+            now = time.monotonic()
+            self._young = {port: until for port, until in self._young.items() if until > now}
+            self._young[record.id] = now + YOUNG_S
             if self.settings.policy.pinned:
                 self.go_on_with(record.id)
 

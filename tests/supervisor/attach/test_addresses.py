@@ -17,7 +17,8 @@ def test_listeners() -> None:
     assert parse_listen("qemu", "tcp://127.0.0.1:0") == Listen(
         "qemu", "tcp://127.0.0.1:0", host="127.0.0.1", port=0
     )
-    assert parse_listen("qemu", "tcp://[::1]:90")[3:] == ("::1", 90)
+    assert parse_listen("qemu", "tcp://[::1]:90")[3:] == ("::1", 90, False)
+    assert parse_listen("qemu", "tcp://[::1]:90,allow=any")[3:] == ("::1", 90, True)
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,9 @@ def test_there_is_room_for_as_many_ports_as_there_are_descriptors_for(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open("qemu", "q")
+    (listener,) = bench.listeners
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED + 2 + 3 * PER_PORT, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVED + listener.descriptors + 3 * PER_PORT, limits[1]))
     try:
         vms = [bench.connect("q") for _ in range(5)]
         turn_until(bench.loop, lambda: "descriptor limit reached: 3 ports" in caplog.text)

@@ -1,0 +1,162 @@
+"""Clients that speak another protocol at a stream listener, again and again: known early, and slowed down.
+
+Theory of operation
+-------------------
+A VM's first bytes come when its guest sends its first frame, perhaps a minute after the connect, so a
+listener cannot wait for them. But a client of another protocol (libvirt's vhostuser at the socket for QEMU's
+stream) sends at once; what it sends is no length of a frame, its link ends, and it connects again. Each time
+costs a worker. So after one such end the listener is *wary* for ``WARY_S``: a connection is put on probation,
+where its first bytes are looked at and not taken. If they are the length of a frame, or nothing comes for
+``PROBATION_S``, it becomes a port like any other; else it is refused, without a port. From the third bad end
+in a row on the listener pauses, 1, 2, 4 … ``LONGEST_PAUSE_S`` seconds, and one line says what it looks like.
+A client that has hung up already costs nothing and is no reason to pause.
+
+Example: libvirt connects every 0.1 s. The first connection gets a worker and ends by its length of 16
+million. The second is refused on probation, the third as well, with a warning and a pause of 1 s; then 2, 4,
+8, 16, 30. A QEMU that connects meanwhile waits in the kernel's queue for the end of the pause.
+
+Pure but for ``Probation``, which watches the connections; times are monotonic seconds.
+"""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from forwarder import _core
+from forwarder.loop import Loop
+
+WARY_S = 60.0
+PROBATION_S = 1.0
+LONGEST_PAUSE_S = 30.0
+TOLERATED = 2
+"""Bad ends in a row without a pause: a typing error at a terminal needs none."""
+PROBATIONERS = 8
+PEEK = 16
+"""Bytes that are looked at; a vhost-user message has a head of 12."""
+
+_LENGTH = 4
+_SIGNATURES = (
+    (b"GET ", "HTTP"),
+    (b"POST", "HTTP; VMs that attach by `POST /connect` use --listen"),
+    (b"PUT ", "HTTP"),
+    (b"HEAD", "HTTP"),
+    (b"OPTI", "HTTP"),
+    (b"CONN", "HTTP"),
+    (b"PRI ", "HTTP/2"),
+    (b"\x16\x03", "TLS"),
+    (b"SSH-", "SSH"),
+    (b'{"', "QEMU's monitor (QMP)"),
+    (b"VMN3", "VPNKit's protocol"),
+    (b"VFKT", "vfkit's datagrams; use --listen-vfkit"),
+    (b"\xce\xfa\xed\xfe", "VDE"),
+    (b"\xfe\xed\xfa\xce", "VDE"),
+    (b"\xff\x00\x00\x00\x00\x00\x00\x00", "ZeroMQ"),
+)
+
+
+def is_frame(start: bytes) -> bool:
+    """Whether a stream of frames can begin so: with a length of four bytes, most significant first."""
+    return _core.MIN_FRAME <= int.from_bytes(start[:_LENGTH], "big") <= _core.MAX_FRAME
+
+
+def looks_like(start: bytes) -> str:
+    """Return what a client seems to speak, by its first bytes."""
+    for signature, protocol in _SIGNATURES:
+        if start.startswith(signature):
+            return protocol
+    # A request number below 256, version 1 in the flags, then the size of what follows, all little-endian.
+    if len(start) >= 8 and start[1:4] == b"\0\0\0" and start[4] & 0x3 == 1 and start[5:8] == b"\0\0\0":
+        return "vhost-user; use --listen-vhost"
+    return f"nothing known, it begins with {start[:8].hex(' ')}" if start else "nothing, it says nothing"
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+class ProtocolGuard:
+    """How often clients of one listener have spoken another protocol, and what follows."""
+
+    def __init__(self) -> None:
+        self._row = 0
+        self._last = float("-inf")
+
+    def is_wary(self, now: float) -> bool:
+        """Whether connections are to be put on probation."""
+        return now - self._last < WARY_S
+
+    def bad(self, now: float) -> float:
+        """Note a bad end; return for how long to take no connection, 0: go on."""
+        self._row = self._row + 1 if self.is_wary(now) else 1
+        self._last = now
+        excess = self._row - TOLERATED
+        return min(2.0 ** (excess - 1), LONGEST_PAUSE_S) if excess > 0 else 0.0
+
+
+class _Probationer(NamedTuple):
+    sock: socket.socket
+    deadline: float
+
+
+class Probation:
+    """Connections of one listener whose first bytes are waited for."""
+
+    def __init__(
+        self, loop: Loop, admitted: Callable[[socket.socket], None], refused: Callable[[bytes], None]
+    ) -> None:
+        """``admitted`` owns the connection it is given; ``refused`` is given the first bytes of one."""
+        self._loop = loop
+        self._admitted = admitted
+        self._refused = refused
+        self._waiting: dict[int, _Probationer] = {}
+        """By descriptor, the longest there first."""
+
+    def add(self, sock: socket.socket) -> None:
+        """Wait for the first bytes of ``sock``; the one that is there for longest makes room."""
+        if len(self._waiting) >= PROBATIONERS:
+            self._forget(next(iter(self._waiting.values()))).close()
+        fd = sock.fileno()
+        self._waiting[fd] = _Probationer(sock, time.monotonic() + PROBATION_S)
+        self._loop.watch(fd, lambda _: self._look(fd))
+        self._look(fd)
+
+    def tick(self, now: float) -> None:
+        """Admit those that have been silent: a VM's guest may not have begun to send."""
+        for each in [each for each in self._waiting.values() if each.deadline <= now]:
+            self._admitted(self._forget(each))
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return next((each.deadline for each in self._waiting.values()), float("inf"))
+
+    def close(self) -> None:
+        """Hang up on all."""
+        for each in list(self._waiting.values()):
+            self._forget(each).close()
+
+    def _look(self, fd: int) -> None:
+        each = self._waiting[fd]
+        try:
+            start = each.sock.recv(PEEK, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            start = b""
+        if not start:
+            self._forget(each).close()
+        elif is_frame(start):
+            self._admitted(self._forget(each))
+        elif len(start) >= _LENGTH:
+            waits = not _has_hung_up(each.sock)
+            self._forget(each).close()
+            if waits:
+                self._refused(start)
+
+    def _forget(self, each: _Probationer) -> socket.socket:
+        del self._waiting[each.sock.fileno()]
+        self._loop.unwatch(each.sock.fileno())
+        return each.sock

@@ -1,0 +1,50 @@
+"""Whose process is at the other end of a TCP connection of this machine: the kernel knows (sock_diag(7)).
+
+A TCP port on loopback has no file and no mode: every user of the machine can connect to it. A unix socket
+says who its peer is (SO_PEERCRED); for TCP the kernel is asked by the connection's two addresses, as
+``ss -e`` does. The answer is of this network namespace, which is where a peer on loopback is.
+
+A socket that its process has closed belongs to no user, which the kernel shows as user 0. So the answer
+counts only while the other end is connected both ways: one that has sent frames and gone is not root's.
+
+linux/sock_diag.h and linux/inet_diag.h have the layouts.
+"""
+
+import socket
+import struct
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST = 1
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBxI")
+_ID = struct.Struct("!HH16s16s")
+_REST = struct.Struct("=III")
+_ANSWER = struct.Struct("=BBBB48xIIIII")
+_EVERY_STATE = 0xFFFFFFFF
+_NO_COOKIE = 0xFFFFFFFF
+_ESTABLISHED = 1
+
+
+def owner(connection: socket.socket) -> int | None:
+    """Return the user id of the process at the other end; None if it is not connected (any more).
+
+    Raises OSError: it cannot be asked.
+    """
+    here, there = connection.getsockname(), connection.getpeername()
+    family = connection.family
+    # Of the other end's socket: its own address is the one that is there for us.
+    ends = [socket.inet_pton(family, address[0]).ljust(16, b"\0") for address in (there, here)]
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _EVERY_STATE)
+    body += _ID.pack(there[1], here[1], *ends) + _REST.pack(0, _NO_COOKIE, _NO_COOKIE)
+    message = _HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0) + body
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(message)
+        answer = kernel.recv(4096)
+    kind = _HEADER.unpack_from(answer)[1]
+    if kind != SOCK_DIAG_BY_FAMILY or len(answer) < _HEADER.size + _ANSWER.size:
+        return None  # NLMSG_ERROR: it has gone meanwhile
+    _family, state, _timer, _retransmits, _expires, _rqueue, _wqueue, uid, _inode = _ANSWER.unpack_from(
+        answer, _HEADER.size
+    )
+    return int(uid) if state == _ESTABLISHED else None

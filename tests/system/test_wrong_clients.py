@@ -1,0 +1,127 @@
+"""Real clients that are not VMs, at a running switch: refused at little cost, while VMs are served."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+
+StartSwitch = Callable[..., Switch]
+VHOST_USER = bytes.fromhex("010000000100000000000000")
+STRANGER = 21_002
+
+
+def hung_up(sock: socket.socket) -> bool:
+    sock.settimeout(10)
+    try:
+        return not sock.recv(1)
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "first", [VHOST_USER, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["vhost-user", "http"]
+)
+def test_a_client_that_comes_again_and_again_costs_one_worker(switch: StartSwitch, first: bytes) -> None:
+    running = switch(qemu=True)
+    vm, other = running.connect("unix"), running.connect("unix")
+    running.wait_live(2)
+    deadline = time.monotonic() + 3.0
+    attempts = 0
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(0.5)
+            client.connect(str(running.qemu))
+            client.send(first)
+            attempts += 1
+            try:
+                client.recv(1)
+            except (TimeoutError, ConnectionResetError):
+                continue
+    log = running.log()
+    assert attempts >= 3
+    assert log.count("attached by") == 3, "two VMs, and the first of these clients"
+    name = "vhost-user; use --listen-vhost" if first == VHOST_USER else "HTTP"
+    assert f"it looks like {name}. No connection is taken for 1 s" in log
+    frame = build_frame(BROADCAST, mac(1))
+    vm.send(frame)
+    other.receive_matching(lambda each: each == frame)
+    late, silent = (
+        running.connect("unix"),
+        running.connect("unix"),
+    )  # wait in the queue for the end of the pause
+    late.send(frame)
+    running.wait_live(4, timeout=30)
+    silent.close()
+    late.close()
+
+
+def as_stranger(act: Callable[[], None]) -> int:
+    """Do something as another user, in a process of its own; return its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(STRANGER)
+            os.setuid(STRANGER)
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is only for root to be")
+def test_a_stranger_is_no_vm_at_a_tcp_port_on_loopback(switch: StartSwitch) -> None:
+    running = switch(tcp=True)
+    own = running.connect("tcp")
+    running.wait_live(1)
+    frame, port = build_frame(BROADCAST, mac(7)), running.tcp_port()
+
+    def intrude(*, stay: bool) -> None:
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.send(len(frame).to_bytes(4, "big") + frame)
+        if stay:
+            assert hung_up(sock)
+        sock.close()
+
+    assert as_stranger(lambda: intrude(stay=True)) == 0
+    for _ in range(20):
+        assert as_stranger(lambda: intrude(stay=False)) == 0, (
+            "one that has gone already is nobody's, not root's"
+        )
+    wait_for(
+        lambda: f"user {STRANGER} was refused; put ,allow=any behind the address" in running.log(), "the line"
+    )
+    assert running.log().count("attached by") == 1
+    assert not own.drain()
+    assert len(running.ports()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is only for root to be")
+def test_every_user_is_taken_where_the_operator_says_so(switch: StartSwitch) -> None:
+    running = switch("--listen-qemu", "tcp://127.0.0.1:0,allow=any")
+    port = running.tcp_port()
+    assert f"tcp://127.0.0.1:{port},allow=any" in running.ready_line
+
+    own = running.connect("tcp")
+    running.wait_live(1)
+    frame = build_frame(BROADCAST, mac(7))
+
+    def attach() -> None:
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.send(len(frame).to_bytes(4, "big") + frame)
+
+    assert as_stranger(attach) == 0
+    own.receive_matching(lambda each: each == frame)
+    running.command("detach", f"tcp://127.0.0.1:{port},allow=any")
+    with pytest.raises(ConnectionRefusedError):
+        connect(f"tcp://127.0.0.1:{port}")
