@@ -191,6 +191,20 @@ def test_no_frame_longer_than_the_vm_takes_reaches_it(kind: str, buffer: int) ->
         assert switch.lost_towards(2) == 0
 
 
+def test_bytes_inside_of_a_frame_are_not_taken_for_a_length() -> None:
+    """A stream that stopped inside of a frame goes on there, whatever the next bytes look like."""
+    with MiniSwitch() as switch:
+        one, two = switch.add(1, "stream"), switch.add(2, "stream", buffer=4096)
+        two.send(frame(BROADCAST, mac(2)))
+        switch.settle()
+        switch.engines[2].take(0, LONGEST)
+        lengths = (9014).to_bytes(4, "big") * 400
+        sent = [frame(mac(2), mac(1), lengths[number % 4 :], LONGEST)[:LONGEST] for number in range(100)]
+        one.send(*sent)
+        assert switch.read_out(two, 700) == sent
+        assert switch.counters(2)["refused"] == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_vm_takes_changes_while_frames_flow(kind: str) -> None:
     with MiniSwitch() as switch:
