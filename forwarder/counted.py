@@ -40,6 +40,7 @@ REFUSED = {
     "over_limit": "a connection beyond the share of its guest or forward",
     "no_descriptor": "a flow for which the gateway had no descriptor",
     "no_ping_socket": "a ping; the host's net.ipv4.ping_group_range does not allow it",
+    "flooded": "a question whose sender had asked thousands in a second, dropped by the kernel",
     "over_rate": "a question for a lease, a name or a router beyond the share of its port",
     "no_port": "a question from an address that is behind no port: its VM has just left",
     "dhcp_spoofed": "a DHCP message for another MAC address than that which sent it",

@@ -20,6 +20,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from forwarder.channel import ChannelClosedError
@@ -172,7 +173,8 @@ class Gateway:
         frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
         self._relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
         self._ports.when_left(relay.left)
-        self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log)
+        flooded = partial(self._holder.ask, Command("flooded", {}))
+        self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log, flooded=flooded)
         for forward in forwards:
             self._relay.add(forward)
         for text in settings.kept_forwards:

@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import cast
 
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.errors import LocalError
+from forwarder.future import Future
 from forwarder.loop import Loop
+from forwarder.messages import Reply
 from forwarder.names import format_mac, parse_mac
 from gateway.api.names import Zone
 from gateway.lan.announce import Announcer, has_default_route
@@ -45,6 +48,9 @@ DNS_RATE = (1000.0, 500, 64)
 SOLICITATION_RATE = (2.0, 20, 0)
 OPENING_RATE = (50.0, 100, 0)
 
+LOOK_S = 1.0
+"""Between two looks at what the kernel has dropped, which take some milliseconds and are for floods only."""
+
 PAGE = 256
 """Leases that are told at once: a message holds some more."""
 
@@ -62,9 +68,16 @@ class Provisions:
         ports: Ports,
         log: Callable[[str, str], None],
         *,
+        flooded: Callable[[], Future[Reply]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6"."""
+        """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6".
+
+        ``flooded`` asks how many frames the kernel has dropped before they were heard.
+        """
+        self._flooded = flooded
+        self._seen = 0
+        self._look = 0.0
         self._loop = loop
         self._log = log
         self._clock = clock
@@ -137,12 +150,24 @@ class Provisions:
         self._streams.tick(now)
         self._pauses.tick(now)
         self._announcer.tick(now)
+        if self._floods and now >= self._look:
+            self._seen, self._look = self.counters["over_rate"], now + LOOK_S
+            self._flooded().add_done_callback(self._count_flooded)
+
+    @property
+    def _floods(self) -> bool:
+        """Whether a port is beyond its share, and the kernel may have dropped some of it already."""
+        return self.counters["over_rate"] != self._seen
+
+    def _count_flooded(self, reply: Reply) -> None:
+        if reply.ok:
+            self.counters["flooded"] = cast(int, reply.result)
 
     def deadline(self) -> float:
         """When to call ``tick``, in monotonic seconds."""
         parts = (self._station, self._upstream, self._streams, self._pauses)
         ends = [end for part in parts if (end := part.deadline()) is not None]
-        return min([self._announcer.deadline(), *ends])
+        return min([self._announcer.deadline(), *ends, *([self._look] if self._floods else [])])
 
     def close(self) -> None:
         """Close everything."""

@@ -87,6 +87,8 @@ class Inside:
                 self._make(message.arguments)
             elif message.name == "neighbours":
                 result = netlink.neighbours()
+            elif message.name == "flooded":
+                result = limits.flooded()
             self._channel.send(Reply(True, result))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))

@@ -17,7 +17,7 @@ from gateway.lan.frames import Datagram, udp
 from tests.helpers import dhcp_client, dns_client
 from tests.helpers.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
 from tests.helpers.gateway_place import FOUND, GATEWAY, OUTSIDE, Place
-from tests.helpers.guests.waiting import PATIENCE
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 
@@ -180,5 +180,9 @@ def test_a_guest_that_floods_disturbs_nobody(place: Callable[..., Place]) -> Non
             assert address.startswith("192.168.127."), what
         refused = here.switch.json("stats")["gateway"]["refused"]
         assert refused["over_rate"] > 0
+        wait_for(
+            lambda: here.switch.json("stats")["gateway"]["refused"]["flooded"] > 0,
+            "the kernel's drops to be counted",
+        )
         assert refused["dhcp_spoofed"] > 0
         assert refused["dhcp_no_address"] > 0
