@@ -46,9 +46,10 @@ static inline bool claim_possible(const uint8_t *frame, uint32_t bytes)
     uint32_t type = load_be16(frame + ETHERTYPE_AT);
     const uint8_t *ip = frame + ETHERTYPE_AT + 2;
     if (LIKELY(type == ETHERTYPE_IPV4)) {
-        if (bytes < ETHERTYPE_AT + 2 + IPV4_LEAST + UDP_BYTES || ip[IPV4_PROTOCOL] != CLAIM_PROTOCOL_UDP)
+        if (bytes < ETHERTYPE_AT + 2 + IPV4_LEAST || ip[IPV4_PROTOCOL] != CLAIM_PROTOCOL_UDP)
             return false;
-        return ip[0] != 0x45 || load_be16(ip + IPV4_LEAST + 2) == CLAIM_DHCP_CLIENT;
+        return ip[0] != 0x45 || bytes < ETHERTYPE_AT + 2 + IPV4_LEAST + UDP_BYTES
+               || load_be16(ip + IPV4_LEAST + 2) == CLAIM_DHCP_CLIENT;
     }
     if (LIKELY(type == ETHERTYPE_IPV6)) {
         if (bytes < ETHERTYPE_AT + 2 + IPV6_BYTES + UDP_BYTES || ip[IPV6_NEXT] != CLAIM_PROTOCOL_UDP)
