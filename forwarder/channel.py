@@ -26,6 +26,8 @@ from typing import NamedTuple
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import (
     Assign,
+    Capture,
+    CaptureRing,
     Claim,
     Floods,
     Handover,
@@ -45,7 +47,7 @@ BACKLOG = 4096
 """Messages queued for a peer that does not read: two for each port that there can be, when all of them start
 to talk to one, and the same again."""
 
-_FIXED = {Ready: 2, Assign: 5, Claim: 7, RingTx: 3, RingRx: 2}
+_FIXED = {Ready: 2, Assign: 5, Claim: 7, RingTx: 3, RingRx: 2, Capture: 1, CaptureRing: 1}
 _INT = struct.calcsize("i")
 _UCRED = struct.Struct("3i")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message

@@ -88,6 +88,17 @@ def octets(count: int) -> Check:
     return check
 
 
+def octets_up_to(most: int) -> Check:
+    """Return the check of at most so many bytes."""
+
+    def check(value: object) -> object:
+        if type(value) is not bytes or len(value) > most:
+            raise PeerError(f"{show(value)} is not at most {most} bytes")
+        return value
+
+    return check
+
+
 def many(check: Check, limit: int) -> Check:
     """Return the check of a list of at most ``limit`` items, which becomes a tuple."""
 

@@ -20,6 +20,9 @@ MAX_OWNERS = 2500
 
 ADDRESS_BYTES = 16
 
+MAX_PROGRAM = 4096 * 8
+"""Bytes of a filter: the kernel's BPF_MAXINSNS, of 8 bytes each."""
+
 MAX_PART = 40
 """Records in one part of a snapshot: as many of the longest (1.5 kB) as a message on a channel holds."""
 
@@ -220,6 +223,37 @@ class RingOver(NamedTuple):
     epoch: int
 
 
+class WantCapture(NamedTuple):
+    """Viewer to supervisor, on a channel of its own: copy what these ports see, until I hang up."""
+
+    ports: tuple[str, ...]
+    """Names or numbers; none: all ports, those that come later too."""
+    program: bytes
+    """Classic BPF that chooses frames; empty: all."""
+    snap: int
+    """Bytes that are kept of a frame at the most."""
+
+
+class CaptureRing(NamedTuple):
+    """Supervisor to viewer, with a flood ring: here is what the worker of that port copies."""
+
+    port: int
+    epoch: int
+    name: str
+    transport: str
+
+
+class Capture(NamedTuple):
+    """Supervisor to worker, with a flood ring: copy to it what your port sees."""
+
+    program: bytes
+    snap: int
+
+
+class CaptureOver(NamedTuple):
+    """Supervisor to worker: copy no more."""
+
+
 class Command(NamedTuple):
     """Operator to supervisor: do this."""
 
@@ -269,6 +303,10 @@ Message = (
     | RingOpen
     | RingIdle
     | RingOver
+    | WantCapture
+    | CaptureRing
+    | Capture
+    | CaptureOver
     | Command
     | Reply
     | Handover

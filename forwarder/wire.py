@@ -15,15 +15,31 @@ from typing import cast
 import msgpack  # type: ignore[import-untyped]
 
 from forwarder._core import CELL_PARTS
-from forwarder.checks import Check, boolean, fields, integer, many, mapping, octets, plain, show, string
+from forwarder.checks import (
+    Check,
+    boolean,
+    fields,
+    integer,
+    many,
+    mapping,
+    octets,
+    octets_up_to,
+    plain,
+    show,
+    string,
+)
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import (
     ADDRESS_BYTES,
     MAX_FLOODS,
     MAX_OWNERS,
+    MAX_PROGRAM,
     MAX_TEXT,
     Assign,
     Beat,
+    Capture,
+    CaptureOver,
+    CaptureRing,
     Claim,
     Command,
     Drain,
@@ -48,6 +64,7 @@ from forwarder.messages import (
     SnapshotPart,
     SnapshotRequest,
     Update,
+    WantCapture,
     WantFloods,
     WantRing,
 )
@@ -65,7 +82,7 @@ REPLY_BYTES = 16 << 20
 """Longest reply to an operator: statistics of every port with its sources (1023 ports, 1 kB and some
 hundred talking pairs of 30 bytes each)."""
 
-_LAYOUT = 6
+_LAYOUT = 7
 
 _COUNT = integer(0, MAX_COUNT)
 _MILLISECONDS = integer(1, 3_600_000)
@@ -84,6 +101,10 @@ _CELL = fields(
 _LINK = (("port", PORT), ("epoch", EPOCH))
 _PAIR = fields(lambda port, epoch: (port, epoch), _LINK)
 _OWNER = fields(lambda address, port: (address, port), (("address", octets(ADDRESS_BYTES)), ("port", PORT)))
+
+_NAME = string("a port's name", lambda text: 0 < len(text) <= MAX_TEXT and text.isprintable())
+_PROGRAM = octets_up_to(MAX_PROGRAM)
+_SNAP = integer(1, 1 << 20)
 
 MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Beat: (
@@ -136,6 +157,10 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     RingOpen: _LINK,
     RingIdle: _LINK,
     RingOver: _LINK,
+    WantCapture: (("ports", many(_NAME, MAX_PORTS - 1)), ("program", _PROGRAM), ("snap", _SNAP)),
+    CaptureRing: (*_LINK, ("name", _NAME), ("transport", _NAME)),
+    Capture: (("program", _PROGRAM), ("snap", _SNAP)),
+    CaptureOver: (),
     Command: (("name", _COMMAND), ("arguments", mapping)),
     Reply: (("ok", boolean), ("result", plain)),
     Handover: (("name", _COMMAND), ("arguments", mapping), ("descriptors", integer(1, MAX_FLOODS))),

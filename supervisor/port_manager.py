@@ -37,7 +37,8 @@ from supervisor.base.zmq_sockets import Context
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import is_gateway
 from supervisor.fleet.fd_store import FdStore
-from supervisor.fleet.fleet import Fleet, FleetParts
+from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.surroundings import FleetParts
 from supervisor.gateway.facts import facts
 from supervisor.gateway.process import GatewayProcess
 from supervisor.ports import actions

@@ -27,6 +27,7 @@ from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import open_context
+from supervisor.capture.server import CaptureServer
 from supervisor.console.commands import Commands
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch
@@ -61,6 +62,8 @@ class Supervisor:
                 cell_required=options.cell == "required",
                 saved=self._saved,
             )
+            path, fleet = self._directory.path, self._ports.fleet
+            self._captures = CaptureServer(self._loop, self._ports.pauses, path, fleet)
             commands = Commands(self, self._ports)
             self._console = Console(self._loop, self._context, self._directory.path, commands.handlers())
         except LocalError as error:
@@ -116,6 +119,7 @@ class Supervisor:
         """Close everything; workers that still serve a port, and their paths, are left to the next one."""
         orphans = self._ports.orphans
         self._console.close()
+        self._captures.close()
         self._ports.close()
         self._context.term()
         self._loop.close()
@@ -130,12 +134,14 @@ class Supervisor:
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
-        wait = 0.0 if more or self._finished() else self._ports.deadline() - time.monotonic()
+        deadline = min(self._ports.deadline(), self._captures.deadline())
+        wait = 0.0 if more or self._finished() else deadline - time.monotonic()
         self._loop.turn(max(wait, FAILED_S) if self._ports.failed else wait)
 
     def _tick(self, now: float) -> bool:
         """Do what is due and take what has arrived; whether there may be more of it."""
         more = self._ports.tick(now)
+        self._captures.tick(now)
         return (not self._ports.fleet.publisher.quiet and self._console.receive()) or more
 
     def _finished(self) -> bool:

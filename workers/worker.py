@@ -39,12 +39,14 @@ from types import FrameType
 
 from forwarder import _core
 from forwarder._core import EVENT_GUARDED, EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
-from forwarder.channel import Channel, ChannelClosedError
+from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
 from forwarder.messages import (
     MAX_TEXT,
     Beat,
+    Capture,
+    CaptureOver,
     Claim,
     Drain,
     Goodbye,
@@ -294,7 +296,18 @@ class Worker:
                 self._follow(self._replica.receive(snapshot, now))
         elif isinstance(message, Update):
             self._follow(self._replica.overhear(message, now), offered_at=now if descriptors else NEVER)
+        elif isinstance(message, Capture):
+            self._capture(message, descriptors)
+            return
+        elif isinstance(message, CaptureOver):
+            self._engine.end_capture()
         self._links.receive(message, descriptors, now)
+
+    def _capture(self, message: Capture, descriptors: tuple[int, ...]) -> None:
+        """Copy what the port sees from now on; a ring or a program that is none costs the viewer its copy."""
+        with suppress(OSError):
+            self._engine.capture(descriptors[0], message.program, message.snap)
+        close_all(descriptors)
 
     def _lose_channel(self) -> None:
         channel, self._channel = self._channel, None

@@ -15,7 +15,6 @@ Runs in the thread of the loop, like all of the supervisor.
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 from forwarder.channel import Channel, close_all
 from forwarder.errors import LocalError, PeerError
@@ -31,6 +30,7 @@ from forwarder.messages import (
     Heartbeat,
     Hello,
     KeepSession,
+    Message,
     Note,
     SnapshotRequest,
 )
@@ -40,52 +40,24 @@ from forwarder.names import (
     Cell,
     Identity,
     Incarnation,
-    PortId,
     PortRecord,
 )
 from supervisor.attach.listener_common import hung_up
-from supervisor.attach.listeners import Listeners
 from supervisor.base.logs import Throttle, log
 from supervisor.base.zmq_sockets import Context
-from supervisor.console.sampler import Sampler
 from supervisor.fleet.cells import CellPolicy
 from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
 from supervisor.fleet.confirmations import Confirmations
-from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.guards import Guards
 from supervisor.fleet.health import Health
 from supervisor.fleet.join_rollout import JoinRollout
 from supervisor.fleet.pool_policy import READY_S
 from supervisor.fleet.publisher import Publisher
 from supervisor.fleet.rings import Rings
+from supervisor.fleet.surroundings import FleetOwner, FleetParts
 from supervisor.fleet.takeover import TakeOver
 from supervisor.fleet.unanswered import Unanswered
 from supervisor.fleet.worker_pool import WorkerPool
-from supervisor.ports.actions import Action
-from supervisor.ports.registry import Registry
-
-
-class FleetOwner(Protocol):
-    """Who carries out what the registry decides."""
-
-    def do(self, decided: list[Action]) -> None:
-        """Carry out actions."""
-
-    def gone(self, port: PortId, reason: str) -> None:
-        """Note that a VM has gone without its worker seeing it."""
-
-    def adopted(self, record: PortRecord) -> None:
-        """Note that a port was taken over with its worker."""
-
-
-class FleetParts(NamedTuple):
-    """What the fleet works with and does not own."""
-
-    runtime_dir: str
-    registry: Registry
-    fd_store: FdStore
-    sampler: Sampler
-    listeners: Listeners
 
 
 class Fleet:
@@ -275,6 +247,18 @@ class Fleet:
         close_all(descriptors)
         if record is not None:
             raise PeerError(f"port {served.port} is of {record.transport} and has no session to keep")
+
+    # What a capture asks.
+
+    def forwarding(self) -> list[PortRecord]:
+        """Return the ports that forward, each by a worker with a channel."""
+        records = [port.record for port in self._registry]
+        return [record for record in records if self.holder(*record.incarnation) is not None]
+
+    def tell(self, served: Incarnation, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
+        """Send to the worker of that incarnation of a port; False if it is over."""
+        worker = self.holder(*served)
+        return worker is not None and self._channels.send(worker, message, descriptors)
 
     # What the worker pool says.
 

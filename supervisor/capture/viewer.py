@@ -1,0 +1,178 @@
+"""The viewer's end of a capture: rings of many ports in, one pcapng file out.
+
+Theory of operation
+-------------------
+The viewer asks the supervisor for rings (``server``), reads them in turn and writes what was copied. Ports
+are read one after the other, so a frame of one may be older than one of another that was read before: what
+was read waits for ``SETTLE_S`` and is written in the order of time.
+
+It never holds up a worker. A viewer that is too slow, because of its disk or of the program that it writes
+to, finds that frames were overwritten; their number is in the file's statistics and in the summary.
+
+Example: ports 1 and 2, a frame from 1 to 2: the file has it as received at interface `qemu-1` and, some
+microseconds later, as sent at `qemu-2`. Had ring 2 been full, it would have a second copy at `qemu-1` with
+the comment "dropped: egress_full, for port 2".
+"""
+
+import heapq
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
+
+from forwarder import _core
+from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.messages import CaptureRing, Message, Reply, WantCapture
+from forwarder.rendezvous import CAPTURES, path
+from supervisor.capture import pcapng
+
+ANSWER_S = 10.0
+LOOK_S = 0.02
+"""Pause between two looks at all rings: a ring of 8 MiB fills in 6 ms at 10 Gbit/s, so this is for slower
+ones."""
+SETTLE_NS = 50_000_000
+DROPPED = 3
+TO_VM = frozenset({"filtered", "refused", "stale_ring", "flood_lost"})
+"""Reasons of drops on the way to the VM; all others are on the way from it."""
+
+
+class Summary(NamedTuple):
+    """What a capture has seen."""
+
+    frames: int
+    lost: int
+    ports: int
+
+
+class _Port(NamedTuple):
+    interface: int
+    reader: _core.CaptureReader
+
+
+class Viewer:
+    """One capture, from its request to its file."""
+
+    def __init__(self, runtime_dir: str, wanted: WantCapture) -> None:
+        """Ask, and wait for the answer. Raises LocalError: refused, or no supervisor."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(path(runtime_dir, CAPTURES))
+        except OSError:
+            sock.close()
+            raise LocalError(f"no supervisor of this version runs in {runtime_dir}") from None
+        self._channel = Channel(sock)
+        with suppress(ChannelClosedError):  # its answer says why
+            self._channel.send(wanted)
+        self._snap = wanted.snap
+        self._ports: dict[tuple[int, int], _Port] = {}
+        self._waiting: list[tuple[int, int, bytes]] = []
+        self._frames = self._order = 0
+        self._since_1970 = time.time_ns() - time.monotonic_ns()
+        self._await_reply()
+
+    def run(self, output: BinaryIO, application: str, ended: Callable[[], bool]) -> Summary:
+        """Write until ``ended``, or until the supervisor ends. Raises LocalError, OSError from the output."""
+        self._output = output
+        self._output.write(pcapng.section(application))
+        going = True
+        while going and not ended():
+            going = self._receive()
+            more = self._read()
+            self._write(time.monotonic_ns() - SETTLE_NS)
+            self._output.flush()
+            if not more:
+                select.select([self._channel], [], [], LOOK_S)
+        self._read()
+        self._write(time.monotonic_ns())
+        return self._finish()
+
+    def close(self) -> None:
+        """Hang up; the workers copy no more."""
+        self._channel.close()
+
+    def _await_reply(self) -> None:
+        try:
+            if not select.select([self._channel], [], [], ANSWER_S)[0]:
+                raise LocalError(
+                    f"the supervisor has not answered for {ANSWER_S:g} s; it may be stopped or stuck"
+                )
+            received = self._channel.receive()
+        except PeerError as error:
+            self.close()
+            raise LocalError(f"the supervisor has hung up: {error}") from None
+        if received is None or received[0] != Reply(True, None):
+            self.close()
+            why = received[0].result if received and isinstance(received[0], Reply) else "no answer"
+            raise LocalError(str(why))
+
+    def _receive(self) -> bool:
+        while True:
+            try:
+                received = self._channel.receive()
+            except ChannelClosedError:
+                return False
+            except PeerError as error:
+                raise LocalError(f"the supervisor is of another version: {error}") from None
+            if received is None:
+                return True
+            self._take(*received)
+
+    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        if isinstance(message, Reply):
+            raise LocalError(str(message.result))  # the capture cannot go on
+        if isinstance(message, CaptureRing):
+            reader = _core.CaptureReader(descriptors[0], message.port, message.epoch)
+            self._ports[message.port, message.epoch] = _Port(len(self._ports), reader)
+            about = f"port {message.port}, {message.transport}"
+            self._output.write(pcapng.interface(message.name, about, self._snap))
+        close_all(descriptors)
+
+    def _read(self) -> bool:
+        """Take what is new; whether there may be more at once."""
+        more = False
+        for port in self._ports.values():
+            seen = port.reader.read()
+            more = more or len(seen) > 0
+            for at, block in self._blocks(port, seen):
+                self._order += 1
+                heapq.heappush(self._waiting, (at, self._order, block))
+        return more
+
+    def _blocks(
+        self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]
+    ) -> Iterator[tuple[int, bytes]]:
+        for at, way, peer, reason, length, data in seen:
+            comment, flags = "", pcapng.IN if way == pcapng.IN else pcapng.OUT
+            if way == DROPPED:
+                comment = f"dropped: {reason}" + (f", for port {peer}" if peer else "")
+                flags = pcapng.OUT if reason in TO_VM else pcapng.IN
+            time_ns = at + self._since_1970
+            yield at, pcapng.packet(port.interface, time_ns, data, length, flags=flags, comment=comment)
+
+    def _write(self, until: int) -> None:
+        while self._waiting and self._waiting[0][0] <= until:
+            self._output.write(heapq.heappop(self._waiting)[2])
+            self._frames += 1
+
+    def _finish(self) -> Summary:
+        now = time.time_ns()
+        lost = 0
+        for port in self._ports.values():
+            lost += port.reader.lost
+            self._output.write(pcapng.statistics(port.interface, now, self._frames, port.reader.lost))
+        self._output.flush()
+        return Summary(self._frames, lost, len({number for number, _ in self._ports}))
+
+
+def open_output(name: str) -> BinaryIO:
+    """Open a new file, or standard output for ``-``. Raises LocalError."""
+    try:
+        if name == "-":
+            return os.fdopen(os.dup(1), "wb")
+        return os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    except OSError as error:
+        raise LocalError(f"cannot write to {name}: {error.strerror}") from None

@@ -1,0 +1,66 @@
+"""``supervisor capture``: what is on the wire of a port, as pcapng."""
+
+import signal
+import sys
+import time
+
+import click
+
+from forwarder.errors import LocalError
+from supervisor.cli.options import directory, runtime_dir_option
+
+SNAP = 65_535
+
+
+@click.command()
+@runtime_dir_option
+@click.argument("ports")
+@click.option(
+    "-w", "--write", "file", metavar="FILE", help="Write there; - is standard output, if it is no terminal."
+)
+@click.option("--filter", "expression", metavar="EXPR", help="Only frames that match (pcap-filter(7)).")
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="End after so long.  [default: at Ctrl-C]")
+@click.option(
+    "--snap", type=click.IntRange(14, SNAP), default=SNAP, show_default=True, help="Bytes kept of a frame."
+)
+def capture(
+    *,
+    runtime_dir: str | None,
+    ports: str,
+    file: str | None,
+    expression: str | None,
+    seconds: float | None,
+    snap: int,
+) -> None:
+    """Copy what PORTS see: a port's name or number, several with commas, or `all`.
+
+    A frame is there as it comes from the VM and as it goes to a VM, and again if it is dropped, with the
+    reason as comment. Live: `supervisor capture all -w - | wireshark -k -i -`. A reader that is too slow
+    loses captured frames, and the summary says how many; the switch loses none for it.
+    """
+    from supervisor.capture.filters import compile_filter  # noqa: PLC0415 - a page of help needs none of this
+    from supervisor.capture.viewer import Viewer, open_output  # noqa: PLC0415
+
+    if file is None and sys.stdout.isatty():
+        raise click.UsageError("say where to write with -w FILE, or -w - for standard output")
+    from forwarder.messages import WantCapture  # noqa: PLC0415
+    from forwarder.version import VERSION  # noqa: PLC0415
+
+    names = () if ports == "all" else tuple(ports.split(","))
+    wanted = WantCapture(names, compile_filter(expression) if expression else b"", snap)
+    stopped: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    end = time.monotonic() + seconds if seconds is not None else float("inf")
+    viewer = Viewer(directory(runtime_dir), wanted)
+    try:
+        output = open_output(file or "-")
+        seen = viewer.run(output, f"bulkhead {VERSION}", lambda: bool(stopped) or time.monotonic() >= end)
+    except BrokenPipeError:
+        return  # the program that reads has seen enough
+    except OSError as error:
+        raise LocalError(f"cannot write to {file}: {error.strerror}; what came before is there") from None
+    finally:
+        viewer.close()
+    late = f"; {seen.lost} more came faster than they could be written" if seen.lost else ""
+    click.echo(f"{seen.frames} frames of {seen.ports} ports{late}", err=True)

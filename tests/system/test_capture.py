@@ -1,0 +1,229 @@
+"""``supervisor capture`` on a real switch: what tshark reads is what the counters count."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.guests import requirements
+from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
+from tests.helpers.guests.fixtures import StartSwitch
+from tests.helpers.guests.switch import ROOT, Switch
+from tests.helpers.guests.waiting import PATIENCE, wait_for
+from tests.helpers.guests.watching import ask, port_of
+
+COMMAND = (sys.executable, "-m", "bulkhead", "capture", "--runtime-dir")
+FIELDS = ("frame.interface_name", "frame.packet_flags", "frame.comment", "eth.src", "frame.len")
+
+
+class Capturing:
+    """One ``supervisor capture``, to a file."""
+
+    def __init__(self, switch: Switch, file: Path, *words: str) -> None:
+        self.switch, self.file = switch, file
+        command = [*COMMAND, str(switch.runtime_dir), "-w", str(file), *words]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    def begun(self, ports: int) -> None:
+        """Wait until the file has so many interfaces."""
+        wait_for(lambda: self.interfaces() >= ports, f"{ports} interfaces", PATIENCE)
+
+    def interfaces(self) -> int:
+        """Return how many descriptions of ports the file has."""
+        data = self.file.read_bytes() if self.file.exists() else b""
+        return len(re.findall(rb"\x01\0\0\0[^\0].\0\0\x01\0\0\0\xff\xff\0\0", data, re.S))
+
+    def end(self) -> str:
+        """End it as Ctrl-C does; return its summary."""
+        self.process.send_signal(signal.SIGINT)
+        _, said = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0, said
+        return said
+
+    def read(self) -> list[dict[str, str]]:
+        """Read the file with tshark."""
+        fields = [word for name in FIELDS for word in ("-e", name)]
+        done = subprocess.run(
+            ["tshark", "-r", self.file, "-T", "fields", "-E", "separator=|", *fields],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [dict(zip(FIELDS, line.split("|"), strict=True)) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Iterator[Callable[..., Capturing]]:
+    requirements.require(("tshark", "libpcap"))
+    number = itertools.count()
+    with contextlib.ExitStack() as stack:
+
+        def start(switch: Switch, *words: str) -> Capturing:
+            made = Capturing(switch, tmp_path / f"capture-{next(number)}.pcapng", *words)
+            stack.callback(made.process.wait)
+            stack.callback(made.process.kill)
+            return made
+
+        yield start
+
+
+def stats(switch: Switch) -> dict[str, dict[str, Any]]:
+    return {port["name"]: port for port in ask(switch, "stats")["ports"]}
+
+
+def expect(vm: FakeVM, frame: bytes) -> None:
+    vm.receive_matching(frame.__eq__)
+
+
+def pair(switch: Switch, stack: contextlib.ExitStack) -> tuple[FakeVM, FakeVM]:
+    """Attach two VMs that know each other."""
+    one, two = (stack.enter_context(contextlib.closing(connect(f"unix://{switch.qemu}"))) for _ in range(2))
+    switch.wait_live(2)
+    for number, vm, other in ((1, one, two), (2, two, one)):
+        hello = build_frame(BROADCAST, mac(number), 60)
+        vm.send(hello)
+        expect(other, hello)
+    return one, two
+
+
+def test_sums_equal_the_counters(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
+    running = switch(qemu=True)
+    with contextlib.ExitStack() as stack:
+        one, two = pair(running, stack)
+        running.command("set", "qemu-1", f"pin={mac(1).hex(':')}", "limit-broadcast=1")
+        before = stats(running)
+        made = capture(running, "all")
+        made.begun(2)
+        for number in range(100):
+            frame = build_frame(mac(2), mac(1), 60 + number)
+            one.send(frame)
+            expect(two, frame)
+        for _ in range(3):
+            one.send(build_frame(BROADCAST, mac(9), 60))  # spoofed
+        last = build_frame(mac(2), mac(1), 1514)
+        one.send(last)
+        expect(two, last)
+        after = wait_for(lambda: _grown(running, before, 104), "all counters", PATIENCE)
+        assert "were lost" not in made.end()
+        read = made.read()
+    ways = Counter(
+        (row["frame.interface_name"], row["frame.comment"], row["frame.packet_flags"][-1]) for row in read
+    )
+    for name in ("qemu-1", "qemu-2"):
+        assert ways[name, "", "1"] == after[name]["rx"]["frames"] - before[name]["rx"]["frames"]
+        assert ways[name, "", "2"] == after[name]["tx"]["frames"] - before[name]["tx"]["frames"]
+    assert ways["qemu-1", "dropped: spoofed", "1"] == 3 == after["qemu-1"]["drops"]["spoofed"]
+
+
+def _grown(switch: Switch, before: dict[str, Any], frames: int) -> dict[str, Any] | None:
+    now = stats(switch)
+    return now if now["qemu-1"]["rx"]["frames"] >= before["qemu-1"]["rx"]["frames"] + frames else None
+
+
+def test_a_filter_and_a_port_that_comes_later(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
+    running = switch(qemu=True)
+    made = capture(running, "all", "--filter", f"ether src {mac(2).hex(':')}")
+    with contextlib.ExitStack() as stack:
+        one, two = pair(running, stack)
+        made.begun(2)
+        for vm, source, other in ((one, 1, 2), (two, 2, 1)):
+            vm.send(build_frame(mac(other), mac(source), 333))
+        expect(one, build_frame(mac(1), mac(2), 333))
+        wait_for(lambda: made.file.stat().st_size > 600, "a frame in the file", PATIENCE)
+        made.end()
+    assert {row["eth.src"] for row in made.read() if row["frame.len"] == "333"} == {mac(2).hex(":")}
+
+
+def test_it_goes_on_when_a_worker_is_killed(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
+    running = switch(bess=True)
+    with contextlib.closing(connect(f"unixpacket://{running.bess}")) as one:
+        one.send(build_frame(BROADCAST, mac(1), 60))
+        running.wait_live(1)
+        made = capture(running, "1")
+        made.begun(1)
+        os.kill(port_of(running, "bess-1")["worker"]["pid"], signal.SIGKILL)
+        made.begun(2)
+        one.send(build_frame(BROADCAST, mac(1), 777))
+        wait_for(lambda: any(row["frame.len"] == "777" for row in made.read()), "a frame after it", PATIENCE)
+        made.end()
+
+
+def test_a_viewer_that_is_killed_leaves_nothing_on(
+    switch: StartSwitch, capture: Callable[..., Capturing]
+) -> None:
+    running = switch(qemu=True)
+    with contextlib.ExitStack() as stack:
+        pair(running, stack)
+        made = capture(running, "all")
+        made.begun(2)
+        second = capture(running, "all")
+        _, said = second.process.communicate(timeout=PATIENCE)
+        assert (second.process.returncode, said) == (1, "Error: another capture is under way; end it first\n")
+        made.process.kill()
+        made.process.wait()
+        wait_for(lambda: "the capture of all ports has ended" in running.log(), "its end", PATIENCE)
+        third = capture(running, "all")
+        third.begun(2)
+        third.end()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["web"], "no port 'web' forwards now; supervisor status lists the ports"),
+        (["all", "--filter", "tcp prt 1"], "the filter 'tcp prt 1' does not compile: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    switch: StartSwitch, capture: Callable[..., Capturing], words: list[str], line: str
+) -> None:
+    made = capture(switch(qemu=True), *words)
+    _, said = made.process.communicate(timeout=PATIENCE)
+    assert made.process.returncode == 1
+    assert said.startswith(f"Error: {line}")
+    assert said.count("\n") == 1
+
+
+def test_a_full_disk_ends_it_with_a_line(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
+    running = switch(qemu=True)
+    with contextlib.ExitStack() as stack:
+        one, two = pair(running, stack)
+        done = subprocess.run(
+            [*COMMAND, str(running.runtime_dir), "all", "-w", "/dev/full"],
+            cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (
+            1, "Error: cannot write to /dev/full: No space left on device; what came before is there\n"
+        )  # fmt: skip
+        one.send(frame := build_frame(mac(2), mac(1), 900))
+        expect(two, frame)
+
+
+def test_a_reader_that_has_seen_enough_ends_it(switch: StartSwitch) -> None:
+    running = switch(qemu=True)
+    with contextlib.ExitStack() as stack:
+        one, _ = pair(running, stack)
+        reading, writing = os.pipe()
+        process = subprocess.Popen(
+            [*COMMAND, str(running.runtime_dir), "all"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE
+        )
+        os.close(writing)
+        assert os.read(reading, 4) == b"\n\r\r\n", process.communicate()[1]
+        os.close(reading)
+
+        def ended() -> bool:
+            one.send(build_frame(BROADCAST, mac(1), 60))
+            return process.poll() is not None
+
+        wait_for(ended, "its end", PATIENCE)
+        assert process.wait() == 0
+        assert process.communicate()[1] == b""
