@@ -10,10 +10,14 @@ import logging
 import sys
 import time
 
+from supervisor.base.log_writer import LogWriter
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 """By the words that operators and the other rooms use."""
 FORMATS = ("text", "json")
 THROTTLE_S = 1.0
+FLUSH_S = 1.0
+"""How long the end of the process waits for lines that are not written yet."""
 
 log = logging.getLogger("supervisor")
 
@@ -36,9 +40,29 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
+class _Queued(logging.Handler):
+    """Formats in the loop and has a thread write, so that a log that is not read stops nothing."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.writer = LogWriter(fd)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.writer.put(self.format(record))
+
+    def flush(self) -> None:
+        """Wait for the thread, for a moment."""
+        self.writer.flush(FLUSH_S)
+
+
+def lost() -> int:
+    """Return how many lines were lost because the log was not read."""
+    return sum(handler.writer.lost for handler in log.handlers if isinstance(handler, _Queued))
+
+
 def set_up(level: str, form: str) -> None:
     """Log to stderr from now on; ``level`` is one of LEVELS, ``form`` one of FORMATS."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Queued(sys.stderr.fileno())
     handler.setFormatter(_Json() if form == "json" else _Text())
     log.handlers[:] = [handler]
     log.setLevel(level.upper())

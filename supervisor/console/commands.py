@@ -17,7 +17,7 @@ from supervisor.attach.addresses import parse_any
 from supervisor.attach.kept import KeptAttachments, attachment_of
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
-from supervisor.base.logs import log
+from supervisor.base.logs import log, lost
 from supervisor.console.sampler import Sampler
 from supervisor.console.server import Handler
 from supervisor.console.stats import Switch
@@ -125,7 +125,7 @@ class Commands:
         answer = self._sampler.status(self._owner.summary(), self._ports.views(), time.monotonic())
         listeners = [{"url": each.url, "transport": each.transport} for each in self._listeners]
         gateway = self._gateway.summary()
-        head = {"version": VERSION, "name": self._owner.name}
+        head = {"version": VERSION, "name": self._owner.name, "lost_log_lines": lost()}
         return answer | head | {"listeners": listeners, "gateway": gateway}
 
     def stats(self, arguments: Arguments) -> object:

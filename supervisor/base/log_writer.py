@@ -1,0 +1,83 @@
+"""Lines of the log on their way to stderr: a bounded queue and a thread, so that a full pipe stops nothing.
+
+Theory of operation. stderr may be a pipe that no process reads, or a terminal that is held by ^S; a write to
+it then blocks, and the supervisor is one loop. So the loop only puts lines into a queue, and a thread writes
+them. When ``LINES`` wait, further ones are lost and counted; the count is written as a line when the reader
+goes on, and ``status`` has it meanwhile. A write that fails (the disk behind it is full, the reader has gone)
+loses its line, which counts as well.
+
+The descriptor is not made non-blocking: that would be so for every process that shares it, the operator's
+shell among them. Nothing but the thread blocks, and the process ends whether it does or not.
+
+Example: stderr is a pipe of 64 KiB that is never read. Some 700 lines fit, 1000 more wait, the rest is
+counted; VMs attach and commands are answered all the while.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+
+LINES = 1000
+"""Lines that wait: more than a switch of 250 VMs writes when all of them come or go at once."""
+
+
+class LogWriter:
+    """Writes lines to a descriptor. ``put`` and ``lost`` are the loop's, all else the thread's."""
+
+    def __init__(self, fd: int) -> None:
+        """Begin; ``fd`` stays the caller's."""
+        self._fd = fd
+        self._lines: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._writing = False
+        self._lost = 0
+        self._said = 0
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    @property
+    def lost(self) -> int:
+        """How many lines were lost since the start."""
+        return self._lost
+
+    def put(self, line: str) -> None:
+        """Write ``line``, soon; or count it as lost."""
+        with self._changed:
+            if len(self._lines) >= LINES:
+                self._lost += 1
+                return
+            self._lines.append(f"{line}\n".encode("utf-8", "backslashreplace"))
+            self._changed.notify_all()
+
+    def flush(self, patience_s: float) -> None:
+        """Wait until everything is written, but no longer than that."""
+        deadline = time.monotonic() + patience_s
+        with self._changed:
+            while (self._lines or self._writing) and deadline > time.monotonic():
+                self._changed.wait(deadline - time.monotonic())
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._lines:
+                    self._changed.wait()
+                line = self._lines.popleft()
+                missing, self._said = self._lost - self._said, self._lost
+                self._writing = True
+            if missing:
+                line += b"%d lines of the log were lost: it was not read\n" % missing
+            written = _write(self._fd, line)
+            with self._changed:
+                self._writing = False
+                if not written:
+                    self._lost += 1
+                self._changed.notify_all()
+
+
+def _write(fd: int, line: bytes) -> bool:
+    while line:
+        try:
+            line = line[os.write(fd, line) :]
+        except OSError:
+            return False
+    return True
