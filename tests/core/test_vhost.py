@@ -230,3 +230,27 @@ def test_an_mtu_holds_for_a_guest_whatever_its_driver_takes() -> None:
         assert world.counters()["refused"] == 1
         with pytest.raises(ValueError, match="inferred"):
             world.engine.infer(1500)
+
+
+def test_what_is_under_way_when_a_driver_takes_less_is_refused() -> None:
+    base = VERSION_1 | MRG_RXBUF
+    with (
+        a_world(base | CSUM | HOST_TSO4) as world,
+        contextlib.closing(Driver(base | GUEST_CSUM | GUEST_TSO4)) as other,
+    ):
+        world.switch.attach(3, "vhost", os.eventfd(0))
+        start_queues(world.switch.engines[3], other)
+        other.post(30)
+        other.send(frame(BROADCAST, mac(2)))
+        world.switch.settle()
+        world.driver.send(frame(mac(2), mac(1)))
+        world.switch.settle()
+        other.receive()
+        header, large = _large()
+        world.driver.send(large, header)
+        world.driver.send(frame(mac(2), mac(1), b"after it"))
+        world.engine.run(0)
+        world.switch.engines[3].vhost_set_features(base | GUEST_CSUM)
+        world.switch.settle()
+        assert [each[14:22] for each in other.frames()] == [b"after it"]
+        assert world.switch.counters(3)["refused"] == 1

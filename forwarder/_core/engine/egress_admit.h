@@ -4,6 +4,8 @@
    so each run is looked at before it is written. Where everything is taken (a TAP), or a plain run is for a VM that
    takes any length, that costs nothing. Else the lengths of its records are walked through, and headers are looked at.
 
+   A guest's queue is written frame by frame, and each is looked at then (vhost_port.h).
+
    Frames of a run that are refused are taken from the ring and counted, and the others go as they lie. So a view is a
    stretch of frames that all may go, or of frames that all may not. A stream is different, since a write may end inside
    of a frame and the place must be found again: of a run with a frame in it that is too long a copy is staged, without

@@ -66,7 +66,7 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
     for (unsigned i = 0; i < count; i++)
         total += spans[i].bytes;
     port_in_doubt(e);
-    enum vm_status status = e->vhost != NULL ? vhost_write(e->vhost, spans, count, &sent, now)
+    enum vm_status status = e->vhost != NULL ? vhost_write(e->vhost, &e->intake, spans, count, &sent, now)
                                              : vm_write(&e->vm, spans, count, &sent);
     if (UNLIKELY(e->capture != NULL))
         sight_written(e, spans, count, &sent);

@@ -38,6 +38,17 @@ uint32_t offload_needs(const uint8_t *header, uint32_t bytes)
     }
 }
 
+bool offload_may_go(const struct intake *intake, const uint8_t *frame, uint32_t bytes, bool vnet)
+{
+    if (!vnet)
+        return bytes <= intake->longest;
+    if ((intake->takes & TAKES_SUM) == 0 || bytes < VNET_BYTES + MIN_FRAME)
+        return false;
+    uint32_t needs = offload_needs(frame, bytes);
+    bool cut = (needs & ~(TAKES_SUM | TAKES_ECN)) != 0;
+    return (needs & ~intake->takes) == 0 && (cut || bytes - VNET_BYTES <= intake->longest);
+}
+
 /* IP and what it carries are what the header says, up to where that begins. */
 static bool leads_to_transport(struct offload *o, uint32_t type)
 {

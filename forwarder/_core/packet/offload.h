@@ -46,6 +46,10 @@ bool offload_is_sound(const uint8_t *vnet);
    than there is where the header asks for what is not known. */
 uint32_t offload_needs(const uint8_t *vnet, uint32_t bytes);
 
+/* May a record's content, a frame that is or is not behind a header, go to who takes this? A frame that is to be cut may
+   be longer than one that is not. */
+bool offload_may_go(const struct intake *intake, const uint8_t *frame, uint32_t bytes, bool vnet);
+
 /* Begin with a frame behind its header, `bytes` together, of which the frame has MIN_FRAME at least. False: it asks
    for what makes no sense. */
 bool offload_open(struct offload *offload, const uint8_t *vnet, uint32_t bytes);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "packet/frame.h"
+#include "packet/offload.h"
 #include "vhost/virtio.h"
 
 /* Where the longer header has the number of buffers. */
@@ -276,26 +277,27 @@ static enum written write_frame(struct vhost_port *port, const uint8_t *header, 
     }
 }
 
-static enum written write_record(struct vhost_port *port, const uint8_t *record, uint32_t bytes, bool vnet,
-                                 uint64_t now)
+static enum written write_record(struct vhost_port *port, const struct intake *intake, const uint8_t *record,
+                                 uint32_t bytes, bool vnet, uint64_t now)
 {
     static const uint8_t nothing_to_do[VNET_BYTES];
     const uint8_t *frame = record + LENGTH_BYTES;
     uint32_t frame_bytes = bytes - LENGTH_BYTES;
-    if (!virtqueue_runs(&port->queue[QUEUE_TO_GUEST]))
+    if (!virtqueue_runs(&port->queue[QUEUE_TO_GUEST]) || !offload_may_go(intake, frame, frame_bytes, vnet))
         return WRITTEN_REFUSED;
     return vnet ? write_frame(port, frame, frame + VNET_BYTES, frame_bytes - VNET_BYTES, now)
                 : write_frame(port, nothing_to_do, frame, frame_bytes, now);
 }
 
-static enum vm_status write_span(struct vhost_port *port, const struct span *span, struct vm_sent *sent, uint64_t now)
+static enum vm_status write_span(struct vhost_port *port, const struct intake *intake, const struct span *span,
+                                 struct vm_sent *sent, uint64_t now)
 {
     uint32_t header = span->vnet ? VNET_BYTES : 0, size;
     for (uint32_t at = 0; at < span->bytes && sent->refused == 0; at += size) {
         const uint8_t *record = span->records + at;
         if (record_next(record, span->bytes - at, &size) != RECORD_WHOLE || size < MIN_RECORD + header)
             return VM_GARBLED;
-        enum written written = write_record(port, record, size, span->vnet, now);
+        enum written written = write_record(port, intake, record, size, span->vnet, now);
         if (written == WRITTEN_LATER || written == WRITTEN_LATER_BY_TIMER)
             return written == WRITTEN_LATER ? VM_FULL : VM_NO_BUFFER;
         sent->bytes += size;
@@ -306,13 +308,13 @@ static enum vm_status write_span(struct vhost_port *port, const struct span *spa
     return VM_OK;
 }
 
-enum vm_status vhost_write(struct vhost_port *port, const struct span *spans, unsigned count, struct vm_sent *sent,
-                           uint64_t now)
+enum vm_status vhost_write(struct vhost_port *port, const struct intake *intake, const struct span *spans,
+                           unsigned count, struct vm_sent *sent, uint64_t now)
 {
     enum vm_status status = VM_OK;
     *sent = (struct vm_sent){0};
     for (unsigned i = 0; i < count && status == VM_OK && sent->refused == 0; i++)
-        status = write_span(port, &spans[i], sent, now);
+        status = write_span(port, intake, &spans[i], sent, now);
     virtqueue_show(&port->queue[QUEUE_TO_GUEST]);
     return status;
 }

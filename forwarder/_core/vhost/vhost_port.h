@@ -65,9 +65,9 @@ int64_t vhost_read(struct vhost_port *port, uint8_t *to, uint32_t size);
 /* All frames read are in memory of ours now: their chains are the driver's again. */
 void vhost_from_done(struct vhost_port *port);
 
-/* As vm_write does. VM_FULL, VM_NO_BUFFER: not all were written. */
-enum vm_status vhost_write(struct vhost_port *port, const struct span *spans, unsigned count, struct vm_sent *sent,
-                           uint64_t now);
+/* As vm_write does, of frames that the driver takes: others are refused. VM_FULL, VM_NO_BUFFER: not all were written. */
+enum vm_status vhost_write(struct vhost_port *port, const struct intake *intake, const struct span *spans,
+                           unsigned count, struct vm_sent *sent, uint64_t now);
 
 /* Call the driver for what it wants to be called for; returns the calls. */
 unsigned vhost_call(struct vhost_port *port);

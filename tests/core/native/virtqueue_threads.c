@@ -151,7 +151,7 @@ static void give(const uint8_t *record, uint64_t now)
 {
     struct vm_sent sent;
     struct span span = {.records = record, .bytes = load_be32(record) + LENGTH_BYTES};
-    enum vm_status status = vhost_write(port, &span, 1, &sent, now);
+    enum vm_status status = vhost_write(port, &INTAKE_PLAIN, &span, 1, &sent, now);
     CHECK(status == VM_OK || status == VM_FULL || status == VM_NO_BUFFER, "status %d", (int)status);
     frames_in += sent.frames;
 }
