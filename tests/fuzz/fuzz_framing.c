@@ -1,7 +1,7 @@
-/* Fuzz target: the framing with lengths of 16 bits, either way.
+/* Fuzz target: the framings of streams, with lengths of 16 bits and of 32, either way.
 
    The input is what a VM sends, and then what a hostile ring holds. One chunk must become the same records as byte by
-   byte, and these the same bytes again; records must never become more bytes than they are. Buffers are exactly as
+   byte, also with room for headers, and these the same bytes again; records must never become more bytes than they are. Buffers are exactly as
    long as the interface says, so that one byte too many is found. */
 #include <stdlib.h>
 
@@ -21,7 +21,7 @@ static void *allocate(size_t bytes)
     return memory;
 }
 
-static const struct framing framing = {.prefix = LENGTH16_BYTES};
+static struct framing framing;
 
 static struct unpacked unpack(const uint8_t *data, uint32_t size, uint32_t step)
 {
@@ -42,20 +42,24 @@ static void there_and_back(const uint8_t *data, uint32_t size)
     if (once.taken != bytewise.taken || once.bytes != bytewise.bytes || once.status != bytewise.status
         || memcmp(once.records, bytewise.records, once.bytes) != 0)
         abort();
+    free(bytewise.records);
+    if (framing.gap != 0) {
+        free(once.records);
+        return;
+    }
     uint8_t *again = allocate(once.bytes);
-    struct packed packed = framing_pack(LENGTH16_BYTES, once.records, once.bytes, MAX_FRAME, again);
+    struct packed packed = framing_pack(framing.prefix, once.records, once.bytes, MAX_FRAME, again);
     if (packed.taken != once.bytes || packed.bytes != once.taken || packed.refused != 0
         || memcmp(again, data, once.taken) != 0)
         abort();
     free(again);
     free(once.records);
-    free(bytewise.records);
 }
 
 static void from_a_ring(const uint8_t *records, uint32_t size)
 {
     uint8_t *out = allocate(size);
-    struct packed packed = framing_pack(LENGTH16_BYTES, records, size, MAX_FRAME, out);
+    struct packed packed = framing_pack(framing.prefix, records, size, MAX_FRAME, out);
     struct unpacked again = unpack(out, packed.bytes, size);
     if (packed.taken > size || packed.bytes > packed.taken || again.taken != packed.bytes)
         abort();
@@ -67,7 +71,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size > 1 << 18)
         return 0;
-    there_and_back(data, (uint32_t)size);
-    from_a_ring(data, (uint32_t)size);
+    static const struct framing framings[] = {{LENGTH16_BYTES, 0}, {LENGTH16_BYTES, VNET_BYTES},
+                                              {LENGTH_BYTES, 0},   {LENGTH_BYTES, VNET_BYTES}};
+    for (unsigned i = 0; i < sizeof framings / sizeof *framings; i++) {
+        framing = framings[i];
+        there_and_back(data, (uint32_t)size);
+        if (framing.gap == 0)
+            from_a_ring(data, (uint32_t)size);
+    }
     return 0;
 }
