@@ -8,7 +8,7 @@ import heapq
 import socket
 import time
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import cast
 
@@ -19,9 +19,9 @@ from forwarder.loop import Loop
 from forwarder.messages import Reply
 from forwarder.names import format_mac, parse_mac
 from gateway.api.names import Zone
-from gateway.lan.announce import Announcer, has_default_route
+from gateway.lan.announce import Announcer, has_default_route, interface_id, mac_of
 from gateway.lan.filters import DHCP_PORT, DNS_PORT
-from gateway.lan.frames import Datagram, Opening, Solicitation
+from gateway.lan.frames import Datagram, Opening, Solicitation, Trial
 from gateway.lan.station import Station
 from gateway.leases import dhcp
 from gateway.leases.journal import Journal
@@ -34,6 +34,7 @@ from gateway.names.upstream import Upstream
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
 from gateway.relay.counts import Counts
+from gateway.relay.policy import Address
 from gateway.relay.poller import Poller
 from gateway.resolvers import Resolvers
 from gateway.settings import Settings, lease_range
@@ -47,6 +48,9 @@ DNS_RATE = (1000.0, 500, 64)
 
 SOLICITATION_RATE = (2.0, 20, 0)
 OPENING_RATE = (50.0, 100, 0)
+
+MOST_SELF_MADE = 4096
+"""Several for each port there can be."""
 
 LOOK_S = 1.0
 """Between two looks at what the kernel has dropped, which take some milliseconds and are for floods only."""
@@ -76,6 +80,10 @@ class Provisions:
         ``flooded`` asks how many frames the kernel has dropped before they were heard.
         """
         self._flooded = flooded
+        self._ports = ports
+        self._prefix = settings.policy.prefix.network_address.packed[:8]
+        self._self_made: dict[bytes, None] = {}
+        """MAC addresses of which their guests make IPv6 addresses, the first heard first."""
         self._seen = 0
         self._look = 0.0
         self._loop = loop
@@ -89,7 +97,7 @@ class Provisions:
         self._leases = self._remembered(settings, ports)
         packets = [sockets["lan4"], sockets["lan6"]]
         self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
-        self._names = Names(settings.policy, settings.records, self._guest, self._guest_name)
+        self._names = Names(settings.policy, settings.records, self._guests, self._guest_name)
         self._names.change_zones(settings.zones)
         self._server = Server(settings, self._leases, self._names.is_configured, self.counters)
         self._upstream = Upstream(self._poller, Resolvers(settings.resolvers).servers, self.counters, clock)
@@ -112,6 +120,7 @@ class Provisions:
                     lambda heard, _, __: self._announcer.solicited(heard),
                     Rates(*SOLICITATION_RATE),
                 ),
+                Trial: (self._tried, Rates(*SOLICITATION_RATE)),
             }
         )
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
@@ -214,12 +223,27 @@ class Provisions:
         self._upstream.forget(port)
         self._streams.forget(port)
 
-    def _guest(self, name: str) -> IPv4Address | None:
-        lease = self._leases.named(name)
-        return self._static.get(name) if lease is None else IPv4Address(lease.address)
+    def _tried(self, heard: Trial, _: Port, __: float) -> None:
+        """Note whether a guest makes its address of its MAC address."""
+        if heard.address == self._prefix + interface_id(heard.mac):
+            self._self_made[heard.mac] = None
+            if len(self._self_made) > MOST_SELF_MADE:
+                del self._self_made[next(iter(self._self_made))]
 
-    def _guest_name(self, address: IPv4Address) -> str:
-        lease = self._leases.at(int(address))
+    def _guests(self, name: str) -> tuple[Address, ...]:
+        lease = self._leases.named(name)
+        if lease is None:
+            return (self._static[name],) if name in self._static else ()
+        own = IPv6Address(self._prefix + interface_id(lease.mac))
+        return IPv4Address(lease.address), *([own] if lease.mac in self._self_made else [])
+
+    def _guest_name(self, address: Address) -> str:
+        if isinstance(address, IPv6Address):
+            mac = mac_of(address.packed[8:])
+            port = self._ports.of(mac) if mac in self._self_made else None
+            lease = self._leases.of(mac, port) if port is not None else None
+        else:
+            lease = self._leases.at(int(address))
         if lease is not None and lease.state is State.BOUND:
             return lease.name
         return next((name for name, each in self._static.items() if each == address), "")

@@ -22,6 +22,7 @@ RATES = {
     "dhcp": ("udp dport 67", 500, 2500),
     "openings": ("tcp dport 53 tcp flags & (syn|ack) == syn", 100, 200),
     "solicitations": ("icmpv6 type nd-router-solicit", 10, 50),
+    "trials": ("ip6 saddr :: icmpv6 type nd-neighbor-solicit", 10, 50),
 }
 """Name to what it is, packets a second, and packets at one moment."""
 

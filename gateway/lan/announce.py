@@ -56,6 +56,11 @@ def interface_id(mac: bytes) -> bytes:
     return bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
 
 
+def mac_of(identifier: bytes) -> bytes:
+    """Return the Ethernet address of which an ``interface_id`` was made."""
+    return bytes((identifier[0] ^ 2,)) + identifier[1:3] + identifier[5:]
+
+
 class Announcer:
     """What is announced, and when."""
 

@@ -1,7 +1,8 @@
 """What the gateway's packet sockets hear of the LAN, as programs for the kernel (``gateway.bpf``).
 
 Each takes one IP version: questions for a lease or a name, the first segment of a TCP connection to port
-53, and router solicitations.
+53, router solicitations, and what a guest sends to try out an
+IPv6 address of its own.
 """
 
 from gateway.bpf import (
@@ -17,7 +18,7 @@ from gateway.bpf import (
     SET,
     Step,
 )
-from gateway.lan.frames import ICMPV6, SOLICITATION, TCP, UDP
+from gateway.lan.frames import ICMPV6, NEIGHBOUR, SOLICITATION, TCP, UDP
 
 DNS_PORT, DHCP_PORT = 53, 67
 _SYN = 0x02
@@ -58,7 +59,10 @@ def ipv6(gateway: bytes) -> list[Step]:
         (SET, _SYN, "port", "drop"),
         "icmp",
         (LOAD_BYTE, 54, "", ""),
-        (EQUAL, SOLICITATION, "take", "drop"),
+        (EQUAL, SOLICITATION, "take", ""),
+        (EQUAL, NEIGHBOUR, "", "drop"),
+        *_is_at(22, bytes(16)),
+        (JUMP, 0, "take", ""),
         "port",
         (LOAD_HALF, 56, "", ""),
         (EQUAL, DNS_PORT, "", "drop"),

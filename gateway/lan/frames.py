@@ -17,7 +17,7 @@ IPV4, IPV6 = 0x0800, 0x86DD
 UDP, ICMPV6, TCP = 17, 58, 6
 """Protocols."""
 
-SOLICITATION = 133
+SOLICITATION, NEIGHBOUR = 133, 135
 HEADERS = {4: 28, 6: 48}
 """Bytes of IP and UDP headers in front of a datagram, by version."""
 
@@ -54,6 +54,13 @@ class Solicitation(NamedTuple):
     source: bytes
 
 
+class Trial(NamedTuple):
+    """A guest that tries out an address before it uses it (RFC 4862 5.4)."""
+
+    mac: bytes
+    address: bytes
+
+
 class Opening(NamedTuple):
     """The first segment of a TCP connection: it shows whose the connection is."""
 
@@ -62,7 +69,7 @@ class Opening(NamedTuple):
     source_port: int
 
 
-def parse(frame: bytes) -> Datagram | Solicitation | Opening | None:
+def parse(frame: bytes) -> Datagram | Solicitation | Trial | Opening | None:
     """Read a frame; None for all that is none of these, and for whatever is malformed."""
     found = _packet(frame)
     if found is None:
@@ -76,6 +83,8 @@ def parse(frame: bytes) -> Datagram | Solicitation | Opening | None:
         return Opening(mac, source, _PORTS.unpack_from(body)[0])
     elif number == ICMPV6 and len(body) >= 8 and body[0] == SOLICITATION:
         return Solicitation(mac, source)
+    elif number == ICMPV6 and len(body) >= 24 and body[0] == NEIGHBOUR and not any(source):
+        return Trial(mac, body[8:24])
     return None
 
 

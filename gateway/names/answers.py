@@ -44,8 +44,8 @@ from gateway.names.message import (
 from gateway.relay.policy import Address, OutboundPolicy
 from gateway.settings import ALIASES, DOMAIN
 
-GuestAddress = Callable[[str], IPv4Address | None]
-GuestName = Callable[[IPv4Address], str]
+GuestAddresses = Callable[[str], tuple[Address, ...]]
+GuestName = Callable[[Address], str]
 
 LOCALHOST = frozenset({"localhost", "localhost.localdomain"})
 NOWHERE = frozenset({"invalid", "onion"})
@@ -78,12 +78,12 @@ class Names:
         self,
         policy: OutboundPolicy,
         records: Iterable[NameRecord],
-        guest: GuestAddress,
+        guests: GuestAddresses,
         guest_name: GuestName,
     ) -> None:
-        """``guest`` gives the address of a guest's name, ``guest_name`` the name of an address or ""."""
+        """``guests`` gives the addresses of a guest's name, ``guest_name`` the name of an address or ""."""
         self._policy = policy
-        self._guest = guest
+        self._guests = guests
         self._guest_name = guest_name
         self._own = _by_name((record.name, record.address) for record in records)
         self._zones: list[tuple[Zone, dict[str, list[Address]], frozenset[str]]] = []
@@ -130,9 +130,9 @@ class Names:
         if name in records:
             return _some(records[name], kind)
         label, _, domain = name.partition(".")
-        guest = self._guest(label) if domain == DOMAIN else None
-        if guest is not None:
-            return _some((guest,), kind)
+        guest = self._guests(label) if domain == DOMAIN else ()
+        if guest:
+            return _some(guest, kind)
         if zone.default is not None:
             return _some((zone.default,), kind)
         return NOTHING if name in above else UNKNOWN
@@ -145,7 +145,7 @@ class Names:
         if whole is None:
             return NOTHING
         found = self._stations.get(whole)
-        if found is None and isinstance(whole, IPv4Address) and (guest := self._guest_name(whole)):
+        if found is None and (guest := self._guest_name(whole)):
             found = f"{guest}.{DOMAIN}"
         if found is None:
             return UNKNOWN

@@ -159,6 +159,10 @@ def test_ipv6_is_announced(switch: StartSwitch, namespace: NewNamespace) -> None
     prefix = ":".join(ours.split(":")[:3])
     first.room.ping(f"{prefix}::1")
     assert f"{prefix}::1" in first.look_up("gateway.containers.internal", "aaaa", f"{prefix}::1")
+    for guest in (first, second):
+        guest.lease()
+    assert theirs in first.look_up("guest2.containers.internal", "aaaa")
+    assert "guest2.containers.internal" in first.room.run(f"busybox nslookup {theirs} 192.168.127.1")
 
 
 def test_no_guest_can_pass_for_the_gateway(switch: StartSwitch, namespace: NewNamespace) -> None:

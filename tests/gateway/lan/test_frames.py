@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import bpf
 from gateway.lan import filters, frames
-from gateway.lan.frames import Datagram, Opening, Solicitation, icmpv6, parse, udp
+from gateway.lan.frames import Datagram, Opening, Solicitation, Trial, icmpv6, parse, udp
 
 GUEST, OURS = b"\x52\x54\0\0\0\x01", b"\x5a\x94\xef\xe4\x0c\xdd"
 FOUR = (IPv4Address("192.168.127.9").packed, IPv4Address("192.168.127.1").packed)
@@ -30,6 +30,7 @@ def opening(ends: tuple[bytes, bytes], flags: int = 0x02, port: int = DNS) -> by
     return frames._ethernet(GUEST, OURS, ends) + frames._packet_of(ends, number, segment, 64)
 
 
+TRYING = icmpv6(GUEST, OURS, bytes(16), SIX[1], b"\x87" + bytes(7) + SIX[0])
 SOLICITING = icmpv6(GUEST, OURS, SIX[0], SIX[1], b"\x85" + bytes(7))
 
 
@@ -47,6 +48,7 @@ def test_openings_and_solicitations_are_read() -> None:
     assert parse(opening(FOUR)) == Opening(GUEST, FOUR[0], 4000)
     assert parse(opening(SIX)) == Opening(GUEST, SIX[0], 4000)
     assert parse(SOLICITING) == Solicitation(GUEST, SIX[0])
+    assert parse(TRYING) == Trial(GUEST, SIX[0])
 
 
 @pytest.mark.parametrize("frame", [datagram(FOUR), datagram(SIX), opening(FOUR), SOLICITING])
@@ -126,6 +128,7 @@ def test_the_filters_take_questions_and_nothing_else(filtered) -> None:  # type:
         (six, datagram(SIX)),
         (six, opening(SIX)),
         (six, SOLICITING),
+        (six, TRYING),
     ):
         assert filtered(program, frame)
     for program, frame in (
@@ -142,5 +145,6 @@ def test_the_filters_take_questions_and_nothing_else(filtered) -> None:  # type:
         (six, opening(SIX, flags=0x10)),
         (six, opening(other6)),
         (six, icmpv6(GUEST, OURS, *SIX, b"\x86" + bytes(7))),
+        (six, icmpv6(GUEST, OURS, *SIX, b"\x87" + bytes(7) + SIX[0])),
     ):
         assert not filtered(program, frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given
@@ -31,12 +31,17 @@ ASKED = [".".join(labels) for count in range(2, 6) for labels in itertools.produ
 
 SETTINGS = read({"dns-record": ["db.lab.example=10.9.8.7", "six.example=fd00::6", "plain=10.0.0.1"]})
 POLICY = SETTINGS.policy
-GUESTS = {"web": IPv4Address("192.168.127.57")}
+GUESTS = {"web": (IPv4Address("192.168.127.57"), IPv6Address("fd00::57"))}
 
 
 def ours() -> Names:
-    by_address = {address: name for name, address in GUESTS.items()}
-    made = Names(POLICY, SETTINGS.records, GUESTS.get, lambda address: by_address.get(address, ""))
+    by_address = {address: name for name, addresses in GUESTS.items() for address in addresses}
+    made = Names(
+        POLICY,
+        SETTINGS.records,
+        lambda name: GUESTS.get(name, ()),
+        lambda address: by_address.get(address, ""),
+    )
     made.change_zones(SETTINGS.zones)
     return made
 
@@ -81,7 +86,7 @@ def test_zones_give_gvproxys_answers(asked_for: list[Zone]) -> None:
         zones = added(zones, Zone.parse(str(zone)))
     theirs = gvproxys_zones(asked_for)
     assert [zone.name for zone in zones] == [zone.name for zone in theirs]
-    made = Names(POLICY, (), lambda _: None, lambda _: "")
+    made = Names(POLICY, (), lambda _: (), lambda _: "")
     made.change_zones(zones)
     for asked in ASKED:
         wanted, got = gvproxys_answer(theirs, asked), made.decide(asked, A)
@@ -99,8 +104,9 @@ def test_every_type_of_a_name_that_is_ours_is_decided_here(kind: int) -> None:
     records = {A: ["10.9.8.7"], ANY: ["10.9.8.7"]}.get(kind, [])
     assert found(ours(), "db.lab.example", kind) == records
     assert found(ours(), "six.example", kind) == {AAAA: ["fd00::6"], ANY: ["fd00::6"]}.get(kind, [])
+    four, six = map(str, GUESTS["web"])
     for name in ("web", "web.containers.internal"):
-        assert found(ours(), name, kind) == {A: [str(GUESTS["web"])], ANY: [str(GUESTS["web"])]}.get(kind, [])
+        assert found(ours(), name, kind) == {A: [four], AAAA: [six], ANY: [four, six]}.get(kind, [])
     for name in ("containers.internal", "docker.internal"):
         assert found(ours(), name, kind) == []
     for name in ("nobody.containers.internal", "a.b.docker.internal", "nobody", "com"):
@@ -113,7 +119,7 @@ def test_the_gateway_and_the_host_are_found_plainly_and_in_both_domains() -> Non
         assert found(ours(), name, AAAA) == [str(POLICY.prefix[1])]
     assert found(ours(), "host") == found(ours(), "host.docker.internal") == [str(POLICY.host4)]
     closed = read({"host-access": False})
-    made = Names(closed.policy, (), lambda _: None, lambda _: "")
+    made = Names(closed.policy, (), lambda _: (), lambda _: "")
     made.change_zones(closed.zones)
     assert made.decide("host", A) == made.decide("host.containers.internal", AAAA) == UNKNOWN
 
@@ -174,7 +180,7 @@ def test_names_of_the_lans_networks_are_ours_and_those_of_wider_ones_are_not() -
     for odd in ("1.2.3.4.5.in-addr.arpa", "01.127.168.192.in-addr.arpa", "300.127.168.192.in-addr.arpa"):
         names.decide(odd, PTR)
     large = read({"subnet": "10.64.0.0/11"}).policy
-    wide = Names(large, (), lambda _: None, lambda _: "")
+    wide = Names(large, (), lambda _: (), lambda _: "")
     assert wide.decide("70.10.in-addr.arpa", SOA) == NOTHING
     assert wide.decide("10.in-addr.arpa", SOA) is ASK
     assert wide.decide(reverse("10.95.255.254"), PTR) is not ASK
