@@ -12,6 +12,7 @@ import pytest
 from gateway.relay.frames import UNKNOWN
 from tests.gateway.relay.test_relay_udp import received
 from tests.helpers.gateway_lan import SERVER, SERVER6, Lan, address, in_a_namespace, ip
+from tests.helpers.guests.netns import Namespace
 
 pytestmark = pytest.mark.guest
 SIZES = (0, 1, 7, 1472, 1473, 1500, 2000, 2961, 9000, 20_001, 65_000)
@@ -184,8 +185,6 @@ def test_routers_behind_the_host_are_seen_and_their_path_mtu_is_learnt():
 
 def routed(stack):
     """Put a router behind the host, and a place behind the router at the end of a narrower way."""
-    from tests.helpers.guests.netns import Namespace  # noqa: PLC0415 - only here
-
     router, far = (stack.enter_context(contextlib.closing(Namespace(name))) for name in ("router", "far"))
     ip(
         f"link add out type veth peer name eth0 netns {router.netns}",

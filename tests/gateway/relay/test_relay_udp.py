@@ -3,10 +3,12 @@
 import contextlib
 import socket
 import time
+from ipaddress import ip_address
 
 import pytest
 
 from gateway.relay.flows import FRESH_S, SETTLED_S
+from gateway.relay.forwards import Forward
 from gateway.relay.udp import MOST_WAITING
 from tests.gateway.relay.test_relay import POLICY
 from tests.helpers.gateway_world import World, descriptors
@@ -65,6 +67,30 @@ def test_every_client_gets_its_own_answers(world, stack, guest):
         guest.sendto(b"answer %d" % number, seen_as)
         assert received(world, client)[0] == b"answer %d" % number
     assert world.count("flows") == 5
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "places"),
+    [("0.0.0.0", ("127.0.0.1", "127.0.0.2", "127.9.9.9")), ("::", ("::1",)), ("127.0.0.3", ("127.0.0.3",))],
+)
+def test_an_answer_comes_from_the_address_that_was_asked(world, stack, guest, everywhere, places):
+    at = guest.getsockname()
+    forward = world.relay.add(Forward("udp", ip_address(at[0]), at[1], ip_address(everywhere), 0))
+    family = socket.AF_INET6 if ":" in everywhere else socket.AF_INET
+    one = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    one.setblocking(False)
+    for place in places:
+        connected = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        connected.setblocking(False)
+        connected.connect((place, forward.port))
+        connected.send(b"question")
+        guest.sendto(b"answer", received(world, guest)[1])
+        assert received(world, connected)[0] == b"answer"
+        # One client that asks at several addresses has an answer from each.
+        one.sendto(b"question", (place, forward.port))
+        guest.sendto(b"answer", received(world, guest)[1])
+        assert received(world, one)[1][:2] == (place, forward.port)
+    assert world.count("flows") == 2 * len(places)
 
 
 def test_longest_and_empty_datagrams_go_through(world, stack, guest):
