@@ -15,10 +15,10 @@ DROPS = {
     "guarded": "from this VM, what its guard refuses, from a group's address, or a PAUSE frame",
     "storm": "from this VM, broadcast, multicast or unknown unicast above its limit",
     "isolated": "from this VM, to a port that it may not reach",
-    "offload": "from this VM, a TAP, with an offload that makes no sense",
+    "offload": "from this VM, with an offload that makes no sense, or too long and not to be cut",
     "mac_limit": "from this VM, with one source address more than it may have",
     "stale_ring": "for this VM, in a ring whose writer left or broke it",
-    "refused": "for this VM, refused by its socket, its framing (too long) or its device (down)",
+    "refused": "for this VM, longer than its mtu or its socket takes, or its device is down",
 }
 """Why frames of a port are dropped; "from" is counted at the sender, "for" at the destination."""
 

@@ -137,6 +137,11 @@ def test_status_shows_each_port_and_where_membership_is():
     assert next(line for line in shown.splitlines() if "bess-1" in line).rstrip().endswith("-")
 
 
+def test_status_says_below_what_a_port_has_to_do_with():
+    shown = text(tables.status(answer(port(notes=["set it so"]), port(2, "bess-1"))))
+    assert shown.splitlines()[-1].rstrip() == "qemu-1: set it so"
+
+
 def test_stats_show_every_counter_and_every_process():
     shown = text(tables.stats(answer(port())))
     for figure in (
