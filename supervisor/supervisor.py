@@ -36,6 +36,8 @@ from supervisor.run_options import RunOptions
 
 STOP_S = 10.0
 """A process that is still there after a second of SIGKILL waits for a device, for which waiting is no use."""
+MEND_S = 1.0
+"""How often to look, when the loop is awake anyway, whether the files of our sockets are still there."""
 FAILED_S = 0.1
 """Least sleep after a part has failed: it would fail again at once."""
 
@@ -52,6 +54,7 @@ class Supervisor:
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
         self._context = open_context()
         self._stop_at: float | None = None
+        self._mend_at = 0.0
         try:
             self._saved = SavedState(directory.file(saved_state.FILE), inherit=inherit)
             self._ports = PortManager(
@@ -142,6 +145,10 @@ class Supervisor:
         """Do what is due and take what has arrived; whether there may be more of it."""
         more = self._ports.tick(now)
         self._captures.tick(now)
+        if now >= self._mend_at and self._stop_at is None:
+            self._mend_at = now + MEND_S
+            self._console.mend()
+            self._ports.listeners.mend()
         return (not self._ports.fleet.publisher.quiet and self._console.receive()) or more
 
     def _finished(self) -> bool:

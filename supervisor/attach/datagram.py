@@ -30,6 +30,7 @@ from forwarder import unix_sockets
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortId
+from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers
 from supervisor.base.logs import Throttle, log
@@ -83,7 +84,7 @@ class VfkitListener:
             self._wait()
         else:
             self.port, self._socket = adopted
-            self._file = unix_sockets.SocketFile.at(self._path)
+            self._file = SocketFile.at(self._path)
             with suppress(OSError):  # otherwise the first probe says that it is gone
                 self._peer = self._socket.getpeername()
             self._peer_file = _identity(self._peer)
@@ -94,6 +95,17 @@ class VfkitListener:
         self._unwatch_process()
         self._file.remove()
         self._socket.close()
+
+    def mend(self) -> None:
+        """Have a new socket if the file of this one was deleted; with a VM, when its port is released."""
+        if self._replace or self._file.is_there() or SocketFile.at(self._path).identity is not None:
+            return
+        self._replace = True
+        log.warning(
+            "%s was deleted and is made again%s", self.url, " when its VM has gone" if self.port else ""
+        )
+        if self.port is None:
+            self.released()
 
     def disconnect(self) -> None:
         """Make the release of the port the end of this VM's connection, though the VM lives."""
@@ -128,7 +140,7 @@ class VfkitListener:
         """When ``tick`` is urgent; the probe of a VM has no hurry and comes with everybody's."""
         return self._resume_at
 
-    def _bind(self) -> tuple[socket.socket, unix_sockets.SocketFile]:
+    def _bind(self) -> tuple[socket.socket, SocketFile]:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)

@@ -197,6 +197,12 @@ class Listeners:
             else:
                 each.released()
 
+    def mend(self) -> None:
+        """Make sockets again whose files were deleted."""
+        for each in self._open:
+            if isinstance(each, (StreamListener, VfkitListener)):
+                each.mend()
+
     def tick(self, now: float) -> None:
         """Do what is due."""
         if now < self.deadline() - TOGETHER_S:

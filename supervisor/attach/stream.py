@@ -49,6 +49,7 @@ class StreamListener:
     ) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop
+        self._pauses = pauses
         self.transport = address.transport
         self.settings = settings
         self.port: PortId | None = None
@@ -78,6 +79,24 @@ class StreamListener:
         if self._file is not None:
             self._file.remove()
         self._socket.close()
+
+    def mend(self) -> None:
+        """Listen anew if the socket's file was deleted; whatever lies at its path by now is left alone."""
+        file = self._file
+        if file is None or file.is_there() or SocketFile.at(file.path).identity is not None:
+            return
+        try:
+            sock, self._file = unix_sockets.listen(file.path, self._socket.type)
+        except LocalError as error:
+            self._throttle.warning("mend", f"{self.url} was deleted and cannot be made again: {error}")
+            return
+        self._acceptor.close()
+        self._socket.close()
+        self._socket = sock
+        self._acceptor = Acceptor(self._loop, sock, self._on_connection, self._pauses, self._starved)
+        if self.port is not None:
+            self._acceptor.hold()
+        log.warning("%s was deleted and is made again", self.url)
 
     def go_on_with(self, port: PortId) -> None:
         """Take the next VM only when ``port``, which has its addresses, is gone."""

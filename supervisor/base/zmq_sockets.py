@@ -26,12 +26,20 @@ def listen(context: Context, kind: int, address: str) -> "zmq.Socket[bytes]":
     sock.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
     for uid in {os.geteuid(), 0}:
         sock.setsockopt(zmq.IPC_FILTER_UID, uid)
+    try:
+        bind(sock, address)
+    except LocalError:
+        sock.close()
+        raise
+    return sock
+
+
+def bind(sock: "zmq.Socket[bytes]", address: str) -> None:
+    """Bind with mode 0600; again, where the file of the first time was deleted. Raises LocalError."""
     mask = os.umask(0o177)
     try:
         sock.bind(address)
     except zmq.ZMQError as error:
-        sock.close()
         raise LocalError(f"cannot listen on {address}: {error.strerror}") from None
     finally:
         os.umask(mask)
-    return sock

@@ -17,9 +17,10 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
+from forwarder.unix_sockets import SocketFile
 from forwarder.wire import decode, encode
 from supervisor.base.logs import Throttle, log
-from supervisor.base.zmq_sockets import Context, listen
+from supervisor.base.zmq_sockets import Context, bind, listen
 
 AT_ONCE = 16
 """Commands answered in one go; each may sample every port."""
@@ -42,9 +43,23 @@ class Console:
         self._handlers = handlers
         self._throttle = Throttle()
         self.bad_messages = 0
-        self._socket = listen(context, zmq.ROUTER, endpoint(path(runtime_dir, CONSOLE)))
+        self._path = path(runtime_dir, CONSOLE)
+        self._socket = listen(context, zmq.ROUTER, endpoint(self._path))
+        self._file = SocketFile.at(self._path)
         self._fd = cast(int, self._socket.getsockopt(zmq.FD))
         loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
+
+    def mend(self) -> None:
+        """Bind again if the socket's file was deleted, as cleaners of temporary files do."""
+        if self._file.is_there() or SocketFile.at(self._path).identity is not None:
+            return
+        try:
+            bind(self._socket, endpoint(self._path))
+        except LocalError as error:
+            self._throttle.warning("mend", f"{self._path} was deleted and cannot be made again: {error}")
+            return
+        self._file = SocketFile.at(self._path)
+        log.warning("%s was deleted and is made again", self._path)
 
     def receive(self) -> bool:
         """Answer what has arrived; whether there may be more."""
