@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from supervisor.attach.addresses import Attachment
 
+CELLS = ("auto", "required")
+"""What ``--cell`` can be."""
+
 
 class RunOptions(NamedTuple):
     """How one switch is to run."""

@@ -53,17 +53,18 @@ from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.config_lines import Path, locate
 from supervisor.gateway import options as gateway_options
 from supervisor.ports.settings import SETTINGS, SettingError, changed, check_transport
-from supervisor.run_options import RunOptions
+from supervisor.run_options import CELLS, RunOptions
 
 LISTEN_KEYS = {flag: transport for transport, flag in LISTEN_FLAGS.items()}
 TEXT_KEYS = {
     "runtime-dir": "runtime_dir",
     "name": "name",
     "pid-file": "pid_file",
+    "cell": "cell",
     "log-level": "log_level",
     "log-format": "log_format",
 }
-CHOICES = {"log-level": tuple(LEVELS), "log-format": FORMATS}
+CHOICES = {"cell": CELLS, "log-level": tuple(LEVELS), "log-format": FORMATS}
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20

@@ -18,7 +18,7 @@ from supervisor.cli.options import (
     given_gateway,
     runtime_dir_option,
 )
-from supervisor.run_options import RunOptions
+from supervisor.run_options import CELLS, RunOptions
 
 
 @click.command(cls=GroupedCommand)
@@ -26,6 +26,12 @@ from supervisor.run_options import RunOptions
 @option(SWITCH, "--config", metavar="FILE.toml", help="Read options from this file; flags are added to them.")
 @option(SWITCH, "--name", help="Name of this switch, for `status`.  [default: bulkhead]")
 @option(SWITCH, "--pid-file", metavar="PATH", help="Keep the process id in this file while running.")
+@option(
+    SWITCH,
+    "--cell",
+    type=click.Choice(CELLS),
+    help="Confine workers as far as the kernel can, or serve only where it can all.  [default: auto]",
+)
 @attachment_options
 @gateway_options
 @option(LOG, "--log-level", type=click.Choice([*LEVELS]), help="Lowest level to log.  [default: info]")

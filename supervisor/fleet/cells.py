@@ -22,9 +22,6 @@ REMEDY = {
 }
 """Why a part may be missing, and where to look."""
 
-SWITCHES = ("auto", "required")
-"""What ``--cell`` can be."""
-
 
 class CellPolicy:
     """What is known of the cells of this switch's workers."""

@@ -141,6 +141,7 @@ class Fleet:
 
     def close(self) -> None:
         """Close everything; workers that serve a port go on."""
+        self._pool.close()
         self.publisher.close()
         self._channels.close()
         self._rings.close()

@@ -183,6 +183,10 @@ class WorkerPool:
         for identity in [*self._starting, *spares]:
             self.processes.end(identity, now, notified=False)
 
+    def close(self) -> None:
+        """End workers that have no port at once, and wait for that: they could still make a socket."""
+        self.processes.clear_away([each for each in self.processes if each not in self._serving])
+
     def _ended(self, identity: Identity, clean: bool, how: str) -> None:
         now = time.monotonic()
         self._owner.process_ended(identity)

@@ -92,6 +92,19 @@ def _port(port: Json) -> list[str | Text]:
     return [str(port["port"]), port["name"], port["transport"], state(port)]
 
 
+def confinement(cell: Json) -> Text:
+    """Say what confines workers, and what is missing."""
+    parts = [
+        f"{part} (ABI {cell['landlock_abi']})" if part == "landlock" else part for part in cell["in_force"]
+    ]
+    said = Text(
+        f"workers are confined by {', '.join(parts) or 'nothing'}" if parts else "no worker is ready yet"
+    )
+    if parts and cell["missing"]:
+        said.append(f"; missing: {', '.join(cell['missing'])}", style="yellow")
+    return said
+
+
 def status(answer: Json) -> RenderableType:
     """``supervisor status``."""
     columns = (
@@ -121,6 +134,7 @@ def status(answer: Json) -> RenderableType:
         Text(answer["name"], style="bold"),
         head(answer),
         *listeners,
+        confinement(answer["supervisor"]["cell"]),
         Text(),
         table(columns, rows) if rows else Text("no ports"),
         *notes,

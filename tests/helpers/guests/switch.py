@@ -229,15 +229,14 @@ class Switch:
 
     def processes(self) -> list[int]:
         """Return the pids of the supervisor and all its workers that run now."""
-        mark = f"{MARK}={self._mark}".encode()
+        mark, where = f"{MARK}={self._mark}".encode(), os.fsencode(self.runtime_dir)
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                try:
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                with contextlib.suppress(OSError):
+                    ours = where in (entry / "cmdline").read_bytes().split(b"\0")  # also of who is in a cell
+                    if ours or mark in (entry / "environ").read_bytes().split(b"\0"):
                         found.append(int(entry.name))
-                except OSError:
-                    continue
         return found
 
     def kill(self) -> None:

@@ -108,6 +108,12 @@ def port(number=1, name="qemu-1", **changes):
 
 def answer(*ports, **changes):
     process = {key: value for key, value in port()["worker"].items() if key not in {"epoch", "restarts"}}
+    process["cell"] = {
+        "required": False,
+        "in_force": ["user", "landlock"],
+        "missing": ["seccomp"],
+        "landlock_abi": 3,
+    }
     drops = dict.fromkeys(port()["drops"], 0)
     departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
     head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
