@@ -33,7 +33,9 @@ from tests.helpers.guests.watching import (
 )
 
 WORKER, SUPERVISOR = "worker", "supervisor"
-TRANSPORTS = (*KINDS, "tap")
+LINKS = {**KINDS, "vhost": "vhost"}
+"""Each link, and what a fake VM calls it."""
+TRANSPORTS = (*LINKS, "tap")
 COLUMNS = (
     "killed", "link", "times", "links that went on", "frames/s", "frames lost, each time", "wrong frames",
     "gap median ms", "worst ms", "next one ready ms", "newcomer heard ms",
@@ -81,7 +83,7 @@ def _running() -> Iterator[Switch]:
 
 
 def _flags(switch: Switch) -> list[str]:
-    return switch.arguments(qemu=True, bess=True, vfkit=1)
+    return switch.arguments(qemu=True, bess=True, vfkit=1, vhost=True)
 
 
 class Partner:
@@ -111,7 +113,7 @@ class Partner:
 
     def _connect(self) -> FakeVM:
         if self._space is None:
-            return self._switch.connect(KINDS[self._link], f"vm{self._number}")
+            return self._switch.connect(LINKS[self._link], f"vm{self._number}")
         device = f"{self._space.interface},netns={self._space.netns}"
         ask(self._switch, "attach", transport="tap", url=device)
         return self._space.packet_vm()

@@ -47,11 +47,11 @@ def kill_and_see_it_go_on(
     check(talk, switch)
 
 
-@pytest.mark.parametrize("kind", ["unixpacket", "unixgram"])
+@pytest.mark.parametrize("kind", ["unixpacket", "unixgram", "vhost"])
 def test_where_the_kernel_keeps_frames_apart_the_link_outlives_every_worker(
     switch: StartSwitch, moments: random.Random, kind: str
 ) -> None:
-    running = switch(qemu=True, bess=True, vfkit=1)
+    running = switch(qemu=True, bess=True, vfkit=1, vhost=True)
     one, other = running.connect("unix"), running.connect(kind, "dgram")
     talk = Conversation(one, mac(1), other, mac(2))
     talk.run(0.1)

@@ -49,7 +49,7 @@ class GuestBulkhead(Bulkhead):
 
     def plug(self, number: int) -> FakeVM:
         """Connect one more guest."""
-        vm = GuestVM(self.switch.vhost)
+        vm = self.switch.connect("vhost")
         self.stack.callback(vm.close)
         self.vms.append(vm)
         return vm

@@ -12,7 +12,6 @@ seen.
 from __future__ import annotations
 
 import contextlib
-import errno
 import random
 import struct
 import threading
@@ -105,13 +104,7 @@ class End:
         if isinstance(self.vm, StreamVM):
             self._unsent += self.vm.encode(frame)
             return True
-        try:
-            self.vm.sock.send(frame)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                return False
-            raise
-        return True
+        return self.vm.offer(frame)
 
     @contextlib.contextmanager
     def _until_closed(self) -> Iterator[None]:

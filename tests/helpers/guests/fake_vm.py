@@ -77,6 +77,16 @@ class FakeVM:
         for frame in frames:
             self._send_one(frame, deadline)
 
+    def offer(self, frame: bytes) -> bool:
+        """Send a frame if it is taken now, of a kind that takes whole ones; whether it was."""
+        try:
+            self.sock.send(frame)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                return False
+            raise
+        return True
+
     def receive(self, timeout: float = DEADLINE) -> bytes:
         """Return the next frame; raises TimeoutError, or LinkClosed after the last one that came."""
         deadline = time.monotonic() + timeout

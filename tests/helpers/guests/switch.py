@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.guests.fake_vm import FakeVM, connect
+from tests.helpers.guests.vhost_vm import GuestVM
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,6 +89,8 @@ class Switch:
 
         ``name`` is what a datagram VM binds in ``vm_dir``, ``number`` which vfkit socket it uses.
         """
+        if kind == "vhost":
+            return GuestVM(self.vhost)
         urls = {
             "unix": lambda: f"unix://{self.qemu}",
             "tcp": lambda: f"tcp://127.0.0.1:{self.tcp_port()}",

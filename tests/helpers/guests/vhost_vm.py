@@ -171,18 +171,26 @@ class GuestVM(FakeVM):
         """End the VM."""
         self.guest.close()
 
+    def offer(self, frame: bytes) -> bool:
+        """Send a frame if there is a descriptor for it."""
+        self.guest.driver.reclaim()
+        if not self.guest.driver.queues[1].free:
+            return False
+        self.guest.send(frame)
+        return True
+
     def _send_one(self, frame: bytes, deadline: float) -> None:
-        while not self.guest.driver.queues[1].free:
-            self.guest.driver.reclaim()
+        while not self.offer(frame):
             if time.monotonic() > deadline:
                 raise TimeoutError("no descriptor came back within the deadline")
-        self.guest.send(frame)
 
     def _read(self) -> bool:
         frames = self.guest.driver.frames()
         if frames:
             self.guest.post(len(frames))
         self._received.extend(frames)
+        if not frames and self.guest.has_ended():
+            raise LinkClosed("the switch has closed the link")
         return bool(frames)
 
     def _wait(self, event: int, deadline: float, what: str) -> None:
@@ -194,5 +202,3 @@ class GuestVM(FakeVM):
             raise TimeoutError(f"{what}: nothing within the deadline")
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(queue.call)
-        if queue.seen == queue.used_index() and self.guest.has_ended():
-            raise LinkClosed(what)
