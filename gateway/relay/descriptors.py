@@ -6,7 +6,7 @@ has much gets no more as soon as little is left, so that there is room for the n
 
 import resource
 
-from gateway.relay.fair_share import Shares
+from gateway.fair_share import Shares
 
 OF_A_CONNECTION = 6
 """Two sockets, and a pipe in each direction while both readers are stalled."""

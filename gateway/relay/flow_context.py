@@ -9,9 +9,9 @@ does so.
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_FLOW
-from gateway.relay.fair_share import Shares
 from gateway.relay.flows import Flows
 from gateway.relay.poller import Poller
 

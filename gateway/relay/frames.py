@@ -18,11 +18,9 @@ from typing import NamedTuple, Protocol
 
 from forwarder.future import Future
 from forwarder.messages import Reply
-from gateway.relay.answers import LONGEST, VNET_HEADER
-from gateway.relay.flow_context import Common
-from gateway.relay.fragments import Reassembly
-from gateway.relay.frame_sockets import lost_since
-from gateway.relay.packets import (
+from gateway.ip.answers import LONGEST, VNET_HEADER
+from gateway.ip.fragments import Reassembly
+from gateway.ip.packets import (
     TCP_NUMBER,
     DamagedError,
     Datagram,
@@ -33,6 +31,8 @@ from gateway.relay.packets import (
     parse,
     read,
 )
+from gateway.relay.flow_context import Common
+from gateway.relay.frame_sockets import lost_since
 from gateway.relay.policy import Address
 from gateway.relay.poller import READ
 

@@ -25,13 +25,13 @@ import socket
 from collections.abc import Callable, Hashable
 from functools import partial
 
+from gateway.ip.answers import reset
+from gateway.ip.packets import Packet, Syn
 from gateway.rates import Rates
 from gateway.relay import socket_errors
-from gateway.relay.answers import reset
 from gateway.relay.counts import Counts
 from gateway.relay.frames import Sender
 from gateway.relay.nat import Judge
-from gateway.relay.packets import Packet, Syn
 from gateway.relay.splice import abort
 from gateway.relay.tcp import Connections, Dial, State, make_on_host
 from gateway.relay.tun import Speaker

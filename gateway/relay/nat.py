@@ -31,8 +31,7 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 
-from gateway.relay import socket_errors
-from gateway.relay.answers import (
+from gateway.ip.answers import (
     LONGEST,
     answer,
     echo_reply,
@@ -40,9 +39,10 @@ from gateway.relay.answers import (
     fits,
     quoted,
 )
+from gateway.ip.packets import ECHO, Datagram, Echo, Packet, Refusal
+from gateway.relay import socket_errors
 from gateway.relay.flow_context import BURST, Common, FlowKey
 from gateway.relay.frames import Sender
-from gateway.relay.packets import ECHO, Datagram, Echo, Packet, Refusal
 from gateway.relay.policy import Address
 from gateway.relay.poller import FAILED, READ, Poller
 from gateway.relay.socket_errors import SocketError

@@ -26,9 +26,9 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
-from gateway.relay.fair_share import Shares
 from gateway.relay.pipes import Pipes
 from gateway.relay.policy import Address
 from gateway.relay.poller import CLOSING, EDGE, FAILED, WRITE, Poller

@@ -14,7 +14,7 @@ import fcntl
 import os
 import struct
 
-from gateway.relay.answers import Written, refusal
+from gateway.ip.answers import Written, refusal
 from gateway.relay.counts import Counts
 
 _IFF_TUN = 0x0001

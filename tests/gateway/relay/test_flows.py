@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
-from gateway.relay.fair_share import Shares
 from gateway.relay.flow_context import FlowTable
 from gateway.relay.flows import FRESH_S, SETTLED_S, Flows
 

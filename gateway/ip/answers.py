@@ -9,7 +9,7 @@ is done here, and then the checksum is made here, too.
 
 import struct
 
-from gateway.relay.packets import (
+from gateway.ip.packets import (
     ECHO,
     ECHO_REPLY,
     ECHO_REQUEST,

@@ -13,8 +13,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from gateway.relay.fair_share import Shares
-from gateway.relay.packets import Fragment, Packet
+from gateway.fair_share import Shares
+from gateway.ip.packets import Fragment, Packet
 
 WAIT_S = 15.0
 """Half of what Linux waits: on one LAN the pieces follow each other within a millisecond."""

@@ -6,9 +6,9 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.answers import VNET_HEADER, answer, echo_reply, echo_request, fits, quoted, refusal, reset
-from gateway.relay.fragments import MOST_BYTES, WAIT_S, Reassembly
-from gateway.relay.packets import DamagedError, Datagram, Echo, Fragment, Packet, Refusal, Syn, parse, read
+from gateway.ip.answers import VNET_HEADER, answer, echo_reply, echo_request, fits, quoted, refusal, reset
+from gateway.ip.fragments import MOST_BYTES, WAIT_S, Reassembly
+from gateway.ip.packets import DamagedError, Datagram, Echo, Fragment, Packet, Refusal, Syn, parse, read
 
 MTU = 1280
 PORTS = st.integers(0, 65535)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.fair_share import GREED, Shares
+from gateway.fair_share import GREED, Shares
 
 
 @given(st.integers(1, 400), st.lists(st.integers(0, 5), max_size=600))
