@@ -159,7 +159,7 @@ def test_settings_change_while_running_and_a_refused_change_changes_nothing(swit
     for wrong, why in (
         (f"pin={taken}", f"{taken} is already pinned to unixgram://{running.vfkit()}"),
         (f"pin={mac(2).hex(':')}", "is already pinned to port 2 (other)"),
-        ("reach=other", "reach: a port that is not isolated reaches everybody"),
+        ("reach=other", "reach: it has no effect unless isolated=true"),
     ):
         refused = running.command("set", "web", "limit-broadcast=7", wrong, check=False)
         assert refused.returncode == 1
