@@ -104,7 +104,7 @@ def test_sums_are_those_of_the_counters(switch: MiniSwitch, kind: str) -> None:
         one.send(*(frame(BROADCAST, mac(1), size=60 + turn) for _ in range(4)))
         two.send(frame(mac(1), mac(2), size=1514), frame(mac(99), mac(2)), PAUSE)
         one.send(*(frame(mac(2), mac(1), size=size) for size in (60, 1514, 9000)))
-        three.send(frame(mac(1), mac(3)), frame(mac(2), mac(3), size=200))
+        three.send(frame(mac(1), mac(3)), frame(mac(2), mac(3), size=200), frame(mac(98), mac(3)))
         one.send(*(frame(mac(2), mac(10 + number)) for number in range(5)))
         switch.settle()
         for vm in (one, two, three):
