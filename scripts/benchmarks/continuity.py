@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from forwarder.errors import LocalError
 from scripts.benchmarks.lab.sockets import KINDS, end_of
 from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report.figures import NOTHING
@@ -102,7 +103,8 @@ class Partner:
     def fresh(self) -> Conversation:
         """Return a conversation with a new VM, which is going on; the last one's port is gone."""
         if self.name and port_of(self._switch, self.name)["state"]:
-            ask(self._switch, "detach", target=self.name)
+            with contextlib.suppress(LocalError):  # it may have gone meanwhile, with its VM
+                ask(self._switch, "detach", target=self.name)
             wait_for(lambda: not port_of(self._switch, self.name)["state"], "the last VM's port to go")
         self._number += 1
         address = mac(self._number)
