@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include "packet/checksum.h"
+#include "packet/offload.h"
 #include "packet/packet.h"
 #include "packet/vnet.h"
 
@@ -106,7 +107,8 @@ unsigned coalesce(struct coalesced *whole, const struct iovec *frames, unsigned 
 {
     uint8_t *head = whole->head + VNET_BYTES, next[COALESCE_HEADERS];
     struct segment first, segment;
-    if (count < 2 || !understand(&frames[0], head, &first) || (head[first.tcp + 13] & TCP_PSH) != 0)
+    if (count < 2 || !understand(&frames[0], head, &first) || (head[first.tcp + 13] & TCP_PSH) != 0
+        || first.payload < SEGMENT_LEAST) /* another TAP of ours would refuse the whole */
         return 1;
     uint32_t bytes = first.payload, most = UINT16_MAX - (first.headers - IP);
     bool push = false;
