@@ -173,7 +173,7 @@ def core_graph():
             }
     assert {definers["ring_put"], definers["bells_publish"], definers["py_os_error"]} == {
         "shared/ring",
-        "engine/bells",
+        "port/bells",
         "python/py_core",
     }
     return {unit: others - {unit} for unit, others in graph.items()}

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/switch.h"
+#include "ingress/switch.h"
 #include "harness.h"
 
 /* What is switched is memory of the engine's own, here exactly as long as the input. */

@@ -4,11 +4,11 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "engine/egress.h"
-#include "engine/egress_write.h"
+#include "egress/egress.h"
+#include "egress/egress_write.h"
 #include "engine/guest_queues.h"
-#include "engine/ingress.h"
-#include "engine/switch.h"
+#include "ingress/ingress.h"
+#include "ingress/switch.h"
 
 /* A reader from outside sees numbers that are at most so many busy turns old. */
 #define PUBLISH_TURNS 64u

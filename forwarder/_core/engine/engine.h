@@ -27,7 +27,7 @@
 #ifndef BULKHEAD_ENGINE_H
 #define BULKHEAD_ENGINE_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 enum {
     EVENT_CONTROL = 1,

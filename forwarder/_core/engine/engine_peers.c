@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/egress.h"
-#include "engine/ingress.h"
-#include "engine/send.h"
-#include "engine/switch.h"
+#include "egress/egress.h"
+#include "ingress/ingress.h"
+#include "ingress/send.h"
+#include "ingress/switch.h"
 
 static uint64_t unread_floods(struct peer *peer)
 {

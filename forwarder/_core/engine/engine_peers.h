@@ -15,7 +15,7 @@
 #ifndef BULKHEAD_ENGINE_PEERS_H
 #define BULKHEAD_ENGINE_PEERS_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment);
 void engine_peer_leave(struct engine *e, uint32_t port);

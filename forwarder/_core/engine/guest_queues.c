@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "engine/ingress.h"
+#include "ingress/ingress.h"
 
 static struct virtqueue *queue_of(struct engine *e, unsigned which)
 {

@@ -14,7 +14,7 @@
 #ifndef BULKHEAD_GUEST_QUEUES_H
 #define BULKHEAD_GUEST_QUEUES_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 /* The driver has accepted these features. */
 void queues_set_features(struct engine *e, uint64_t features);

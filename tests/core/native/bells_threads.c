@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "engine/bells.h"
+#include "port/bells.h"
 #include "system/waiter.h"
 
 /* Rounds in which the two overlapped: the sleeper saw the news and was rung. How many others lie between them depends on

@@ -1,7 +1,7 @@
 /* sanitize: address,undefined */
 /* When a worker lingers: only among short pauses, and never for longer than a wake-up takes. */
 #include "check.h"
-#include "engine/busy_poll.h"
+#include "port/busy_poll.h"
 
 static struct busy_poll l;
 static uint64_t now = NS_PER_S;

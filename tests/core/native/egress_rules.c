@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "engine/egress_write.h"
+#include "egress/egress_write.h"
 
 #define FIRST_NS 50000u
 #define MOST_NS 10000000u

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "engine/bells.h"
+#include "port/bells.h"
 #include "packet/frame.h"
 #include "system/waiter.h"
 

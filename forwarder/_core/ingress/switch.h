@@ -16,7 +16,7 @@
 #ifndef BULKHEAD_SWITCH_H
 #define BULKHEAD_SWITCH_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 void switch_begin(struct engine *e);
 /* Switch the whole records at the front of `bytes`; returns how many bytes those were. *status says what stopped

@@ -1,7 +1,7 @@
-#include "engine/switch.h"
+#include "ingress/switch.h"
 
-#include "engine/send.h"
-#include "engine/unfinished.h"
+#include "ingress/send.h"
+#include "ingress/unfinished.h"
 #include "packet/offload.h"
 #include "packet/packet.h"
 

@@ -22,7 +22,7 @@
 #ifndef BULKHEAD_BELLS_H
 #define BULKHEAD_BELLS_H
 
-#include "engine/peer.h"
+#include "port/peer.h"
 
 struct bells {
     struct peer *touched[MAX_PORTS]; /* whose rings have runs that are not published yet */

@@ -20,7 +20,7 @@
 #ifndef BULKHEAD_SEND_H
 #define BULKHEAD_SEND_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 void send_run(struct engine *e, struct peer *peer, const struct frame_run *run);
 /* One frame to all, without a limit of its rate. */

@@ -1,4 +1,4 @@
-#include "engine/port.h"
+#include "port/port.h"
 
 #include <stdio.h>
 

@@ -1,4 +1,4 @@
-#include "engine/egress_admit.h"
+#include "egress/egress_admit.h"
 
 #include "packet/offload.h"
 

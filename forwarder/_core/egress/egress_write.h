@@ -22,7 +22,7 @@
 #ifndef BULKHEAD_EGRESS_WRITE_H
 #define BULKHEAD_EGRESS_WRITE_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 /* Write spans; returns the bytes taken. Blocks the egress where that was not everything. */
 uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now);

@@ -1,4 +1,4 @@
-#include "engine/peer.h"
+#include "port/peer.h"
 
 #include <stdlib.h>
 #include <unistd.h>

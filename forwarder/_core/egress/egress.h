@@ -21,7 +21,7 @@
 #ifndef BULKHEAD_EGRESS_H
 #define BULKHEAD_EGRESS_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 bool egress_poll(struct engine *e, uint64_t now);
 bool egress_has_news(const struct engine *e);

@@ -16,7 +16,7 @@
 #ifndef BULKHEAD_UNFINISHED_H
 #define BULKHEAD_UNFINISHED_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 /* Look at a plain run of a VM whose headers are not inferred, if a sample is due. */
 void unfinished_sample(struct engine *e, const struct frame_run *run);

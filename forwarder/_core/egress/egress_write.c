@@ -1,4 +1,4 @@
-#include "engine/egress_write.h"
+#include "egress/egress_write.h"
 
 #include "packet/framing.h"
 

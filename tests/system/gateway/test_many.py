@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gateway.relay.splice import KEPT_PIPES
+from gateway.relay.pipes import KEPT_PIPES
 from scripts.benchmarks.report import proc
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fixtures import short_directory

@@ -1,4 +1,4 @@
-#include "engine/send.h"
+#include "ingress/send.h"
 
 #include "packet/flow.h"
 #include "packet/offload.h"

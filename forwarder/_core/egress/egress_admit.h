@@ -17,7 +17,7 @@
 #ifndef BULKHEAD_EGRESS_ADMIT_H
 #define BULKHEAD_EGRESS_ADMIT_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 struct stretch {
     uint32_t bytes; /* of records at the front of the view */

@@ -1,4 +1,4 @@
-#include "engine/bells.h"
+#include "port/bells.h"
 
 #include "system/waiter.h"
 

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.core.test_offload import EXTENSIONS, HEADER, WORDS
+from tests.core.packet.test_offload import EXTENSIONS, HEADER, WORDS
 from tests.helpers.mini_switch import frame, mac
 from tests.helpers.model_segments import (
     ACK,

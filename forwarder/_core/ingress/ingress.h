@@ -31,7 +31,7 @@
 #ifndef BULKHEAD_INGRESS_H
 #define BULKHEAD_INGRESS_H
 
-#include "engine/port.h"
+#include "port/port.h"
 
 int ingress_open(struct engine *e);
 void ingress_close(struct engine *e);

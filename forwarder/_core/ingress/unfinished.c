@@ -1,4 +1,4 @@
-#include "engine/unfinished.h"
+#include "ingress/unfinished.h"
 
 #include "packet/infer.h"
 

@@ -1,9 +1,9 @@
-#include "engine/ingress.h"
+#include "ingress/ingress.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/switch.h"
+#include "ingress/switch.h"
 #include "packet/framing.h"
 #include "packet/infer.h"
 #include "packet/offload.h"

@@ -1,7 +1,7 @@
-#include "engine/egress.h"
+#include "egress/egress.h"
 
-#include "engine/egress_admit.h"
-#include "engine/egress_write.h"
+#include "egress/egress_admit.h"
+#include "egress/egress_write.h"
 #include "packet/framing.h"
 
 /* What a visit costs of a turn's budget besides the bytes, so that one which yields none (a lapped flood

@@ -1,4 +1,4 @@
-#include "engine/guard.h"
+#include "port/guard.h"
 
 #include <stdlib.h>
 

@@ -15,7 +15,7 @@ from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.probes import kill_supervisor
-from tests.system.test_gateway_leases import guest_of
+from tests.system.gateway.test_leases import guest_of
 
 StartSwitch = Callable[..., Switch]
 ME = mac(0xBAD)
