@@ -30,7 +30,7 @@ from supervisor.attach.addresses import PortOptions
 from supervisor.attach.kept import KeptAttachments
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
-from supervisor.base.logs import LEVELS, log
+from supervisor.base.logs import log, say
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import Context
@@ -180,7 +180,8 @@ class PortManager:
         except LocalError:
             self.do(self.registry.detach(record.port))
             raise
-        log.info("port %d (%s): attached by %s", record.port, record.name, url)
+        text = f"port {record.port} ({record.name}): attached by {url}"
+        say("attach", text, port=record.port, name=record.name, transport=transport, url=url)
         self._watch_block(record.id)
         self.gateway.joined(record)
         self.do(decided)
@@ -240,8 +241,8 @@ class PortManager:
                 self.fleet.end_worker(port, identity)
             case actions.ReleaseVm(record, reason):
                 self._release(record, reason)
-            case actions.Log(level, text):
-                log.log(LEVELS[level], text)
+            case actions.Log(level, text, event, record, reason):
+                say(event, text, level, port=record.port, name=record.name, reason=reason)
 
     def _release(self, record: PortRecord, reason: str) -> None:
         number = record.port

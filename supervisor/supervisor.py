@@ -21,7 +21,8 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor.attach.listener_common import RLIMIT_WANTED
-from supervisor.base import saved_state
+from supervisor.base import events, saved_state
+from supervisor.base.events import EventLog
 from supervisor.base.logs import log
 from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
@@ -55,6 +56,8 @@ class Supervisor:
         self._context = open_context()
         self._stop_at: float | None = None
         self._mend_at = 0.0
+        self.events = EventLog(directory.file(events.FILE))
+        """What has happened, for operators."""
         try:
             self._saved = SavedState(directory.file(saved_state.FILE), inherit=inherit)
             self._ports = PortManager(
@@ -71,6 +74,7 @@ class Supervisor:
             self._console = Console(self._loop, self._context, self._directory.path, commands.handlers())
         except LocalError as error:
             self._context.destroy(linger=0)
+            self.events.end(keep=inherit)
             self._directory.close()
             raise LocalError(f"cannot open the sockets in {self._directory.path}: {error}") from None
         own = Identity(os.getpid(), start_time(os.getpid()))
@@ -127,6 +131,7 @@ class Supervisor:
         self._context.term()
         self._loop.close()
         self._saved.close(keep=orphans)
+        self.events.end(keep=orphans)
         self._directory.close(keep_lock=orphans)
 
     def summary(self) -> Switch:

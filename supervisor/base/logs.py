@@ -1,4 +1,8 @@
-"""One line for each thing worth saying, on stderr, as text or as JSON.
+"""One line for each thing worth saying, on stderr, as text or as JSON: the edge of the stream of events.
+
+A line is an event: ``say`` gives it a kind and fields (``port``, ``name``, ``mac``, ``reason``, figures), and
+a line without them is of the kind ``message``. The JSON of a line and what ``supervisor events`` shows of it
+are the same record (``record_of``), which ``events`` keeps.
 
 What an outsider can cause at will (garbage on a socket, connections that are refused) goes through a
 ``Throttle``: at most one line a second for each kind of thing, which says how many it stands for. Workers
@@ -9,6 +13,9 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from supervisor.base.log_writer import LogWriter
 
@@ -18,8 +25,46 @@ FORMATS = ("text", "json")
 THROTTLE_S = 1.0
 FLUSH_S = 1.0
 """How long the end of the process waits for lines that are not written yet."""
+MESSAGE = "message"
+"""The kind of a line that was given none."""
 
 log = logging.getLogger("supervisor")
+
+_caller: ContextVar[dict[str, object] | None] = ContextVar("caller", default=None)
+
+
+def say(event: str, text: str, level: str = "info", **fields: object) -> None:
+    """Say that ``event`` has happened; ``text`` is the sentence for people, ``fields`` are its figures."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    caller = _caller.get()
+    if caller is not None:
+        known["by"] = caller
+    log.log(LEVELS[level], "%s", text, extra={"event": event, "fields": known})
+
+
+@contextmanager
+def asked_by(caller: dict[str, object] | None) -> Iterator[None]:
+    """Have what is said meanwhile carry who asked for it as ``by``; None: not known."""
+    before = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(before)
+
+
+def record_of(line: logging.LogRecord) -> dict[str, object]:
+    """Return a line as plain data: ``time`` (seconds since 1970), ``level``, ``pid``, ``event``, ``message``.
+
+    The fields of the event follow.
+    """
+    record = {
+        "time": round(line.created, 6),
+        "level": line.levelname.lower(),
+        "pid": line.process,
+        "event": getattr(line, "event", MESSAGE),
+        "message": line.getMessage(),
+    }
+    return record | getattr(line, "fields", {})
 
 
 class _Text(logging.Formatter):
@@ -29,12 +74,7 @@ class _Text(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": round(record.created, 6),
-            "level": record.levelname.lower(),
-            "pid": record.process,
-            "message": record.getMessage(),
-        }
+        line = record_of(record)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -61,11 +101,15 @@ def lost() -> int:
 
 
 def set_up(level: str, form: str) -> None:
-    """Log to stderr from now on; ``level`` is one of LEVELS, ``form`` one of FORMATS."""
+    """Log to stderr from now on; ``level`` is one of LEVELS, ``form`` one of FORMATS.
+
+    What is below ``level`` is an event all the same, from ``info`` on.
+    """
     handler = _Queued(sys.stderr.fileno())
     handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setLevel(LEVELS[level])
     log.handlers[:] = [handler]
-    log.setLevel(level.upper())
+    log.setLevel(min(LEVELS[level], logging.INFO))
     log.propagate = False
 
 
@@ -76,7 +120,7 @@ class Throttle:
         self._next: dict[str, float] = {}
         self._kept_back: dict[str, int] = {}
 
-    def warning(self, kind: str, text: str) -> None:
+    def warning(self, kind: str, text: str, event: str = MESSAGE, **fields: object) -> None:
         """Say it, unless something of that kind was said less than a second ago; then count it."""
         now = time.monotonic()
         if now < self._next.get(kind, 0.0):
@@ -84,4 +128,5 @@ class Throttle:
             return
         self._next[kind] = now + THROTTLE_S
         more = self._kept_back.pop(kind, 0)
-        log.warning("%s%s", text, f" ({more} more like it since the last such line)" if more else "")
+        text += f" ({more} more like it since the last such line)" if more else ""
+        say(event, text, "warning", **fields, more=more or None)

@@ -17,7 +17,8 @@ from supervisor.attach.addresses import parse_any
 from supervisor.attach.kept import KeptAttachments, attachment_of
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
-from supervisor.base.logs import log, lost
+from supervisor.base.events import EventLog
+from supervisor.base.logs import lost, say
 from supervisor.console.sampler import Sampler
 from supervisor.console.server import Handler
 from supervisor.console.stats import Switch
@@ -34,6 +35,10 @@ class Owner(Protocol):
     @property
     def name(self) -> str:
         """What the operator calls this switch."""
+
+    @property
+    def events(self) -> EventLog:
+        """What has happened."""
 
     def summary(self) -> Switch:
         """Return the head of every answer."""
@@ -117,7 +122,18 @@ class Commands:
             "forward_add": self.forward_add,
             "forward_remove": self.forward_remove,
             "forward_list": self.forward_list,
+            "events": self.events,
         }
+
+    def events(self, arguments: Arguments) -> object:
+        """Return the oldest ``events`` after the sequence ``after``, and the ``next`` to ask with.
+
+        ``since``: none that is older than so many seconds; null: all that are kept.
+        """
+        after, since = _arguments(arguments, after=0, since=None)
+        seconds = None if since is None else _number("since", since)
+        events, following = self._owner.events.after(int(_number("after", after)), seconds)
+        return {"events": events, "next": following}
 
     def status(self, arguments: Arguments) -> object:
         """Show the ports and what VMs can attach to."""
@@ -213,7 +229,8 @@ class Commands:
         before = shown(plain(record.policy))
         news = [pair for pair in shown(plain(policy)) if pair not in before]
         text = " ".join(f"{key}={value}" for key, value in news)
-        log.info("port %d (%s): set %s", record.port, record.name, text or "nothing new")
+        line = f"port {record.port} ({record.name}): set {text or 'nothing new'}"
+        say("set", line, port=record.port, name=record.name, settings=dict(news))
         result = _settings(record._replace(policy=policy)) | {"nameless": self._nameless(policy)}
         return confirmed.map(lambda done: Reply(True, result | {"confirmed": done}))
 
@@ -298,6 +315,12 @@ def _arguments(arguments: Arguments, **defaults: object) -> list[object]:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise LocalError(f"{name} has to be text, not {type(value).__name__}")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise LocalError(f"{name} has to be a number, not {value!r}")
     return value
 
 

@@ -171,6 +171,11 @@ class Sampler:
         """Close what is kept of a worker that has ended."""
         self._processes.part(identity)
 
+    def page(self, port: int) -> _core.StatsPage | None:
+        """Return the statistics page of a port, to be read at once and not kept; None: it has none."""
+        known = self._blocks.get(port)
+        return known[1] if known else None
+
     def published_at(self, port: int) -> float:
         """Return when the port's worker published last, in monotonic seconds; 0.0: there is none to ask."""
         known = self._blocks.get(port)

@@ -19,7 +19,7 @@ from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.unix_sockets import SocketFile
 from forwarder.wire import decode, encode
-from supervisor.base.logs import Throttle, log
+from supervisor.base.logs import Throttle, asked_by, log
 from supervisor.base.zmq_sockets import Context, bind, listen
 
 AT_ONCE = 16
@@ -65,22 +65,24 @@ class Console:
         """Answer what has arrived; whether there may be more."""
         for _ in range(AT_ONCE):
             try:
-                *route, data = self._socket.recv_multipart(zmq.NOBLOCK)
+                *route, last = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return False
             try:
-                command = decode(data)
+                command = decode(last.bytes)
                 if not isinstance(command, Command) or len(route) > 2:
                     raise PeerError("not a command")
             except PeerError as error:
                 self.bad_messages += 1
                 self._throttle.warning("bad", f"bad message on {CONSOLE}, ignored: {error}")
                 continue
-            answer = self._run(command)
+            with asked_by(_caller(last)):
+                answer = self._run(command)
+            way = [part.bytes for part in route]
             if isinstance(answer, Future):
-                answer.add_done_callback(partial(self._answer, route))
+                answer.add_done_callback(partial(self._answer, way))
             else:
-                self._answer(route, answer)
+                self._answer(way, answer)
         return True
 
     def close(self) -> None:
@@ -111,3 +113,12 @@ class Console:
             self._socket.send_multipart([*route, data], zmq.NOBLOCK)
         except zmq.Again:
             self._throttle.warning("full", "an answer was dropped: the operator does not read")
+
+
+def _caller(frame: zmq.Frame) -> dict[str, object] | None:
+    """Return who has sent this, as the kernel says (``SO_PEERCRED`` of its connection); None: it does not."""
+    try:
+        _, uid, _, pid = str(frame.get("Peer-Address")).split(":")
+        return {"uid": int(uid), "pid": int(pid)}
+    except (zmq.ZMQError, ValueError):
+        return None

@@ -8,7 +8,7 @@ required``, and then no worker without them serves a VM.
 from forwarder._core import CELL_PARTS
 from forwarder.errors import LocalError
 from forwarder.names import Cell
-from supervisor.base.logs import log
+from supervisor.base.logs import say
 
 REMEDY = {
     "user": "it stayed root (is user 65534 mapped in this user namespace?)",
@@ -40,9 +40,9 @@ class CellPolicy:
         words = ", ".join(_words(cell)) or "nothing"
         if absent:
             why = "; ".join(f"{part}: {REMEDY[part]}" for part in absent)
-            log.warning("workers are confined by %s; missing: %s", words, why)
+            say("cell", f"workers are confined by {words}; missing: {why}", "warning", missing=list(absent))
         else:
-            log.info("workers are confined by %s", words)
+            say("cell", f"workers are confined by {words}")
 
     def refuses(self, cell: Cell) -> str:
         """Return why a worker in that cell must not serve; empty: it may."""

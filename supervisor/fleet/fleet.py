@@ -43,7 +43,7 @@ from forwarder.names import (
     PortRecord,
 )
 from supervisor.attach.listener_common import hung_up
-from supervisor.base.logs import Throttle, log
+from supervisor.base.logs import Throttle, log, say
 from supervisor.base.zmq_sockets import Context
 from supervisor.fleet.cells import CellPolicy
 from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
@@ -51,6 +51,7 @@ from supervisor.fleet.confirmations import Confirmations
 from supervisor.fleet.guards import Guards
 from supervisor.fleet.health import Health
 from supervisor.fleet.join_rollout import JoinRollout
+from supervisor.fleet.misuse import Misuse
 from supervisor.fleet.pool_policy import READY_S
 from supervisor.fleet.publisher import Publisher
 from supervisor.fleet.rings import Rings
@@ -81,6 +82,7 @@ class Fleet:
         self.cells = CellPolicy(required=cell_required)
         self.guards = Guards(self._channels)
         self._confirmations = Confirmations()
+        self._misuse = Misuse()
         self._unanswered = Unanswered()
         self._workers: dict[int, WorkerChannel] = {}
         self._notes = Throttle()
@@ -124,11 +126,9 @@ class Fleet:
     def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
         """Take back what the workers of a dead supervisor bring. ``turn``: of the loop, so long at most."""
         self._takeover.begin(self._runtime_dir, time.monotonic())
-        log.warning(
-            "supervisor %d of this directory did not end cleanly and left %d workers; taking over",
-            predecessor,
-            len(self._takeover.left),
-        )
+        left = len(self._takeover.left)
+        text = f"supervisor {predecessor} of this directory did not end cleanly and left {left} workers"
+        say("takeover", f"{text}; taking over", "warning", predecessor=predecessor, workers=left)
         self.publisher.quiet = True
         while wait := self._takeover.wait(time.monotonic()):
             turn(min(0.05, wait))
@@ -170,6 +170,7 @@ class Fleet:
     def release(self, port: int) -> None:
         """Forget a port whose worker is gone."""
         self.health.forget(port)
+        self._misuse.forget(port)
         self._confirmations.forget(port)
         self.publisher.forget(port)
         self._workers.pop(port, None)
@@ -330,7 +331,8 @@ class Fleet:
             unread = self._fd_store.unread(record.port)
             turned_at = self._sampler.published_at(record.port)
             if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
-                log.warning("port %d (%s): its worker leaves its VM unanswered", record.port, record.name)
+                text = f"port {record.port} ({record.name}): its worker leaves its VM unanswered"
+                say("unanswered", text, "warning", port=record.port, name=record.name)
                 self._pool.processes.kill(worker.identity)
 
     def _tick_health(self, now: float) -> None:
@@ -342,6 +344,9 @@ class Fleet:
         if record is None or not self._registry.live(*served):
             return
         self.health.heartbeat(heartbeat, record)
+        page = self._sampler.page(served.port)
+        if page is not None:
+            self._misuse.look(record, page, time.monotonic())
         if heartbeat.supervisor_epoch == self.publisher.log.epoch:
             self._confirmations.heard(served.port, heartbeat.sequence)
 

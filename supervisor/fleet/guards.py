@@ -63,6 +63,11 @@ class Guards:
             f"guarded {port.port}",
             f"port {port.port} ({port.name}): its guard drops {what}, sent from "
             f"{format_mac(guarded.source)}; `supervisor stats` counts what follows as guarded",
+            "guard",
+            port=port.port,
+            name=port.name,
+            mac=format_mac(guarded.source),
+            reason=guarded.kind,
         )
 
 

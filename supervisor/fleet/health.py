@@ -9,10 +9,11 @@ it would wake two threads there and two here, for as many workers as there are.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from forwarder.messages import Heartbeat
 from forwarder.names import Incarnation, PortRecord
-from supervisor.base.logs import Throttle, log
+from supervisor.base.logs import Throttle, say
 from supervisor.fleet.liveness import Liveness
 from supervisor.ports import notes
 from supervisor.ports.lifecycle import PortState
@@ -62,11 +63,13 @@ class Health:
         """Note any sign of life."""
         silence = self._liveness.heard(port, epoch, now)
         if silence is not None:
-            log.info("port %d: its worker is heard again after %.1f s", port, silence)
+            text = f"port {port}: its worker is heard again after {silence:.1f} s"
+            say("heard", text, port=port, silent_s=round(silence, 1))
 
     def heartbeat(self, message: Heartbeat, record: PortRecord) -> None:
         """Note what the worker that has the port says of its VM and of its cell."""
         port = record.port
+        who: dict[str, Any] = {"port": port, "name": record.name}
         refused = message.refused_calls - self._refused.get(port, 0)
         self._refused[port] = message.refused_calls
         if refused > 0:
@@ -74,18 +77,22 @@ class Health:
                 "refused",
                 f"port {port}: its worker's cell has refused {refused} system calls, the last was number "
                 f"{message.refused_call}; a guest may have taken the worker over",
+                "cell-refused",
+                **who,
+                calls=refused,
+                call=message.refused_call,
             )
         if message.stalled and port not in self._stalled:
             self._stalled.add(port)
-            log.warning(
-                "port %d: stalled, its VM takes no frames and %d bytes wait for it", port, message.queued
-            )
+            text = f"port {port}: stalled, its VM takes no frames and {message.queued} bytes wait for it"
+            say("stall", text, "warning", **who, queued_bytes=message.queued)
         elif not message.stalled and port in self._stalled:
             self._stalled.discard(port)
-            log.info("port %d: no longer stalled", port)
+            say("stall-end", f"port {port}: no longer stalled", **who)
         if message.unfinished and port not in self._unfinished:
             self._unfinished.add(port)
-            log.warning("port %d (%s): %s", port, record.name, notes.unfinished(record))
+            text = f"port {port} ({record.name}): {notes.unfinished(record)}"
+            say("unfinished", text, "warning", **who)
         elif not message.unfinished:
             self._unfinished.discard(port)
 
@@ -105,7 +112,8 @@ class Health:
         for port, epoch in self._expected.items():
             self.heard(port, epoch, min(now, self._published_at(port)))
         for port, _ in self._liveness.tick(now):
-            log.warning("port %d: nothing is heard of its worker; its VM may be cut off", port)
+            text = f"port {port}: nothing is heard of its worker; its VM may be cut off"
+            say("silent", text, "warning", port=port)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""

@@ -8,7 +8,7 @@ Zones are taken over whole, unless the LAN has other addresses now.
 
 from collections.abc import Mapping
 
-from supervisor.base.logs import log
+from supervisor.base.logs import log, say
 from supervisor.base.saved_state import SavedState
 
 PART = "gateway"
@@ -68,3 +68,12 @@ def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
         else:
             log.warning("names that were added at run time are forgotten: the LAN has other addresses now")
     return both
+
+
+def say_forwards(before: object, after: object) -> None:
+    """Say which forwards have come and gone."""
+    was, now = (set(each) if isinstance(each, (list, tuple)) else set() for each in (before, after))
+    for text in sorted(now - was):
+        say("forward", f"forward added: {text}", forward=text, added=True)
+    for text in sorted(was - now):
+        say("forward", f"forward removed: {text}", forward=text, added=False)

@@ -37,12 +37,12 @@ from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import GATEWAY_MAC, Policy, PortId, PortRecord
 from forwarder.restart_budget import Budget, Losses
 from supervisor.attach.addresses import PortOptions
-from supervisor.base.logs import LEVELS, log
+from supervisor.base.logs import LEVELS, log, say
 from supervisor.base.saved_state import SavedState
 from supervisor.console.stats import is_gateway
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
-from supervisor.gateway.kept import KeptAdditions
+from supervisor.gateway.kept import KeptAdditions, say_forwards
 from supervisor.gateway.owners import owners
 from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
@@ -217,7 +217,7 @@ class GatewayProcess:
             return
         self._record = None
         if self.state in SERVING:
-            log.info("the gateway's port is gone, and the gateway with it")
+            say("gateway", "the gateway's port is gone, and the gateway with it", state="off")
             self.stop()
 
     def tick(self, now: float) -> None:
@@ -249,10 +249,11 @@ class GatewayProcess:
             self._receive()  # what it has said while nobody looked counts
             if self._questions.give_up(now, self._silence()):
                 if self.state is GatewayState.UP:
-                    log.warning("%s; guests' new connections and commands fail", self._silence())
+                    text = f"{self._silence()}; guests' new connections and commands fail"
+                    say("gateway", text, "warning", state="silent")
                 self._to(GatewayEvent.UNANSWERED)
         if self.state is GatewayState.SILENT and now >= self._questions.began() + REPLACE_S:
-            log.error("%s, and is replaced", self._silence())
+            say("gateway", f"{self._silence()}, and is replaced", "error", state="ended")
             self._hang_up()
             self._kill_at = now
         if now >= self._ask_at and not self._questions and self.state is GatewayState.UP:
@@ -261,7 +262,8 @@ class GatewayProcess:
     def _heard(self) -> None:
         """Note that it answers."""
         if self.state is GatewayState.SILENT:
-            log.info("the gateway answers again after %.1f s", self._questions.silence(time.monotonic()))
+            silence = self._questions.silence(time.monotonic())
+            say("gateway", f"the gateway answers again after {silence:.1f} s", state="live")
         self._to(GatewayEvent.ANSWERED)
 
     def close(self) -> None:
@@ -297,6 +299,7 @@ class GatewayProcess:
             case Reply(ok, result) if self.state is GatewayState.STARTING:
                 if ok:
                     self._to(GatewayEvent.READY)
+                    say("gateway", "the gateway serves", state="live")
                     self._take_figures(message)
                     self._kept.serves(result, self._options)
                     self._has_served = True
@@ -307,6 +310,7 @@ class GatewayProcess:
                 self._heard()
                 self._questions.answered(message)
             case Command("remember", options):
+                say_forwards(self._options.get("forward"), options.get("forward"))
                 self._options = options
                 self._kept.keep(options)
             case Command("owners", {"own": list(own), "leases": list(leases)}):
@@ -389,7 +393,8 @@ class GatewayProcess:
         due = self._losses.lost(time.monotonic())
         self._to(GatewayEvent.LOST if due is not None else GatewayEvent.LOST_FOR_GOOD)
         if due is None:
-            log.error("the gateway %s too often and is not started again; restart the switch", how)
+            text = f"the gateway {how} too often and is not started again; restart the switch"
+            say("gateway", text, "error", state="parked", reason=how)
             return
         self._due = due
-        log.warning("the gateway %s and is started again", self.failure or how)
+        say("gateway", f"the gateway {self.failure or how} and is started again", "warning", state="waiting")

@@ -34,10 +34,13 @@ class ReleaseVm(NamedTuple):
 
 
 class Log(NamedTuple):
-    """Say one line; ``level`` is a name of the logging module in lower case."""
+    """Say that ``event`` has happened to a port; ``level`` is a name of the logging module in lower case."""
 
     level: str
     text: str
+    event: str
+    record: PortRecord
+    reason: str | None = None
 
 
 Action = AssignWorker | Publish | EndWorker | ReleaseVm | Log

@@ -158,11 +158,11 @@ class Registry:
             self._move(port, PortEvent.LOST_PARK)
             port.reason = f"it lost {self._budget.attempts + 1} workers in {self._budget.window_s:g} s"
             text = f"{_label(port)}: parked, {port.reason} ({how}); detach it to free the VM"
-            return [*self._leave(port), Log("error", text)]
+            return [*self._leave(port), Log("error", text, "parked", port.record, how)]
         self._move(port, PortEvent.LOST_RETRY)
         port.retry_at = retry_at
         text = f"{_label(port)}: worker lost ({how}), the next one starts in {retry_at - now:.2g} s"
-        return [Log("warning", text)]
+        return [Log("warning", text, "restart", port.record, how)]
 
     def goodbye(self, number: int, epoch: int, reason: str) -> list[Action]:
         """Take a worker's word that its VM's link is over (or that it obeys an order to end).
@@ -222,17 +222,16 @@ class Registry:
         else:
             why = self._pinned_elsewhere(record.policy)
         if why:
-            return [Log("warning", f"port {number} ({record.name}): not taken over, {why}")]
+            text = f"port {number} ({record.name}): not taken over, {why}"
+            return [Log("warning", text, "refused", record, why)]
         port = Port(record, PortState.LIVE, Losses(self._budget), now)
         port.identity = identity
         self._ports[number] = port
         self._names.add(record.name)
         self._epoch = max(self._epoch, epoch)
         self._last_number = max(self._last_number, number)
-        return [
-            *self._publish(port),
-            Log("info", f"{_label(port)}: taken over with its worker {identity.pid}"),
-        ]
+        text = f"{_label(port)}: taken over with its worker {identity.pid}"
+        return [*self._publish(port), Log("info", text, "taken-over", port.record)]
 
     def shutdown(self) -> list[Action]:
         """End every port; the registry is empty when the last worker is lost. Nothing more is published."""
@@ -308,7 +307,11 @@ class Registry:
         del self._ports[port.record.port]
         self._names.discard(port.record.name)
         text = f"{_label(port)}: gone, {reason}"
-        return [*self._leave(port), ReleaseVm(port.record, reason), Log("info", text)]
+        return [
+            *self._leave(port),
+            ReleaseVm(port.record, reason),
+            Log("info", text, "gone", port.record, reason),
+        ]
 
 
 def _label(port: Port) -> str:

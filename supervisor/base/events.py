@@ -1,0 +1,183 @@
+"""The last thousand events, for ``supervisor events``; they outlive the supervisor.
+
+Theory of operation
+-------------------
+``EventLog`` hears every line of the log from ``info`` on (``logs``). It keeps each record in memory, under a
+sequence that only grows, and writes it to a slot of a file in the runtime directory. The file is mapped and
+has its room from the start, so writing is a copy to memory: no system call, nothing that a full disk could
+refuse, and what was copied outlives a ``kill -9``. A supervisor that was killed in the middle of a copy
+leaves one slot that makes no sense, which its successor skips. A clean end removes the file.
+
+A kind that comes all the time must not push out the others: the one that makes room is the oldest event of
+the kind that has most of them. And of one kind ``BURST`` are kept in a second; what comes beyond is counted
+in ``more`` of the last of them.
+
+    slots 0..999    {"sequence": 4711, "time": …, "event": "attach", "port": 3, …}, each padded with zeros
+
+Example: 100,000 VMs attach and leave at once. Of ``attach`` and ``gone`` 20 a second are kept, until they
+fill the log; the ``stall`` of an hour ago is still there.
+"""
+
+import json
+import logging
+import mmap
+import os
+import stat
+import time
+from collections import deque
+from contextlib import suppress
+
+from supervisor.base.logs import log, record_of
+
+FILE = "events.ring"
+MOST = 1000
+SLOT_BYTES = 512
+"""A sentence of three lines and its fields; longer messages are cut."""
+BURST = 20
+BURST_S = 1.0
+MANY = 200
+"""Events in one answer: 100 KiB at most."""
+
+Event = dict[str, object]
+
+
+class EventLog(logging.Handler):
+    """The events of one switch, from construction to ``close``; a handler of the log meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        """Take what a predecessor left, and hear the log from now on."""
+        super().__init__(logging.INFO)
+        self._path = path
+        self._events: dict[int, tuple[int, Event]] = {}
+        """By sequence: its slot, and what happened."""
+        self._kinds: dict[str, deque[int]] = {}
+        """The sequences of each kind, the oldest first."""
+        self._bursts: dict[str, tuple[float, int]] = {}
+        """When the second of a kind began that is counted now, and how many came in it."""
+        self._free: deque[int] = deque(range(MOST))
+        self._sequence = 0
+        self._map: mmap.mmap | None = None
+        why = ""
+        try:
+            self._map = _open(path)
+            self._restore()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+        log.addHandler(self)
+        if why:
+            log.warning("events will not outlive this supervisor: cannot use %s: %s", path, why.lower())
+
+    def after(self, sequence: int, since_s: float | None = None) -> tuple[list[Event], int]:
+        """Return the oldest events after ``sequence`` and the sequence to go on from.
+
+        At most MANY of them, and none that is older than ``since_s`` seconds, if that is given.
+        """
+        earliest = 0.0 if since_s is None else time.time() - since_s
+        found = [
+            event
+            for number, (_, event) in self._events.items()
+            if number > sequence and _number(event["time"]) >= earliest
+        ][:MANY]
+        return found, int(_number(found[-1]["sequence"])) if found else max(sequence, self._sequence)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line of the log."""
+        event = record_of(record)
+        kind = str(event["event"])
+        now = time.monotonic()
+        began, count = self._bursts.get(kind, (0.0, 0))
+        if now - began >= BURST_S:
+            began, count = now, 0
+        self._bursts[kind] = began, count + 1
+        if count >= BURST and self._kinds.get(kind):
+            self._count_on(self._kinds[kind][-1])
+            return
+        self._sequence += 1
+        if not self._free:
+            self._make_room()
+        self._put(self._sequence, self._free.popleft(), {"sequence": self._sequence} | event)
+
+    def end(self, *, keep: bool) -> None:
+        """Hear the log no more, and remove the file unless there is something for a successor."""
+        log.removeHandler(self)
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+            if not keep:
+                with suppress(OSError):
+                    os.unlink(self._path)
+
+    def _count_on(self, sequence: int) -> None:
+        slot, event = self._events[sequence]
+        event["more"] = int(_number(event.get("more", 0))) + 1
+        self._write(slot, event)
+
+    def _make_room(self) -> None:
+        most = max(self._kinds.values(), key=len)
+        slot, _ = self._events.pop(most.popleft())
+        self._free.append(slot)
+
+    def _put(self, sequence: int, slot: int, event: Event) -> None:
+        event = _cut(event)
+        self._events[sequence] = slot, event
+        self._kinds.setdefault(str(event["event"]), deque()).append(sequence)
+        self._write(slot, event)
+
+    def _write(self, slot: int, event: Event) -> None:
+        line = _line(event)
+        if self._map is not None:
+            shown = line if len(line) <= SLOT_BYTES else b""
+            self._map[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES] = shown.ljust(SLOT_BYTES, b"\0")
+
+    def _restore(self) -> None:
+        assert self._map is not None
+        found: dict[int, tuple[int, Event]] = {}
+        for slot in range(MOST):
+            data = self._map[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES].rstrip(b"\0")
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                event = json.loads(data)
+                if _number(event["time"]) >= 0 and isinstance(event["event"], str):
+                    found[int(_number(event["sequence"]))] = slot, event
+        for sequence, (slot, event) in sorted(found.items()):
+            self._events[sequence] = slot, event
+            self._kinds.setdefault(str(event["event"]), deque()).append(sequence)
+            self._sequence = sequence
+        used = {slot for slot, _ in found.values()}
+        self._free = deque(slot for slot in range(MOST) if slot not in used)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError("no number")
+    return value
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
+def _cut(event: Event) -> Event:
+    """Return an event whose line fits a slot: a message that is too long loses its end, then the reason."""
+    for field in ("message", "reason"):
+        text = event.get(field)
+        excess = len(_line(event)) - SLOT_BYTES
+        if excess > 0 and isinstance(text, str):
+            keep = max(0, len(text) - excess - len("…".encode()))  # a character has a byte at least
+            event = event | {field: text[:keep] + "…"}
+    return event
+
+
+def _open(path: str) -> mmap.mmap:
+    """Map the file, which has its room then. Raises OSError, or ValueError: it is no file of ours."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(path, flags, 0o600)
+    try:
+        found = os.fstat(file)
+        size = MOST * SLOT_BYTES
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_size in (0, size)
+        if not ours:
+            raise ValueError("it is no file of a supervisor's; move it away")
+        os.posix_fallocate(file, 0, size)
+        return mmap.mmap(file, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
+    finally:
+        os.close(file)

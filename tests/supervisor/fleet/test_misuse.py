@@ -1,0 +1,146 @@
+"""Episodes of what VMs may not do, and addresses that change ports: from figures of a page to events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from forwarder.names import Policy, PortRecord
+from supervisor.base.logs import log, record_of
+from supervisor.fleet.misuse import EPISODES, QUIET_S, SCANS, Misuse
+
+MAC = b"\2\0\0\0\0\1"
+ZERO = dict.fromkeys((*EPISODES, "rx_frames", "tx_frames"), 0)
+
+
+def port(number: int) -> PortRecord:
+    return PortRecord(number, number, number, f"vm-{number}", "qemu", Policy())
+
+
+@pytest.fixture
+def said() -> Iterator[list[dict[str, Any]]]:
+    found: list[dict[str, Any]] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record_of(record))
+
+    handler, before = Collect(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield found
+    log.removeHandler(handler)
+    log.setLevel(before)
+
+
+class Pages:
+    """Looks at one port after the other, at a time that tests move. It is each port's page itself."""
+
+    def __init__(self) -> None:
+        self.misuse = Misuse()
+        self.now = 0.0
+        self.rx = 0
+        self.scanned = 0
+        self.last_from: dict[bytes, int] = {}
+        self._counters = ZERO
+        self._macs: list[tuple[bytes, int, bool]] = []
+
+    def look(self, number: int, macs: tuple[bytes, ...] = (), age: int = 0, **counters: int) -> None:
+        self.rx += bool(macs)
+        self._counters = ZERO | {"rx_frames": self.rx} | counters
+        self._macs = [(mac, age, False) for mac in macs]
+        self.misuse.look(port(number), self, self.now)
+
+    def counters(self) -> dict[str, int]:
+        return self._counters
+
+    def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
+        self.scanned += 1
+        return self._macs
+
+    def port_of(self, mac: bytes) -> int:
+        return self.last_from.get(mac, 0)
+
+
+@pytest.mark.parametrize("counter", EPISODES)
+def test_an_hour_of_refused_frames_is_two_events(said: list[dict[str, Any]], counter: str) -> None:
+    pages = Pages()
+    pages.look(1)
+    for second in range(1, 3600):
+        pages.now = float(second)
+        pages.look(1, **{counter: 10 * second})
+    event = EPISODES[counter][0]
+    assert [(each["event"], each["port"], each["frames"]) for each in said] == [(event, 1, 10)]
+    pages.now += QUIET_S
+    pages.look(1, **{counter: 35990})
+    assert (said[1]["event"], said[1]["frames"]) == (f"{event}-end", 35990)
+    pages.look(1, **{counter: 35991})
+    assert (said[2]["event"], said[2]["frames"]) == (event, 1)
+    assert len(said) == 3
+
+
+def test_what_was_counted_before_this_supervisor_is_no_event(said: list[dict[str, Any]]) -> None:
+    Pages().look(1, spoofed=1000)
+    assert said == []
+
+
+def test_an_address_that_moves_once_is_said_once(said: list[dict[str, Any]]) -> None:
+    pages = Pages()
+    pages.look(1, (MAC,))
+    for second in range(100):
+        pages.now = float(second)
+        pages.look(2, (MAC,))
+        pages.look(1, (MAC,), age=second + 10)  # its table has it still, and no frame has come from it
+    assert [(each["event"], each["mac"], each["port"], each["former_port"]) for each in said] == [
+        ("mac-moved", "02:00:00:00:00:01", 2, 1)
+    ]
+
+
+def test_two_vms_with_one_address_are_two_events_until_they_are_quiet(said: list[dict[str, Any]]) -> None:
+    pages = Pages()
+    for second in range(600):
+        pages.now = float(second)
+        pages.look(1, (MAC,))
+        pages.look(2, (MAC,))
+    assert [each["event"] for each in said] == ["mac-moved", "mac-flapping"]
+    assert "two VMs use one address" in said[1]["message"]
+    pages.now += QUIET_S
+    pages.look(1, (MAC,))
+    assert said[2]["event"] == "mac-moved"
+
+
+def test_a_vm_whose_frames_come_from_elsewhere_has_lost_its_address(said: list[dict[str, Any]]) -> None:
+    """Each page says that the other has it, since what each hears last is the other's flood."""
+    pages = Pages()
+    pages.look(1, (MAC,))
+    for number, other in ((1, 2), (2, 1)):
+        pages.last_from[MAC] = other
+        pages.rx += 1
+        pages.look(number)
+    assert [(each["event"], each["port"]) for each in said] == [("mac-moved", 2), ("mac-flapping", 1)]
+
+
+def test_an_address_whose_port_has_gone_has_not_moved(said: list[dict[str, Any]]) -> None:
+    pages = Pages()
+    pages.look(1, (MAC,))
+    pages.misuse.forget(1)
+    pages.look(2, (MAC,))
+    assert said == []
+
+
+def test_tables_are_read_of_few_ports_in_a_second_and_of_idle_ones_never() -> None:
+    pages = Pages()
+    for number in range(1, 251):
+        pages.look(number, (MAC,))
+    assert pages.scanned == SCANS
+    pages.now = 5.0
+    for number in range(1, 251):
+        pages.look(number)
+    before = pages.scanned
+    pages.now = 6.0
+    for number in range(1, 251):
+        pages.look(number)
+    assert pages.scanned == before

@@ -1,0 +1,163 @@
+"""``supervisor events`` on real processes: what VMs, operators and signals do, and what is said of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
+from tests.helpers.guests.ports import attach, meet, port
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+from tests.helpers.probes import kill_supervisor, worker_pids
+
+StartSwitch = Callable[..., Switch]
+
+
+def events(switch: Switch, *words: str) -> list[dict[str, Any]]:
+    lines = switch.command("events", "--json", *words).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def of_kind(switch: Switch, kind: str) -> list[dict[str, Any]]:
+    return [event for event in events(switch) if event["event"] == kind]
+
+
+def wait_event(switch: Switch, kind: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        found[:] = of_kind(switch, kind)
+        return bool(found)
+
+    wait_for(there, lambda: f"an event {kind}; there are {[event['event'] for event in events(switch)]}")
+    return found[-1]
+
+
+def test_a_port_comes_changes_and_goes(switch: StartSwitch) -> None:
+    running = switch("--log-format", "json")
+    web = attach(running, "web")
+    other = attach(running, "other")
+    running.wait_live(2)
+    running.command("set", "web", "limit-broadcast=7")
+    came = of_kind(running, "attach")
+    assert [(each["port"], each["name"], each["transport"]) for each in came] == [
+        (1, "web", "bess"),
+        (2, "other", "bess"),
+    ]
+    (changed,) = of_kind(running, "set")
+    assert (changed["port"], changed["settings"]) == (1, {"limit-broadcast": "7/s"})
+    assert changed["by"]["uid"] == os.geteuid()
+    assert changed["by"]["pid"] != running.process.pid  # type: ignore[union-attr]
+    web.close()
+    left = wait_event(running, "gone")
+    assert (left["port"], left["name"]) == (1, "web")
+    assert left["reason"] in left["message"]
+    running.command("detach", "other")
+    other.wait_closed()
+    wait_for(lambda: len(of_kind(running, "gone")) == 2, "the other to go")
+    assert of_kind(running, "gone")[1]["reason"] == "detached by the operator"
+    logged = [json.loads(line) for line in running.log().splitlines() if line.startswith("{")]
+    shown = [{key: value for key, value in event.items() if key != "sequence"} for event in events(running)]
+    assert [line for line in logged if line in shown] == logged
+    text = running.command("events").stdout
+    assert "port 1 (web): attached by" in text
+    assert events(running, "--since", "0") == []
+    assert events(running, "--since", "1000") == events(running)
+
+
+def test_spoofing_a_storm_and_a_duplicate_address_are_an_event_each(switch: StartSwitch) -> None:
+    running = switch()
+    names = {
+        "pinned": attach(running, "pinned", "--pin", mac(1).hex(":")),
+        "loud": attach(running, "loud", "--limit-broadcast", "1"),
+        "one": attach(running, "one"),
+        "twin": attach(running, "twin"),
+    }
+    running.wait_live(4)
+    meet({1: names["pinned"], 3: names["one"], 4: names["twin"]})
+    turns = itertools.cycle([("one", "twin"), ("twin", "one")])
+
+    def lie() -> None:
+        names["pinned"].send(*[build_frame(BROADCAST, mac(9), 70)] * 5)
+        names["loud"].send(*[build_frame(BROADCAST, mac(2), 70)] * 5)
+        for name in next(turns):  # the one that is last has the address until the next time
+            names[name].send(build_frame(BROADCAST, mac(3), 70))
+        for vm in names.values():
+            vm.drain()
+
+    wanted = ("spoof", "storm", "mac-moved", "mac-flapping")
+
+    def all_said() -> bool:
+        lie()
+        kinds = {event["event"] for event in events(running)}
+        return kinds.issuperset(wanted)
+
+    wait_for(all_said, lambda: f"{wanted}; there are {[event['event'] for event in events(running)]}")
+    for _ in range(20):
+        lie()
+    found = {kind: of_kind(running, kind) for kind in wanted}
+    assert {kind: len(each) for kind, each in found.items()} == dict.fromkeys(wanted, 1)
+    assert found["spoof"][0]["name"] == "pinned"
+    assert found["storm"][0]["name"] == "loud"
+    assert found["mac-flapping"][0]["mac"] == mac(3).hex(":")
+    assert {found["mac-moved"][0]["port"], found["mac-moved"][0]["former_port"]} == {3, 4}
+    assert port(running, "pinned")["drops"]["spoofed"] > 5
+
+
+def test_events_outlive_kills_and_stalls_and_restarts_are_said(switch: StartSwitch) -> None:
+    running = switch()
+    vm, sender = attach(running, "stuck"), attach(running, "sender")
+    running.wait_live(2)
+    meet({1: vm, 2: sender})
+    frame = build_frame(mac(1), mac(2), 1514)
+
+    def stalled() -> bool:
+        sender.send(*[frame] * 50)
+        return bool(of_kind(running, "stall"))
+
+    wait_for(stalled, "the VM to be stalled")
+    vm.drain()
+
+    def moves() -> bool:
+        vm.drain()
+        return bool(of_kind(running, "stall-end"))
+
+    wait_for(moves, "it to go on")
+    os.kill(worker_pids(running)["sender"] or 0, signal.SIGKILL)
+    restarted = wait_event(running, "restart")
+    assert (restarted["name"], "SIGKILL" in restarted["reason"]) == ("sender", True)
+    running.wait_live(2)
+    before = events(running)
+    kill_supervisor(running)
+    running.start()
+    after = events(running)
+    assert after[: len(before)] == before
+    assert [event["event"] for event in after[len(before) :]].count("taken-over") == 2
+    assert after[len(before)]["event"] == "takeover"
+    numbers = [event["sequence"] for event in after]
+    assert numbers == sorted(set(numbers))
+
+
+def test_whoever_follows_hears_at_once_and_ends_by_a_signal(switch: StartSwitch) -> None:
+    running = switch()
+    command = running._command("events", "--follow", "--json", "--since", "0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        web = attach(running, "web")
+        for line in follower.stdout:
+            if json.loads(line)["event"] == "attach":
+                break
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 0
+        web.close()
+
+
+def test_wrong_arguments_are_one_line(switch: StartSwitch) -> None:
+    running = switch()
+    assert running.command("events", "--since", "-1", check=False).returncode == 2
