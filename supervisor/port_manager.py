@@ -1,10 +1,11 @@
 """Ports from arrival to release: what happens is reported here, and what the registry decides is done here.
 
-Theory of operation ------------------- Listeners, the fleet and the gateway report what happens (``arrive``,
-``gone``, ``adopted``…) by calling a method of ``PortManager``. That asks the registry, which holds every
-port's record and decides; its actions are carried out one after the other by ``do``, in the order in which
-they were decided, also when carrying one out leads to more. The other parts keep numbers of ports and ask for
-the record when they need it.
+Theory of operation
+-------------------
+Listeners, the fleet and the gateway report what happens (``arrive``, ``gone``, ``adopted``…) by calling a
+method of ``PortManager``. That asks the registry, which holds every port's record and decides; its actions
+are carried out one after the other by ``do``, in the order in which they were decided, also when carrying
+one out leads to more. The other parts keep numbers of ports and ask for the record when they need it.
 
 Each part has ``tick`` and ``deadline``; ``tick`` calls them in turn. A part that fails is logged and the
 others go on: whatever is wrong with one part, VMs that talk must not notice.

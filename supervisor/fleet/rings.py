@@ -6,9 +6,10 @@ of each other does not depend on what either believes: this file goes by the reg
 
 A unicast ring is given away in four steps:
 
-    producer → WantRing                a frame waits for it RingTx → producer                  ring, tail and
-    doorbell; the producer maps it for writing and so seals it producer → RingSealed              the seal is
-    looked at here, not believed RingRx → consumer, RingOpen → producer
+    producer → WantRing                a frame waits for it
+    RingTx → producer                  ring, tail and doorbell; mapping it for writing seals it
+    producer → RingSealed              the seal is looked at here, not believed
+    RingRx → consumer, RingOpen → producer
 
 so a consumer never has a descriptor that could be mapped for writing. RingOpen goes out once the kernel has
 the consumer's half for sure: what still waits here would be lost with this process or that channel, and the
