@@ -42,7 +42,7 @@ from gateway.ports import Port, Ports
 from gateway.provisions import Provisions
 from gateway.relay.forwards import Forward
 from gateway.relay.frames import Way
-from gateway.relay.policy import Address
+from gateway.relay.policy import Address, OutboundPolicy, told
 from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
 
@@ -65,6 +65,7 @@ class Gateway:
         self._loop = Loop()
         self._holder = Holder(self._loop, self._lost, self._log)
         self._relay: Relay | None = None
+        self._policy: OutboundPolicy | None = None
         self._provisions: Provisions | None = None
         self._ports = Ports()
         self._pending_replies: deque[Future[Reply]] = deque()
@@ -149,6 +150,12 @@ class Gateway:
         if name == "figures":
             self._tell_owners()
             return {"figures": self.figures()}
+        if name == "policy":
+            assert self._policy is not None
+            return told(self._policy, arguments["addresses"])
+        return self._run_forward(name, arguments)
+
+    def _run_forward(self, name: str, arguments: Mapping[str, object]) -> object:
         if name == "forward_list":
             return {"forwards": self._texts()}
         if name == "forward_add":
@@ -161,7 +168,7 @@ class Gateway:
 
     def _serve(self, plain: Mapping[str, object]) -> dict[str, object]:
         settings = read(plain)
-        policy = settings.policy
+        policy = self._policy = settings.policy
         overlap.check(policy.subnet, Path("/proc/net/route").read_text())
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._begin_to_remember(plain, settings)

@@ -12,7 +12,8 @@ address that stands for an IPv4 one (NAT64, 6to4 and the like) is judged as that
 Where clouds hand out credentials (``METADATA``), guests get only if the operator allows that very address.
 """
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -92,6 +93,28 @@ def _refusal(policy: OutboundPolicy, asked: Address) -> str:
         ("unroutable", inner is not None and judge(policy, inner).target != inner),
     )
     return next((reason for reason, holds in reasons if holds), "")
+
+
+def told(policy: OutboundPolicy, asked: object) -> dict[str, object]:
+    """Return the LAN as an operator reads it, and the reason for each refused address of ``asked``.
+
+    Text that is no address is left out, and so is what is of the LAN itself, where nothing is judged.
+    """
+    refused = {}
+    for text in map(str, asked if isinstance(asked, list) else []):
+        with suppress(ValueError):
+            address = policy.host4 if text == "host" else ip_address(text)
+            is_alias = address in (policy.host4, policy.host6)
+            is_judged = is_alias or address not in _own_network(policy, address)
+            if is_judged and (reason := judge(policy, address).refused):
+                refused[text] = reason
+    return {
+        "subnet": str(policy.subnet),
+        "prefix": str(policy.prefix),
+        "gateway": str(policy.gateway4),
+        "host": str(policy.host4),
+        "refused": refused,
+    }
 
 
 def shown(policy: OutboundPolicy, source: Address) -> Address:

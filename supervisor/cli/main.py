@@ -51,12 +51,13 @@ def main() -> None:
 def _add_commands() -> None:
     from supervisor.cli.capture import capture  # noqa: PLC0415 - they need `main` to be there
     from supervisor.cli.events import events  # noqa: PLC0415
+    from supervisor.cli.explain import explain  # noqa: PLC0415
     from supervisor.cli.forward import forward  # noqa: PLC0415
     from supervisor.cli.operate import COMMANDS  # noqa: PLC0415
     from supervisor.cli.run import run  # noqa: PLC0415
     from supervisor.cli.web import web  # noqa: PLC0415
 
-    for command in (run, *COMMANDS, events, forward, capture, web):
+    for command in (run, *COMMANDS, explain, events, forward, capture, web):
         main.add_command(command)
 
 

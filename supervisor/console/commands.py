@@ -123,6 +123,7 @@ class Commands:
             "forward_remove": self.forward_remove,
             "forward_list": self.forward_list,
             "events": self.events,
+            "gateway_policy": self.gateway_policy,
         }
 
     def events(self, arguments: Arguments) -> object:
@@ -246,6 +247,11 @@ class Commands:
         """Return all forwards."""
         _arguments(arguments)
         return self._gateway.ask("forward_list", {})
+
+    def gateway_policy(self, arguments: Arguments) -> object:
+        """Return the LAN of the gateway, and which of ``addresses`` it refuses to VMs, by what reason."""
+        (addresses,) = _arguments(arguments, addresses=[])
+        return self._gateway.ask("policy", {"addresses": addresses})
 
     def _find(self, target: str) -> PortRecord | None:
         for port in self._registry:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.policy import OutboundPolicy, Verdict, is_guest, judge, shown
+from gateway.relay.policy import OutboundPolicy, Verdict, is_guest, judge, shown, told
 
 LAN = OutboundPolicy(
     subnet=IPv4Network("192.168.127.0/24"),
@@ -127,3 +127,26 @@ def test_what_a_guest_sees_leads_back_to_where_it_came_from(asked):
     target, _ = judge(LAN, asked)
     if target is not None:
         assert shown(LAN, target) == asked
+
+
+def test_an_operator_is_told_the_lan_and_what_is_refused():
+    policy = LAN._replace(deny=(ip_network("203.0.113.0/24"),), host_access=False)
+    asked = [
+        "203.0.113.9",
+        "host",
+        "192.168.127.254",
+        "192.168.127.2",
+        "8.8.8.8",
+        "web",
+        "169.254.169.254",
+        7,
+    ]
+    answer = told(policy, asked)
+    assert answer["refused"] == {
+        "203.0.113.9": "denied",
+        "host": "no_host_access",
+        "192.168.127.254": "no_host_access",
+        "169.254.169.254": "metadata",
+    }
+    assert (answer["subnet"], answer["host"]) == ("192.168.127.0/24", "192.168.127.254")
+    assert told(policy, "8.8.8.8")["refused"] == {}

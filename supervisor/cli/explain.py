@@ -1,0 +1,107 @@
+"""``supervisor explain A B``: can they talk, and if not, the reason."""
+
+import json
+import time
+from typing import Any, cast
+
+import click
+
+from forwarder.errors import LocalError
+from supervisor.cli.options import directory, runtime_dir_option
+
+Json = dict[str, Any]
+
+
+@click.command()
+@runtime_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
+    """Say whether A can reach B, and if not, the reason.
+
+    Each is a port's name or number, a MAC or IP address; with a gateway also `host` or an address outside.
+    Exit status 0: they can talk; 1: they cannot.
+    """
+    from supervisor.console import explain as explanation  # noqa: PLC0415 - a page of help needs no zmq
+    from supervisor.console.client import Client  # noqa: PLC0415
+
+    with Client(directory(runtime_dir)) as client:
+        told = explanation.explain(a, b, _facts(client.ask, explanation, (a, b)))
+    if as_json:
+        click.echo(json.dumps(told))
+    else:
+        click.echo("\n".join(_lines(told)))
+    if not told["talk"]:
+        raise click.exceptions.Exit(1)
+
+
+def _facts(ask: Any, explanation: Any, said: tuple[str, str]) -> Any:
+    """Ask the switch; what a gateway that does not answer would say is left out."""
+    status = ask("status")
+    live = status["gateway"] is not None and status["gateway"]["state"] == "live"
+    try:
+        leases = _all(ask, "leases", "leases", "0.0.0.0", lambda rows: rows[-1]["address"]) if live else []
+        policy = ask("gateway_policy", addresses=list(said)) if live else None
+    except LocalError:
+        leases, policy = [], None  # it has become silent meanwhile, which the state says
+        status = ask("status")
+    return explanation.Facts(
+        status,
+        ask("stats", sources=True),
+        ask("macs")["macs"],
+        leases,
+        _all(ask, "events", "events", 0, lambda rows: rows[-1]["sequence"]),
+        policy,
+        time.time(),
+    )
+
+
+def _all(ask: Any, question: str, key: str, after: object, following: Any) -> list[Json]:
+    """Return the rows of all parts of an answer."""
+    rows: list[Json] = []
+    while more := cast(list[Json], ask(question, after=after)[key]):
+        rows += more
+        after = following(rows)
+    return rows
+
+
+def _lines(told: Json) -> list[str]:
+    """Return the answer, what else was found, and the facts, for a person."""
+    found = [f"  {'stops' if each['stops'] else 'note'}: {each['text']}" for each in told["findings"]]
+    lines = [f"{told['answer']}.", *found, f"  path: {told['path']}"]
+    for end in told["ends"]:
+        lines += ["", f"{end['said']}:", *(f"  {key}: {value}" for key, value in _end(end).items() if value)]
+    for lost in told["lost_between"]:
+        way = f"from {lost['source']} to {lost['target']}"
+        lines.append(f"\nlost {way}: {lost['egress_full']:,} frames, for which the ring had no room")
+    if told["gateway"] is not None:
+        lines.append(f"\ngateway: {told['gateway']['state']}")
+    return lines
+
+
+def _end(end: Json) -> dict[str, str]:
+    """Return what is known of one end, as words."""
+    if end["port"] is None:
+        return {"port": "none", "address": end["address"] or ""}
+    settings = end["settings"]
+    macs = [
+        f"{each['mac']} ({_seen(each['age_s'])}{', pinned' if each['pinned'] else ''})"
+        for each in end["macs"]
+    ]
+    return {
+        "port": f"{end['port']} ({end['name']}, {end['transport']}), {end['state']}"
+        + (", stalled" if end["stalled"] else ""),
+        "macs": ", ".join(macs) or "none seen",
+        "leases": ", ".join(end["leases"]),
+        "isolated": f"reaches {', '.join(settings['reaches']) or 'nothing'}" if settings["isolated"] else "",
+        "guard": "on" if settings["guard"] else "off",
+        "mtu": str(settings["mtu"] or "none"),
+        "offload": f"{settings['offload']}, receive {settings['receive']}",
+        "frames": f"{end['rx']['frames']:,} from the VM, {end['tx']['frames']:,} to it" if end["rx"] else "",
+        "drops": ", ".join(f"{count:,} {word}" for word, count in end["drops"].items()),
+    }
+
+
+def _seen(age_s: int | None) -> str:
+    return "never seen" if age_s is None else f"seen {age_s} s ago"

@@ -1,0 +1,346 @@
+"""Why A can or cannot reach B: a pure function from answers of the console to a sentence and its facts.
+
+Theory of operation
+-------------------
+``find`` finds what the operator means: a port (by number, name, MAC or IP address), the host, or an address
+outside. Then the checks of ``CHECKS`` are made one after the other, those first that stop everything. A check
+yields findings. One that *stops* means that they cannot talk; any other is a *doubt*: the switch carries
+their frames, and there is something that the operator has to know. The first finding that stops, or the first
+doubt, is in the answer.
+
+Example: ``explain web db``; db's VM takes no frames, web's has no lease.
+
+    state     -
+    isolated  -
+    stalled   stops: db is stalled: its VM takes no frames
+    lease     doubt: web has no address from the gateway
+    answer    web cannot reach db: db is stalled: its VM takes no frames
+
+Nothing here asks or waits; ``gather`` of the command line asks for the facts.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple
+
+from forwarder.errors import LocalError
+from forwarder.names import format_mac, parse_mac
+
+Json = dict[str, Any]
+
+HOST = "host"
+TWICE_S = 120
+"""An address that two ports used within so many seconds is at two ports."""
+WAITING = {
+    "pending": "waits for a worker",
+    "starting": "has a worker that does not forward yet",
+    "waiting": "has lost its worker and waits for the next one",
+    "parked": "is parked: it lost too many workers; detach it, or have its VM connect again",
+    "ending": "is about to end",
+    "silent": "has a worker of which nothing is heard",
+}
+REFUSALS = {
+    "denied": "--deny names a network that it is in",
+    "no_host_access": "--no-host-access forbids it",
+    "no_outbound": "--no-outbound forbids it",
+    "metadata": "it is a cloud's metadata address, which --allow does not name",
+    "unroutable": "it is no single station elsewhere",
+}
+
+
+class Facts(NamedTuple):
+    """What was asked, as the console answers it."""
+
+    status: Json
+    stats: Json
+    macs: list[Json]
+    leases: list[Json]
+    events: list[Json]
+    gateway: Json | None
+    """``policy`` of the gateway; None: there is none, or it does not answer."""
+    now: float
+    """Seconds since 1970, as events have them."""
+
+
+class End(NamedTuple):
+    """What the operator means by A or by B."""
+
+    said: str
+    row: Json | None
+    """Of ``status``: the port; None: it is no port."""
+    address: str | None = None
+    """An IP address, if that was said."""
+    outside: bool = False
+    """The host, or an address that only the gateway reaches."""
+    missing: str = ""
+    """Why there is no such end."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+        return self.said if self.row is None else str(self.row["name"])
+
+
+class Finding(NamedTuple):
+    """What a check has found."""
+
+    check: str
+    stops: bool
+    text: str
+
+
+def find(said: str, facts: Facts) -> End:
+    """Return what ``said`` means."""
+    ports = facts.status["ports"]
+    by_number = {row["port"]: row for row in ports}
+    for row in ports:
+        if said in (row["name"], str(row["port"])):
+            return End(said, row)
+    if said == HOST:
+        return End(said, None, facts.gateway["host"] if facts.gateway else None, outside=True)
+    try:
+        return _by_mac(said, format_mac(parse_mac(said)), facts, by_number)
+    except LocalError:
+        pass
+    try:
+        return _by_address(said, facts, by_number)
+    except ValueError:
+        urls = ", ".join(each["url"] for each in facts.status["listeners"]) or "none"
+        return End(said, None, missing=f"no VM of that name is attached; the listeners are {urls}")
+
+
+def _by_mac(said: str, mac: str, facts: Facts, ports: dict[int, Json]) -> End:
+    seen = [row for row in facts.macs if row["mac"] == mac]
+    if not seen:
+        return End(
+            said, None, missing="no port has that MAC address; its VM has sent nothing, or is not there"
+        )
+    last = min(seen, key=lambda row: (row["age_s"] is None, row["age_s"]))
+    return End(said, ports.get(last["port"]))
+
+
+def _by_address(said: str, facts: Facts, ports: dict[int, Json]) -> End:
+    address = ip_address(said)
+    for lease in facts.leases:
+        if lease["address"] == str(address):
+            if lease["port"] in ports:
+                return End(said, ports[lease["port"]], said)
+            return End(said, None, said, missing=f"it is leased to {lease['mac']}, whose VM is not attached")
+    lan = facts.gateway
+    if lan is not None and str(address) == lan["gateway"]:
+        return End(said, next((row for row in ports.values() if row["name"] == "gateway"), None), said)
+    inside = lan is not None and any(address in ip_network(lan[key]) for key in ("subnet", "prefix"))
+    if lan is not None and inside and str(address) != lan["host"]:
+        return End(said, None, said, missing="no VM has that address from the gateway")
+    return End(said, None, said, outside=True)
+
+
+def explain(a: str, b: str, facts: Facts) -> Json:
+    """Return ``talk``, the ``answer``, the ``findings`` and what is known of both ``ends``."""
+    one, other = find(a, facts), find(b, facts)
+    found = [finding for check, look in CHECKS for finding in _named(check, look(one, other, facts))]
+    stops = [finding for finding in found if finding.stops]
+    doubts = [finding for finding in found if not finding.stops]
+    if stops:
+        answer = f"{one.name} cannot reach {other.name}: {stops[0].text}"
+    elif doubts:
+        answer = f"the switch carries frames between {one.name} and {other.name}, but {doubts[0].text}"
+    else:
+        answer = f"{one.name} can reach {other.name}"
+    return {
+        "talk": not stops,
+        "answer": answer,
+        "findings": [finding._asdict() for finding in [*stops, *doubts]],
+        "path": _path(one, other),
+        "ends": [_shown(end, facts) for end in (one, other)],
+        "gateway": facts.status["gateway"],
+        "lost_between": _lost_between(one, other, facts),
+    }
+
+
+def _named(check: str, findings: Iterable[tuple[bool, str]]) -> Iterator[Finding]:
+    return (Finding(check, stops, text) for stops, text in findings)
+
+
+Check = Callable[[End, End, Facts], Iterable[tuple[bool, str]]]
+
+
+def _missing(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
+    for end in (a, b):
+        if end.missing:
+            yield True, f"{end.said}: {end.missing}"
+    if a.row is not None and a.row is b.row:
+        yield True, f"both are behind port {a.row['port']}; the switch sends nothing back to where it is from"
+
+
+def _state(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
+    for row in _rows(a, b):
+        if row["state"] in WAITING:
+            yield True, f"{row['name']} {WAITING[row['state']]}"
+
+
+def _isolated(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    one, other = (_port_of(end, facts) for end in (a, b))
+    if one is None or other is None or one is other:
+        return
+    refusing = [
+        (row["name"], peer["name"])
+        for row, peer in ((one, other), (other, one))
+        if row["settings"]["isolated"] and peer["name"] not in row["settings"]["reaches"]
+    ]
+    if len(refusing) == 2:
+        yield True, f"{one['name']} and {other['name']} are isolated, and neither has the other in its reach"
+    for name, peer in refusing[: len(refusing) == 1]:
+        yield True, f"{name} is isolated, and {peer} is not in its reach; both have to allow the other"
+
+
+def _twice(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    names = {row["name"] for row in _rows(a, b)}
+    places: dict[str, set[str]] = {}
+    for row in facts.macs:
+        if row["age_s"] is not None and row["age_s"] <= TWICE_S:
+            places.setdefault(row["mac"], set()).add(row["name"])
+    by_number = {row["port"]: row["name"] for row in facts.status["ports"]}
+    for event in facts.events:
+        if event["event"] == "mac-flapping" and facts.now - event["time"] <= TWICE_S:
+            both = {event.get(key) for key in ("port", "former_port")} & by_number.keys()
+            places.setdefault(event["mac"], set()).update(by_number[port] for port in both)
+    for mac, at in sorted(places.items()):
+        if len(at) > 1 and at & names:
+            where = " and ".join(sorted(at))
+            yield True, f"{mac} is a duplicate MAC address: VMs behind {where} use it, so frames go to either"
+
+
+def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    stops = {
+        "spoof": "sends from a MAC address that is not pinned to it, or that is pinned to another port;"
+        " its frames are dropped as spoofed",
+        "limit": "uses more MAC addresses than its limit-macs of {macs}; frames from one more are dropped",
+        "storm": "sends more broadcasts than its limits, which are dropped, ARP among them (storm)",
+    }
+    for row in _rows(a, b):
+        begun: set[str] = set()
+        for event in facts.events:
+            if event.get("port") == row["port"] and event.get("name") == row["name"]:
+                kind = event["event"].removesuffix("-end")
+                (begun.discard if event["event"].endswith("-end") else begun.add)(kind)
+        for kind, text in stops.items():
+            if kind in begun:
+                yield True, f"{row['name']} {text.format(macs=row['settings']['max_macs'])}"
+
+
+def _stalled(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
+    for row in _rows(a, b):
+        if row["stalled"]:
+            yield True, f"{row['name']} is stalled: its VM takes no frames"
+
+
+def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    wanted = [end for end in (a, b) if end.outside]
+    if len(wanted) == 2:
+        yield True, "neither is a VM of this switch"
+        return
+    known = facts.status["gateway"]
+    over = any(row["name"] == "gateway" for row in _rows(a, b))
+    if not wanted and not over:
+        return
+    state = None if known is None else known["state"]
+    if state is None:
+        yield True, "this switch has no gateway, which is the way to there; run it with --gateway"
+    elif state != "live":
+        yield True, f"the gateway is {state}; it may be stopped or stuck"
+    elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(wanted[0].said)):
+        yield True, f"the gateway refuses {wanted[0].said} ({refused}): {REFUSALS.get(refused, refused)}"
+
+
+def _addresses(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    if facts.gateway is None:
+        return
+    subnet = facts.gateway["subnet"]
+    for row in _rows(a, b):
+        if row["name"] == "gateway":
+            continue
+        own = [lease["address"] for lease in facts.leases if lease["port"] == row["port"]]
+        four = [address for address in own if ip_address(address).version == 4]
+        elsewhere = [address for address in four if ip_address(address) not in ip_network(subnet)]
+        if elsewhere:
+            yield True, f"{row['name']} has {elsewhere[0]}, which is in another subnet than {subnet}"
+        if not four:
+            yield (
+                False,
+                f"{row['name']} has no lease from the gateway; an address of its own must be in {subnet}",
+            )
+
+
+def _mute(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    counted = {row["port"]: row for row in facts.stats["ports"]}
+    for row in _rows(a, b):
+        if row["port"] in counted and not counted[row["port"]]["rx"]["frames"]:
+            yield False, f"the VM of {row['name']} has sent nothing yet"
+
+
+def _sizes(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
+    for row in _rows(a, b):
+        for note in row["notes"]:
+            yield False, f"{row['name']}: {note}"
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("attached", _missing),
+    ("state", _state),
+    ("isolated", _isolated),
+    ("gateway", _gateway),
+    ("stalled", _stalled),
+    ("episode", _episodes),
+    ("duplicate", _twice),
+    ("address", _addresses),
+    ("mute", _mute),
+    ("size", _sizes),
+)
+"""All checks, those first that stop everything."""
+
+
+def _rows(a: End, b: End) -> list[Json]:
+    return [end.row for end in (a, b) if end.row is not None]
+
+
+def _port_of(end: End, facts: Facts) -> Json | None:
+    """Return the port that frames for an end go to: the gateway's, for what is outside."""
+    if end.outside:
+        return next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
+    return end.row
+
+
+def _path(a: End, b: End) -> str:
+    words = [f"{end.name} (port {end.row['port']})" if end.row else end.said for end in (a, b)]
+    between = ["gateway"] if a.outside or b.outside else []
+    return " - ".join([words[0], *between, words[1]])
+
+
+def _lost_between(a: End, b: End, facts: Facts) -> list[Json]:
+    """Return the frames that a full ring lost on the way from one to the other."""
+    rows = {row["port"]: row for row in facts.stats["ports"]}
+    return [
+        {"source": source.name, "target": target.name, "egress_full": each["egress_full"]}
+        for source, target in ((a, b), (b, a))
+        if source.row is not None and target.row is not None and target.row["port"] in rows
+        for each in rows[target.row["port"]].get("by_source", [])
+        if each["port"] == source.row["port"]
+    ]
+
+
+def _shown(end: End, facts: Facts) -> Json:
+    row = end.row
+    if row is None:
+        return {"said": end.said, "port": None, "address": end.address}
+    counted = next((each for each in facts.stats["ports"] if each["port"] == row["port"]), None)
+    learned = [each for each in facts.macs if each["port"] == row["port"]]
+    return {
+        "said": end.said,
+        **{key: row[key] for key in ("port", "name", "transport", "state", "stalled", "settings", "notes")},
+        "macs": [{key: each[key] for key in ("mac", "age_s", "pinned")} for each in learned],
+        "leases": [each["address"] for each in facts.leases if each["port"] == row["port"]],
+        "drops": {word: count for word, count in counted["drops"].items() if count} if counted else {},
+        "rx": counted["rx"] if counted else None,
+        "tx": counted["tx"] if counted else None,
+    }

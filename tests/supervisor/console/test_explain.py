@@ -1,0 +1,245 @@
+"""Why A cannot reach B: each fault from facts, the cause in the sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from supervisor.console.explain import CHECKS, Facts, explain
+
+MAC = {"web": "02:00:00:00:00:01", "db": "02:00:00:00:00:02", "other": "02:00:00:00:00:03"}
+ADDRESS = {"web": "192.168.127.10", "db": "192.168.127.11", "other": "192.168.127.12"}
+NOW = 1000.0
+GATEWAY = {
+    "subnet": "192.168.127.0/24",
+    "prefix": "fd00::/64",
+    "gateway": "192.168.127.1",
+    "host": "192.168.127.254",
+    "refused": {},
+}
+
+
+class World:
+    """A switch of three ports and a gateway, all well; tests break something."""
+
+    def __init__(self) -> None:
+        self.ports = {name: self._port(number, name) for number, name in enumerate(("web", "db", "other"), 1)}
+        self.ports["gateway"] = self._port(4, "gateway")
+        self.gateway_state: dict[str, Any] | None = {"state": "live"}
+        self.policy: dict[str, Any] | None = dict(GATEWAY)
+        self.counted = {name: {"rx": 5, "drops": {"storm": 0}} for name in self.ports}
+        self.macs = [self.mac(MAC[name], name) for name in MAC]
+        self.leases = [
+            {"address": ADDRESS[name], "mac": MAC[name], "port": self.ports[name]["port"]} for name in MAC
+        ]
+        self.events: list[dict[str, Any]] = []
+        self.by_source: dict[str, list[dict[str, Any]]] = {}
+
+    @staticmethod
+    def _port(number: int, name: str) -> dict[str, Any]:
+        settings = {
+            "isolated": False, "reaches": [], "max_macs": 1024, "pinned": [], "mtu": 0, "receive": "mtu",
+            "offload": "none", "guard": True,
+        }  # fmt: skip
+        head = {"port": number, "name": name, "transport": "qemu", "state": "live", "stalled": False}
+        return head | {"settings": settings, "notes": []}
+
+    def mac(self, mac: str, name: str, age: int | None = 1) -> dict[str, Any]:
+        return {"mac": mac, "port": self.ports[name]["port"], "name": name, "age_s": age, "pinned": False}
+
+    def happened(self, event: str, name: str, ago: float = 5.0, **fields: object) -> None:
+        port = self.ports[name]["port"]
+        self.events.append({"event": event, "port": port, "name": name, "time": NOW - ago} | fields)
+
+    def explain(self, a: str = "web", b: str = "db") -> dict[str, Any]:
+        status = {
+            "ports": list(self.ports.values()),
+            "listeners": [{"url": "unix:///vm.sock"}],
+            "gateway": self.gateway_state,
+        }
+        rows = [
+            {
+                "port": self.ports[name]["port"],
+                "rx": {"frames": self.counted[name]["rx"], "bytes": 0},
+                "tx": {"frames": 5, "bytes": 0},
+                "drops": self.counted[name]["drops"],
+                "by_source": self.by_source.get(name, []),
+            }
+            for name in self.ports
+        ]
+        facts = Facts(status, {"ports": rows}, self.macs, self.leases, self.events, self.policy, NOW)
+        return explain(a, b, facts)
+
+    def stopped(self, a: str = "web", b: str = "db") -> str:
+        told = self.explain(a, b)
+        assert not told["talk"], told["answer"]
+        assert told["answer"].startswith(f"{a} cannot reach ")
+        return str(told["answer"])
+
+    def doubted(self, a: str = "web", b: str = "db") -> str:
+        told = self.explain(a, b)
+        assert told["talk"], told["answer"]
+        assert told["answer"].startswith("the switch carries frames")
+        return str(told["answer"])
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+OTHERS = ("db", "2", MAC["db"], ADDRESS["db"])
+ENDS = ("web", "1", MAC["web"], MAC["web"].upper(), ADDRESS["web"])
+
+
+@pytest.mark.parametrize("a", ENDS)
+@pytest.mark.parametrize(
+    "b", ["db", "2", MAC["db"], ADDRESS["db"], "host", "192.168.127.254", "gateway", "1.1.1.1"]
+)
+def test_all_is_well_whatever_they_are_called(world: World, a: str, b: str) -> None:
+    told = world.explain(a, b)
+    assert told["talk"]
+    assert told["findings"] == []
+    assert told["answer"].startswith("web can reach ")
+    assert told["ends"][0]["port"] == 1
+
+
+@pytest.mark.parametrize("b", ["nobody", "9", "02:00:00:00:00:99", "192.168.127.99"])
+def test_b_is_not_attached(world: World, b: str) -> None:
+    assert b in world.stopped("web", b)
+
+
+def test_a_lease_whose_vm_has_left(world: World) -> None:
+    world.leases[1]["port"] = None
+    assert f"it is leased to {MAC['db']}, whose VM is not attached" in world.stopped("web", ADDRESS["db"])
+
+
+def test_both_behind_one_port(world: World) -> None:
+    assert "both are behind port 1" in world.stopped("web", "1")
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [("parked", "parked"), ("silent", "nothing is heard"), ("waiting", "lost")]
+)
+@pytest.mark.parametrize("name", ["web", "db"])
+def test_a_port_that_does_not_forward(world: World, state: str, word: str, name: str) -> None:
+    world.ports[name]["state"] = state
+    answer = world.stopped()
+    assert f"{name} " in answer
+    assert word in answer
+
+
+@pytest.mark.parametrize(("one", "other"), [("web", "db"), ("db", "web")])
+def test_isolation_one_way(world: World, one: str, other: str) -> None:
+    world.ports[one]["settings"]["isolated"] = True
+    assert f"{one} is isolated, and {other} is not in its reach" in world.stopped()
+    world.ports[one]["settings"]["reaches"] = [other]
+    assert world.explain()["talk"]
+
+
+def test_isolation_both_ways(world: World) -> None:
+    for name in ("web", "db"):
+        world.ports[name]["settings"] |= {"isolated": True, "reaches": ["other"]}
+    assert "web and db are isolated, and neither has the other in its reach" in world.stopped()
+
+
+def test_an_isolated_port_needs_the_gateway_in_its_reach_for_the_outside(world: World) -> None:
+    world.ports["web"]["settings"]["isolated"] = True
+    assert "gateway is not in its reach" in world.stopped("web", "1.1.1.1")
+    world.ports["web"]["settings"]["reaches"] = ["gateway"]
+    assert world.explain("web", "1.1.1.1")["talk"]
+
+
+def test_a_mac_at_two_ports_is_named(world: World) -> None:
+    world.macs.append(world.mac(MAC["db"], "other", 3))
+    answer = world.stopped()
+    assert f"{MAC['db']} is a duplicate MAC address: VMs behind db and other use it" in answer
+    assert world.explain("web", "gateway")["talk"]
+    world.macs[-1]["age_s"] = 1000  # the VM has moved long ago
+    assert world.explain()["talk"]
+
+
+def test_a_mac_that_goes_to_and_fro_is_named(world: World) -> None:
+    world.happened("mac-flapping", "other", mac=MAC["db"], former_port=2)
+    assert f"{MAC['db']} is a duplicate MAC address" in world.stopped()
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [("spoof", "dropped as spoofed"), ("limit", "limit-macs of 1024"), ("storm", "ARP among them (storm)")],
+)
+@pytest.mark.parametrize("name", ["web", "db"])
+def test_what_a_vm_is_refused_for(world: World, event: str, words: str, name: str) -> None:
+    world.happened(event, name, 500.0)
+    answer = world.stopped()
+    assert words in answer
+    assert f": {name} " in answer
+    world.happened(f"{event}-end", name, 100.0)
+    assert world.explain()["talk"]
+    world.events.append({"event": event, "port": 1, "name": "one-that-had-the-number-before", "time": NOW})
+    assert world.explain()["talk"]
+
+
+@pytest.mark.parametrize("name", ["web", "db"])
+def test_a_stalled_vm(world: World, name: str) -> None:
+    world.ports[name]["stalled"] = True
+    assert f"{name} is stalled: its VM takes no frames" in world.stopped()
+
+
+def test_no_lease_is_a_doubt_that_says_which_address_would_do(world: World) -> None:
+    del world.leases[1]
+    assert (
+        "db has no lease from the gateway; an address of its own must be in 192.168.127.0/24"
+        in world.doubted()
+    )
+
+
+def test_another_subnet(world: World) -> None:
+    world.leases[1]["address"] = "10.5.5.5"
+    assert "db has 10.5.5.5, which is in another subnet than 192.168.127.0/24" in world.stopped()
+
+
+@pytest.mark.parametrize("state", ["silent", "parked", "starting", "waiting"])
+@pytest.mark.parametrize("b", ["host", "8.8.8.8"])
+def test_a_gateway_that_does_not_serve(world: World, state: str, b: str) -> None:
+    world.gateway_state, world.policy = {"state": state}, None
+    assert f"the gateway is {state}" in world.stopped("web", b)
+    assert world.explain()["talk"]
+
+
+def test_no_gateway(world: World) -> None:
+    world.gateway_state = world.policy = None
+    del world.ports["gateway"], world.counted["gateway"]
+    assert "this switch has no gateway" in world.stopped("web", "8.8.8.8")
+
+
+@pytest.mark.parametrize("reason", ["denied", "metadata", "no_outbound", "no_host_access", "unroutable"])
+def test_refused_by_policy(world: World, reason: str) -> None:
+    assert world.policy is not None
+    world.policy["refused"] = {"203.0.113.9": reason}
+    assert f"the gateway refuses 203.0.113.9 ({reason})" in world.stopped("web", "203.0.113.9")
+
+
+def test_a_vm_that_never_sent(world: World) -> None:
+    world.counted["db"]["rx"] = 0
+    assert "the VM of db has sent nothing yet" in world.doubted()
+
+
+def test_frames_that_were_too_long(world: World) -> None:
+    world.ports["db"]["notes"] = ["7 frames to it were refused, being longer than its MTU of 1400"]
+    assert "MTU of 1400" in world.doubted()
+
+
+def test_what_stops_comes_before_doubts_and_frames_that_were_lost_are_shown(world: World) -> None:
+    world.counted["web"]["rx"] = 0
+    world.ports["db"]["stalled"] = True
+    world.by_source["db"] = [{"port": 1, "egress_full": 7}, {"port": 3, "egress_full": 1}]
+    told = world.explain()
+    assert [each["check"] for each in told["findings"]] == ["stalled", "mute"]
+    assert told["lost_between"] == [{"source": "web", "target": "db", "egress_full": 7}]
+
+
+def test_each_check_has_a_name_of_its_own() -> None:
+    names = [name for name, _ in CHECKS]
+    assert len(set(names)) == len(names)
