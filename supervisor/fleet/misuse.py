@@ -25,11 +25,11 @@ from supervisor.base.logs import say
 
 QUIET_S = 10.0
 SCANS = 32
-"""Tables that are read in a second. One takes some 20 us, so that is a thousandth of a core."""
+"""Tables that are read in a second. One takes some 10 us, so that is less than a thousandth of a core."""
 FRESH_S = 2
 """How long ago an address may have been used to count as used since the last beat."""
-MOST_ADDRESSES = 16384
-"""Beyond that, addresses that are new are not followed."""
+SHARE = 64
+"""Addresses that are followed for each port; a VM that makes up more takes no room of the others."""
 
 EPISODES = {
     "spoofed": ("spoof", "sends from addresses that are pinned elsewhere, or not to it"),
@@ -84,6 +84,8 @@ class Misuse:
         self._episodes: dict[tuple[int, str], _Episode] = {}
         self._names: dict[int, str] = {}
         self._places: dict[bytes, _Place] = {}
+        self._behind: dict[int, set[bytes]] = {}
+        """The addresses in ``_places``, by port."""
         self._scans = 0
         self._second = 0.0
 
@@ -97,7 +99,7 @@ class Misuse:
         for counter in EPISODES:
             self._follow(port, counter, last[counter], counted[counter], now)
         if any(counted[name] != last[name] for name in TRAFFIC) and self._may_scan(now):
-            for mac in [mac for mac, place in self._places.items() if place.port == port.port]:
+            for mac in tuple(self._behind.get(port.port, ())):
                 self._see(page.port_of(mac), mac, now)
             for mac, age, _ in page.macs(port.port):
                 if age <= FRESH_S:
@@ -109,7 +111,8 @@ class Misuse:
         self._names.pop(port, None)
         for counter in EPISODES:
             self._episodes.pop((port, counter), None)
-        self._places = {mac: place for mac, place in self._places.items() if place.port != port}
+        for mac in self._behind.pop(port, ()):
+            del self._places[mac]
 
     def _may_scan(self, now: float) -> bool:
         if now - self._second >= 1.0:
@@ -138,7 +141,9 @@ class Misuse:
         """Note behind which port an address was seen last; 0: nobody knows."""
         place = self._places.get(mac)
         if place is None:
-            if len(self._places) < MOST_ADDRESSES:
+            behind = self._behind.setdefault(port, set())
+            if len(behind) < SHARE:
+                behind.add(mac)
                 self._places[mac] = _Place(port)
             return
         quiet = now - place.moved_at >= QUIET_S
@@ -147,6 +152,8 @@ class Misuse:
             return
         before = place.port
         place.port, place.moved_at = port, now
+        self._behind[before].discard(mac)
+        self._behind.setdefault(port, set()).add(mac)
         address, name = format_mac(mac), self._names.get(port)
         fields: dict[str, Any] = {"port": port, "name": name, "mac": address, "former_port": before}
         if quiet:

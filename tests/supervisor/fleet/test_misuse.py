@@ -10,7 +10,7 @@ import pytest
 
 from forwarder.names import Policy, PortRecord
 from supervisor.base.logs import log, record_of
-from supervisor.fleet.misuse import EPISODES, QUIET_S, SCANS, Misuse
+from supervisor.fleet.misuse import EPISODES, QUIET_S, SCANS, SHARE, Misuse
 
 MAC = b"\2\0\0\0\0\1"
 ZERO = dict.fromkeys((*EPISODES, "rx_frames", "tx_frames"), 0)
@@ -129,6 +129,20 @@ def test_an_address_whose_port_has_gone_has_not_moved(said: list[dict[str, Any]]
     pages.misuse.forget(1)
     pages.look(2, (MAC,))
     assert said == []
+
+
+def test_a_vm_that_makes_up_addresses_takes_no_room_of_the_others(said: list[dict[str, Any]]) -> None:
+    pages = Pages()
+    made_up = tuple(number.to_bytes(6, "big") for number in range(1000, 1000 + 20 * SHARE))
+    pages.look(1, made_up)
+    pages.look(2, (MAC,))
+    assert said == []
+    pages.look(3, (MAC, *made_up))
+    assert [each["mac"] for each in said if each["former_port"] == 2] == ["02:00:00:00:00:01"]
+    assert len([each for each in said if each["former_port"] == 1]) == SHARE
+    pages.misuse.forget(3)
+    pages.look(2, (MAC,))
+    assert len(said) == SHARE + 1
 
 
 def test_tables_are_read_of_few_ports_in_a_second_and_of_idle_ones_never() -> None:
