@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -150,7 +151,10 @@ def _look(world: World) -> dict[str, Any]:
     remains = world.switch.remains()
     state: dict[str, Any] = {
         "processes": sum(each.startswith("process ") for each in remains),
-        "files": sorted(each for each in remains if not each.startswith("process ")),
+        # A worker's files have its process id in their names, and workers are replaced all the time.
+        "files": Counter(
+            re.sub(r"/\d+\.", "/PID.", each) for each in remains if not each.startswith("process ")
+        ),
         "descriptors": {},
         "memory": {},
     }
@@ -165,7 +169,7 @@ def _surplus(state: dict[str, Any], first: dict[str, Any]) -> dict[str, int]:
     """Return how much more there is of everything than at first, where there is."""
     more = {
         "processes": state["processes"] - first["processes"],
-        "files": len(set(state["files"]) - set(first["files"])),
+        "files": sum((Counter(state["files"]) - Counter(first["files"])).values()),
         "descriptors": sum(
             max(0, count - first["descriptors"].get(name, 0)) for name, count in state["descriptors"].items()
         ),

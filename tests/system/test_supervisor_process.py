@@ -146,7 +146,7 @@ def test_where_descriptors_run_out_vms_are_refused_and_the_others_go_on() -> Non
     with running_switch() as switch:
         switch.start(*switch.arguments(qemu=True, bess=True))
         assert switch.process is not None
-        resource.prlimit(switch.process.pid, resource.RLIMIT_NOFILE, (128, 128))
+        resource.prlimit(switch.process.pid, resource.RLIMIT_NOFILE, (176, 176))
         one, other = switch.connect("unix"), switch.connect("unixpacket")
         switch.wait_live(2)
         crowd = [switch.connect("unix") for _ in range(60)]

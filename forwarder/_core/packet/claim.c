@@ -162,7 +162,7 @@ static uint32_t extension_bytes(uint32_t type, uint32_t length)
     case IPPROTO_HOPOPTS:
     case IPPROTO_ROUTING:
     case IPPROTO_DSTOPTS:
-    case IPPROTO_MH:
+    case 135: /* mobility, RFC 6275; <netinet/in.h> of macOS has no name for it */
     case 139: /* host identity, RFC 7401 */
     case 140: /* shim6, RFC 5533 */
         return (length + 1) * 8;

@@ -132,7 +132,6 @@ def test_a_pinned_vm_that_reconnects_after_a_takeover_is_taken(
     running.wait_live(1)
     kill_supervisor(running)
     running.start("--config", str(config))
-    open_listener()
     second = connect(url)  # before the switch can know that the first has gone
     first.close()
     wait_for(lambda: [each["port"] for each in running.ports()] == [2], "the port of the second connection")
