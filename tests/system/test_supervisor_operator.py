@@ -61,7 +61,7 @@ def test_a_listener_that_pins_addresses_takes_one_vm_at_a_time(switch: StartSwit
     )
     assert clash.returncode == 1
     assert clash.stderr.startswith(f"Error: {pin} is already pinned to ")
-    assert clash.stderr.endswith("; detach that first, or pin another address\n")
+    assert clash.stderr.endswith("; unpin it there first: supervisor set qemu-3 pin=\n")
 
 
 def test_detaching_a_datagram_vm_disconnects_it_and_the_next_gets_in(switch: StartSwitch) -> None:

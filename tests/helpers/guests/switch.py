@@ -237,8 +237,11 @@ class Switch:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    ours = where in (entry / "cmdline").read_bytes().split(b"\0")  # also of who is in a cell
-                    if ours or mark in (entry / "environ").read_bytes().split(b"\0"):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    # The environment of a worker in its cell cannot be read.
+                    if {b"workers", where} <= set(words) or mark in (entry / "environ").read_bytes().split(
+                        b"\0"
+                    ):
                         found.append(int(entry.name))
         return found
 

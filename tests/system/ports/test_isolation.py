@@ -64,10 +64,16 @@ class Town:
     def fill(self) -> None:
         """Send to the stuck VM until there is no more room."""
         frames = [build_frame(mac(STUCK), mac(SENDER), 1514)] * 100
-        wait_for(
-            lambda: self.vms[SENDER].send(*frames) or self.stats(STUCK)["drops"]["egress_full"] > 0,
-            "the stuck VM to be full",
-        )
+        wanted = self.stats(SENDER)["rx"]["frames"]
+
+        def full() -> bool:
+            nonlocal wanted
+            self.vms[SENDER].send(*frames)
+            wanted += len(frames)
+            return bool(self.stats(STUCK)["drops"]["egress_full"] > 0)
+
+        wait_for(full, "the stuck VM to be full")
+        wait_for(lambda: self.stats(SENDER)["rx"]["frames"] == wanted, "all of it to be counted")
 
     def pour(self, *frames: bytes) -> int:
         """Send these frames for a while, and have the two talk; returns how many were sent."""

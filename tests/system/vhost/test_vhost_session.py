@@ -179,10 +179,14 @@ def test_what_makes_no_sense_ends_that_session_with_one_line(
     before = len(switch.log().splitlines())
     bad.sock.sendall(data)
     wait_for(bad.has_ended, "the session to end")
-    lines = [line for line in switch.log().splitlines()[before:] if "WARNING" in line or "gone" in line]
-    assert len(lines) == 1, lines
-    assert says in lines[0]
+
+    def said() -> list[str]:
+        return [line for line in switch.log().splitlines()[before:] if "WARNING" in line or "gone" in line]
+
+    wait_for(said, "a line")
     goes_both_ways(neighbour, other)
+    assert len(said()) == 1, said()
+    assert says in said()[0]
 
 
 def test_a_message_in_pieces_is_taken_when_it_is_whole(switch: Switch, neighbour: FakeVM, vm: NewVm) -> None:
