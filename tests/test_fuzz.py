@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.guests.requirements import require
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz"
 SECONDS = 5
 
 
