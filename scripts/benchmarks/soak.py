@@ -151,10 +151,7 @@ def _look(world: World) -> dict[str, Any]:
     remains = world.switch.remains()
     state: dict[str, Any] = {
         "processes": sum(each.startswith("process ") for each in remains),
-        # A worker's files have its process id in their names, and workers are replaced all the time.
-        "files": Counter(
-            re.sub(r"/\d+\.", "/PID.", each) for each in remains if not each.startswith("process ")
-        ),
+        "files": _kinds(each for each in set(remains) if not each.startswith("process ")),
         "descriptors": {},
         "memory": {},
     }
@@ -163,6 +160,11 @@ def _look(world: World) -> dict[str, Any]:
             state["descriptors"][name] = proc.descriptors(pid)
             state["memory"][name] = proc.private(pid)
     return state
+
+
+def _kinds(files: Iterable[str]) -> Counter[str]:
+    """Count files by name, a worker's without the process id, which is another one after a restart."""
+    return Counter(re.sub(r"/\d+\.", "/PID.", each) for each in files)
 
 
 def _surplus(state: dict[str, Any], first: dict[str, Any]) -> dict[str, int]:
