@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
@@ -71,6 +72,8 @@ class Viewer:
         self._ports: dict[tuple[int, int], _Port] = {}
         self._waiting: list[tuple[int, int, bytes]] = []
         self._frames = self._order = 0
+        self._of_port: Counter[int] = Counter()
+        """Frames by interface."""
         self._since_1970 = time.time_ns() - time.monotonic_ns()
         self._await_reply()
 
@@ -137,6 +140,7 @@ class Viewer:
         for port in self._ports.values():
             seen = port.reader.read()
             more = more or len(seen) > 0
+            self._of_port[port.interface] += len(seen)
             for at, block in self._blocks(port, seen):
                 self._order += 1
                 heapq.heappush(self._waiting, (at, self._order, block))
@@ -163,7 +167,8 @@ class Viewer:
         lost = 0
         for port in self._ports.values():
             lost += port.reader.lost
-            self._output.write(pcapng.statistics(port.interface, now, self._frames, port.reader.lost))
+            received = self._of_port[port.interface]
+            self._output.write(pcapng.statistics(port.interface, now, received, port.reader.lost))
         self._output.flush()
         return Summary(self._frames, lost, len({number for number, _ in self._ports}))
 
