@@ -19,6 +19,7 @@ from supervisor.cli.options import (
     ChangeType,
     attachment_options,
     directory,
+    given_attachments,
     given_settings,
     runtime_dir_option,
     settings_options,
@@ -129,30 +130,15 @@ def leases(runtime_dir: str | None, as_json: bool) -> None:
 def attach(
     *,
     runtime_dir: str | None,
-    qemu: tuple[Attachment, ...],
-    bess: tuple[Attachment, ...],
-    vfkit: tuple[Attachment, ...],
-    connect: tuple[Attachment, ...],
-    vhost: tuple[Attachment, ...],
-    dial_vhost: tuple[Attachment, ...],
-    tap: tuple[Attachment, ...],
     name: str | None,
     **flags: Any,
 ) -> None:
     """Add listeners or TAP devices to a running switch.
 
-    Every port that comes from them starts with the settings given here. What is attached this way is gone
-    when the supervisor is replaced; attach it again, or put it into the configuration file.
+    Every port that comes from them starts with the settings given here. What is attached this way is
+    attached again by the supervisor that replaces one that was killed, and forgotten when the switch stops.
     """
-    groups = {
-        "qemu": qemu,
-        "bess": bess,
-        "vfkit": vfkit,
-        "connect": connect,
-        "vhost": vhost,
-        "dial_vhost": dial_vhost,
-        "tap": tap,
-    }
+    groups = given_attachments(flags)
     if not any(groups.values()):
         listen = ", ".join(f"--{flag}" for flag in LISTEN_FLAGS.values())
         raise click.UsageError(f"say what to attach: {listen} or --tap")

@@ -203,6 +203,11 @@ def gateway_options(command: F) -> F:
     return option(GATEWAY, "--gateway", is_flag=True, help=text)(command)
 
 
+def given_attachments(flags: dict[str, Any]) -> dict[str, tuple[Attachment, ...]]:
+    """Take the flags of ``attachment_options`` out of ``flags``; return them by transport."""
+    return {transport: flags.pop(transport) for transport in (*LISTEN_FLAGS, "tap")}
+
+
 def given_gateway(flags: dict[str, Any], said: Mapping[str, object] | None) -> Mapping[str, object] | None:
     """Take the flags of ``gateway_options`` out of ``flags``; return them on top of what a file ``said``."""
     wanted = flags.pop("gateway") or said is not None

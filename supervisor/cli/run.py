@@ -2,11 +2,11 @@
 
 import signal
 import socket
+from itertools import chain
 from typing import Any
 
 import click
 
-from supervisor.attach.addresses import Attachment
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
@@ -15,6 +15,7 @@ from supervisor.cli.options import (
     attachment_options,
     directory,
     gateway_options,
+    given_attachments,
     given_gateway,
     runtime_dir_option,
 )
@@ -42,13 +43,6 @@ def run(
     *,
     runtime_dir: str | None,
     config: str | None,
-    qemu: tuple[Attachment, ...],
-    bess: tuple[Attachment, ...],
-    vfkit: tuple[Attachment, ...],
-    connect: tuple[Attachment, ...],
-    vhost: tuple[Attachment, ...],
-    dial_vhost: tuple[Attachment, ...],
-    tap: tuple[Attachment, ...],
     **flags: Any,
 ) -> None:
     """Run a switch in the foreground.
@@ -57,6 +51,7 @@ def run(
     """
     from supervisor.cli import config as config_file  # noqa: PLC0415 - a page of help needs none of this
 
+    attached = given_attachments(flags)
     options = RunOptions(directory(runtime_dir))
     if config is not None:
         options = config_file.load(config, options)
@@ -65,8 +60,7 @@ def run(
     if runtime_dir is not None:
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
-    attachments = (*options.attachments, *qemu, *bess, *vfkit, *connect, *vhost, *dial_vhost, *tap)
-    options = options._replace(attachments=attachments)
+    options = options._replace(attachments=(*options.attachments, *chain(*attached.values())))
     if not _serve(options):
         raise click.exceptions.Exit(1)
 
