@@ -91,6 +91,19 @@ def bind(sock: socket.socket, path: str) -> SocketFile:
     return SocketFile.at(path)
 
 
+def check_free(path: str) -> None:
+    """Raise LocalError, with what to do, if ``path`` could not be bound now; nothing is changed."""
+    folder = os.path.dirname(path) or "."
+    try:
+        if os.path.lexists(path):
+            _check_stale(path)
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            wrong = errno.EACCES if os.path.isdir(folder) else errno.ENOENT
+            raise OSError(wrong, os.strerror(wrong))
+    except OSError as error:
+        raise LocalError(f"cannot listen on {path}: {_why(error, path)}") from None
+
+
 def is_live(path: str) -> bool:
     """Whether a process has the socket at ``path`` open. Raises OSError if there is no telling."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
@@ -106,11 +119,16 @@ def is_live(path: str) -> bool:
 
 
 def _remove_stale(path: str) -> None:
+    _check_stale(path)
+    os.unlink(path)
+
+
+def _check_stale(path: str) -> None:
+    """Raise LocalError unless a socket without an owner lies at ``path``."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise LocalError(f"{path} exists and is no socket; move it away, or listen elsewhere")
     if is_live(path):
         raise LocalError(f"address in use: another process listens on {path}; stop it, or listen elsewhere")
-    os.unlink(path)
 
 
 def _why(error: OSError, path: str) -> str:

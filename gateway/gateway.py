@@ -142,6 +142,8 @@ class Gateway:
     def _run(self, name: str, arguments: Mapping[str, object]) -> object:
         if name == "serve" and self._relay is None:
             return self._serve(arguments)
+        if name == "check":
+            return _check(arguments)
         if self._relay is None:
             raise LocalError("the gateway does not serve yet")
         if name == "leases":
@@ -313,3 +315,11 @@ class Gateway:
 
     def _log(self, level: str, text: str) -> None:
         self._channel.send(Command("log", {"level": level, "text": text}))
+
+
+def _check(plain: Mapping[str, object]) -> dict[str, object]:
+    """Return what would be served. Raises LocalError: nothing would."""
+    settings = read(plain)
+    overlap.check(settings.policy.subnet, Path("/proc/net/route").read_text())
+    forwards = [str(Forward.parse(text)) for text in settings.forwards]
+    return {"subnet": str(settings.policy.subnet), "forwards": forwards}

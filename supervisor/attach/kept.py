@@ -1,8 +1,9 @@
-"""Attachments made while the switch runs: in an operator's words, kept for the next supervisor.
+"""What was attached, and set at listeners, while the switch runs: kept for the next supervisor.
 
 What the command line or the file says is opened by them, after a restart too. What ``supervisor attach`` has
 said is kept here for as long as it is open, in the same words, with the port that the kernel chose. The next
-supervisor opens it again behind all others; what cannot be opened then is said and forgotten.
+supervisor opens it again behind all others; what cannot be opened then is said and forgotten. Settings that
+``supervisor set`` has changed at a listener of the command line are changed again there.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,13 @@ from typing import Any, cast
 from forwarder.errors import LocalError
 from forwarder.names import Policy
 from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_listen, parse_tap
-from supervisor.attach.listeners import Listeners
+from supervisor.attach.listeners import Listener, Listeners
 from supervisor.base.logs import log
 from supervisor.base.saved_state import SavedState
 from supervisor.ports.settings import changed, check_transport
 
 PART = "attachments"
+CHANGES = "listener-settings"
 Words = Mapping[str, Any]
 """``transport``, ``url`` (of a TAP its name), ``name`` or None, ``settings`` by name."""
 
@@ -41,6 +43,8 @@ class KeptAttachments:
         self._listeners = listeners
         self._saved = saved
         self._words: dict[str, Words] = {}
+        self._changes: dict[str, dict[str, object]] = {}
+        """By URL: settings, by name, that an operator has changed at a listener of the command line."""
         self._restored = False
 
     def open(self, words: Words) -> str:
@@ -54,13 +58,26 @@ class KeptAttachments:
         self._words[url] = {**words, "url": words["url"] if words["transport"] == "tap" else url}
         return url
 
+    def change(self, listener: Listener, settings: dict[str, object]) -> None:
+        """Have the next ports of a listener get these settings, by name, and keep that. Raises LocalError."""
+        policy = changed(listener.settings.policy, settings)
+        listener.settings = listener.settings._replace(policy=policy)
+        words = self._words.get(listener.url)
+        if words is None:
+            self._changes[listener.url] = self._changes.get(listener.url, {}) | settings
+        else:
+            self._words[listener.url] = {**words, "settings": words["settings"] | settings}
+        self.save()
+
     def save(self) -> None:
         """Keep those that are open, and forget the others. Before ``restore`` there is nothing to say."""
         if not self._restored:
             return
         there = {each.url for each in self._listeners}
         self._words = {url: words for url, words in self._words.items() if url in there}
+        self._changes = {url: settings for url, settings in self._changes.items() if url in there}
         self._saved.put(PART, list(self._words.values()))
+        self._saved.put(CHANGES, dict(self._changes))
 
     def restore(self) -> list[str]:
         """Open what the supervisor before has kept; return the URLs."""
@@ -73,6 +90,18 @@ class KeptAttachments:
                 opened.append(self._open(cast(Words, words)))
             except LocalError as error:
                 log.warning("what was attached at run time is not attached again: %s", error)
+        changes = self._saved.get(CHANGES)
+        for url, settings in changes.items() if isinstance(changes, dict) else ():
+            self._change_again(url, settings)
         self._restored = True
         self.save()
         return opened
+
+    def _change_again(self, url: str, settings: object) -> None:
+        listener = self._listeners.find(url)
+        try:
+            if listener is None or not isinstance(settings, dict):
+                raise LocalError("nothing is attached there")
+            self.change(listener, settings)
+        except LocalError as error:
+            log.warning("what was set at run time for %s is not set again: %s", url, error)

@@ -168,13 +168,17 @@ class RuntimeDir:
             self._made = False
 
 
-def _make(path: str) -> bool:
-    """Say whether the directory had to be made. Raises LocalError if it is not ours alone, and OSError."""
-    made = False
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-        made = True
-    found = os.lstat(path)
+def check(path: str) -> bool:
+    """Whether the directory is there. Raises LocalError if it is not ours alone, or cannot be made."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        above = os.path.dirname(path)
+        if not os.access(above, os.W_OK | os.X_OK):
+            number = errno.EACCES if os.path.isdir(above) else errno.ENOENT
+            why = _advice(OSError(number, os.strerror(number)))
+            raise LocalError(f"cannot use runtime directory {path}: {why}") from None
+        return False
     if not stat.S_ISDIR(found.st_mode):
         raise LocalError(f"{path} is no directory; choose another --runtime-dir")
     if found.st_uid != os.geteuid():
@@ -184,6 +188,16 @@ def _make(path: str) -> bool:
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
         raise LocalError(f"{path} is open to others (mode {mode:o}); run `chmod 700 {path}`")
+    return True
+
+
+def _make(path: str) -> bool:
+    """Say whether the directory had to be made. Raises LocalError if it is not ours alone, and OSError."""
+    made = False
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        made = True
+    check(path)
     return made
 
 

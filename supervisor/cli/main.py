@@ -53,11 +53,13 @@ def _add_commands() -> None:
     from supervisor.cli.events import events  # noqa: PLC0415
     from supervisor.cli.explain import explain  # noqa: PLC0415
     from supervisor.cli.forward import forward  # noqa: PLC0415
+    from supervisor.cli.list import list_  # noqa: PLC0415
     from supervisor.cli.operate import COMMANDS  # noqa: PLC0415
     from supervisor.cli.run import run  # noqa: PLC0415
     from supervisor.cli.web import web  # noqa: PLC0415
+    from supervisor.cli.words import help_  # noqa: PLC0415
 
-    for command in (run, *COMMANDS, explain, events, forward, capture, web):
+    for command in (run, *COMMANDS, explain, events, forward, capture, web, list_, help_):
         main.add_command(command)
 
 

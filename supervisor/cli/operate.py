@@ -5,6 +5,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import click
@@ -13,7 +14,6 @@ from forwarder.errors import LocalError
 from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, Tap, parse_any
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
-    COUNTED_HELP,
     PORT,
     SETTINGS_HELP,
     ChangeType,
@@ -38,42 +38,56 @@ def _ask(runtime_dir: str | None, name: str, /, **arguments: object) -> Json:
         return cast(Json, client.ask(name, **arguments))
 
 
-def _show(answer: Json, as_json: bool, draw: Callable[[Json], object]) -> None:
+all_option = click.option(
+    "--all", "everything", is_flag=True, help="Also what is zero everywhere, and what is for bug reports."
+)
+
+
+def _show(answer: Any, as_json: bool, draw: Callable[[Any, int], object]) -> None:
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        from supervisor.screen.tables import console_for  # noqa: PLC0415
+        from supervisor.screen.tables import console_for, room  # noqa: PLC0415
 
-        console_for().print(draw(answer))
+        console = console_for()
+        console.print(draw(answer, room(console)))
 
 
-@click.command()
+WORDS_HELP = "`supervisor help WORD` explains a word."
+
+
+@click.command(epilog=WORDS_HELP)
 @runtime_dir_option
 @json_option
-def status(runtime_dir: str | None, as_json: bool) -> None:
-    """Show the ports: transport, state, worker, MACs."""
-    from supervisor.screen import tables  # noqa: PLC0415
+@all_option
+def status(runtime_dir: str | None, as_json: bool, everything: bool) -> None:
+    """Show what is wrong, the ports with their addresses, and where VMs attach."""
+    from supervisor.screen.status import status as draw  # noqa: PLC0415
 
-    _show(_ask(runtime_dir, "status"), as_json, tables.status)
+    _show(_ask(runtime_dir, "status"), as_json, partial(draw, everything=everything))
 
 
-@click.command(epilog=COUNTED_HELP)
+@click.command(epilog=WORDS_HELP)
 @runtime_dir_option
 @json_option
+@all_option
 @click.option(
     "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Again and again, this often."
 )
 @click.option("--by-source", is_flag=True, help="With --json: also from whom the lost frames were.")
-def stats(runtime_dir: str | None, as_json: bool, watch: float | None, by_source: bool) -> None:
-    """Show everything that is counted: frames, bytes, drops by reason, processes."""
+def stats(
+    *, runtime_dir: str | None, as_json: bool, everything: bool, watch: float | None, by_source: bool
+) -> None:
+    """Show what is counted: frames, bytes, drops by reason, processes."""
     from supervisor.console.client import Client  # noqa: PLC0415
-    from supervisor.screen import tables  # noqa: PLC0415
+    from supervisor.screen.stats import stats as draw  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
         try:
             while True:
                 due = time.monotonic() + (watch or 0)
-                _show(cast(Json, client.ask("stats", sources=by_source)), as_json, tables.stats)
+                answer = client.ask("stats", sources=by_source)
+                _show(answer, as_json, partial(draw, everything=everything))
                 if watch is None:
                     return
                 time.sleep(max(0.0, due - time.monotonic()))
@@ -99,7 +113,7 @@ def macs(runtime_dir: str | None, as_json: bool) -> None:
     """Show which MAC address is behind which port."""
     from supervisor.screen import tables  # noqa: PLC0415
 
-    _show(_ask(runtime_dir, "macs"), as_json, tables.macs)
+    _show(_ask(runtime_dir, "macs"), as_json, lambda answer, _: tables.macs(answer))
 
 
 @click.command()
@@ -119,7 +133,7 @@ def leases(runtime_dir: str | None, as_json: bool) -> None:
             "leases"
         ]:
             rows += more
-    _show({"leases": rows}, as_json, tables.leases)
+    _show({"leases": rows}, as_json, lambda answer, _: tables.leases(answer))
 
 
 @click.command(cls=GroupedCommand)
@@ -185,25 +199,31 @@ def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
     """Show the settings of a port, or those that a listener gives to its ports, as `set` takes them."""
     from supervisor.screen import tables  # noqa: PLC0415
 
-    _show(_ask(runtime_dir, "show", target=parse_any(target)), as_json, tables.settings)
+    _show(
+        _ask(runtime_dir, "show", target=parse_any(target)),
+        as_json,
+        lambda answer, _: tables.settings(answer),
+    )
 
 
 @click.command("set", epilog=SETTINGS_HELP)
 @runtime_dir_option
-@click.argument("port", metavar="PORT|NAME")
+@click.argument("target", metavar="PORT|NAME|URL|PATH")
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True, type=ChangeType())
-def set_(runtime_dir: str | None, port: str, changes: tuple[tuple[str, object], ...]) -> None:
-    """Change settings of a port while it runs: all that are given, or none.
+def set_(runtime_dir: str | None, target: str, changes: tuple[tuple[str, object], ...]) -> None:
+    """Change settings while the switch runs: all that are given, or none.
 
-    They hold until its VM goes; what its next VM gets is what was said when its listener was attached.
-    Lists are separated by commas; `pin=` makes one empty.
+    Those of a port hold until its VM goes. Those of a listener, named by its URL or path, are for the VMs
+    that attach from now on. Lists are separated by commas; `pin=` makes one empty.
     """
     wanted = dict(changes)
     if len(wanted) < len(changes):
         raise click.UsageError("a setting is there twice; separate the items of a list by commas")
-    answer = _ask(runtime_dir, "set", target=port, settings=wanted)
+    answer = _ask(runtime_dir, "set", target=parse_any(target), settings=wanted)
     in_force = dict(shown(answer["settings"]))
-    click.echo(" ".join([f"set {answer['name']}", *(f"{key}={in_force[key]}" for key in wanted)]))
+    whose = answer["name"] if answer["port"] is not None else answer["url"]
+    future = " for VMs that attach from now on" if answer["port"] is None else ""
+    click.echo(" ".join([f"set {whose}", *(f"{key}={in_force[key]}" for key in wanted)]) + future)
     _note_nameless(answer)
     if not answer["confirmed"]:
         why = "its worker has not confirmed that yet; it may be stopped or stuck"

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import click
 
-from forwarder import counted
 from forwarder.errors import LocalError
 from forwarder.names import Policy
 from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, parse_listen, parse_tap
@@ -59,22 +58,6 @@ SETTINGS_HELP = "\b\nSettings:\n" + "\n".join(
     f"  {f'{key}={setting.form}':26} {_help(key)}" for key, setting in SETTINGS.items()
 )
 """A table that click does not wrap."""
-
-
-def _meanings(title: str, words: Mapping[str, str]) -> str:
-    lines = "\n".join(f"  {word:18} {meaning}" for word, meaning in words.items())
-    return f"\b\n{title}:\n{lines}"
-
-
-COUNTED_HELP = "\n\n".join(
-    [
-        _meanings("Drops of a port, frames", counted.DROPS),
-        _meanings("What the gateway refuses", counted.REFUSED),
-        _meanings("What else the gateway counts", counted.RELAYED),
-        _meanings("Leases and names", counted.SERVED),
-    ]
-)
-"""What the words mean that ``supervisor stats`` shows."""
 
 
 class AttachmentType(click.ParamType[Attachment]):

@@ -33,6 +33,7 @@ from supervisor.run_options import CELLS, RunOptions
     type=click.Choice(CELLS),
     help="Confine workers as far as the kernel can, or serve only where it can all.  [default: auto]",
 )
+@option(SWITCH, "--check", is_flag=True, help="Say what would be done, or the fault, and start nothing.")
 @attachment_options
 @gateway_options
 @option(LOG, "--log-level", type=click.Choice([*LEVELS]), help="Lowest level to log.  [default: info]")
@@ -43,6 +44,7 @@ def run(
     *,
     runtime_dir: str | None,
     config: str | None,
+    check: bool,
     **flags: Any,
 ) -> None:
     """Run a switch in the foreground.
@@ -61,8 +63,19 @@ def run(
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
     options = options._replace(attachments=(*options.attachments, *chain(*attached.values())))
-    if not _serve(options):
+    if not (_check(options) if check else _serve(options)):
         raise click.exceptions.Exit(1)
+
+
+def _check(options: RunOptions) -> bool:
+    from supervisor.cli.check import look  # noqa: PLC0415
+
+    done, faults = look(options)
+    for line in () if faults else done:
+        click.echo(f"would {line}")
+    for line in faults:
+        click.echo(f"Error: {line}", err=True)
+    return not faults
 
 
 def _serve(options: RunOptions) -> bool:

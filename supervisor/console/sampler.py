@@ -19,7 +19,7 @@ the sample that is measured against is replaced only once it is ``BASELINE_S`` o
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import psutil
@@ -188,9 +188,11 @@ class Sampler:
         usage = self._processes.sample(identities, now)
         return stats.stats(switch, views, self._readings(), usage, self._departed, now=now, sources=sources)
 
-    def status(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
-        """``supervisor status``: reads no process."""
-        return stats.status(switch, views, self._readings(macs=True), now)
+    def status(
+        self, switch: Switch, views: Iterable[PortView], addresses: Mapping[int, list[str]], now: float
+    ) -> Json:
+        """``supervisor status``: reads no process. ``addresses``: IP addresses by number of the port."""
+        return stats.status(switch, views, self._readings(macs=True), addresses, now)
 
     def macs(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
         """``supervisor macs``: reads no process."""

@@ -226,13 +226,20 @@ def stats(
     }
 
 
-def status(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Reading], now: float) -> Json:
+def status(
+    switch: Switch,
+    views: Iterable[PortView],
+    readings: Mapping[int, Reading],
+    addresses: Mapping[int, list[str]],
+    now: float,
+) -> Json:
     """Who is there and how they are, without a figure that changes while nothing happens."""
     ports = []
     for view in _sorted(views):
         reading = readings.get(view.record.port)
         known = [mac for mac, _, _ in _known_macs(view, reading)]
         row = {"worker": _worker(view), "macs": known, "settings": plain(view.record.policy)}
+        row["addresses"] = addresses.get(view.record.port, [])
         ports.append(_port(view, now) | row | {"notes": _notes(view, reading)})
     supervisor = {"pid": switch.identity.pid, "cell": dict(switch.cell)}
     return _head(switch, now) | {"supervisor": supervisor, "ports": ports}

@@ -8,20 +8,40 @@ from forwarder.errors import PeerError
 from forwarder.names import PortId
 
 
-def owners(
-    own: Sequence[object], leases: Sequence[object], gateway: PortId, ports: Iterable[PortId]
-) -> Mapping[str, int]:
-    """Return address to port number: ``own`` are the gateway's, ``leases`` (address, port, born).
+class Owners:
+    """The ports that have the addresses of the LAN."""
 
-    A lease whose port has gone is left out. Raises PeerError for what is no such list.
-    """
-    there = set(ports)
-    found: dict[str, int] = {}
-    try:
-        for address, number, born in cast(Iterable[tuple[str, int, int]], leases):
-            if PortId(number, born) in there:
-                found[str(ip_address(address))] = number
-        found |= {str(ip_address(str(address))): gateway.port for address in own}
-    except (TypeError, ValueError) as error:
-        raise PeerError(f"owners that are none: {error}") from None
-    return found
+    def __init__(self) -> None:
+        self.ports: Mapping[str, int] = {}
+        """Address to number of the port."""
+
+    def told(
+        self, own: Sequence[object], leases: Sequence[object], gateway: PortId, ports: Iterable[PortId]
+    ) -> Mapping[str, int]:
+        """Take what the gateway says, and return it as ``ports``.
+
+        ``own`` are its addresses, ``leases`` (address, port, born); a lease whose port has gone is left out.
+        Raises PeerError for what is no such list.
+        """
+        there = set(ports)
+        found: dict[str, int] = {}
+        try:
+            for address, number, born in cast(Iterable[tuple[str, int, int]], leases):
+                if PortId(number, born) in there:
+                    found[str(ip_address(address))] = number
+            found |= {str(ip_address(str(address))): gateway.port for address in own}
+        except (TypeError, ValueError) as error:
+            raise PeerError(f"owners that are none: {error}") from None
+        self.ports = found
+        return found
+
+    def released(self, number: int) -> None:
+        """Forget the addresses of a port that has gone: another may get its number at once."""
+        self.ports = {address: port for address, port in self.ports.items() if port != number}
+
+    def by_port(self) -> dict[int, list[str]]:
+        """Return the addresses of each port."""
+        found: dict[int, list[str]] = {}
+        for address, port in self.ports.items():
+            found.setdefault(port, []).append(address)
+        return found

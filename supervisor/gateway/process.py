@@ -43,7 +43,7 @@ from supervisor.console.stats import is_gateway
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.kept import KeptAdditions, say_forwards
-from supervisor.gateway.owners import owners
+from supervisor.gateway.owners import Owners
 from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
@@ -94,6 +94,7 @@ class GatewayProcess:
         self._ask_at = float("inf")
         self._figures: dict[str, object] = {}
         """What the gateway has counted, as it said last."""
+        self.owners = Owners()
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: GatewayChild | None = None
@@ -176,8 +177,7 @@ class GatewayProcess:
         return None if self.state is GatewayState.OFF else {"state": self.state.value}
 
     def _shown(self) -> dict[str, object] | None:
-        summary = self.summary()
-        return None if summary is None else summary | self._figures
+        return None if (summary := self.summary()) is None else summary | self._figures
 
     def _ask_figures(self) -> Future[dict[str, object] | None]:
         self._ask_at = time.monotonic() + ASK_S
@@ -189,8 +189,7 @@ class GatewayProcess:
         return self._shown()
 
     def _silence(self) -> str:
-        pid = self._child.pid if self._child is not None else 0
-        seconds = self._questions.silence(time.monotonic())
+        pid, seconds = self._child.pid if self._child else 0, self._questions.silence(time.monotonic())
         return f"the gateway (pid {pid}) has not answered for {seconds:.1f} s; it may be stopped or stuck"
 
     def stop(self) -> None:
@@ -212,6 +211,7 @@ class GatewayProcess:
 
     def released(self, record: PortRecord) -> None:
         """Note that a port has gone."""
+        self.owners.released(record.port)
         self._say(Command("left", {"port": record.port, "born": record.born}))
         if self._record is None or (record.port, record.born) != (self._record.port, self._record.born):
             return
@@ -239,8 +239,8 @@ class GatewayProcess:
         """When ``tick`` has something to do."""
         due = self._due if self._record is None and self._child is None else float("inf")
         ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
-        silent = self.state is GatewayState.SILENT
-        replace_at = self._questions.began() + REPLACE_S if silent else float("inf")
+        is_silent = self.state is GatewayState.SILENT
+        replace_at = self._questions.began() + REPLACE_S if is_silent else float("inf")
         return min(due, ask_at, self._questions.deadline(), self._kill_at, replace_at)
 
     def _listen(self, now: float) -> None:
@@ -316,7 +316,7 @@ class GatewayProcess:
             case Command("owners", {"own": list(own), "leases": list(leases)}):
                 if self._record is not None:
                     ports = (view.record.id for view in self._owner.views())
-                    self._owner.own(owners(own, leases, self._record.id, ports))
+                    self._owner.own(self.owners.told(own, leases, self._record.id, ports))
             case Command("ask", {"what": str(what)}):
                 self._tell(what)
             case Command("log", {"level": str(level), "text": str(text)}):

@@ -1,22 +1,32 @@
-"""Answers of the supervisor as text for a person: pure functions from a dictionary to something to print.
+"""How tables look on a terminal, and the small ones: pure functions from an answer to something to print.
 
-Numbers stand to the right, so that their lengths can be compared. What a person looks for first, a
-stalled VM and drops, is coloured; text that came from outside is never read as markup.
+Theory of operation
+-------------------
+Numbers stand to the right, so that their lengths can be compared. What a person looks for first, a stalled VM
+and drops, is coloured. Text that came from outside is never read as markup, and of a control character in it
+only a replacement is printed (``visible``).
+
+A figure is never cut: a cut figure is a wrong one. ``blocks`` makes several tables of one that is too wide,
+each with the columns that name the row. A name that is too long even for that is folded.
+
+    80 columns for   port name | rx frames  rx bytes  tx frames  tx bytes | flooded  queue
+    become           port name   rx frames  rx bytes  tx frames  tx bytes
+                     port name   flooded  queue
 """
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from forwarder import counted
 from supervisor.ports.settings import shown
-from supervisor.screen.figures import duration, exact, octets, percent
+from supervisor.screen.figures import duration
 
 Json = dict[str, Any]
 Cells = Sequence[str | Text]
@@ -25,17 +35,24 @@ GAP = 2
 
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: enough for every table, so that nothing is cut out of a file."""
+USUAL_ROOM = 80
+"""Columns for which tables are laid out where the output is no terminal."""
 STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red", "silent": "bold red"}
 """What a state looks like; all others are on their way from one to another."""
 OTHER_STATE_STYLE = "yellow"
 
 
 class Column(NamedTuple):
-    """One column: its heading, and whether it holds figures."""
+    """One column: its heading, and whether it holds figures, which are never folded."""
 
     heading: str
     figures: bool = True
     style: str = ""
+
+
+def visible(text: str) -> str:
+    """Return ``text`` without characters that a terminal would obey."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def console_for(file: TextIO | None = None) -> Console:
@@ -45,25 +62,56 @@ def console_for(file: TextIO | None = None) -> Console:
     return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
+def room(console: Console) -> int:
+    """Return for how many columns of the terminal to lay tables out."""
+    if console.is_terminal:
+        return console.width
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and int(said) else USUAL_ROOM
+
+
 def table(columns: Iterable[Column], rows: Iterable[Cells]) -> Table:
     """Put rows under columns: no lines but one under the headings, as every such command prints it."""
     made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for column in columns:
         justify: JustifyMethod = "right" if column.figures else "left"
-        made.add_column(column.heading, justify=justify, style=column.style, no_wrap=True, vertical="bottom")
+        made.add_column(
+            column.heading, justify=justify, style=column.style, no_wrap=column.figures, overflow="fold"
+        )
     for row in rows:
-        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        made.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
     return made
 
 
 def width(columns: Sequence[Column], rows: Sequence[Cells]) -> int:
     """Say how many columns of the terminal a table takes."""
-    lines = [column.heading.splitlines() or [""] for column in columns]
-    headings = [max(map(cell_len, each)) for each in lines]
-    cells = [[cell_len(str(row[index])) for row in rows] for index in range(len(columns))]
-    return sum(max(heading, *below) for heading, below in zip(headings, cells, strict=True)) + GAP * len(
-        columns
-    )
+    widths = [max(map(cell_len, column.heading.split("\n"))) for column in columns]
+    for row in rows:
+        for index, cell in enumerate(row):
+            widths[index] = max(widths[index], *map(cell_len, str(cell).split("\n")))
+    return sum(widths) + GAP * len(columns)
+
+
+def blocks(
+    columns: Sequence[Column], rows: Sequence[Cells], keys: int, available: int
+) -> list[RenderableType]:
+    """Return tables that take at most ``available`` columns of the terminal, a blank line between two.
+
+    Each begins with the first ``keys`` columns.
+    """
+    chosen: list[list[int]] = [[]]
+    for index in range(keys, len(columns)):
+        wider = [*range(keys), *chosen[-1], index]
+        taken = width([columns[each] for each in wider], [[row[each] for each in wider] for row in rows])
+        if taken > available and chosen[-1]:
+            chosen.append([])
+        chosen[-1].append(index)
+    made: list[RenderableType] = []
+    for each in chosen:
+        wanted = [*range(keys), *each]
+        body = [[row[index] for index in wanted] for row in rows]
+        made += [table([columns[index] for index in wanted], body), Text()]
+    return made[:-1]
 
 
 def state(port: Json) -> Text:
@@ -77,68 +125,26 @@ def alarming(value: int | None, text: str) -> Text:
     return Text(text, style="red" if value else "")
 
 
-def head(answer: Json) -> Text:
-    """Write the line above every table: which switch, how far, how long."""
-    return Text(
-        f"epoch {answer['epoch']}   sequence {answer['sequence']}   up {duration(answer['uptime_s'])}",
-        style="dim",
-    )
+def worst_first(ports: Iterable[Json]) -> list[Json]:
+    """Return ports in the order in which a person looks at them: what is wrong first, then by number."""
+    return sorted(ports, key=lambda port: (state(port).plain == "live", port["port"]))
 
 
-_PORT = (Column("port"), Column("name", False), Column("via", False), Column("state", False))
-
-
-def _port(port: Json) -> list[str | Text]:
-    return [str(port["port"]), port["name"], port["transport"], state(port)]
-
-
-def confinement(cell: Json) -> Text:
-    """Say what confines workers, and what is missing."""
-    parts = [
-        f"{part} (ABI {cell['landlock_abi']})" if part == "landlock" else part for part in cell["in_force"]
-    ]
-    said = Text(
-        f"workers are confined by {', '.join(parts) or 'nothing'}" if parts else "no worker is ready yet"
-    )
-    if parts and cell["missing"]:
-        said.append(f"; missing: {', '.join(cell['missing'])}", style="yellow")
-    return said
-
-
-def status(answer: Json) -> RenderableType:
-    """``supervisor status``."""
-    columns = (
-        *_PORT,
-        Column("up"),
-        Column("worker"),
-        Column("epoch"),
-        Column("restarts"),
-        Column("MACs", False),
-    )
-    rows = [
-        [
-            *_port(port),
-            duration(port["since_s"]),
-            str(port["worker"]["pid"] or "-"),
-            str(port["worker"]["epoch"]),
-            alarming(port["worker"]["restarts"], str(port["worker"]["restarts"])),
-            " ".join(port["macs"]) or "-",
-        ]
-        for port in answer["ports"]
-    ]
-    notes = [
-        Text(f"{port['name']}: {note}", style="yellow") for port in answer["ports"] for note in port["notes"]
-    ]
-    listeners = [Text(f"{each['transport']} VMs attach at {each['url']}") for each in answer["listeners"]]
-    return Group(
-        Text(answer["name"], style="bold"),
-        head(answer),
-        *listeners,
-        confinement(answer["supervisor"]["cell"]),
-        Text(),
-        table(columns, rows) if rows else Text("no ports"),
-        *notes,
-    )
+def head(answer: Json, *, everything: bool) -> Text:
+    """Write the line above every table: how many ports, in which states, for how long."""
+    states: dict[str, int] = {}
+    for port in worst_first(answer["ports"]):
+        word = state(port).plain
+        states[word] = states.get(word, 0) + 1
+    count = len(answer["ports"])
+    made = Text(f"{count or 'no'} {'port' if count == 1 else 'ports'}")
+    for index, (word, number) in enumerate(states.items()):
+        made.append(", " if index else ": ").append(f"{number} ")
+        made.append(word, STATE_STYLES.get(word, OTHER_STATE_STYLE))
+    made.append(f"   up {duration(answer['uptime_s'])}")
+    if everything:
+        made.append(f"   epoch {answer['epoch']}   sequence {answer['sequence']}", "dim")
+    return made
 
 
 def macs(answer: Json) -> RenderableType:
@@ -179,107 +185,27 @@ def leases(answer: Json) -> RenderableType:
 
 def settings(answer: Json) -> RenderableType:
     """``supervisor show``."""
-    columns = (Column("setting", False), Column(answer["name"], False))
+    columns = (Column("setting", False), Column(visible(answer["name"]), False))
     return table(columns, [[key, value or "-"] for key, value in shown(answer["settings"])])
 
 
-def stats(answer: Json) -> RenderableType:
-    """``supervisor stats``: what was counted, then what the processes cost."""
-    parts: list[RenderableType] = [head(answer), Text()]
-    if answer["ports"]:
-        parts += [_frames(answer), Text(), _drops(answer), Text()]
-    if answer["gateway"] is not None:
-        parts += [_gateway(answer["gateway"]), Text()]
-    return Group(*parts, _processes(answer))
-
-
-def _frames(answer: Json) -> Table:
-    columns = (*_PORT, *map(Column, ("rx frames", "rx bytes", "tx frames", "tx bytes", "flooded", "queue")))
-    return table(
-        columns,
-        [
-            [
-                *_port(port),
-                *(exact(port[way][what]) for way in ("rx", "tx") for what in ("frames", "bytes")),
-                exact(port["flooded"]),
-                octets(port["egress_queue_bytes"]),
-            ]
-            for port in answer["ports"]
-        ],
-    )
-
-
-def _drops(answer: Json) -> Table:
-    reasons = list(answer["departed"]["drops"])
-    others = [(group, name) for group in ("filtered", "retries") for name in answer["ports"][0][group]]
+def running(answer: list[Json]) -> RenderableType:
+    """``supervisor list``."""
     columns = (
-        Column("port"),
         Column("name", False),
-        *map(Column, [f"drops\n{reason}" for reason in reasons]),
+        Column("state", False),
+        Column("ports"),
+        Column("up"),
+        Column("directory", False),
     )
     rows = [
         [
-            str(port["port"]),
-            port["name"],
-            *(alarming(port["drops"][reason], exact(port["drops"][reason])) for reason in reasons),
-            *(exact(port[group][name]) for group, name in others),
+            each["name"] or "-",
+            Text(each["state"], STATE_STYLES.get(each["state"], OTHER_STATE_STYLE)),
+            "-" if each["ports"] is None else str(each["ports"]),
+            duration(each["uptime_s"]),
+            each["runtime_dir"],
         ]
-        for port in answer["ports"]
+        for each in answer
     ]
-    gone = answer["departed"]
-    if gone["ports"]:
-        rows.append(
-            [
-                "-",
-                f"({gone['ports']} departed)",
-                *(alarming(gone["drops"][reason], exact(gone["drops"][reason])) for reason in reasons),
-                *("-" for _ in others),
-            ]
-        )
-    return table((*columns, *map(Column, [f"{group}\n{name}" for group, name in others])), rows)
-
-
-def _gateway(gateway: Json) -> Table:
-    """Write a line for each flow and refusal of the gateway, and for what else is not zero."""
-    columns = (Column(f"gateway ({gateway['state']})", False), Column(""), Column("", False, "dim"))
-    groups = {
-        "flows": counted.FLOWS,
-        "refused": counted.REFUSED,
-        "relayed": counted.RELAYED,
-        "served": counted.SERVED,
-    }
-    return table(
-        columns,
-        [
-            [
-                f"{group} {word}",
-                alarming(value if group == "refused" else 0, exact(value)),
-                meanings.get(word, ""),
-            ]
-            for group, meanings in groups.items()
-            for word, value in gateway.get(group, {}).items()
-            if value or group in ("flows", "refused")
-        ],
-    )
-
-
-def _processes(answer: Json) -> Table:
-    figures = ("CPU %", "CPU s", "RSS", "PSS", "threads", "fds", "switches", "restarts")
-    columns = (Column("process", False), Column("pid"), *map(Column, figures))
-    workers = [(port["name"], port["worker"]) for port in answer["ports"]]
-    rows = [
-        [
-            name,
-            str(process["pid"] or "-"),
-            percent(process["cpu_percent"]),
-            "-" if process["cpu_seconds"] is None else f"{process['cpu_seconds']:,.2f}",
-            octets(process["rss_bytes"]),
-            octets(process["pss_bytes"]),
-            exact(process["threads"]),
-            exact(process["fds"]),
-            exact(process["ctx_switches"]),
-            exact(process.get("restarts")),
-        ]
-        for name, process in [("supervisor", answer["supervisor"]), *workers]
-    ]
-    return table(columns, rows)
+    return table(columns, rows) if rows else Text("no switch of this user runs")

@@ -152,7 +152,6 @@ def _header(answer: Json, shown: Sequence[Row]) -> Iterator[Text]:
     )
     yield Text(f"drops {scaled(sums.drops)}/s, {scaled(lost)} in all", style="red" if sums.drops else "")
     yield Text(
-        f"epoch {answer['epoch']}   sequence {answer['sequence']}   "
         f"supervisor {percent(supervisor['cpu_percent'])} % CPU, {_memory(supervisor)}",
         style="dim",
     )
@@ -168,7 +167,7 @@ def _drop_rate(row: Row) -> Text:
     return Text(scaled(lost), style="bold red" if lost else "")
 
 
-_COLUMNS: tuple[tuple[int, Column, Callable[[Row], str | Text]], ...] = (
+COLUMNS: tuple[tuple[int, Column, Callable[[Row], str | Text]], ...] = (
     (0, Column("port"), lambda row: str(row.port["port"])),
     (0, Column("name", False, "bold"), lambda row: row.port["name"]),
     (2, Column("via", False), lambda row: row.port["transport"]),
@@ -192,9 +191,9 @@ _COLUMNS: tuple[tuple[int, Column, Callable[[Row], str | Text]], ...] = (
 
 def _ports(shown: Sequence[Row], width: int) -> RenderableType:
     """Draw as many columns as fit, the dearest at least."""
-    for rank in range(max(rank for rank, _, _ in _COLUMNS), -1, -1):
-        columns = [column for each, column, _ in _COLUMNS if each <= rank]
-        cells = [[cell(row) for each, _, cell in _COLUMNS if each <= rank] for row in shown]
+    for rank in range(max(rank for rank, _, _ in COLUMNS), -1, -1):
+        columns = [column for each, column, _ in COLUMNS if each <= rank]
+        cells = [[cell(row) for each, _, cell in COLUMNS if each <= rank] for row in shown]
         if tables.width(columns, cells) <= width:
             break
     return tables.table(columns, cells)

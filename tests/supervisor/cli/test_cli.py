@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -234,7 +233,6 @@ def test_help_names_every_setting_its_form_and_its_default() -> None:
 
 
 def test_help_says_what_every_counted_word_means() -> None:
-    shown = invoke("stats", "--help").output
     for words in (counted.DROPS, counted.REFUSED, counted.RELAYED):
         for word, meaning in words.items():
-            assert re.search(rf"  {word} +{re.escape(meaning)}\n", shown)
+            assert meaning in invoke("help", word).output

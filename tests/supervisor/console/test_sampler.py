@@ -121,7 +121,7 @@ def test_a_port_has_readings_from_its_arrival_to_its_departure(block):
     answer = sampler.stats(switch, [view_of(own)], time.monotonic(), sources=True)
     assert answer["ports"][0]["rx"]["frames"] == 0
     assert answer["supervisor"]["rss_bytes"] == answer["ports"][0]["worker"]["rss_bytes"]
-    assert sampler.status(switch, [view_of(own)], 1.0)["ports"][0]["macs"] == []
+    assert sampler.status(switch, [view_of(own)], {}, 1.0)["ports"][0]["macs"] == []
     assert sampler.macs(switch, [view_of(own)], 1.0)["macs"] == []
     sampler.depart(1)
     sampler.depart(1)

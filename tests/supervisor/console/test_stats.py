@@ -192,7 +192,7 @@ def test_ports_are_in_the_order_of_their_numbers():
 
 def test_status_names_macs_and_moves_no_figure_of_its_own():
     seen = [(bytes([2, 0, 0, 0, 0, 1]), 5, False)]
-    got = stats.status(SWITCH, [view(1)], {1: reading(1, macs=seen)}, now=104.0)
+    got = stats.status(SWITCH, [view(1)], {1: reading(1, macs=seen)}, {1: ["10.0.0.5"]}, now=104.0)
     assert got["supervisor"] == {"pid": 1, "cell": {}}
     assert got["ports"] == [
         {
@@ -204,6 +204,7 @@ def test_status_names_macs_and_moves_no_figure_of_its_own():
             "since_s": 3.0,
             "worker": {"pid": 11, "epoch": 1, "restarts": 0},
             "macs": ["02:00:00:00:00:01"],
+            "addresses": ["10.0.0.5"],
             "settings": {
                 "pinned": [],
                 "flood_unknown": True,
@@ -268,7 +269,7 @@ def test_macs_lists_pinned_addresses_that_were_never_seen():
 
 
 def notes_of(port_view, **counters):
-    answer = stats.status(SWITCH, [port_view], {1: Reading(1, counters)}, now=103.0)
+    answer = stats.status(SWITCH, [port_view], {1: Reading(1, counters)}, {}, now=103.0)
     return answer["ports"][0]["notes"]
 
 

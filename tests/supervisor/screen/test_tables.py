@@ -5,7 +5,6 @@ import io
 import pytest
 from rich.console import Console
 
-from forwarder import counted
 from forwarder.names import Policy
 from supervisor.ports.settings import plain
 from supervisor.screen import tables
@@ -84,6 +83,7 @@ def port(number=1, name="qemu-1", **changes):
         "since_s": 2.9,
         "worker": worker,
         "macs": ["02:00:00:00:00:01", "02:00:00:00:00:02"],
+        "addresses": ["192.168.127.9"],
         "rx": {"frames": 10, "bytes": 1514},
         "tx": {"frames": 11, "bytes": 987654},
         "flooded": 1,
@@ -117,7 +117,7 @@ def answer(*ports, **changes):
     drops = dict.fromkeys(port()["drops"], 0)
     departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
     head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
-    head["gateway"] = None
+    head |= {"gateway": None, "lost_log_lines": 0}
     head["listeners"] = [{"transport": "qemu", "url": "unix:///run/q.sock"}]
     return head | {"ports": list(ports), "departed": departed} | changes
 
@@ -131,43 +131,6 @@ def text(renderable, width=tables.PLAIN_WIDTH):
 def styles_of(renderable, words):
     console = Console(width=tables.PLAIN_WIDTH)
     return {str(part.style) for part in console.render(renderable) if words in part.text}
-
-
-def test_status_shows_each_port_and_where_membership_is():
-    shown = text(tables.status(answer(port(), port(2, "bess-1", macs=[]))))
-    assert "epoch 815   sequence 12   up 4:05" in shown
-    assert "qemu VMs attach at unix:///run/q.sock" in shown
-    line = next(line for line in shown.splitlines() if "qemu-1" in line).split()
-    assert line[:7] == ["1", "qemu-1", "qemu", "live", "2.9", "s", "4711"]
-    assert line[-2:] == ["02:00:00:00:00:01", "02:00:00:00:00:02"]
-    assert next(line for line in shown.splitlines() if "bess-1" in line).rstrip().endswith("-")
-
-
-def test_status_says_below_what_a_port_has_to_do_with():
-    shown = text(tables.status(answer(port(notes=["set it so"]), port(2, "bess-1"))))
-    assert shown.splitlines()[-1].rstrip() == "qemu-1: set it so"
-
-
-def test_stats_show_every_counter_and_every_process():
-    shown = text(tables.stats(answer(port())))
-    for figure in (
-        "10",
-        "1,514",
-        "11",
-        "987,654",
-        *map(str, (21, 22, *range(31, 40), 41, 42)),
-        "30 MiB",
-        "9 MiB",
-    ):
-        assert f" {figure} " in shown.replace("\n", " \n"), figure
-    assert "departed" not in shown
-
-
-def test_stats_show_what_departed_ports_had_lost():
-    drops = dict.fromkeys(port()["drops"], 0) | {"egress_full": 4321}
-    shown = text(tables.stats(answer(port(), departed={"ports": 2, "drops": drops})))
-    assert "(2 departed)" in shown
-    assert "4,321" in shown
 
 
 def test_macs_say_how_old_they_are_and_what_is_pinned():
@@ -191,21 +154,17 @@ def test_settings_are_shown_as_they_would_be_set():
     assert (rows["isolated"], rows["reach"], rows["pin"]) == ("true", "a,b", "-")
 
 
-def test_empty_answers_say_so():
-    assert "no ports" in text(tables.status(answer()))
+def test_no_address_and_no_switch_are_said_so():
     assert "no MAC addresses" in text(tables.macs({"macs": []}))
-    assert "supervisor" in text(tables.stats(answer()))
+    assert "no leases" in text(tables.leases({"leases": []}))
+    assert "no switch" in text(tables.running([]))
 
 
-def test_unknown_figures_are_dashes():
-    worker = dict.fromkeys(port()["worker"]) | {"epoch": 3, "restarts": 1}
-    shown = text(tables.stats(answer(port(worker=worker, state="waiting"))))
-    line = shown.splitlines()[-1]
-    assert line.split() == ["qemu-1", *["-"] * 8, "1"]
-
-
-def test_names_are_not_read_as_markup():
-    assert "[red]x[/red]" in text(tables.status(answer(port(name="[red]x[/red]"))))
+def test_names_are_not_read_as_markup_and_control_characters_are_not_obeyed():
+    odd = "[red]x[/red]\x1b[31m\n"
+    rows = [{"mac": "02::", "port": 1, "name": odd, "age_s": 3, "pinned": False}]
+    shown = text(tables.macs({"macs": rows}))
+    assert "[red]x[/red]\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}" in shown
 
 
 @pytest.mark.parametrize(
@@ -219,12 +178,6 @@ def test_a_stalled_vm_stands_out_whatever_its_state():
     shown = tables.state(port(stalled=True))
     assert shown.plain == "stalled"
     assert "red" in str(shown.style)
-
-
-def test_drops_are_red_and_zeros_are_not():
-    assert styles_of(tables.stats(answer(port())), "31") == {"red"}
-    quiet = port(drops=dict.fromkeys(port()["drops"], 0), name="quiet")
-    assert "red" not in styles_of(tables.stats(answer(quiet)), "0")
 
 
 def test_the_width_of_a_table_is_what_it_takes():
@@ -242,16 +195,24 @@ def test_where_the_output_is_no_terminal_nothing_is_cut():
     assert not console.is_terminal
 
 
-def test_a_gateway_has_a_table_with_every_refusal_and_what_it_means():
-    gateway = {"state": "silent"} | counted.in_order(
-        {"connections": 3, "denied": 7, "timed_out": 2, "odd": 1}
-    )
-    shown = text(tables.stats(answer(gateway=gateway)))
-    assert "gateway (silent)" in shown
-    lines = {" ".join(line.split()[:2]): line.split()[2:] for line in shown.splitlines() if line.strip()}
-    assert lines["flows tcp"][0] == "3"
-    assert lines["refused denied"][:2] == ["7", "to"]
-    assert lines["refused not_carried"][0] == "0"
-    assert lines["relayed timed_out"][0] == "2"
-    assert lines["relayed odd"] == ["1"]
-    assert "relayed joined" not in lines
+def test_a_table_that_is_too_wide_becomes_several_that_name_their_rows():
+    columns = [tables.Column("port"), tables.Column("name", False), *map(tables.Column, "abcdefgh")]
+    rows = [["1", "vm", *["123,456,789"] * 8]]
+    made = tables.blocks(columns, rows, 2, 40)
+    console = Console(file=io.StringIO(), width=40)
+    for each in made:
+        console.print(each)
+    lines = console.file.getvalue().splitlines()
+    assert sum(line.count("123,456,789") for line in lines) == 8
+    assert [line.split()[:2] for line in lines if "123" in line] == [["1", "vm"]] * 4
+    assert max(map(len, lines)) <= 40
+
+
+def test_without_a_terminal_tables_are_laid_out_for_the_usual_one(monkeypatch):
+    console = tables.console_for(io.StringIO())
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert tables.room(console) == 80
+    monkeypatch.setenv("COLUMNS", "132")
+    assert tables.room(console) == 132
+    monkeypatch.setenv("COLUMNS", "wide")
+    assert tables.room(console) == 80

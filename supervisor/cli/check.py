@@ -1,0 +1,145 @@
+"""``supervisor run --check``: what a run would do, or what it would fail at; nothing is made, nothing starts.
+
+Flags and file have been read already, so what is left are the machine's own reasons: a path that is taken, a
+port in use, a right that is missing. What the gateway is told, only a gateway can check: a process of it
+reads the options, answers, and ends. Another process may take a path between this look and the run.
+"""
+
+import os
+import select
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from forwarder import rendezvous, unix_sockets
+from forwarder.channel import Channel, ChannelClosedError
+from forwarder.errors import BulkheadError, LocalError
+from forwarder.messages import Command, Reply
+from forwarder.names import Policy, format_mac
+from supervisor.attach.addresses import Attachment, Listen, Tap
+from supervisor.base import runtime_dir
+from supervisor.fleet.processes import command
+from supervisor.ports.settings import plain, shown
+from supervisor.run_options import RunOptions
+
+ANSWER_S = 10.0
+"""A gateway reads its options in half a second."""
+CAP_NET_ADMIN = 12
+
+
+def look(options: RunOptions) -> tuple[list[str], list[str]]:
+    """Return what would be done, a line each, and what would fail."""
+    done: list[str] = []
+    faults: list[str] = []
+
+    def try_(step: Callable[[], str]) -> None:
+        try:
+            done.append(step())
+        except BulkheadError as error:
+            faults.append(str(error))
+
+    try_(lambda: _directory(options))
+    for attachment in options.attachments:
+        try_(lambda attachment=attachment: _attachment(attachment))  # type: ignore[misc]
+    faults.extend(_twice(options.attachments))
+    if options.gateway is not None:
+        gateway = options.gateway
+        try_(lambda: _gateway(dict(gateway)))
+    return done, faults
+
+
+def _directory(options: RunOptions) -> str:
+    path = os.path.abspath(options.runtime_dir)
+    exists = runtime_dir.check(path)
+    live = False
+    with suppress(OSError):
+        live = exists and unix_sockets.is_live(rendezvous.path(path, rendezvous.CONSOLE))
+    if live:
+        raise LocalError(f"a supervisor runs in {path} already; stop it, or choose another --runtime-dir")
+    lock = rendezvous.path(path, rendezvous.LOCK)
+    left = exists and os.path.exists(lock) and os.path.getsize(lock) > 0
+    return f"run {options.name!r} in {path}" + (", and take over what was left there" if left else "")
+
+
+def _attachment(attachment: Attachment) -> str:
+    address, settings = attachment
+    usual = shown(plain(Policy()))
+    news = [f"{key}={value}" for key, value in shown(plain(settings.policy)) if (key, value) not in usual]
+    said = "".join(f" {each}" for each in [f"name={settings.name}"] * bool(settings.name) + news)
+    if isinstance(address, Tap):
+        _check_tap(address)
+        return f"make {address.url}{said}"
+    if address.transport == "dial_vhost":
+        return f"dial {address.url}{said}"
+    if address.path:
+        unix_sockets.check_free(address.path)
+    else:
+        _check_tcp(address)
+    return f"listen at {address.url} for {address.transport} VMs{said}"
+
+
+def _check_tcp(address: Listen) -> None:
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(where)
+    except OSError as error:
+        raise LocalError(
+            f"cannot listen on {address.url}: {error.strerror}; choose another address"
+        ) from None
+
+
+def _check_tap(address: Tap) -> None:
+    if address.netns and not os.path.exists(address.netns):
+        raise LocalError(f"network namespace {address.netns}: no such file; make it with `ip netns add`")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        raise LocalError(f"{address.url} needs /dev/net/tun, which cannot be opened; load the tun module")
+    with open("/proc/self/status", encoding="ascii") as file:
+        rights = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    if not rights >> CAP_NET_ADMIN & 1:
+        raise LocalError(
+            f"{address.url} needs CAP_NET_ADMIN; run as root, or in a user namespace of your own"
+        )
+
+
+def _twice(attachments: tuple[Attachment, ...]) -> Iterator[str]:
+    urls: set[str] = set()
+    pins: dict[bytes, str] = {}
+    for address, settings in attachments:
+        if address.url in urls:
+            yield f"{address.url} is attached twice; leave one out"
+        urls.add(address.url)
+        for mac in settings.policy.pinned:
+            other = pins.setdefault(mac, address.url)
+            if other != address.url:
+                yield f"{format_mac(mac)} is pinned to {other} and to {address.url}; pin it to one of them"
+
+
+def _gateway(options: dict[str, object]) -> str:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    argv, environment = command("gateway", str(theirs.fileno()))
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, cwd="/", env=environment, pass_fds=(theirs.fileno(),)
+    )
+    theirs.close()
+    channel = Channel(ours)
+    try:
+        channel.send(Command("check", options))
+        said = channel.receive() if select.select([channel.fileno()], [], [], ANSWER_S)[0] else None
+    except ChannelClosedError:
+        said = None
+    finally:
+        channel.close()  # which ends it
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        process.kill()
+        process.wait()
+    match said:
+        case (Reply(True, {"subnet": str(subnet), "forwards": list(forwards)}), _):
+            return " ".join([f"run a gateway for {subnet}", *(f"forward={each}" for each in forwards)])
+        case (Reply(False, {"usage": str(why)}), _) | (Reply(False, str(why)), _):
+            raise LocalError(f"gateway: {why}")
+        case _:
+            raise LocalError("the gateway does not start; `supervisor run` without --check logs the reason")

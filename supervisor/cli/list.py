@@ -1,0 +1,49 @@
+"""``supervisor list``: all switches of this user that run on this machine."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import click
+
+from forwarder.errors import BulkheadError
+from supervisor.base import runtime_dir
+
+ANSWER_S = 1.0
+"""A supervisor answers in milliseconds; the line of one that hangs must not be long in coming."""
+AT_ONCE = 16
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """Show all switches of this user: name, state, ports, directory.
+
+    A switch that does not answer within a second is `silent`.
+    """
+    from supervisor.screen import tables  # noqa: PLC0415 - a page of help needs none of this
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(_ask, runtime_dir.running()))
+    if as_json:
+        click.echo(json.dumps({"switches": found}))
+    else:
+        tables.console_for().print(tables.running(found))
+
+
+def _ask(directory: str) -> dict[str, Any]:
+    """Return what a switch says of itself."""
+    from supervisor.console.client import Client  # noqa: PLC0415
+
+    said: dict[str, Any] = {"name": None, "ports": None, "uptime_s": None, "version": None}
+    try:
+        with Client(directory, ANSWER_S) as client:
+            answer = cast(dict[str, Any], client.ask("status"))
+        said |= {key: answer[key] for key in ("name", "uptime_s", "version")} | {
+            "ports": len(answer["ports"]),
+            "state": "live",
+        }
+    except (BulkheadError, KeyError):
+        said["state"] = "silent"
+    return said | {"runtime_dir": os.path.abspath(directory)}

@@ -1,0 +1,30 @@
+"""``supervisor help WORD``: the meaning of a word of ``status``, ``stats`` and ``top``, or of a command."""
+
+import click
+
+
+@click.command("help")
+@click.argument("word", required=False)
+@click.pass_context
+def help_(context: click.Context, word: str | None) -> None:
+    """Explain WORD of `status`, `stats` or `top`, or a command; without it all words."""
+    from supervisor.screen import words  # noqa: PLC0415 - a page of help needs no tables
+
+    group = context.parent
+    assert group is not None
+    assert isinstance(group.command, click.Group)
+    command = group.command.get_command(group, word) if word else None
+    if word is None:
+        for kind, each, meaning in words.all_words():
+            click.echo(f"{each:18} {kind}: {meaning}")
+        return
+    found = words.meanings(word)
+    for kind, meaning in found:
+        click.echo(f"{word} ({kind}): {meaning}")
+    if command is not None:
+        with click.Context(command, info_name=word, parent=group) as inner:
+            click.echo(command.get_help(inner))
+    elif not found:
+        similar = ", ".join(words.like(word))
+        hint = f"; did you mean {similar}?" if similar else "; `supervisor help` lists all"
+        raise click.UsageError(f"{word!r} is no word of status, stats or top{hint}")

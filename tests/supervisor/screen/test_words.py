@@ -1,0 +1,77 @@
+"""Each word on a screen is explained: by ``supervisor help``, and in the documents by the same table."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.table import Table
+
+from supervisor.cli.main import main
+from supervisor.gateway.states import GatewayState
+from supervisor.ports.lifecycle import PortState
+from supervisor.screen import stats, status, top, words
+from tests.supervisor.screen.test_tables import answer, port
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
+
+
+def headings(drawn):
+    """Return the words of all headings in something drawn."""
+    for part in getattr(drawn, "renderables", []):
+        if isinstance(part, Table):
+            for column in part.columns:
+                yield from str(column.header).replace("%", "").split()
+
+
+def test_every_heading_is_explained():
+    shown = answer(port(), gateway=None)
+    seen = {
+        *headings(status.status(shown, 80, everything=True)),
+        *headings(stats.stats(shown, 80, everything=True)),
+        *(word for _, column, _ in top.COLUMNS for word in column.heading.replace("%", "").split()),
+    }
+    assert {"rx", "drops", "CPU", "addresses"} <= seen
+    units = {"frames", "bytes", "s", "frames/s", "bit/s"}
+    assert not [word for word in seen - units if not words.meanings(word)]
+
+
+def test_every_state_is_explained():
+    states = {state.value for state in PortState} - {PortState.GONE.value}
+    states |= {state.value for state in GatewayState} | {"stalled", "silent"}
+    assert states == set(words.STATES)
+
+
+def test_the_document_has_the_same_table():
+    rows = re.findall(r"^\| (\S[^|]*?) \| ([^|]*?) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    for table in (words.COLUMNS, words.STATES):
+        assert [row for row in rows if table.get(row[0]) == row[1]] == list(table.items())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("spoofed", "pinned elsewhere"),
+        ("SPOOFED", "from an address that is not of the LAN"),
+        ("stalled", "three seconds"),
+        ("CPU %", "share of one processor"),
+        ("drops/s", "by reason"),
+        ("stats", "Usage:"),
+    ],
+)
+def test_help_explains_a_word_or_a_command(word, said):
+    done = CliRunner().invoke(main, ["help", word])
+    assert done.exit_code == 0
+    assert said in done.output
+
+
+def test_help_without_a_word_lists_all():
+    done = CliRunner().invoke(main, ["help"])
+    assert len(done.output.splitlines()) == len(list(words.all_words()))
+
+
+def test_a_word_that_is_none_is_wrong_usage_with_a_hint():
+    done = CliRunner().invoke(main, ["help", "spofed"])
+    assert done.exit_code == 2
+    assert "did you mean spoofed" in done.output
+    assert "`supervisor help` lists all" in CliRunner().invoke(main, ["help", "\x1b[31m"]).output
