@@ -18,7 +18,7 @@ import pytest
 import zmq
 
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
-from tests.helpers.guests.fixtures import running_switch
+from tests.helpers.guests.fixtures import running_switch, short_directory
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.probes import closed, cpu_seconds, quiet, talk
@@ -38,6 +38,21 @@ def test_a_signal_ends_everything_with_status_0(number: signal.Signals) -> None:
         assert switch.process.wait(PATIENCE) == 0
         switch.assert_nothing_left()
         vms[0].wait_closed()
+
+
+def test_started_by_nohup_it_outlives_its_terminal() -> None:
+    with short_directory() as directory:
+        switch = Switch(directory, wrap=lambda command: ["nohup", *command])
+        try:
+            switch.start(*switch.arguments(qemu=True))
+            assert switch.process is not None
+            switch.process.send_signal(signal.SIGHUP)
+            vm = switch.connect("unix")
+            switch.wait_live(1)
+            vm.close()
+            switch.stop()
+        finally:
+            switch.kill()
 
 
 def test_ctrl_c_in_the_terminal_reaches_the_supervisor_only(switch: StartSwitch) -> None:
