@@ -26,7 +26,7 @@ def pip(*arguments: str, python: str | Path = sys.executable) -> None:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Ours, built from this tree, and theirs."""
     tree, made = tmp_path_factory.mktemp("tree") / "bulkhead", tmp_path_factory.mktemp("wheels")
-    ignored = (".git", ".venv", "build", "tests", "docs", "*.so", "__pycache__", "*.egg-info")
+    ignored = (".*", "build", "tests", "docs", "*.so", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*ignored))
     try:
         pip("download", "--no-deps", "--dest", str(made), "supervisor")

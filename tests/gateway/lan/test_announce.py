@@ -87,14 +87,18 @@ def test_all_are_told_quickly_after_a_vm_has_come_and_then_now_and_then() -> Non
 
 def test_a_way_out_that_comes_and_goes_is_said_at_once() -> None:
     world = World()
-    world.announcer.tick(0.0)
-    assert world.lifetimes() == [0]
-    world.way_out = True
-    world.announcer.tick(WATCH_S)
-    assert world.lifetimes() == [180]
-    world.way_out = False
-    world.announcer.tick(2 * WATCH_S)
-    assert world.lifetimes() == [0]
+    for turn in range(QUICKLY + 1):
+        world.announcer.tick(QUICK_S * turn)
+    assert world.lifetimes() == [0] * (QUICKLY + 1)
+    now = QUICK_S * QUICKLY  # from now on nothing else is due for a minute
+    for way_out in (True, False, True):
+        now += WATCH_S
+        world.announcer.tick(now)
+        assert world.lifetimes() == []
+        world.way_out = way_out
+        now += WATCH_S
+        world.announcer.tick(now)
+        assert world.lifetimes() == [180 if way_out else 0]
 
 
 def test_a_default_route_is_one_that_leads_somewhere() -> None:
