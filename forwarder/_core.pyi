@@ -124,6 +124,9 @@ class StatsPage:
     def losses(self) -> list[tuple[int, int, int, int]]:
         """(peer port, its attachment, frames lost towards it, its floods lost here), non-zero rows only."""
 
+    def sent(self) -> list[tuple[int, int]]:
+        """(peer port, bytes of frames for it alone, those lost on the way included), non-zero rows only."""
+
     def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
         """MAC addresses that the page's table has behind ``port``: (address, seconds since seen, pinned).
 

@@ -1,12 +1,10 @@
 """``supervisor explain A B``: can they talk, and if not, the reason."""
 
 import json
-import time
-from typing import Any, cast
+from typing import Any
 
 import click
 
-from forwarder.errors import LocalError
 from supervisor.cli.options import directory, runtime_dir_option
 
 Json = dict[str, Any]
@@ -25,45 +23,16 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     """
     from supervisor.console import explain as explanation  # noqa: PLC0415 - a page of help needs no zmq
     from supervisor.console.client import Client  # noqa: PLC0415
+    from supervisor.console.facts import gather  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
-        told = explanation.explain(a, b, _facts(client.ask, explanation, (a, b)))
+        told = explanation.explain(a, b, gather(client.ask, (a, b)))
     if as_json:
         click.echo(json.dumps(told))
     else:
         click.echo("\n".join(_lines(told)))
     if not told["talk"]:
         raise click.exceptions.Exit(1)
-
-
-def _facts(ask: Any, explanation: Any, said: tuple[str, str]) -> Any:
-    """Ask the switch; what a gateway that does not answer would say is left out."""
-    status = ask("status")
-    live = status["gateway"] is not None and status["gateway"]["state"] == "live"
-    try:
-        leases = _all(ask, "leases", "leases", "0.0.0.0", lambda rows: rows[-1]["address"]) if live else []
-        policy = ask("gateway_policy", addresses=list(said)) if live else None
-    except LocalError:
-        leases, policy = [], None  # it has become silent meanwhile, which the state says
-        status = ask("status")
-    return explanation.Facts(
-        status,
-        ask("stats", sources=True),
-        ask("macs")["macs"],
-        leases,
-        _all(ask, "events", "events", 0, lambda rows: rows[-1]["sequence"]),
-        policy,
-        time.time(),
-    )
-
-
-def _all(ask: Any, question: str, key: str, after: object, following: Any) -> list[Json]:
-    """Return the rows of all parts of an answer."""
-    rows: list[Json] = []
-    while more := cast(list[Json], ask(question, after=after)[key]):
-        rows += more
-        after = following(rows)
-    return rows
 
 
 def _lines(told: Json) -> list[str]:

@@ -125,15 +125,11 @@ def leases(runtime_dir: str | None, as_json: bool) -> None:
     A lease whose VM has gone is kept for it, until no other address is left for another VM.
     """
     from supervisor.console.client import Client  # noqa: PLC0415
+    from supervisor.console.facts import leases as all_leases  # noqa: PLC0415
     from supervisor.screen import tables  # noqa: PLC0415
 
-    rows: list[Json] = []
     with Client(directory(runtime_dir)) as client:
-        while more := cast(Json, client.ask("leases", after=rows[-1]["address"] if rows else "0.0.0.0"))[
-            "leases"
-        ]:
-            rows += more
-    _show({"leases": rows}, as_json, lambda answer, _: tables.leases(answer))
+        _show({"leases": all_leases(client.ask)}, as_json, lambda answer, _: tables.leases(answer))
 
 
 @click.command(cls=GroupedCommand)

@@ -33,6 +33,7 @@ class Commands:
         return {
             "status": self.status,
             "stats": self.stats,
+            "live": self.live,
             "macs": self.macs,
             "leases": self.leases,
             "attach": self._changes.attach,
@@ -78,6 +79,12 @@ class Commands:
             self._owner.summary(), self._ports.views(), now, sources=as_boolean("sources", sources)
         )
         return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
+
+    def live(self, arguments: Arguments) -> object:
+        """Show what changes every second: a row of numbers for each port, who sends to whom, the gateway."""
+        _arguments(arguments)
+        answer = self._sampler.live(self._owner.summary(), self._ports.views(), time.monotonic())
+        return answer | {"gateway": self._gateway.summary()}
 
     def macs(self, arguments: Arguments) -> object:
         """Show learned and pinned addresses."""

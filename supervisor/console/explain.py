@@ -16,7 +16,7 @@ Example: ``explain web db``; db's VM takes no frames, web's has no lease.
     lease     doubt: web has no address from the gateway
     answer    web cannot reach db: db is stalled: its VM takes no frames
 
-Nothing here asks or waits; ``gather`` of the command line asks for the facts.
+Nothing here asks or waits; ``facts`` does.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -27,7 +27,7 @@ import psutil
 from forwarder import _core
 from forwarder.names import Identity
 from supervisor.base.proc import start_time
-from supervisor.console import stats
+from supervisor.console import live, stats
 from supervisor.console.stats import Departed, Json, Reading, Switch, Usage
 from supervisor.ports.view import PortView
 
@@ -149,6 +149,7 @@ class Sampler:
         self._blocks: dict[int, tuple[int, _core.StatsPage]] = {}
         self._processes = ProcessSampler()
         self._departed = Departed()
+        self._talks = live.Talks()
 
     def arrive(self, port: int, born: int, block: int) -> None:
         """Map the block of a port that has joined or was taken back. The descriptor stays the caller's.
@@ -197,6 +198,15 @@ class Sampler:
     def macs(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
         """``supervisor macs``: reads no process."""
         return stats.macs(switch, views, self._readings(macs=True), now)
+
+    def live(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
+        """``live``: what changes every second, in rows without names; reads no process."""
+        sent = {port: block.sent() for port, (_, block) in self._blocks.items()}
+        return stats.head(switch, now) | {
+            "columns": live.COLUMNS,
+            "ports": live.rows(views, self._readings(), self._departed),
+            "talks": self._talks.rates(sent, now),
+        }
 
     def addresses(self, views: Iterable[PortView]) -> Json:
         """For the gateway: which address is behind which VM's port."""

@@ -162,7 +162,8 @@ def _worker(view: PortView) -> Json:
     return {"pid": pid, "epoch": view.record.epoch, "restarts": view.restarts}
 
 
-def _head(switch: Switch, now: float) -> Json:
+def head(switch: Switch, now: float) -> Json:
+    """Return the head of every answer."""
     return {
         "epoch": str(switch.epoch),
         "sequence": switch.sequence,
@@ -219,7 +220,7 @@ def stats(
         ports.append(row)
     gone = departed.totals
     gone_drops = _drops(gone, gone.get("egress_full", 0))
-    return _head(switch, now) | {
+    return head(switch, now) | {
         "supervisor": _process(switch.identity, usage),
         "ports": ports,
         "departed": {"ports": departed.ports, **_traffic(gone), "drops": gone_drops},
@@ -242,7 +243,7 @@ def status(
         row["addresses"] = addresses.get(view.record.port, [])
         ports.append(_port(view, now) | row | {"notes": _notes(view, reading)})
     supervisor = {"pid": switch.identity.pid, "cell": dict(switch.cell)}
-    return _head(switch, now) | {"supervisor": supervisor, "ports": ports}
+    return head(switch, now) | {"supervisor": supervisor, "ports": ports}
 
 
 def _notes(view: PortView, reading: Reading | None) -> list[str]:
@@ -259,7 +260,7 @@ def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Readi
         for view in _sorted(views)
         for mac, age, pinned in _known_macs(view, readings.get(view.record.port))
     ]
-    return _head(switch, now) | {"macs": rows}
+    return head(switch, now) | {"macs": rows}
 
 
 def is_gateway(record: PortRecord) -> bool:

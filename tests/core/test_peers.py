@@ -77,6 +77,21 @@ def test_an_engine_that_is_closed_gives_back_its_peers(switch):
     assert mappings() < stays[1]
 
 
+def test_bytes_are_counted_for_the_peer_that_they_are_for(switch):
+    """Floods are for no one peer; the numbers are about one VM, not about the next under its number."""
+    switch.add(2, "stream").send(frame(BROADCAST, mac(2)))
+    switch.settle()
+    page = _core.StatsPage(switch.stats[1])
+    assert page.sent() == []
+    for payload in (b"", b"x" * 500):
+        switch.vms[1].send(frame(mac(2), mac(1), payload))
+    switch.settle()
+    assert page.sent() == [(2, sum(len(frame(mac(2), mac(1), payload)) for payload in (b"", b"x" * 500)))]
+    switch.engines[1].peer_leave(2)
+    switch.engines[1].peer_join(2, 77, 77)
+    assert page.sent() == []
+
+
 def test_what_waits_for_a_ring_goes_with_the_peer(switch):
     """The pending queue is memory, so it shows in the losses only."""
     switch.add(2, "stream").send(frame(BROADCAST, mac(2)))

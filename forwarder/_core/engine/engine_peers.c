@@ -72,7 +72,7 @@ static void disconnect(struct engine *e, struct peer *peer)
 /* A number can be used again: what was known of the VM that had it goes. */
 static void forget_predecessor(struct engine *e, uint32_t port, uint64_t attachment)
 {
-    loss_reset(&e->stats->loss[port], attachment);
+    stats_page_forget(e->stats, port, attachment);
     fdb_forget(&e->stats->fdb, port);
 }
 

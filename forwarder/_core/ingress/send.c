@@ -152,7 +152,9 @@ void send_flood_run(struct engine *e, const struct frame_run *run, enum flood_ki
 
 void send_run(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
+    const uint32_t header = LENGTH_BYTES + (run->vnet ? VNET_BYTES : 0);
     uint32_t lost = 0;
+    loss_add(&e->stats->sent[peer->port], run->bytes - run->frames * header);
     if (peer->path == PATH_NONE)
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {

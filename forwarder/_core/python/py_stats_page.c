@@ -72,6 +72,19 @@ static PyObject *stats_page_losses(PyObject *self, PyObject *unused)
     return result;
 }
 
+static PyObject *stats_page_sent(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    PyObject *result = PyList_New(0);
+    for (unsigned port = 0; result != NULL && port < MAX_PORTS; port++) {
+        unsigned long long bytes = atomic_load_explicit(&page->sent[port], memory_order_relaxed);
+        if (bytes != 0)
+            result = append(result, Py_BuildValue("IK", port, bytes));
+    }
+    return result;
+}
+
 static PyObject *stats_page_macs(PyObject *self, PyObject *args)
 {
     unsigned int port, cursor = 0;
@@ -126,6 +139,7 @@ static PyMethodDef methods[] = {
     {"counters", stats_page_counters, METH_NOARGS, NULL},
     {"published_at", stats_page_published_at, METH_NOARGS, NULL},
     {"losses", stats_page_losses, METH_NOARGS, NULL},
+    {"sent", stats_page_sent, METH_NOARGS, NULL},
     {"macs", stats_page_macs, METH_VARARGS, NULL},
     {"port_of", stats_page_port_of, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

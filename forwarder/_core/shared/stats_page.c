@@ -57,8 +57,10 @@ void stats_page_read(const struct stats_page *page, struct counters *counters)
         value[i] = atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->published[i], memory_order_relaxed);
 }
 
-void loss_reset(struct loss *loss, uint64_t attachment)
+void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachment)
 {
+    struct loss *loss = &page->loss[port];
+    atomic_store_explicit(&page->sent[port], 0, memory_order_relaxed);
     atomic_store_explicit(&loss->towards, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->from, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->attachment, attachment, memory_order_relaxed);

@@ -1,4 +1,4 @@
-/* A port's statistics page: its counters, what it lost towards and from each peer, and its MAC table.
+/* A port's statistics page: its counters, what it sent to and lost towards and from each peer, and its MAC table.
 
    Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker is still
    visible. The engine counts in private memory and copies to the page before it sleeps and every so many turns. Each
@@ -11,7 +11,7 @@
    Example. A worker is killed after 1,000 frames of which it had published 990. Its successor reads 990 and goes on
    from there: ten frames are never counted, and no counter ever goes back.
 
-   Calls. stats_page_publish, loss_add and loss_reset from the one worker that has the port; stats_page_read from any
+   Calls. stats_page_publish, loss_add and stats_page_forget from the one worker that has the port; stats_page_read from any
    process that maps the page. The descriptor stays the caller's; shm_unmap frees a mapping. */
 #ifndef BULKHEAD_STATS_PAGE_H
 #define BULKHEAD_STATS_PAGE_H
@@ -78,6 +78,7 @@ struct stats_page {
     _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
     _Atomic uint64_t published[COUNTER_COUNT];
     struct loss loss[MAX_PORTS];
+    _Atomic uint64_t sent[MAX_PORTS]; /* bytes of frames for that port alone, those lost on the way included */
     struct fdb fdb;
 };
 
@@ -88,11 +89,12 @@ void stats_page_publish(struct stats_page *page, const struct counters *counters
 void stats_page_read(const struct stats_page *page, struct counters *counters);
 
 /* The numbers kept about `port` are about another VM from now on. */
-void loss_reset(struct loss *loss, uint64_t attachment);
+void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachment);
 
-static inline void loss_add(_Atomic uint64_t *value, uint64_t frames)
+/* Add frames to a loss, or bytes to what was sent. */
+static inline void loss_add(_Atomic uint64_t *value, uint64_t more)
 {
-    uint64_t sum = atomic_load_explicit(value, memory_order_relaxed) + frames;
+    uint64_t sum = atomic_load_explicit(value, memory_order_relaxed) + more;
     atomic_store_explicit(value, sum, memory_order_relaxed);
 }
 
