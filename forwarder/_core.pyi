@@ -191,14 +191,17 @@ class Engine:
     def pulse(self, interval: float) -> None:
         """Publish to the statistics page every ``interval`` seconds even if nothing happens; at first 1.0."""
 
-    def capture(self, fd: int, program: bytes, snap: int, /) -> None:
-        """Copy every frame to a flood ring made for this port and epoch, instead of to an earlier one.
+    def capture(self, number: int, fd: int, program: bytes, snap: int, /) -> None:
+        """Copy every frame to a flood ring made for this port and epoch, until ``end_capture`` of ``number``.
 
-        ``program``: classic BPF (``struct bpf_insn``) that chooses frames; empty: all. ``snap``: most bytes
-        kept of one. Raises OSError (EINVAL: the program is none).
+        A capture that has this number ends. ``program``: classic BPF (``struct bpf_insn``) that chooses
+        frames; empty: all. ``snap``: most bytes kept of one. Raises OSError (EINVAL: the program is none).
         """
 
-    def end_capture(self) -> None: ...
+    def end_capture(self, number: int, /) -> None:
+        """Copy no more for that number; one that there is not is ignored."""
+
+    def end_captures(self) -> None: ...
     def hold(self, held: bool) -> None:
         """Leave the VM unread and unwatched; False: go on. Made, an engine does not hold its VM."""
 

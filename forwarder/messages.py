@@ -246,12 +246,16 @@ class CaptureRing(NamedTuple):
 class Capture(NamedTuple):
     """Supervisor to worker, with a flood ring: copy to it what your port sees."""
 
+    number: int
+    """Of the capture; a port may have several at one time."""
     program: bytes
     snap: int
 
 
 class CaptureOver(NamedTuple):
-    """Supervisor to worker: copy no more."""
+    """Supervisor to worker: copy no more for that capture."""
+
+    number: int
 
 
 class Command(NamedTuple):

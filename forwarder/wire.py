@@ -82,7 +82,7 @@ REPLY_BYTES = 16 << 20
 """Longest reply to an operator: statistics of every port with its sources (1023 ports, 1 kB and some
 hundred talking pairs of 30 bytes each)."""
 
-_LAYOUT = 7
+_LAYOUT = 8
 
 _COUNT = integer(0, MAX_COUNT)
 _MILLISECONDS = integer(1, 3_600_000)
@@ -105,6 +105,7 @@ _OWNER = fields(lambda address, port: (address, port), (("address", octets(ADDRE
 _NAME = string("a port's name", lambda text: 0 < len(text) <= MAX_TEXT and text.isprintable())
 _PROGRAM = octets_up_to(MAX_PROGRAM)
 _SNAP = integer(1, 1 << 20)
+_CAPTURE = integer(1, 2**32 - 1)
 
 MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Beat: (
@@ -159,8 +160,8 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     RingOver: _LINK,
     WantCapture: (("ports", many(_NAME, MAX_PORTS - 1)), ("program", _PROGRAM), ("snap", _SNAP)),
     CaptureRing: (*_LINK, ("name", _NAME), ("transport", _NAME)),
-    Capture: (("program", _PROGRAM), ("snap", _SNAP)),
-    CaptureOver: (),
+    Capture: (("number", _CAPTURE), ("program", _PROGRAM), ("snap", _SNAP)),
+    CaptureOver: (("number", _CAPTURE),),
     Command: (("name", _COMMAND), ("arguments", mapping)),
     Reply: (("ok", boolean), ("result", plain)),
     Handover: (("name", _COMMAND), ("arguments", mapping), ("descriptors", integer(1, MAX_FLOODS))),

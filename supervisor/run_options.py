@@ -17,6 +17,8 @@ class RunOptions(NamedTuple):
     """What the operator calls this switch; shown, never interpreted."""
     attachments: tuple[Attachment, ...] = ()
     pid_file: str | None = None
+    pcap: str | None = None
+    """Where to write what passes the gateway."""
     log_level: str = "info"
     log_format: str = "text"
     cell: str = "auto"

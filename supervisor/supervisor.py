@@ -28,6 +28,7 @@ from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import open_context
+from supervisor.capture.recorder import Recorder
 from supervisor.capture.server import CaptureServer
 from supervisor.console.commands import Commands
 from supervisor.console.server import Console
@@ -54,6 +55,7 @@ class Supervisor:
         inherit = directory.predecessor is not None
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
         self._context = open_context()
+        self._recorder: Recorder | None = None
         self._stop_at: float | None = None
         self._mend_at = 0.0
         self.events = EventLog(directory.file(events.FILE))
@@ -99,6 +101,8 @@ class Supervisor:
         self._ports.fleet.wait_for_cell(self._turn)
         if self._options.gateway is not None:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
+        if self._options.pcap is not None:
+            self._record(self._options.pcap)
         opened = [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
         return opened + self._ports.kept.restore()
 
@@ -127,6 +131,8 @@ class Supervisor:
         orphans = self._ports.orphans
         self._console.close()
         self._captures.close()
+        if self._recorder is not None:
+            self._recorder.close()
         self._ports.close()
         self._context.term()
         self._loop.close()
@@ -159,10 +165,18 @@ class Supervisor:
     def _finished(self) -> bool:
         return self._stop_at is not None and self._ports.ended
 
-    def _take_over(self, predecessor: int) -> None:
-        def turn(longest: float) -> None:
-            self._tick(time.monotonic())
-            self._loop.turn(longest)
+    def _record(self, file: str) -> None:
+        """Begin to write what passes the gateway. Raises LocalError."""
+        if self._options.gateway is None:
+            raise LocalError("--pcap writes what passes the gateway; give --gateway, or use `capture`")
+        self._recorder = Recorder(self._loop, file, self._directory.path, "gateway")
+        self._recorder.begin(self._wait, lambda: self._captures.copies("gateway"))
 
-        self._ports.fleet.take_over(predecessor, turn)
+    def _wait(self, longest: float) -> None:
+        """Take a turn that may last so long, before ``run``."""
+        self._tick(time.monotonic())
+        self._loop.turn(longest)
+
+    def _take_over(self, predecessor: int) -> None:
+        self._ports.fleet.take_over(predecessor, self._wait)
         self._ports.gateway.took_over([port.record for port in self._ports.registry])

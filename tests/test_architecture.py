@@ -36,7 +36,7 @@ HOMES = {
     ],
     "psutil": ["supervisor/console/sampler.py"],
     "click": ["supervisor/cli/*.py"],
-    "aiohttp": ["supervisor/web/run.py", "supervisor/web/server.py"],
+    "aiohttp": ["supervisor/web/run.py", "supervisor/web/server.py", "supervisor/web/access.py"],
     "prometheus_client": ["supervisor/web/metrics.py"],
     "rich": ["supervisor/screen/*.py", "supervisor/demo/*.py"],
     "tomli": ["supervisor/cli/config*.py"],

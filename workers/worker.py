@@ -300,13 +300,13 @@ class Worker:
             self._capture(message, descriptors)
             return
         elif isinstance(message, CaptureOver):
-            self._engine.end_capture()
+            self._engine.end_capture(message.number)
         self._links.receive(message, descriptors, now)
 
     def _capture(self, message: Capture, descriptors: tuple[int, ...]) -> None:
         """Copy what the port sees from now on; a ring or a program that is none costs the viewer its copy."""
         with suppress(OSError):
-            self._engine.capture(descriptors[0], message.program, message.snap)
+            self._engine.capture(message.number, descriptors[0], message.program, message.snap)
         close_all(descriptors)
 
     def _lose_channel(self) -> None:
@@ -317,6 +317,7 @@ class Worker:
             self._receive_all(channel)
         self._engine.unwatch(channel.fileno())
         self._engine.release_flood_bell()
+        self._engine.end_captures()  # their viewers have lost the supervisor, too; the next one knows none
         channel.close()
         self._orphan_since = time.monotonic()
         self._engine.watch(self._birthright.door.fileno())

@@ -24,6 +24,8 @@ NAMES = (
     "soak",
     "scale",
     "profile",
+    "capture",
+    "page",
 )
 INTERRUPTED = 130
 QUIET_LOAD = 0.25

@@ -1,4 +1,4 @@
-"""The supervisor's side of a capture: it gives a viewer the rings that workers copy to, and sees no frame.
+"""The supervisor's side of captures: it gives viewers the rings that workers copy to, and sees no frame.
 
 Theory of operation
 -------------------
@@ -8,19 +8,21 @@ frames go from the worker to the viewer through shared memory. While the viewer 
 for ports that are new or have another worker. When it hangs up, however it ended, the workers get
 CaptureOver.
 
-One viewer at a time: each port has one copy of what it sees. A second one is refused with a line.
+Each capture has a number, under which a worker keeps it beside the others. ``MOST`` may run at one time, and
+each costs a port's worker a copy of its frames; one that is forgotten somewhere is not in the way of the
+next. Memory is bounded by ``MEMORY`` for all ports of a capture; a port of many has a smaller ring.
 
-Memory is bounded by ``MEMORY`` for all ports of a capture; a port of many has a smaller ring.
-
-Example: `capture all` on a switch of 250 ports gives each a ring of 1 MiB. Port 7's worker is killed: a
+Example: `capture all` on a switch of 250 ports gives each a ring of 512 KiB. Port 7's worker is killed: a
 quarter of a second later its next worker has a ring, and the viewer gets it under the new epoch.
 
-Runs in the thread of the loop. Whoever connects is of our own user (and no worker: these are in cells).
+Runs in the thread of the loop. Viewers are of our own user (and no worker: these are in cells).
 """
 
+import itertools
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from forwarder import _core, unix_sockets
@@ -34,7 +36,9 @@ from forwarder.names import Incarnation, PortRecord
 from forwarder.rendezvous import CAPTURES, path
 from supervisor.base.logs import log
 
-MEMORY = 256 << 20
+MOST = 4
+"""Captures at one time: an operator's two, the page's, and one that runs for days."""
+MEMORY = 128 << 20
 """Bytes of all rings of one capture."""
 LARGEST_RING, SMALLEST_RING = 8 << 20, 256 << 10
 """Some 5,000 frames of 1,514 bytes; two of the longest frames."""
@@ -52,13 +56,20 @@ class Workers(Protocol):
         """Send to the worker of that incarnation of a port; False if it is over."""
 
 
-class Session(NamedTuple):
+class Capturing(NamedTuple):
     """One capture."""
 
+    number: int
+    viewer: LoopChannel
     wanted: WantCapture
     ring_bytes: int
     given: dict[int, Incarnation]
     """By port, whose worker copies."""
+
+    @property
+    def ports(self) -> str:
+        """What it is of, in a sentence."""
+        return ", ".join(self.wanted.ports) or "all ports"
 
 
 def ring_bytes(ports: int) -> int:
@@ -70,7 +81,7 @@ def ring_bytes(ports: int) -> int:
 
 
 class CaptureServer:
-    """The socket, and the viewer that there is."""
+    """The socket, and the viewers that there are."""
 
     def __init__(self, loop: Loop, pauses: Pauses, runtime_dir: str, workers: Workers) -> None:
         """Listen. Raises LocalError."""
@@ -78,8 +89,10 @@ class CaptureServer:
         self._workers = workers
         self._sock, self._file = unix_sockets.listen(path(runtime_dir, CAPTURES), socket.SOCK_SEQPACKET)
         self._acceptor = Acceptor(loop, self._sock, self._accepted, pauses)
-        self._viewer: LoopChannel | None = None
-        self._session: Session | None = None
+        self._numbers = itertools.count(1)
+        self._viewers: dict[int, LoopChannel] = {}
+        """Those that are connected, by the number of their capture."""
+        self._captures: dict[int, Capturing] = {}
         self._look_at = float("inf")
 
     def tick(self, now: float) -> None:
@@ -87,16 +100,21 @@ class CaptureServer:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_S
-        if self._session is not None:
-            self._give(self._session)
+        for capture in list(self._captures.values()):
+            self._give(capture)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
         return self._look_at
 
+    def copies(self, name: str) -> bool:
+        """Whether a capture has a ring for the port of that name, which it asked for by name."""
+        return any(name in capture.wanted.ports and capture.given for capture in self._captures.values())
+
     def close(self) -> None:
-        """End the capture and remove the socket."""
-        self._end()
+        """End all captures and remove the socket."""
+        for number in list(self._viewers):
+            self._end(number)
         self._acceptor.close()
         self._file.remove()
         self._sock.close()
@@ -105,85 +123,91 @@ class CaptureServer:
         viewer = LoopChannel(sock)
         if not viewer.credentials().are_ours:
             viewer.close()
-        elif self._viewer is not None:
-            self._refuse(viewer, "another capture is under way; end it first")
+        elif len(self._viewers) >= MOST:
+            _refuse(viewer, f"{MOST} captures are under way, of {self._under_way()}; end one of them first")
         else:
-            self._viewer = viewer
-            viewer.watch(self._loop, self._on_viewer)
+            number = next(self._numbers)
+            self._viewers[number] = viewer
+            viewer.watch(self._loop, partial(self._on_viewer, number))
 
-    def _refuse(self, viewer: LoopChannel, why: str) -> None:
-        with suppress(ChannelClosedError):
-            viewer.send(Reply(False, why))
-        viewer.close()
+    def _under_way(self) -> str:
+        return "; ".join(capture.ports for capture in self._captures.values()) or "no ports yet"
 
-    def _on_viewer(self) -> None:
-        while self._viewer is not None:
+    def _on_viewer(self, number: int) -> None:
+        while (viewer := self._viewers.get(number)) is not None:
             try:
-                received = self._viewer.receive()
+                received = viewer.receive()
             except ChannelClosedError:
-                self._end()
+                self._end(number)
                 return
             except PeerError as error:
                 log.warning("a viewer of captures: %s", error)
-                self._end()
+                self._end(number)
                 return
             if received is None:
                 return
             close_all(received[1])
             with suppress(ChannelClosedError):  # receiving says so, too
-                self._take(received[0])
+                self._take(number, viewer, received[0])
 
-    def _take(self, message: Message) -> None:
+    def _take(self, number: int, viewer: LoopChannel, message: Message) -> None:
         """Take what a viewer says. Raises ChannelClosedError."""
-        if not isinstance(message, WantCapture) or self._session is not None:
-            self._end()
+        if not isinstance(message, WantCapture) or number in self._captures:
+            self._end(number)
             return
         records = self._workers.forwarding()
         strange = [name for name in message.ports if not any(_is(record, name) for record in records)]
         if strange:
-            self._end(f"no port {strange[0]!r} forwards now; supervisor status lists the ports")
+            self._end(number, f"no port {strange[0]!r} forwards now; supervisor status lists the ports")
             return
         size = ring_bytes(len(message.ports) or len(records))
-        self._session = Session(message, size, {})
-        if self._viewer is not None:
-            self._viewer.send(Reply(True, None))
-        log.info("a capture of %s begins", ", ".join(message.ports) or "all ports")
+        self._captures[number] = capture = Capturing(number, viewer, message, size, {})
+        viewer.send(Reply(True, None))
+        log.info("a capture of %s begins", capture.ports)
         self._look_at = 0.0
 
-    def _give(self, session: Session) -> None:
+    def _give(self, capture: Capturing) -> None:
         for record in self._workers.forwarding():
-            wanted = not session.wanted.ports or any(_is(record, name) for name in session.wanted.ports)
-            if wanted and session.given.get(record.port) != record.incarnation:
+            wanted = not capture.wanted.ports or any(_is(record, name) for name in capture.wanted.ports)
+            if wanted and capture.given.get(record.port) != record.incarnation:
                 try:
-                    self._give_ring(session, record)
+                    self._give_ring(capture, record)
                 except (ChannelClosedError, LocalError, OSError) as error:
-                    self._end(f"the capture cannot go on: {error}")
+                    self._end(capture.number, f"the capture cannot go on: {error}")
                     return
 
-    def _give_ring(self, session: Session, record: PortRecord) -> None:
-        ring = _core.flood_create(session.ring_bytes, record.port, record.epoch)
+    def _give_ring(self, capture: Capturing, record: PortRecord) -> None:
+        ring = _core.flood_create(capture.ring_bytes, record.port, record.epoch)
+        begin = Capture(capture.number, *capture.wanted[1:])
         try:
-            if not self._workers.tell(record.incarnation, Capture(*session.wanted[1:]), (ring,)):
+            if not self._workers.tell(record.incarnation, begin, (ring,)):
                 return
-            session.given[record.port] = record.incarnation
-            if self._viewer is not None:
-                named = CaptureRing(record.port, record.epoch, record.name, record.transport)
-                self._viewer.send(named, (ring,))
+            capture.given[record.port] = record.incarnation
+            capture.viewer.send(
+                CaptureRing(record.port, record.epoch, record.name, record.transport), (ring,)
+            )
         finally:
             os.close(ring)
 
-    def _end(self, why: str | None = None) -> None:
-        viewer, self._viewer = self._viewer, None
-        session, self._session = self._session, None
-        self._look_at = float("inf")
-        if viewer is not None and why is not None:
-            self._refuse(viewer, why)
-        elif viewer is not None:
+    def _end(self, number: int, why: str | None = None) -> None:
+        viewer = self._viewers.pop(number)
+        capture = self._captures.pop(number, None)
+        if not self._captures:
+            self._look_at = float("inf")
+        if why is not None:
+            _refuse(viewer, why)
+        else:
             viewer.close()
-        if session is not None:
-            log.info("the capture of %s has ended", ", ".join(session.wanted.ports) or "all ports")
-            for served in session.given.values():
-                self._workers.tell(served, CaptureOver())
+        if capture is not None:
+            log.info("the capture of %s has ended", capture.ports)
+            for served in capture.given.values():
+                self._workers.tell(served, CaptureOver(number))
+
+
+def _refuse(viewer: LoopChannel, why: str) -> None:
+    with suppress(ChannelClosedError):
+        viewer.send(Reply(False, why))
+    viewer.close()
 
 
 def _is(record: PortRecord, name: str) -> bool:

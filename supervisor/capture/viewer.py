@@ -7,7 +7,8 @@ are read one after the other, so a frame of one may be older than one of another
 was read waits for ``SETTLE_S`` and is written in the order of time.
 
 It never holds up a worker. A viewer that is too slow, because of its disk or of the program that it writes
-to, finds that frames were overwritten; their number is in the file's statistics and in the summary.
+to, finds that frames were overwritten; their number is in the file's statistics and in the summary. If it
+writes to a pipe whose reader has gone, it ends, also while no frame comes.
 
 Example: ports 1 and 2, a frame from 1 to 2: the file has it as received at interface `qemu-1` and, some
 microseconds later, as sent at `qemu-2`. Had ring 2 been full, it would have a second copy at `qemu-1` with
@@ -22,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError, close_all
@@ -30,6 +31,7 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.messages import CaptureRing, Message, Reply, WantCapture
 from forwarder.rendezvous import CAPTURES, path
 from supervisor.capture import pcapng
+from supervisor.capture.pcapng import IN, OUT
 
 ANSWER_S = 10.0
 LOOK_S = 0.02
@@ -49,6 +51,24 @@ class Summary(NamedTuple):
     ports: int
 
 
+class Format(Protocol):
+    """How a file is written: the functions of ``pcapng``."""
+
+    def section(self, application: str) -> bytes:
+        """Return the head of a file."""
+
+    def interface(self, name: str, description: str, snap: int) -> bytes:
+        """Return a port's description."""
+
+    def packet(
+        self, number: int, time_ns: int, data: bytes, length: int, *, flags: int, comment: str = ""
+    ) -> bytes:
+        """Return a frame."""
+
+    def statistics(self, number: int, time_ns: int, received: int, lost: int) -> bytes:
+        """Return what was seen at a port."""
+
+
 class _Port(NamedTuple):
     interface: int
     reader: _core.CaptureReader
@@ -57,8 +77,9 @@ class _Port(NamedTuple):
 class Viewer:
     """One capture, from its request to its file."""
 
-    def __init__(self, runtime_dir: str, wanted: WantCapture) -> None:
+    def __init__(self, runtime_dir: str, wanted: WantCapture, form: Format = pcapng) -> None:
         """Ask, and wait for the answer. Raises LocalError: refused, or no supervisor."""
+        self._form = form
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.connect(path(runtime_dir, CAPTURES))
@@ -80,7 +101,7 @@ class Viewer:
     def run(self, output: BinaryIO, application: str, ended: Callable[[], bool]) -> Summary:
         """Write until ``ended``, or until the supervisor ends. Raises LocalError, OSError from the output."""
         self._output = output
-        self._output.write(pcapng.section(application))
+        self._output.write(self._form.section(application))
         going = True
         while going and not ended():
             going = self._receive()
@@ -88,10 +109,19 @@ class Viewer:
             self._write(time.monotonic_ns() - SETTLE_NS)
             self._output.flush()
             if not more:
-                select.select([self._channel], [], [], LOOK_S)
-        self._read()
+                self._wait()
+        self._drain()
         self._write(time.monotonic_ns())
         return self._finish()
+
+    def _wait(self) -> None:
+        """Wait for the supervisor, or a while. Raises BrokenPipeError: nothing reads the output any more."""
+        waiting = select.poll()
+        waiting.register(self._channel, select.POLLIN)
+        waiting.register(self._output, 0)  # an error is told anyway
+        for descriptor, events in waiting.poll(LOOK_S * 1000):
+            if descriptor == self._output.fileno() and events & select.POLLERR:
+                raise BrokenPipeError
 
     def close(self) -> None:
         """Hang up; the workers copy no more."""
@@ -131,7 +161,7 @@ class Viewer:
             reader = _core.CaptureReader(descriptors[0], message.port, message.epoch)
             self._ports[message.port, message.epoch] = _Port(len(self._ports), reader)
             about = f"port {message.port}, {message.transport}"
-            self._output.write(pcapng.interface(message.name, about, self._snap))
+            self._output.write(self._form.interface(message.name, about, self._snap))
         close_all(descriptors)
 
     def _read(self) -> bool:
@@ -140,22 +170,37 @@ class Viewer:
         for port in self._ports.values():
             seen = port.reader.read()
             more = more or len(seen) > 0
-            self._of_port[port.interface] += len(seen)
-            for at, block in self._blocks(port, seen):
-                self._order += 1
-                heapq.heappush(self._waiting, (at, self._order, block))
+            self._keep(port, seen)
         return more
+
+    def _drain(self) -> None:
+        """Take all that was copied until now, however much comes meanwhile."""
+        now = time.monotonic_ns()
+        left = list(self._ports.values())
+        while left:
+            for port in list(left):
+                seen = port.reader.read()
+                earlier = [each for each in seen if each[0] <= now]
+                self._keep(port, earlier)
+                if len(earlier) < len(seen) or not seen:
+                    left.remove(port)
+
+    def _keep(self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]) -> None:
+        self._of_port[port.interface] += len(seen)
+        for at, block in self._blocks(port, seen):
+            self._order += 1
+            heapq.heappush(self._waiting, (at, self._order, block))
 
     def _blocks(
         self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]
     ) -> Iterator[tuple[int, bytes]]:
         for at, way, peer, reason, length, data in seen:
-            comment, flags = "", pcapng.IN if way == pcapng.IN else pcapng.OUT
+            comment, flags = "", IN if way == IN else OUT
             if way == DROPPED:
                 comment = f"dropped: {reason}" + (f", for port {peer}" if peer else "")
-                flags = pcapng.OUT if reason in TO_VM else pcapng.IN
+                flags = OUT if reason in TO_VM else IN
             time_ns = at + self._since_1970
-            yield at, pcapng.packet(port.interface, time_ns, data, length, flags=flags, comment=comment)
+            yield at, self._form.packet(port.interface, time_ns, data, length, flags=flags, comment=comment)
 
     def _write(self, until: int) -> None:
         while self._waiting and self._waiting[0][0] <= until:
@@ -168,7 +213,7 @@ class Viewer:
         for port in self._ports.values():
             lost += port.reader.lost
             received = self._of_port[port.interface]
-            self._output.write(pcapng.statistics(port.interface, now, received, port.reader.lost))
+            self._output.write(self._form.statistics(port.interface, now, received, port.reader.lost))
         self._output.flush()
         return Summary(self._frames, lost, len({number for number, _ in self._ports}))
 

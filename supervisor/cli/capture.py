@@ -1,5 +1,6 @@
 """``supervisor capture``: what is on the wire of a port, as pcapng."""
 
+import os
 import signal
 import sys
 import time
@@ -10,6 +11,8 @@ from forwarder.errors import LocalError
 from supervisor.cli.options import directory, runtime_dir_option
 
 SNAP = 65_535
+NICE = 10
+"""A tenth of a worker's or a VM's share, where all cores are busy: a capture loses frames, and no VM does."""
 
 
 @click.command()
@@ -23,6 +26,14 @@ SNAP = 65_535
 @click.option(
     "--snap", type=click.IntRange(14, SNAP), default=SNAP, show_default=True, help="Bytes kept of a frame."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["pcapng", "pcap"]),
+    default="pcapng",
+    show_default=True,
+    help="pcap has no ports and no dropped frames.",
+)
 def capture(
     *,
     runtime_dir: str | None,
@@ -31,6 +42,7 @@ def capture(
     expression: str | None,
     seconds: float | None,
     snap: int,
+    form: str,
 ) -> None:
     """Copy what PORTS see: a port's name or number, several with commas, or `all`.
 
@@ -38,7 +50,8 @@ def capture(
     reason as comment. Live: `supervisor capture all -w - | wireshark -k -i -`. A reader that is too slow
     loses captured frames, and the summary says how many; the switch loses none for it.
     """
-    from supervisor.capture.filters import compile_filter  # noqa: PLC0415 - a page of help needs none of this
+    from supervisor.capture import pcap, pcapng  # noqa: PLC0415 - a page of help needs none of this
+    from supervisor.capture.filters import compile_filter  # noqa: PLC0415
     from supervisor.capture.viewer import Viewer, open_output  # noqa: PLC0415
 
     if file is None and sys.stdout.isatty():
@@ -52,7 +65,8 @@ def capture(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stopped.append(number))
     end = time.monotonic() + seconds if seconds is not None else float("inf")
-    viewer = Viewer(directory(runtime_dir), wanted)
+    viewer = Viewer(directory(runtime_dir), wanted, pcap if form == "pcap" else pcapng)
+    os.nice(NICE)
     try:
         output = open_output(file or "-")
         seen = viewer.run(output, f"bulkhead {VERSION}", lambda: bool(stopped) or time.monotonic() >= end)

@@ -27,6 +27,7 @@ from supervisor.run_options import CELLS, RunOptions
 @option(SWITCH, "--config", metavar="FILE.toml", help="Read options from this file; flags are added to them.")
 @option(SWITCH, "--name", help="Name of this switch, for `status`.  [default: bulkhead]")
 @option(SWITCH, "--pid-file", metavar="PATH", help="Keep the process id in this file while running.")
+@option(SWITCH, "--pcap", metavar="FILE", help="Write what passes the gateway to this file, as gvproxy does.")
 @option(
     SWITCH,
     "--cell",

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 ``stats`` reads each worker's process, which costs more than all else together; a page or a terminal that is
 redrawn every second needs that seldom. A row here is made of what the port's worker publishes, and nothing is
-named in it: COLUMNS says what the numbers are.
+named in it: COLUMNS says what the numbers are. ``drops`` has the reasons that there are, and how many frames.
 
 ``talks`` says which port sends to which, by bytes a second, for frames that go to one port alone. Workers
 count bytes for each peer, so a rate needs an earlier reading. As with the CPU use of processes, that is
@@ -40,7 +40,9 @@ def rows(
     for view in sorted(views, key=lambda view: view.record.port):
         port = view.record.port
         counters = readings[port].counters if port in readings else {}
-        drops = full.get(port, 0) + sum(counters.get(reason, 0) for reason in DROPS)
+        drops = {reason: counters[reason] for reason in DROPS if counters.get(reason)}
+        if full.get(port):
+            drops["egress_full"] = full[port]
         figures = [counters.get(name, 0) for name in _FRAMES_AND_BYTES]
         made.append((port, view.state, view.stalled, *figures, counters.get("egress_bytes", 0), drops))
     return made

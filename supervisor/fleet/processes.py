@@ -206,7 +206,7 @@ class Processes:
         remove_sockets(self._runtime_dir, process.identity.pid)
 
 
-def command(module: str, argument: str) -> tuple[list[str], dict[str, str]]:
+def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return argument list and environment of a process that is one of our packages.
 
     Where the packages are installed, nothing around can add modules (``-I``). In a tree that is worked on,
@@ -218,7 +218,7 @@ def command(module: str, argument: str) -> tuple[list[str], dict[str, str]]:
     if not installed:
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root
-    return [sys.executable, *(["-I"] if installed else []), "-m", module, argument], environment
+    return [sys.executable, *(["-I"] if installed else []), "-m", module, *arguments], environment
 
 
 def survivors(runtime_dir: str) -> list[Identity]:

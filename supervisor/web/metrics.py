@@ -21,23 +21,23 @@ Json = Mapping[str, Any]
 class _Once(Collector):
     """The collector of one answer."""
 
-    def __init__(self, answer: Json) -> None:
-        self._answer = answer
+    def __init__(self, stats: Json | None) -> None:
+        self._stats = stats
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family."""
-        up = self._answer.get("error") is None
+        up = self._stats is not None
         yield GaugeMetricFamily("bulkhead_up", "1 if the switch answers, else 0.", value=float(up))
-        if up:
-            yield from _switch(self._answer["stats"])
-            yield from _ports(self._answer["stats"]["ports"])
-            yield from _gateway(self._answer["stats"].get("gateway"))
+        if self._stats is not None:
+            yield from _switch(self._stats)
+            yield from _ports(self._stats["ports"])
+            yield from _gateway(self._stats.get("gateway"))
 
 
-def render(answer: Json) -> bytes:
-    """Return one round of answers (``watch.ask``) as a page for Prometheus."""
+def render(stats: Json | None) -> bytes:
+    """Return the answer of ``stats`` as a page for Prometheus; None: the switch does not answer."""
     registry = CollectorRegistry()
-    registry.register(_Once(answer))
+    registry.register(_Once(stats))
     return generate_latest(registry)
 
 

@@ -4,15 +4,14 @@ import asyncio
 import signal
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from forwarder import unix_sockets
 from forwarder.errors import LocalError
-from supervisor.web.server import Access, application, is_loopback
-from supervisor.web.watch import Watch, ask
+from supervisor.web.access import Access, is_loopback
+from supervisor.web.server import application
 
 LEAST_TOKEN = 16
 """Characters; a shorter secret can be guessed."""
@@ -23,7 +22,7 @@ def serve(runtime_dir: str, listen: str, token_file: str | None) -> None:
     token = _token(token_file)
     sock, url, access = _bind(listen, token)
     try:
-        asyncio.run(_run(sock, url, application(Watch(partial(ask, runtime_dir)), access)))
+        asyncio.run(_run(sock, url, application(runtime_dir, access)))
     finally:
         sock.close()
 
@@ -32,7 +31,7 @@ async def _run(sock: socket.socket, url: str, app: web.Application) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
         await web.SockSite(runner, sock).start()

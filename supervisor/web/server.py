@@ -1,138 +1,137 @@
 """The HTTP server of ``supervisor web``.
 
-    GET /              the page; its script and style beside it
-    GET /metrics       Prometheus
-    GET /events        server-sent events: one round of answers a second
-    GET /api/status    the JSON of ``supervisor status``
-    GET /api/stats     the JSON of ``supervisor stats``
+    GET /                          the page; its scripts and style beside it
+    GET /metrics                   Prometheus
+    GET /events                    server-sent events: what ``watch`` and ``rounds`` say
+    GET /api/status, stats, macs   the JSON of the commands of these names
+    GET /api/explain?a=A&b=B       the JSON of ``supervisor explain A B``
+    POST /api/capture              starts a capture, and is its file (``captures``)
+    POST /api/capture/NUMBER/stop  ends it
 
-It listens on loopback or on a unix socket of the user. On any other address every request needs the token,
-as ``Authorization: Bearer TOKEN`` or, once, as ``?token=TOKEN``, which becomes a cookie. A page of another
-origin cannot use it: the ``Host`` of a request must be one that it listens on (DNS rebinding), and no other
-origin is allowed in.
+``access`` says who may.
 """
 
-import hmac
-import json
+import asyncio
+import os
+from contextlib import aclosing, suppress
 from importlib.resources import files
-from ipaddress import ip_address
-from typing import NamedTuple
+from pathlib import PurePath
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
+from forwarder.errors import LocalError
+from supervisor.console.explain import explain
+from supervisor.console.facts import gather
 from supervisor.web import metrics
+from supervisor.web.access import HEADERS, Access, guard
+from supervisor.web.asking import Asker, Desk
+from supervisor.web.captures import Captures
+from supervisor.web.rounds import Rounds
 from supervisor.web.watch import Watch
 
-PAGE = {"/": ("index.html", "text/html"), "/app.js": ("app.js", "text/javascript"),
-        "/style.css": ("style.css", "text/css")}  # fmt: skip
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-COOKIE = "bulkhead"
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MOST_VIEWERS = 64
-"""Open streams of events: each costs a descriptor and a copy of the answer a second."""
+"""Open streams of events: each costs a descriptor and a copy of each message."""
+DEAF_S = 30.0
+"""A viewer whose socket has taken nothing for so long is gone."""
 
 WATCH: web.AppKey[Watch] = web.AppKey("watch", Watch)
+DESK: web.AppKey[Desk] = web.AppKey("desk", Desk)
+CAPTURES: web.AppKey[Captures] = web.AppKey("captures", Captures)
 
 
-class Access(NamedTuple):
-    """Which requests are answered."""
-
-    hosts: frozenset[str] | None
-    """The names in ``Host`` that are ours; None: a unix socket, where the name means nothing."""
-    token: str | None
-    """What a request has to know; None: nothing."""
-
-
-def application(watch: Watch, access: Access) -> web.Application:
+def application(runtime_dir: str, access: Access) -> web.Application:
     """Return the application; the caller runs it."""
-    app = web.Application(middlewares=[_guard(access)])
-    app[WATCH] = watch
-    for path in PAGE:
-        app.router.add_get(path, _page)
+    app = web.Application(middlewares=[guard(access)], client_max_size=16 << 10)
+    app[WATCH] = Watch(Rounds(Asker(runtime_dir)).ask)
+    app[DESK] = Desk(Asker(runtime_dir))
+    app[CAPTURES] = Captures(os.path.abspath(runtime_dir))
+    for file in files("supervisor.web").joinpath("page").iterdir():
+        app.router.add_get("/" if file.name == "index.html" else f"/{file.name}", _page)
     app.router.add_get("/metrics", _metrics)
-    app.router.add_get("/events", _Events())
+    app.router.add_get("/events", _events)
     app.router.add_get("/api/{question:status|stats|macs}", _answer)
-    app.on_cleanup.append(lambda app: app[WATCH].close())
+    app.router.add_get("/api/explain", _explain)
+    app.router.add_post("/api/capture", _capture)
+    app.router.add_post(r"/api/capture/{number:\d{1,9}}/stop", _stop_capture)
+    app.on_cleanup.append(_close)
     return app
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _guard(access: Access) -> Middleware:
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if access.hosts is not None and _host_of(request) not in access.hosts:
-            raise web.HTTPForbidden(text="this switch is not called that; use the address that it printed\n")
-        given = request.query.get("token")
-        if access.token is not None and not _knows(request, given, access.token):
-            raise web.HTTPUnauthorized(text="give the token that supervisor web printed: ?token=TOKEN\n")
-        response = await handler(request)
-        if not response.prepared:
-            response.headers.update(HEADERS)
-            if access.token is not None and given is not None:
-                response.set_cookie(COOKIE, given, httponly=True, samesite="Strict")
-        return response
-
-    return guard
-
-
-def _host_of(request: web.Request) -> str:
-    return (request.url.host or "").lower()
-
-
-def _knows(request: web.Request, given: str | None, token: str) -> bool:
-    bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    tried = (given or "", bearer, request.cookies.get(COOKIE, ""))
-    return any(hmac.compare_digest(each.encode(), token.encode()) for each in tried)
+async def _close(app: web.Application) -> None:
+    await app[CAPTURES].close()
+    await app[WATCH].close()
+    app[DESK].close()
 
 
 async def _page(request: web.Request) -> web.StreamResponse:
-    name, kind = PAGE[request.path]
+    name = request.path.removeprefix("/") or "index.html"
     text = files("supervisor.web").joinpath("page").joinpath(name).read_text()
-    return web.Response(text=text, content_type=kind)
+    return web.Response(text=text, content_type=KINDS[PurePath(name).suffix])
 
 
 async def _metrics(request: web.Request) -> web.StreamResponse:
-    page = metrics.render(await request.app[WATCH].latest())
+    try:
+        page = metrics.render(await request.app[DESK].answer("stats"))
+    except LocalError:
+        page = metrics.render(None)
     return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 async def _answer(request: web.Request) -> web.StreamResponse:
-    answer = await request.app[WATCH].latest()
-    if answer["error"] is not None:
-        raise web.HTTPServiceUnavailable(text=f"{answer['error']}\n")
-    return web.json_response(answer[request.match_info["question"]])
+    try:
+        return web.json_response(await request.app[DESK].answer(request.match_info["question"]))
+    except LocalError as error:
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
 
 
-class _Events:
-    """The streams of events, counted."""
+async def _explain(request: web.Request) -> web.StreamResponse:
+    said = request.query.get("a", ""), request.query.get("b", "")
+    if not all(said):
+        raise web.HTTPBadRequest(text="say which two: /api/explain?a=A&b=B\n")
+    try:
+        facts = await request.app[DESK].do(lambda ask: gather(ask, said))
+    except LocalError as error:
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+    return web.json_response(explain(*said, facts))
 
-    def __init__(self) -> None:
-        self._viewers = 0
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        """Send one event for each answer until the viewer goes."""
-        if self._viewers >= MOST_VIEWERS:
-            raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} viewers are watching already; close one\n")
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})
-        self._viewers += 1
-        try:
+async def _events(request: web.Request) -> web.StreamResponse:
+    """Send what is new until the viewer goes, or reads no more."""
+    watch = request.app[WATCH]
+    if len(watch) >= MOST_VIEWERS:
+        raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} viewers are watching already; close one\n")
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})
+    with suppress(ConnectionResetError, asyncio.TimeoutError):
+        async with aclosing(watch.messages()) as messages:
             await response.prepare(request)
-            async for answer in request.app[WATCH].answers():
-                await response.write(f"data: {json.dumps(answer)}\n\n".encode())
-        except ConnectionResetError:
-            pass
-        finally:
-            self._viewers -= 1
-        return response
+            async for message in messages:
+                await asyncio.wait_for(response.write(message), DEAF_S)
+    return response
+
+
+async def _capture(request: web.Request) -> web.StreamResponse:
+    """Start a capture of ``ports`` (names; none: all) with ``filter``, and send its file as it grows."""
+    try:
+        wanted = await request.json()
+        ports, expression = [str(each) for each in wanted["ports"]], str(wanted["filter"])
+    except (ValueError, KeyError, TypeError):
+        raise web.HTTPBadRequest(text='send {"ports": [NAME, …], "filter": EXPRESSION}\n') from None
+    try:
+        number, pieces = await request.app[CAPTURES].start(",".join(ports) or "all", expression)
+    except LocalError as error:
+        raise web.HTTPConflict(text=f"{error}\n") from None
+    headers = {"Content-Type": "application/x-pcapng", "Capture-Id": str(number), **HEADERS}
+    response = web.StreamResponse(headers=headers)
+    with suppress(ConnectionResetError):
+        async with aclosing(pieces):
+            await response.prepare(request)
+            async for piece in pieces:
+                await response.write(piece)
+    return response
+
+
+async def _stop_capture(request: web.Request) -> web.StreamResponse:
+    if not request.app[CAPTURES].stop(int(request.match_info["number"])):
+        raise web.HTTPNotFound(text="that capture has ended\n")
+    return web.Response(text="stopped\n")

@@ -1,75 +1,91 @@
-"""What the switch says, asked once a second for all viewers together.
+"""The rounds of questions, for all viewers together, and what each viewer has not seen yet.
 
-Theory of operation. A thread asks the console and hands each answer to the event loop. However many viewers
-there are, the switch is asked one round of questions a second; without viewers it is asked nothing. A
-console that does not answer becomes an answer with an ``error``, and the thread asks again: so the page
-goes on while the switch is away, and shows it when it is back.
+Theory of operation. A thread asks the switch once a second (``rounds``). Each thing that is new becomes one
+message of bytes, made once and put into the queue of each viewer. A viewer that comes, or that was too slow
+and missed a message, gets ``now`` first: everything that is known as one message, from which it goes on. So
+however many viewers there are, and however they read, the switch is asked the same. Without a viewer it is
+asked nothing.
 
-Example: with three browsers and Prometheus every 15 s the switch answers ``status``, ``stats`` and ``macs``
-once a second. Ten seconds after the last of them has gone, it is asked no more.
+The last minute of each port's rates is kept here, since a page that is loaded again has none.
 
-``Watch`` belongs to the event loop; ``_ask`` alone runs in the thread.
+Example: three browsers watch; one is on a phone that sleeps. Its queue fills after ``MOST_WAITING`` messages
+and is emptied; when the phone wakes up its next message is ``now``.
+
+``Watch`` belongs to the event loop; only ``Rounds.ask`` runs in the thread.
 """
 
 import asyncio
 import contextlib
+import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from forwarder.errors import BulkheadError
-from supervisor.console.client import Client
-
-Answer = dict[str, Any]
+Json = dict[str, Any]
+Update = tuple[str, Json]
 
 INTERVAL_S = 1.0
 LINGER_S = 10.0
-"""How long after the last interest the switch is still asked, so that a page that reloads finds an answer."""
-TIMEOUT_S = 2.0
-"""A supervisor answers in milliseconds; a page that waits longer had better say so."""
-QUESTIONS = ("status", "stats", "macs")
-MOST_WAITING = 2
-"""Answers that wait for a viewer; a viewer that reads more slowly misses some."""
+"""How long after the last viewer the switch is still asked, so that a page that is loaded again goes on."""
+MOST_WAITING = 8
+MOST_EVENTS = 200
+"""What a page shows; `supervisor events` has all."""
+HISTORY = 60
+"""Seconds of rates that are kept for each port."""
 
 
-def ask(runtime_dir: str) -> Answer:
-    """Return one round of answers by question, and ``error``: None, or the reason why there are none."""
-    try:
-        with Client(runtime_dir, TIMEOUT_S) as client:
-            return {question: client.ask(question) for question in QUESTIONS} | {"error": None}
-    except BulkheadError as error:
-        return {"error": str(error)}
+class _Viewer:
+    """What one viewer has not seen; ``late``: it needs everything."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[bytes] = deque()
+        self.late = True
+        self.news = asyncio.Event()
+
+    def tell(self, message: bytes) -> None:
+        if len(self.waiting) >= MOST_WAITING:
+            self.waiting.clear()
+            self.late = True
+        elif not self.late:
+            self.waiting.append(message)
+        self.news.set()
 
 
 class Watch:
-    """The latest answer, and those who wait for the next."""
+    """What is known of the switch, and who wants to know."""
 
-    def __init__(self, question: Callable[[], Answer]) -> None:
-        self._question = question
-        self._queues: set[asyncio.Queue[Answer]] = set()
-        self._latest: Answer | None = None
+    def __init__(self, ask: Callable[[float], list[Update]]) -> None:
+        self._ask = ask
+        self._viewers: set[_Viewer] = set()
+        self._known: dict[str, Json] = {}
+        self._events: deque[Json] = deque(maxlen=MOST_EVENTS)
+        self._history: dict[int, deque[list[int]]] = {}
         self._wanted_until = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    async def latest(self) -> Answer:
-        """Return an answer that is at most about a second old."""
-        self._want()
-        if self._latest is not None:
-            return self._latest
-        async for answer in self.answers():
-            return answer
-        raise AssertionError("answers end with their reader only")
+    def __len__(self) -> int:
+        return len(self._viewers)
 
-    async def answers(self) -> AsyncIterator[Answer]:
-        """Yield each new answer. A reader that is slow misses some, and holds up no other reader."""
-        queue: asyncio.Queue[Answer] = asyncio.Queue(MOST_WAITING)
-        self._queues.add(queue)
+    async def messages(self) -> AsyncGenerator[bytes, None]:
+        """Yield server-sent events: first everything, then what is new."""
+        viewer = _Viewer()
+        self._viewers.add(viewer)
         self._want()
         try:
             while True:
-                yield await queue.get()
+                if viewer.late and self._known:
+                    viewer.late = False
+                    viewer.waiting.clear()
+                    yield self._now()
+                elif viewer.waiting:
+                    yield viewer.waiting.popleft()
+                else:
+                    viewer.news.clear()
+                    await viewer.news.wait()
         finally:
-            self._queues.discard(queue)
+            self._viewers.discard(viewer)
+            self._wanted_until = time.monotonic() + LINGER_S
 
     async def close(self) -> None:
         """Ask no more."""
@@ -79,18 +95,44 @@ class Watch:
                 await self._task
 
     def _want(self) -> None:
-        self._wanted_until = time.monotonic() + LINGER_S
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            while self._queues or time.monotonic() < self._wanted_until:
+            while self._viewers or time.monotonic() < self._wanted_until:
                 due = time.monotonic() + INTERVAL_S
-                self._latest = await asyncio.to_thread(self._question) | {"at": time.time()}
-                for queue in self._queues:
-                    if not queue.full():
-                        queue.put_nowait(self._latest)
+                for name, data in await asyncio.to_thread(self._ask, time.monotonic()):
+                    self._take(name, data)
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
         finally:
-            self._latest = None
+            self._known.clear()
+
+    def _take(self, name: str, data: Json) -> None:
+        if name == "live":
+            self._known.pop("away", None)
+            self._remember(data["ports"])
+        if name == "happened":
+            if data["anew"]:
+                self._events.clear()
+            data = data | {"events": data["events"][-MOST_EVENTS:]}
+            self._events.extend(data["events"])
+        else:
+            self._known[name] = data
+        message = _message(name, data)
+        for viewer in self._viewers:
+            viewer.tell(message)
+
+    def _remember(self, rows: list[list[Any]]) -> None:
+        past = self._history
+        self._history = {row[0]: past.get(row[0]) or deque(maxlen=HISTORY) for row in rows}
+        for row in rows:
+            self._history[row[0]].append(row[3][:2])
+
+    def _now(self) -> bytes:
+        history = {port: list(past) for port, past in self._history.items()}
+        return _message("now", self._known | {"events": list(self._events), "history": history})
+
+
+def _message(name: str, data: Json) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

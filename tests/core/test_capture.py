@@ -41,7 +41,13 @@ class Capture:
     """Captures of all ports of a switch, read together."""
 
     def __init__(
-        self, switch: MiniSwitch, *, size: int = RING_BYTES, program: bytes = b"", snap: int = 1 << 16
+        self,
+        switch: MiniSwitch,
+        *,
+        number: int = 1,
+        size: int = RING_BYTES,
+        program: bytes = b"",
+        snap: int = 1 << 16,
     ) -> None:
         self.switch = switch
         self.seen: Counter[tuple[int, int, str]] = Counter()
@@ -51,7 +57,7 @@ class Capture:
         for port, engine in switch.engines.items():
             epoch = switch.epochs[port]
             ring = _core.flood_create(size, port, epoch)
-            engine.capture(ring, program, snap)
+            engine.capture(number, ring, program, snap)
             self.readers[port] = _core.CaptureReader(ring, port, epoch)
             os.close(ring)
 
@@ -180,10 +186,44 @@ def test_a_capture_ends_and_another_begins(switch: MiniSwitch) -> None:
     second = Capture(switch)
     one.send(frame(BROADCAST, mac(1)))
     switch.settle()
-    switch.engines[1].end_capture()
+    switch.engines[1].end_capture(1)
     one.send(frame(BROADCAST, mac(1)))
     switch.settle()
     assert (len(first.read()), len(second.read())) == (1, 1)
+
+
+def test_captures_of_several_numbers_go_on_beside_each_other(switch: MiniSwitch) -> None:
+    """A reader that never reads costs the other nothing."""
+    one, two = switch.add(1, "stream"), switch.add(2, "stream")
+    switch.settle()
+    stuck = Capture(switch, number=1, size=1 << 18)
+    arp = Capture(switch, number=2, program=compile_arp(), snap=20)
+    every = Capture(switch, number=3)
+    for _ in range(50):
+        one.send(*(frame(mac(2), mac(1), size=1514) for _ in range(20)))
+        switch.read_out(two)
+        every.read()
+    assert every.seen[1, IN, ""] == 1000
+    assert len(arp.read()) == 0
+    assert len(stuck.read()) < 1000
+    switch.engines[1].end_capture(3)
+    switch.engines[1].end_capture(77)
+    one.send(frame(mac(2), mac(1)))
+    switch.settle()
+    assert len(stuck.read()) >= 1
+    every.read()
+    assert every.seen[1, IN, ""] == 1000
+    switch.engines[1].end_captures()
+    one.send(frame(mac(2), mac(1)))
+    switch.settle()
+    stuck.read()
+    assert stuck.seen[1, IN, ""] + stuck.readers[1].lost == 1001
+
+
+def compile_arp() -> bytes:
+    """Return the program of `arp`: is the half word at 12 0x0806?"""
+    load, jump = struct.pack("=HBBI", 0x28, 0, 0, 12), struct.pack("=HBBI", 0x15, 0, 1, 0x0806)
+    return load + jump + RETURN_ALL + struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 
 def test_an_engine_that_captured_leaves_nothing(switch: MiniSwitch) -> None:

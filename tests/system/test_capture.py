@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from supervisor.capture.server import MOST
+from tests.helpers.claims import arp
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
-from tests.helpers.guests.fixtures import StartSwitch
+from tests.helpers.guests.fixtures import StartSwitch, short_directory
 from tests.helpers.guests.switch import ROOT, Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.guests.watching import ask, port_of
@@ -169,15 +171,81 @@ def test_a_viewer_that_is_killed_leaves_nothing_on(
         pair(running, stack)
         made = capture(running, "all")
         made.begun(2)
-        second = capture(running, "all")
-        _, said = second.process.communicate(timeout=PATIENCE)
-        assert (second.process.returncode, said) == (1, "Error: another capture is under way; end it first\n")
+        others = [capture(running, "qemu-1") for _ in range(MOST - 1)]
+        for each in others:
+            each.begun(1)
+        further = capture(running, "all")
+        _, said = further.process.communicate(timeout=PATIENCE)
+        assert further.process.returncode == 1
+        assert said == (
+            "Error: 4 captures are under way, of all ports; qemu-1; qemu-1; qemu-1; end one of them first\n"
+        )
         made.process.kill()
         made.process.wait()
         wait_for(lambda: "the capture of all ports has ended" in running.log(), "its end", PATIENCE)
-        third = capture(running, "all")
-        third.begun(2)
-        third.end()
+        next_one = capture(running, "all")
+        next_one.begun(2)
+        for each in (next_one, *others):
+            each.end()
+
+
+def test_a_viewer_that_is_stuck_loses_frames_and_keeps_no_other_from_capturing(
+    switch: StartSwitch, capture: Callable[..., Capturing]
+) -> None:
+    """It writes to a pipe that is not read: the rings go round, and the summary has what was lost."""
+    running = switch(qemu=True)
+    with contextlib.ExitStack() as stack:
+        one, two = pair(running, stack)
+        reading, writing = os.pipe()
+        stuck = subprocess.Popen(
+            [*COMMAND, str(running.runtime_dir), "qemu-1"],
+            cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        os.close(writing)
+        assert os.read(reading, 4) == b"\n\r\r\n"
+        wait_for(lambda: "a capture of qemu-1 begins" in running.log(), "the stuck one", PATIENCE)
+        other = capture(running, "qemu-2")
+        other.begun(1)
+        sent = 8000  # 12 MB, more than a ring
+        for number in range(sent):
+            one.send(frame := build_frame(mac(2), mac(1), 1514, seed=number))
+            expect(two, frame)
+        assert "more came faster" not in other.end()
+        assert len(other.read()) == sent
+        stuck.send_signal(signal.SIGINT)
+        with os.fdopen(reading, "rb") as output:
+            output.read()
+        assert stuck.stderr is not None
+        lost = re.search(r"; (\d+) more came faster than they could be written\n", stuck.stderr.read())
+        stuck.wait()
+        assert lost is not None
+        assert int(lost[1]) > 0
+
+
+def rings(pid: int) -> int:
+    """Count the flood rings that a process has mapped; a capture is one of them."""
+    return Path(f"/proc/{pid}/maps").read_text().count("/memfd:bulkhead-flood")
+
+
+def test_captures_end_with_the_supervisor(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
+    """Its successor knows none, so the workers stop copying; frames go on."""
+    running = switch(qemu=True)
+    with contextlib.ExitStack() as stack:
+        one, two = pair(running, stack)
+        workers = [port["worker"]["pid"] for port in running.json("status")["ports"]]
+        without = [rings(pid) for pid in workers]
+        made = capture(running, "all")
+        made.begun(2)
+        wait_for(lambda: [rings(pid) for pid in workers] != without, "the rings of the capture", PATIENCE)
+        assert running.process is not None
+        running.process.kill()
+        running.process.wait()
+        _, said = made.process.communicate(timeout=PATIENCE)
+        assert (made.process.returncode, "frames of 2 ports" in said) == (0, True)
+        wait_for(lambda: [rings(pid) for pid in workers] == without, "the end of copying", PATIENCE)
+        running.start(*running.arguments(qemu=True))
+        one.send(frame := build_frame(mac(2), mac(1), 900))
+        expect(two, frame)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +281,10 @@ def test_a_full_disk_ends_it_with_a_line(switch: StartSwitch, capture: Callable[
 
 
 def test_a_reader_that_has_seen_enough_ends_it(switch: StartSwitch) -> None:
+    """Also while no frame comes that could not be written."""
     running = switch(qemu=True)
     with contextlib.ExitStack() as stack:
-        one, _ = pair(running, stack)
+        pair(running, stack)
         reading, writing = os.pipe()
         process = subprocess.Popen(
             [*COMMAND, str(running.runtime_dir), "all"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE
@@ -223,11 +292,61 @@ def test_a_reader_that_has_seen_enough_ends_it(switch: StartSwitch) -> None:
         os.close(writing)
         assert os.read(reading, 4) == b"\n\r\r\n", process.communicate()[1]
         os.close(reading)
-
-        def ended() -> bool:
-            one.send(build_frame(BROADCAST, mac(1), 60))
-            return process.poll() is not None
-
-        wait_for(ended, "its end", PATIENCE)
-        assert process.wait() == 0
+        assert process.wait(PATIENCE) == 0
         assert process.communicate()[1] == b""
+
+
+def test_pcap_has_what_passes_the_gateway_and_nothing_else(switch: StartSwitch, tmp_path: Path) -> None:
+    requirements.require(("tshark", "root", "tun", *requirements.GATEWAY))
+    file = tmp_path / "lan.pcap"
+    running = switch("--gateway", "--pcap", str(file), qemu=True)
+    with contextlib.ExitStack() as stack:
+        vms = [stack.enter_context(contextlib.closing(connect(f"unix://{running.qemu}"))) for _ in range(2)]
+        running.wait_live(3)
+        question = arp(mac(1), "192.168.127.9", "192.168.127.1")
+        vms[0].send(question)
+        vms[0].receive_matching(lambda frame: frame[12:14] == question[12:14] and frame[:6] == mac(1))
+        vms[1].send(hello := build_frame(mac(1), mac(2), 500))
+        expect(vms[0], hello)
+        running.stop()
+    words = [
+        "tshark",
+        "-r",
+        file,
+        "-Y",
+        "arp",
+        "-T",
+        "fields",
+        "-e",
+        "arp.opcode",
+        "-e",
+        "arp.src.proto_ipv4",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert ["1", "192.168.127.9"] in said
+    assert ["2", "192.168.127.1"] in said
+    about = subprocess.run(["capinfos", "-t", file], capture_output=True, text=True, check=True).stdout
+    assert "pcap" in about
+    assert "pcapng" not in about
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["--gateway", "--pcap", "/nonexistent/x"],
+            "cannot write to /nonexistent/x: No such file or directory",
+        ),
+        (["--pcap", "x"], "--pcap writes what passes the gateway; give --gateway, or use `capture`"),
+    ],
+)
+def test_pcap_that_cannot_be_written_is_said_at_the_start(words: list[str], line: str) -> None:
+    requirements.require(("root", "tun", *requirements.GATEWAY))
+    with short_directory() as directory:
+        done = subprocess.run(
+            [sys.executable, "-m", "bulkhead", "run", "--runtime-dir", directory / "run", *words],
+            capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"Error: {line}"

@@ -1,60 +1,30 @@
-"""``supervisor web`` beside a real switch: in a real browser, without its switch, with bad callers."""
+"""``supervisor web`` beside a real switch: its answers, without its switch, bad callers, many viewers."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from supervisor.web.server import MOST_VIEWERS
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, StreamVM, build_frame, connect, mac
 from tests.helpers.guests.fixtures import StartSwitch
+from tests.helpers.guests.ordinary import NOBODY, as_user
 from tests.helpers.guests.switch import ROOT, Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
+from tests.helpers.web import Web
 
 STARTS_S = 30.0
-BROWSER = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-           "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
-
-
-class Web:
-    """One ``supervisor web``."""
-
-    def __init__(self, runtime_dir: Path, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bulkhead", "web", "--runtime-dir", str(runtime_dir), *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.ready = self.process.stdout.readline()
-
-    @property
-    def port(self) -> int:
-        found = re.fullmatch(r"ready http://127\.0\.0\.1:(\d+)/\n", self.ready)
-        assert found, self.ready
-        return int(found[1])
-
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        with contextlib.closing(connection):
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=PATIENCE)
-        assert (self.process.returncode, errors) == (0, "")
+STREAM = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
@@ -62,7 +32,7 @@ def web() -> Iterator[Callable[..., Web]]:
     with contextlib.ExitStack() as stack:
 
         def start(switch: Switch, *words: str) -> Web:
-            made = Web(switch.runtime_dir, *(words or ("--listen", "tcp://127.0.0.1:0")))
+            made = Web(switch.runtime_dir, *words)
             stack.callback(made.close)
             return made
 
@@ -83,6 +53,9 @@ def test_figures_metrics_and_json(switch: StartSwitch, web: Callable[..., Web]) 
         wait_for(lambda: served.get("/metrics")[1].count("bulkhead_port_live{") == 2, "two ports", PATIENCE)
         status, text = served.get("/api/status")
         assert (status, {port["transport"] for port in json.loads(text)["ports"]}) == (200, {"qemu"})
+        told = json.loads(served.get("/api/explain?a=qemu-1&b=2")[1])
+        assert (told["talk"], told["path"]) == (True, "qemu-1 (port 1) - qemu-2 (port 2)")
+        assert served.get("/api/explain?a=qemu-1") == (400, "say which two: /api/explain?a=A&b=B\n")
         assert served.get("/")[1].startswith("<!doctype html>")
         assert served.get("/nothing")[0] == 404
 
@@ -91,6 +64,19 @@ def test_another_origin_and_a_wrong_name_are_refused(switch: StartSwitch, web: C
     served = web(switch(qemu=True))
     assert served.get("/metrics", Host="evil.example")[0] == 403
     assert served.get("/metrics", Host=f"localhost:{served.port}")[0] == 200
+    wanted = json.dumps({"ports": [], "filter": ""})
+    for origin in ("http://evil.example", "null", f"http://localhost:{served.port + 1}"):
+        assert served.request("POST", "/api/capture", wanted, Origin=origin)[0] == 403
+
+
+def test_another_user_of_the_machine_gets_metrics_alone(switch: StartSwitch, web: Callable[..., Web]) -> None:
+    requirements.require(("root",))
+    served = web(switch(qemu=True))
+    ask = "import sys, http.client as h; c = h.HTTPConnection(sys.argv[1]); c.request('GET', sys.argv[2]);"
+    words = [sys.executable, "-c", f"{ask} print(c.getresponse().status)", f"127.0.0.1:{served.port}"]
+    for path, status in (("/metrics", "200"), ("/api/status", "403"), ("/events", "403"), ("/", "403")):
+        done = subprocess.run(as_user(NOBODY, [*words, path]), capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == status, path
 
 
 def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_path: Path) -> None:
@@ -133,6 +119,25 @@ def test_it_outlives_the_switch_and_says_so(switch: StartSwitch, web: Callable[.
     running.stop()
     wait_for(lambda: "bulkhead_up 0.0" in served.get("/metrics")[1], "its end", PATIENCE)
     assert served.get("/api/stats")[0] == 503
+    assert served.get("/api/explain?a=x&b=y")[0] == 503
+
+
+def test_a_page_that_hangs_or_dies_leaves_the_switch_alone(
+    switch: StartSwitch, web: Callable[..., Web]
+) -> None:
+    running = switch(qemu=True)
+    with contextlib.closing(send(running, 1)) as one, contextlib.closing(send(running, 2)) as two:
+        made = Web(running.runtime_dir)
+        viewer = socket.create_connection(("127.0.0.1", made.port))
+        viewer.sendall(STREAM)
+        assert viewer.recv(1)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            made.process.send_signal(number)
+            one.send(frame := build_frame(mac(2), mac(1), 700 + number))
+            two.receive_matching(frame.__eq__)
+            assert running.json("status")["ports"]
+        made.process.communicate(timeout=PATIENCE)
+        viewer.close()
 
 
 def test_a_viewer_that_stops_reading_holds_up_no_other(switch: StartSwitch, web: Callable[..., Web]) -> None:
@@ -140,78 +145,118 @@ def test_a_viewer_that_stops_reading_holds_up_no_other(switch: StartSwitch, web:
     deaf = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
     for viewer in deaf:
         viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        viewer.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        viewer.sendall(STREAM)
     with contextlib.closing(
         http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     ) as connection:
         connection.request("GET", "/events")
         response = connection.getresponse()
-        seen = [response.readline() for _ in range(6)]
-    assert [line[:6] for line in seen if line.strip()] == [b"data: "] * 3
+        events = [response.readline() for _ in range(9)][::3]
+    assert events[0] == b"event: now\n"
+    assert set(events[1:]) <= {b"event: live\n", b"event: ports\n", b"event: happened\n"}
     for viewer in deaf:
         viewer.close()
 
 
-@pytest.mark.guest
-@pytest.mark.timeout(180)
-def test_the_page_in_a_browser(switch: StartSwitch, web: Callable[..., Web]) -> None:
-    requirements.require(("chromium",))
-    from selenium import webdriver  # noqa: PLC0415 - where it is not installed there is no browser either
-    from selenium.webdriver.chrome.service import Service  # noqa: PLC0415
-
+def test_a_thousand_viewers_are_bounded_and_told(switch: StartSwitch, web: Callable[..., Web]) -> None:
     running = switch(qemu=True)
     served = web(running)
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for word in (*BROWSER, "--window-size=1400,900"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     with contextlib.ExitStack() as stack:
-        stack.callback(browser.quit)
-        vms = [stack.enter_context(contextlib.closing(send(running, number))) for number in (1, 2, 3)]
-        browser.get(f"http://127.0.0.1:{served.port}/")
+        viewers = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(1000)
+        ]
+        for viewer in viewers:
+            viewer.sendall(STREAM)
+            viewer.settimeout(PATIENCE)
+        answers = [viewer.recv(12)[9:] for viewer in viewers]
+        assert answers.count(b"200") == MOST_VIEWERS
+        assert answers.count(b"503") == 1000 - MOST_VIEWERS
+        assert running.json("status")["ports"] == []
+        refused = viewers[answers.index(b"503")].recv(4096)
+        assert b"64 viewers are watching already; close one" in refused
+    wait_for(lambda: _streams(served), "room for a viewer", PATIENCE)
 
-        def text(selector: str) -> list[str]:
-            script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)"
-            found: list[str] = browser.execute_script(script, selector)
-            return found
 
-        wait_for(
-            lambda: len(text("#ports tr")) == 3, lambda: f"three rows, not {text('#ports tr')}", STARTS_S
+def _streams(served: Web) -> bool:
+    with contextlib.closing(socket.create_connection(("127.0.0.1", served.port), PATIENCE)) as viewer:
+        viewer.sendall(STREAM)
+        return viewer.recv(12)[9:] == b"200"
+
+
+def capture(
+    served: Web, ports: list[str], expression: str = ""
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=STARTS_S)
+    body = json.dumps({"ports": ports, "filter": expression})
+    connection.request("POST", "/api/capture", body, {"Content-Type": "application/json"})
+    return connection, connection.getresponse()
+
+
+def test_a_capture_is_started_stopped_and_whole(
+    switch: StartSwitch, web: Callable[..., Web], tmp_path: Path
+) -> None:
+    requirements.require(("tshark", "libpcap"))
+    running = switch(qemu=True)
+    with contextlib.closing(send(running, 1)) as one, contextlib.closing(send(running, 2)) as two:
+        served = web(running)
+        connection, response = capture(served, ["qemu-1"], "greater 800")
+        with contextlib.closing(connection):
+            assert response.status == 200
+            data = b""
+            while b"port 1, qemu" not in data:
+                data += response.read1()
+            for size in (700, 801, 802):
+                one.send(frame := build_frame(mac(2), mac(1), size))
+                two.receive_matching(frame.__eq__)
+            before = len(data)
+            while len(data) < before + 801 + 802:
+                data += response.read1()
+            number = response.getheader("Capture-Id")
+            assert served.request("POST", f"/api/capture/{number}/stop") == (200, "stopped\n")
+            file = tmp_path / "capture.pcapng"
+            file.write_bytes(data + response.read())
+        assert served.request("POST", f"/api/capture/{number}/stop")[0] == 404
+        done = subprocess.run(
+            ["tshark", "-r", file, "-T", "fields", "-e", "frame.len"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        wait_for(
-            lambda: text("#verdict") == ["All ports forward"],
-            lambda: f"good news: {text('#verdict')}",
-            STARTS_S,
-        )
-        assert len(text("#map .node")) == 3
-        browser.execute_script("document.querySelector('#ports tr').click()")
-        wait_for(lambda: any("Port 1" in each for each in text("#detail-title")), "the detail", STARTS_S)
-        vms[2].close()
-        wait_for(lambda: len(text("#ports tr")) == 2, "a port less", STARTS_S)
-        stack.callback(fill(running, stack).close)
-        wait_for(lambda: text("#map .node.stalled") != [], "a stalled one", STARTS_S)
-        assert "takes no frames" in text("#verdict")[0]
-        running.stop()
-        wait_for(lambda: "does not answer" in text("#verdict")[0], "its end", STARTS_S)
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-        assert asked(browser) == {f"127.0.0.1:{served.port}"}
+        assert done.stdout.split() == ["801", "802"]
 
 
-def fill(running: Switch, stack: contextlib.ExitStack) -> StreamVM:
-    """Attach one that does not read, and one that sends to it until it is full."""
-    deaf = send(running, 8)
-    sender = stack.enter_context(contextlib.closing(send(running, 9)))
-    for _ in range(4000):
-        sender.send(build_frame(mac(8), mac(9), 1514))
-    return deaf
+@pytest.mark.parametrize(
+    ("ports", "expression", "line"),
+    [
+        (["web"], "", "no port 'web' forwards now; supervisor status lists the ports\n"),
+        ([], "tcp prt 1", "the filter 'tcp prt 1' does not compile: "),
+        (["--help"], "", "no port '--help' forwards now; supervisor status lists the ports\n"),
+    ],
+)
+def test_a_capture_that_cannot_begin_says_why(
+    switch: StartSwitch, web: Callable[..., Web], ports: list[str], expression: str, line: str
+) -> None:
+    requirements.require(("libpcap",))
+    connection, response = capture(web(switch(qemu=True)), ports, expression)
+    with contextlib.closing(connection):
+        said = response.read().decode()
+        assert (response.status, said.count("\n")) == (409, 1)
+        assert said.startswith(line)
 
 
-def asked(browser: Any) -> set[str]:
-    """Return the hosts to which the browser has sent requests."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [
-        each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"
-    ]
-    return {url.split("/")[2] for url in urls if not url.startswith("data:")}
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"ports": 1, "filter": ""}'])
+def test_a_capture_that_makes_no_sense_is_refused(
+    switch: StartSwitch, web: Callable[..., Web], body: str
+) -> None:
+    assert web(switch(qemu=True)).request("POST", "/api/capture", body)[0] == 400
+
+
+def test_a_viewer_that_goes_ends_its_capture(switch: StartSwitch, web: Callable[..., Web]) -> None:
+    running = switch(qemu=True)
+    with contextlib.closing(send(running, 1)):
+        running.wait_live(1)
+        connection, response = capture(web(running), [])
+        assert response.status == 200
+        connection.close()
+        response.close()
+        wait_for(lambda: "the capture of all ports has ended" in running.log(), "its end", PATIENCE)

@@ -8,42 +8,59 @@
 _Static_assert(sizeof(struct capture_head) == 16, "the head of a captured frame is part of the shared layout");
 
 struct capture {
+    struct capture *next;
     struct flood_tx ring;
+    uint32_t number;
     uint32_t snap;
     uint32_t count;
     struct cbpf_insn program[];
 };
 
-struct capture *capture_open(int fd, uint32_t port, uint64_t epoch, const struct cbpf_insn *program, uint32_t count,
-                             uint32_t snap)
+int captures_add(struct capture **first, uint32_t number, int fd, struct captured_port of, struct wanted_frames wanted)
 {
-    if (count > 0 && !cbpf_check(program, count)) {
+    if (wanted.count > 0 && !cbpf_check(wanted.program, wanted.count)) {
         errno = EINVAL;
-        return NULL;
+        return -1;
     }
-    struct capture *capture = malloc(sizeof *capture + count * sizeof *program);
+    struct capture *capture = malloc(sizeof *capture + wanted.count * sizeof *wanted.program);
     if (capture == NULL)
-        return NULL;
-    if (flood_tx_open(&capture->ring, fd, port, epoch) < 0) {
+        return -1;
+    if (flood_tx_open(&capture->ring, fd, of.port, of.epoch) < 0) {
         free(capture);
-        return NULL;
+        return -1;
     }
-    capture->snap = snap < CAPTURE_SNAP_MOST ? snap : CAPTURE_SNAP_MOST;
-    capture->count = count;
-    if (count > 0)
-        memcpy(capture->program, program, count * sizeof *program);
-    return capture;
+    capture->number = number;
+    capture->snap = wanted.snap < CAPTURE_SNAP_MOST ? wanted.snap : CAPTURE_SNAP_MOST;
+    capture->count = wanted.count;
+    if (wanted.count > 0)
+        memcpy(capture->program, wanted.program, wanted.count * sizeof *wanted.program);
+    captures_end(first, number);
+    capture->next = *first;
+    *first = capture;
+    return 0;
 }
 
-void capture_close(struct capture *capture)
+void captures_end(struct capture **first, uint32_t number)
 {
-    if (capture == NULL)
+    struct capture **link = first;
+    while (*link != NULL && (*link)->number != number)
+        link = &(*link)->next;
+    struct capture *ended = *link;
+    if (ended == NULL)
         return;
-    flood_tx_close(&capture->ring);
-    free(capture);
+    *link = ended->next;
+    flood_publish(&ended->ring);
+    flood_tx_close(&ended->ring);
+    free(ended);
 }
 
-void capture_frame(struct capture *capture, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting)
+void captures_end_all(struct capture **first)
+{
+    while (*first != NULL)
+        captures_end(first, (*first)->number);
+}
+
+static void capture_frame(struct capture *capture, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting)
 {
     uint32_t wanted = capture->count > 0 ? cbpf_run(capture->program, frame, bytes) : bytes;
     if (wanted == 0)
@@ -59,16 +76,23 @@ void capture_frame(struct capture *capture, const uint8_t *frame, uint32_t bytes
     flood_put_behind(&capture->ring, &head, sizeof head, frame, kept, FLOOD_GROUP);
 }
 
-void capture_records(struct capture *capture, const uint8_t *records, uint32_t bytes, const struct sighting *sighting)
+void captures_frame(struct capture *first, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting)
+{
+    for (struct capture *capture = first; capture != NULL; capture = capture->next)
+        capture_frame(capture, frame, bytes, sighting);
+}
+
+void captures_records(struct capture *first, const uint8_t *records, uint32_t bytes, const struct sighting *sighting)
 {
     uint32_t size;
     for (uint32_t at = 0; record_next(records + at, bytes - at, &size) == RECORD_WHOLE; at += size)
         if (size >= MIN_RECORD + sighting->header)
-            capture_frame(capture, record_frame(records + at) + sighting->header,
-                          size - LENGTH_BYTES - sighting->header, sighting);
+            captures_frame(first, record_frame(records + at) + sighting->header, size - LENGTH_BYTES - sighting->header,
+                           sighting);
 }
 
-void capture_publish(struct capture *capture)
+void captures_publish(struct capture *first)
 {
-    flood_publish(&capture->ring);
+    for (struct capture *capture = first; capture != NULL; capture = capture->next)
+        flood_publish(&capture->ring);
 }

@@ -1,9 +1,10 @@
-/* A copy of what one port sees, for a reader outside of the switch.
+/* Copies of what one port sees, for readers outside of the switch.
 
    Theory of operation. A capture is a flood ring (flood.h) with one frame to a record: the worker writes and never looks at
    the reader; a reader that is too slow is lapped, and the numbers of the records tell it how many it lost. So a capture
-   costs the worker copies and nothing else, whatever its reader does, and without one it costs a test of a pointer for
-   each run.
+   costs the worker copies and nothing else, whatever its reader does. A port has a list of captures, each under a number
+   of its own: one that is stuck keeps no other from beginning. While the list is empty that costs a test of a pointer
+   for each run.
 
    A frame is seen up to three times, by the worker of its port:
 
@@ -19,7 +20,7 @@
    Example: `tcp` with snap 128 on a VM that sends 3 TCP frames of 1,514 bytes and an ARP request, the third TCP frame
    spoofed: records IN 128 of 1,514, IN, IN, DROP "spoofed"; ARP is not wanted, and costs 5 instructions.
 
-   Called by the thread that runs the engine only. capture_open allocates, capture_close frees. */
+   Called by the thread that runs the engine only. captures_add allocates, captures_end and captures_end_all free. */
 #ifndef BULKHEAD_CAPTURE_H
 #define BULKHEAD_CAPTURE_H
 
@@ -42,13 +43,29 @@ struct capture_head {
 
 #define CAPTURE_SNAP_MOST (MAX_FRAME - (uint32_t)sizeof(struct capture_head))
 
+/* One of a list; NULL is the list without any. */
 struct capture;
 
-/* `fd`: a flood ring made for this port and epoch; nobody else can write to it after that. `count` instructions are copied;
-   0: every frame is wanted. NULL and errno (EINVAL: the program is none). */
-struct capture *capture_open(int fd, uint32_t port, uint64_t epoch, const struct cbpf_insn *program, uint32_t count,
-                             uint32_t snap);
-void capture_close(struct capture *capture);
+/* Whose frames. */
+struct captured_port {
+    uint32_t port;
+    uint64_t epoch;
+};
+
+/* Which of them. */
+struct wanted_frames {
+    const struct cbpf_insn *program; /* `count` instructions, which are copied; 0: every frame is wanted */
+    uint32_t count;
+    uint32_t snap; /* most bytes kept of a frame */
+};
+
+/* Begin the capture `number`, instead of one that has that number. `fd`: a flood ring made for this port and epoch; nobody
+   else can write to it after that. -1 and errno (EINVAL: the program is none), and the list is as it was. */
+int captures_add(struct capture **first, uint32_t number, int fd, struct captured_port of, struct wanted_frames wanted);
+
+/* A number that is not there is ignored. The reader finds all that was captured. */
+void captures_end(struct capture **first, uint32_t number);
+void captures_end_all(struct capture **first);
 
 /* What a frame, or all frames of a run, have in common. */
 struct sighting {
@@ -59,12 +76,13 @@ struct sighting {
     uint8_t reason;
 };
 
-void capture_frame(struct capture *capture, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting);
+/* Copy a frame to each capture of the list that wants it. */
+void captures_frame(struct capture *first, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting);
 
 /* Each of the records, all of them whole. */
-void capture_records(struct capture *capture, const uint8_t *records, uint32_t bytes, const struct sighting *sighting);
+void captures_records(struct capture *first, const uint8_t *records, uint32_t bytes, const struct sighting *sighting);
 
-/* Show the reader what was captured so far. */
-void capture_publish(struct capture *capture);
+/* Show the readers what was captured so far. */
+void captures_publish(struct capture *first);
 
 #endif

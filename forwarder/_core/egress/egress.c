@@ -141,7 +141,7 @@ static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned 
     for (unsigned i = 0; i < count && !*garbled; i++) {
         struct packed packed = framing_pack(egress_prefix_bytes(e), spans[i].records, spans[i].bytes,
                                             e->intake.longest, out->staging + out->to);
-        if (UNLIKELY(e->capture != NULL))
+        if (UNLIKELY(e->captures != NULL))
             sight_staged(e, spans[i].records, packed.taken);
         out->to += packed.bytes;
         out->staged_frames += packed.frames;
@@ -232,7 +232,7 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
         egress_flush(e, now);
     } else {
         taken = egress_write(e, batch->spans, batch->count, garbled, now);
-        if (UNLIKELY(e->capture != NULL) && vm_is_stream(&e->vm))
+        if (UNLIKELY(e->captures != NULL) && vm_is_stream(&e->vm))
             sight_finished(e, views, batch->count, taken);
         egress_count_frames(e, ring_consume(&peer->rx, views, batch->count, taken));
     }

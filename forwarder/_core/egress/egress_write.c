@@ -68,7 +68,7 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
     port_in_doubt(e);
     enum vm_status status = e->vhost != NULL ? vhost_write(e->vhost, &e->intake, spans, count, &sent, now)
                                              : vm_write(&e->vm, spans, count, &sent);
-    if (UNLIKELY(e->capture != NULL))
+    if (UNLIKELY(e->captures != NULL))
         sight_written(e, spans, count, &sent);
     if (sent.bytes > 0)
         progress(e, &sent);

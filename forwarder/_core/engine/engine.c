@@ -44,21 +44,13 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
     return 0;
 }
 
-void engine_capture(struct engine *e, struct capture *capture)
-{
-    if (e->capture != NULL)
-        capture_publish(e->capture);
-    capture_close(e->capture);
-    e->capture = capture;
-}
-
 void engine_close(struct engine *e)
 {
     while (e->peers.count > 0)
         peers_remove(&e->peers, e->peers.port[0]);
     if (e->stats != NULL)
         stats_page_publish(e->stats, &e->count, monotonic_ns());
-    engine_capture(e, NULL);
+    captures_end_all(&e->captures);
     flood_tx_close(&e->flood);
     vhost_close(e->vhost);
     e->vhost = NULL;
@@ -160,8 +152,8 @@ static bool turn(struct engine *e, unsigned ready, uint64_t now)
         switch_end(e);
     queues_end_turn(e);
     settle_doubt(e);
-    if (UNLIKELY(e->capture != NULL))
-        capture_publish(e->capture);
+    if (UNLIKELY(e->captures != NULL))
+        captures_publish(e->captures);
     e->count.turns++;
     if (++e->unpublished_turns >= PUBLISH_TURNS)
         publish(e, now);

@@ -41,8 +41,6 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
 void engine_close(struct engine *e);
 /* Leave the VM unread and unwatched, or go on with it. */
 int engine_hold(struct engine *e, bool held);
-/* Copy to `capture` from now on, which belongs to the engine then; NULL: to none. */
-void engine_capture(struct engine *e, struct capture *capture);
 unsigned engine_run(struct engine *e, uint64_t timeout_ns);
 uint64_t engine_queued(const struct engine *e);
 

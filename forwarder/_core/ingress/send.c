@@ -32,13 +32,13 @@ static void sight_lost(const struct engine *e, const struct peer *peer, const ui
     sighting.reason = CAPTURE_EGRESS_FULL;
     sighting.peer = (uint16_t)peer->port;
     sighting.header = vnet ? VNET_BYTES : 0;
-    capture_records(e->capture, records, bytes, &sighting);
+    captures_records(e->captures, records, bytes, &sighting);
 }
 
 /* Of a run the first `kept` frames went on, and the others have been lost: how many? */
 static uint32_t lost_behind(const struct engine *e, const struct peer *peer, const struct frame_run *run, uint32_t kept)
 {
-    if (UNLIKELY(e->capture != NULL && kept < run->frames)) {
+    if (UNLIKELY(e->captures != NULL && kept < run->frames)) {
         uint32_t at = 0;
         for (uint32_t i = 0; i < kept; i++)
             at += LENGTH_BYTES + load_be32(run->start + at);
@@ -78,7 +78,7 @@ static uint32_t put_early(struct engine *e, struct peer *peer, const struct fram
         uint8_t *record = run->start + at;
         uint32_t bytes = LENGTH_BYTES + load_be32(record);
         bool early = early_drop_takes(&peer->early_drop, flow_at(record, run->vnet));
-        if (UNLIKELY(early && e->capture != NULL))
+        if (UNLIKELY(early && e->captures != NULL))
             sight_lost(e, peer, record, bytes, run->vnet);
         uint32_t left = early ? shorten(record, run->vnet) : bytes;
         part.frames += left > 0;

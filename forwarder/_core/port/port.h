@@ -108,7 +108,7 @@ struct engine {
     struct shm stats_shm;
     struct stats_page *stats;
     struct counters count;
-    struct capture *capture; /* NULL: no copy of what the port sees is wanted */
+    struct capture *captures; /* NULL: no copy of what the port sees is wanted */
     uint32_t unpublished_turns;
     struct busy_poll busy_poll;
     uint64_t pulse_ns; /* it publishes at least so often */
@@ -175,21 +175,21 @@ static inline struct sighting port_sighting(const struct engine *e, enum capture
 static inline void port_sight(const struct engine *e, const uint8_t *records, uint32_t bytes, uint32_t header,
                               enum capture_way way, const uint64_t *counter)
 {
-    if (LIKELY(e->capture == NULL))
+    if (LIKELY(e->captures == NULL))
         return;
     struct sighting sighting = port_sighting(e, way, counter);
     sighting.header = header;
-    capture_records(e->capture, records, bytes, &sighting);
+    captures_records(e->captures, records, bytes, &sighting);
 }
 
 /* One frame that is in no record. */
 static inline void port_sight_frame(const struct engine *e, const uint8_t *frame, uint32_t bytes, enum capture_way way,
                                     const uint64_t *counter)
 {
-    if (LIKELY(e->capture == NULL))
+    if (LIKELY(e->captures == NULL))
         return;
     struct sighting sighting = port_sighting(e, way, counter);
-    capture_frame(e->capture, frame, bytes, &sighting);
+    captures_frame(e->captures, frame, bytes, &sighting);
 }
 
 /* The VM sent frames that it may not send. */

@@ -1,4 +1,4 @@
-/* CaptureReader: the reader's end of a capture; and Engine's methods that begin and end one. */
+/* CaptureReader: the reader's end of a capture; and Engine's methods that begin and end captures. */
 #include "python/py_capture.h"
 
 #include <errno.h>
@@ -114,25 +114,36 @@ PyObject *py_engine_capture(PyObject *self, PyObject *args)
     const char *program;
     Py_ssize_t bytes;
     const Py_ssize_t each = sizeof(struct cbpf_insn);
-    unsigned int snap;
-    if (e == NULL || !PyArg_ParseTuple(args, "iy#I", &fd, &program, &bytes, &snap))
+    unsigned int number, snap;
+    if (e == NULL || !PyArg_ParseTuple(args, "Iiy#I", &number, &fd, &program, &bytes, &snap))
         return NULL;
-    struct capture *capture = NULL;
+    int begun = -1;
     errno = EINVAL;
-    if (bytes % each == 0 && bytes <= (Py_ssize_t)CBPF_MOST * each)
-        capture = capture_open(fd, e->port, e->epoch, (const struct cbpf_insn *)program, (uint32_t)(bytes / each), snap);
-    if (capture == NULL)
+    if (bytes % each == 0 && bytes <= (Py_ssize_t)CBPF_MOST * each) {
+        struct wanted_frames wanted = {(const struct cbpf_insn *)program, (uint32_t)(bytes / each), snap};
+        begun = captures_add(&e->captures, number, fd, (struct captured_port){e->port, e->epoch}, wanted);
+    }
+    if (begun < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    engine_capture(e, capture);
     Py_RETURN_NONE;
 }
 
-PyObject *py_engine_end_capture(PyObject *self, PyObject *unused)
+PyObject *py_engine_end_capture(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int number;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &number))
+        return NULL;
+    captures_end(&e->captures, number);
+    Py_RETURN_NONE;
+}
+
+PyObject *py_engine_end_captures(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct engine *e = engine_of(self);
     if (e == NULL)
         return NULL;
-    engine_capture(e, NULL);
+    captures_end_all(&e->captures);
     Py_RETURN_NONE;
 }

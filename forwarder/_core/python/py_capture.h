@@ -5,6 +5,7 @@
 #include "python/py_engine_object.h"
 
 PyObject *py_engine_capture(PyObject *self, PyObject *args);
-PyObject *py_engine_end_capture(PyObject *self, PyObject *unused);
+PyObject *py_engine_end_capture(PyObject *self, PyObject *args);
+PyObject *py_engine_end_captures(PyObject *self, PyObject *unused);
 
 #endif

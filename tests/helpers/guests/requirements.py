@@ -49,7 +49,7 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "dpdk": (_has("dpdk-testpmd"), "install dpdk-dev"),
     "tshark": (_has("tshark", "capinfos"), "install tshark and wireshark-common"),
     "libpcap": (lambda: find_library("pcap") is not None, "install libpcap0.8"),
-    "promtool": (_has("promtool"), "install prometheus"),
+    "promtool": (_has("promtool", "prometheus"), "install prometheus"),
     "chromium": (_has("chromium", "chromedriver"), "install chromium and chromium-driver"),
     "spin": (_has("spin"), "install spin"),
     "clang": (_has("clang"), "install clang and libclang-rt-dev"),

@@ -22,11 +22,11 @@ from typing import Any
 from tests.helpers.guests.fake_vm import FakeVM, connect
 from tests.helpers.guests.vhost_vm import GuestVM
 from tests.helpers.guests.waiting import PATIENCE, wait_for
+from tests.helpers.listening import tcp_port
 
 ROOT = Path(__file__).resolve().parents[3]
 MARK = "BULKHEAD_TEST_SWITCH"
 START_TIMEOUT = 30.0
-TCP_LISTEN = "0A"
 Wrap = Callable[[list[str]], list[str]]
 
 
@@ -74,15 +74,10 @@ class Switch:
     def tcp_port(self) -> int:
         """Return the port that the kernel chose for the ``tcp://`` listener."""
         assert self.process is not None
-        inodes = set()
-        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                inodes.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == TCP_LISTEN and words[9] in inodes:
-                return int(words[1].partition(":")[2], 16)
-        raise RuntimeError("the switch listens on no TCP port")
+        port = tcp_port(self.process.pid)
+        if port is None:
+            raise RuntimeError("the switch listens on no TCP port")
+        return port
 
     def connect(self, kind: str, name: str = "vm", number: int = 1, *, handshake: bool = False) -> FakeVM:
         """Connect a fake VM; ``kind`` is its URL's scheme (``fake_vm``).

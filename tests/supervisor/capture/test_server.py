@@ -1,4 +1,4 @@
-"""The giver of rings: one viewer, the ports that it asked for, and each of their workers in turn."""
+"""The giver of rings: viewers, the ports that each asked for, and each of their workers in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from forwarder.loop import Loop
 from forwarder.messages import Capture, CaptureOver, CaptureRing, Drain, Message, Reply, WantCapture
 from forwarder.names import Incarnation, Policy, PortRecord
 from forwarder.rendezvous import CAPTURES
-from supervisor.capture.server import LARGEST_RING, MEMORY, SMALLEST_RING, CaptureServer, ring_bytes
+from supervisor.capture.server import LARGEST_RING, MEMORY, MOST, SMALLEST_RING, CaptureServer, ring_bytes
 
 YES = Reply(True, None)
 WANTED = WantCapture((), b"", 128)
@@ -90,8 +90,8 @@ def test_each_port_gets_a_ring_that_both_ends_have(bench: Bench) -> None:
         rings = [CaptureRing(1, 5, "one", "qemu"), CaptureRing(2, 6, "two", "qemu")]
         assert bench.received(viewer) == [YES, *rings]
         assert bench.fleet.told == [
-            (Incarnation(1, 5), Capture(b"", 128)),
-            (Incarnation(2, 6), Capture(b"", 128)),
+            (Incarnation(1, 5), Capture(1, b"", 128)),
+            (Incarnation(2, 6), Capture(1, b"", 128)),
         ]
         bench.fleet.records = [record(1, 9, "one"), record(2, 6, "two"), record(3, 10, "three")]
         assert bench.received(viewer) == [
@@ -100,7 +100,7 @@ def test_each_port_gets_a_ring_that_both_ends_have(bench: Bench) -> None:
         ]
     bench.fleet.told.clear()
     bench.turn()
-    ended = {served for served, message in bench.fleet.told if message == CaptureOver()}
+    ended = {served for served, message in bench.fleet.told if message == CaptureOver(1)}
     assert ended == {Incarnation(1, 9), Incarnation(2, 6), Incarnation(3, 10)}
     assert bench.server.deadline() == float("inf")
 
@@ -112,16 +112,30 @@ def test_ports_are_named_or_numbered(bench: Bench, name: str) -> None:
         assert bench.received(viewer) == [YES, CaptureRing(2, 6, "two", "qemu")]
 
 
-def test_a_second_viewer_is_refused_until_the_first_has_gone(bench: Bench) -> None:
-    first, second = bench.connect(), bench.connect()
-    first.send(WANTED)
-    assert bench.received(second) == [Reply(False, "another capture is under way; end it first")]
-    first.close()
-    second.close()
+def test_one_more_viewer_than_there_may_be_is_refused_until_another_has_gone(bench: Bench) -> None:
+    viewers = [bench.connect() for _ in range(MOST)]
+    for viewer in viewers:
+        viewer.send(WANTED._replace(ports=("two",)))
+        assert bench.received(viewer) == [YES, CaptureRing(2, 6, "two", "qemu")]
+    viewers.append(bench.connect())
+    said = "4 captures are under way, of two; two; two; two; end one of them first"
+    assert bench.received(viewers[-1]) == [Reply(False, said)]
+    viewers[1].close()
     bench.turn()
-    with contextlib.closing(bench.connect()) as third:
-        third.send(WANTED)
-        assert len(bench.received(third)) == 3
+    assert bench.fleet.told[-1] == (Incarnation(2, 6), CaptureOver(2))
+    viewers.append(bench.connect())
+    viewers[-1].send(WANTED)
+    assert len(bench.received(viewers[-1])) == 3
+    for viewer in viewers:
+        viewer.close()
+
+
+def test_two_captures_of_a_port_have_a_ring_each(bench: Bench) -> None:
+    with contextlib.closing(bench.connect()) as one, contextlib.closing(bench.connect()) as other:
+        for viewer in (one, other):
+            viewer.send(WANTED._replace(ports=("two",)))
+            assert bench.received(viewer)[1:] == [CaptureRing(2, 6, "two", "qemu")]
+        assert [message for _, message in bench.fleet.told] == [Capture(1, b"", 128), Capture(2, b"", 128)]
 
 
 @pytest.mark.parametrize("message", [Drain(), WANTED])
@@ -133,12 +147,12 @@ def test_a_viewer_that_says_what_it_must_not_is_hung_up(bench: Bench, message: M
         assert bench.received(viewer) == []
         with pytest.raises(ChannelClosedError):
             viewer.receive()
-    assert bench.fleet.told[-1][1] == CaptureOver()
+    assert bench.fleet.told[-1][1] == CaptureOver(1)
 
 
 def test_rings_share_what_there_is() -> None:
     assert ring_bytes(1) == LARGEST_RING
-    assert ring_bytes(250) == 1 << 20
+    assert ring_bytes(250) == 512 << 10
     for ports in range(1, 1024):
         size = ring_bytes(ports)
         assert size & (size - 1) == 0

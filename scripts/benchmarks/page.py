@@ -1,0 +1,129 @@
+"""``page``: what it costs to have a switch of many idle VMs watched in a browser, or by Prometheus."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import selectors
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
+from scripts.benchmarks.report import options as choose
+from scripts.benchmarks.report import proc
+from scripts.benchmarks.report.figures import spread
+from scripts.benchmarks.report.journal import Benchmark, Journal
+from tests.helpers.web import Web
+
+UNSEEN, ONE, CROWD, SCRAPED = "no viewer", "one viewer", "64 viewers", "Prometheus, every 15 s"
+CASES = (UNSEEN, ONE, CROWD, SCRAPED)
+VIEWERS = {ONE: 1, CROWD: 64}
+SCRAPE_S = 15.0
+BOUND_PERCENT = {UNSEEN: 1.0, ONE: 3.0}
+COLUMNS = (
+    "VMs", "watched by", "supervisor, % of a core", "page's process, %", "together, %",
+    "KiB/s to each viewer", "must hold", "held",
+)  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what may be chosen."""
+    parser.add_argument("--kind", choices=list(KINDS), default="stream", help="of socket (%(default)s)")
+    parser.add_argument("--vms", type=choose.vms, default=250, help="idle VMs (%(default)s)")
+    parser.add_argument("--settle", type=choose.seconds, default=5.0, help="s before it counts (%(default)s)")
+    parser.add_argument("--seconds", type=choose.seconds, default=15.0, help="of each run (%(default)s)")
+    parser.add_argument("--rounds", type=choose.count, default=1, help="alternating runs (%(default)s)")
+
+
+def measure(options: argparse.Namespace, journal: Journal) -> None:
+    """Watch one switch in each way, in turn."""
+    journal.expect(options.rounds * len(CASES))
+    with Bulkhead() as way:
+        way.start(options.kind, options.vms, 1514)
+        assert way.switch.process is not None
+        supervisor = way.switch.process.pid
+        with contextlib.closing(Web(way.switch.runtime_dir)) as web:
+            for number in range(options.rounds):
+                for case in CASES:
+                    with journal.run(case=case, round=number) as run, _watching(web, case) as got:
+                        time.sleep(options.settle)
+                        pids, begun = (supervisor, web.process.pid), time.monotonic()
+                        before, had = [proc.cpu_ns([pid]) for pid in pids], got()
+                        with journal.during(options.seconds, case):
+                            time.sleep(options.seconds)
+                        passed = time.monotonic() - begun
+                        used = [proc.cpu_ns([pid]) - then for pid, then in zip(pids, before, strict=True)]
+                        run["supervisor"], run["web"] = (each / passed / 1e7 for each in used)
+                        run["bytes"] = (got() - had) / passed / VIEWERS.get(case, 1)
+
+
+@contextlib.contextmanager
+def _watching(web: Web, case: str) -> Iterator[Callable[[], int]]:
+    """Have viewers, in a thread; give what returns the bytes that all of them got."""
+    total, over = [0], threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(SCRAPE_S):
+            with urllib.request.urlopen(f"{web.url}metrics", timeout=10) as answer:
+                total[0] += len(answer.read())
+
+    def read(viewers: list[socket.socket]) -> None:
+        with selectors.DefaultSelector() as selector:
+            for viewer in viewers:
+                selector.register(viewer, selectors.EVENT_READ)
+            while not over.is_set():
+                for key, _ in selector.select(0.1):
+                    total[0] += len(key.fileobj.recv(1 << 20))  # type: ignore[union-attr]
+
+    with contextlib.ExitStack() as stack:
+        viewers = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
+            for _ in range(VIEWERS.get(case, 0))
+        ]
+        for viewer in viewers:
+            viewer.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        work = {SCRAPED: scrape}.get(case, lambda: read(viewers))
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield lambda: total[0]
+        finally:
+            over.set()
+            thread.join()
+
+
+def rows(journal: Journal) -> Iterable[Sequence[str]]:
+    """Make a row of each way to watch."""
+    for case in CASES:
+        start = (f"{journal.options.vms}", case)
+        trouble = journal.trouble(case=case)
+        if trouble:
+            yield (*start, trouble)
+            continue
+        runs = [run for run in journal.of(case=case) if "web" in run]
+        together = sorted(run["supervisor"] + run["web"] for run in runs)
+        bound = BOUND_PERCENT.get(case)
+        yield (
+            *start,
+            spread([run["supervisor"] for run in runs], 2),
+            spread([run["web"] for run in runs], 2),
+            spread(together, 2),
+            spread([run["bytes"] for run in runs], 1, 1 / 1024) if case in VIEWERS else "",
+            "" if bound is None else f"together ≤ {bound:g}",
+            "" if bound is None else "held" if together[len(together) // 2] <= bound else "not held",
+        )
+
+
+BENCHMARK = Benchmark(
+    "page",
+    "what it costs to have a switch of many idle VMs watched in a browser",
+    "VMs that say nothing; supervisor web beside their switch, without a viewer, with viewers that read its"
+    " events, and with a Prometheus that scrapes it. CPU by /proc.",
+    COLUMNS,
+    arguments,
+    measure,
+    rows,
+)

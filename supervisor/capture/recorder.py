@@ -1,0 +1,82 @@
+"""``--pcap``: what passes the gateway, from the first frame to the last, in a file that gvproxy would write.
+
+Theory of operation. gvproxy captures the link of its network stack, so frames from VM to VM are not in its
+file. Here that is a capture of the port `gateway` by a process of its own, which is ``supervisor capture``
+with our file as its output. ``begin`` returns when the gateway's worker copies, so the first lease is in the
+file. If the process ends before the switch does, the log says the reason, and the switch goes on; the process
+ends with the switch, also when that is killed.
+
+Example: `run --gateway --pcap lan.pcap`, one VM: its DHCP, its questions for names and all its connections.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+from forwarder.errors import LocalError
+from forwarder.loop import Loop
+from supervisor.base.logs import log
+from supervisor.fleet.processes import command
+
+ENDS_S = 5.0
+"""Until the last frames are on the disk; then it is killed."""
+
+
+class Recorder:
+    """The process that writes the file."""
+
+    def __init__(self, loop: Loop, path: str, runtime_dir: str, port: str) -> None:
+        """Start it, with an empty file. Raises LocalError."""
+        self._loop, self._path = loop, path
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LocalError(f"cannot write to {path}: {error.strerror}") from None
+        words = ("capture", "--runtime-dir", runtime_dir, "--format", "pcap", "-w", "-", port)
+        argv, environment = command("bulkhead", *words)
+        try:
+            self._process = subprocess.Popen(
+                argv, env=environment,
+                stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        finally:
+            os.close(file)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        loop.watch(self._pidfd, lambda _: self._ended())
+
+    def begin(self, turn: Callable[[float], None], copies: Callable[[], bool]) -> None:
+        """Take turns of the loop until the port's frames are copied. Raises LocalError: they will not be."""
+        while not copies():
+            if self._process.poll() is not None:
+                raise LocalError(f"cannot capture to {self._path}: {self._reason()}")
+            turn(0.05)
+
+    def close(self) -> None:
+        """End it, and wait for the end of the file."""
+        if self._pidfd >= 0:
+            self._unwatch()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(ENDS_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def _ended(self) -> None:
+        self._unwatch()
+        self._process.wait()
+        log.warning("the capture to %s has ended before the switch: %s", self._path, self._reason())
+
+    def _unwatch(self) -> None:
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+    def _reason(self) -> str:
+        assert self._process.stderr is not None
+        said = self._process.stderr.read().strip().splitlines()
+        return said[-1].removeprefix("Error: ") if said else f"status {self._process.returncode}"

@@ -1,0 +1,94 @@
+"""Which requests are answered: by the name they ask for, what they know, and which user they come from.
+
+A page of another origin must not use this one. So the ``Host`` of a request must be an address that is
+listened on (DNS rebinding), and a request that changes something must not come from another origin.
+
+Beyond loopback every request needs the token: as ``Authorization: Bearer TOKEN`` or, once, as
+``?token=TOKEN``, which becomes a cookie. On loopback without a token every user of the machine can connect.
+They get ``/metrics``, as a Prometheus of its own user has to; all else, frames and names of other VMs among
+it, is for the switch's own user and root. A unix socket is for those whom its directory lets in.
+"""
+
+import hmac
+import os
+import socket
+from ipaddress import ip_address
+from typing import NamedTuple, cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from supervisor.attach.tcp_owner import owner
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+COOKIE = "bulkhead"
+OPEN = "/metrics"
+"""What other users of this machine may see: counters by name of a port."""
+
+
+class Access(NamedTuple):
+    """Which requests are answered."""
+
+    hosts: frozenset[str] | None
+    """The names in ``Host`` that are ours; None: a unix socket, where the name means nothing."""
+    token: str | None
+    """What a request has to know; None: nothing."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def guard(access: Access) -> Middleware:
+    """Return what stands in front of all handlers."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if access.hosts is not None and (request.url.host or "").lower() not in access.hosts:
+            raise web.HTTPForbidden(text="this switch is not called that; use the address that it printed\n")
+        given = request.query.get("token")
+        if access.token is not None and not _knows(request, given, access.token):
+            raise web.HTTPUnauthorized(text="give the token of --token-file: ?token=TOKEN\n")
+        anybody = access.token is None and access.hosts is not None
+        if anybody and request.path != OPEN and not _is_ours(request):
+            raise web.HTTPForbidden(text="this is for the switch's user and root; /metrics is for all\n")
+        if request.method != "GET" and not _same_origin(request):
+            raise web.HTTPForbidden(text="another origin may not do that\n")
+        response = await handler(request)
+        if not response.prepared:
+            response.headers.update(HEADERS)
+            if access.token is not None and given is not None:
+                response.set_cookie(COOKIE, given, httponly=True, samesite="Strict")
+        return response
+
+    return guarded
+
+
+def _knows(request: web.Request, given: str | None, token: str) -> bool:
+    bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    tried = (given or "", bearer, request.cookies.get(COOKIE, ""))
+    return any(hmac.compare_digest(each.encode(), token.encode()) for each in tried)
+
+
+def _is_ours(request: web.Request) -> bool:
+    """Whether the request comes from a process of our user or of root, as the kernel says."""
+    connection = request.transport and request.transport.get_extra_info("socket")
+    try:
+        return connection is not None and owner(cast(socket.socket, connection)) in (0, os.geteuid())
+    except OSError:
+        return False
+
+
+def _same_origin(request: web.Request) -> bool:
+    """Whether a browser, if it is one, sends this for a page of ours; others say no origin."""
+    origin = request.headers.get("Origin")
+    return origin is None or origin.partition("://")[2] == request.host

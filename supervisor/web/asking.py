@@ -1,0 +1,85 @@
+"""The switch's console, asked by threads of the page's process.
+
+``Asker`` is a connection for one thread, made again when it fails. ``Desk`` is what requests of viewers
+share: one thread, in which one question follows the other, and answers that are good for ``FRESH_S``. So a
+hundred viewers cost the switch little more than one.
+
+Example: Prometheus and two browsers want ``stats`` in the same second: the switch is asked once.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from forwarder.errors import LocalError
+from supervisor.console.client import Client
+
+TIMEOUT_S = 2.0
+"""A supervisor answers in milliseconds; a page that waits longer had better say so."""
+FRESH_S = 1.0
+MOST_WAITING = 32
+"""Requests that wait for their answer; a switch that hangs must not pile them up."""
+
+T = TypeVar("T")
+
+
+class Asker:
+    """A connection to the console of one switch, for one thread."""
+
+    def __init__(self, runtime_dir: str) -> None:
+        self._runtime_dir = runtime_dir
+        self._client: Client | None = None
+
+    def __call__(self, name: str, /, **arguments: object) -> Any:
+        """Return the result of a command. Raises LocalError, and connects again the next time."""
+        if self._client is None:
+            self._client = Client(self._runtime_dir, TIMEOUT_S)
+        try:
+            return self._client.ask(name, **arguments)
+        except LocalError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+class Desk:
+    """Questions of requests, one after the other; belongs to the event loop."""
+
+    def __init__(self, ask: Asker) -> None:
+        self._ask = ask
+        self._thread = ThreadPoolExecutor(1, "desk")
+        self._waiting = 0
+        self._fresh: dict[str, tuple[float, Any]] = {}
+
+    async def answer(self, question: str) -> Any:
+        """Return the answer to a question without arguments, a second old at most. Raises LocalError."""
+
+        def fresh(ask: Asker) -> Any:
+            at, known = self._fresh.get(question, (float("-inf"), None))
+            if time.monotonic() - at >= FRESH_S:
+                known = ask(question)
+                self._fresh[question] = time.monotonic(), known
+            return known
+
+        return await self.do(fresh)
+
+    async def do(self, job: Callable[[Asker], T]) -> T:
+        """Return what ``job`` returns, which asks in the thread. Raises LocalError."""
+        if self._waiting >= MOST_WAITING:
+            raise LocalError("too many requests wait for the switch; try again")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, job, self._ask)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Ask no more; what is under way ends by itself."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

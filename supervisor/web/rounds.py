@@ -1,0 +1,127 @@
+"""What is asked from the switch for the page, and how often: a round of questions a second.
+
+Theory of operation
+-------------------
+``Rounds.ask`` is called once a second and returns what is new as (name, data):
+
+    live       each second: a row for each port with its rates, who sends to whom, the gateway
+    ports      names, addresses, settings, processes: when the switch says that something has changed, and
+               now and then, since addresses are learned and processes grow without a change
+    happened   events that are new
+    away       the switch does not answer, and the reason
+
+What costs the switch little is asked often. ``stats`` looks at each worker's process, 0.3 ms each, so it is
+asked every ``STATS_S``, and less often the more ports there are.
+
+A switch that comes back has another epoch. Its counters are compared with nothing before, and its events are
+taken from the beginning (``happened`` then says ``anew``).
+
+Example, two VMs: live, live with ports (a VM has come), live and happened, live, …, away, away, live with
+ports and all events.
+
+Runs in one thread; ``question`` may block for as long as a switch that hangs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from forwarder.errors import BulkheadError
+from supervisor.console.facts import leases
+
+Json = dict[str, Any]
+Ask = Callable[..., Any]
+Update = tuple[str, Json]
+
+STATUS_S = 10.0
+STATS_S = 10.0
+STATS_PER_PORT_S = 0.15
+"""At 0.3 ms for a process, 0.2 % of a core."""
+RATES = ("rx_bytes", "tx_bytes", "rx_frames", "tx_frames")
+
+
+class Rounds:
+    """The questions to one switch, from its first answer on."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._epoch = ""
+        self._sequence = -1
+        self._then: tuple[float, dict[int, Json]] = (0.0, {})
+        """When the last ``live`` was, in the switch's time, and its rows by port."""
+        self._after = 0
+        self._status_at = self._stats_at = 0.0
+        self._processes: dict[int, Json] = {}
+        self._gateway: Json | None = None
+        """What it has counted."""
+
+    def ask(self, now: float) -> list[Update]:
+        """Ask what is due at ``now`` (monotonic seconds); return what is new."""
+        try:
+            return list(self._round(now))
+        except BulkheadError as error:
+            self._epoch = ""
+            return [("away", {"error": str(error)})]
+        except (KeyError, TypeError, ValueError):
+            self._epoch = ""
+            return [("away", {"error": "the switch is of another version than this page"})]
+
+    def _round(self, now: float) -> list[Update]:
+        live = self._ask("live")
+        anew = live["epoch"] != self._epoch
+        if anew:
+            self._epoch, self._sequence, self._after = live["epoch"], -1, 0
+            self._then, self._status_at, self._stats_at = (0.0, {}), 0.0, 0.0
+        found = []
+        if live["sequence"] != self._sequence or now >= self._status_at:
+            self._sequence, self._status_at = live["sequence"], now + STATUS_S
+            found.append(("ports", self._ports(now)))
+        found.append(("live", self._rates(live)))
+        events = self._events()
+        if events or anew:
+            found.append(("happened", {"anew": anew, "events": events}))
+        return found
+
+    def _rates(self, live: Json) -> Json:
+        rows = [dict(zip(live["columns"], row, strict=True)) for row in live["ports"]]
+        then, before = self._then
+        passed = live["uptime_s"] - then
+        for row in rows:
+            past = before.get(row["port"], row)
+            row["drops_s"] = _rate(sum(row["drops"].values()), sum(past["drops"].values()), passed)
+            row["rates"] = [_rate(row[name], past[name], passed) for name in RATES]
+        self._then = live["uptime_s"], {row["port"]: row for row in rows}
+        kept = ("port", "state", "stalled", "rates", "queue", "drops", "drops_s")
+        shown = [[row[name] for name in kept] for row in rows]
+        return {key: live[key] for key in ("uptime_s", "talks", "gateway")} | {"ports": shown}
+
+    def _ports(self, now: float) -> Json:
+        status = self._ask("status")
+        if now >= self._stats_at:
+            stats = self._ask("stats")
+            self._stats_at = now + max(STATS_S, STATS_PER_PORT_S * len(stats["ports"]))
+            self._processes = {row["port"]: row["worker"] for row in stats["ports"]}
+            self._gateway = stats["gateway"]
+        gateway = status["gateway"]
+        known = leases(self._ask) if gateway is not None and gateway["state"] == "live" else []
+        ports = [
+            {key: row[key] for key in ("port", "name", "transport", "since_s", "macs", "settings", "notes")}
+            | {
+                "worker": self._processes.get(row["port"], {}) | row["worker"],
+                "addresses": [lease["address"] for lease in known if lease["port"] == row["port"]],
+            }
+            for row in status["ports"]
+        ]
+        head = {key: status[key] for key in ("name", "version", "uptime_s", "listeners")}
+        return head | {"ports": ports, "leases": known, "gateway": self._gateway}
+
+    def _events(self) -> list[Json]:
+        events: list[Json] = []
+        while more := self._ask("events", after=self._after)["events"]:
+            events += more
+            self._after = more[-1]["sequence"]
+        return events
+
+
+def _rate(now: int, before: int, passed: float) -> int:
+    """Return the growth a second; 0 for what has begun again."""
+    return round((now - before) / passed) if passed > 0 and now > before else 0
