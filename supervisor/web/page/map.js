@@ -66,7 +66,7 @@ const sideOf = (angle) => (Math.abs(Math.cos(angle)) < 0.25 ? "middle" : Math.co
 function makeNode(row, spot, size) {
   const { x, y, angle } = spot, side = sideOf(angle);
   const group = element("svg:g", { class: "node", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-port": row.port });
-  const out = size.node + (size.many ? 18 : 10), dx = side === "middle" ? 0 : Math.sign(Math.cos(angle)) * out * (0.75 + 0.25 * Math.abs(Math.cos(angle)));
+  const out = size.node + (size.many ? 18 : 13), dx = side === "middle" ? 0 : Math.sign(Math.cos(angle)) * out * (0.75 + 0.25 * Math.abs(Math.cos(angle)));
   const dy = side === "middle" ? (Math.sin(angle) < 0 ? -out - 15 : out + 6) : Math.sin(angle) * out * 0.8 - 7;
   const label = element("svg:text", { class: "label", "text-anchor": side });
   label.append(element("svg:tspan", { class: "name", x: dx.toFixed(1), y: dy.toFixed(1) }), element("svg:tspan", { class: "rate", x: dx.toFixed(1), y: (dy + 15).toFixed(1) }));
