@@ -67,7 +67,7 @@ fingerprint() {
 # Make the environment what it should be: for "run", or for "test", with which it also gets the tools of the tests.
 # Quick when nothing has changed.
 make_environment() {
-    local purpose=$1 stamp=$venv/.bulkhead-$1 extra='' strict='' now
+    local purpose=$1 stamp=$venv/.bulkhead-$1 extra='[web]' strict='' now
     require_toolchain
     now=$(fingerprint)
     if [ "$now" = "$(cat "$stamp" 2>/dev/null)" ] && compgen -G "$root/forwarder/_core.*so" >/dev/null; then
