@@ -82,7 +82,7 @@ class Commands:
 
     def live(self, arguments: Arguments) -> object:
         """Show what changes every second: a row of numbers for each port, who sends to whom, the gateway."""
-        _arguments(arguments)
+        take(arguments)
         answer = self._sampler.live(self._owner.summary(), self._ports.views(), time.monotonic())
         return answer | {"gateway": self._gateway.summary()}
 
