@@ -160,11 +160,17 @@ static void refuse(struct verdict *verdict, uint64_t *counter)
     verdict->dropped = counter;
 }
 
+static bool may_claim(const uint8_t *frame)
+{
+    return claim_possible_for(load_be16(frame + ETHERTYPE_AT));
+}
+
 static void decide(struct engine *e, const uint8_t *frame)
 {
     struct verdict *verdict = &e->verdict;
     const uint8_t *dst = frame_dst(frame);
-    memcpy(verdict->addresses, frame, sizeof verdict->addresses);
+    memcpy(verdict->header, frame, sizeof verdict->header);
+    verdict->may_claim = may_claim(frame);
     verdict->valid = true;
     verdict->where = TO_ALL;
     uint64_t *refused = refuse_addresses(e, dst, frame_src(frame));
@@ -186,7 +192,7 @@ static void decide(struct engine *e, const uint8_t *frame)
         verdict->where = TO_PEER;
 }
 
-/* Is this frame one that the VM may not send, whatever its addresses are? Counts it then. */
+/* Is this frame one that the VM may not send, whatever its addresses are? It is counted then. */
 static bool is_guarded(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     if (LIKELY(!claim_possible(frame, bytes)) || !guard_refuses(&e->guard, e->port, &e->stats->fdb, frame, bytes))
@@ -204,13 +210,14 @@ uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, en
     struct frame_run run = {.vnet = header != 0};
     while ((*status = record_next(bytes + at, available - at, &size)) == RECORD_WHOLE) {
         const uint8_t *frame = record_frame(bytes + at) + header;
-        if (UNLIKELY(is_guarded(e, frame, size - LENGTH_BYTES - header))) {
+        bool same = e->verdict.valid && memcmp(frame, e->verdict.header, sizeof e->verdict.header) == 0;
+        bool asks = same ? e->verdict.may_claim : may_claim(frame);
+        if (asks && UNLIKELY(is_guarded(e, frame, size - LENGTH_BYTES - header))) {
             flush_run(e, &run);
             frames++;
             at += size;
             continue;
         }
-        bool same = e->verdict.valid && memcmp(frame, e->verdict.addresses, sizeof e->verdict.addresses) == 0;
         if (!same || run.bytes + size > RUN_BYTES)
             flush_run(e, &run);
         if (!same)

@@ -1,7 +1,8 @@
 /* From the VM: which frames go where.
 
-   Theory of operation. Frames come in runs that carry the same two addresses. The verdict is reached once a run (learn
-   the source, look the destination up), and what is for one peer goes its way (send.h). Other workers see nothing of a
+   Theory of operation. Frames come in runs that carry the same Ethernet header. The verdict is reached once a run (learn the
+   source, look the destination up, ask whether such frames may claim anything), and what is for one peer goes its way
+   (send.h). Other workers see nothing of a
    burst before switch_end: one publication and at the most one bell per destination and burst.
 
    Frames that have virtio_net_hdrs in front go so through a ring to a destination that takes what they leave undone. On

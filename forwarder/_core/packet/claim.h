@@ -1,7 +1,7 @@
 /* What a frame claims that only some ports may: to be a router, to give leases, to have an address.
 
    Theory of operation. Pure functions of one frame. `claim_possible` looks at two or three bytes and is asked for every
-   frame; it says no to TCP and to nearly all of UDP. What it does not say no to is read by `claim_read`:
+   frame of a type that may claim anything; it says no to TCP and to nearly all of UDP. What it does not say no to is read by `claim_read`:
 
      PAUSE                   IEEE 802.3 annex 31B: meant for the other end of a cable, and a switch is none
      router advertisement    also a redirect: both are a router's (RFC 4861)
@@ -40,6 +40,13 @@ struct claim {
 #define CLAIM_DHCP_CLIENT 68u
 #define CLAIM_DHCP6_CLIENT 546u
 
+/* Whether a frame of this EtherType may claim anything. It is asked once for a run of frames of one type. */
+static inline bool claim_possible_for(uint32_t type)
+{
+    return type == ETHERTYPE_IPV4 || type == ETHERTYPE_IPV6 || type == ETHERTYPE_ARP || type == ETHERTYPE_MAC_CONTROL
+           || type <= LONGEST_LLC || type == 0x8100u || type == 0x88a8u || type == 0x9100u || type == 0x9200u;
+}
+
 /* Whether a frame has to be read. False for the ordinary one. */
 static inline bool claim_possible(const uint8_t *frame, uint32_t bytes)
 {
@@ -56,8 +63,7 @@ static inline bool claim_possible(const uint8_t *frame, uint32_t bytes)
             return bytes < ETHERTYPE_AT + 2 + IPV6_BYTES || ip[IPV6_NEXT] != CLAIM_PROTOCOL_TCP;
         return load_be16(ip + IPV6_BYTES + 2) == CLAIM_DHCP6_CLIENT;
     }
-    return type == ETHERTYPE_ARP || type == ETHERTYPE_MAC_CONTROL || type <= LONGEST_LLC || type == 0x8100u
-           || type == 0x88a8u || type == 0x9100u || type == 0x9200u;
+    return claim_possible_for(type);
 }
 
 void claim_read(struct claim *claim, const uint8_t *frame, uint32_t bytes);

@@ -14,6 +14,7 @@
 #include "common.h"
 
 #define ADDRESSES_BYTES (2u * MAC_BYTES)
+#define ETHERNET_BYTES (ADDRESSES_BYTES + 2u)
 
 static inline const uint8_t *record_frame(const uint8_t *record)
 {

@@ -63,10 +63,11 @@ static inline const uint8_t *first_frame(const struct frame_run *run)
     return record_frame(run->start) + (run->vnet ? VNET_BYTES : 0);
 }
 
-/* The verdict on the last frame, good for the next ones that carry the same two addresses. */
+/* The verdict on the last frame, good for the next ones that carry the same two addresses and the same EtherType. */
 struct verdict {
     bool valid;
-    uint8_t addresses[2 * MAC_BYTES];
+    bool may_claim; /* frames of this EtherType are to be shown to the guard */
+    uint8_t header[ETHERNET_BYTES];
     enum { TO_PEER, TO_ALL, TO_NONE } where;
     enum flood_kind kind;      /* TO_ALL */
     struct peer *peer;         /* TO_PEER */
