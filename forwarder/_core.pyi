@@ -136,6 +136,86 @@ class StatsPage:
     def port_of(self, mac: bytes) -> int:
         """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0: not known."""
 
+class Datagrams:
+    """The relay's datagrams, carried in batches along ways that the relay has decided (relay/datagrams.h).
+
+    Descriptors are borrowed. A socket is known from ``open`` to ``forget``, which makes void what names it.
+    Addresses are 4 or 16 bytes.
+    """
+
+    def __init__(self, network: bytes, mask: bytes, prefix: bytes, /) -> None:
+        """The LAN's IPv4 network and mask, and the first 8 bytes of its IPv6 addresses."""
+
+    def speak_by(self, tun: int, mtu: int, /) -> None:
+        """Write what is for guests to this TUN device, on a LAN of this MTU."""
+
+    def open(self, fd: int, /) -> None:
+        """Know a socket, as another one than before of this number."""
+
+    def forget(self, fd: int, /) -> None:
+        """Carry nothing from it and to it any more."""
+
+    def used(self, fd: int, /) -> float:
+        """When something was last sent by a socket from here, in monotonic seconds; 0.0: never."""
+
+    def from_guest(
+        self,
+        mac: bytes,
+        source: bytes,
+        destination: bytes,
+        port: int,
+        hops: int,
+        keep: bool,
+        fd: int,
+        target: bytes,
+        /,
+    ) -> None:
+        """For 10 seconds send what a guest sends so by ``fd`` to ``target``, at the port that it asks for."""
+
+    def to_guest(self, fd: int, peer: bytes, asked: bytes, guest: bytes, port: int, /) -> None:
+        """For as long write what ``peer`` sends to ``fd`` for a guest's port, in the name of ``asked``."""
+
+    def to_socket(
+        self,
+        fd: int,
+        peer: bytes,
+        peer_port: int,
+        local: bytes,
+        out: int,
+        target: bytes,
+        port: int,
+        source: bytes,
+        /,
+    ) -> None:
+        """For as long send what comes by ``fd`` from a peer to ``local`` (or nothing) by ``out``.
+
+        ``target`` is empty if ``out`` is connected, ``source`` if it has but one address.
+        """
+
+    def read_frames(self, fd: int, /) -> tuple[int, int, list[bytes]]:
+        """Read frames of a packet socket: how many, how many of them were carried, and those left.
+
+        Each is behind its virtio_net_hdr. Raises BlockingIOError: there is none.
+        """
+
+    def read(
+        self, fd: int, by_port: bool, /
+    ) -> tuple[int, int, list[tuple[bytes, bytes, int, int, bytes, int]]]:
+        """Read some datagrams of a socket; the same. ``by_port``: ways of a peer's ports differ.
+
+        One is (data, peer, its port, its scope, where it came in if the socket tells that, bytes of each
+        datagram in it if it is several). Raises BlockingIOError; OSError: what the socket had to tell.
+        """
+
+    def shed(self, mac: bytes, kind: int, seconds: float, /) -> None:
+        """For so long only count what is of a kind (SHED_SYN, SHED_FORGED) and comes from ``mac``."""
+
+    def take_counts(self) -> tuple[int, int, int]:
+        """Datagrams dropped, SYNs shed and forged packets shed since this was last asked."""
+
+SHED_SYN: Final[int]
+SHED_FORGED: Final[int]
+
 class CaptureReader:
     """The reader's end of a capture: what one port's worker has copied."""
 

@@ -3,7 +3,7 @@
 One that is bound to every address of a host would answer from the address that the route prefers, and a
 connected client drops such an answer. So the kernel is asked with each datagram where it came in, and told
 where the answer is to come from (IP_PKTINFO of ip(7), IPV6_PKTINFO of ipv6(7)). One that is bound to one
-address needs none of this.
+address needs none of this. What it receives, the core reads (``forwarder._core.Datagrams.read``).
 """
 
 import socket
@@ -14,7 +14,6 @@ from typing import Any
 _IP_PKTINFO = 8
 _INFO4 = struct.Struct("=I4s4s")
 _INFO6 = struct.Struct("=16sI")
-_ROOM = socket.CMSG_SPACE(_INFO6.size)
 
 Local = bytes
 """The host's address that was asked; empty: the socket has but one."""
@@ -26,23 +25,12 @@ class AnsweringSocket:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._is_ipv6 = sock.family == socket.AF_INET6
-        self._asks = ip_address(sock.getsockname()[0]).is_unspecified
-        if self._asks and self._is_ipv6:
+        if not ip_address(sock.getsockname()[0]).is_unspecified:
+            return
+        if self._is_ipv6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        elif self._asks:
+        else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-    def receive(self, size: int) -> tuple[bytes, Any, Local]:
-        """Return a datagram, who sent it, and where it came in. Raises OSError."""
-        if not self._asks:
-            return *self._sock.recvfrom(size), b""
-        data, control, _, client = self._sock.recvmsg(size, _ROOM)
-        for level, kind, value in control:
-            if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
-                return data, client, _INFO4.unpack_from(value)[1]
-            if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-                return data, client, _INFO6.unpack_from(value)[0]
-        return data, client, b""
 
     def send(self, data: bytes, client: Any, local: Local) -> None:
         """Send a datagram from ``local``. Raises OSError."""

@@ -27,6 +27,11 @@ class Counts(Counter[str]):
         self._silent_until: dict[str, float] = {}
         self._untold: Counter[str] = Counter()
 
+    def refuse_untold(self, word: str, count: int) -> None:
+        """Count refusals of which nobody is told by himself; the next log line of their kind has them."""
+        self[word] += count
+        self._untold[word] += count
+
     def refuse(self, word: str, who: object, what: object) -> None:
         """Count a refusal, and log it unless one of its kind was logged a moment ago."""
         self[word] += 1

@@ -1,5 +1,10 @@
 """What every part of the relay that carries datagrams shares: the table of flows, and how many there may be.
 
+Most datagrams of a flow are carried by the core along the way that was decided for the first ones
+(``forwarder._core.Datagrams``), and the table does not hear of them. So a flow whose time seems to be over,
+or that seems to be the one to go, is asked when it was used, and stays if that was later than the table
+thinks.
+
 A flow is a descriptor of the budget that connections draw on, too. An owner that is over its share of it
 loses the flow that it has not used for longest, and where nothing is left at all the owner with most flows
 loses one. So a guest that scans the Internet pushes out flows of its own, under however many addresses it
@@ -9,14 +14,21 @@ does so.
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from forwarder._core import Datagrams
 from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_FLOW
 from gateway.relay.flows import Flows
 from gateway.relay.poller import Poller
 
-BURST = 64
-"""Datagrams taken from one descriptor before others get their turn."""
+BURST = 2
+"""Batches taken from one descriptor before others get their turn."""
+
+BATCH = 32
+"""Datagrams of a batch: fewer say that there are no more."""
+
+SECOND_LOOKS = 16
+"""Flows that are asked when they were used before one has to go whatever it says."""
 
 MOST_FLOWS = 16_384
 """However many descriptors there are: each flow is a socket in the kernel."""
@@ -30,6 +42,9 @@ class Flow(Protocol):
 
     def close(self) -> None:
         """End the flow."""
+
+    def used(self) -> float:
+        """Return when the core last sent something of it, in monotonic seconds."""
 
 
 class FlowTable:
@@ -54,7 +69,7 @@ class FlowTable:
     def enter(self, key: FlowKey, owner: Hashable, flow: Flow, now: float) -> bool:
         """Add a flow, and end one that has to go for it; False: there is no room, and ``flow`` is closed."""
         while not self._take(owner):
-            gone = self._flows.next_to_go(owner)
+            gone = self._next_to_go(owner, now)
             if gone is None:
                 self._counts.refuse("no_descriptor", owner, "none is left")
                 flow.close()
@@ -82,7 +97,19 @@ class FlowTable:
     def expire(self, now: float) -> None:
         """End the flows that have been silent for too long."""
         for key in self._flows.due(now):
-            self.end(key)
+            if not self._is_in_use(key, now):
+                self.end(key)
+
+    def _next_to_go(self, owner: Hashable, now: float) -> FlowKey | None:
+        for _ in range(SECOND_LOOKS):
+            gone = self._flows.next_to_go(owner)
+            if gone is None or not self._is_in_use(gone, now):
+                return gone
+        return self._flows.next_to_go(owner)
+
+    def _is_in_use(self, key: FlowKey, now: float) -> bool:
+        """Whether a flow was used since the table heard of it, which has heard of it then."""
+        return self._flows.catch_up(key, self._flows.value(key).used(), now)
 
     def _take(self, owner: Hashable) -> bool:
         if not self._descriptors.take(owner, OF_A_FLOW):
@@ -100,3 +127,4 @@ class Common(NamedTuple):
     flows: FlowTable
     counts: Counts
     clock: Callable[[], float]
+    core: Datagrams

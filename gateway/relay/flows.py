@@ -45,6 +45,10 @@ class _Queues(Generic[Key]):
         queue[key] = now
         queue.move_to_end(key)
 
+    def when(self, key: Key) -> float:
+        """Return when a flow was used."""
+        return self.settled[key] if key in self.settled else self.fresh[key]
+
     def settle(self, key: Key, now: float) -> None:
         """Note that a flow was answered."""
         self.fresh.pop(key, None)
@@ -100,6 +104,19 @@ class Flows(Generic[Key, Value]):
         self._owners[entry[0]].used(key, now)
         self._all.used(key, now)
         return entry[1]
+
+    def value(self, key: Key) -> Value:
+        """Return a flow. Raises KeyError if it is not there."""
+        return self._values[key][1]
+
+    def catch_up(self, key: Key, used: float, now: float) -> bool:
+        """Note that a flow was used at a time of which the table has not heard; False: it has."""
+        owner, _ = self._values[key]
+        if used <= self._all.when(key):
+            return False
+        self._owners[owner].used(key, now)
+        self._all.used(key, now)
+        return True
 
     def answered(self, key: Key, now: float) -> None:
         """Note that something came back. A flow that is gone is ignored."""

@@ -16,9 +16,10 @@ from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import NamedTuple, Protocol
 
+from forwarder._core import SHED_FORGED
 from forwarder.future import Future
 from forwarder.messages import Reply
-from gateway.ip.answers import LONGEST, VNET_HEADER
+from gateway.ip.answers import VNET_HEADER
 from gateway.ip.fragments import Reassembly
 from gateway.ip.packets import (
     TCP_NUMBER,
@@ -31,13 +32,17 @@ from gateway.ip.packets import (
     parse,
     read,
 )
-from gateway.relay.flow_context import Common
+from gateway.relay.flow_context import BATCH, Common
 from gateway.relay.frame_sockets import lost_since
 from gateway.relay.policy import Address
 from gateway.relay.poller import READ
 
 SLICE_S = 0.0003
-"""What frames of one socket may take before others get their turn: two connections, or twenty datagrams."""
+"""What frames of one socket may take before others get their turn: two connections, or some batches."""
+
+SHED_S = 0.01
+"""How long frames with a false source are only counted after one was refused: the next line of the log has
+them, and they cost a fiftieth."""
 
 BEHIND_S = 0.001
 """How long a socket that has more than that waits while anything else happens."""
@@ -49,7 +54,6 @@ _ETHERNET = 14
 _SOURCE = slice(6, 12)
 _NEEDS_CSUM, _CSUM_VALID = 1, 2
 _GSO_UDP_SEGMENTS = 5
-_LONGEST_FRAME = LONGEST + _ETHERNET
 
 
 class Sender(NamedTuple):
@@ -105,15 +109,13 @@ class Frames:
         connections: Connections,
     ) -> None:
         """Read the sockets of ``way``, which are this object's from now on."""
-        self._poller, _, self._counts, self._clock = common
+        self._poller, _, self._counts, self._clock, self._core = common
         self._sockets = way.frames
         self._owner_of = way.owner_of
         self._datagrams = datagrams
         self._connections = connections
         self._is_guest = lru_cache(maxsize=4096)(lambda source: is_guest(ip_address(source)))
         self._reassembly = Reassembly()
-        self._buffer = bytearray(_LONGEST_FRAME)
-        self._view = memoryview(self._buffer)
         self._behind: dict[socket.socket, float] = {}
         for sock in self._sockets:
             self._watch(sock)
@@ -164,11 +166,14 @@ class Frames:
         begin = now = self._clock()
         while now < begin + SLICE_S:
             try:
-                size = sock.recv_into(self._buffer)
+                count, _, left = self._core.read_frames(sock.fileno())
             except OSError:  # nothing more, or the interface is gone: the namespace's process says so
                 return True
-            if size >= VNET_HEADER.size + _ETHERNET:
-                self._take(self._view[:size], now)
+            for frame in left:
+                if len(frame) >= VNET_HEADER.size + _ETHERNET:
+                    self._take(memoryview(frame), now)
+            if count < BATCH:
+                return True
             now = self._clock()
         return False
 
@@ -187,6 +192,7 @@ class Frames:
                 self._counts.refuse("not_carried", sender, "no IP packet")
             elif not self._is_guest(packet.source):
                 self._counts.refuse("spoofed", sender, ip_address(packet.source))
+                self._core.shed(mac, SHED_FORGED, SHED_S)
             elif packet.fragment is None:
                 self._give(packet, header, data, sender, now)
             else:

@@ -22,14 +22,15 @@ them, and is not answered for a while.
 import errno
 import os
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from functools import partial
 
+from forwarder._core import SHED_SYN
 from gateway.ip.answers import reset
 from gateway.ip.packets import Packet, Syn
 from gateway.rates import Rates
 from gateway.relay import socket_errors
-from gateway.relay.counts import Counts
+from gateway.relay.flow_context import Common
 from gateway.relay.frames import Sender
 from gateway.relay.nat import Judge
 from gateway.relay.splice import abort
@@ -39,6 +40,9 @@ from gateway.relay.tun import Speaker
 FAILURES = (100.0, 300, 0)
 """Connections of a port that may fail in a second, at one moment, and none that wait. A client that tries ten
 places again and again stays far below, and a router limits its errors, too (RFC 1812 4.3.2.8)."""
+
+SHED_S = 0.01
+"""How long the SYNs of one that has spent them are only counted: until it has another one."""
 
 Place = tuple[str, int]
 Key = tuple[Place, Place]
@@ -52,17 +56,15 @@ class Handshakes:
         self,
         connections: Connections,
         speaker: Speaker,
-        counts: Counts,
         judge: Judge,
-        clock: Callable[[], float],
+        common: Common,
     ) -> None:
-        """``clock`` is monotonic, in seconds."""
+        """Have the core of ``common`` shed what is of no use for a moment."""
+        _, _, self._counts, self._clock, self._core = common
         self._connections = connections
         self._speaker = speaker
-        self._counts = counts
         self._judge = judge
         self._failures = Rates(*FAILURES)
-        self._clock = clock
         self._dials: dict[Key, Dial | None] = {}
 
     def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
@@ -79,6 +81,7 @@ class Handshakes:
             return
         if self._failures.is_spent(sender.owner, self._clock()):
             self._counts.refuse("over_limit", sender, f"{key[1][0]} port {syn.port}, after many that failed")
+            self._core.shed(sender.mac, SHED_SYN, SHED_S)
             return
         if way.hops <= 1:
             self._speaker.refuse(syn.source, (socket_errors.TIME_EXCEEDED[way.version], 0), whole[1])

@@ -17,12 +17,13 @@ puts its own identifier into the request and matches the reply; the guest's is p
 **Why this and not pasta**, which could be joined to the namespace and do the same: forwards change while the
 gateway runs and pasta's are fixed when it starts; the deny list and the host alias would have to be said
 again in another tool's terms; its flow table is one for all guests, where one that scans pushes out the
-flows of others; and a second relay is a second process to watch and mend. What it costs, measured in two runs
-on two shared cores (a namespace to the host's loopback, 1400 bytes): pasta 44 us for a round trip and 50,000
-datagrams a second in one direction, this 105 us and 27,000, of 16 us each two thirds in the kernel. Names,
-time, pings and calls need a hundredth of that; streams of bytes are TCP, and go by splice.
+flows of others; and a second relay is a second process to watch and mend.
 
 Nothing waits: a datagram that a socket does not take is dropped and counted, as networks do.
+
+The first datagrams of a flow are judged here. From the second on its way is the core's
+(``forwarder._core.Datagrams``), which carries those that follow in batches, both ways, and leaves to this
+module what it has no way for: other addresses, echoes, errors, and answers that have to be cut.
 """
 
 import errno
@@ -32,7 +33,6 @@ from functools import partial
 from ipaddress import ip_address
 
 from gateway.ip.answers import (
-    LONGEST,
     answer,
     echo_reply,
     echo_request,
@@ -41,11 +41,12 @@ from gateway.ip.answers import (
 )
 from gateway.ip.packets import ECHO, Datagram, Echo, Packet, Refusal
 from gateway.relay import socket_errors
-from gateway.relay.flow_context import BURST, Common, FlowKey
+from gateway.relay.flow_context import BATCH, BURST, Common, FlowKey
 from gateway.relay.frames import Sender
 from gateway.relay.policy import Address
-from gateway.relay.poller import FAILED, READ, Poller
+from gateway.relay.poller import FAILED, READ
 from gateway.relay.socket_errors import SocketError
+from gateway.relay.socket_options import take_segments
 from gateway.relay.tun import Speaker
 
 MOST_PEERS = 256
@@ -67,24 +68,38 @@ Judge = Callable[[bytes], tuple[Address | None, str]]
 class GuestFlow:
     """One guest's address and port (or echo identifier), and the socket that stands for it on the host."""
 
-    __slots__ = ("_poller", "ident", "is_echo", "key", "peers", "sock", "source", "version", "way")
+    __slots__ = ("_core", "_poller", "ident", "is_echo", "key", "peers", "sock", "source", "version", "way")
 
     def __init__(
-        self, poller: Poller, key: FlowKey, sock: socket.socket, source: bytes, ident: int, *, is_echo: bool
+        self, common: Common, key: FlowKey, sock: socket.socket, source: bytes, ident: int, *, is_echo: bool
     ) -> None:
-        self._poller = poller
+        self._poller, self._core = common.poller, common.core
         self.key = key
         self.sock = sock
         self.source = source
         self.ident = ident
         self.is_echo = is_echo
         self.version = 4 if len(source) == 4 else 6
-        self.peers: dict[str, bytes] = {}
+        self.peers: dict[bytes, bytes] = {}
+        """Each with the address that the guest has asked for, which may be the host alias."""
         self.way = _NO_WAY
+        self._core.open(sock.fileno())
+
+    def used(self) -> float:
+        """Return when the core last sent something of it."""
+        return self._core.used(self.sock.fileno())
+
+    def go(self, hops: int, *, keep: bool) -> None:
+        """Have what is sent from now on go so far, and be fragmented or not. Raises OSError."""
+        self.way = (hops, keep)
+        socket_errors.set_way(self.sock, hops - 1, keep=keep)
+        self._core.forget(self.sock.fileno())  # what was decided before would go so, too
+        self._core.open(self.sock.fileno())
 
     def close(self) -> None:
         """End the flow."""
         self._poller.unwatch(self.sock.fileno())
+        self._core.forget(self.sock.fileno())
         self.sock.close()
 
 
@@ -93,7 +108,8 @@ class Nat:
 
     def __init__(self, common: Common, speaker: Speaker, judge: Judge, mtu: int) -> None:
         """``mtu`` is the LAN's."""
-        self._poller, self._flows, self._counts, self._clock = common
+        self._common = common
+        self._poller, self._flows, self._counts, self._clock, self._core = common
         self._speaker = speaker
         self._mtu = mtu
         self._ident = 0
@@ -112,18 +128,24 @@ class Nat:
         is_echo = isinstance(packet, Echo)
         ident = packet.ident if isinstance(packet, Echo) else packet.source_port
         key = ("ping" if is_echo else "udp", sender.mac, packet.source, ident)
-        flow: GuestFlow | None = self._flows.sent(key, now) or self._new_flow(key, packet, sender, now)
+        known: GuestFlow | None = self._flows.sent(key, now)
+        flow = known or self._new_flow(key, packet, sender, now)
         if flow is None:
             return
-        target = str(address)
+        target = address.packed
         if flow.peers.get(target) != packet.destination:
             if len(flow.peers) >= MOST_PEERS:
                 del flow.peers[next(iter(flow.peers))]
             flow.peers[target] = packet.destination
         if flow.way != (way.hops, way.keep):
-            flow.way = (way.hops, way.keep)
-            socket_errors.set_way(flow.sock, way.hops - 1, keep=way.keep)
-        self._send(flow, packet, target)
+            flow.go(way.hops, keep=way.keep)
+        if known is not None and isinstance(packet, Datagram):
+            fd = flow.sock.fileno()
+            source, port = packet.source, packet.source_port
+            self._core.from_guest(
+                sender.mac, source, packet.destination, port, way.hops, way.keep, fd, target
+            )
+        self._send(flow, packet, str(address))
 
     def refused(self, refusal_: Refusal, sender: Sender) -> None:
         """Take a guest's word that it does not want an answer: the host says so to the next that comes."""
@@ -171,8 +193,10 @@ class Nat:
             return None
         sock.setblocking(False)
         socket_errors.watch(sock)
+        if not is_echo:
+            take_segments(sock)
         ident = packet.ident if isinstance(packet, Echo) else packet.source_port
-        flow = GuestFlow(self._poller, key, sock, packet.source, ident, is_echo=is_echo)
+        flow = GuestFlow(self._common, key, sock, packet.source, ident, is_echo=is_echo)
         if not self._flows.enter(key, sender.owner, flow, now):
             return None
         self._poller.watch(sock.fileno(), partial(self._event, flow), READ)
@@ -187,22 +211,32 @@ class Nat:
         answered = False
         for _ in range(BURST):
             try:
-                data, peer = flow.sock.recvfrom(LONGEST)
+                count, carried, left = self._core.read(flow.sock.fileno(), False)
             except BlockingIOError:
                 break
             except OSError:  # an error of the queue, which is taken from there
                 continue
-            asked = flow.peers.get(peer[0])
-            if asked is None:
-                self._counts["unasked"] += 1
-                continue
-            answered = True
-            if not flow.is_echo:
-                self._write(Datagram(asked, flow.source, peer[1], flow.ident, data))
-            elif (reply := echo_reply(flow.version, data)) is not None:
-                self._write(Echo(asked, flow.source, flow.ident, *reply))
+            answered |= bool(carried)
+            for data, peer, port, *_, cut in left:
+                answered |= self._answer(flow, data, (peer, port), cut)
+            if count < BATCH:
+                break
         if answered:
             self._flows.answered(flow.key, self._clock())
+
+    def _answer(self, flow: GuestFlow, data: bytes, peer: tuple[bytes, int], cut: int) -> bool:
+        """Pass on what a peer sent, if the guest has asked it; ``cut`` as the core has it."""
+        asked = flow.peers.get(peer[0])
+        if asked is None:
+            self._counts["unasked"] += 1
+            return False
+        if not flow.is_echo:
+            self._core.to_guest(flow.sock.fileno(), peer[0], asked, flow.source, flow.ident)
+            for piece in pieces(data, cut):
+                self._write(Datagram(asked, flow.source, peer[1], flow.ident, piece))
+        elif (reply := echo_reply(flow.version, data)) is not None:
+            self._write(Echo(asked, flow.source, flow.ident, *reply))
+        return True
 
     def _take_errors(self, flow: GuestFlow) -> bool:
         """Pass on what the socket was told, and say whether it was told anything."""
@@ -213,7 +247,7 @@ class Nat:
             except OSError:
                 break
             told = True
-            asked = flow.peers.get(error.peer) if error is not None else None
+            asked = flow.peers.get(ip_address(error.peer).packed) if error is not None else None
             if error is None or asked is None:
                 continue
             if not flow.is_echo:
@@ -226,10 +260,10 @@ class Nat:
 
     def _pass_on(self, flow: GuestFlow, error: SocketError, packet: Datagram | Echo) -> None:
         """Tell a guest what the host was told, in the name of the one that said it."""
-        source = flow.peers.get(error.offender)
-        if source is None and error.offender:
+        source = None
+        if error.offender:
             address = ip_address(error.offender)
-            source = None if address.is_loopback else address.packed
+            source = flow.peers.get(address.packed, None if address.is_loopback else address.packed)
         self._counts["errors_passed"] += 1
         self._speaker.refuse(flow.source, error.kind_and_code, quoted(packet), error.info, source)
 
@@ -244,6 +278,13 @@ class Nat:
         self._ident += 1
         for each in answer(packet, self._ident, self._mtu):
             self._speaker.write(each)
+
+
+def pieces(data: bytes, cut: int) -> list[bytes]:
+    """Return the datagrams that a socket gave as one, of which each but the last has ``cut`` bytes."""
+    if not cut:
+        return [data]
+    return [data[begin : begin + cut] for begin in range(0, len(data), cut)]
 
 
 def may_ping() -> bool:

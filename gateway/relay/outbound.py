@@ -24,9 +24,10 @@ class Outbound:
     ) -> None:
         """Begin to carry."""
         self._tun = Tun(way.tun, common.counts)
+        common.core.speak_by(way.tun, way.mtu)
         speaker = Speaker(self._tun, {4: policy.gateway4.packed, 6: policy.prefix[1].packed})
         nat = Nat(common, speaker, judge, way.mtu)
-        handshakes = Handshakes(connections, speaker, common.counts, judge, common.clock)
+        handshakes = Handshakes(connections, speaker, judge, common)
         self.accepted = handshakes.accepted
         self.forget = handshakes.forget
         self._frames = Frames(common, way, partial(is_guest, policy), nat, handshakes)

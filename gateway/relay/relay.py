@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache, partial
 from ipaddress import ip_address
 
+from forwarder._core import Datagrams as Core
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.loop import Loop
@@ -73,7 +74,9 @@ class Relay:
         self._connections = Connections(self._poller, budget, self._counts, clock, partial(is_nearby, policy))
         self._forwards = Forwards(policy)
         self._flows = FlowTable(budget, self._counts)
-        self._common = Common(self._poller, self._flows, self._counts, clock)
+        net, prefix = policy.subnet, policy.prefix.network_address.packed[:8]
+        self._core = Core(net.network_address.packed, net.netmask.packed, prefix)
+        self._common = Common(self._poller, self._flows, self._counts, clock, self._core)
         self._verdict = lru_cache(maxsize=4096)(partial(_verdict, policy))
         self._clock = clock
         self._log = log
@@ -135,6 +138,10 @@ class Relay:
         """Return what happened since the start, and what there is now."""
         if self._outbound is not None:
             self._outbound.count_lost()
+        dropped, syns, forged = self._core.take_counts()
+        self._counts["datagrams_dropped"] += dropped
+        self._counts.refuse_untold("over_limit", syns)
+        self._counts.refuse_untold("spoofed", forged)
         now = {"forwards": len(self._forwards)}
         return dict(self._counts) | self._connections.figures() | self._flows.figures() | now
 

@@ -4,18 +4,22 @@ Each client gets a socket of its own towards the other side, connected, so that 
 and nobody else's are heard; its flow ends by silence (``flows``). It is answered from the address that it
 asked (``answering_socket``), and is another client where it asks another one. A guest's socket is made in the
 namespace, which takes a moment: meanwhile up to ``MOST_WAITING`` datagrams of the client wait.
+
+From the second datagram on, in each direction, the core carries what a client and its guest exchange
+(``forwarder._core.Datagrams``).
 """
 
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway.relay.answering_socket import AnsweringSocket, Local
-from gateway.relay.flow_context import BURST, Common, FlowKey
-from gateway.relay.poller import READ, Poller
+from gateway.relay.flow_context import BATCH, BURST, Common, FlowKey
+from gateway.relay.nat import pieces
+from gateway.relay.poller import READ
+from gateway.relay.socket_options import take_segments
 
-LONGEST = 65535
 MOST_WAITING = 16
 
 
@@ -27,13 +31,28 @@ class Route(NamedTuple):
     """Makes a socket on the side of the target, now or later."""
 
 
+class Client(NamedTuple):
+    """Who sends to a forward."""
+
+    address: bytes
+    port: int
+    scope: int
+    """Of a link-local IPv6 address: the interface."""
+
+    def as_peer(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return it as sockets have it."""
+        if len(self.address) == 4:
+            return socket.inet_ntop(socket.AF_INET, self.address), self.port
+        return socket.inet_ntop(socket.AF_INET6, self.address), self.port, 0, self.scope
+
+
 class ClientFlow:
     """One client, and the socket that stands for it on the other side."""
 
-    __slots__ = ("_poller", "client", "closed", "far", "key", "local", "waiting")
+    __slots__ = ("_core", "_poller", "client", "closed", "far", "key", "local", "waiting")
 
-    def __init__(self, poller: Poller, key: FlowKey, client: Any, local: Local) -> None:
-        self._poller = poller
+    def __init__(self, common: Common, key: FlowKey, client: Client, local: Local) -> None:
+        self._poller, self._core = common.poller, common.core
         self.key = key
         self.client = client
         self.local = local
@@ -46,7 +65,12 @@ class ClientFlow:
         self.closed = True
         if self.far is not None:
             self._poller.unwatch(self.far.fileno())
+            self._core.forget(self.far.fileno())
             self.far.close()
+
+    def used(self) -> float:
+        """Return when the core last sent something of the client's."""
+        return self._core.used(self.far.fileno()) if self.far is not None else 0.0
 
 
 class Datagrams:
@@ -54,39 +78,56 @@ class Datagrams:
 
     def __init__(self, common: Common, near: socket.socket, owner: str, route: Route) -> None:
         """Serve ``near``, which stays the caller's."""
-        self._poller, self._flows, self._counts, self._clock = common
+        self._common = common
+        self._poller, self._flows, self._counts, self._clock, self._core = common
         self._near = near
         self._answering = AnsweringSocket(near)
         self._owner = owner
         self._target, self._make = route
         near.setblocking(False)
+        take_segments(near)
+        self._core.open(near.fileno())
         self._poller.watch(near.fileno(), self._near_event, READ)
 
     def close(self) -> None:
         """Stop, and end the flows."""
         self._poller.unwatch(self._near.fileno())
+        self._core.forget(self._near.fileno())
         self._flows.end_of(self._owner)
 
     def _near_event(self, _: int) -> None:
         now = self._clock()
         for _ in range(BURST):
             try:
-                data, client, local = self._answering.receive(LONGEST)
+                count, _, left = self._core.read(self._near.fileno(), True)
             except OSError:
                 return
-            key = (self._owner, client, local)
-            flow: ClientFlow | None = self._flows.sent(key, now) or self._new_flow(key, client, local, now)
-            if flow is None:
-                self._counts["datagrams_dropped"] += 1
-            elif flow.far is not None:
-                self._send(flow, data)
-            elif len(flow.waiting) < MOST_WAITING:
-                flow.waiting.append(data)
-            else:
-                self._counts["datagrams_dropped"] += 1
+            for data, address, port, scope, local, cut in left:
+                for piece in pieces(data, cut):
+                    self._take(piece, Client(address, port, scope), local, now)
+            if count < BATCH:
+                return
 
-    def _new_flow(self, key: FlowKey, client: Any, local: Local, now: float) -> ClientFlow | None:
-        flow = ClientFlow(self._poller, key, client, local)
+    def _take(self, data: bytes, client: Client, local: Local, now: float) -> None:
+        """Carry a datagram for which the core has no way."""
+        key = (self._owner, client, local)
+        flow: ClientFlow | None = self._flows.sent(key, now) or self._new_flow(key, client, local, now)
+        if flow is None:
+            self._counts["datagrams_dropped"] += 1
+        elif flow.far is not None:
+            self._send(flow, data)
+            if not client.scope:
+                far = flow.far.fileno()
+                self._core.to_socket(
+                    self._near.fileno(), client.address, client.port, local, far, b"", 0, b""
+                )
+        elif len(flow.waiting) < MOST_WAITING:
+            flow.waiting.append(data)
+        else:
+            self._counts["datagrams_dropped"] += 1
+
+    def _new_flow(self, key: FlowKey, client: Client, local: Local, now: float) -> ClientFlow | None:
+        flow = ClientFlow(self._common, key, client, local)
         if not self._flows.enter(key, self._owner, flow, now):
             return None
         self._make(partial(self._made, flow))
@@ -110,6 +151,8 @@ class Datagrams:
             self._end(flow)
             return
         flow.far = far
+        take_segments(far)
+        self._core.open(far.fileno())
         self._poller.watch(far.fileno(), partial(self._answers, flow), READ)
         waiting, flow.waiting = flow.waiting, []
         for data in waiting:
@@ -127,7 +170,7 @@ class Datagrams:
         answered = False
         for _ in range(BURST):
             try:
-                data = flow.far.recv(LONGEST)
+                count, _, left = self._core.read(flow.far.fileno(), False)
             except BlockingIOError:
                 break
             except OSError:  # nobody is there
@@ -135,12 +178,27 @@ class Datagrams:
                 self._end(flow)
                 return
             answered = True
-            try:
-                self._answering.send(data, flow.client, flow.local)
-            except OSError:
-                self._counts["datagrams_dropped"] += 1
+            for data, guest, _port, _scope, _local, cut in left:
+                self._answer(flow, guest, pieces(data, cut))
+            if count < BATCH:
+                break
         if answered:
             self._flows.answered(flow.key, self._clock())
+
+    def _answer(self, flow: ClientFlow, guest: bytes, datagrams: list[bytes]) -> None:
+        """Pass on answers for which the core has no way."""
+        assert flow.far is not None
+        for data in datagrams:
+            try:
+                self._answering.send(data, flow.client.as_peer(), flow.local)
+            except OSError:
+                self._counts["datagrams_dropped"] += 1
+        if not flow.client.scope:
+            client = flow.client
+            near = self._near.fileno()
+            self._core.to_socket(
+                flow.far.fileno(), guest, 0, b"", near, client.address, client.port, flow.local
+            )
 
     def _end(self, flow: ClientFlow) -> None:
         self._flows.end(flow.key)

@@ -17,6 +17,7 @@ NAMES = (
     "footprint",
     "iperf",
     "gateway",
+    "host",
     "offloads",
     "isolation",
     "fairness",

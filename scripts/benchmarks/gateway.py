@@ -1,18 +1,20 @@
-"""``gateway``: connections and datagrams through the gateway, alone and while another VM scans or forges."""
+"""``gateway``: what a VM gets of its gateway, alone and while another VM floods it, scans or forges."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from scripts.benchmarks.report import options as choose
-from scripts.benchmarks.report.figures import percentile
+from scripts.benchmarks.report.figures import spread
 from scripts.benchmarks.report.journal import Benchmark, Journal
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.netns import Namespace
@@ -21,12 +23,18 @@ from tests.helpers.guests.switch import Switch
 
 GATEWAY, HOST = "192.168.127.1", "192.168.127.254"
 VM, OTHER = "192.168.127.2", "192.168.127.3"
-OUT, IN = "VM to host", "host to VM"
-ALONE, SCAN, FORGE = "alone", "another scans ports", "another forges sources"
-CASES = ((OUT, ALONE), (OUT, SCAN), (OUT, FORGE), (IN, ALONE))
-COLUMNS = ("from, to", "meanwhile", "connections/s", "median ms", "p99 ms", "echo ms", "failed")
-PORT, FORWARDED = 9090, 9091
-LOAD = Path(__file__).parent / "load" / "connections.py"
+CONNECTIONS, LOOKUPS, LEASES, PINGS = WANTED = ("connections", "lookups", "leases", "pings")
+ALONE = "nothing"
+ATTACKS = (
+    "questions", "hopeless names", "questions without ARP", "silent TCP", "half questions",
+    "leases", "scan", "forged sources",
+)  # fmt: skip
+COLUMNS = ("the other VM", "what", "a second", "of alone", "median ms", "times alone", "failed", "held")
+LEAST_RATE, MOST_TIME = 0.95, 1.5
+"""What holds: of the rate alone, and of the median time alone."""
+PORT = 9090
+SETTLE = 0.3
+LOAD = Path(__file__).parent / "load" / "neighbours.py"
 
 
 class Place(NamedTuple):
@@ -41,38 +49,35 @@ class Place(NamedTuple):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what may be chosen."""
     parser.add_argument("--rounds", type=choose.count, default=5, help="of each case (%(default)s)")
-    parser.add_argument("--seconds", type=choose.seconds, default=4.0, help="of each (%(default)s)")
+    parser.add_argument("--seconds", type=choose.seconds, default=0.5, help="of each (%(default)s)")
     parser.add_argument(
-        "--attack", type=choose.frame_rate, default=3000, help="packets a second of the other (%(default)s)"
+        "--rate", type=choose.frame_rate, default=3000, help="packets a second of the other (%(default)s)"
     )
+    parser.add_argument("--attack", choices=ATTACKS, action="append", help="more than once for several (all)")
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
-    """Take turns among all cases on one gateway, so that they differ in nothing but what is compared."""
-    journal.expect(options.rounds * len(CASES))
+    """Take turns among all cases on one gateway, alone before each, so that they differ in nothing else."""
+    options.attack = options.attack or list(ATTACKS)
+    cases = [*itertools.product(range(options.rounds), options.attack)]
+    journal.expect(2 * len(WANTED) * len(cases))
     with place() as here, contextlib.ExitStack() as stack:
-        for room in (here.host, here.vm):
-            serve = _load(room, "serve", "0.0.0.0", PORT)
-            stack.callback(serve.wait)
-            stack.callback(serve.kill)
-            assert serve.stdout is not None
-            serve.stdout.readline()  # it is ready
-        for number in range(options.rounds):
-            for way, meanwhile in CASES:
-                with journal.run(way=way, meanwhile=meanwhile, round=number) as run:
-                    attack = _attack(here, meanwhile, options)
-                    try:
-                        room, to, port = (
-                            (here.vm, HOST, PORT) if way == OUT else (here.host, "127.0.0.1", FORWARDED)
-                        )
-                        client = _load(room, "connect", to, port, options.seconds)
-                        said = client.communicate(timeout=options.seconds + 60)[0].split()
-                    finally:
-                        if attack is not None:
-                            attack.kill()
-                            attack.wait()
-                    run["refused"], run["echo"] = int(said[0]), float(said[1])
-                    run["seconds"] = [float(word) for word in said[2:]]
+        serve = _load(here.host, "serve", "0.0.0.0", PORT)
+        stack.callback(serve.wait)
+        stack.callback(serve.kill)
+        assert serve.stdout is not None
+        serve.stdout.readline()  # it is ready
+        for number, attack in cases:
+            for meanwhile in (ALONE, attack):
+                with _attacked(here, meanwhile, options):
+                    for what in WANTED:
+                        with journal.run(attack=attack, meanwhile=meanwhile, what=what, round=number) as run:
+                            client = _load(here.vm, "ask", what, GATEWAY, HOST, PORT, options.seconds)
+                            said = client.communicate(timeout=options.seconds + 60)[0].split()
+                            times = [float(word) for word in said[1:]]
+                            run["failed"] = int(said[0])
+                            run["rate"] = len(times) / options.seconds
+                            run["median_s"] = statistics.median(times) if times else None
 
 
 @contextlib.contextmanager
@@ -84,8 +89,8 @@ def place() -> Iterator[Place]:
         )
         switch = Switch(directory, wrap=lambda command: ["ip", "netns", "exec", host.netns, *command])
         stack.callback(switch.kill)
-        forward = f"tcp:127.0.0.1:{FORWARDED}:{VM}:{PORT}"
-        switch.start("--gateway", "--forward", forward, *switch.arguments(qemu=True))
+        resolver = ("--resolver", "192.0.2.53")  # nobody is there
+        switch.start("--gateway", *resolver, *switch.arguments(qemu=True))
         for number, (room, address) in enumerate(((vm, VM), (other, OTHER)), 1):
             tap = room.open_tap(f"52:54:00:00:99:0{number}")
             stack.callback(Pump(tap, f"unix://{switch.qemu}").close)
@@ -97,12 +102,19 @@ def place() -> Iterator[Place]:
         switch.stop()
 
 
-def _attack(here: Place, meanwhile: str, options: argparse.Namespace) -> subprocess.Popen[str] | None:
-    if meanwhile == ALONE:
-        return None
-    kind = "scan" if meanwhile == SCAN else "forge"
+@contextlib.contextmanager
+def _attacked(here: Place, kind: str, options: argparse.Namespace) -> Iterator[None]:
+    if kind == ALONE:
+        yield
+        return
     to = here.other.run(f"ip neigh show {GATEWAY}").split("lladdr ")[1][:17]
-    return _load(here.other, kind, OTHER, HOST, to, options.attack)
+    process = _load(here.other, "attack", kind, OTHER, GATEWAY, HOST, to, options.rate)
+    try:
+        time.sleep(SETTLE)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _load(room: Namespace, *words: object) -> subprocess.Popen[str]:
@@ -115,32 +127,40 @@ def _load(room: Namespace, *words: object) -> subprocess.Popen[str]:
 
 
 def rows(journal: Journal) -> Iterable[Sequence[str]]:
-    """Make a row of each case; times are of all its connections together."""
-    for way, meanwhile in CASES:
-        trouble = journal.trouble(way=way, meanwhile=meanwhile)
-        runs = [run for run in journal.of(way=way, meanwhile=meanwhile) if run.get("seconds")]
-        if trouble or not runs:
-            yield (way, meanwhile, trouble or "no connection")
+    """Make a row of each attack and what is asked meanwhile; ratios are within rounds."""
+    for attack, what in itertools.product(dict.fromkeys(run["attack"] for run in journal.runs), WANTED):
+        if trouble := journal.trouble(attack=attack, what=what):
+            yield (attack, what, trouble)
             continue
-        times = [seconds * 1e3 for run in runs for seconds in run["seconds"]]
-        rate = statistics.median(len(run["seconds"]) for run in runs) / journal.options.seconds
+        alone, under = (
+            [run for run in journal.of(attack=attack, what=what, meanwhile=each) if run.get("median_s")]
+            for each in (ALONE, attack)
+        )
+        pairs = [(one, other) for one in alone for other in under if one["round"] == other["round"]]
+        rates = [other["rate"] / one["rate"] for one, other in pairs]
+        times = [other["median_s"] / one["median_s"] for one, other in pairs]
+        failed = sum(run["failed"] for run in journal.of(attack=attack, what=what, meanwhile=attack))
+        held = (
+            bool(pairs)
+            and not failed
+            and statistics.median(rates) >= LEAST_RATE
+            and statistics.median(times) <= MOST_TIME
+        )
         yield (
-            *(way, meanwhile, f"{rate:,.0f}", f"{statistics.median(times):,.2f}"),
-            *(
-                f"{percentile(times, 0.99):,.2f}",
-                f"{statistics.median(run['echo'] for run in runs) * 1e3:,.2f}",
-            ),
-            f"{sum(run['refused'] for run in runs):,}",
+            *(attack, what, spread((run["rate"] for run in under), 0), spread(rates)),
+            *(spread((run["median_s"] for run in under), 2, 1e3), spread(times)),
+            *(str(failed), "yes" if held else "no"),
         )
 
 
 BENCHMARK = Benchmark(
     "gateway",
-    "connections through the gateway",
-    "A client connects, sends two bytes, has two bytes back and closes, again and again; the median of its"
-    " connections a second, and the time of one. An echo is one datagram there and back, after every tenth"
-    " connection (VM to host). The other VM scans ports of the host, or sends from addresses that are not of"
-    " the LAN, at the rate that is named.",
+    "what a VM gets of its gateway while another VM floods it (needs root)",
+    "A VM connects to its host (two bytes there and back), looks a name of the gateway's up, asks for a lease"
+    " and pings the gateway, one after the other, each again and again; alone, and while another VM asks for"
+    " names or leases, holds connections for questions, scans the host's ports or forges sources, at the rate"
+    f" that is named. It holds if the rate is at least {LEAST_RATE:g} of that alone in the same round and the"
+    f" median time at most {MOST_TIME:g} times, in the median of rounds, and nothing failed.",
     COLUMNS,
     arguments,
     measure,

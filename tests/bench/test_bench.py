@@ -19,6 +19,7 @@ from scripts.benchmarks import (
     footprint,
     forward,
     gateway,
+    host,
     iperf,
     isolation,
     offloads,
@@ -105,11 +106,38 @@ def test_offloads(bench_directory: Path, tmp_path: Path) -> None:
 @pytest.mark.guest
 def test_gateway(bench_directory: Path, tmp_path: Path) -> None:
     requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
+    attacks = ("scan", "half questions", "leases")
+    words = [word for attack in attacks for word in ("--attack", attack)]
     rows = run(
-        bench_directory, tmp_path, gateway.BENCHMARK, "--rounds", "1", "--seconds", "1", "--attack", "500"
+        bench_directory,
+        tmp_path,
+        gateway.BENCHMARK,
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.3",
+        "--rate",
+        "500",
+        *words,
     )
-    assert [(row["from, to"], row["meanwhile"]) for row in rows] == [*gateway.CASES]
-    assert all(float(row["connections/s"].replace(",", "")) > 0 for row in rows)
+    assert [(row["the other VM"], row["what"]) for row in rows] == [
+        (attack, what) for attack in attacks for what in gateway.WANTED
+    ]
+    assert all(float(row["a second"].replace(",", "")) > 0 for row in rows)
+
+
+@pytest.mark.guest
+def test_host(bench_directory: Path, tmp_path: Path) -> None:
+    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
+    rows = run(
+        bench_directory, tmp_path, host.BENCHMARK, "--way", "bulkhead --gateway", "--rounds", "1",
+        "--seconds", "0.3",
+    )  # fmt: skip
+    ours = [row for row in rows if row["way"] == "bulkhead --gateway"]
+    assert len(ours) == 2 * 6
+    for row in ours:
+        what = "p50 us" if "echo" in row["test"] else "a second"
+        assert float(row[what].replace(",", "")) > 0
 
 
 @pytest.mark.guest

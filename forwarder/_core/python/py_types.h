@@ -8,6 +8,7 @@ int py_add_capture_reader(PyObject *module);
 int py_add_engine(PyObject *module);
 int py_add_stats_page(PyObject *module);
 int py_add_cell(PyObject *module);
+int py_add_datagrams(PyObject *module);
 int py_add_early_drop(PyObject *module);
 int py_add_fdb(PyObject *module);
 int py_add_ring_ends(PyObject *module);

@@ -33,6 +33,13 @@ HOST, VM = "host", "VM"
 TO_VM, TO_HOST = f"{HOST} to {VM}", f"{VM} to {HOST}"
 MAC = "5a:94:ef:e4:0c:ee"
 FORWARDED = IPERF_PORT + 1
+LOAD_PORT, LOAD_FORWARDED = 9100, 9200
+"""Where load/inet.c serves at either end, and where the host reaches the VM's; the next ports, too."""
+FORWARDS = (
+    ("tcp", FORWARDED, IPERF_PORT),
+    *((kind, LOAD_FORWARDED + each, LOAD_PORT + each) for kind in ("tcp", "udp") for each in (0, 1)),
+)
+"""What is forwarded to the VM: kind, the host's port, the VM's."""
 CABLE, NOBODY = "198.51.100.1", "198.51.100.254"
 """The host's address that is no loopback, and that of its router, which is not there (RFC 5737: nobody's)."""
 
@@ -116,8 +123,10 @@ class Gateway(HostAndVM):
     def _start(self, directory: Path, stack: contextlib.ExitStack, **listeners: object) -> None:
         self._switch = Switch(directory, wrap=self._inside)
         stack.push(end_of(self._switch))
-        forward = f"tcp:{self.entrance}:{FORWARDED}:{self.guest}:{IPERF_PORT}"
-        flags = ("--gateway", "--mtu", str(self.mtu), "--forward", forward)
+        forwards = [
+            f"--forward={kind}:{self.entrance}:{port}:{self.guest}:{inner}" for kind, port, inner in FORWARDS
+        ]
+        flags = ("--gateway", "--mtu", str(self.mtu), *forwards)
         self._switch.start(*flags, *self._switch.arguments(**listeners))  # type: ignore[arg-type]
 
     def forwarders(self) -> list[int]:

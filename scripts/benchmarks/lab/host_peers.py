@@ -14,7 +14,7 @@ from typing import ClassVar
 from scripts.benchmarks.lab import pumped
 from scripts.benchmarks.lab.host_and_vm import (
     CABLE,
-    FORWARDED,
+    FORWARDS,
     MAC,
     Gateway,
     HostAndVM,
@@ -24,7 +24,6 @@ from scripts.benchmarks.lab.host_and_vm import (
 from scripts.benchmarks.lab.lab import NEEDED
 from scripts.benchmarks.lab.switches import spawn
 from scripts.benchmarks.report.journal import MissingError
-from tests.helpers.guests.machine import IPERF_PORT
 from tests.helpers.guests.waiting import PATIENCE
 
 Ready = Callable[[], bool]
@@ -55,18 +54,24 @@ class Passt(Peer):
     partner = SocketGateway.name
     needed: ClassVar = {**NEEDED, "passt": "passt"}
     address, router, alias = "10.98.0.2/24", "10.98.0.1", "10.98.0.1"
+    program = "passt"
 
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         path = directory / "passt.sock"
-        forward = f"{FORWARDED}:{IPERF_PORT}"
-        words = ["passt", "-1", "-s", str(path), *self._settings(forward)]
+        words = [self.program, "-1", "-s", str(path), *self._settings("")]
         self._spawn(directory, stack, words, path.exists)
         pumped.as_qemu(self.vm, MAC, self.mtu, path, stack)
 
-    def _settings(self, forward: str) -> list[str]:
+    def _settings(self, where: str) -> list[str]:
+        """Return the words that passt and pasta share; ``where``: the host's address, with a slash."""
         addresses = ("-4", "-a", self.guest, "-n", "24", "-g", self.router, "-i", "out")
         # As root: it would not get at our directory and namespace if it were nobody.
-        return ["-f", "-q", "--runas", "0", "-m", str(self.mtu), *addresses, "-t", forward, "-u", "none"]
+        pairs = [(kind, f"{port}:{inner}") for kind, port, inner in FORWARDS]
+        forwards = [
+            f"-{kind[0]}{where}{','.join(pair for each, pair in pairs if each == kind)}"
+            for kind in ("tcp", "udp")
+        ]
+        return ["-f", "-q", "--runas", "0", "-m", str(self.mtu), *addresses, *forwards]
 
 
 class Pasta(Passt):
@@ -79,11 +84,11 @@ class Pasta(Passt):
     name = "pasta"
     partner = Gateway.name
     entrance = CABLE
+    program = "pasta"
 
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        forward = f"{CABLE}/{FORWARDED}:{IPERF_PORT}"
         where = ("--netns-only", "--netns", str(self.vm.path), "-I", "eth0", "--config-net")
-        words = ["pasta", *self._settings(forward), "-T", "none", "-U", "none", *where]
+        words = [self.program, *self._settings(f"{CABLE}/"), "-T", "none", "-U", "none", *where]
         self._spawn(directory, stack, words, self._has_interface)
 
 
@@ -100,9 +105,10 @@ class Slirp(Peer):
         words = ["slirp4netns", "--configure", f"--mtu={self.mtu}", f"--api-socket={api}"]
         words += ["--netns-type=path", str(self.vm.path), "eth0"]
         self._spawn(directory, stack, words, lambda: api.exists() and self._has_interface())
-        there = {"proto": "tcp", "host_addr": self.entrance, "host_port": FORWARDED}
-        there |= {"guest_addr": self.guest, "guest_port": IPERF_PORT}
-        _ask(api, json.dumps({"execute": "add_hostfwd", "arguments": there}), '"return"')
+        for kind, port, inner in FORWARDS:
+            there = {"proto": kind, "host_addr": self.entrance, "host_port": port}
+            there |= {"guest_addr": self.guest, "guest_port": inner}
+            _ask(api, json.dumps({"execute": "add_hostfwd", "arguments": there}), '"return"')
 
 
 class Gvproxy(Peer):
@@ -127,9 +133,15 @@ class Gvproxy(Peer):
         words += ["-mtu", str(self.mtu), "-ssh-port", "-1"]  # -1: no port for ssh
         self._spawn(directory, stack, words, lambda: vm.exists() and api.exists())
         self._attach(vm, stack)
-        body = json.dumps({"local": f"{self.entrance}:{FORWARDED}", "remote": f"{self.guest}:{IPERF_PORT}"})
-        head = f"POST /services/forwarder/expose HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
-        _ask(api, head + body, " 200 ")
+        for kind, port, inner in FORWARDS:
+            there = {
+                "local": f"{self.entrance}:{port}",
+                "remote": f"{self.guest}:{inner}",
+                "protocol": kind,
+            }
+            body = json.dumps(there)
+            head = f"POST /services/forwarder/expose HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+            _ask(api, head + body, " 200 ")
 
 
 class KrunkitGvproxy(Gvproxy):

@@ -130,6 +130,10 @@ int run_sink(int count, char **words);
 int run_relay(int count, char **words);
 int run_pump(int count, char **words);
 int run_bound(int count, char **words);
+int run_inet_serve(int count, char **words);
+int run_inet_connect(int count, char **words);
+int run_inet_echo(int count, char **words);
+int run_inet_send(int count, char **words);
 
 size_t word_size(const char *word);
 void word_mac(const char *word, uint8_t *mac);

@@ -94,8 +94,9 @@ TestAgainstAModel = AgainstAModel.TestCase
 
 
 class Closed:
-    def __init__(self):
+    def __init__(self, used=0.0):
         self.closed = False
+        self.used = lambda: used
 
     def close(self):
         self.closed = True
@@ -127,6 +128,26 @@ def test_flows_and_connections_draw_on_one_budget():
     table.expire(FRESH_S)
     assert budget.taken == 6
     assert all(flow.closed for flow in flows)
+
+
+def test_a_flow_that_the_core_has_used_meanwhile_stays():
+    table = FlowTable(Shares(9), Counts(lambda: 0.0))
+    busy, silent = Closed(used=FRESH_S - 1), Closed()
+    for name, flow in (("busy", busy), ("silent", silent)):
+        table.enter(("udp", name), "guest", flow, 0.0)
+    table.expire(FRESH_S)
+    assert (busy.closed, silent.closed) == (False, True)
+    table.expire(2 * FRESH_S)
+    assert busy.closed
+
+
+def test_a_flow_that_the_core_has_used_is_not_the_one_to_go():
+    table = FlowTable(Shares(3), Counts(lambda: 0.0))
+    flows = {name: Closed(used=5.0 * (name == "busy")) for name in ("busy", "idle", "last")}
+    for now, (name, flow) in enumerate(flows.items()):
+        table.enter(("udp", name), "guest", flow, float(now))
+    assert table.enter(("udp", "new"), "other", Closed(), 6.0)
+    assert [name for name, flow in flows.items() if flow.closed] == ["idle"]
 
 
 def test_when_nothing_is_left_the_fullest_owner_loses_one():

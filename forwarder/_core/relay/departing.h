@@ -1,0 +1,50 @@
+/* Datagrams that leave together: of one way, of one size, by one system call (datagrams.h has the theory). */
+#ifndef BULKHEAD_DEPARTING_H
+#define BULKHEAD_DEPARTING_H
+
+#include <sys/uio.h>
+
+#include "relay/flow_cache.h"
+
+#define DEPARTING_MOST 64u      /* UDP_MAX_SEGMENTS of older kernels */
+#define DEPARTING_BYTES 65000u  /* the longest IP packet, with room for headers */
+#define CONTROL_BYTES 128u
+
+/* Where datagrams leave: sockets, which the cache knows, and the TUN device. */
+struct outlet {
+    struct flow_cache cache;
+    int tun; /* -1: there is none yet */
+    uint32_t mtu; /* of the LAN behind it */
+    uint16_t ident;
+    uint64_t dropped; /* what was not taken, since it was last asked */
+};
+
+/* One message of a batch. */
+struct message {
+    uint8_t *data;
+    uint32_t bytes;
+    uint32_t segment; /* of each datagram in it; 0: it is one */
+    union flow_address peer;
+    uint32_t local_bytes;
+    uint8_t local[16];
+    bool left; /* to the caller */
+};
+
+struct departing {
+    const struct flow_way *way; /* NULL: none */
+    uint32_t port;              /* where to, for a way without one */
+    uint32_t segment, bytes, count;
+    bool full;
+    uint32_t peer_port; /* the source port, on the TUN device */
+    struct iovec parts[1 + DEPARTING_MOST]; /* the first is for headers */
+    struct message *of[DEPARTING_MOST];     /* each part's message */
+};
+
+/* Add the datagrams of a message, or send what is there first. `data` is what UDP carries of it. */
+void departing_add(struct departing *departing, struct outlet *outlet, const struct flow_way *way, uint32_t port,
+                   struct message *message, uint8_t *data, uint32_t bytes, uint64_t now);
+
+/* Send what is there. */
+void departing_send(struct departing *departing, struct outlet *outlet, uint64_t now);
+
+#endif

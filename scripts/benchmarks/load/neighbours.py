@@ -1,0 +1,234 @@
+"""Load for the benchmark of the gateway: what one VM asks of it, and what another one does meanwhile.
+
+serve ADDRESS PORT · ask connections|lookups|leases|pings GATEWAY HOST PORT SECONDS ·
+attack KIND OWN GATEWAY HOST GATEWAY-MAC RATE, of the kinds in ATTACKS
+
+An asker prints how many failed, and the seconds of each that did not. An attacker runs until it is killed.
+"""
+
+import contextlib
+import itertools
+import os
+import random
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+PATIENCE = 5.0
+MAC_AT = slice(6, 12)
+Frame = bytes
+ETHERTYPE = b"\x08\x00"
+EVERYBODY = b"\xff" * 6
+HALF_OPEN = 200
+"""Connections that one attacker holds."""
+
+
+def serve(address: str, port: str) -> None:
+    """Answer connections at one port."""
+    listener = socket.create_server((address, int(port)), backlog=512)
+    print("ready", flush=True)
+    while True:
+        sock, _ = listener.accept()
+        with sock, contextlib.suppress(OSError):
+            sock.recv(10)
+            sock.sendall(b"ok")
+            sock.recv(10)
+
+
+def ask(what: str, gateway: str, host: str, port: str, seconds: str) -> None:
+    """Ask again and again."""
+    askers: dict[str, Callable[[], Iterator[None]]] = {
+        "connections": lambda: _connections(host, int(port)),
+        "lookups": lambda: _lookups(gateway),
+        "leases": _leases,
+        "pings": lambda: _pings(gateway),
+    }
+    failed, times = 0, []
+    asker = askers[what]()
+    end = time.monotonic() + float(seconds)
+    while (begin := time.monotonic()) < end:
+        try:
+            next(asker)
+        except OSError:
+            failed, asker = failed + 1, askers[what]()
+            continue
+        times.append(time.monotonic() - begin)
+    print(failed, *(f"{each:.7f}" for each in times))
+
+
+def _connections(host: str, port: int) -> Iterator[None]:
+    while True:
+        with socket.create_connection((host, port), PATIENCE) as sock:
+            sock.sendall(b"hi")
+            if sock.recv(10) != b"ok":
+                raise ConnectionError
+        yield
+
+
+def _lookups(gateway: str) -> Iterator[None]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect((gateway, 53))
+        for number in itertools.count():
+            sock.send(_question("gateway", number & 0xFFFF))
+            if sock.recv(2048)[:2] != struct.pack(">H", number & 0xFFFF):
+                raise ConnectionError
+            yield
+
+
+def _leases() -> Iterator[None]:
+    """DISCOVER to ACK, by broadcast, as a client does that has no address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
+        sock.bind(("0.0.0.0", 68))
+        sock.settimeout(PATIENCE)
+        mac = _mac()
+        while True:
+            offer = _dhcp(sock, mac, 1, b"")
+            server = offer[offer.index(b"\x36\x04", 240) :][:6]
+            _dhcp(sock, mac, 3, b"\x32\x04" + offer[16:20] + server)
+            yield
+
+
+def _dhcp(sock: socket.socket, mac: bytes, kind: int, options: bytes) -> bytes:
+    sock.sendto(_dhcp_message(mac, kind, options), ("255.255.255.255", 67))
+    while True:
+        answer = sock.recv(2048)
+        if answer[28:34] == mac:
+            return answer
+
+
+def _pings(gateway: str) -> Iterator[None]:
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+        sock.settimeout(PATIENCE)
+        for number in itertools.count():
+            bare = struct.pack(">BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, number & 0xFFFF)
+            sock.sendto(bare[:2] + struct.pack(">H", _sum(bare)) + bare[4:], (gateway, 0))
+            while sock.recv(2048)[20:28][4:8] != bare[4:8]:
+                continue
+            yield
+
+
+def attack(kind: str, own: str, gateway: str, host: str, *rest: str) -> None:
+    """Do it until killed; ``rest``: the gateway's MAC address and the rate."""
+    gateway_mac, rate = rest
+    if kind in ("silent TCP", "half questions"):
+        _hold(gateway, b"" if kind == "silent TCP" else b"\x00\x40half", float(rate))
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sock.bind(("eth0", 0))
+    mac = sock.getsockname()[4]
+    head = bytes.fromhex(gateway_mac.replace(":", "")) + mac + ETHERTYPE
+    frames = [ATTACKS[kind](head, own, gateway, host, number) for number in range(4000)]
+    begin = time.monotonic()
+    for number, frame in enumerate(itertools.cycle(frames)):
+        with contextlib.suppress(OSError):
+            sock.send(frame)
+        while number > (time.monotonic() - begin) * float(rate):
+            time.sleep(0.001)
+
+
+def _hold(gateway: str, said: bytes, rate: float) -> None:
+    """Connect to the name server, say little, and go on connecting."""
+    held: list[socket.socket] = []
+    begin = time.monotonic()
+    for number in itertools.count():
+        with contextlib.suppress(OSError):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            held.append(sock)
+            sock.connect_ex((gateway, 53))
+        if number >= HALF_OPEN // 2:
+            with contextlib.suppress(OSError, IndexError):
+                held[-20].send(said)
+        if len(held) > HALF_OPEN:
+            held.pop(0).close()
+        while number > (time.monotonic() - begin) * rate:
+            time.sleep(0.001)
+
+
+def _named(head: bytes, own: str, gateway: str, _: str, number: int) -> Frame:
+    return head + _datagram(own, gateway, 1024 + number, 53, _question("gateway", number))
+
+
+def _hopeless(head: bytes, own: str, gateway: str, _: str, number: int) -> Frame:
+    return head + _datagram(own, gateway, 1024 + number, 53, _question(f"x{number}.hole.example", number))
+
+
+def _absent(head: bytes, own: str, gateway: str, _: str, number: int) -> Frame:
+    source = f"{own.rpartition('.')[0]}.{100 + number % 100}"
+    return head + _datagram(source, gateway, 1024 + number, 53, _question("gateway", number))
+
+
+def _leaser(head: bytes, _own: str, _gateway: str, _host: str, number: int) -> Frame:
+    message = _dhcp_message(head[MAC_AT], 1, b"", number)
+    return EVERYBODY + head[6:] + _datagram("0.0.0.0", "255.255.255.255", 68, 67, message)
+
+
+def _scan(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
+    source, destination = socket.inet_aton(own), socket.inet_aton(host)
+    bare = struct.pack(">HHIIBBHHH", 1024 + number, 1 + number, 1, 0, 0x50, 2, 64240, 0, 0)
+    checksum = _sum(source + destination + struct.pack(">HH", 6, len(bare)) + bare)
+    return head + _ip(source, destination, 6, bare[:16] + struct.pack(">H", checksum) + bare[18:])
+
+
+def _forged(head: bytes, _own: str, _gateway: str, host: str, number: int) -> Frame:
+    port = random.Random(number).randrange(1, 65536)
+    return head + _datagram(f"203.0.113.{number % 256}", host, port, 9090, b"x")
+
+
+ATTACKS: dict[str, Callable[[bytes, str, str, str, int], Frame]] = {
+    "questions": _named,
+    "hopeless names": _hopeless,
+    "questions without ARP": _absent,
+    "leases": _leaser,
+    "scan": _scan,
+    "forged sources": _forged,
+}
+
+
+def _question(name: str, number: int) -> bytes:
+    labels = b"".join(bytes((len(label),)) + label.encode() for label in name.split("."))
+    return struct.pack(">HHHHHH", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+
+
+def _dhcp_message(mac: bytes, kind: int, options: bytes, number: int = 1) -> bytes:
+    head = struct.pack(">BBBBIHH16x16s192x", 1, 1, 6, 0, number, 0, 0x8000, mac)
+    return (head + b"\x63\x82\x53\x63\x35\x01" + bytes((kind,)) + options + b"\xff").ljust(300, b"\0")
+
+
+def _mac() -> bytes:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind(("eth0", 0))
+        mac: bytes = sock.getsockname()[4]
+        return mac
+
+
+def _datagram(source: str, to: str, port: int, to_port: int, payload: bytes) -> bytes:
+    """Return a packet without a checksum of UDP, which IPv4 allows."""
+    body = struct.pack(">HHHH", port & 0xFFFF, to_port, 8 + len(payload), 0) + payload
+    return _ip(socket.inet_aton(source), socket.inet_aton(to), 17, body)
+
+
+def _ip(source: bytes, destination: bytes, number: int, body: bytes) -> bytes:
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, number, 0) + source + destination
+    return header[:10] + struct.pack(">H", _sum(header)) + header[12:] + body
+
+
+def _sum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+if __name__ == "__main__":
+    _, mode, *words = sys.argv
+    if mode == "serve":
+        serve(*words)
+    elif mode == "ask":
+        ask(*words)
+    else:
+        attack(*words)
