@@ -6,6 +6,8 @@ that a test stopped or killed itself is only looked at for what it left. Its log
 fails.
 
 ``guest_images`` is what guests boot from, made once a session.
+
+``tmp_path`` is not pytest's, whose path is too long for sockets with the names of a test and a process in it.
 """
 
 from __future__ import annotations
@@ -42,6 +44,13 @@ def short_directory() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give the test a directory of its own."""
+    with short_directory() as directory:
+        yield directory
 
 
 @contextlib.contextmanager

@@ -99,8 +99,22 @@ class Machine:
 
         wait_for(listening, f"{self.name} to listen for iperf3")
 
+    def run_iperf(self, address: str, *words: str) -> dict[str, Any]:
+        """Run iperf3 as a client with these arguments, and return what it reports of its end.
+
+        A server is not done with its last client at once, and listens anew for the next.
+        """
+
+        def ended() -> dict[str, Any] | None:
+            report = json.loads(self.run(f"iperf3 -c {address} -J {' '.join(words)} || true", timeout=60.0))
+            why = report.get("error", "")
+            assert not why or "busy" in why or "refused" in why, why
+            end: dict[str, Any] | None = None if why else report["end"]
+            return end
+
+        return wait_for(ended, f"{self.name} to run iperf3 with {address}")
+
     def iperf(self, address: str, *, seconds: int = 1, streams: int = 1, reverse: bool = False) -> float:
         """Return the TCP throughput in bits per second towards ``address`` (from it, if ``reverse``)."""
-        command = f"iperf3 -c {address} -t {seconds} -P {streams} -J{' -R' if reverse else ''}"
-        report: dict[str, Any] = json.loads(self.run(command, timeout=seconds + 30))
-        return float(report["end"]["sum_received"]["bits_per_second"])
+        words = (f"-t {seconds}", f"-P {streams}", *(["-R"] if reverse else []))
+        return float(self.run_iperf(address, *words)["sum_received"]["bits_per_second"])

@@ -87,7 +87,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
 def test_what_is_inferred_is_what_the_kernel_said(ends: Ends, address: str) -> None:
     ends.right.serve_iperf()
     for words in ("-n 20M", "-n 20M -R", "-n 4M -P 4 --bidir", "-u -b 50M -n 4M -l 1400"):
-        ends.left.run(f"iperf3 -c {address} {words}", timeout=60.0)
+        ends.left.run_iperf(address, words)
     wire = ends.wire
     assert wire.different == []
     assert wire.unfinished > 1000

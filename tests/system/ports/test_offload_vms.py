@@ -6,11 +6,9 @@ Each pair talks both ways, as real kernels do: and no receiver sees a checksum t
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -144,20 +142,6 @@ def wrong_sums(machine: Machine) -> int:
     return found + sum(map(int, six))
 
 
-def sent(client: Machine, address: str, *words: str) -> dict[str, Any]:
-    """Have iperf3 send from the client; how it ended."""
-
-    def ended() -> dict[str, Any] | None:
-        report = json.loads(client.run(f"iperf3 -c {address} -J {' '.join(words)} || true", timeout=60.0))
-        # A server is not done with the last test at once, and listens anew for the next.
-        why = report.get("error", "")
-        assert not why or "busy" in why or "refused" in why, why
-        end: dict[str, Any] | None = None if "error" in report else report["end"]
-        return end
-
-    return wait_for(ended, f"{client} to send to {address}")
-
-
 @pytest.fixture
 def all_sums_right(lab: Lab) -> Iterator[None]:
     before = {name: wrong_sums(lab[name]) for name in NAMES}
@@ -176,9 +160,9 @@ def test_every_kind_of_vm_is_talked_to(lab: Lab, partner: str) -> None:
     for server, client in ((other, krun), (krun, other)):
         server.serve_iperf()
         for address in (ipv4, ipv6):
-            end = sent(client, address(server.name), "-n 8M")
+            end = client.run_iperf(address(server.name), "-n 8M")
             assert end["sum_received"]["bytes"] >= ARRIVES
-        end = sent(client, ipv4(server.name), "-u -b 5M -n 1M -l 1400")
+        end = client.run_iperf(ipv4(server.name), "-u -b 5M -n 1M -l 1400")
         assert end["sum"]["lost_packets"] * 2 <= end["sum"]["packets"]
 
 
@@ -193,8 +177,9 @@ def test_the_host_and_the_gateway_are_talked_to(lab: Lab) -> None:
     krun.serve_iperf()
     lab.host.serve_iperf()
     assert "192.168.127.1" in krun.run(f"busybox nslookup gateway.containers.internal {ROUTER}")
-    assert sent(krun, HOST, "-n 8M")["sum_received"]["bytes"] >= ARRIVES
-    assert sent(lab.host, f"127.0.0.1 -p {IPERF_PORT + 1}", "-n 8M")["sum_received"]["bytes"] >= ARRIVES
+    assert krun.run_iperf(HOST, "-n 8M")["sum_received"]["bytes"] >= ARRIVES
+    end = lab.host.run_iperf(f"127.0.0.1 -p {IPERF_PORT + 1}", "-n 8M")
+    assert end["sum_received"]["bytes"] >= ARRIVES
 
 
 def test_what_was_inferred_left_no_trace_in_the_counters(lab: Lab) -> None:
@@ -217,7 +202,7 @@ def test_a_container_behind_such_a_vm_is_talked_to(lab: Lab) -> None:
         before = wrong_sums(krun), wrong_sums(container)
         for server, client, address in ((container, krun, "10.88.0.2"), (krun, container, ipv4("krun"))):
             server.serve_iperf()
-            assert sent(client, address, "-n 8M")["sum_received"]["bytes"] >= ARRIVES
+            assert client.run_iperf(address, "-n 8M")["sum_received"]["bytes"] >= ARRIVES
         assert (wrong_sums(krun), wrong_sums(container)) == before
 
 
