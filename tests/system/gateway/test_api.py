@@ -23,6 +23,8 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
 pytestmark = pytest.mark.guest
+either = pytest.mark.parametrize("place", ["user"], indirect=True)
+"""Whose switch it is makes no difference to what the API says."""
 LISTEN = "0A"
 ZONE = {
     "Name": "crc.testing.",
@@ -123,6 +125,7 @@ IN_FORCE = {
 }
 
 
+@either
 def test_zones_are_in_force_at_once_and_outlive_the_gateway(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
@@ -152,6 +155,7 @@ def check_zones(here: Place, api: Api) -> None:
     assert look_up(here.guest, "else.crc.testing") == "NXDOMAIN"
 
 
+@either
 def test_many_zones_at_once_are_all_in_force(start: Callable[..., tuple[Place, Api]]) -> None:
     here, api = start()
     clients = []
@@ -170,6 +174,7 @@ def test_many_zones_at_once_are_all_in_force(start: Callable[..., tuple[Place, A
     assert [look_up(here.guest, f"x.z{number}.test") for number in (0, 7)] == ["10.0.1.0", "10.0.1.7"]
 
 
+@either
 def test_what_is_wrong_gets_gvproxys_status_and_one_line_and_changes_nothing(
     start: Callable[..., tuple[Place, Api]], tmp_path: Path
 ) -> None:
@@ -203,6 +208,7 @@ def test_what_is_wrong_gets_gvproxys_status_and_one_line_and_changes_nothing(
     assert process(here.switch, "gateway") == before
 
 
+@either
 def test_addresses_and_traffic_are_those_of_the_switch_and_never_fall(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
@@ -235,6 +241,7 @@ def test_addresses_and_traffic_are_those_of_the_switch_and_never_fall(
     assert api.get("/cam") == {}
 
 
+@either
 def test_more_addresses_than_fit_a_message_are_said_to_be_too_many(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
@@ -252,6 +259,7 @@ def test_more_addresses_than_fit_a_message_are_said_to_be_too_many(
     wait_for(lambda: api.ask("/cam")[0] == 200, "the addresses to go with their VM")
 
 
+@either
 def test_a_supervisor_that_does_not_answer_is_503_and_its_late_answers_are_nobodys(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
@@ -269,6 +277,7 @@ def test_a_supervisor_that_does_not_answer_is_503_and_its_late_answers_are_nobod
     assert api.get("/cam") == cam
 
 
+@either
 def test_a_tunnel_carries_a_connection_to_a_guest(start: Callable[..., tuple[Place, Api]]) -> None:
     here, api = start()
     port = here.serve(here.guest, GUEST, "guest")

@@ -60,6 +60,7 @@ def test_a_gateway_that_hangs_is_silent_and_nobody_waits_for_it(place: Callable[
     assert switch.log().count("the gateway answers again") == 1
 
 
+@pytest.mark.parametrize("place", ["user"], indirect=True)
 def test_a_gateway_that_hangs_for_good_is_replaced_and_names_are_answered(
     place: Callable[..., Place],
 ) -> None:
