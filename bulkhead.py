@@ -1,10 +1,10 @@
-"""The entry point of the commands ``bulkhead`` and ``supervisor``, in a module with a name of its own.
+"""The entry point of the commands ``bulkhead`` and ``supervisor``: checks that our packages are really ours.
 
 Other projects use the names of our packages, too: PyPI's ``supervisor`` (supervisord) installs its files into
-a folder of the same name, in either order. Installed together, the later one overwrites files of the earlier
-one, and uninstalling one removes files of the other. Installed apart, the one that comes first on the path
-hides the other. So this module looks where each package would be imported from, before it imports one, and
-names the cause and the remedy in one line.
+a folder of the same name. Installed together, the later one overwrites files of the earlier one, and
+uninstalling one removes files of the other. Installed apart, the first one on the path hides the other. So
+this module, which has a name of its own, checks where each package would be imported from before it imports
+one. If that is wrong, it names the cause and the remedy in one line.
 """
 
 import sys
@@ -16,14 +16,14 @@ REMEDY = "install bulkhead-switch into a virtual environment of its own"
 
 
 def _clash(home: Path) -> str:
-    """Return what is wrong with our packages, which have to lie in ``home``; nothing if all is well."""
+    """Return the fault of our packages, which have to lie in ``home``; empty if there is none."""
     for name in PACKAGES:
         spec = find_spec(name)
         folders = [Path(each).resolve() for each in (spec and spec.submodule_search_locations) or ()]
         if any((folder / "supervisord.py").exists() for folder in folders):
             return f"the package `supervisor` (supervisord) is installed over this one in {folders[0].parent}"
         if spec is None or (home / name in folders and spec.origin is None):
-            return f"{home / name / '__init__.py'} is missing: another package's end has taken it along"
+            return f"{home / name / '__init__.py'} is missing: the removal of another package has deleted it"
         if home / name not in folders:
             found = folders[0] if folders else spec.origin
             return f"another package named `{name}` hides this one's: {found}"

@@ -1,5 +1,5 @@
-"""What a frame, a ring, a port and a membership replica *are*: no processes and no clock of its own.
+"""The base of workers and supervisor: frames, rings, ports, messages and membership.
 
-Workers and the supervisor both build on this package; it imports neither of them. Importing it is
-part of the time a virtual machine waits for its port, so its modules import little.
+It starts no process and has no clock of its own, and imports neither workers nor supervisor. A VM waits for
+its port while this package is imported, so its modules import little.
 """

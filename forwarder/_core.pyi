@@ -18,23 +18,23 @@ MAX_FRAME: Final[int]
 LARGEST_FRAME: Final[int]
 """Bytes of the longest frame that a VM with ``receive=large`` takes."""
 LINK_BYTES: Final[int]
-"""In front of an IP packet of its MTU in the longest frame that a VM takes."""
+"""Bytes of headers in front of an IP packet, in the longest frame that a VM takes."""
 TAKES_SUM: Final[int]
-"""What a VM may take undone: a checksum that is begun (and headers with it), frames that are to be cut."""
+"""Bits of unfinished work that a VM accepts: a partial checksum (and its header), frames to be segmented."""
 TAKES_TSO4: Final[int]
 TAKES_TSO6: Final[int]
 TAKES_ECN: Final[int]
 TAKES_USO4: Final[int]
 TAKES_USO6: Final[int]
 TAKES_LARGE: Final[int]
-"""Finished frames of many segments, without a header."""
+"""The VM accepts finished frames of many segments, without a header."""
 
 EVENT_CONTROL: Final[int]
 """A watched control descriptor is readable (or a signal arrived)."""
 EVENT_LINK_DOWN: Final[int]
 """The VM's link is finished; ``Engine.link_error`` says why. Nothing is read or written any more."""
 EVENT_WANTED: Final[int]
-"""``Engine.wanted()`` has ports that a ring is wanted to."""
+"""``Engine.wanted()`` has ports to which a ring is needed."""
 EVENT_UNFINISHED: Final[int]
 EVENT_GUARDED: Final[int]
 """``Engine.unfinished`` has changed."""
@@ -45,11 +45,11 @@ def doorbell_create() -> int:
 def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> tuple[int, int]:
     """A new unicast ring, two sealed memfds: what its producer writes, and its consumer's tail.
 
-    ``size``: data bytes, a power of two. The producer maps its memory for writing, and nobody can after that.
+    ``size``: data bytes, a power of two. The producer maps its memory for writing; after that no process can.
     """
 
 def flood_create(size: int, port: int, epoch: int) -> int:
-    """A new flood ring as a sealed memfd; its writer maps it first, everybody after that may only read."""
+    """A new flood ring as a sealed memfd; its writer maps it first, all later processes may only read."""
 
 def stats_page_create() -> int:
     """A new statistics page of a port (counters and MAC table) as a sealed memfd."""
@@ -62,16 +62,16 @@ def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
     """
 
 def finish_offload(data: bytes) -> list[bytes]:
-    """Do what the ``virtio_net_hdr`` in front of a frame asks for: the frames to send instead, in order.
+    """Finish a frame as its ``virtio_net_hdr`` asks: return the frames to send instead, in order.
 
-    Raises ValueError where it asks for what makes no sense.
+    Raises ValueError if the header makes no sense.
     """
 
 def shorten_offload(data: bytes) -> bytes:
-    """Take the last segment off a frame behind its ``virtio_net_hdr``; empty if it has no two."""
+    """Remove the last segment of a frame behind its ``virtio_net_hdr``; empty if it has fewer than two."""
 
 def infer_offload(frame: bytes, mtu: int) -> bytes:
-    """The ``virtio_net_hdr`` of a frame that came without: what its sums and length say is left to be done.
+    """The ``virtio_net_hdr`` for a frame that came without one: its checksums and length show what is undone.
 
     ``mtu``: bytes of the longest IP packet that is not to be cut.
     """
@@ -83,27 +83,27 @@ CELL_PARTS: Final[tuple[str, ...]]
 """Names of all parts of a worker's cell."""
 
 def cell_restrict() -> tuple[list[str], int]:
-    """Give up for good what a worker does not need: the parts of its cell that precede its other threads.
+    """Enter the first parts of a worker's cell, for good; call it before other threads start.
 
-    Returns the names of the parts in force, and Landlock's ABI (0: none). Nothing is raised: a part that the
-    kernel does not have is missing.
+    Returns the names of the parts in force, and Landlock's ABI (0: none). Raises nothing: a part that the
+    kernel lacks is left out.
     """
 
 def cell_filter() -> list[str]:
-    """Enter the last parts, for all threads: limits, and the filter of calls. Returns those in force."""
+    """Enter the last parts, for all threads: limits and the call filter. Returns those in force."""
 
 def cell_refused() -> tuple[int, int]:
     """How many system calls of this thread the filter has refused, and the number of the last (-1: none)."""
 
 class EarlyDrop:
-    """The choice of what is dropped early from one ring."""
+    """Early drop at one ring, by itself."""
 
     def __init__(self) -> None: ...
     def put(self, flow: int, size: int, half_full: bool) -> bool:
-        """Put ``size`` bytes of a flow into a ring, half full or not. False: they are dropped."""
+        """Put ``size`` bytes of a flow into a ring, half full or not; False if they are dropped."""
 
 class StatsPage:
-    """Read-only view of a port's statistics page: what its worker last published."""
+    """Read-only view of a port's stats page: the state that its worker published last."""
 
     def __init__(self, fd: int) -> None: ...
     def counters(self) -> dict[str, int]:
@@ -112,14 +112,14 @@ class StatsPage:
     def at_boundary(self) -> bool:
         """Whether a stream's worker, if it is dead now, died at the end of a record in both directions.
 
-        Then, and only then, can another worker go on with the stream.
+        Only then can another worker go on with the stream.
         """
 
     def memory_gone(self) -> bool:
-        """Whether a guest whose memory was shared took it away, which ended the port's worker."""
+        """Whether a guest that shared its memory took it away, which ended the port's worker."""
 
     def published_at(self) -> float:
-        """When the page's worker published last, in monotonic seconds; 0.0: never."""
+        """When the page's worker last published, in monotonic seconds; 0.0 if never."""
 
     def losses(self) -> list[tuple[int, int, int, int]]:
         """(peer port, its attachment, frames lost towards it, its floods lost here), non-zero rows only."""
@@ -128,35 +128,35 @@ class StatsPage:
         """(peer port, bytes of frames for it alone, those lost on the way included), non-zero rows only."""
 
     def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
-        """MAC addresses that the page's table has behind ``port``: (address, seconds since seen, pinned).
+        """MAC addresses of ``port`` in the page's table: (address, seconds since seen, pinned).
 
-        Asked for the page's own port, these are what is behind that VM.
+        For the page's own port, these are the addresses behind its VM.
         """
 
     def port_of(self, mac: bytes) -> int:
-        """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0: not known."""
+        """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0 if unknown."""
 
 class Datagrams:
-    """The relay's datagrams, carried in batches along ways that the relay has decided (relay/datagrams.h).
+    """Carry the relay's datagrams in batches, along ways that the relay has decided (relay/datagrams.h).
 
-    Descriptors are borrowed. A socket is known from ``open`` to ``forget``, which makes void what names it.
-    Addresses are 4 or 16 bytes.
+    Descriptors are borrowed. A socket is known from ``open`` to ``forget``, which makes all its ways void. A
+    way lives for 10 seconds. Addresses have 4 or 16 bytes.
     """
 
     def __init__(self, network: bytes, mask: bytes, prefix: bytes, /) -> None:
-        """The LAN's IPv4 network and mask, and the first 8 bytes of its IPv6 addresses."""
+        """``network`` and ``mask``: the LAN's IPv4 addresses; ``prefix``: 8 bytes of its IPv6 addresses."""
 
     def speak_by(self, tun: int, mtu: int, /) -> None:
-        """Write what is for guests to this TUN device, on a LAN of this MTU."""
+        """Write datagrams for guests to this TUN device; ``mtu`` is the LAN's."""
 
     def open(self, fd: int, /) -> None:
-        """Know a socket, as another one than before of this number."""
+        """Know a new socket; ways of an earlier socket with this number are void."""
 
     def forget(self, fd: int, /) -> None:
-        """Carry nothing from it and to it any more."""
+        """Carry no more datagrams from and to this socket."""
 
     def used(self, fd: int, /) -> float:
-        """When something was last sent by a socket from here, in monotonic seconds; 0.0: never."""
+        """Return the monotonic time of the last datagram that the core sent by a socket; 0.0: none."""
 
     def from_guest(
         self,
@@ -170,10 +170,10 @@ class Datagrams:
         target: bytes,
         /,
     ) -> None:
-        """For 10 seconds send what a guest sends so by ``fd`` to ``target``, at the port that it asks for."""
+        """Enter a way: send such datagrams of a guest through ``fd`` to ``target``, and keep their port."""
 
     def to_guest(self, fd: int, peer: bytes, asked: bytes, guest: bytes, port: int, /) -> None:
-        """For as long write what ``peer`` sends to ``fd`` for a guest's port, in the name of ``asked``."""
+        """Enter a way: write datagrams of ``peer`` at ``fd`` for a guest's port, with source ``asked``."""
 
     def to_socket(
         self,
@@ -187,48 +187,49 @@ class Datagrams:
         source: bytes,
         /,
     ) -> None:
-        """For as long send what comes by ``fd`` from a peer to ``local`` (or nothing) by ``out``.
+        """Enter a way: send datagrams at ``fd`` from a peer to ``local`` (may be empty) through ``out``.
 
-        ``target`` is empty if ``out`` is connected, ``source`` if it has but one address.
+        ``target`` is empty if ``out`` is connected, ``source`` if it has only one address.
         """
 
     def read_frames(self, fd: int, /) -> tuple[int, int, list[bytes]]:
-        """Read frames of a packet socket: how many, how many of them were carried, and those left.
+        """Read frames of a packet socket; return the numbers of read and of carried frames, and the others.
 
-        Each is behind its virtio_net_hdr. Raises BlockingIOError: there is none.
+        Each begins with its virtio_net_hdr. Raises BlockingIOError if there is none.
         """
 
     def read(
         self, fd: int, by_port: bool, /
     ) -> tuple[int, int, list[tuple[bytes, bytes, int, int, bytes, int]]]:
-        """Read some datagrams of a socket; the same. ``by_port``: ways of a peer's ports differ.
+        """Read datagrams of a socket; return the same. ``by_port``: each port of a peer has its own way.
 
-        One is (data, peer, its port, its scope, where it came in if the socket tells that, bytes of each
-        datagram in it if it is several). Raises BlockingIOError; OSError: what the socket had to tell.
+        A datagram is (data, peer, its port, its scope, the local address if the socket tells it, the bytes of
+        each datagram in it if it holds several). Raises BlockingIOError if there is none, OSError for an
+        error of the socket.
         """
 
     def shed(self, mac: bytes, kind: int, seconds: float, /) -> None:
-        """For so long only count what is of a kind (SHED_SYN, SHED_FORGED) and comes from ``mac``."""
+        """Only count frames of a kind (SHED_SYN, SHED_FORGED) from ``mac``, for so many seconds."""
 
     def take_counts(self) -> tuple[int, int, int]:
-        """Datagrams dropped, SYNs shed and forged packets shed since this was last asked."""
+        """Return the dropped datagrams, shed SYNs and shed forged packets since the last call."""
 
 SHED_SYN: Final[int]
 SHED_FORGED: Final[int]
 
 class CaptureReader:
-    """The reader's end of a capture: what one port's worker has copied."""
+    """The reader of a capture: the frames that one port's worker has copied."""
 
     def __init__(self, fd: int, port: int, epoch: int, /) -> None: ...
     @property
     def lost(self) -> int:
-        """Frames that the worker has written over before they were read."""
+        """Frames that the worker has overwritten before they were read."""
 
     def read(self) -> list[tuple[int, int, int, str, int, bytes]]:
-        """Some of what is new: (monotonic ns, way, peer, reason, length of the frame, what was kept of it).
+        """Some new frames: (monotonic ns, way, peer, reason, length of the frame, the kept bytes).
 
         ``way``: 1 from the VM, 2 to the VM, 3 dropped; then ``reason`` is the drop's counter and ``peer`` the
-        port that the frame was for, or 0. Raises ValueError: the worker has written no captured frame.
+        port that the frame was for, or 0. Raises ValueError if the ring holds something else.
         """
 
 class Engine:
@@ -236,7 +237,7 @@ class Engine:
 
     link_error: str
     unfinished: bool
-    """Whether the VM leaves checksums undone, although nothing was said of it (``infer``)."""
+    """Whether the VM leaves checksums undone, although ``infer`` was not called."""
 
     def __init__(
         self,
@@ -263,10 +264,10 @@ class Engine:
         """Forward for at most ``timeout`` seconds, GIL released, or until an event. Returns EVENT_* bits."""
 
     def hold_flood_bell(self) -> None:
-        """Ring no doorbell for what the VM floods, until ``release_flood_bell``."""
+        """Ring no doorbell for the VM's floods until ``release_flood_bell``."""
 
     def release_flood_bell(self) -> None:
-        """Ring again, and once for what was flooded meanwhile."""
+        """Ring again, and once for the floods of meanwhile."""
 
     def pulse(self, interval: float) -> None:
         """Publish to the statistics page every ``interval`` seconds even if nothing happens; at first 1.0."""
@@ -283,39 +284,42 @@ class Engine:
 
     def end_captures(self) -> None: ...
     def hold(self, held: bool) -> None:
-        """Leave the VM unread and unwatched; False: go on. Made, an engine does not hold its VM."""
+        """Leave the VM unread and unwatched; False: go on, as a new engine does."""
 
     def wanted(self) -> list[int]:
-        """Ports that frames were addressed to and that no ring leads to yet; each is named once."""
+        """Ports that frames were addressed to and that have no ring yet; each is returned once."""
 
     def peer_join(self, port: int, epoch: int, attachment: int) -> None:
         """Port ``port`` exists (again) under ``epoch``; an older epoch's rings are detached.
 
-        ``attachment``: the epoch of the port's first worker, which tells one VM from the next under the same
-        number.
+        ``attachment``: the epoch of the port's first worker, which distinguishes one VM from the next with
+        the same number.
         """
 
     def peer_leave(self, port: int) -> None: ...
     def attach_flood(self, port: int, epoch: int, fd: int, *, from_start: bool) -> None:
-        """Read what ``port`` floods: all that is there since its start, or what comes from now on."""
+        """Read the flood ring of ``port``: from its start, or from now on."""
 
     def attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
         """The ring towards ``port``. Takes ownership of ``doorbell``."""
 
     def attach_rx(self, port: int, epoch: int, ring: int, tail: int) -> None: ...
     def pin(self, port: int, macs: list[bytes]) -> None:
-        """Exactly these addresses are pinned to ``port`` (own port: others are then spoofed sources)."""
+        """Pin exactly these addresses to ``port``; for the own port, other sources are spoofed then."""
 
     def set_guard(self, enabled: bool) -> None:
-        """Whether the VM may not say what only the gateway or another VM may (``guard.h``)."""
+        """Whether to drop messages of the VM that only the gateway or another VM may send (``guard.h``)."""
 
     def set_owners(self, owners: list[tuple[bytes, int]]) -> None:
-        """Which port has which address: 16 bytes, of IPv4 ``::ffff:a.b.c.d``. All others are everybody's."""
+        """The port of each address; any port may use other addresses.
+
+        An address has 16 bytes; IPv4 is ``::ffff:a.b.c.d``.
+        """
 
     def guarded(self) -> list[tuple[str, bytes, bytes]]:
-        """What the guard has refused for the first time: kind, source MAC, claimed address (zero: none).
+        """First refusals of the guard: kind, source MAC, claimed address (zero: none).
 
-        The kinds: group, pause, router, server, address, hidden. Asked when ``run`` returns EVENT_GUARDED.
+        The kinds: group, pause, router, server, address, hidden. Call it when ``run`` returns EVENT_GUARDED.
         """
 
     def set_limits(self, *, broadcast: int, multicast: int, unknown: int, bytes: int, macs: int) -> None:
@@ -328,41 +332,40 @@ class Engine:
     def set_reach(self, port: int, allowed: bool) -> bool:
         """Whether frames pass between this port and that one; true for a port that joins.
 
-        Out of reach, a port has no ring to or from this one, and none is taken. Returns whether that has
+        A port out of reach has no ring to or from this one, and none is accepted. Returns whether this has
         changed.
         """
 
     def idle_rings(self) -> list[int]:
-        """Ports whose ring from here is empty, and was not written to since this was last asked."""
+        """Ports whose ring from here is empty and was not written to since the last call."""
 
     def detach_tx(self, port: int) -> bool:
-        """Let go of the ring towards ``port`` if it is empty: whether it was. The next frame asks for one."""
+        """Unmap the ring towards ``port`` if it is empty; return whether it was."""
 
     def detach_rx(self, port: int) -> None:
-        """Let go of the ring from ``port``, which its producer has given up."""
+        """Unmap the ring from ``port``, which its producer has given up."""
 
     def set_flood_unknown(self, enabled: bool) -> None:
         """Whether unknown unicast is delivered to this port's VM."""
 
     def give_up_ring(self, port: int) -> None:
-        """No ring to ``port`` is to be had for now: what waits for one is flooded, until ``attach_tx``."""
+        """There is no ring to ``port`` for now: flood the frames that wait for it, until ``attach_tx``."""
 
     def infer(self, mtu: int) -> None:
         """The VM, on a socket, leaves checksums and segments undone; its packets have ``mtu`` bytes at most.
 
-        Its frames come without the ``virtio_net_hdr`` that says so, which is made for them. 0, as at first:
-        its frames are finished.
+        The missing ``virtio_net_hdr`` of its frames is made here. 0, the default: its frames are finished.
         """
 
     def limit(self, longest: int) -> None:
-        """Send the VM no frame that is longer, whatever it takes; at first MAX_FRAME."""
+        """Send the VM no longer frame, whatever it accepts; at first MAX_FRAME."""
 
     def take(self, takes: int, longest: int) -> None:
-        """The VM takes this from now on, and others' workers see it with their next frames for it.
+        """Set the offloads that the VM accepts; other workers see them with their next frame for it.
 
-        ``takes``: TAKES_* bits, what may be left undone; ``longest``: bytes of the longest frame that is one
-        segment. A frame that is under way and asks for more is refused when it comes, and counted. At first
-        a TAP takes everything but TAKES_LARGE, and any other VM plain frames of any length.
+        ``takes``: TAKES_* bits; ``longest``: bytes of the longest frame of one segment. A frame under way
+        that needs more is refused on arrival and counted. At first a TAP accepts everything but TAKES_LARGE,
+        and any other VM plain frames of any length.
         """
 
     def age(self, now: int) -> None:
@@ -372,17 +375,17 @@ class Engine:
         """(turns done, bytes written to the VM so far, bytes waiting for the VM)."""
 
     def vhost_add_region(self, guest: int, size: int, front_end: int, offset: int, fd: int) -> None:
-        """Map ``size`` bytes of the guest's memory from ``offset`` in the file ``fd``, not used after that.
+        """Map ``size`` bytes of the guest's memory from ``offset`` in the file ``fd``, closed by the caller.
 
-        ``guest``, ``front_end``: its addresses there. This and what follows is for kind "vhost" alone. Raises
-        ValueError (it makes no sense) or OSError (ENOSPC: too many; or mmap's).
+        ``guest``, ``front_end``: the region's addresses there. This and the following methods are for kind
+        "vhost" only. Raises ValueError for senseless values, OSError (ENOSPC: too many regions; or mmap's).
         """
 
     def vhost_remove_region(self, guest: int, size: int, front_end: int) -> None:
-        """Let go of a region, if it is there; a queue in it stops."""
+        """Unmap a region, if it exists; a queue in it stops."""
 
     def vhost_set_features(self, features: int) -> None:
-        """What the driver has accepted, ``VIRTIO_*`` as bits."""
+        """Set the features that the driver has accepted, ``VIRTIO_*`` as bits."""
 
     def vhost_start_queue(
         self,
@@ -399,29 +402,30 @@ class Engine:
     ) -> None:
         """Use queue 0 (to the guest) or 1 (from it), at the front-end's addresses, beginning at ``index``.
 
-        ``resumed``: where the last worker stopped instead. ``kick`` is waited for, ``call`` (-1: none)
-        written to; both must stay open. Raises OSError (EFAULT: not in the guest's memory; EPERM: no kick).
+        ``resumed``: begin where the last worker stopped instead. The engine waits for ``kick`` and writes to
+        ``call`` (-1: none); both must stay open. Raises OSError (EFAULT: not in the guest's memory; EPERM: no
+        kick).
         """
 
     def vhost_stop_queue(self, which: int) -> int:
-        """Use it no more; return the index at which it would go on."""
+        """Stop a queue; return the index at which it would go on."""
 
     def vhost_enable_queue(self, which: int, enabled: bool) -> None: ...
     def vhost_set_call(self, which: int, call: int) -> None: ...
     def vhost_note(self, number: int) -> None:
-        """Note the number of what was kept of the session, for the next worker."""
+        """Note the number of the stored session state, for the next worker."""
 
     def vhost_answer(self, fd: int, digest: int, reply: bytes) -> int:
-        """Note that the message of this digest is answered, and send the answer; the bytes that went.
+        """Note that the message with this digest is answered, and send the answer; return the bytes sent.
 
         Raises OSError.
         """
 
     def vhost_take_out(self, fd: int, size: int) -> int:
-        """Take a message of ``size`` bytes out of the socket; none is answered and still there then."""
+        """Remove an answered message of ``size`` bytes from the socket."""
 
     def vhost_noted(self) -> tuple[int, int]:
-        """Return the number and the digest that were noted last, by whichever worker."""
+        """Return the last noted number and digest, by this or an earlier worker."""
 
     def close(self) -> None: ...
 
@@ -439,7 +443,7 @@ class Fdb:
     def age(self, now: int) -> None: ...
     def forget(self, port: int) -> None: ...
     def count(self, port: int) -> int:
-        """Entries of ``port``, those that have aged out since the last change of generation included."""
+        """Entries of ``port``, including those that have aged out since the last change of generation."""
 
 class RingWriter:
     """Producer's end of a ring."""
@@ -456,7 +460,7 @@ class RingWriter:
         """
 
     def commit(self, records: bytes, src: bytes, vnet: bool = False, gap: int = 0) -> int:
-        """The same for records that were read to where they are to be, ``gap`` bytes behind the last run."""
+        """The same for records that were read in place, ``gap`` bytes behind the last run."""
 
     def publish(self) -> bool: ...
 
@@ -469,7 +473,7 @@ class RingReader:
         self, ring: int, tail: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int
     ) -> None: ...
     vnet: bool
-    """Whether the frames of the run last taken from are behind ``virtio_net_hdr``s."""
+    """Whether the frames of the last run taken have a ``virtio_net_hdr`` in front."""
 
     def take(self, most: int) -> bytes:
         """Consume at most ``most`` bytes of records, from one run."""

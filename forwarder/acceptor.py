@@ -1,26 +1,26 @@
-"""The accept loop of a listening socket: bursts, pauses without descriptors, and a guard for each connection.
+"""Accept connections from a listening socket in a loop; pause when the process has no descriptors left.
 
 Theory of operation
 -------------------
-An ``Acceptor`` watches a listening socket in a loop and hands each connection, which does not block, to its
-``accepted``, which owns it from then on. It takes at most ``BURST`` in one turn, so that a crowd of clients
-does not keep the loop from the others.
+An ``Acceptor`` watches a listening socket in a loop and hands each connection, non-blocking, to ``accepted``,
+which closes it later. It accepts at most ``BURST`` in one turn, so that a crowd of clients does not keep the
+loop from other work.
 
     ACCEPTING ──no descriptor, or pause()──► PAUSED ──its time is over──► ACCEPTING
         └──── hold() ────► HELD ──resume()──► ACCEPTING
 
-A process without descriptors cannot accept, and the kernel goes on saying that it should, so a loop that
-only returned would spin. The acceptor pauses for ``PAUSE_S`` instead; the clients wait in the kernel's queue
-and are accepted when descriptors have come back. ``Pauses`` knows the acceptors that pause, so that waiting
-costs nothing for all the others, of which there may be a thousand.
+A process without descriptors cannot accept, but the kernel goes on reporting the socket as readable, so a
+loop would spin. The acceptor pauses for ``PAUSE_S`` instead. The clients wait in the kernel's queue and are
+accepted when descriptors are free again. ``Pauses`` keeps only the acceptors that pause, so the others,
+perhaps a thousand, cost nothing.
 
-``accepted`` may hold or pause the acceptor, which then takes no other connection in this turn. If it raises,
-that connection is closed and the failure reported; the listener goes on.
+``accepted`` may hold or pause the acceptor, which then accepts no other connection in this turn. If it
+raises, the connection is closed and the failure reported; the listener goes on.
 
 Example: a process with one descriptor left has three clients in the queue. It accepts the first; the second
 gets EMFILE, and the acceptor pauses. A second later the first has gone: the other two are accepted.
 
-Single-threaded; the listening socket stays its owner's, who closes it after ``close``.
+Single-threaded. The owner of the listening socket closes it, after ``close``.
 """
 
 import errno
@@ -31,15 +31,15 @@ from typing import Protocol
 from forwarder.loop import READ
 
 BURST = 64
-"""Connections accepted before others get their turn."""
+"""Connections accepted in one turn."""
 PAUSE_S = 1.0
-"""Descriptors come back when connections end, which takes about that long."""
+"""Descriptors become free when connections end, which takes about this long."""
 
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Watcher(Protocol):
-    """What an acceptor needs of a loop; an event READ is the same number in every one of them."""
+    """The part of a loop that an acceptor needs; the event READ has the same number in every loop."""
 
     failed: Callable[[], None]
 
@@ -51,7 +51,7 @@ class Watcher(Protocol):
 
 
 class Pauses:
-    """The acceptors of one loop that pause."""
+    """The pausing acceptors of one loop."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """``clock`` is monotonic, in seconds."""
@@ -59,15 +59,15 @@ class Pauses:
         self._ends: dict[Acceptor, float] = {}
 
     def begin(self, acceptor: "Acceptor", seconds: float) -> None:
-        """Have ``acceptor`` go on in so many seconds."""
+        """Let ``acceptor`` go on in so many seconds."""
         self._ends[acceptor] = self._clock() + seconds
 
     def cancel(self, acceptor: "Acceptor") -> None:
-        """Forget ``acceptor``; one that does not pause is ignored."""
+        """Forget ``acceptor``; does nothing if it does not pause."""
         self._ends.pop(acceptor, None)
 
     def tick(self, now: float) -> None:
-        """Let those go on whose time has come."""
+        """Let the acceptors go on whose time has come."""
         for acceptor in [each for each, end in self._ends.items() if end <= now]:
             acceptor.resume()
 
@@ -87,7 +87,7 @@ class Acceptor:
         pauses: Pauses,
         starved: Callable[[str], None] | None = None,
     ) -> None:
-        """Begin to accept. ``starved`` is told, in words, why the acceptor pauses of its own accord."""
+        """Begin to accept. ``starved`` is called with the reason when the acceptor pauses by itself."""
         self._watcher = watcher
         self._sock = sock
         self._accepted = accepted
@@ -98,26 +98,26 @@ class Acceptor:
         self.resume()
 
     def resume(self) -> None:
-        """Go on after ``hold`` or a pause; again does nothing."""
+        """Go on after ``hold`` or a pause; a second call does nothing."""
         self._pauses.cancel(self)
         if not self._accepting:
             self._accepting = True
             self._watcher.watch(self._sock.fileno(), self._on_readable, READ)
 
     def hold(self) -> None:
-        """Take no connection until ``resume``."""
+        """Accept no connection until ``resume``."""
         self._pauses.cancel(self)
         if self._accepting:
             self._accepting = False
             self._watcher.unwatch(self._sock.fileno())
 
     def pause(self, seconds: float) -> None:
-        """Take no connection for so long."""
+        """Accept no connection for so long."""
         self.hold()
         self._pauses.begin(self, seconds)
 
     def close(self) -> None:
-        """Take no connection any more; call it before the socket is closed."""
+        """Stop accepting; call it before the socket is closed."""
         self.hold()
 
     def _on_readable(self, _: int) -> None:

@@ -1,18 +1,18 @@
-"""Messages and the descriptors that belong to them, over one unix SOCK_SEQPACKET connection.
+"""Send and receive messages with their descriptors over one unix SOCK_SEQPACKET connection.
 
-A channel joins the supervisor and one worker, and each knows by the kernel's word which process has the other
-end; so no message says who sends it. Its end is also how each learns at once that the other has gone.
-What is for all workers alike goes through ZeroMQ.
+A channel joins the supervisor and one worker. The kernel tells each of them the process at the other end, so
+no message names its sender. The end of the channel shows at once that the other process has gone. Messages to
+all workers go through ZeroMQ.
 
 Invariants:
 
-- Nothing here blocks. What the kernel does not take is queued in order, at most ``BACKLOG`` messages; a
-  peer that does not read for that long is given up, since a worker without its rings is of no use.
-- A descriptor is never leaked: each one that arrives is handed to the caller with a message that is
-  entitled to that many (``entitled``), or closed here. Sending never closes the caller's; what is
-  queued is a duplicate.
-- ``receive`` raises PeerError for a message that is no good and can be called again at once; only
-  ``ChannelClosedError`` ends the channel.
+- Nothing here blocks. Messages that the kernel does not accept are queued in order, at most ``BACKLOG``. A
+  peer that leaves more unread is given up, since a worker without its rings is of no use.
+- A descriptor is never leaked: each one that arrives is handed to the caller with a message that is entitled
+  to that many (``entitled``), or closed here. Sending never closes the caller's descriptors; the queue holds
+  duplicates.
+- ``receive`` raises PeerError for a bad message and can be called again at once; only ``ChannelClosedError``
+  ends the channel.
 """
 
 import errno
@@ -44,8 +44,8 @@ CHANNEL_BYTES = 64 << 10
 """Longest message on a channel: a ``WantFloods`` with every port is a fifth of it."""
 
 BACKLOG = 4096
-"""Messages queued for a peer that does not read: two for each port that there can be, when all of them start
-to talk to one, and the same again."""
+"""Messages queued for a peer that does not read: two for each possible port, when all of them start to talk
+to one port, and the same again."""
 
 _FIXED = {Ready: 2, Assign: 5, Claim: 7, RingTx: 3, RingRx: 2, Capture: 1, CaptureRing: 1}
 _INT = struct.calcsize("i")
@@ -54,33 +54,33 @@ _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
 _ANCILLARY = socket.CMSG_SPACE(_MOST * _INT)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
 _LATER = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
-"""Not now, and polling for writability would say "now" all the same: wait for time to pass."""
+"""Errors that polling for writability does not show: try again after some time."""
 
 
 class ChannelClosedError(PeerError):
-    """The other end is gone, or as good as gone; close the channel."""
+    """The other end is gone, or does not read; close the channel."""
 
 
 class Credentials(NamedTuple):
-    """Of the process at the other end of a unix socket, from the moment that it connected."""
+    """The process at the other end of a unix socket, at the moment of its connect."""
 
     pid: int
     uid: int
 
     @property
     def are_ours(self) -> bool:
-        """Whether it is of our own user, or of root, who could do as he likes anyway."""
+        """Whether it runs as our own user, or as root, which may do anything anyway."""
         return self.uid in (os.geteuid(), 0)
 
 
 def credentials_of(sock: socket.socket) -> Credentials:
-    """Return those of the peer of a connected unix socket, by the kernel's word (unix(7), SO_PEERCRED)."""
+    """Return the kernel's credentials of a connected unix socket's peer (unix(7), SO_PEERCRED)."""
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return Credentials(pid, uid)
 
 
 def entitled(message: Message) -> tuple[int, ...]:
-    """How many descriptors may come with ``message``: an update brings its flood ring or none."""
+    """How many descriptors may come with ``message``; an update comes with its flood ring or without."""
     if isinstance(message, Update):
         return (0, 1)
     if isinstance(message, Handover):
@@ -91,7 +91,7 @@ def entitled(message: Message) -> tuple[int, ...]:
 
 
 def close_all(descriptors: Sequence[int]) -> None:
-    """Close each of them, whatever the others say."""
+    """Close all descriptors, also after a failure."""
     for descriptor in descriptors:
         try:
             os.close(descriptor)
@@ -103,7 +103,7 @@ class Channel:
     """One end. ``fileno`` is for polling: readable means ``receive``, writable means ``flush``."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Take over a connected socket."""
+        """Take a connected socket."""
         sock.setblocking(False)
         self._sock = sock
         self._backlog: deque[tuple[bytes, list[int]]] = deque()
@@ -111,7 +111,7 @@ class Channel:
 
     @classmethod
     def connect(cls, path: str, pid: int) -> "Channel":
-        """Connect to that process. Raises OSError: it does not listen there, or cannot take it now."""
+        """Connect to a process. Raises OSError if it does not listen at ``path``, or cannot accept now."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.setblocking(False)
@@ -128,17 +128,17 @@ class Channel:
         return self._sock.fileno()
 
     def credentials(self) -> Credentials:
-        """Return those of the process at the other end."""
+        """Return the credentials of the process at the other end."""
         return credentials_of(self._sock)
 
     @property
     def backlog(self) -> int:
-        """Messages that wait to be sent; ``flush`` them when writable, and now and then."""
+        """The number of queued messages; call ``flush`` when writable, and now and then."""
         return len(self._backlog)
 
     @property
     def wants_write(self) -> bool:
-        """Whether polling for writability tells when ``flush`` gets on."""
+        """Whether polling for writability shows when ``flush`` can go on."""
         return bool(self._backlog) and self._poll_helps
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
@@ -162,7 +162,7 @@ class Channel:
         self._backlog.append((data, _duplicate(descriptors)))
 
     def flush(self) -> None:
-        """Send what is queued, as far as it goes. Raises ChannelClosedError."""
+        """Send queued messages as far as possible. Raises ChannelClosedError."""
         while self._backlog:
             data, descriptors = self._backlog[0]
             if not self._try(data, descriptors):
@@ -197,7 +197,7 @@ class Channel:
         return message, tuple(descriptors)
 
     def close(self) -> None:
-        """Close this end and drop what is queued; the other end reads what was sent, then the end."""
+        """Close this end and drop the queue; the other end reads the sent messages, then the end."""
         self._sock.close()
         while self._backlog:
             close_all(self._backlog.popleft()[1])
@@ -205,8 +205,8 @@ class Channel:
     def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int] | None:
         """Take the next message from the kernel. Raises ChannelClosedError.
 
-        An end that was closed with messages unread resets the connection, which the kernel tells once and
-        before what that end had sent.
+        If the other end closed with unread messages, the connection is reset: the kernel reports that once,
+        before the messages of that end.
         """
         for last in (False, True):
             try:
@@ -222,7 +222,7 @@ class Channel:
         return None
 
     def _try(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """Say whether the kernel took it."""
+        """Return whether the kernel accepted the message."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
         try:
             self._sock.sendmsg(
@@ -252,14 +252,12 @@ def descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _duplicate(descriptors: Sequence[int]) -> list[int]:
-    """Duplicate all or none. Raises ChannelClosedError: there is no queueing any more."""
+    """Duplicate all or none. Raises ChannelClosedError if descriptors run out."""
     copies: list[int] = []
     try:
         for descriptor in descriptors:
             copies.append(os.dup(descriptor))
     except OSError as error:
         close_all(copies)
-        raise ChannelClosedError(
-            f"no descriptor left to queue a message with that is not read: {error.strerror}"
-        ) from None
+        raise ChannelClosedError(f"no descriptor left to queue an unread message: {error.strerror}") from None
     return copies

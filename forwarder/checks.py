@@ -1,8 +1,8 @@
-"""Checks of one field of a control message: bounded, by type and range, loud about what is wrong.
+"""Build checks for the fields of control messages: by type, range and size.
 
-A check takes what the decoder made of a field and returns the field's value, or raises PeerError with
-a short line, whatever the other process sent. Checks are built once, when a codec's table is made.
-Types are compared exactly, since Python's ``True`` is an integer.
+A check takes the decoded field and returns its value, or raises PeerError with a short line, whatever the
+other process sent. Checks are built once, with the table of a codec. Types are compared exactly, since
+Python's ``True`` is an integer.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def boolean(value: object) -> object:
 
 
 def optional(check: Check) -> Check:
-    """Return the check of what ``check`` allows, or None."""
+    """Return the check of a value that ``check`` allows, or None."""
     return lambda value: None if value is None else check(value)
 
 
@@ -78,7 +78,7 @@ def mac(value: object) -> object:
 
 
 def octets(count: int) -> Check:
-    """Return the check of just so many bytes."""
+    """Return the check of exactly ``count`` bytes."""
 
     def check(value: object) -> object:
         if type(value) is not bytes or len(value) != count:
@@ -89,7 +89,7 @@ def octets(count: int) -> Check:
 
 
 def octets_up_to(most: int) -> Check:
-    """Return the check of at most so many bytes."""
+    """Return the check of at most ``most`` bytes."""
 
     def check(value: object) -> object:
         if type(value) is not bytes or len(value) > most:
@@ -128,7 +128,7 @@ def fields(make: Callable[..., object], checks: tuple[tuple[str, Check], ...]) -
 
 
 def plain(value: object, depth: int = DEPTH) -> object:
-    """Check that there is nothing but what JSON knows and bytes, not nested deeper than DEPTH."""
+    """Check that a value holds only JSON's types and bytes, nested no deeper than DEPTH."""
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     if depth:

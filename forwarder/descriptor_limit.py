@@ -1,4 +1,4 @@
-"""How many descriptors this process may have: raised to the hard limit, since nothing here uses select(2)."""
+"""Raise the limit of open descriptors to the hard limit; that is safe, since select(2) is not used here."""
 
 import resource
 from contextlib import suppress

@@ -1,6 +1,6 @@
-"""Errors by whose fault they are, from one root.
+"""The exceptions, by the side at fault: ours, the operator's, or another process's.
 
-``LocalError`` is raised for what this side asked for, ``PeerError`` for what another process sent.
+``LocalError`` is raised for a request of this side, ``PeerError`` for a message of another process.
 The text is one line that names the thing and says what to do. Traffic never raises: a bad frame is
 a counter.
 """
@@ -11,12 +11,12 @@ class BulkheadError(Exception):
 
 
 class LocalError(BulkheadError):
-    """The operator, or code on this side, asked for something that cannot be done."""
+    """A request of the operator, or of code on this side, that cannot be done."""
 
 
 class UsageError(LocalError):
-    """What the operator has written cannot be, whatever the state of the machine: exit code 2."""
+    """A mistake in the operator's words, whatever the state of the machine: exit code 2."""
 
 
 class PeerError(BulkheadError):
-    """What arrived from another process breaks the protocol; the sender is at fault, the receiver goes on."""
+    """A message of another process breaks the protocol; the receiver goes on."""

@@ -1,11 +1,11 @@
-"""The one loop of a process without an engine: descriptors to callbacks, and sleep until the next deadline.
+"""The event loop of a process without an engine: calls callbacks of descriptors, sleeps until a deadline.
 
 The loop knows nothing about its callbacks. A callback must not block, and must tolerate spurious calls:
 between the kernel's answer and the call, another callback may have dealt with the descriptor.
 
-A callback that raises does not end the process: ``failed`` is called, which reports the exception that is
-being handled, and the descriptor is not watched any more, since it would fail again in every turn. What is
-in order to happen (the other end of a channel has gone) is not raised through here.
+A callback that raises does not end the process: ``failed`` reports the exception, and the descriptor is not
+watched any more, since it would fail again in every turn. Normal events (the other end of a channel has gone)
+must not be raised through the loop.
 """
 
 import selectors
@@ -16,11 +16,11 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 Callback = Callable[[int], None]
-"""Called with the events (READ, WRITE) that the descriptor has."""
+"""Called with the events (READ, WRITE) of the descriptor."""
 
 
 def print_failure() -> None:
-    """Write the exception that is being handled to stderr."""
+    """Write the current exception to stderr."""
     kind, error, trace = sys.exc_info()
     if kind is not None and error is not None:
         sys.excepthook(kind, error, trace)
@@ -35,19 +35,19 @@ class Loop:
         self._selector = selectors.EpollSelector()
 
     def watch(self, fd: int, callback: Callback, events: int = READ) -> None:
-        """Call ``callback`` whenever ``fd`` has one of ``events``; replaces what was asked for before."""
+        """Call ``callback`` whenever ``fd`` has one of ``events``; replaces an earlier callback."""
         if fd in self._selector.get_map():
             self._selector.modify(fd, events, callback)
         else:
             self._selector.register(fd, events, callback)
 
     def unwatch(self, fd: int) -> None:
-        """Forget ``fd``; before it is closed. One that is not watched is ignored."""
+        """Forget ``fd``; call it before closing. Does nothing if ``fd`` is not watched."""
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
     def turn(self, timeout: float) -> None:
-        """Sleep until something happens or ``timeout`` seconds are over, and make the calls that are due."""
+        """Sleep until an event, or for ``timeout`` seconds, and make the calls that are due."""
         for key, events in self._selector.select(max(timeout, 0.0)):
             current = self._selector.get_map().get(key.fd)
             if current is not None and current.data is key.data:
@@ -58,7 +58,7 @@ class Loop:
                     self._drop(key)
 
     def _drop(self, key: selectors.SelectorKey) -> None:
-        """Forget a callback that failed, unless another one has its place already."""
+        """Forget a callback that failed, unless it has been replaced already."""
         current = self._selector.get_map().get(key.fd)
         if current is not None and current.data is key.data:
             self._selector.unregister(key.fd)

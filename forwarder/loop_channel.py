@@ -1,9 +1,9 @@
-"""A channel that a loop looks after: whatever the kernel does not take at once is sent as soon as it does.
+"""A channel in a loop: the loop sends queued messages as soon as the kernel accepts them.
 
-A channel queues what its peer is too busy to read, and does not know when to go on. Who forgets to ask it to
-goes on for good with a queue that only grows. So both are one here: whoever may send without receiving uses
-this, and there is no call to forget. Where polling does not tell when the kernel takes more (too many
-descriptors under way), the next thing to receive is the occasion to try.
+A plain channel queues messages for a busy peer, but does not know when to go on; if its user forgets
+``flush``, the queue only grows. This class flushes by itself, so a user that may send without receiving has
+no call to forget. If polling does not show when the kernel accepts more (too many descriptors under way), the
+next received message is the occasion to try.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from forwarder.messages import Message
 
 
 class LoopChannel(Channel):
-    """One end of a channel, in a loop once ``watch`` was called."""
+    """One end of a channel; ``watch`` puts it into a loop."""
 
     _loop: Loop | None = None
     _events = 0
 
     def watch(self, loop: Loop, ready: Callable[[], None]) -> None:
-        """Call ``ready`` whenever there may be something to receive, the end included."""
+        """Call ``ready`` whenever there may be a message, or the end, to receive."""
         self._loop = loop
         self._ready = ready
         self._update()
@@ -40,7 +40,7 @@ class LoopChannel(Channel):
 
     def _event(self, events: int) -> None:
         if self.backlog:
-            with suppress(ChannelClosedError):  # who receives finds out, after what was sent before the end
+            with suppress(ChannelClosedError):  # the receiver will see the end, after the messages before it
                 self.flush()
             self._update()
         if events & READ:

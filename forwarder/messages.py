@@ -1,7 +1,7 @@
-"""What processes say to each other: every message of the control plane, and who says it to whom.
+"""Every message of the control plane, with its sender and receiver.
 
-Values only; ``wire`` has their bytes and the check of each field. Over a channel both ends know which process
-has the other, and which port it serves, so no message of a worker says who sends it.
+Values only; ``wire`` has their bytes and the check of each field. Both ends of a channel know the other
+process and its port, so a worker's message does not name its sender.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ MAX_FLOODS = 200
 """Ports in one ``Floods``: Linux passes at most 253 descriptors with a message."""
 
 MAX_OWNERS = 2500
-"""Addresses in one ``Owners``: what a channel's message has room for, and two for each port."""
+"""Addresses in one ``Owners``: two for each port; a channel's message has room for them."""
 
 ADDRESS_BYTES = 16
 
@@ -35,13 +35,13 @@ class Beat(NamedTuple):
     interval_ms: int
     """When the next beat is due; three missing ones are silence."""
     pulse_ms: int
-    """How often a worker is to show, by its block, that its loop turns."""
+    """How often a worker publishes to its stats page, to show that its loop turns."""
 
 
 class Update(NamedTuple):
     """Supervisor to all: one change of membership.
 
-    A newcomer's comes over the channels first, with its flood ring.
+    The update of a newcomer comes over the channels first, with its flood ring.
     """
 
     epoch: int
@@ -60,7 +60,7 @@ class Heartbeat(NamedTuple):
 
     supervisor_epoch: int
     sequence: int
-    """The membership it works with; zero and zero before the first snapshot."""
+    """The membership that the worker uses; zero and zero before the first snapshot."""
     turns: int
     queued: int
     """Bytes waiting for the VM."""
@@ -68,7 +68,7 @@ class Heartbeat(NamedTuple):
     unfinished: bool
     """The VM leaves checksums undone, and its port is not set for it."""
     stale_ms: int
-    """How long, in all, it has worked with a membership that it knew might be old."""
+    """The total time, in seconds, for which it has used a suspect membership."""
     refused_calls: int
     """System calls that its cell has refused."""
     refused_call: int
@@ -92,7 +92,7 @@ class SnapshotRequest(NamedTuple):
 
 
 class SnapshotPart(NamedTuple):
-    """Supervisor to one worker: some records of the table as it is after update ``sequence``, in order."""
+    """Supervisor to one worker: some records of the table after update ``sequence``, in order."""
 
     epoch: int
     sequence: int
@@ -108,7 +108,7 @@ class Drain(NamedTuple):
 class Ready(NamedTuple):
     """Worker to supervisor, first on its channel: a spare that waits for a port, in its cell.
 
-    With it come descriptors of its ``smaps_rollup`` and ``fd`` in /proc, which nobody else can open.
+    With it come descriptors of its ``smaps_rollup`` and ``fd`` in /proc, which no other process can open.
     """
 
     version: int
@@ -132,15 +132,18 @@ class Assign(NamedTuple):
     pulse_ms: int
     """As in the last beat."""
     subscribed: bool
-    """Whether the worker's subscription is in force, so that it need not wait for a message that proves
-    it."""
+    """Whether the worker's subscription is known to be in force; otherwise it waits for a published
+    message."""
 
 
 class KeepSession(NamedTuple):
-    """Worker to supervisor, with descriptors: keep this of my session. Before Assign: go on with it."""
+    """Worker to supervisor, with descriptors: store my session.
+
+    Supervisor to worker, before Assign: go on with it.
+    """
 
     number: int
-    """Of what is kept, for a worker that has to know whether it is the last there was."""
+    """The number of this state, by which a worker knows whether it is the last one."""
     session: VhostSession
 
 
@@ -157,10 +160,10 @@ class Floods(NamedTuple):
 
 
 class Owners(NamedTuple):
-    """Supervisor to worker: which port has which address, all that are known; guards go by it."""
+    """Supervisor to worker: the owners of all known addresses, for its guard."""
 
     owners: tuple[tuple[bytes, int], ...]
-    """(16 bytes, of IPv4 ``::ffff:a.b.c.d``; port)."""
+    """Pairs of address and port; 16 bytes, an IPv4 address is ``::ffff:a.b.c.d``."""
 
 
 class Guarded(NamedTuple):
@@ -171,7 +174,7 @@ class Guarded(NamedTuple):
     source: bytes
     """Ethernet source, 6 bytes."""
     address: bytes
-    """That was claimed, as in ``Owners``; zero: none."""
+    """The claimed address, as in ``Owners``; zero: none."""
 
 
 class WantRing(NamedTuple):
@@ -189,7 +192,7 @@ class RingTx(NamedTuple):
 
 
 class RingSealed(NamedTuple):
-    """Producer to supervisor: from now on nobody but me can map that ring for writing."""
+    """Producer to supervisor: from now on only I can write to that ring."""
 
     port: int
     epoch: int
@@ -210,32 +213,32 @@ class RingOpen(NamedTuple):
 
 
 class RingIdle(NamedTuple):
-    """Producer to supervisor: I have given up the ring towards that port, which was empty for long."""
+    """Producer to supervisor: I have given up the ring towards that port; it was empty for long."""
 
     port: int
     epoch: int
 
 
 class RingOver(NamedTuple):
-    """Supervisor to the consumer: that port has given up its ring, let go of it, too."""
+    """Supervisor to the consumer: that port has given up its ring; unmap it, too."""
 
     port: int
     epoch: int
 
 
 class WantCapture(NamedTuple):
-    """Viewer to supervisor, on a channel of its own: copy what these ports see, until I hang up."""
+    """Viewer to supervisor, on a channel of its own: copy the frames of these ports until I hang up."""
 
     ports: tuple[str, ...]
-    """Names or numbers; none: all ports, those that come later too."""
+    """Names or numbers; empty: all ports, also later ones."""
     program: bytes
     """Classic BPF that chooses frames; empty: all."""
     snap: int
-    """Bytes that are kept of a frame at the most."""
+    """Most bytes to keep of a frame."""
 
 
 class CaptureRing(NamedTuple):
-    """Supervisor to viewer, with a flood ring: here is what the worker of that port copies."""
+    """Supervisor to viewer, with a flood ring: the worker of that port copies its frames to it."""
 
     port: int
     epoch: int
@@ -244,7 +247,7 @@ class CaptureRing(NamedTuple):
 
 
 class Capture(NamedTuple):
-    """Supervisor to worker, with a flood ring: copy to it what your port sees."""
+    """Supervisor to worker, with a flood ring: copy your port's frames to it."""
 
     number: int
     """Of the capture; a port may have several at one time."""
@@ -266,7 +269,7 @@ class Command(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Supervisor to operator: done, with a result; or not done, with one line that says why."""
+    """Supervisor to operator: done, with a result; or not done, with one line of reason."""
 
     ok: bool
     result: object
@@ -276,10 +279,10 @@ class Handover(NamedTuple):
     """Between the processes of the gateway and to the supervisor: these descriptors are yours now."""
 
     name: str
-    """What they are for."""
+    """The purpose of the descriptors."""
     arguments: dict[str, object]
     descriptors: int
-    """How many come with it."""
+    """The number of descriptors."""
 
 
 Message = (

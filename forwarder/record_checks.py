@@ -1,4 +1,4 @@
-"""How a port's record is checked as it arrives: the same values that settings allow, and no other."""
+"""Check a received record of a port: it may hold only values that the settings allow."""
 
 from typing import cast
 
@@ -61,7 +61,7 @@ RECORD = fields(
 
 
 def unique_records(value: object) -> object:
-    """Check a list of records, each of another port."""
+    """Check a list of records of different ports."""
     records = cast(tuple[PortRecord, ...], many(RECORD, MAX_PORTS - 1)(value))
     if len({record.port for record in records}) < len(records):
         raise PeerError("one port is there twice")

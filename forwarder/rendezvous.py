@@ -1,4 +1,4 @@
-"""Where the processes of one switch meet: the names of the files in its runtime directory."""
+"""The names of the files in the runtime directory, through which the processes of a switch meet."""
 
 import os
 
@@ -7,11 +7,11 @@ LOCK = "supervisor.lock"
 CONSOLE = "console.sock"
 """ZeroMQ ROUTER: commands of operators."""
 CAPTURES = "capture.sock"
-"""Unix SOCK_SEQPACKET: viewers of what ports see."""
+"""Unix SOCK_SEQPACKET: viewers of captures."""
 CHANNEL = ".channel"
-"""Unix SOCK_SEQPACKET of one worker, behind its process id: where the next supervisor comes to it."""
+"""Unix SOCK_SEQPACKET of one worker, with its process id: the next supervisor connects to it."""
 MEMBERSHIP = ".members"
-"""ZeroMQ SUB of one worker, behind its process id: where beats and updates come to it."""
+"""ZeroMQ SUB of one worker, with its process id: it receives beats and updates."""
 
 
 def path(runtime_dir: str, name: str) -> str:

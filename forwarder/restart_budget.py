@@ -1,10 +1,10 @@
-"""Restart budget: how often, and how soon, a port gets another worker, or the gateway another process.
+"""Restart budget: decide how soon, and how often, a port gets a new worker or the gateway a new process.
 
-A worker that dies once is replaced almost at once, since its VM is waiting. One that dies again and
-again is harming the machine, and the wait before the next one doubles. When more than ``attempts``
-were lost within ``window_s``, the port is *parked*: it gets no worker any more, and the operator is
-told. Losses are forgotten as they leave the window, so a port that dies once a week never parks.
-Pure: times are monotonic seconds that the caller passes in.
+After one death the next worker starts almost at once, since the VM waits. Repeated deaths harm the machine,
+so each wait is twice the last one. When more than ``attempts`` workers were lost within ``window_s``, the
+port is *parked*: it gets no worker any more, and the log says so. Losses are forgotten as they leave the
+window, so a port that dies once a week never parks. Pure: times are monotonic seconds that the caller passes
+in.
 """
 
 from collections import deque
@@ -12,19 +12,19 @@ from typing import NamedTuple
 
 
 class Budget(NamedTuple):
-    """How many restarts a port may have, and how they are spread."""
+    """The number of restarts of a port, and the waits between them."""
 
     attempts: int = 5
     """Restarts within the window; the next loss parks the port."""
     window_s: float = 60.0
     first_s: float = 0.05
-    """Wait before the first restart: a tenth of what a guest notices as a hiccup of its link."""
+    """Wait before the first restart, in seconds: one tenth of the delay that a guest notices."""
     longest_s: float = 5.0
     """Doubling ends here: with five attempts the waits are 0.05, 0.1, 0.2, 0.4 and 0.8 s."""
 
 
 class Losses:
-    """The workers that one port has lost lately; never remembers more than the budget's attempts."""
+    """The recent losses of one port; never more than the budget's attempts."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

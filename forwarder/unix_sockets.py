@@ -1,17 +1,17 @@
-"""Unix sockets in the file system: bound with mode 0600, over a dead one, never over a live one or a file.
+"""Bind unix sockets in the file system: mode 0600, over a dead socket, never over a live one or a file.
 
 Theory of operation
 -------------------
-``bind`` gives a socket its path and returns the ``SocketFile`` that was made. The path is taken over from a
-socket whose owner is dead; anything else that lies there is left alone, and the caller gets one line that
-says what it is. ``SocketFile.remove`` removes the file only if it is still the one that was made here: it
-compares device and inode. The kernel keeps a bound socket's inode for as long as the socket is open, so the
-number cannot have been given to another file meanwhile; therefore remove first, close the socket afterwards.
+``bind`` gives a socket its path and returns the new ``SocketFile``. It replaces a socket whose owner is dead.
+Any other file stays, and the caller gets one line that says what it is. ``SocketFile.remove`` removes the
+file only if it is still the same one: it compares device and inode. The kernel keeps a bound socket's inode
+for as long as the socket is open, so the number cannot have been given to another file meanwhile; therefore
+remove first, close the socket afterwards.
 
 The kernel is asked whether a socket file has a live owner, by connecting a *datagram* socket to it. A live
 stream or seqpacket socket answers EPROTOTYPE. A live datagram socket is connected to, or answers EPERM when
 it takes frames from one peer only. A dead one answers ECONNREFUSED. So the owner notices nothing. (A regular
-file answers ECONNREFUSED, too; that is why its type is looked at first.)
+file answers ECONNREFUSED, too, so the type is checked first.)
 
 Example: a switch is killed and leaves ``q.sock``. The next one binds: EADDRINUSE, it is a socket, connecting
 says ECONNREFUSED, so it is unlinked and bound again. Had the operator put a text file there, it would stay.
@@ -38,7 +38,7 @@ class SocketFile(NamedTuple):
 
     path: str
     identity: tuple[int, int] | None
-    """Device and inode; None if the file was gone already when it was looked for."""
+    """Device and inode; None if the file was gone already."""
 
     @classmethod
     def at(cls, path: str) -> "SocketFile":
@@ -50,7 +50,7 @@ class SocketFile(NamedTuple):
         return cls(path, (found.st_dev, found.st_ino))
 
     def is_there(self) -> bool:
-        """Whether the path still leads to this very file; call it while the socket is open."""
+        """Whether the path still leads to this file; call it while the socket is open."""
         return self.identity is not None and SocketFile.at(self.path) == self
 
     def remove(self) -> None:
@@ -92,7 +92,7 @@ def bind(sock: socket.socket, path: str) -> SocketFile:
 
 
 def check_free(path: str) -> None:
-    """Raise LocalError, with what to do, if ``path`` could not be bound now; nothing is changed."""
+    """Raise LocalError, with a remedy, if ``path`` could not be bound now; changes nothing."""
     folder = os.path.dirname(path) or "."
     try:
         if os.path.lexists(path):
@@ -105,7 +105,7 @@ def check_free(path: str) -> None:
 
 
 def is_live(path: str) -> bool:
-    """Whether a process has the socket at ``path`` open. Raises OSError if there is no telling."""
+    """Whether a process has the socket at ``path`` open. Raises OSError if that cannot be found out."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
@@ -124,9 +124,9 @@ def _remove_stale(path: str) -> None:
 
 
 def _check_stale(path: str) -> None:
-    """Raise LocalError unless a socket without an owner lies at ``path``."""
+    """Raise LocalError unless a socket without an owner is at ``path``."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise LocalError(f"{path} exists and is no socket; move it away, or listen elsewhere")
+        raise LocalError(f"{path} exists and is not a socket; move it away, or listen elsewhere")
     if is_live(path):
         raise LocalError(f"address in use: another process listens on {path}; stop it, or listen elsewhere")
 
@@ -135,7 +135,7 @@ def _why(error: OSError, path: str) -> str:
     folder = os.path.dirname(path) or "."
     return {
         errno.ENOENT: f"the directory {folder} does not exist; create it",
-        errno.ENOTDIR: f"{folder} is no directory; choose another path",
+        errno.ENOTDIR: f"{folder} is not a directory; choose another path",
         errno.EACCES: f"no right to make a file in {folder}; choose another directory",
         errno.EROFS: f"{folder} is on a read-only file system; choose another directory",
         errno.ENOSPC: f"no space left in {folder}; free some, or choose another directory",
@@ -145,8 +145,8 @@ def _why(error: OSError, path: str) -> str:
 def dissolve(sock: socket.socket) -> None:
     """Take the peer from a connected datagram socket, so that any sender can reach it again.
 
-    Python's ``connect`` cannot say AF_UNSPEC to a unix socket. What the old peer had sent and nobody has
-    read goes with it (unix(7) says so of reconnecting); an error it left behind is cleared.
+    Python's ``connect`` cannot pass AF_UNSPEC to a unix socket. Unread messages of the old peer are dropped,
+    as unix(7) says of reconnecting; a pending error is cleared.
     """
     _connect(sock.fileno(), ctypes.byref(ctypes.c_uint16(socket.AF_UNSPEC)), 2)
     sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

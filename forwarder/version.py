@@ -1,3 +1,3 @@
-"""Which Bulkhead this is: setup.cfg, ``--version`` and ``status`` take it from here."""
+"""The version of Bulkhead, for setup.cfg, ``--version`` and ``status``."""
 
 VERSION = "0.1.0"

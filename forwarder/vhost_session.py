@@ -1,8 +1,8 @@
-"""The state of a vhost-user session as value types: what a worker keeps for its successor.
+"""The state of a vhost-user session, as value types, that a worker stores for its successor.
 
-With these numbers go descriptors, in this order: each region's, each ring's kick and call as far as it has
-them, and the front-end's back channel if there is one. That is all there is to know of a session but how far
-its rings are, which is in the guest's memory and in the port's block.
+Descriptors go with it, in this order: each region's, each ring's kick and call if it has them, and the
+front-end's back channel if there is one. The positions of the rings are not part of it: they are in the
+guest's memory and in the port's stats page.
 """
 
 from typing import NamedTuple, cast
@@ -11,17 +11,17 @@ from forwarder.checks import boolean, fields, integer, many
 from forwarder.errors import PeerError
 
 RINGS = 2
-"""Of one pair: frames to the guest, frames from it."""
+"""The rings of one pair: frames to the guest, frames from it."""
 
 MOST_REGIONS = 32
-"""Regions of a guest's memory; the compiled core has as many places."""
+"""Regions of a guest's memory, at most, as in the compiled core."""
 
 MOST_ENTRIES = 32768
-"""Of a ring: a split virtqueue's limit (Virtual I/O Device 1.2, section 2.7)."""
+"""Entries of a ring, at most: a split virtqueue's limit (Virtual I/O Device 1.2, section 2.7)."""
 
 
 class Region(NamedTuple):
-    """Memory of the guest: a part of a file."""
+    """One region of the guest's memory: a part of a file."""
 
     guest: int
     """Physical address in the guest."""
@@ -29,7 +29,7 @@ class Region(NamedTuple):
     front_end: int
     """Virtual address in the front-end."""
     offset: int
-    """Where it begins in the file."""
+    """Offset in the file."""
 
 
 class Ring(NamedTuple):
@@ -37,7 +37,7 @@ class Ring(NamedTuple):
 
     entries: int = 0
     base: int = 0
-    """Where it begins when it is started next."""
+    """Index at which the ring starts next."""
     descriptors: int = 0
     available: int = 0
     used: int = 0
@@ -48,7 +48,7 @@ class Ring(NamedTuple):
 
 
 class VhostSession(NamedTuple):
-    """All of a session that a front-end has said."""
+    """The state of a session, as set by the front-end."""
 
     features: int = 0
     protocol_features: int = 0
@@ -57,7 +57,7 @@ class VhostSession(NamedTuple):
     has_backend: bool = False
 
     def descriptors(self) -> int:
-        """How many descriptors go with it."""
+        """Return the number of descriptors that go with it."""
         ends = sum(ring.has_kick + ring.has_call for ring in self.rings)
         return len(self.regions) + ends + self.has_backend
 
@@ -92,4 +92,4 @@ check_session = fields(
         ("has_backend", boolean),
     ),
 )
-"""The check of a session that came in a message."""
+"""The check of a received session."""

@@ -1,10 +1,10 @@
-"""Control messages and their bytes: the only file that knows msgpack.
+"""Encode and decode control messages; only this file uses msgpack.
 
 A message travels as one msgpack array: layout version, tag, then the fields in order. Nested tuples
-are arrays too, so encoding needs no code per message. Decoding trusts nothing: the size is checked
-before anything is unpacked, and then each field by the table ``MESSAGES``, which is the whole
-protocol on one screen. ``decode`` raises nothing but PeerError, whatever the bytes; so a receiver's
-loop needs one handler and never stops for a bad message.
+are arrays too, so encoding needs no code per message. Decoding trusts nothing: it checks the size before it
+unpacks, and then each field by the table ``MESSAGES``, which shows the whole protocol on one screen.
+``decode`` raises only PeerError, whatever the bytes, so a receiver's loop needs one handler and never stops
+for a bad message.
 
 To add a message or a field: change the NamedTuple and its row, and raise ``_LAYOUT``. There are no
 optional fields: one switch is one installation, and a worker of another version is refused by name.
@@ -73,10 +73,10 @@ from forwarder.record_checks import EPOCH, MAX_COUNT, PORT, RECORD, unique_recor
 from forwarder.vhost_session import check_session
 
 MESSAGE_BYTES = 2 << 20
-"""Longest message but a reply: a command with all that a gateway can be told, and room to grow."""
+"""The longest message other than a reply: a command with all options of a gateway, and room to grow."""
 
 PUBLISHED_BYTES = 4 << 10
-"""Longest message that is published: an update with the longest record (1.5 kB), and room to grow."""
+"""The longest published message: an update with the longest record (1.5 kB), and room to grow."""
 
 REPLY_BYTES = 16 << 20
 """Longest reply to an operator: statistics of every port with its sources (1023 ports, 1 kB and some
@@ -172,7 +172,7 @@ _DECODERS = {kind.__name__: fields(kind, checks) for kind, checks in MESSAGES.it
 
 
 def encode(message: Message) -> bytes:
-    """Return the bytes of ``message``. Raises LocalError if they are too many, or it is not plain data."""
+    """Return the bytes of ``message``. Raises LocalError if it is too long or not plain data."""
     kind = type(message)
     try:
         data = cast(bytes, msgpack.packb((_LAYOUT, kind.__name__, *message)))
@@ -185,9 +185,9 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
-    """Return the message that ``data`` is. Raises PeerError, and nothing else, if it is not one.
+    """Return the message in ``data``. Raises only PeerError, if it is not a message.
 
-    ``limit``: the longest to look at, in bytes; who waits for a Reply gives REPLY_BYTES.
+    ``limit`` is the longest accepted message in bytes; a receiver of a Reply passes REPLY_BYTES.
     """
     if len(data) > limit:
         raise PeerError(f"a message of {len(data)} bytes is longer than {limit}")

@@ -1,9 +1,9 @@
 """Classic BPF for packet sockets (kernel: Documentation/networking/filter.rst), with labels for jumps.
 
-The kernel runs a program on each frame and gives the socket those that it takes; a frame that it does not
-take costs some ten instructions and no copy. A program is a list of steps: an operation with its value and
-the labels to go to, or a label. Offsets are from the Ethernet header, whose address is LINK where a program
-does not see it otherwise.
+The kernel runs a program on each frame. It copies a frame to the socket only if the program accepts it; a
+rejected frame costs about ten instructions. A program is a list of steps. A step is a label, or an operation
+with its value and the labels to jump to. Offsets count from the Ethernet header; a program that does not see
+this header finds it at LINK.
 """
 
 import socket
@@ -21,16 +21,16 @@ EQUAL, SET, JUMP, RETURN, RETURN_A = 0x15, 0x45, 0x05, 0x06, 0x16
 LINK = 0xFFE00000
 PACKET_TYPE = 0xFFFFF000 + 4
 TO_US = 0
-"""PACKET_TYPE of a frame that is for the interface's own address."""
+"""PACKET_TYPE of a frame to the interface's own address."""
 
 WHOLE = 0x40000  # more than the longest frame
 SO_ATTACH_FILTER = 26
 
 Step = tuple[int, int, str, str] | str
-"""Code, value, and the labels to go to if true and if not ("": the next one); or a label."""
+"""A label; or an operation: code, value, label to jump to if true, label if false ("": the next step)."""
 
 ENDS: list[Step] = ["take", (RETURN, WHOLE, "", ""), "drop", (RETURN, 0, "", "")]
-"""What a program ends with that goes to these labels."""
+"""The last steps of a program that jumps to these labels."""
 
 
 def assemble(steps: Sequence[Step]) -> bytes:
@@ -56,6 +56,6 @@ def attach(
     level: int = socket.SOL_SOCKET,
     option: int = SO_ATTACH_FILTER,
 ) -> None:
-    """Give a program to the kernel, which goes by it from then on. Raises OSError."""
+    """Attach a program to a socket; the kernel filters with it at once. Raises OSError."""
     program = array("B", assemble(steps))
     sock.setsockopt(level, option, struct.pack("HP", len(program) // 8, program.buffer_info()[0]))

@@ -1,9 +1,9 @@
-"""How many of something bounded one owner may have, as a pure table: a share of what is left.
+"""Divide a bounded resource fairly among its owners: each may take a share of what is still free.
 
-A fixed bound for each owner is either too low for the one busy guest or too high for ten greedy ones. Here
-an owner may have up to ``GREED`` times as many as are still free (dynamic thresholds of Choudhury and Hahne,
-made for packet buffers): alone it gets eight ninths of all, and whatever some owners do, the next one finds
-room. Nothing that was given is taken away again.
+A fixed bound for each owner would be too low for one busy guest, or too high for ten greedy ones. Here an
+owner may hold up to ``GREED`` times the number that is free (dynamic thresholds of Choudhury and Hahne, made
+for packet buffers). A single owner gets eight ninths of all. Several greedy owners still leave room for the
+next one. Nothing is taken back from an owner. A pure table without clock or sockets.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ GREED = 8
 
 
 class Shares:
-    """Who has how many of ``most``."""
+    """How many of the ``most`` units each owner holds."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -21,7 +21,7 @@ class Shares:
         self._counts: Counter[Hashable] = Counter()
 
     def take(self, owner: Hashable, count: int = 1) -> bool:
-        """Give ``owner`` as many more as it asks for if that is fair, and say whether it was."""
+        """Give ``owner`` the number it asks for if that is within its share; return whether it was."""
         if self._counts.get(owner, 0) >= GREED * (self.most - self.taken - count + 1):
             return False
         self._counts[owner] += count
@@ -29,7 +29,7 @@ class Shares:
         return True
 
     def give_back(self, owner: Hashable, count: int = 1) -> None:
-        """Take back what ``owner`` had."""
+        """Take units back from ``owner``."""
         assert self._counts[owner] >= count
         self._counts[owner] -= count
         self.taken -= count

@@ -1,18 +1,18 @@
-"""Composition: the parts of one gateway, and the loop around them.
+"""One gateway: puts its parts together and runs their loop.
 
 Theory of operation
 -------------------
-One process, one thread. The supervisor starts it with a channel and says ``serve``; it makes the namespace
-(``holder``), passes the TAP on, starts to relay (``relay``) and answers when guests can be served. From then
-on the supervisor asks and it answers, in order. What goes wrong before that is the answer, one line that
-names cause and remedy; what goes wrong future ends the process, and the supervisor starts another one under
-its restart budget.
+One process, one thread. The supervisor starts it with a channel and sends ``serve``. The gateway makes the
+namespace (``namespace``), passes the TAP to the supervisor, starts the relay (``relay``) and answers when it
+can serve guests. From then on it answers the supervisor's requests in order. If the start fails, the answer
+is one line that names cause and remedy. A later failure ends the process, and the supervisor starts another
+one within its restart budget.
 
-Forwards and zones change while the gateway runs. After each change the supervisor is told all of them, so
-that the next gateway begins with them (``memory``). For its HTTP API the gateway asks the supervisor, too:
-one answer comes for each question, in order. It is told which ports come and go (``ports``).
+Forwards and zones change while the gateway runs. After each change the gateway sends all of them to the
+supervisor, so that the next gateway begins with them. The gateway also asks the supervisor, for its HTTP API;
+each question gets one answer, in order. The supervisor tells it which ports come and go (``ports``).
 
-The end of the channel is the end of the gateway: what the supervisor does not know of, it cannot mend.
+The gateway ends when its channel ends: a supervisor could not repair a gateway that it cannot reach.
 """
 
 import os
@@ -48,13 +48,13 @@ from gateway.settings import Settings, read
 
 IDLE_S = 3600.0
 ONCE = ("ssh-port", "kept-forward")
-"""Options that are forwards once the gateway serves, and remembered as that."""
+"""Options that become forwards when the gateway starts to serve."""
 
 MOST_OWNERS = 1500
-"""Leases that one message to the supervisor has room for: more than one for each port there can be."""
+"""Leases in one message to the supervisor: more than one for each possible port."""
 
 QUESTIONS = CONNECTIONS
-"""To the supervisor, without an answer yet: one for each client of the API."""
+"""Unanswered questions to the supervisor, at most: one for each client of the API."""
 
 
 class Gateway:
@@ -215,7 +215,7 @@ class Gateway:
         self._provisions.change_zones(zones)
         self._memory.change("dns-zone", zones)
 
-    # What operators and the services need.
+    # For operators and for the API.
 
     def forwards(self) -> list[Forward]:
         """Return all forwards."""
@@ -223,7 +223,10 @@ class Gateway:
         return self._relay.forwards()
 
     def add_forward(self, forward: Forward) -> Forward:
-        """Begin to forward; return the forward with its real port. Raises LocalError: nothing changed."""
+        """Begin to forward; return the forward with its real port.
+
+        Raises LocalError; nothing has changed then.
+        """
         assert self._relay is not None
         self._memory.check("forward", [*self.forwards(), forward._replace(port=65535)])
         added = self._relay.add(forward)
@@ -250,7 +253,7 @@ class Gateway:
         return self._zones.all()
 
     def add_zone(self, zone: Zone) -> None:
-        """Put a zone into force. Raises LocalError: nothing has changed."""
+        """Put a zone into force. Raises LocalError if it cannot; nothing has changed then."""
         self._zones.add(zone)
 
     def ask(self, what: str) -> Future[Reply]:
@@ -266,40 +269,43 @@ class Gateway:
         return future
 
     def figures(self) -> dict[str, dict[str, int]]:
-        """Return what is carried now, and what was counted since this process began."""
+        """Return the number of flows now, and the counters since this process began."""
         assert self._relay is not None
         assert self._provisions is not None
         return in_order(self._relay.counters() | self._provisions.counters)
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
-        """Return what carries a stream to a port of a guest. Raises LocalError: no guest has that address."""
+        """Return a tunnel to a port of a guest. Raises LocalError if no guest has that address."""
         assert self._relay is not None
         return self._relay.tunnel(guest, port)
 
-    # What follows is this file's own.
+    # Private to this file.
 
     def _neighbours(self) -> Future[Reply]:
         return self._holder.ask(Command("neighbours", {}))
 
     def _find(self, text: str) -> Forward:
-        """Return the forward that ``text`` names, whole or by where the host listens. Raises LocalError."""
+        """Return the forward that ``text`` names: its whole text, or the host's address alone.
+
+        Raises LocalError.
+        """
         for forward in self.forwards():
             if text in (str(forward), forward.near):
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
 
     def _add_kept(self, text: str) -> None:
-        """Forward again what was added while a gateway ran whose supervisor was killed."""
+        """Restore the forwards that operators had added before the supervisor was killed."""
         assert self._relay is not None
         try:
             forward = Forward.parse(text)
             if forward not in self._relay.forwards():
                 self._relay.add(forward)
         except LocalError as error:
-            self._log("warning", f"what was added at run time is not forwarded again: {error}")
+            self._log("warning", f"a forward that was added at run time cannot be restored: {error}")
 
     def _tell_owners(self) -> None:
-        """Tell the supervisor whose the addresses are, if that has changed: guards go by it."""
+        """Tell the supervisor which port has which address, if that has changed: guards of ports use it."""
         assert self._provisions is not None
         owners = {"own": list(self._own_addresses), "leases": sorted(self._provisions.owners())[:MOST_OWNERS]}
         if owners != self._told_owners:
@@ -318,7 +324,7 @@ class Gateway:
 
 
 def _check(plain: Mapping[str, object]) -> dict[str, object]:
-    """Return what would be served. Raises LocalError: nothing would."""
+    """Return the subnet and forwards that would be served. Raises LocalError if the start would fail."""
     settings = read(plain)
     overlap.check(settings.policy.subnet, Path("/proc/net/route").read_text())
     forwards = [str(Forward.parse(text)) for text in settings.forwards]

@@ -1,13 +1,13 @@
-"""The host side's end of the namespace: starts the process that holds it, and asks it for things.
+"""The client of the namespace's process: starts it, and asks it for sockets of the namespace.
 
-Who is not root gets a user namespace around the network namespace, in which everything that has to be done
-is allowed, and which gives no right outside. The one who made a user namespace has all rights in it also
-from outside, so the host side may set options on the sockets that come out.
+An ordinary user gets a user namespace around the network namespace. It has every right inside and none
+outside. The creator of a user namespace has all rights in it from outside, too, so the host side may set
+options on the sockets that it receives.
 
-A namespace of process ids around it all sees to it that nothing in there outlives the process that holds
-the namespace, however that one ends.
+A PID namespace surrounds both: the kernel kills every process in it when the namespace's process ends,
+however it ends.
 
-``unshare`` (util-linux, on every Debian) does what Python can do from 3.12 on only.
+``unshare`` (util-linux, on every Debian) makes the namespaces; Python itself can from 3.12 on only.
 """
 
 import os
@@ -29,25 +29,28 @@ from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
 
 START_S = 15.0
-"""The namespace takes a third of a second, most of it imports; a loaded machine takes seconds."""
+"""The namespace is ready after a third of a second, mostly imports; a loaded machine needs seconds."""
 
 NEEDED = {"unshare": "util-linux", "nft": "nftables"}
-"""Programs, and the Debian packages that have them."""
+"""The programs that are needed, and their Debian packages."""
 
 USER = ("--user", "--map-root-user")
 PIDS = ("--pid", "--fork", "--kill-child")
 
 SOCKETS_AT_ONCE = 4096
-"""Requests for sockets that may wait for an answer; more are refused, and with them their connections."""
+"""Requests for sockets that may wait for an answer; further ones are refused, with their connections."""
 
 Deliver = Callable[[socket.socket | None], None]
 
 
 class Holder:
-    """The namespace as the host side has it."""
+    """The namespace, seen from the host side."""
 
     def __init__(self, loop: Loop, lost: Callable[[str], None], log: Callable[[str, str], None]) -> None:
-        """Prepare; ``lost``: the namespace is gone, and why; ``log``: (level, text) for the operator."""
+        """Prepare.
+
+        ``lost`` is called with the reason when the namespace is gone; ``log`` takes level and text.
+        """
         self._loop = loop
         self._lost = lost
         self._log = log
@@ -59,14 +62,14 @@ class Holder:
         self._failure = ""
         self._answers: list[Callable[[Reply], None]] = []
         self.tap = -1
-        """Descriptor of the TAP, once it has been made; its taker closes it."""
+        """Descriptor of the TAP, once it has been made; the user of it closes it."""
         self.tun = -1
-        """Descriptor of the way out of the namespace; its taker closes it."""
+        """Descriptor of the TUN, the way out of the namespace; the user of it closes it."""
         self.sockets: dict[str, socket.socket] = {}
         """Listening sockets of the namespace, by name."""
 
     def start(self, settings: Mapping[str, object]) -> None:
-        """Make the namespace and everything in it. Raises LocalError, and nothing is left then."""
+        """Make the namespace and everything in it. Raises LocalError; nothing is left behind then."""
         for program, package in NEEDED.items():
             if shutil.which(program, path=PATH) is None:
                 raise LocalError(f"{program} is missing; install {package}")
@@ -117,7 +120,7 @@ class Holder:
         self._loop.watch(self._child.stderr.fileno(), lambda _: self._listen())
 
     def make(self, kind: str, deliver: Deliver) -> None:
-        """Ask for a fresh socket of the namespace; ``deliver`` gets it sooner or future, or None."""
+        """Ask for a new socket of the namespace; ``deliver`` gets it later, or None if there is none."""
         if self._channel is None or len(self._wanted) >= SOCKETS_AT_ONCE:
             deliver(None)
             return
@@ -129,7 +132,7 @@ class Holder:
             self._end("its channel has ended")
 
     def ask(self, command: Command) -> Future[Reply]:
-        """Have the process inside do something; the answer comes in any case."""
+        """Send a request to the process inside; ``answer`` is called in any case."""
         future: Future[Reply] = Future()
         self._answers.append(future.set_result)
         try:
@@ -211,10 +214,10 @@ class Holder:
                 self._answers.pop(0)(message)
             case _:
                 close_all(descriptors)
-                raise PeerError(f"a {type(message).__name__} that nobody expects")
+                raise PeerError(f"an unexpected {type(message).__name__}")
 
     def _listen(self) -> None:
-        """Read what the process says; it says nothing unless something is badly wrong."""
+        """Read the standard error of the process; it is empty unless something is badly wrong."""
         assert self._child is not None
         assert self._child.stderr is not None
         with suppress(BlockingIOError):
@@ -229,7 +232,7 @@ class Holder:
         return lines[-1] if lines else ""
 
     def _complaint(self, in_user_namespace: bool) -> str:
-        """Say why the process ended before it had made anything."""
+        """Return why the process ended before it had made anything."""
         why = self._last_words()
         if why.startswith("unshare:") and in_user_namespace:
             return (
@@ -248,4 +251,4 @@ class Holder:
 
 
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-"""nft is where ordinary users do not look."""
+"""Find nft, which lies in sbin: not in an ordinary user's PATH."""

@@ -1,7 +1,7 @@
-"""Whether the gateway's subnet is one that the host has already.
+"""Refuse a subnet for the gateway that overlaps a network of the host.
 
-The namespace would not mind; the guests would, since they could not reach those hosts, and nobody would find
-out why. What has only a default route in common is no overlap.
+The namespace would work, but guests could not reach the hosts of that network, without any error. A default
+route is no overlap.
 """
 
 import socket

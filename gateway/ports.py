@@ -1,13 +1,12 @@
-"""Which port of the switch a frame came through: the one thing that is certain about a guest.
+"""Find the port of the switch that a frame came through: the only certain fact about a guest.
 
-Whatever a guest writes into a frame, a packet or a message (addresses, identifiers, names) is its word. The
-switch knows through which port a frame came, and the worker of the gateway's port notes it in its MAC table
-before it delivers the frame. That table lies in the block of the port; the supervisor hands it over, to be
-read only. So a part of the gateway that has an Ethernet source asks here whose it is, without a message and
-without a wait, and shares, leases and limits belong to ports.
+A guest may write any address, identifier or name into a frame. The port that the frame came through is a
+fact: the worker of the gateway's port notes it in its MAC table before it delivers the frame. The table lies
+in the worker's stats page. The supervisor passes it on, read-only. A part of the gateway looks up the port of
+an Ethernet source here, without a message and without a wait. Shares, leases and limits belong to ports.
 
-A number is given again after its port has gone; a ``Port`` is one attachment of one VM for good. The
-supervisor says which there are, and which have left, before it uses a number again.
+The supervisor reuses port numbers, so a ``Port`` stands for one attachment of one VM. The supervisor
+announces that a port has left before it uses the number again.
 """
 
 import os
@@ -28,7 +27,7 @@ class Port(NamedTuple):
 
 
 class Ports:
-    """The ports there are, and the addresses behind them."""
+    """The present ports, and the MAC addresses behind them."""
 
     def __init__(self) -> None:
         self._born: dict[int, int] = {}
@@ -40,7 +39,7 @@ class Ports:
         return isinstance(port, Port) and self._born.get(port.number) == port.born
 
     def of(self, mac: bytes) -> Port | None:
-        """Return the port that ``mac`` (6 bytes) was heard through last; None: it has gone or is unknown."""
+        """Return the port that last sent from ``mac`` (6 bytes); None if it has left or is unknown."""
         number = self._block.port_of(mac) if self._block is not None else 0
         born = self._born.get(number)
         return None if born is None else Port(number, born)
@@ -54,24 +53,27 @@ class Ports:
         self._left.append(call)
 
     def map(self, block: int) -> None:
-        """Read the MAC table of a block from now on; the descriptor is closed. Raises OSError, ValueError."""
+        """Use the MAC table of this stats page from now on; closes the descriptor.
+
+        Raises OSError, ValueError.
+        """
         try:
             self._block = _core.StatsPage(block)
         finally:
             os.close(block)
 
     def are(self, ports: Iterable[Port]) -> None:
-        """Note which ports there are."""
+        """Note all present ports."""
         self._born = dict(ports)
 
     def joined(self, port: Port) -> None:
-        """Note that a port is there."""
+        """Note that a port has joined."""
         self._born[port.number] = port.born
         for call in self._joined:
             call(port)
 
     def left(self, port: Port) -> None:
-        """Note that a port has gone. One that is not there is ignored."""
+        """Note that a port has left; an unknown port is ignored."""
         if port in self:
             del self._born[port.number]
             for call in self._left:

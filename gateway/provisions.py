@@ -1,7 +1,7 @@
-"""Composition: what guests of the LAN are given, addresses, names and router advertisements, in one place.
+"""The services that the gateway itself gives to guests: addresses, names and router advertisements.
 
-The relay carries what guests say to others; here is what the gateway itself says to them. It has a poller of
-its own, so a burst of questions takes its turn beside the relay's connections.
+The relay carries traffic to others; this part answers guests itself. It has its own poller, so a burst of
+questions takes turns with the relay's connections.
 """
 
 import heapq
@@ -40,23 +40,25 @@ from gateway.resolvers import Resolvers
 from gateway.settings import Settings, lease_range
 
 DHCP_RATE = (500.0, 200, 64)
-"""Messages of a port in a second, at one moment, and that may wait: a VM may have many guests of its own, and
-the broadcasts that they are stay below what a port may send."""
+"""DHCP messages of one port: per second, in a burst, and waiting. A VM may have many guests of its own. Their
+broadcasts stay below the port's limit."""
 
 DNS_RATE = (1000.0, 500, 64)
-"""Questions: what one port asks at most takes a sixth of this process's time."""
+"""DNS questions of one port: per second, in a burst, and waiting. At most they take a sixth of this process's
+time."""
 
 SOLICITATION_RATE = (2.0, 20, 0)
 OPENING_RATE = (50.0, 100, 0)
 
 MOST_SELF_MADE = 4096
-"""Several for each port there can be."""
+"""Several for each possible port."""
 
 LOOK_S = 1.0
-"""Between two looks at what the kernel has dropped, which take some milliseconds and are for floods only."""
+"""Time between two reads of the kernel's drop counter; a read takes some milliseconds and only floods need
+it."""
 
 PAGE = 256
-"""Leases that are told at once: a message holds some more."""
+"""Leases in one answer: a message has room for a few more."""
 
 Row = dict[str, object]
 
@@ -77,13 +79,13 @@ class Provisions:
     ) -> None:
         """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6".
 
-        ``flooded`` asks how many frames the kernel has dropped before they were heard.
+        ``flooded`` asks the kernel how many frames it has dropped in front of these sockets.
         """
         self._flooded = flooded
         self._ports = ports
         self._prefix = settings.policy.prefix.network_address.packed[:8]
         self._self_made: dict[bytes, None] = {}
-        """MAC addresses of which their guests make IPv6 addresses, the first heard first."""
+        """MAC addresses from which guests form IPv6 addresses, the oldest first."""
         self._seen = 0
         self._look = 0.0
         self._loop = loop
@@ -126,7 +128,7 @@ class Provisions:
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
 
     def change_zones(self, zones: Iterable[Zone]) -> None:
-        """Have these zones in force."""
+        """Put these zones into force."""
         self._names.change_zones(zones)
 
     def leases(self, after: str) -> list[Row]:
@@ -147,7 +149,7 @@ class Provisions:
         return {str(IPv4Address(each.address)): format_mac(each.mac) for each in bound}
 
     def owners(self) -> list[tuple[str, int, int]]:
-        """Return the leases in use as address, and number and birth of the port."""
+        """Return the leases in use: address to number and attachment of the port."""
         self._leases.expire(self._clock())
         bound = [each for each in self._leases if each.state is State.BOUND]
         return [(str(IPv4Address(each.address)), *each.port) for each in bound]
@@ -165,7 +167,7 @@ class Provisions:
 
     @property
     def _floods(self) -> bool:
-        """Whether a port is beyond its share, and the kernel may have dropped some of it already."""
+        """Whether a port is beyond its share, so that the kernel may have dropped frames of it."""
         return self.counters["over_rate"] != self._seen
 
     def _count_flooded(self, reply: Reply) -> None:
@@ -191,7 +193,7 @@ class Provisions:
         self._poller.close()
 
     def _remembered(self, settings: Settings, ports: Ports) -> Leases:
-        """Return the table with what an earlier gateway has written down."""
+        """Return the table of leases, filled from the journal of an earlier gateway."""
         now = self._clock()
         first, last = lease_range(settings.policy.subnet)
         fixed = {parse_mac(lease.mac): int(lease.address) for lease in settings.leases}
@@ -206,7 +208,7 @@ class Provisions:
         before = self._journal.failed
         self._journal.note(lease, self._leases, len(self._leases))
         if self._journal.failed and not before:
-            self._log("warning", f"leases are not remembered: {self._journal.failed}")
+            self._log("warning", f"leases are not saved: {self._journal.failed}")
 
     def _lease(self, heard: Datagram, port: Port, now: float) -> None:
         answer = self._server.answer(heard.payload, heard.mac, port, now)
@@ -224,7 +226,7 @@ class Provisions:
         self._streams.forget(port)
 
     def _tried(self, heard: Trial, _: Port, __: float) -> None:
-        """Note whether a guest makes its address of its MAC address."""
+        """Note that a guest forms its IPv6 address from its MAC address, if it does."""
         if heard.address == self._prefix + interface_id(heard.mac):
             self._self_made[heard.mac] = None
             if len(self._self_made) > MOST_SELF_MADE:

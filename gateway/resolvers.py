@@ -1,8 +1,8 @@
-"""The host's resolvers, as the host's own programs find them: resolv.conf(5), followed while it changes.
+"""The addresses of the host's resolvers: resolv.conf(5), read again when it changes.
 
-The file is looked at before each question (a call of the kernel's, some microseconds) and read when it is
-another one than before: changed, replaced, or behind a link that leads elsewhere now. A file that is missing,
-or names nobody, means the resolver of this machine, as for the C library.
+Each question checks the file first (one system call, some microseconds) and reads it if it has changed, was
+replaced, or is behind a link that leads elsewhere now. A missing file, or one without a ``nameserver``, means
+the resolver on this machine, as for the C library.
 """
 
 import os
@@ -15,7 +15,7 @@ Server = tuple[str, int]
 
 PATH = Path("/etc/resolv.conf")
 MOST = 3
-"""As many as the C library asks."""
+"""The C library asks as many."""
 
 HERE: tuple[Server, ...] = (("127.0.0.1", 53),)
 
@@ -34,17 +34,17 @@ def read(lines: Iterable[str]) -> tuple[Server, ...]:
 
 
 class Resolvers:
-    """Who is to be asked, best first."""
+    """The resolvers to ask, best first."""
 
     def __init__(self, fixed: tuple[Server, ...] = (), path: Path = PATH) -> None:
-        """Name ``fixed`` always, if there are any; else what the file at ``path`` says."""
+        """Return ``fixed`` always, if there are any; else read the file at ``path``."""
         self._fixed = fixed
         self._path = path
         self._seen: tuple[int, ...] | None = None
         self._servers = HERE
 
     def servers(self) -> tuple[Server, ...]:
-        """Return those of now; there is one at least."""
+        """Return the present resolvers; there is at least one."""
         if self._fixed:
             return self._fixed
         try:

@@ -1,14 +1,13 @@
-"""What an operator may say of the gateway: read from plain data, checked, and completed by the defaults.
+"""The settings of the gateway: read from plain data, checked, and completed with defaults.
 
-The supervisor knows which keys there are and passes what was said on as text, numbers and lists; what they
-mean is known here only, so that there is one place for each check and for its line. The defaults are those
-of gvproxy, so that guests, scripts and forwards made for it find the same addresses:
+The supervisor knows the keys and passes their values on as text, numbers and lists. Only this module knows
+their meaning, so each check and its error line has one place. The defaults are gvproxy's, so that guests,
+scripts and forwards made for it find the same addresses:
 
     gateway .1, host alias .254, and .2 for the MAC address that podman machine and others give to their VM.
 
-The IPv6 prefix is a unique local one (RFC 4193) made from the subnet: it has to be the same after every
-restart, or guests would keep addresses of a prefix that nobody answers for, and no prefix that somebody else
-uses. It is therefore computed and not drawn.
+The IPv6 prefix is a unique local one (RFC 4193), computed from the subnet. A random prefix would change with
+each restart, and guests would keep addresses of the old one.
 """
 
 import hashlib
@@ -32,18 +31,18 @@ from gateway.api.names import Record, Zone
 from gateway.relay.policy import Address, Network, OutboundPolicy
 
 DEVICE_MAC = "5a:94:ef:e4:0c:ee"
-"""Of the VM that gets .2, as gvproxy gives it."""
+"""The VM with this MAC address gets .2, as with gvproxy."""
 
 SUBNET = "192.168.127.0/24"
 MTU = 1500
 LEAST_MTU, MOST_MTU = 1280, 65520
-"""IPv6 needs 1280. A TAP takes 65,521; all multiples of 8 below it are the same to everybody."""
+"""IPv6 needs 1280. A TAP takes up to 65,521; the largest multiple of 8 below is used."""
 
 SMALLEST, LARGEST = 28, 8
 """Prefix lengths: room for the gateway, the host alias, .2 and some leases; and 16 million of them."""
 
 MOST_NAMES = 4096
-"""Static leases or records: what fits a message to the gateway, and is several for each VM there can be."""
+"""Static leases or records, at most: several for each possible VM, and they fit one message."""
 
 DOMAIN = "containers.internal"
 ALIASES = (DOMAIN, "docker.internal")
@@ -53,7 +52,7 @@ T = TypeVar("T")
 
 
 class Lease(NamedTuple):
-    """A guest that always has the same address, and a name if one is given."""
+    """A guest with a fixed address, and a name if one is given."""
 
     mac: str
     address: IPv4Address
@@ -61,22 +60,22 @@ class Lease(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """All that one gateway goes by."""
+    """The settings of one gateway."""
 
     policy: OutboundPolicy
     mtu: int
     search: tuple[str, ...]
     leases: tuple[Lease, ...]
     records: tuple[Record, ...]
-    """Names that belong to no zone."""
+    """DNS records that belong to no zone."""
     zones: tuple[Zone, ...]
     forwards: tuple[str, ...]
     kept_forwards: tuple[str, ...]
-    """Of a gateway before, which this one can do without."""
+    """Taken over from an earlier gateway; may be empty."""
     services: str
     lease_file: str
     resolvers: tuple[tuple[str, int], ...]
-    """Those that are asked instead of the host's (address, port), best first."""
+    """Resolvers to ask instead of the host's, as (address, port), best first."""
 
     @property
     def own_addresses(self) -> tuple[Address, ...]:
@@ -91,7 +90,7 @@ class Settings(NamedTuple):
 
 
 def read(plain: Mapping[str, object]) -> Settings:
-    """Return the settings that ``plain`` says. Raises UsageError: which one cannot be, and what can."""
+    """Return the settings in ``plain``. Raises UsageError, which names the wrong one and a right form."""
     subnet = _read(plain, "subnet", SUBNET, _subnet)
     prefix = _prefix(subnet)
     policy = OutboundPolicy(
@@ -134,7 +133,7 @@ def link_local(mac: bytes) -> Address:
 
 
 def lease_range(subnet: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
-    """Return the first and the last address that are leased to whoever asks."""
+    """Return the first and the last address of the pool for leases."""
     return subnet[3], subnet[-3]
 
 

@@ -1,14 +1,14 @@
-"""Ports from arrival to release: what happens is reported here, and what the registry decides is done here.
+"""Take ports from arrival to release: receive events, ask the registry, and carry out its actions.
 
 Theory of operation
 -------------------
-Listeners, the fleet and the gateway report what happens (``arrive``, ``gone``, ``adopted``…) by calling a
-method of ``PortManager``. That asks the registry, which holds every port's record and decides; its actions
-are carried out one after the other by ``do``, in the order in which they were decided, also when carrying
-one out leads to more. The other parts keep numbers of ports and ask for the record when they need it.
+Listeners, the fleet and the gateway report events by calling a method of ``PortManager`` (``arrive``,
+``gone``, ``adopted``…). It asks the registry, which holds every port's record and decides. ``do`` carries out
+the registry's actions in their order; an action that leads to further ones appends them. The other parts keep
+numbers of ports and ask for the record when they need it.
 
-Each part has ``tick`` and ``deadline``; ``tick`` calls them in turn. A part that fails is logged and the
-others go on: whatever is wrong with one part, VMs that talk must not notice.
+Each part has ``tick`` and ``deadline``; ``tick`` calls them in turn. If a part fails, that is logged and the
+others go on: the failure must not affect VMs that talk.
 
 Example: a VM connects to a listener. ``arrive``: the registry makes port 3 and asks for a worker; the pool
 gives one at its next tick (``Fleet.give``), which gets the VM's descriptor over its channel and says Hello
@@ -93,7 +93,7 @@ class PortManager:
 
     @property
     def orphans(self) -> bool:
-        """Whether there are workers with a port, which would be left behind."""
+        """Whether there are workers with a port, which a stop would leave behind."""
         return self.fleet.serves
 
     @property
@@ -102,7 +102,7 @@ class PortManager:
         return self.gateway.ended and not len(self.fleet) and not len(self.registry)
 
     def tick(self, now: float) -> bool:
-        """Do what is due and take what has arrived; whether there may be more of it."""
+        """Do what is due and handle messages that have arrived; return whether there may be more."""
         more = self.failed = False
         for step in self._steps:
             try:
@@ -132,20 +132,20 @@ class PortManager:
         self.fleet.close()
         self._fd_store.close()
 
-    # What the operator's commands and the gateway need.
+    # For operators' commands and the gateway.
 
     def block(self, number: int) -> int:
-        """Return the descriptor of the block of a port that there is."""
+        """Return the descriptor of a present port's stats page."""
         held = self._fd_store.get(number)
         assert held is not None
         return held.block
 
     def own(self, owners: Mapping[str, int]) -> None:
-        """Have guards know that these addresses belong to these ports."""
+        """Let guards know that these addresses belong to these ports."""
         self.fleet.guards.own(owners)
 
     def views(self) -> Iterator[PortView]:
-        """Return every port as it is shown."""
+        """Return a view of every port."""
         return (self.gateway.view(self.fleet.health.view(port)) for port in self.registry)
 
     def detach(self, number: int) -> None:
@@ -156,9 +156,9 @@ class PortManager:
         self.do(self.registry.detach(number))
 
     def set_policy(self, number: int, policy: Policy) -> Future[bool]:
-        """Set what applies to a port from now on; return whether it is in force, which takes a moment.
+        """Change settings of a port; return a future that says whether they are in force.
 
-        Raises LocalError, and nothing has changed.
+        Raises LocalError; nothing has changed then.
         """
         decided = self.registry.set_policy(number, self._guarded(policy))
         self.do(decided)
@@ -168,10 +168,10 @@ class PortManager:
         in_force.set_result(True)
         return in_force
 
-    # Listeners report.
+    # Events of listeners.
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
-        """Make a port of a VM's descriptor. Raises LocalError: this VM is to be refused."""
+        """Make a port of a VM's descriptor. Raises LocalError if this VM is to be refused."""
         now = time.monotonic()
         taken = {port.record.name for port in self.registry}
         policy = self._guarded(settings.policy)
@@ -189,11 +189,11 @@ class PortManager:
         return record
 
     def gone(self, port: PortId, reason: str) -> None:
-        """Note that a VM has gone without its worker seeing it."""
+        """Note that a VM has gone, which its worker may not have seen."""
         self.do(self.registry.vm_gone(*port, reason))
 
     def current(self, port: PortId) -> PortRecord | None:
-        """Return a port as it is now; None if it has gone."""
+        """Return a port as it is now; None if it has left."""
         found = self.registry.get(port.port)
         return None if found is None or found.record.id != port else found.record
 
@@ -201,7 +201,7 @@ class PortManager:
         """Return how many ports there are."""
         return len(self.registry)
 
-    # The fleet reports.
+    # Events of the fleet.
 
     def adopted(self, record: PortRecord) -> None:
         """Note that a port was taken over with its worker."""
@@ -209,7 +209,7 @@ class PortManager:
         self.gateway.joined(record)
 
     def do(self, decided: list[actions.Action]) -> None:
-        """Carry out actions, and those that they lead to, in the order in which they were decided."""
+        """Carry out actions, and those that they lead to, in their order."""
         self._actions.extend(decided)
         if self._acting:
             return
@@ -220,10 +220,10 @@ class PortManager:
         finally:
             self._acting = False
 
-    # What follows is this file's own.
+    # Private to this file.
 
     def _guarded(self, policy: Policy) -> Policy:
-        """Decide whether a port is guarded, where nothing was said of it."""
+        """Set the guard of a port whose setting is ``auto``."""
         return policy if policy.guard is not None else policy._replace(guard=self._has_gateway)
 
     def _watch_block(self, port: PortId) -> None:

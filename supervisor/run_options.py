@@ -1,4 +1,4 @@
-"""Everything that ``supervisor run`` can be told, checked, from whatever source it came."""
+"""The options of ``supervisor run`` after checking, from flags or file."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from supervisor.attach.addresses import Attachment
 
 CELLS = ("auto", "required")
-"""What ``--cell`` can be."""
+"""Values of ``--cell``."""
 
 
 class RunOptions(NamedTuple):
@@ -14,7 +14,7 @@ class RunOptions(NamedTuple):
 
     runtime_dir: str
     name: str = "bulkhead"
-    """What the operator calls this switch; shown, never interpreted."""
+    """The operator's name of this switch; only shown."""
     attachments: tuple[Attachment, ...] = ()
     pid_file: str | None = None
     pcap: str | None = None
@@ -22,7 +22,7 @@ class RunOptions(NamedTuple):
     log_level: str = "info"
     log_format: str = "text"
     cell: str = "auto"
-    """``auto``: workers have what of their cell the kernel allows; ``required``: none serves without all of
-    it."""
+    """``auto``: workers use the parts of their cell that the kernel allows; ``required``: no worker serves
+    without all of them."""
     gateway: Mapping[str, object] | None = None
-    """What the gateway is told, by the keys of ``gateway_options``; None: there is to be none."""
+    """Options of the gateway, by the keys of ``gateway.options``; None if the switch has no gateway."""

@@ -2,15 +2,15 @@
 
 Theory of operation
 -------------------
-Everything runs in one thread, in one loop. What happens to ports is the ``PortManager``'s business, what
-operators ask the ``Console``'s. A turn of the loop makes the calls that are due and then sleeps until the
-next deadline, so an idle switch wakes for its beat only. Neither a callback nor a part that fails ends the
-process: what fails is logged.
+Everything runs in one thread, in one loop. ``PortManager`` handles ports, ``Console`` answers operators. A
+turn of the loop makes the calls that are due and then sleeps until the next deadline, so an idle switch wakes
+only for its beat. A callback or a part that fails is logged and does not end the process.
 
-If the runtime directory belonged to a supervisor that died, ``start`` takes its workers over first, which
-``takeover`` describes.
+If the runtime directory belonged to a supervisor that died, ``start`` takes its workers over first
+(``takeover``).
 
-A stop ends listeners first, then workers, then sockets; what does not end gets signals (``processes``).
+A stop ends listeners first, then workers, then sockets; a process that does not end gets signals
+(``processes``).
 """
 
 import os
@@ -37,7 +37,7 @@ from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions
 
 STOP_S = 10.0
-"""A process that is still there after a second of SIGKILL waits for a device, for which waiting is no use."""
+"""A process that is still there a second after SIGKILL hangs in a device; longer waiting is of no use."""
 MEND_S = 1.0
 """How often to look, when the loop is awake anyway, whether the files of our sockets are still there."""
 FAILED_S = 0.1
@@ -48,7 +48,7 @@ class Supervisor:
     """One supervisor, from construction (nothing is attached yet) to ``close``."""
 
     def __init__(self, options: RunOptions) -> None:
-        """Take the runtime directory and open its sockets. Raises LocalError, and has left nothing then."""
+        """Take the runtime directory and open its sockets. Raises LocalError; nothing is left behind then."""
         raise_descriptor_limit(RLIMIT_WANTED)
         self._options = options
         self._directory = directory = RuntimeDir(options.runtime_dir)
@@ -59,7 +59,7 @@ class Supervisor:
         self._stop_at: float | None = None
         self._mend_at = 0.0
         self.events = EventLog(directory.file(events.FILE))
-        """What has happened, for operators."""
+        """The events, for operators."""
         try:
             self._saved = SavedState(directory.file(saved_state.FILE), inherit=inherit)
             self._ports = PortManager(
@@ -89,11 +89,11 @@ class Supervisor:
 
     @property
     def name(self) -> str:
-        """What the operator calls this switch."""
+        """The operator's name of this switch."""
         return self._options.name
 
     def start(self) -> list[str]:
-        """Take over what a predecessor left, then let VMs in. Returns the URLs. Raises LocalError."""
+        """Take over a predecessor's ports, then let VMs in; return the URLs. Raises LocalError."""
         if self._directory.predecessor is not None:
             self._take_over(self._directory.predecessor.pid)
         if self._stop_at is not None:
@@ -107,7 +107,7 @@ class Supervisor:
         return opened + self._ports.kept.restore()
 
     def run(self) -> bool:
-        """Serve until ``stop``, and to its end. Returns whether everything ended in time."""
+        """Serve until ``stop`` has ended everything; return whether that happened in time."""
         while not self._finished():
             self._turn()
             if self._stop_at is not None and time.monotonic() > self._stop_at + STOP_S:
@@ -116,7 +116,7 @@ class Supervisor:
         return True
 
     def stop(self) -> None:
-        """Begin to end: no VM is let in any more, and every worker is told to end."""
+        """Begin to end: let no VM in any more, and tell every worker to end."""
         if self._stop_at is None:
             now = self._stop_at = time.monotonic()
             log.info("stopping %d ports", self._ports.port_count())
@@ -141,7 +141,7 @@ class Supervisor:
         self._directory.close(keep_lock=orphans)
 
     def summary(self) -> Switch:
-        """Return the head of every answer to an operator."""
+        """Return the fields that begin every answer to an operator."""
         return self._switch._replace(
             sequence=self._ports.fleet.publisher.log.sequence, cell=self._ports.fleet.cells.view()
         )
@@ -153,7 +153,7 @@ class Supervisor:
         self._loop.turn(max(wait, FAILED_S) if self._ports.failed else wait)
 
     def _tick(self, now: float) -> bool:
-        """Do what is due and take what has arrived; whether there may be more of it."""
+        """Do what is due and handle messages that have arrived; return whether there may be more."""
         more = self._ports.tick(now)
         self._captures.tick(now)
         if now >= self._mend_at and self._stop_at is None:

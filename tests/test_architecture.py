@@ -1,4 +1,4 @@
-"""The shape of the code, checked: who may import whom, which library lives where, how long a file may be.
+"""The shape of the code, checked: imports, the home of each library, and the length of files.
 
 ``workers -> forwarder <- supervisor`` is what lets a worker start quickly and die alone; a library with
 one home can be replaced, and a reader knows where its surprises are. When this test fails, move the code
@@ -254,7 +254,7 @@ def test_no_file_is_longer_than_a_reader_can_hold():
     assert not long, f"split by what changes together: {long}"
 
 
-def test_every_file_begins_by_saying_what_it_is_for():
+def test_every_file_begins_with_its_purpose():
     silent = [name_of(path) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))]
     assert not silent
 

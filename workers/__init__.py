@@ -1,1 +1,1 @@
-"""One worker process: the sole owner of one VM's socket and of every write to it."""
+"""One worker process: the only user of one VM's socket."""

@@ -1,23 +1,23 @@
-"""What a worker is born with: all that it will ever open, bind or be given by name, and then its cell.
+"""Prepare a worker: open everything that it will ever need, then enter its cell.
 
-Theory of operation. A worker that a guest has taken over must find nothing to go on with. So whatever takes a
-name is done before a VM is near, and then the process enters its cell (``_core.cell_restrict``), in which it
-can only use what it has:
+Theory of operation. A guest that takes over its worker must find nothing to attack further. So the worker
+opens everything that has a name before it gets a VM. Then it enters its cell (``_core.cell_restrict``), in
+which it can only use what it has:
 
-- the *channel*: one end of a socket pair that the supervisor made and gave it as standard input. Both ends
-  know which process has the other, so no message has to say who sends it;
+- the *channel*: one end of a socket pair that the supervisor made, given to it as standard input. Both ends
+  know the other process, so no message has to name its sender;
 - the *door*: a listening socket, ``PID.channel``. A worker that has lost its supervisor waits here for the
-  next one, and lets in only the process that holds the lock of the runtime directory;
-- the *lock file*, to read who that is;
+  next one, and accepts only the process that holds the lock of the runtime directory;
+- the *lock file*, to read the id of that process;
 - the *subscription*, ``PID.members``, to which a supervisor's publisher connects;
 - descriptors of its own ``smaps_rollup`` and ``fd`` in /proc, for the supervisor to read: once the process
   is not dumpable, an ordinary user cannot open them any more.
 
-Standard error goes to /dev/null with the cell, since a process that is somebody else's by now could fill a
-disk with it: what a worker has to say goes over its channel (``Note``), where it can be held back.
+In the cell, standard error is /dev/null, since a hostile process could fill a disk with it. A worker sends
+its log lines over its channel (``Note``), where the supervisor can hold it back.
 
-Order: Landlock holds for threads that are started after it, so ZeroMQ starts its own after ``cell_restrict``;
-they must all be there when ``cell_filter`` forbids to start any.
+Order: Landlock holds for threads that are started later, so ZeroMQ starts its threads after
+``cell_restrict``; all of them must run before ``cell_filter`` forbids new ones.
 """
 
 import os
@@ -32,15 +32,18 @@ from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, path, worker_path
 from workers.subscription import Subscription
 
 DOOR_BACKLOG = 8
-"""Connections that wait: those of other processes are let in only to be sent away, so that they do not add
-up."""
+"""Connections that may wait at the door. Those of other processes are accepted and closed, so that they do
+not add up."""
 
 
 class Birthright:
-    """All that a worker has before it has a port."""
+    """The descriptors of a worker before it has a port."""
 
     def __init__(self, runtime_dir: str) -> None:
-        """Get it, and enter the cell. Raises OSError: the directory cannot be used (any more)."""
+        """Open them, and enter the cell.
+
+        Raises OSError if the runtime directory cannot be used (any more).
+        """
         self.channel = Channel(socket.socket(fileno=os.dup(0)))
         self.supervisor = self.channel.credentials().pid
         self.door = _bind(runtime_dir, CHANNEL, socket.SOCK_SEQPACKET)
@@ -55,7 +58,7 @@ class Birthright:
         self.cell = Cell((*restricted, *_core.cell_filter()), abi)
 
     def answer_door(self) -> bool:
-        """Let the next supervisor in: whether ``channel`` leads to it now."""
+        """Accept the next supervisor; return whether ``channel`` leads to it now."""
         while True:
             try:
                 sock, _ = self.door.accept()
@@ -75,7 +78,7 @@ class Birthright:
             return -1
 
     def close(self) -> None:
-        """Close it all; what was sent over the channel is read by the other end first."""
+        """Close everything; the other end still reads the messages that were sent."""
         with suppress(ChannelClosedError):
             self.channel.flush()
         self.channel.close()
@@ -85,7 +88,7 @@ class Birthright:
 def _bind(runtime_dir: str, kind: str, socket_type: int) -> socket.socket:
     file = worker_path(runtime_dir, os.getpid(), kind)
     with suppress(FileNotFoundError):
-        os.unlink(file)  # of a process that had our number and is dead
+        os.unlink(file)  # of a dead process with the same id
     sock = socket.socket(socket.AF_UNIX, socket_type | socket.SOCK_NONBLOCK)
     mask = os.umask(0o177)
     try:
@@ -97,10 +100,10 @@ def _bind(runtime_dir: str, kind: str, socket_type: int) -> socket.socket:
 
 
 def _signals() -> int:
-    """Return a descriptor that is readable from the first signal on, whenever that arrives.
+    """Return a descriptor that is readable from the first signal on.
 
-    The handler of a signal that arrives after the loop's last look and before the core sleeps runs only when
-    the core returns, which would be at the next deadline.
+    A Python handler alone is not enough. If a signal arrives after the loop's last check and before the core
+    sleeps, its handler runs only when the core returns, at the next deadline.
     """
     readable, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(written, warn_on_full_buffer=False)
@@ -111,4 +114,4 @@ def _open_own(name: str) -> int:
     try:
         return os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return os.dup(1)  # a kernel that does not say: /dev/null says nothing
+        return os.dup(1)  # a kernel without this file: /dev/null instead

@@ -1,42 +1,43 @@
-"""Rings to and from the other ports, as membership and traffic ask for them.
+"""The rings to and from the other ports: ask the supervisor for them, attach them, give them up.
 
 Theory of operation. Membership says which ports exist and under which epoch; the engine says which of them
-frames are addressed to. What is missing for that is asked of the supervisor: the flood ring of every
-port, and a unicast ring to each port that is really talked to. A newcomer's flood ring the supervisor gives
-to all unasked; it is asked for only if it does not come. Every request stands until it is answered or its
-port (under that epoch) is gone; it is repeated after ``REPEAT_S``, so that a lost answer, or a supervisor
-that came back, needs no code of its own. While nobody answers, frames for a port without a ring are flooded
-(the engine holds them back for ``REPEAT_S`` at the most).
+frames are addressed to. The worker asks the supervisor for the missing rings: the flood ring of every port,
+and a unicast ring to each port that its VM sends to. The supervisor sends a newcomer's flood ring to all
+workers unasked; a worker asks only if it does not come. A request stands until it is answered or its port
+(under that epoch) is gone. It is repeated after ``REPEAT_S``, so a lost answer, or a restarted supervisor,
+needs no code of its own. Without an answer, frames for a port without a ring are flooded (the engine holds
+them back for at most ``REPEAT_S``).
 
-A ring is in use as soon as it is here, and sealed by that; the supervisor gives its other half away when it
-has seen the seal, and says so (RingOpen). A ring that is not open after ``REPEAT_S`` is asked for again, and
-the next one takes its place: its consumer may never have got it. A ring that has been empty and unused for
-``IDLE_S`` is given up on both sides, since each costs its memory for as long as it is mapped.
+A ring is used, and thereby sealed, as soon as it arrives. When the supervisor has checked the seal, it sends
+the other half to the consumer and then RingOpen. If a ring is not open after ``REPEAT_S``, its consumer may
+never have got it, so the worker asks again and the new one replaces it. A ring that was empty and unused for
+``IDLE_S`` is given up on both sides, since a mapped ring costs memory.
 
-A record carries the port's settings too. Its own a worker enforces on what its VM sends; of the others' it
-needs the pinned addresses, which no other VM may use, and whether the two ports may talk, which both records
-decide. A new peer's reach is set as soon as the engine knows it, when no frame of it can have come yet. The
-engine has no ring, of either kind, to or from a port out of reach, and takes none.
+A record carries the port's settings, too. A worker enforces its own port's settings on the frames of its VM.
+From other ports' records it needs the pinned addresses, which no other VM may use, and whether the two ports
+may talk, which both records decide. A new peer's reach is set as soon as the engine knows the peer, before
+any frame of it can have come. The engine has no ring, of either kind, to or from a port out of reach, and
+accepts none.
 
-The other half of a ring comes unasked, too, and a channel is quicker than membership: a neighbour that knows
-us sooner than we know it, as every neighbour of a restarted worker does, fills its half already. So what
-comes early is kept until membership says who it is from, and a half of a ring until the flood ring of that
-port is there or was asked for in vain: what the port flooded before it knew us must not be overtaken by what
-it then sends to us alone. At most one of each is kept for each port, and nothing of a port that has left:
-what was under way then is as late as the other is early, and would wait for the next port of that number.
+The other half of a ring comes unasked, too, and a channel is faster than membership: a neighbour may know us
+before we know it (every neighbour of a restarted worker does), and fills its half already. So an early ring
+is kept until membership knows its port. An early half of a unicast ring is also kept until the flood ring of
+that port has come, or a request for it has failed: unicast frames must not overtake the floods that the port
+sent before it knew us. At most one ring of each kind is kept for each port, and none of a port that has left:
+such a ring is late, and would wait for the next port with that number.
 
-A VM may ask as soon as it is read, and be answered by broadcast. So it is read only when the floods of the
-ports that were there before are heard (``hears_all``); those rings are read from where they stand. That of a
-port that joins after that is read from its start: the port may have heard our VM before we heard of it.
+A VM may send a request as soon as it is read, and be answered by broadcast. So it is read only when the flood
+rings of all earlier ports are attached (``hears_all``), each from its present position. The flood ring of a
+port that joins later is read from its start: the port may have heard our VM before we knew the port.
 
     our VM asks, port 7 hears it and answers     its introduction has not come to us yet
     port 7 is introduced, with its flood ring    which is read from its start, where the answer is
 
-A port whose worker is lost has no flood ring to be had, and nobody waits for it: its next worker has another,
-which is read from its start.
+A port without a worker has no flood ring, and no VM waits for it. Its next worker has a new one, which is
+read from its start.
 
-Nothing here decides who is a member, and nothing here is called per frame. A ring of another epoch than
-membership's is refused by the core and forgotten here: the next request asks with the epoch of then.
+This file does not decide membership, and is not called per frame. The core refuses a ring with another epoch
+than membership's, and it is forgotten here: the next request has the new epoch.
 """
 
 import os
@@ -44,9 +45,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from forwarder._core import LARGEST_FRAME, LINK_BYTES, MAX_FRAME, TAKES_LARGE, Engine
+from forwarder._core import Engine
 from forwarder.channel import close_all
-from forwarder.membership import Changed, Joined, Left
 from forwarder.messages import (
     MAX_FLOODS,
     MAX_TEXT,
@@ -64,15 +64,18 @@ from forwarder.messages import (
     WantFloods,
     WantRing,
 )
-from forwarder.names import MAX_PORTS, SAY_THEMSELVES, TRANSPORT_KIND, Policy, PortRecord, may_talk, mtu_of
+from forwarder.names import MAX_PORTS, PortRecord, may_talk
+from forwarder.replica import Changed, Joined, Left
+from workers.own_settings import OwnSettings
 from workers.pins import Pins
 
 REPEAT_S = 1.0
-"""A request is repeated after this, and frames that wait for a ring are let go: a supervisor that lives
+"""A request is repeated after this time, and frames that wait for a ring are flooded. A living supervisor
 answers in about a millisecond."""
 
 IDLE_S = 25.0
-"""How often to look for rings that were not used since the last look but one: each goes within a minute."""
+"""Time between two checks for idle rings; a ring that is idle at two checks is given up, so within a
+minute."""
 
 NEVER = float("-inf")
 
@@ -85,16 +88,16 @@ class Request(NamedTuple):
 
 
 class MissingFloods(NamedTuple):
-    """The flood ring of a port, which is to come."""
+    """The missing flood ring of a port."""
 
     since: float
     """When it was last asked for, or offered."""
     from_start: bool
-    """Whether it is read from its start, not from where it stands when it comes."""
+    """Whether to read it from its start; otherwise from its position when it comes."""
 
 
 class Early(NamedTuple):
-    """What came before its port did."""
+    """A ring that came before its port."""
 
     epoch: int
     descriptors: tuple[int, ...]
@@ -104,37 +107,34 @@ class Links:
     """All links of one port."""
 
     def __init__(self, engine: Engine, own: PortRecord, send: Callable[[Message], None]) -> None:
-        """``send``: pass a message to the supervisor, or drop it if there is none now."""
+        """``send`` passes a message to the supervisor, or drops it if there is none now."""
         self._engine = engine
         self._own = own
         self._epoch = own.epoch
-        """Of this worker; the table may have our port under the epoch of the worker before."""
+        """The epoch of this worker; the table may still have the epoch of the worker before."""
         self._send = send
         self._records: dict[int, PortRecord] = {}
         self._floods: dict[int, MissingFloods] = {}
-        """Of each port whose flood ring is missing."""
+        """The missing flood rings, by port."""
         self._requested: set[int] = set()
-        """Ports whose flood ring the last request was for."""
+        """The ports in the last request for flood rings."""
         self._unheard: set[int] = set()
-        """Ports that were there before our VM was let in, and whose flood ring is still to come."""
+        """Ports that are older than our VM and whose flood ring is still missing."""
         self._let_in = False
         self._rings: dict[int, Request] = {}
         self._early: dict[int, Early] = {}
-        """Ports whose half of a ring came before they, or their floods, did."""
+        """Early halves of rings: they came before their port, or before its flood ring."""
         self._early_floods: dict[int, Early] = {}
-        """The same of flood rings."""
+        """Early flood rings."""
         self._left: dict[int, int] = {}
-        """The last epoch of each number whose port has left."""
+        """The last epoch of each port that has left, by number."""
         self._pins = Pins(engine, self._pinned_ports, self._say)
         self._used: set[int] = set()
-        """Ports that a ring leads to."""
+        """Ports to which there is a ring."""
         self._idle: frozenset[int] = frozenset()
-        """Ports whose ring was idle at the last look."""
+        """Ports whose ring was idle at the last check."""
         self._idle_at = NEVER
-        self._limits: tuple[int, ...] = ()
-        """Those in force: setting them again would grant another burst."""
-        self._offloads: tuple[int, ...] = ()
-        """Those in force: setting them again would forget what was sampled."""
+        self._settings = OwnSettings(engine, own.transport)
         if own.epoch != own.born:
             # The MAC table outlived a worker, and with it the pins of ports that may be gone by now.
             for port in range(1, MAX_PORTS):
@@ -142,7 +142,7 @@ class Links:
         self._set_policy(own)
 
     def apply(self, action: Joined | Changed | Left, offered_at: float = NEVER) -> None:
-        """Take one change of membership; ``offered_at``: when its flood ring was to come unasked."""
+        """Take one change of membership; ``offered_at`` is when its flood ring was sent unasked."""
         record = action.record
         if record.port == self._own.port:
             if not isinstance(action, Left):
@@ -172,7 +172,7 @@ class Links:
 
     @property
     def hears_all(self) -> bool:
-        """Whether nothing that other ports flood from now on is missed, so that our VM can be let in."""
+        """Whether the floods of all earlier ports are heard, so that our VM can be read."""
         return not self._unheard
 
     def let_in(self) -> None:
@@ -180,7 +180,7 @@ class Links:
         self._let_in = True
 
     def want(self, ports: Sequence[int], now: float) -> None:
-        """Frames wait for a ring to each of these ports."""
+        """Ask for rings: frames wait for a ring to each of these ports."""
         for port in ports:
             record = self._records.get(port)
             if record is not None and port not in self._rings and may_talk(self._own, record):
@@ -196,7 +196,7 @@ class Links:
             if isinstance(message, Floods):
                 for (port, epoch), descriptor in zip(message.ports, descriptors, strict=True):
                     self._attach_flood(port, epoch, descriptor)
-                if len(message.ports) < MAX_FLOODS:  # the end of the answer: others are not to be had
+                if len(message.ports) < MAX_FLOODS:  # the end of the answer: the others do not exist
                     self._unheard -= self._requested
             elif isinstance(message, Update) and descriptors and message.record.port != self._own.port:
                 self._take_flood(message.record.port, message.record.epoch, descriptors[0])
@@ -211,7 +211,7 @@ class Links:
             elif isinstance(message, RingRx):
                 self._engine.attach_rx(message.port, message.epoch, *descriptors)
         except OSError:
-            # Of an epoch that is over here already, or not what it claims to be: as if it had not come.
+            # Of a past epoch, or not a valid ring: ignored.
             pass
         finally:
             close_all(descriptors)
@@ -223,7 +223,7 @@ class Links:
         return record is not None and record.epoch == message.epoch and message.port in self._floods
 
     def _is_to_come(self, port: int, epoch: int) -> bool:
-        """Whether membership has not said anything yet of a port under this epoch."""
+        """Whether membership does not know a port under this epoch yet."""
         record = self._records.get(port)
         return epoch > (record.epoch if record is not None else self._left.get(port, 0))
 
@@ -280,7 +280,7 @@ class Links:
             self._engine.detach_rx(message.port)
 
     def _give_idle_up(self) -> None:
-        """Give up the rings that have been idle for two looks, but those that wait to be opened."""
+        """Give up rings that were idle at two checks, except those that wait to be opened."""
         idle = frozenset(self._engine.idle_rings())
         for port in idle & self._idle - self._rings.keys():
             if self._engine.detach_tx(port):
@@ -289,7 +289,7 @@ class Links:
         self._idle = idle
 
     def tick(self, now: float) -> None:
-        """Ask for what is missing, and give up waiting for what does not come."""
+        """Ask for missing rings, and stop waiting for those that do not come."""
         due = [port for port, missing in self._floods.items() if now - missing.since >= REPEAT_S]
         if due:
             self._requested = set(due)
@@ -330,15 +330,12 @@ class Links:
     def _set_policy(self, own: PortRecord) -> None:
         self._own = own
         self._pins.set(own)
-        self._engine.set_flood_unknown(own.policy.flood_unknown)
-        self._engine.set_guard(bool(own.policy.guard))
-        self._set_limits(own.policy)
-        self._set_offloads(own.policy)
+        self._settings.apply(own.policy)
         for record in self._records.values():
             self._set_reach(record)
 
     def _set_reach(self, record: PortRecord) -> None:
-        """Talk to a port, or not. What came of one that is out of reach now went with the engine's rings."""
+        """Set whether to talk to a port. The engine drops the rings of a port that goes out of reach."""
         port, reaches = record.port, may_talk(self._own, record)
         changed = self._engine.set_reach(port, reaches)
         if changed and reaches:
@@ -356,38 +353,14 @@ class Links:
     def _say(self, text: str) -> None:
         self._send(Note(text[:MAX_TEXT]))
 
-    def _set_limits(self, policy: Policy) -> None:
-        broadcast, multicast, unknown = policy.broadcast_per_s, policy.multicast_per_s, policy.unknown_per_s
-        limits = (broadcast, multicast, unknown, policy.bytes_per_s, policy.max_macs)
-        if limits != self._limits:
-            self._limits = limits
-            self._engine.set_limits(
-                broadcast=broadcast,
-                multicast=multicast,
-                unknown=unknown,
-                bytes=policy.bytes_per_s,
-                macs=policy.max_macs,
-            )
-
-    def _set_offloads(self, policy: Policy) -> None:
-        mtu, large = mtu_of(policy), policy.receive == "large"
-        undone, longest = mtu if policy.offload == "tso" else 0, mtu + LINK_BYTES if mtu else MAX_FRAME
-        if (undone, longest, large) == self._offloads:
-            return
-        self._offloads = (undone, longest, large)
-        self._engine.limit(MAX_FRAME if large else longest)
-        if TRANSPORT_KIND[self._own.transport] not in SAY_THEMSELVES:
-            self._engine.infer(undone)
-            self._engine.take(TAKES_LARGE if large else 0, LARGEST_FRAME if large else MAX_FRAME)
-
 
 def _keep(early: dict[int, Early], port: int, what: Early) -> None:
-    """Keep what came early, in the place of what did before."""
+    """Keep an early ring in place of an earlier one."""
     _discard(early, port, before=what.epoch + 1)
     early[port] = what
 
 
 def _discard(early: dict[int, Early], port: int, before: int) -> None:
-    """Close what came early for an epoch before that."""
+    """Close early rings of epochs before that."""
     if port in early and early[port].epoch < before:
         close_all(early.pop(port).descriptors)

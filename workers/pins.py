@@ -1,4 +1,4 @@
-"""Pinned addresses in the worker's MAC table: no VM may use one but that of the port that it is pinned to."""
+"""Pinned addresses in the worker's MAC table: only the VM of the pinned port may use one."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,15 +13,15 @@ class Pins:
     def __init__(
         self, engine: Engine, ports: Callable[[], list[PortRecord]], say: Callable[[str], None]
     ) -> None:
-        """Take what tells all ports that are known, our own among them, and what logs a line."""
+        """``ports`` returns all known ports with our own; ``note`` logs a line."""
         self._engine = engine
         self._ports = ports
         self._say = say
 
     def set(self, record: PortRecord) -> None:
-        """Pin exactly these addresses to the port, whoever was thought to have them: the last word counts.
+        """Pin exactly these addresses to the port, also if another port has them: the last change counts.
 
-        One view of the table can show an address at its new port before it shows that the old one lost it.
+        Changes come one by one: an address may come to its new port before it leaves its old one.
         """
         pinned = set(record.policy.pinned)
         for other in self._ports() if pinned else ():
@@ -33,8 +33,8 @@ class Pins:
     def _pin_what_fits(self, port: int, macs: list[bytes]) -> None:
         """Pin addresses, leaving out what the MAC table has no room for, and say so.
 
-        A bucket has five entries, so among thousands of pinned addresses a sixth one may have to stay out. If
-        it is another port's, that port's worker enforces it all the same; here it is like any unpinned one.
+        A bucket has five entries, so among thousands of pinned addresses a sixth one may not fit. If it is
+        another port's, that port's worker still enforces it; here it counts as unpinned.
         """
         try:
             self._engine.pin(port, macs)

@@ -1,7 +1,7 @@
-"""The life of a worker before it has a port: everything slow is done, so that a VM need not wait for it.
+"""A worker before it has a port: it does all slow work early, so that no VM waits for it.
 
-A spare has imported what it needs and is in its cell. What it hears of membership is thrown away; it starts
-from a snapshot when it has a port. A spare whose supervisor goes away ends at once: it has nothing to save.
+A spare has imported its modules and is in its cell. It ignores published membership; it starts from a
+snapshot when it has a port. A spare ends at once when its supervisor goes away: it has nothing to save.
 """
 
 import select
@@ -16,7 +16,7 @@ from workers.birth import Birthright
 
 
 class WorkerFds(NamedTuple):
-    """The descriptors that are a port; whoever holds a duplicate of each can take the port over."""
+    """The descriptors of a port; a process with a duplicate of each can take the port over."""
 
     vm: int
     doorbell: int
@@ -26,24 +26,24 @@ class WorkerFds(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What another worker of the port kept of a vhost-user session, with its descriptors."""
+    """The stored vhost-user session of the port's last worker, with its descriptors."""
 
     message: KeepSession
     descriptors: tuple[int, ...]
 
 
 class Assignment(NamedTuple):
-    """A port to serve, and what the spare had ready for it."""
+    """A port to serve, and everything that the spare has prepared for it."""
 
     assign: Assign
     fds: WorkerFds
     birthright: Birthright
     kept: Kept | None = None
-    """Of a port whose worker was lost."""
+    """The stored session, if the port's last worker was lost."""
 
 
 def wait_for_port(runtime_dir: str) -> Assignment | None:
-    """Report to the supervisor and wait. None: it went away or said to end."""
+    """Report to the supervisor and wait for a port; None if the supervisor went away or ended the spare."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     birthright = Birthright(runtime_dir)
     try:
@@ -78,7 +78,7 @@ def _next_assign(birthright: Birthright) -> tuple[Assign, tuple[int, ...], Kept 
 
 
 def _receive(channel: Channel) -> tuple[Message, tuple[int, ...]] | None:
-    """Return the next good message, if any. Raises ChannelClosedError."""
+    """Return the next valid message, if any. Raises ChannelClosedError."""
     try:
         return channel.receive()
     except ChannelClosedError:

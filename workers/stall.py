@@ -1,11 +1,11 @@
-"""When a VM counts as stalled: frames wait for it and none has moved for a while.
+"""Decide whether a VM is stalled: frames wait for it, and it has read none for a while.
 
-Pure: what the engine has written and what waits go in with ``now``, a verdict comes out. A VM that reads
-slowly moves, so it is not stalled; one that is idle has nothing waiting, so neither is that.
+Pure: written and waiting bytes go in with ``now``, a verdict comes out. A VM that reads slowly is not
+stalled, and neither is an idle VM, since no frames wait for it.
 """
 
 STALL_S = 3.0
-"""Longer than a guest needs to restart its network driver, shorter than a person waits."""
+"""Longer than a guest needs to restart its network driver, shorter than the patience of a person."""
 
 
 class StallWatch:
@@ -17,7 +17,7 @@ class StallWatch:
         self._moved_at = now
 
     def observe(self, written: int, queued: int, now: float) -> bool:
-        """Take bytes written so far and bytes waiting; return whether ``stalled`` has changed."""
+        """Note the bytes written so far and waiting; return whether ``stalled`` has changed."""
         if written != self._written or queued == 0:
             self._written = written
             self._moved_at = now
@@ -27,5 +27,5 @@ class StallWatch:
         return changed
 
     def deadline(self, queued: int) -> float:
-        """When to look again; infinity while nothing waits and nothing is stalled."""
+        """When to check again; infinity while nothing waits and the VM is not stalled."""
         return self._moved_at + STALL_S if queued and not self.stalled else float("inf")

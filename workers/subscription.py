@@ -1,11 +1,11 @@
-"""The worker's ZeroMQ edge: membership in. The only file here that knows zmq.
+"""Receive published membership over ZeroMQ; only this file of the worker uses zmq.
 
-The worker binds and the supervisor connects, so that a worker need not go anywhere when another supervisor
-comes. Any process of our user can connect, but a message is believed only if it comes from the process at
-the other end of the worker's channel; the kernel says who that is, and ZeroMQ passes it on with each message
-(``Peer-Address``). A message that cannot be decoded, or is another process's, is counted and skipped.
+The worker binds and the supervisor connects, so a worker need not connect to a new supervisor. Any process of
+our user can connect, but only messages of the process at the other end of the worker's channel count. The
+kernel identifies the sender, and ZeroMQ passes that on with each message (``Peer-Address``). A message that
+cannot be decoded, or comes from another process, is counted and skipped.
 
-A ZeroMQ descriptor tells of changes only, so the loop that waits on it asks ``pending`` before each wait.
+A ZeroMQ descriptor reports changes only, so the loop asks ``pending`` before each wait.
 """
 
 import socket
@@ -19,14 +19,14 @@ from forwarder.rendezvous import endpoint
 from forwarder.wire import PUBLISHED_BYTES, decode
 
 AT_ONCE = 256
-"""Messages taken in one go, so that a burst of membership cannot keep the worker from forwarding."""
+"""Messages read in one turn, so that a burst of membership cannot keep the worker from forwarding."""
 
 
 class Subscription:
-    """The socket to which beats and updates come."""
+    """The socket for beats and updates."""
 
     def __init__(self, listener: socket.socket, file: str) -> None:
-        """Take over a listening socket, bound to ``file``; starts ZeroMQ's threads."""
+        """Use a listening socket, bound to ``file``; starts ZeroMQ's threads."""
         self.bad_messages = 0
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
@@ -45,7 +45,7 @@ class Subscription:
         return bool(cast(int, self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def receive(self, supervisor: int) -> list[Message]:
-        """Return what has come from the process ``supervisor``, in order, of at most AT_ONCE messages."""
+        """Return the messages of the process ``supervisor`` among the next AT_ONCE, in order."""
         messages: list[Message] = []
         for _ in range(AT_ONCE):
             try:
@@ -67,7 +67,7 @@ class Subscription:
 
 
 def _sender(frame: zmq.Frame) -> int:
-    """Return the process id of who is connected, as the kernel told ZeroMQ: ``…:uid:gid:pid``."""
+    """Return the process id of the peer, from ZeroMQ's ``…:uid:gid:pid``."""
     try:
         return int(str(frame.get("Peer-Address")).rpartition(":")[2])
     except (zmq.ZMQError, ValueError):

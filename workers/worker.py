@@ -1,34 +1,32 @@
-"""One port at work: composition of engine, membership, links and the two edges, and the loop around them.
+"""A worker that serves a port: puts engine, membership, links and channels together, and runs their loop.
 
 Theory of operation. The loop lives in the engine: ``Engine.run`` forwards frames without the interpreter and
-comes back for control events and deadlines only. Between two runs this file moves messages: what the
-supervisor publishes goes to the replica, what the replica concludes goes to the links, what the links lack is
-asked over the channel. The heartbeat is sent from here, between two runs, so a loop that is stuck is silent.
+returns only for control events and deadlines. Between two runs this file moves messages: published membership
+goes to the replica, the replica's actions go to the links, and the links' requests go over the channel. The
+heartbeat is sent from here, between two runs, so a stuck loop is silent.
 
-The VM is not read before the port's own record is in the table: the addresses of the others come with the
-table, and the port's settings of now come with its record (the assignment may be older). Until then a
-newcomer could use any address. No port could be reached either; what the VM sends waits in its socket. Nor is
-it read before the floods of all others are heard (``links``): it would miss a broadcast answer to what it
-asks first.
+The VM is not read before the port's own record is in the table. The pinned addresses of others come with the
+table, and the present settings come with the own record (the assignment may be older). Before that a newcomer
+could use any address, and could not reach any port; its frames wait in its socket. The VM is also not read
+before the floods of all others are heard (``links``): it would miss a broadcast answer to its first request.
 
-Until it is published that this port is there, some know of it and some do not, and what the VM floods is in
-its ring for all of them: each looks into it when it hears of the port. So nobody is rung for floods before
-that, when the bell, which rings for everybody, rings once.
+Before this port is published, some workers know it and some do not. The VM's floods are in its ring for all
+of them: each worker reads the ring when it learns of the port. So the flood bell, which wakes all workers, is
+held until then, and then rings once.
 
-A message over the channel is the supervisor's, and one that the worker sends there is about the port that it
-was given: neither says so. A beat of the supervisor is answered with the heartbeat. In between the engine
-shows by its pulse that this loop turns, without coming back from ``Engine.run``.
+Messages over the channel come from the supervisor, and the worker's messages are about its port, so they name
+neither. The worker answers each beat with a heartbeat. Between beats the engine's pulse shows that the loop
+turns, without a return from ``Engine.run``.
 
-The supervisor may go at any time. Forwarding goes on with the last view, and the next supervisor comes to the
-worker's door (``birth``); then the worker claims its port with duplicates of its descriptors. What the old
-one had sent before it died is taken first: half of a ring must not get lost, since its other end would be
-filled
-for nobody. A worker without a supervisor for ``ORPHAN_S`` ends: nobody could stop or see it any more.
+The supervisor may die at any time. Forwarding goes on with the last view, and the next supervisor connects to
+the worker's door (``birth``). Then the worker claims its port with duplicates of its descriptors. It first
+reads the old supervisor's last messages: a lost half of a ring would be filled without a reader. A worker
+without a supervisor for ``ORPHAN_S`` ends, since no operator could see or stop it.
 
-A worker may be killed between any two of its instructions; another one goes on with its descriptors. Gone
-with it, and counted by nobody, is what it alone held: frames read from the VM and not yet published in a
-ring, floods copied out of a flood ring and not yet written (where lengths have 16 bits, unicast as well),
-and what it counted in the turn that it did not finish. Everything in a ring is counted by the end that lives.
+A worker may be killed between any two instructions; another one goes on with its descriptors. Its private
+state is lost and not counted: frames read from the VM and not yet published in a ring, floods copied out of a
+flood ring and not yet written (with lengths of 16 bits unicast, too), and the counts of the unfinished turn.
+Everything in a ring is counted by the end that lives.
 """
 
 import os
@@ -41,7 +39,6 @@ from forwarder import _core
 from forwarder._core import EVENT_GUARDED, EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
-from forwarder.membership import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
 from forwarder.messages import (
     MAX_TEXT,
     Beat,
@@ -60,6 +57,7 @@ from forwarder.messages import (
     Update,
 )
 from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
+from forwarder.replica import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
 from forwarder.vhost_session import VhostSession
 from workers.links import NEVER, Links
 from workers.spare import Assignment
@@ -67,22 +65,22 @@ from workers.stall import StallWatch
 from workers.vhost.session import Session
 
 HELLO_S = 0.05
-"""A newcomer asks for the table first and says HELLO when it has it, or after this."""
+"""A newcomer asks for the table first and sends HELLO when it has it, or after this time."""
 
 ORPHAN_S = 300.0
-"""Longer than an upgrade takes, and than a service manager waits before it gives up."""
+"""Longer than an upgrade takes, and longer than a service manager waits."""
 
 
 def _random() -> float:
-    """Return a number from 0 to 1, for jitter; the module of that name costs a worker 0.7 MiB."""
+    """Return a number from 0 to 1, for jitter; Python's ``random`` would cost a worker 0.7 MiB."""
     return os.urandom(1)[0] / 255
 
 
 class Worker:
-    """Serves one port until its link ends, the supervisor says so, or a signal does."""
+    """Serves one port until its link ends, the supervisor ends it, or a signal does."""
 
     def __init__(self, assignment: Assignment, orphan_s: float = ORPHAN_S) -> None:
-        """``orphan_s``: for how long to go on without a supervisor."""
+        """``orphan_s`` is how long to go on without a supervisor."""
         now = time.monotonic()
         self._record = assignment.assign.record
         self._fds = assignment.fds
@@ -151,7 +149,7 @@ class Worker:
         self._ending = f"ended by {signal.Signals(number).name}"
 
     def _resume_session(self) -> None:
-        """Go on with what the last worker of this port kept."""
+        """Go on with the session that the last worker of this port has stored."""
         if self._session is None or self._kept is None:
             return
         message, descriptors = self._kept
@@ -195,7 +193,7 @@ class Worker:
             self._seek_supervisor(now)
 
     def _is_member(self) -> bool:
-        """Whether the port is in the table under this worker's epoch, with the settings of now."""
+        """Whether the port is in the table under this worker's epoch, so with the present settings."""
         own = self._replica.table.get(self._record.port)
         return own is not None and own.epoch == self._record.epoch
 
@@ -211,7 +209,7 @@ class Worker:
         return min(deadline, self._orphan_since + self._orphan_s) if self._channel is None else deadline
 
     def _on_published(self, message: Message, now: float) -> None:
-        """Take what the supervisor has told all workers."""
+        """Read published messages."""
         if isinstance(message, Beat):
             self._on_beat(message, now)
         elif isinstance(message, Update):
@@ -232,10 +230,10 @@ class Worker:
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
                     self._record = action.record
                     self._engine.release_flood_bell()
-                    self._heartbeat_due = 0.0  # the supervisor waits to hear that the settings are in force
+                    self._heartbeat_due = 0.0  # the supervisor waits for the confirmation of settings
 
     def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
-        # The next one is due with the next beat; by itself only if that does not come.
+        # The next heartbeat goes out with the next beat; by itself only if no beat comes.
         self._heartbeat_due = now + 1.5 * self._interval
         replica = self._replica
         stale_ms = int(replica.stale_s(now) * 1000)
@@ -253,7 +251,7 @@ class Worker:
         )
 
     def _send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Send over the channel, if there is one; requests are repeated by whoever made them."""
+        """Send over the channel, if there is one; requests are repeated by their makers."""
         if self._channel is None:
             return
         try:
@@ -271,7 +269,7 @@ class Worker:
             self._lose_channel()
 
     def _receive_all(self, channel: Channel) -> None:
-        """Take what has arrived. Raises ChannelClosedError after the last message there was."""
+        """Read the channel. Raises ChannelClosedError after its last message."""
         while True:
             try:
                 received = channel.receive()
@@ -284,7 +282,7 @@ class Worker:
             self._receive(*received)
 
     def _receive(self, message: Message, descriptors: tuple[int, ...]) -> None:
-        """Take what came over the channel: a newcomer, before it is published, or what was asked for."""
+        """Take a message of the channel: a newcomer before it is published, or an answer."""
         now = time.monotonic()
         if isinstance(message, Drain):
             self._ending = "told to end"
@@ -304,7 +302,7 @@ class Worker:
         self._links.receive(message, descriptors, now)
 
     def _capture(self, message: Capture, descriptors: tuple[int, ...]) -> None:
-        """Copy what the port sees from now on; a ring or a program that is none costs the viewer its copy."""
+        """Begin to capture the port's frames; with an invalid ring or program the viewer gets nothing."""
         with suppress(OSError):
             self._engine.capture(message.number, descriptors[0], message.program, message.snap)
         close_all(descriptors)
@@ -323,7 +321,7 @@ class Worker:
         self._engine.watch(self._birthright.door.fileno())
 
     def _seek_supervisor(self, now: float) -> None:
-        """Let the next supervisor in, if it is at the door, and claim the port."""
+        """Accept the next supervisor, if it is at the door, and claim the port."""
         if now - self._orphan_since >= self._orphan_s:
             self._ending = f"no supervisor for {self._orphan_s:g} s"
             return
@@ -342,7 +340,7 @@ class Worker:
             self._lose_channel()
 
     def _end(self) -> None:
-        """Say why, so that the supervisor need not guess, and let go of everything."""
+        """Send the reason to the supervisor, and close everything."""
         self._engine.run(0.0)
         self._engine.close()
         self._send(Goodbye(self._ending[:MAX_TEXT]))

@@ -1,8 +1,8 @@
-"""What the next gateway is to begin with: what the operator said, and what has changed since.
+"""The options that the next gateway begins with: the operator's, and the changes since.
 
-The supervisor keeps it, since the gateway cannot keep anything over its own end: at each change it is told
-all of it, as the arguments of the ``serve`` that starts the next one. That is one message, and so one message
-is the bound of everything that can be added to a gateway while it runs: ``check`` before a change is made.
+The supervisor saves them, since they have to outlive the gateway's process. After each change the gateway
+sends all of them, as the arguments of the ``serve`` for the next one. That is one message, which bounds
+everything that can be added to a gateway while it runs: call ``check`` before a change.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,19 +17,19 @@ class Memory:
     """The options of the next gateway."""
 
     def __init__(self, options: Mapping[str, object], tell: Callable[[Command], None]) -> None:
-        """Begin with ``options``; ``tell`` sends what is to be remembered to the supervisor."""
+        """Begin with ``options``; ``tell`` sends the options to the supervisor."""
         self._options = dict(options)
         self._tell = tell
 
     def check(self, option: str, values: Iterable[object]) -> None:
-        """Raise LocalError if it cannot be remembered that ``option`` is the list of ``values``, as texts."""
+        """Raise LocalError if ``option`` with this list of ``values``, as texts, does not fit the message."""
         if len(encode(self._command(option, values))) > CHANNEL_BYTES:
             raise LocalError(
-                "that is more than a gateway can hand on to the next one; remove something first"
+                "that is more than a gateway can pass on to the next one; remove something first"
             )
 
     def change(self, option: str, values: Iterable[object]) -> None:
-        """Remember that ``option`` is the list of ``values``, as texts."""
+        """Set ``option`` to this list of ``values``, as texts, and send all options."""
         command = self._command(option, values)
         self._options = command.arguments
         self._tell(command)

@@ -1,15 +1,14 @@
-"""One client of the HTTP API: requests in, answers out, and how long each step may take.
+"""One client of the HTTP API: requests in, answers out, with a time limit for each step.
 
-The protocol is h11's, which does no input or output; here is the socket. One request at a time; the
-connection may be kept. A request may be answered later: meanwhile its connection is not read, and what its
-client says waits in the kernel. A request may be the last of its connection (``Hijack``): what is spoken
-after it is another protocol.
+h11 implements the protocol; this file does the input and output. One request at a time; the connection may be
+kept. A request may be answered later: meanwhile its connection is not read, and further bytes wait in the
+kernel. A request may take its connection over (``Hijack``): the bytes after it are of another protocol.
 
 A client that waits for ``100 Continue`` gets it at once (RFC 9110 section 10.1.1), or 413 if its body is too
-long: nothing is read in vain.
+long, which is then not read.
 
-Each phase has its time (``LIMIT_S``): a client that sends half a request, or does not take its answer, holds
-a place among few. What is over time is told so where it can be, and hung up.
+Each phase has a time limit (``LIMIT_S``), since a client that sends half a request, or does not read its
+answer, holds one of few places. Beyond the limit it gets an error, if possible, and the connection is closed.
 """
 
 import enum
@@ -26,11 +25,11 @@ from forwarder.future import Future
 from forwarder.loop import READ, WRITE, Loop
 
 BODY = 1 << 20
-"""More than anything that can be asked for: ten times a zone of as many records as there may be."""
+"""Longest body: ten times a zone with the most records."""
 
 
 class Phase(enum.Enum):
-    """What a connection waits for."""
+    """The phases: a connection waits for this."""
 
     IDLE = "the next request"
     HEAD = "the rest of a head"
@@ -46,8 +45,8 @@ LIMIT_S = {
     Phase.ANSWER: 8.0,
     Phase.SENDING: 30.0,
 }
-"""Seconds that a phase may take. The slowest answer is a fact of a supervisor whose machine swaps:
-five seconds. A head comes in one piece from every client that means well."""
+"""Seconds that a phase may take. The slowest answer comes from a supervisor on a machine that swaps: five
+seconds. A well-behaved client sends a head in one piece."""
 
 
 class Answer(NamedTuple):
@@ -59,16 +58,16 @@ class Answer(NamedTuple):
 
 
 class Hijack(NamedTuple):
-    """An end of HTTP: ``take`` owns the socket from now on, and what the client has sent after its request.
+    """Takes a connection over: ``take`` gets the socket, and the bytes behind the request.
 
-    The socket does not block and nobody watches it. ``take`` must not raise.
+    The socket does not block and is not watched. ``take`` closes it later, and must not raise.
     """
 
     take: Callable[[socket, bytes], None]
 
 
 Handler = Callable[[str, str, bytes], Answer | Hijack | Future[Answer]]
-"""From method, target (path and query) and body."""
+"""Called with method, target (path and query) and body; returns the answer."""
 
 
 class Connection:
@@ -91,11 +90,11 @@ class Connection:
         self._answered = 0
         self._enter(Phase.IDLE)
         self.heard_at = time.monotonic()
-        """When the client has last sent or taken something, in monotonic seconds."""
+        """When the client last sent or read something, in monotonic seconds."""
         loop.watch(sock.fileno(), self._ready)
 
     def close(self) -> None:
-        """Hang up; again does nothing."""
+        """Close the connection; a second call does nothing."""
         if not self._is_over:
             self._leave()
             self._sock.close()
@@ -110,7 +109,7 @@ class Connection:
         self.due = time.monotonic() + LIMIT_S[phase]
 
     def tick(self, now: float) -> None:
-        """Give up what is due."""
+        """End the connection if its phase takes too long."""
         if now < self.due:
             return
         if self.phase is Phase.ANSWER and self._awaited is not None:
@@ -132,13 +131,13 @@ class Connection:
             self._http.receive_data(self._sock.recv(65536))
 
     def _on_result(self, future: Future[Answer], answer: Answer) -> None:
-        """Give the answer that is waited for, unless it is not waited for any more."""
+        """Send the answer, unless the connection has ended."""
         if not self._is_over and future is self._awaited:
             self._awaited = None
             self._attempt(lambda: self._finish(answer))
 
     def _attempt(self, step: Callable[[], None]) -> None:
-        """Take a step, and then what the client has said already; hang up on errors."""
+        """Take a step, then handle bytes that have come already; close on errors."""
         answered = self._answered
         try:
             step()
@@ -189,7 +188,7 @@ class Connection:
         return True
 
     def _wants_body(self, request: h11.Request) -> bool:
-        """Have the client send its body if it waits to be asked; False if the body is refused."""
+        """Send ``100 Continue`` if the client waits for it; return False if its body is refused."""
         length = next((int(value) for name, value in request.headers if name == b"content-length"), 0)
         if length > BODY:
             self._refuse_body()
@@ -224,7 +223,7 @@ class Connection:
         self._refuse(413, f"a request has at most {BODY} bytes")
 
     def _refuse(self, status: int, why: str) -> None:
-        """Answer what is no request, and hang up."""
+        """Answer a malformed request, and close."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             with suppress(OSError, h11.LocalProtocolError):
                 self._write(Answer(status, f"{why}\n".encode(), b"text/plain"))

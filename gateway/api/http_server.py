@@ -3,9 +3,9 @@
 The socket is 0600, and its peer must be of our own user or root. Each client is a ``Connection``, which
 knows the protocol and how long its steps may take.
 
-Bounds: ``CONNECTIONS`` at once. Where there are so many, the client that has been silent for longest makes
-room for the next one; one that waits for an answer of ours is not silent. A socket that was handed over does
-not count here any more.
+Bounds: ``CONNECTIONS`` at once. Beyond that, the client that was silent for longest makes room for the next
+one; a client that waits for our answer does not count as silent. A socket that was handed over is not counted
+any more.
 """
 
 import socket
@@ -37,13 +37,13 @@ class HttpServer:
         self._acceptor = Acceptor(loop, self._socket, self._on_connection, self._pauses)
 
     def tick(self, now: float) -> None:
-        """Give up what takes too long, and accept again after a pause."""
+        """End slow connections, and accept again after a pause."""
         for connection in list(self._connections):
             connection.tick(now)
         self._pauses.tick(now)
 
     def deadline(self) -> float | None:
-        """When to call ``tick``, in monotonic seconds; None while there is nothing to wait for."""
+        """When to call ``tick``, in monotonic seconds; None while nothing is due."""
         dues = [connection.due for connection in self._connections]
         resume_at = self._pauses.deadline()
         return min([*dues, *([] if resume_at is None else [resume_at])], default=None)
@@ -63,7 +63,7 @@ class HttpServer:
         self._connections.add(Connection(self._loop, sock, self._handler, self._connections.discard))
 
     def _has_room(self) -> bool:
-        """Make room for one more if there is none; False if all clients wait for us."""
+        """Make room for one more client; return False if all clients wait for our answers."""
         if len(self._connections) < CONNECTIONS:
             return True
         silent = [each for each in self._connections if each.phase is not Phase.ANSWER]

@@ -1,19 +1,18 @@
-"""Names that the operator gives, as pure data: single ones and zones, read, checked and put together.
+"""Read and check the operator's DNS names: single records and zones, as pure data.
 
 Theory of operation
 -------------------
-A zone is gvproxy's (``pkg/types``, ``pkg/services/dns``): a domain, addresses for names below it, and an
-address for all the others below it, if they are to have one; else they do not exist. The domain's own name is
-not in its zone. Zones are asked in order, and the first one that a name is below has the say, even if a later
-one is nearer. A zone that is added to one of the same name comes in front of it: its records win, its default
-is the new one. ``Record`` s that belong to no zone win over all.
+A zone is gvproxy's (``pkg/types``, ``pkg/services/dns``): a domain, addresses for names below it, and
+optionally a default address for all other names below it, which do not exist otherwise. The domain's own name
+is not in its zone. Zones are checked in order: the first one above a name decides, even if a later one is
+nearer. A zone that is added to one of the same name precedes it: its records and its default win. A
+``Record`` without a zone wins over all.
 
-Regular expressions are refused: Go's are not Python's. What gvproxy does for a zone's names and other types
-of records (it asks the host's resolver) is not done: a zone is answered here, and nothing of it asked
-elsewhere. A name that does not exist, below which one does, is empty (RFC 8020); gvproxy says that it does
-not exist.
+Regular expressions are refused: Go's are not Python's. gvproxy asks the host's resolver for other record
+types of a zone's names; here a zone is always answered locally. A name without records that has names below
+it exists (RFC 8020); gvproxy answers that it does not.
 
-Every name and address passes through ``domain`` or ``address`` here, and those let nothing else through.
+Every name and address is checked by ``domain`` or ``address`` here.
 """
 
 import json
@@ -24,10 +23,11 @@ from typing import NamedTuple
 from gateway.relay.policy import Address
 
 MOST_RECORDS = 1024
-"""Of all zones, each of which counts as well: one for each VM there can be, and about what fits a message."""
+"""Records of all zones; a zone counts as one, too. One for each possible VM, and about the size of a
+message."""
 
 LONGEST = 253
-"""Letters of a name, RFC 1035 with the length bytes and the root left out."""
+"""Letters of a name: RFC 1035, without the length bytes and the root."""
 
 
 class Record(NamedTuple):
@@ -46,11 +46,11 @@ class Zone(NamedTuple):
 
     @classmethod
     def parse(cls, text: str | bytes) -> "Zone":
-        """Read gvproxy's JSON. Raises ValueError, which says in one line what cannot be."""
+        """Read gvproxy's JSON. Raises ValueError with one line about the mistake."""
         try:
             plain = json.loads(text)
         except (ValueError, RecursionError):
-            raise ValueError("that is no JSON") from None
+            raise ValueError("that is not JSON") from None
         zone = _fields(plain, "a zone")
         records = [] if zone.get("records") is None else zone["records"]
         if not isinstance(records, list) or len(records) > MOST_RECORDS:
@@ -65,7 +65,7 @@ class Zone(NamedTuple):
         return json.dumps(self.plain())
 
     def plain(self) -> dict[str, object]:
-        """Return what gvproxy's JSON says of it."""
+        """Return it in gvproxy's JSON."""
         return {
             "Name": f"{self.name}.",
             "Records": [{"Name": each.name, "IP": str(each.address)} for each in self.records],
@@ -78,7 +78,7 @@ class Zone(NamedTuple):
 
 
 def added(zones: tuple[Zone, ...], zone: Zone) -> tuple[Zone, ...]:
-    """Return ``zones`` with one more. Raises ValueError if that is too much."""
+    """Return ``zones`` with one more. Raises ValueError if there are too many records."""
     names = [each.name for each in zones]
     if zone.name in names:
         index = names.index(zone.name)
@@ -92,7 +92,7 @@ def added(zones: tuple[Zone, ...], zone: Zone) -> tuple[Zone, ...]:
 
 
 def domain(text: str) -> str:
-    """Return a name of one or more labels as it is compared. Raises ValueError."""
+    """Return a name of one or more labels in its canonical form. Raises ValueError."""
     name = ".".join([label(each) for each in text.removesuffix(".").split(".")])
     if len(name) > LONGEST:
         raise ValueError(f"{name[:20]}… is no name; it has more than {LONGEST} letters")
@@ -100,7 +100,7 @@ def domain(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """Return one label of a name as it is compared. Raises ValueError."""
+    """Return one label of a name in its canonical form. Raises ValueError."""
     plain = text.replace("-", "").replace("_", "")
     if not (0 < len(text) <= 63 and plain.isascii() and plain.isalnum() and text[0] != "-"):
         raise ValueError(f"{text!r} is no name; use up to 63 letters, digits and dashes")
@@ -115,7 +115,7 @@ def address(text: str) -> Address:
         raise ValueError(f"{text!r} is no IP address") from None
     if isinstance(found, IPv4Address):
         return found
-    if found.scope_id is not None:  # which Python takes to be any text
+    if found.scope_id is not None:  # a zone may be any text for Python
         raise ValueError(f"{text!r} has a zone; a name's address is without")
     return found.ipv4_mapped or IPv6Address(int(found))
 
@@ -130,7 +130,7 @@ def _record(plain: object, zone: str) -> Record:
 
 
 def _effective(zone: Zone) -> Zone:
-    """Leave out what an earlier record of the same name and kind of address overrules, for good."""
+    """Leave out records that an earlier one of the same name and kind of address overrules."""
     first: dict[tuple[str, int], Record] = {}
     for record in zone.records:
         first.setdefault((record.name, record.address.version), record)
@@ -138,7 +138,7 @@ def _effective(zone: Zone) -> Zone:
 
 
 def _fields(plain: object, what: str) -> Mapping[str, object]:
-    """Return the fields by their names in lower case, since Go's JSON does not tell the cases apart."""
+    """Return the fields by their names in lower case, since Go's JSON ignores case."""
     if not isinstance(plain, dict):
         raise ValueError(f"{what} has to be a JSON object")
     return {key.lower(): value for key, value in plain.items()}

@@ -7,15 +7,15 @@ Paths, fields and status codes are gvproxy's, so that tools made for it work unc
     POST /services/forwarder/unexpose   {"local": …, "protocol": …}
     GET  /services/dhcp/leases, /leases {"192.168.127.2": "5a:94:ef:e4:0c:ee"}: the gateway's, static, leased
     GET  /services/dns/all              [{"Name": …, "Records": [{"Name": …, "IP": …}], "DefaultIP": …}]
-    POST /services/dns/add              one of these (``names`` says what it means); 200, or 400/500
+    POST /services/dns/add              one of these (``names`` has the meaning); 200, or 400/500
     GET  /cam                           {"5a:94:ef:e4:0c:ee": 1}: the port of each address
-    GET  /stats                         {"BytesSent": …, …}: what we count as gvproxy does; and ``Gateway``
+    GET  /stats                         {"BytesSent": …, …}: gvproxy's counters that we have; and ``Gateway``
     GET  /tunnel?ip=…&port=…            OK, and then the bytes of a TCP connection to a guest
 
-``local`` and ``remote`` are like ``127.0.0.1:8080`` and ``192.168.127.2:80``. ``local`` may leave the host
-out: every address of both families, as gvproxy has it. That makes a forward for each family, and one on a
-host without IPv6. ``localhost`` is 127.0.0.1. ``remote`` of a unix socket is ``tcp://GUEST:PORT``. Nothing
-here is reachable from a guest: it is a unix socket of the host.
+``local`` and ``remote`` are like ``127.0.0.1:8080`` and ``192.168.127.2:80``. ``local`` without a host means
+every address of both families, as with gvproxy. That makes a forward for each family; only one on a host
+without IPv6. ``localhost`` is 127.0.0.1. ``remote`` of a unix socket is ``tcp://GUEST:PORT``. Guests cannot
+reach this API: it is a unix socket of the host.
 """
 
 import json
@@ -36,14 +36,14 @@ from gateway.relay.policy import Address
 Result = Answer | Hijack | Future[Answer]
 
 EVERY = ("0.0.0.0", "[::]")
-"""Every address of the host, of one family each."""
+"""Every address of the host, for each family."""
 _TWINS = dict(zip(EVERY, reversed(EVERY), strict=True))
 
 POST_ONLY = frozenset({"/services/forwarder/expose", "/services/forwarder/unexpose", "/services/dns/add"})
 
 
 class Backend(Protocol):
-    """What the answers are about. Every method may raise LocalError."""
+    """The part that the API controls. Every method may raise LocalError."""
 
     def forwards(self) -> Iterable[Forward]:
         """Return all forwards."""
@@ -52,13 +52,13 @@ class Backend(Protocol):
         """Begin to forward; return the forward with its real port."""
 
     def remove_forward(self, forward: Forward) -> object:
-        """End a forward that there is."""
+        """End an existing forward."""
 
     def leases(self) -> Mapping[str, str]:
         """Return address to MAC of the leases in use."""
 
     def reserved(self) -> Mapping[str, str]:
-        """Return address to MAC of the gateway and of static leases, which are theirs before they ask."""
+        """Return address to MAC of the gateway and of static leases, also unused ones."""
 
     def zones(self) -> Iterable[Zone]:
         """Return all zones, in order."""
@@ -70,10 +70,10 @@ class Backend(Protocol):
         """Ask the supervisor for a fact."""
 
     def figures(self) -> Mapping[str, Mapping[str, int]]:
-        """Return what the gateway carries and has counted, in the groups of ``forwarder.counted``."""
+        """Return the gateway's counters, in the groups of ``forwarder.counted``."""
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
-        """Return what carries a stream to a port of a guest."""
+        """Return a tunnel to a port of a guest."""
 
 
 class Services:
@@ -143,7 +143,7 @@ class Services:
         return self._done()
 
     def _done(self) -> Future[Answer]:
-        """Answer when the supervisor has kept what was changed: it survives from then on."""
+        """Answer when the supervisor has saved the change, which survives from then on."""
         return self._owner.ask("kept").map(
             lambda reply: Answer(200) if reply.ok else _line(503, str(reply.result))
         )
@@ -181,7 +181,7 @@ class Services:
 
 
 def entries(forwards: Iterable[Forward]) -> list[dict[str, str]]:
-    """Return forwards as gvproxy lists them: the two that are every address of both families as one."""
+    """Return forwards as gvproxy lists them: the pair for every address of both families is one."""
     found = [_entry(forward) for forward in forwards]
     listed = []
     for entry in found:
@@ -210,12 +210,12 @@ def _words(body: bytes) -> tuple[str, str, str]:
         request = json.loads(body)
         local, remote, protocol = (str(request.get(key) or "") for key in ("local", "remote", "protocol"))
     except (ValueError, AttributeError, RecursionError):
-        raise ValueError("the body is no JSON object") from None
+        raise ValueError("the body is not a JSON object") from None
     return local, remote, protocol or "tcp"
 
 
 def _nears(protocol: str, local: str) -> list[str]:
-    """Return where the host listens for ``local``, in the words of forwards: once, or for each family."""
+    """Return the host's addresses for ``local``, in the form of forwards: one, or one for each family."""
     host, _, port = local.rpartition(":")
     if protocol == "unix" or (host and host != "localhost"):
         return [local]
@@ -223,7 +223,7 @@ def _nears(protocol: str, local: str) -> list[str]:
 
 
 def _texts(protocol: str, local: str, remote: str) -> list[str]:
-    """Return gvproxy's words in ours: one forward, or one for each family. Raises LocalError."""
+    """Return the forwards for gvproxy's addresses: one, or one for each family. Raises LocalError."""
     if protocol == "unix":
         url = urlsplit(remote)
         if url.scheme != "tcp":
@@ -247,7 +247,7 @@ def _entry(forward: Forward) -> dict[str, str]:
 def _begin(sock: socket.socket, sent: bytes, carry: Callable[[socket.socket], None]) -> None:
     """Begin a tunnel. The client waits for the OK, which comes before the guest is asked, as with gvproxy.
 
-    What it ``sent`` before that is refused, with the tunnel: gvproxy loses it.
+    If it has ``sent`` bytes before that, the tunnel is refused; gvproxy would lose them.
     """
     try:
         if sent or sock.send(b"OK") != 2:
@@ -259,7 +259,7 @@ def _begin(sock: socket.socket, sent: bytes, carry: Callable[[socket.socket], No
 
 
 def _told(reply: Reply, make: Callable[[Mapping[str, Any]], object]) -> Answer:
-    """Answer with what is made of a fact that the supervisor has told."""
+    """Answer with a value made from a fact of the supervisor."""
     if not reply.ok:
         return _line(503, str(reply.result))
     return _json(make(cast(Mapping[str, Any], reply.result)))

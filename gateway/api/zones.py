@@ -1,4 +1,4 @@
-"""The zones of a running gateway, and how they change: all of a change, or nothing of it."""
+"""The zones of a running gateway; a change is applied as a whole or not at all."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ class Zones:
     """The table of zones."""
 
     def __init__(self, zones: All, check: Callable[[All], None], changed: Callable[[All], None]) -> None:
-        """Begin with ``zones``. ``check`` raises LocalError if zones cannot be; ``changed``: they are now."""
+        """Begin with ``zones``; ``check`` raises LocalError for bad ones, ``changed`` hears of changes."""
         self._zones = zones
         self._check = check
         self._changed = changed
@@ -22,7 +22,7 @@ class Zones:
         return self._zones
 
     def add(self, zone: Zone) -> None:
-        """Put a zone into force. Raises LocalError: nothing has changed."""
+        """Put a zone into force. Raises LocalError; nothing has changed then."""
         try:
             zones = added(self._zones, zone)
         except ValueError as error:

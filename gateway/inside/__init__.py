@@ -1,1 +1,1 @@
-"""The process in the LAN's network namespace, and what it sets up there."""
+"""The process in the LAN's network namespace: addresses, packet filter, sockets."""

@@ -1,12 +1,12 @@
-"""What the kernel keeps from the gateway's packet sockets: floods of questions, by sender.
+"""Kernel rules that drop floods of questions, by sender, before they reach the gateway's packet sockets.
 
-Each question is held against its port's share by the host side (``gateway.lan.station``), which costs some
-microseconds even for one that is refused. So the kernel drops what an address sends in a second beyond a rate
-that is above every share, where frames come in (the ingress hook comes before packet sockets that are bound
-to one EtherType), and counts it as ``flooded``.
+The host side checks each question against its port's share (``gateway.lan.station``). This costs some
+microseconds even if the question is refused. So the kernel drops questions that one address sends above a
+rate, and counts them as ``flooded``. The rate is above every share. The ingress hook drops them, which comes
+before packet sockets that are bound to one EtherType.
 
-Questions that the packet sockets have heard are dropped before the namespace's own sockets would look for
-them: nobody is there, and the kernel would say so to the guest.
+A second rule drops the questions behind the packet sockets: no socket of the namespace is bound to those
+ports, so the kernel would answer the guest with an error.
 """
 
 import json
@@ -15,7 +15,7 @@ from gateway.inside import nft
 
 MOST_SENDERS = 65_535
 FORGET_S = 10
-"""An address that has been silent for so long has its whole burst again anyway."""
+"""An address that is silent this long would have its whole burst again anyway."""
 
 RATES = {
     "dns": ("udp dport 53", 2000, 1000),
@@ -24,13 +24,13 @@ RATES = {
     "solicitations": ("icmpv6 type nd-router-solicit", 10, 50),
     "trials": ("ip6 saddr :: icmpv6 type nd-neighbor-solicit", 10, 50),
 }
-"""Name to what it is, packets a second, and packets at one moment."""
+"""Name of the rule: match, packets a second, packets in a burst."""
 
 TABLE = "bulkhead"
 
 
 def rules(interface: str) -> str:
-    """Return the rules, as ``nft -f`` reads them."""
+    """Return the rules in the syntax of ``nft -f``."""
     sets = "".join(
         f"    set {name} {{ type ether_addr; flags dynamic; size {MOST_SENDERS}; timeout {FORGET_S}s; }}\n"
         for name in RATES
@@ -57,7 +57,7 @@ table inet {TABLE} {{
 
 
 def flooded() -> int:
-    """Return how many frames have been dropped. Raises LocalError."""
+    """Return the number of dropped frames. Raises LocalError."""
     listed = nft.run("-j", "list", "counter", "netdev", TABLE, "flooded")
     return int(
         next(each["counter"]["packets"] for each in json.loads(listed)["nftables"] if "counter" in each)

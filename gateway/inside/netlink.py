@@ -1,11 +1,11 @@
-"""Addresses, routes and neighbours of the namespace: the one place that knows netlink's library.
+"""Set up addresses, routes and neighbours of the namespace; only this file uses the netlink library.
 
-- ``lan0``, the TAP, has the gateway's MAC and addresses, and the switch has its other end, as a port.
-- ``out0``, a TUN, is where the host side writes what comes from the outside; nothing goes out by it.
+- ``lan0``, a TAP, has the gateway's MAC and addresses. Its other end is a port of the switch.
+- ``out0``, a TUN, brings in the packets that the host side writes; nothing leaves by it.
 - ``lo`` takes the connections that the packet filter has marked.
 
-The host alias is no address of this machine, or the kernel would answer for it: ``lan0`` says that it knows
-the way (a proxied neighbour), and the way is ``out0``.
+The host alias is not an address of this machine, or the kernel would answer for it. Instead ``lan0`` answers
+ARP for it (a proxied neighbour), and its route is ``out0``.
 """
 
 import errno
@@ -43,7 +43,7 @@ def set_up(settings: Settings) -> None:
 
 
 def neighbours() -> list[list[str]]:
-    """Return the stations of the LAN that the kernel knows: IP address, and the digits of the MAC address."""
+    """Return the neighbours on the LAN that the kernel knows: IP address to MAC address, digits only."""
     with IPRoute() as netlink:
         known = netlink.get_neighbours(ifindex=int(netlink.link_lookup(ifname=LAN)[0]))
         pairs = [(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in known]
@@ -66,7 +66,7 @@ _SYSCTLS = (
     # A guest that asks for the host alias is answered at once, not after a router's polite pause.
     ("ipv4/neigh/lan0/proxy_delay", "0"),
     ("ipv6/neigh/lan0/proxy_delay", "0"),
-    # What waits for a guest that does not answer ARP is charged to the socket that serves all the others.
+    # A packet that waits for a guest's ARP answer is charged to the socket that serves all guests.
     ("ipv4/neigh/lan0/unres_qlen_bytes", "4096"),
     ("ipv6/neigh/lan0/unres_qlen_bytes", "4096"),
     # Each forwarded connection that the client ended leaves its port in TIME-WAIT here, for a minute. With

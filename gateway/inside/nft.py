@@ -1,16 +1,16 @@
-"""The namespace's packet filter: whose packets come in, and what of them its kernel is to see.
+"""The packet filter of the namespace: which packets of guests come in, and which of them its kernel sees.
 
-**A guest's source address is a claim**, and answers go to it. So a source that is not of the LAN, or is the
-gateway's own, is dropped where it comes in (``sources``, and ``claims`` for ARP), and nothing that came by
-the way out leaves by it again: else one packet with a false source would make the gateway talk to itself.
+**A guest's source address is a claim**, and answers go to it. So a packet is dropped on arrival if its source
+is not of the LAN, or is the gateway's own (``sources``, and ``claims`` for ARP). A packet from the TUN never
+leaves by the TUN: otherwise one packet with a false source would make the gateway talk to itself.
 
-**What guests send to the outside is the relay's**, which has seen it by its packet sockets already
-(``held``): it is dropped here, but for segments of connections that there are, and ICMP errors about them.
+**The relay carries what guests send to the outside.** Its packet sockets have seen these packets already, so
+they are dropped here (``held``), except segments of existing connections and ICMP errors about them.
 
-**Connections** are taken by TPROXY rather than redirect: a segment is taken where it comes in, before
-routing, and the socket that accepts *has the address that the guest asked for* (``getsockname``). So IPv4 and
-IPv6 are alike, and no connection is tracked: no table that fills up, no time-out that is not TCP's own. The
-SYN comes not from the guest but by the TUN device, from the relay, when the far side has answered.
+**Connections** arrive by TPROXY rather than by redirect. TPROXY takes a segment before routing, and the
+accepting socket *has the address that the guest asked for* (``getsockname``). So IPv4 and IPv6 work alike,
+and the kernel tracks no connection: no table can fill up, and all time-outs are TCP's own. The SYN does not
+come from the guest: the relay writes it into the TUN when the far side has answered.
 """
 
 import subprocess
@@ -19,20 +19,20 @@ from forwarder.errors import LocalError
 from gateway.settings import Settings
 
 TCP_PORT = 7
-"""Where the taken connections are accepted: a port in the namespace that guests cannot reach by its number,
-since what they send to the gateway's own address is not taken and meets no listener at its address."""
+"""Port of the transparent listeners in the namespace. Guests cannot reach it by its number: TPROXY does not
+take packets to the gateway's own address, and no socket listens there."""
 
 MARK = 1
 TABLE = 100
-"""Frames that are taken are marked, and a rule of routing says that what is marked is for this machine."""
+"""The mark of packets for the transparent listeners; a routing rule delivers marked packets locally."""
 
 
 BEFORE_FRAGMENTS = -450
-"""Priority of what is dropped before the kernel puts fragments together: those are the relay's, too."""
+"""Priority before the kernel reassembles fragments: the relay carries fragments, too."""
 
 
 def rules(settings: Settings, interface: str) -> str:
-    """Return the rules, as ``nft -f`` reads them."""
+    """Return the rules in the syntax of ``nft -f``."""
     policy = settings.policy
     own4 = f"{policy.gateway4}, {policy.host4}, {policy.subnet[0]}, {policy.subnet[-1]}"
     return f"""
@@ -84,7 +84,7 @@ table inet bulkhead {{
 
 
 def load(text: str) -> None:
-    """Put rules in force in this process's namespace. Raises LocalError."""
+    """Put rules into force in this process's namespace. Raises LocalError."""
     try:
         run("-f", "-", text=text)
     except LocalError as error:
@@ -92,7 +92,7 @@ def load(text: str) -> None:
 
 
 def run(*words: str, text: str = "") -> str:
-    """Run nft in this process's namespace on ``text``, and return what it says. Raises LocalError."""
+    """Run nft with ``text`` in this process's namespace and return its output. Raises LocalError."""
     try:
         done = subprocess.run(
             ["nft", *words], input=text, capture_output=True, text=True, check=False, timeout=20

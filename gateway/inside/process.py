@@ -2,13 +2,12 @@
 
 Theory of operation
 -------------------
-It is started in a network namespace of its own (``holder`` says how), makes everything in it that needs to
-be made from within, and hands it out: the TAP, and sockets. A socket belongs to the namespace in which it was
-made, whoever holds it, so the host side connects, accepts, answers and joins connections itself, and nothing
-that a guest sends ever passes through this process.
+``gateway.namespace`` starts it in a network namespace of its own. It makes the TAP and the sockets in there,
+and passes them to the host side. A socket belongs to the namespace in which it was made, whichever process
+uses it. So the host side connects, accepts and answers by itself, and no traffic of a guest passes through
+this process.
 
-It lives as long as its channel. The network namespace goes with its last user, and what is in it needs no
-cleaning up.
+It ends with its channel. The kernel removes the network namespace, and everything in it, with its last user.
 """
 
 import socket
@@ -34,10 +33,10 @@ from gateway.settings import Settings, read
 
 IDLE_S = 3600.0
 BACKLOG = 4096
-"""Connections that wait to be accepted: what the kernel allows."""
+"""Connections that may wait for accept: the kernel's maximum."""
 
 PACKET_BYTES = 1 << 20
-"""Of frames that wait to be read; the kernel may allow less. A thousand guests ask for a lease at once."""
+"""Bytes of frames that may wait to be read; the kernel may allow less. A thousand guests may ask at once."""
 
 KINDS = {
     "tcp4": (socket.AF_INET, socket.SOCK_STREAM),
@@ -49,7 +48,7 @@ KINDS = {
 
 
 class Inside:
-    """The namespace, from its making to its end."""
+    """The namespace, from its creation to its end."""
 
     def __init__(self, channel: LoopChannel) -> None:
         self._channel = channel
@@ -134,7 +133,7 @@ class Inside:
 
 
 def _listen(settings: Settings) -> dict[str, socket.socket]:
-    """Return the sockets of the host side by name: what guests connect to, and what hears their questions."""
+    """Return the host side's sockets by name: listeners, and packet sockets for questions."""
     dns4, dns6 = socket.socket(*KINDS["tcp4"]), socket.socket(*KINDS["tcp6"])
     gateway4, gateway6 = settings.policy.gateway4, settings.gateway6
     dns4.bind((str(gateway4), filters.DNS_PORT))
@@ -151,8 +150,8 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
 
 
 def _packet_socket(kind: int, program: list[bpf.Step]) -> socket.socket:
-    """Return what hears the frames of one EtherType on the LAN that a filter takes."""
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # deaf until it is bound
+    """Return a packet socket for the frames of one EtherType on the LAN that pass a filter."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # receives nothing until it is bound
     bpf.attach(sock, program)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET_BYTES)

@@ -1,7 +1,7 @@
-"""The listeners that guests' connections to the outside arrive at, wherever they go.
+"""The transparent listeners: they accept guests' connections to any address outside.
 
-They are transparent: what the packet filter hands to them (``nft``) has the address that the guest asked for
-as its own. Each takes one IP version.
+The packet filter (``nft``) hands the connections to them. The local address of an accepted socket is the
+address that the guest asked for. There is one listener for each IP version.
 """
 
 import socket
@@ -10,7 +10,7 @@ from gateway.inside.nft import TCP_PORT
 from gateway.relay.socket_options import tune
 
 BACKLOG = 4096
-"""Connections that wait to be accepted: what the kernel allows, and no fewer than the relay has dials."""
+"""Connections that may wait for accept: the kernel's maximum, and no fewer than the relay has dials."""
 
 _IP_TRANSPARENT = 19
 _IPV6_TRANSPARENT = 75

@@ -1,1 +1,1 @@
-"""IP packets of guests as bytes: read, written and put together; pure."""
+"""IP packets of guests as bytes: read, written and reassembled; pure."""

@@ -1,10 +1,9 @@
-"""IP packets for guests, written: datagrams, echo replies, ICMP errors and resets, IPv4 and IPv6.
+"""Write IP packets for guests: datagrams, echo replies, ICMP errors and resets, IPv4 and IPv6.
 
-Purely values in and bytes out. Each packet has a ``virtio_net_hdr`` in front, as the TUN device takes it. The
-checksum of a datagram is left to the kernel where it can be: the header says where it belongs
-(``csum_start``, ``csum_offset``), and the pseudo header's sum is there already. An IPv4 packet that is longer
-than the LAN's MTU is fragmented by the kernel on its way; nobody but the source may do that with IPv6, so it
-is done here, and then the checksum is made here, too.
+Values in, bytes out. Each packet begins with a ``virtio_net_hdr`` for the TUN device. The kernel completes
+the checksum of a datagram where it can: the header says where it belongs (``csum_start``, ``csum_offset``),
+and the field holds the pseudo header's sum. The kernel fragments an IPv4 packet that is longer than the LAN's
+MTU. Only the source may fragment IPv6, so this module does, and then computes the checksum, too.
 """
 
 import struct
@@ -39,7 +38,7 @@ _FRAGMENT_NUMBER = 44
 _RESET_ACK = 0x14
 
 QUOTED = {4: 548, 6: 1232}
-"""Bytes of the packet that an ICMP error quotes, at most: RFC 1812 4.3.2.3 (a packet of 576), RFC 4443 2.4
+"""How many bytes of a packet an ICMP error quotes at most: RFC 1812 4.3.2.3 (a packet of 576), RFC 4443 2.4
 (1280)."""
 
 Written = list[bytes | memoryview]
@@ -83,7 +82,7 @@ def refusal(
 
 
 def reset(syn: Syn) -> Written:
-    """Return what a host answers to a SYN for a port where nobody listens (RFC 9293 3.10.7.1)."""
+    """Return the reset with which a host answers a SYN to a closed port (RFC 9293 3.10.7.1)."""
     back = Datagram(syn.destination, syn.source, syn.port, syn.source_port, b"")
     words = (syn.port, syn.source_port, 0, (syn.sequence + 1) & 0xFFFFFFFF, 0x50, _RESET_ACK, 0)
     bare = TCP.pack(*words, 0, 0)
@@ -93,7 +92,7 @@ def reset(syn: Syn) -> Written:
 
 
 def quoted(packet: Datagram | Echo) -> bytes:
-    """Return the packet that a guest had sent, as far as it is known, for an error to quote."""
+    """Return the guest's packet, as far as it is known, for an error to quote."""
     version = 4 if len(packet.source) == 4 else 6
     size = UDP.size + len(packet.payload)
     if isinstance(packet, Datagram):
@@ -105,17 +104,17 @@ def quoted(packet: Datagram | Echo) -> bytes:
 
 
 def fits(packet: Datagram | Echo) -> bool:
-    """Whether one IP packet holds it."""
+    """Whether the datagram fits one IP packet."""
     return UDP.size + len(packet.payload) <= 65535 - (IP4.size if len(packet.source) == 4 else 0)
 
 
 def echo_request(version: int, sequence: int, payload: bytes | memoryview) -> bytes:
-    """Return what a ping socket sends; the kernel puts in the identifier and the checksum."""
+    """Return an echo request for a ping socket; the kernel fills in the identifier and the checksum."""
     return ECHO.pack(ECHO_REQUEST[version], 0, 0, 0, sequence) + payload
 
 
 def echo_reply(version: int, data: bytes) -> tuple[int, bytes] | None:
-    """Return sequence and payload of what a ping socket received; None if it is not an echo reply."""
+    """Return sequence and payload of a ping socket's message; None if it is not an echo reply."""
     if len(data) < ECHO.size:
         return None
     kind, code, _, _, sequence = ECHO.unpack_from(data)
@@ -137,7 +136,7 @@ def _cut(packet: Datagram | Echo, number: int, body: memoryview, ident: int, mtu
 
 
 def _finished(total: int) -> bytes:
-    """Return the checksum for a sum; zero would say that there is none (RFC 768)."""
+    """Return the checksum for a sum; never zero, which would mean that there is no checksum (RFC 768)."""
     return struct.pack(">H", ~total & 0xFFFF or 0xFFFF)
 
 

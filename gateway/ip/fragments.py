@@ -1,10 +1,10 @@
-"""Datagrams of guests that come in pieces, put together (RFC 791 3.2, RFC 8200 4.5), as a pure table.
+"""Reassemble fragmented datagrams of guests (RFC 791 3.2, RFC 8200 4.5): a pure table.
 
-Pieces come in any order and more than once, or never. One that contradicts another, by overlapping it or by
-going on behind its end, ends the whole datagram (RFC 5722). What is not whole after ``WAIT_S`` is given up.
+Fragments come in any order, more than once, or never. A fragment that overlaps another one, or lies behind
+the datagram's end, ends the whole datagram (RFC 5722). An incomplete datagram is given up after ``WAIT_S``.
 
-Bounds: ``MOST_BYTES`` in all, of which each owner (a port) has its share; one that is over it loses the
-datagram that it began first. So a guest that sends first pieces only fills its own share.
+Bounds: ``MOST_BYTES`` in all; each owner (a port) has its share. An owner beyond its share loses its oldest
+datagram. So a guest that sends only first fragments fills only its own share.
 
 ``now`` is monotonic time in seconds, and never goes back.
 """
@@ -17,16 +17,16 @@ from gateway.fair_share import Shares
 from gateway.ip.packets import Fragment, Packet
 
 WAIT_S = 15.0
-"""Half of what Linux waits: on one LAN the pieces follow each other within a millisecond."""
+"""Half of Linux's time: on one LAN fragments follow each other within a millisecond."""
 
 MOST_BYTES = 8 << 20
 LONGEST = 65535
 MOST_PIECES = 256
-"""Of one datagram: each piece is compared with all the others. IPv4 pieces of 256 bytes make the longest of
-these."""
+"""Fragments of one datagram, at most: each is compared with all others. The longest datagram still fits, in
+IPv4 fragments of 256 bytes."""
 
 _OF_A_PIECE = 256
-"""What a piece costs beside its bytes: thousands of small ones must not be cheap."""
+"""Bytes that a fragment counts besides its payload: thousands of small ones use memory, too."""
 
 
 class _Key(NamedTuple):
@@ -38,7 +38,7 @@ class _Key(NamedTuple):
 
 
 class _Partial:
-    """A datagram that is not whole."""
+    """An incomplete datagram."""
 
     __slots__ = ("began", "cost", "end", "owner", "pieces")
 
@@ -50,7 +50,7 @@ class _Partial:
         self.pieces: dict[int, bytes] = {}
 
     def fits(self, fragment: Fragment, size: int) -> bool:
-        """Whether a piece contradicts none that is there."""
+        """Whether a fragment contradicts none of the others."""
         begin, end = fragment.offset, fragment.offset + size
         if end > LONGEST or not size or (fragment.more and size % 8) or len(self.pieces) >= MOST_PIECES:
             return False
@@ -61,7 +61,7 @@ class _Partial:
         return all(end <= at or begin >= at + len(data) for at, data in self.pieces.items())
 
     def whole(self) -> bytes | None:
-        """Return all of it, if it is there."""
+        """Return the whole packet, if it is complete."""
         if self.end is None or sum(map(len, self.pieces.values())) < self.end:
             return None
         return b"".join(self.pieces[at] for at in sorted(self.pieces))
@@ -75,15 +75,15 @@ class Reassembly:
         self._partials: OrderedDict[_Key, _Partial] = OrderedDict()
         self._owners: dict[Hashable, OrderedDict[_Key, None]] = {}
         self.dropped = 0
-        """Pieces given up since this was last set to 0."""
+        """Fragments given up since this was last set to 0."""
 
     def __len__(self) -> int:
         return len(self._partials)
 
     def add(self, packet: Packet, sender: Hashable, owner: Hashable, now: float) -> Packet | None:
-        """Take a fragment, and return the packet that it completes.
+        """Take a fragment, and return the packet that it completes, or None.
 
-        ``sender`` tells guests with one address apart.
+        ``sender`` distinguishes guests with the same address.
         """
         fragment = packet.fragment
         assert fragment is not None
@@ -94,7 +94,7 @@ class Reassembly:
             self._owners.setdefault(owner, OrderedDict())[key] = None
         data = bytes(packet.body)
         if partial.pieces.get(fragment.offset) == data:
-            return None  # once more the same
+            return None  # the same fragment again
         if not partial.fits(fragment, len(data)):
             self._give_up(key, and_this=True)
             return None
@@ -113,7 +113,7 @@ class Reassembly:
         return packet._replace(body=whole, fragment=None)
 
     def expire(self, now: float) -> None:
-        """Give up what has waited for too long."""
+        """Give up datagrams that have waited too long."""
         while (end := self.deadline()) is not None and end <= now:
             self._give_up(next(iter(self._partials)))
 
@@ -123,7 +123,7 @@ class Reassembly:
         return None if first is None else first.began + WAIT_S
 
     def _take(self, owner: Hashable, key: _Key, cost: int) -> bool:
-        """Have room for ``cost`` bytes, by giving up the owner's oldest."""
+        """Make room for ``cost`` bytes by giving up the owner's oldest datagrams."""
         while not self._shares.take(owner, cost):
             oldest = next(iter(self._owners[owner]))
             if oldest == key:

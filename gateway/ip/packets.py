@@ -1,8 +1,8 @@
-"""IP packets of guests, read: UDP, ICMP echo, ICMP errors and the SYN of a connection, IPv4 and IPv6.
+"""Read IP packets of guests: UDP, ICMP echo, ICMP errors and the SYN of a connection, IPv4 and IPv6.
 
-Purely bytes in and values out; nothing is copied, so a value is good until the buffer is used again.
-``parse`` reads IP's own header, and says where a fragment belongs (``fragments`` puts them together);
-``read`` reads what is in it. Checksums are checked here, since what a guest sends has met no kernel yet.
+Bytes in, values out. Nothing is copied, so a value is valid until the buffer is used again. ``parse`` reads
+the IP header, with a fragment's offset (``fragments`` reassembles); ``read`` reads the payload. Checksums are
+checked here, since no kernel has checked a guest's packet yet.
 """
 
 import struct
@@ -22,7 +22,7 @@ ECHO_REPLY = {4: 0, 6: 129}
 UNREACHABLE = {4: 3, 6: 1}
 _FRAGMENT_HEADER, _OPTIONS = 44, (0, 60)
 _MOST_OPTIONS = 4
-"""Extension headers that are stepped over: as many as RFC 8200 knows in front of a fragment."""
+"""Extension headers to skip, at most: as many as RFC 8200 allows in front of a fragment."""
 
 _SYN, _ACK = 0x02, 0x10
 
@@ -41,10 +41,10 @@ class Packet(NamedTuple):
     source: bytes
     destination: bytes
     number: int
-    """Of the protocol in ``body``."""
+    """The number of the protocol in ``body``."""
     hops: int
     keep: bool
-    """Not to be fragmented on its way."""
+    """The don't-fragment bit."""
     body: memoryview | bytes
     fragment: Fragment | None
 
@@ -101,7 +101,7 @@ class DamagedError(Exception):
 
 
 def parse(data: memoryview) -> Packet | None:
-    """Read an IP packet; None: neither IPv4 nor IPv6. Raises DamagedError."""
+    """Read an IP packet; None if it is neither IPv4 nor IPv6. Raises DamagedError."""
     version = data[0] >> 4 if len(data) else 0
     if version == 4:
         return _parse4(data)
@@ -145,9 +145,9 @@ def _parse6(data: memoryview) -> Packet:
 
 
 def read(packet: Packet, *, summed: bool) -> Carried | None:
-    """Read what a whole packet carries; None: it is not carried. Raises DamagedError.
+    """Read the payload of a whole packet; None if the relay does not carry its kind. Raises DamagedError.
 
-    ``summed``: the checksum has to be right; else it is the kernel's word that it is, or is still to be made.
+    ``summed``: check the checksum. Otherwise the kernel has checked it, or it is still to be computed.
     """
     if packet.number == UDP_NUMBER:
         return _datagram(packet, summed=summed)
@@ -215,7 +215,7 @@ def _quoted(data: memoryview, version: int) -> Datagram | None:
 
 
 def pseudo(packet: Packet | Datagram | Echo, number: int, length: int) -> bytes:
-    """Return what a checksum covers beside the packet's body (RFC 768, RFC 8200 8.1)."""
+    """Return the pseudo header, which a checksum covers besides the payload (RFC 768, RFC 8200 8.1)."""
     return packet.source + packet.destination + struct.pack(">II", length, number)
 
 
@@ -225,6 +225,6 @@ def adds_up(data: memoryview | bytes, start: bytes = b"") -> bool:
 
 
 def remainder(data: memoryview | bytes, start: bytes = b"") -> int:
-    """Return the one's complement sum of all 16-bit words, as 0 if it is 0xFFFF: the remainder by 65,535."""
+    """Return the one's complement sum of all 16-bit words modulo 65,535, so 0xFFFF is 0."""
     total = int.from_bytes(data, "big") << (8 * (len(data) & 1))
     return (total + int.from_bytes(start, "big")) % 0xFFFF

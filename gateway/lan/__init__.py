@@ -1,1 +1,1 @@
-"""The gateway as a station of the LAN: packets that it answers itself, to the address that they came from."""
+"""The gateway as a station of the LAN: the frames that it hears and answers itself."""

@@ -1,12 +1,11 @@
-"""Router advertisements: the LAN's IPv6 prefix, its MTU, who knows names, and whether there is a way out.
+"""Router advertisements: the LAN's IPv6 prefix, its MTU, its resolver, and whether there is a default route.
 
 RFC 4861 6.2 with RFC 8106 (resolver and search list), sans-I/O: ``Announcer`` says when which frame is due. A
-guest that solicits is answered at once and alone; all are told every ``EVERY_S``, soon after a VM has come,
-and at once when the way out has come or gone. The gateway is a default router (a lifetime above zero) only
-while the host has a default route for IPv6: guests that try IPv6 first would otherwise wait for what cannot
-come. The prefix is announced in any case, so guests reach each other, the gateway and the host alias.
-
-Addresses are made by the guests themselves (RFC 4862); there is no DHCPv6.
+solicitation is answered at once, to its sender only. An advertisement to all is sent every ``EVERY_S``, soon
+after a VM has come, and at once when the host's default route has come or gone. The gateway is a default
+router (a lifetime above zero) only while the host has a default route for IPv6; otherwise guests that try
+IPv6 first would wait for answers that cannot come. The prefix is announced in any case, so guests reach each
+other, the gateway and the host alias. Guests form their own addresses (RFC 4862); there is no DHCPv6.
 """
 
 import struct
@@ -18,17 +17,18 @@ from gateway.lan.frames import Solicitation, icmpv6
 from gateway.settings import Settings
 
 EVERY_S = 60.0
-"""Of what all are told."""
+"""Time between two advertisements to all."""
 
 QUICK_S, QUICKLY = 4.0, 3
-"""After a VM has come all are told so often, and so many times: what it asked before its link was up is lost,
-and the next time it asks may be far away (RFC 7559). RFC 4861 wants three seconds in between."""
+"""After a VM has come, advertisements are sent to all at this distance and so many times. A solicitation from
+before its link was up is lost, and its next one may come late (RFC 7559). RFC 4861 wants three seconds in
+between."""
 
 WATCH_S = 5.0
-"""How soon a change of the host's routes is noticed."""
+"""Time between two checks of the host's routes."""
 
 ROUTER_S = 180
-"""Three announcements may be lost."""
+"""A lifetime for which three advertisements may be lost."""
 
 PREFIX_S = 3600
 
@@ -52,17 +52,17 @@ def link_local(mac: bytes) -> bytes:
 
 
 def interface_id(mac: bytes) -> bytes:
-    """Return the last 8 bytes of addresses made of an Ethernet address."""
+    """Return the interface identifier (8 bytes) formed from an Ethernet address."""
     return bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
 
 
 def mac_of(identifier: bytes) -> bytes:
-    """Return the Ethernet address of which an ``interface_id`` was made."""
+    """Return the Ethernet address from which an ``interface_id`` was formed."""
     return bytes((identifier[0] ^ 2,)) + identifier[1:3] + identifier[5:]
 
 
 class Announcer:
-    """What is announced, and when."""
+    """The content of advertisements, and their times."""
 
     def __init__(
         self, settings: Settings, has_way_out: Callable[[], bool], send: Callable[[bytes], None]
@@ -82,11 +82,11 @@ class Announcer:
         self._quickly = QUICKLY
 
     def solicited(self, heard: Solicitation) -> None:
-        """Answer a guest that looks for a router."""
+        """Answer the solicitation of a guest."""
         self._tell(heard.mac, _ALL_NODES if heard.source == _UNSPECIFIED else heard.source)
 
     def tick(self, now: float) -> None:
-        """Tell all, if that is due."""
+        """Send an advertisement to all, if it is due."""
         if now >= self._look:
             self._look = now + WATCH_S
             before, self._way_out = self._way_out, self._has_way_out()
@@ -125,7 +125,7 @@ class Announcer:
 
 
 def _search(names: tuple[str, ...]) -> bytes:
-    """Return names as DNS has them, as many as one option holds, filled up to units of 8 bytes."""
+    """Return names in DNS form, as many as one option holds, padded to units of 8 bytes."""
     found = b""
     for name in names:
         more = b"".join(bytes((len(label),)) + label.encode() for label in name.split(".")) + b"\0"
@@ -136,7 +136,7 @@ def _search(names: tuple[str, ...]) -> bytes:
 
 
 def has_default_route(routes: str) -> bool:
-    """Whether ``routes``, the text of ``/proc/net/ipv6_route``, has a default route that leads somewhere."""
+    """Whether ``routes``, the text of ``/proc/net/ipv6_route``, has a default route that rejects nothing."""
     for line in routes.splitlines():
         destination, length, *_, flags, device = line.split()
         if (destination, length) == ("0" * 32, "00") and device != "lo" and int(flags, 16) & _ROUTE_UP:

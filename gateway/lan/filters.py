@@ -1,8 +1,7 @@
-"""What the gateway's packet sockets hear of the LAN, as programs for the kernel (``gateway.bpf``).
+"""The kernel's filters for the gateway's packet sockets on the LAN, as BPF programs (``gateway.bpf``).
 
-Each takes one IP version: questions for a lease or a name, the first segment of a TCP connection to port
-53, router solicitations, and what a guest sends to try out an
-IPv6 address of its own.
+There is one for each IP version. It accepts DHCP and DNS questions, the first segment of a TCP connection to
+port 53, router solicitations, and a guest's probes for a duplicate of its IPv6 address.
 """
 
 from gateway.bpf import (
@@ -26,7 +25,7 @@ _FRAGMENT = 0x3FFF
 
 
 def ipv4(gateway: bytes) -> list[Step]:
-    """Return what takes DHCP, and UDP and the first segments of TCP to port 53 of ``gateway``."""
+    """Return the filter that accepts DHCP, and UDP and first segments of TCP to port 53 of ``gateway``."""
     return [
         (LOAD_HALF, 20, "", ""),
         (SET, _FRAGMENT, "drop", ""),
@@ -49,7 +48,7 @@ def ipv4(gateway: bytes) -> list[Step]:
 
 
 def ipv6(gateway: bytes) -> list[Step]:
-    """Return what takes router solicitations, and UDP and first segments of TCP to port 53 of ``gateway``."""
+    """Return the filter for router solicitations, and UDP and TCP openings to port 53 of ``gateway``."""
     return [
         (LOAD_BYTE, 20, "", ""),
         (EQUAL, ICMPV6, "icmp", ""),
@@ -73,7 +72,7 @@ def ipv6(gateway: bytes) -> list[Step]:
 
 
 def _is_at(offset: int, address: bytes) -> list[Step]:
-    """Return what drops frames that do not have ``address`` there."""
+    """Return the steps that drop a frame without ``address`` at this offset."""
     steps: list[Step] = []
     for at in range(0, len(address), 4):
         steps.append((LOAD_WORD, offset + at, "", ""))

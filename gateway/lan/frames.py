@@ -1,9 +1,9 @@
-"""Ethernet frames with UDP and router solicitations, as the gateway's packet sockets have them: pure bytes.
+"""Read and write the Ethernet frames that the gateway answers itself: pure bytes.
 
-The packet sockets hear what is for the gateway itself (``filters``). A frame is read as far as it is needed;
-what is cut short, lies about a length or is a fragment is none. Checksums of what is heard are not looked at:
-frames of a TAP carry the kernel's promise of one instead (virtio_net_hdr), and nothing between a guest's
-memory and this one makes bits fall over. What is sent has all of its checksums.
+The packet sockets hear UDP and router solicitations for the gateway (``filters``). A frame that is cut short,
+has a wrong length or is a fragment is ignored. Checksums of received frames are not checked: a frame of a TAP
+may have a promise of a checksum instead (virtio_net_hdr), and no bit can change between a guest's memory and
+this process. Sent frames have all checksums.
 
 Sources: IEEE 802.3, RFC 791 (IPv4), RFC 8200 (IPv6), RFC 768 (UDP), RFC 4861 4.1 (router solicitation).
 """
@@ -29,7 +29,7 @@ _PORTS = struct.Struct(">HH")
 _FRAGMENT = 0x3FFF
 _HOPS = 64
 _LINK_HOPS = 255
-"""Of what must not have passed a router (RFC 4861)."""
+"""Hop limit of a packet that has passed no router (RFC 4861)."""
 
 
 class Datagram(NamedTuple):
@@ -43,26 +43,26 @@ class Datagram(NamedTuple):
     payload: bytes
 
     def answer(self, payload: bytes) -> "Datagram":
-        """Return the way back."""
+        """Return the same addresses in the opposite direction."""
         return Datagram(self.mac, self.destination, self.source, self.port, self.source_port, payload)
 
 
 class Solicitation(NamedTuple):
-    """A guest that looks for a router."""
+    """A router solicitation."""
 
     mac: bytes
     source: bytes
 
 
 class Trial(NamedTuple):
-    """A guest that tries out an address before it uses it (RFC 4862 5.4)."""
+    """A guest's probe for a duplicate of its address, before it uses it (RFC 4862 5.4)."""
 
     mac: bytes
     address: bytes
 
 
 class Opening(NamedTuple):
-    """The first segment of a TCP connection: it shows whose the connection is."""
+    """The first segment of a TCP connection: it shows the port that the connection belongs to."""
 
     mac: bytes
     source: bytes
@@ -70,7 +70,7 @@ class Opening(NamedTuple):
 
 
 def parse(frame: bytes) -> Datagram | Solicitation | Trial | Opening | None:
-    """Read a frame; None for all that is none of these, and for whatever is malformed."""
+    """Read a frame; None if it is of no known kind, or malformed."""
     found = _packet(frame)
     if found is None:
         return None

@@ -1,17 +1,17 @@
-"""The gateway's packet sockets on the LAN: frames in with the port that they came through, answers out.
+"""The gateway's packet sockets on the LAN: delivers each frame with the port that it came through.
 
 Theory of operation
 -------------------
 Questions for leases, names and routers are heard and answered as Ethernet frames. So the port of each
-question is known (``Ports``), its share is asked first (``Rates``), and an answer goes to the Ethernet
-address that the question came from: it waits for no neighbour to be found, and a guest that gives the address
-of another, or one that answers no ARP, holds nothing that others need.
+question is known (``Ports``), and its share is checked first (``Rates``). An answer goes to the Ethernet
+address that the question came from. It waits for no ARP, so a guest with a false address, or one that does
+not answer ARP, delays no other guest.
 
-What is a little beyond a port's share waits; what is far beyond is dropped and counted before any work is
-done for it (``over_rate``). A guest that sends more than a few thousand such frames a second is cut off in
-the kernel already (``gateway.inside.limits``).
+A frame a little beyond its port's share waits. A frame far beyond it is dropped and counted (``over_rate``)
+before any work is done for it. The kernel drops more than a few thousand such frames a second of one guest
+(``gateway.inside.limits``).
 
-A frame from an address that is behind no port is dropped and counted (``no_port``): its VM has just left.
+A frame from an address without a port is dropped and counted (``no_port``): its VM has just left.
 """
 
 import heapq
@@ -29,14 +29,14 @@ from gateway.relay.poller import READ, Poller
 
 LONGEST = 65535 + 14
 BURST = 64
-"""Frames taken from one socket before others get their turn."""
+"""Frames read from one socket before the others get their turn."""
 
 Hear = Callable[[Any, Port, float], None]
-"""Called with what ``frames.parse`` made of a frame, its port, and the time."""
+"""Called with the result of ``frames.parse``, the frame's port, and the time."""
 
 
 class Station:
-    """The sockets, and what hears what."""
+    """The packet sockets, and the listeners by kind of frame."""
 
     def __init__(
         self,
@@ -57,11 +57,11 @@ class Station:
         self._clock = clock
         self._hear: Mapping[object, tuple[Hear, Rates]] = {}
         self._waiting: list[tuple[float, int, Callable[[float], None], Port]] = []
-        """What is too early, the next one first; ``Rates`` bounds it for each port."""
+        """Frames that wait for their time, the next one first; ``Rates`` bounds them for each port."""
         self._number = 0
 
     def listen(self, hear: Mapping[object, tuple[Hear, Rates]]) -> None:
-        """Begin: what is heard goes by its port of UDP, or by its type, each kind with a rate of its own."""
+        """Begin to hear. Frames go to the listener of their UDP port or type; each has its own rate."""
         self._hear = hear
         for _, rates in hear.values():
             self._ports.when_left(rates.forget)
@@ -70,7 +70,7 @@ class Station:
             self._poller.watch(sock.fileno(), partial(self._ready, sock), READ)
 
     def tick(self, now: float) -> None:
-        """Take what has waited for long enough."""
+        """Deliver the frames whose time has come."""
         while self._waiting and self._waiting[0][0] <= now:
             _, _, hear, port = heapq.heappop(self._waiting)
             if port in self._ports:
@@ -85,18 +85,18 @@ class Station:
         return self._mtu - HEADERS[version]
 
     def answer(self, datagram: Datagram) -> None:
-        """Send a datagram, which holds no more than ``most``."""
+        """Send a datagram; it must not be longer than ``most``."""
         self.send(udp(GATEWAY_MAC, datagram))
 
     def send(self, frame: bytes) -> None:
-        """Send a frame; one that the kernel does not take is lost, and counted."""
+        """Send a frame; if the kernel does not take it, it is lost and counted."""
         try:
             self._sockets[0].send(frame)
         except OSError:
             self._counters["lan_dropped"] += 1
 
     def drain(self) -> None:
-        """Take what has come; for a caller that needs to know it now."""
+        """Read all waiting frames now, for a caller that cannot wait for the poller."""
         for sock in self._sockets:
             self._ready(sock, 0)
 

@@ -1,1 +1,1 @@
-"""Addresses for guests: DHCP, and who has which address and name."""
+"""Addresses for guests: DHCP, and the table of leases and names."""

@@ -1,8 +1,8 @@
 """DHCPv4 messages as bytes: RFC 2131, options RFC 2132, long options RFC 3396, search lists RFC 3397.
 
-Nothing here decides anything. A message that is malformed is None: its sender is a guest, and gets no answer.
-An option that is there twice is one, put together (RFC 3396), and options may go on in the fields for names
-(option 52), as rare clients have it.
+This module only reads and writes; ``server`` decides. A malformed message is read as None and gets no answer.
+Options with the same number are joined (RFC 3396). Options may go on in the fields for names (option 52); few
+clients do that.
 """
 
 import struct
@@ -20,10 +20,10 @@ WANTED, LEASE_TIME, OVERLOAD, KIND, SERVER, LONGEST, T1, T2 = 50, 51, 52, 53, 54
 RAPID_COMMIT, FULL_NAME, SEARCH = 80, 81, 119
 
 LEAST_BYTES = 300
-"""Of a reply: as BOOTP had it, and some clients still throw away what is shorter."""
+"""The shortest reply, from BOOTP: some clients still drop shorter ones."""
 
 SHORTEST_LIMIT = 576
-"""Every client takes an IP packet of so many bytes (RFC 2131 2)."""
+"""Every client accepts an IP packet of this size (RFC 2131 2)."""
 
 _HEAD = struct.Struct(">BBBBIHH4s4s4s4s16s64s128s")
 _COOKIE = b"\x63\x82\x53\x63"
@@ -42,19 +42,19 @@ class Message(NamedTuple):
     xid: int
     wants_broadcast: bool
     own: IPv4Address
-    """The address that it uses already (ciaddr); 0.0.0.0: none."""
+    """The address that the guest already uses (ciaddr); 0.0.0.0: none."""
     relayed: bool
     mac: bytes
     options: Mapping[int, bytes]
 
     def address(self, option: int) -> IPv4Address | None:
-        """Return an option that is an address."""
+        """Return the address in an option."""
         value = self.options.get(option, b"")
         return IPv4Address(value) if len(value) == 4 else None
 
     @property
     def name(self) -> str:
-        """What the guest calls itself: option 12, or the full name of option 81; "" if it does not say."""
+        """The guest's host name: option 12, or the full name of option 81; "" if there is none."""
         if HOST_NAME in self.options:
             return self.options[HOST_NAME].rstrip(b"\0").decode("ascii", "replace")
         full = self.options.get(FULL_NAME, b"")
@@ -64,7 +64,7 @@ class Message(NamedTuple):
 
     @property
     def room(self) -> int:
-        """How many bytes of UDP payload its client takes."""
+        """How many bytes of UDP payload the client accepts."""
         said = int.from_bytes(self.options.get(LONGEST, b"")[:2], "big")
         return max(said, SHORTEST_LIMIT) - 28
 
@@ -108,7 +108,7 @@ def _read(data: bytes, into: dict[int, bytes]) -> bool:
 def reply(
     to: Message, kind: int, server: IPv4Address, yours: IPv4Address, options: Iterable[tuple[int, bytes]]
 ) -> bytes:
-    """Return an answer. Options that do not fit what the client takes are left out, the last ones first."""
+    """Return an answer. Options that do not fit the client's limit are left out, the last ones first."""
     flags = _BROADCAST if to.wants_broadcast else 0
     own = to.own if kind == ACK else _ANYWHERE
     head = _HEAD.pack(
@@ -130,7 +130,7 @@ def _option(code: int, value: bytes) -> bytes:
 
 
 def search_list(names: Iterable[str]) -> bytes:
-    """Return names as option 119 has them, without the compression that it allows."""
+    """Return names in the form of option 119, without the compression that it allows."""
     return b"".join(
         b"".join(bytes((len(label),)) + label.encode() for label in name.split(".")) + b"\0" for name in names
     )

@@ -1,8 +1,8 @@
-"""The leases on disk, for the next gateway: a line for each change, and the last line of an address counts.
+"""Save leases on disk for the next gateway: a line for each change; the last line of an address counts.
 
-A line is written by one call, so a gateway that is killed loses nothing that it has told a guest. Times are
-monotonic, which is the same clock for all processes until the machine starts again. When the file has several
-times as many lines as there are leases it is written anew, beside the old one and then in its place.
+One call writes one line, so a killed gateway loses no lease that a guest has heard of. Times are monotonic:
+all processes share this clock until the machine restarts. When the file has several times as many lines as
+there are leases, a new file is written and replaces it.
 
     bound 52:54:00:00:00:0a 192.168.127.57 3 17 5023.250 web     state, MAC, address, port, born, ends, name
 """
@@ -18,25 +18,25 @@ from gateway.leases.table import LEASE_S, Lease, State
 from gateway.ports import Port
 
 NONE = "-"
-"""Stands for no name."""
+"""Stands for an empty name."""
 
 SLACK = 1024
 GROWTH = 4
-"""Lines for each lease, and ``SLACK`` more, before the file is written anew."""
+"""The file is rewritten beyond this many lines for each lease, and ``SLACK`` more."""
 
 
 class Journal:
-    """The file. If it cannot be written, leases outlive the gateway by their computed addresses only."""
+    """The journal file. If it cannot be written, only computed addresses survive a restart of the gateway."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lines = 0
         self._file = -1
         self.failed = ""
-        """Why nothing is written any more."""
+        """The error that stopped the journal; "" while it works."""
 
     def load(self, now: float) -> list[tuple[Lease, State, float]]:
-        """Return what is there: each lease with its state and its end, in the order in which they end."""
+        """Return the saved leases, each with its state and its end, in the order in which they end."""
         found: dict[str, tuple[Lease, State, float]] = {}
         with contextlib.suppress(OSError):
             for line in _lines(self._path):
@@ -46,7 +46,7 @@ class Journal:
         return sorted(found.values(), key=lambda entry: entry[2])
 
     def note(self, lease: Lease, others: Iterable[Lease], count: int) -> None:
-        """Write a lease down; ``others`` are all ``count`` leases there are."""
+        """Write a lease; ``others`` yields all ``count`` leases, for a new file."""
         self._lines += 1
         try:
             if self._lines > SLACK + GROWTH * count:

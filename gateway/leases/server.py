@@ -1,15 +1,16 @@
 """The DHCP server, without sockets: a guest's message and its port in, an answer out (RFC 2131 4.3).
 
-Each guest is answered at once, from the table alone: no address is tried out first, which would take seconds
-and make all others wait. A guest that tries its address itself says when somebody has it (DECLINE).
+Each guest is answered at once, from the table alone. The server does not probe an address first, which would
+take seconds and delay all others. A guest that probes its address itself reports a duplicate (DECLINE).
 
-What a guest says is held against what is certain. A message whose ``chaddr`` is not the source of its frame
-is dropped and counted (``dhcp_spoofed``); its identifier (option 61), which clones of one disk share, is not
-looked at; a lease, its end and its name belong to the MAC address and the port.
+A guest's message is a claim. If its ``chaddr`` is not the source of its frame, it is dropped and counted
+(``dhcp_spoofed``). Its identifier (option 61) is ignored, since clones of one disk share it. A lease, its
+release and its name belong to the MAC address and the port.
 
-**Names.** A guest may call itself what it likes if that is one label, is not kept (``RESERVED``, and what the
-operator has named), and is not the name of another lease in use. A name that looks like a MAC address with
-dashes is only for that address. A guest without a name goes by its MAC address with dashes.
+**Names.** A guest may choose its name. The name must be one label, must not be reserved (``RESERVED``, and
+names that the operator has given), and must not belong to another lease in use. A name that looks like a MAC
+address with dashes is allowed for that address only. A guest without a name is named after its MAC address,
+with dashes.
 """
 
 import re
@@ -32,7 +33,8 @@ RESERVED = frozenset(
         *("host", "gateway", "router", "dns", "wpad", "isatap"),
     }
 )
-"""Names that a guest never gets: our own, and what programs ask for by themselves (proxies, tunnels)."""
+"""Names that a guest never gets: the gateway's, and those that programs look up by themselves (proxies,
+tunnels)."""
 
 _MAC_LIKE = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
 _EVERYBODY = IPv4Address("255.255.255.255")
@@ -40,14 +42,14 @@ _NOBODY = IPv4Address(0)
 
 
 class Answer(NamedTuple):
-    """What is sent back: to the Ethernet address that asked, and to this IP address."""
+    """An answer: it goes to the Ethernet address that asked, and to this IP address."""
 
     to: IPv4Address
     payload: bytes
 
 
 class Server:
-    """Answers of one gateway."""
+    """The DHCP server of one gateway."""
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class Server:
         is_configured: Callable[[str], bool],
         counters: Counts,
     ) -> None:
-        """``is_configured`` says whether the operator has named something so."""
+        """``is_configured`` says whether the operator has given this name."""
         self.own = settings.policy.gateway4
         self._leases = leases
         self._is_configured = is_configured
@@ -65,7 +67,7 @@ class Server:
         self._options = _options(settings)
 
     def answer(self, payload: bytes, mac: bytes, port: Port, now: float) -> Answer | None:
-        """Answer what came in a frame from ``mac`` through ``port``."""
+        """Answer a message that came in a frame from ``mac`` through ``port``."""
         message = dhcp.parse(payload)
         if message is None or message.relayed:
             self._counters["dhcp_malformed"] += 1
@@ -96,7 +98,7 @@ class Server:
         server = message.address(dhcp.SERVER)
         wanted = message.address(dhcp.WANTED) or message.own
         if server is not None and server != self.own:
-            mine = self._leases.of(message.mac, port)  # it has taken another server's offer
+            mine = self._leases.of(message.mac, port)  # the guest has taken another server's offer
             if mine is not None:
                 self._leases.release(message.mac, port, mine.address, now)
             return None
@@ -170,7 +172,7 @@ class Server:
 
 
 def _options(settings: Settings) -> tuple[tuple[int, bytes], ...]:
-    """Return what every guest is told, the longest last."""
+    """Return the options that every guest gets, the longest last."""
     policy = settings.policy
     own = policy.gateway4.packed
     return (

@@ -1,30 +1,32 @@
-"""Who has which address: the table of leases, without clock, sockets or files.
+"""The table of leases: which guest has which address and name. It has no clock, sockets or files.
 
 Theory of operation
 -------------------
-A lease belongs to a MAC address *and* a port. The port is what is certain; so nobody renews, releases or
-declines the lease of another port, and a second port that claims a MAC address in use gets another address.
+A lease belongs to a MAC address *and* a port. The port is certain; the MAC address is a claim. So a guest
+cannot renew, release or decline the lease of another port. A second port that claims a MAC address in use
+gets another address.
 
 A lease goes through ``NEXT``: *offered* (for ``OFFER_S``), *bound* (for ``LEASE_S`` after each renewal),
-*kept*. It is kept when its port has gone, when it was released or when its time is over: nobody uses the
-address, and the same MAC address gets it again, through whatever port it comes then. An address that no lease
-has is given first; when there is none, the one that has been kept for longest is taken. *Declined* is an
-address that a guest has found in use by a station that has no lease: nobody gets it for ``DECLINE_S``.
+*kept*. A lease becomes *kept* when its port has left, when it was released or when its time is over. A kept
+address is not in use, and the same MAC address gets it again, through any port. New guests get addresses
+without a lease first; if there is none, the address that was kept for longest. An address is *declined* if a
+guest has found another station with it: it is not given out for ``DECLINE_S``.
 
-Which address a new guest gets is computed from its MAC address, so that it is the same one after a restart
-that has lost everything.
+The address of a new guest is computed from its MAC address, so it is the same after a restart that has lost
+the table.
 
-**A share for each port.** A port may have another address while it has no more than a fourth of those that
-are left (dynamic thresholds of Choudhury and Hahne); the first one it gets as long as there is any. Declined
-addresses count as their port's.
+**A share for each port.** A port always gets a first address while there is one. It may get another one while
+it has no more than a fourth of the free ones (dynamic thresholds of Choudhury and Hahne). Declined addresses
+count as their port's.
 
     /24: .3 to .253 can be leased. One guest asks with a thousand MAC addresses: it gets 51 of the 251, the
     next such guest 41. 251 guests with a port each come and go: 251 leases are kept, and the next guest gets
     the address of the first.
 
-**Names.** A lease may have a name, which no other has while it is in use. A name goes with its lease.
+**Names.** A lease may have a name. No two leases in use have the same name. A name goes with its lease.
 
-Bound: ``MOST_LEASES``; beyond it the longest kept is forgotten even if addresses were left.
+Bound: ``MOST_LEASES``; beyond it the lease that was kept for longest is forgotten, even if addresses are
+free.
 
 ``now`` is monotonic time in seconds. Addresses are numbers, MAC addresses 6 bytes.
 """
@@ -37,15 +39,15 @@ from collections.abc import Callable, Iterator, Mapping
 from gateway.ports import Port
 
 LEASE_S = 3600.0
-"""As gvproxy. A guest renews after half of it."""
+"""The lease time, as gvproxy's. A guest renews after half of it."""
 
 OFFER_S = 30.0
-"""A client takes an offer at once, or asks again within some seconds."""
+"""A client accepts an offer at once, or asks again within some seconds."""
 
 DECLINE_S = 600.0
 GREED = 0.25
 MOST_LEASES = 65_536
-"""64 for each port there can be; some 30 MB when all are there."""
+"""64 for each possible port; some 30 MB when the table is full."""
 
 
 class State(enum.Enum):
@@ -63,24 +65,24 @@ NEXT = {
     **{(state, "bind"): State.BOUND for state in (State.OFFERED, State.BOUND, State.KEPT)},
     **{(state, "let go"): State.KEPT for state in (State.OFFERED, State.BOUND)},
     **{(state, "decline"): State.DECLINED for state in (State.OFFERED, State.BOUND)},
-    # Prohibited: to let go of what is kept; everything with a declined one, which is only ever forgotten.
+    # Prohibited: to release a kept lease; any transition of a declined one, which is only forgotten.
 }
 
 LASTS = {State.OFFERED: OFFER_S, State.BOUND: LEASE_S, State.DECLINED: DECLINE_S}
 
 
 class Lease:
-    """One address and whose it is. Only the table changes it."""
+    """One address and the guest it belongs to. Only the table changes it."""
 
     __slots__ = ("address", "ends", "mac", "name", "port", "state")
 
     def __init__(self, mac: bytes, port: Port, address: int) -> None:
         self.mac = mac
         self.port = port
-        """Through which it was used last; of a kept one it may have gone."""
+        """The port that used it last; the port of a kept lease may have left."""
         self.address = address
         self.name = ""
-        """What others may look it up by; "": nothing."""
+        """The name in DNS; "": none."""
         self.state = State.KEPT
         self.ends = 0.0
 
@@ -89,9 +91,12 @@ class Leases:
     """The table."""
 
     def __init__(self, first: int, last: int, fixed: Mapping[bytes, int]) -> None:
-        """Lease ``first`` to ``last``, and to MAC addresses in ``fixed`` their own, in the pool or not."""
+        """Lease ``first`` to ``last``.
+
+        MAC addresses in ``fixed`` get their own address, in the pool or not.
+        """
         self.changed: Callable[[Lease], object] = lambda _: None
-        """Called with each lease that has become bound or kept, or has another name."""
+        """Called with each lease that has become bound or kept, or has a new name."""
         self._first, self._last = first, last
         self._fixed = dict(fixed)
         self._taken = frozenset(fixed.values())
@@ -99,17 +104,17 @@ class Leases:
         self._by_address: dict[int, Lease] = {}
         self._by_mac: dict[bytes, list[Lease]] = {}
         self._queues: dict[State, OrderedDict[Lease, None]] = {state: OrderedDict() for state in State}
-        """By state, the first to end first: all of a state last equally long."""
+        """Leases by state, the first to end first: all leases of a state last equally long."""
         self._by_name: dict[str, Lease] = {}
         self._used: dict[Port, dict[Lease, None]] = {}
-        """What each port has: offered, bound or declined."""
+        """The number of offered, bound and declined leases of each port."""
         self._in_use = 0
 
     def __len__(self) -> int:
         return len(self._by_address)
 
     def __iter__(self) -> Iterator[Lease]:
-        """Yield all leases, those that were kept for longest first, the others in the order of their end."""
+        """Yield all leases: kept ones first, the oldest in front; then the others by their end."""
         for state in (State.KEPT, State.OFFERED, State.BOUND):
             yield from list(self._queues[state])
 
@@ -125,7 +130,7 @@ class Leases:
         return next(iter(same or [lease for lease in mine if lease.state is State.KEPT]), None)
 
     def offer(self, mac: bytes, port: Port, asked: int, now: float) -> Lease | None:
-        """Return a lease for a guest, which would like ``asked`` (0: no wish); None: it gets no address."""
+        """Return a lease for a guest that asks for ``asked`` (0: any address); None if it gets no address."""
         self.expire(now)
         lease = self.of(mac, port) or self._new(mac, port, asked)
         if lease is None or not self._may_have(lease, port):
@@ -135,11 +140,11 @@ class Leases:
         return lease
 
     def bind(self, mac: bytes, port: Port, address: int, now: float) -> Lease | None:
-        """Return the lease of ``address`` for a guest that says it is its own; None: it is not."""
+        """Return the lease of ``address`` for a guest that claims it; None if it is not the guest's."""
         self.expire(now)
         lease = self.of(mac, port)
         if lease is None and self._is_free(address) and mac not in self._fixed and self._has_room(port):
-            lease = self._enter(mac, port, address)  # of a table that was lost: nobody else has it
+            lease = self._enter(mac, port, address)  # from a table that was lost, and the address is free
         if lease is None or lease.address != address or not self._may_have(lease, port):
             return None
         lease.port = port
@@ -147,13 +152,13 @@ class Leases:
         return lease
 
     def release(self, mac: bytes, port: Port, address: int, now: float) -> None:
-        """Take an address back that its guest does not need. What is not the guest's is ignored."""
+        """Take an address back that its guest releases. An address of another guest is ignored."""
         lease = self._mine(mac, port, address)
         if lease is not None:
             self._to(lease, "let go", now)
 
     def decline(self, mac: bytes, port: Port, address: int, now: float) -> bool:
-        """Give an address to nobody for a while, since its guest has met another station with it."""
+        """Do not give out an address for a while: its guest has found another station with it."""
         lease = self._mine(mac, port, address)
         if lease is None or lease.mac in self._fixed:
             return False
@@ -170,7 +175,7 @@ class Leases:
                 self._to(lease, "let go", now)
 
     def call(self, lease: Lease, name: str) -> bool:
-        """Give a lease a name; False: another that is in use has it."""
+        """Give a lease a name; return False if another lease in use has it."""
         if lease.name == name:
             return True
         holder = self._by_name.get(name)
@@ -191,7 +196,7 @@ class Leases:
         return lease if lease is not None and lease.state is State.BOUND else None
 
     def restore(self, lease: Lease, state: State, ends: float) -> None:
-        """Put in a lease of an earlier table; one whose address cannot be leased now, or is, is left out."""
+        """Put in a lease of an earlier table, unless its address is not free."""
         fixed = self._fixed.get(lease.mac)
         fits = self._is_free(lease.address) if fixed is None else lease.address == fixed
         if not fits or lease.address in self._by_address or state not in (State.BOUND, State.KEPT):
@@ -204,7 +209,7 @@ class Leases:
             self._to(lease, "bind", ends - LEASE_S)
 
     def expire(self, now: float) -> None:
-        """Keep what nobody has renewed, and forget what was declined long ago."""
+        """Keep leases whose time is over, and forget old declined ones."""
         for state in LASTS:
             queue = self._queues[state]
             while queue and (lease := next(iter(queue))).ends <= now:
@@ -214,7 +219,7 @@ class Leases:
                     self._to(lease, "let go", now)
 
     def _new(self, mac: bytes, port: Port, asked: int) -> Lease | None:
-        """Return a kept lease of an address that nobody uses, if there is one."""
+        """Return the oldest kept lease, whose address is not in use; None if there is none."""
         fixed = self._fixed.get(mac)
         if fixed is not None and fixed not in self._by_address:
             return self._enter(mac, port, fixed)
@@ -249,7 +254,7 @@ class Leases:
         return len(self._by_address) < MOST_LEASES and self._is_fair(port)
 
     def _may_have(self, lease: Lease, port: Port) -> bool:
-        """Whether a port may have one more, if that lease is not one that it has."""
+        """Whether a port may have one more lease, if this lease is not its own already."""
         has_it = lease.port == port and lease.state in LASTS
         return has_it or lease.mac in self._fixed or self._is_fair(port)
 

@@ -1,1 +1,1 @@
-"""Names for guests: what is answered here, and what the host's resolvers are asked."""
+"""DNS for guests: answers our own names, and asks the host's resolvers for the others."""

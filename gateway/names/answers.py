@@ -1,21 +1,22 @@
-"""What is answered here and how, as pure data: our own names, the guests', and what never leaves the host.
+"""Decide which DNS questions the gateway answers itself, and how; all others go to the host's resolvers.
 
-``Names.decide`` gives for a name and a type: records, nothing ("it exists, without that type"), that the name
-does not exist, or ``ASK``: the host's resolvers know. Every type of a name that is ours is decided here, so a
-client that asks for AAAA, HTTPS or TXT beside A waits for nobody.
+Pure data. ``Names.decide`` takes a name and a type. It returns records, or an empty list (the name exists
+without that type), or that the name does not exist, or ``ASK`` (ask the host's resolvers). Every type of a
+name of ours is decided here, so a client that asks for AAAA, HTTPS or TXT beside A never waits for a
+resolver.
 
 In this order:
 
-1. names that everybody has: ``localhost`` and all below it are the guest itself, ``invalid`` and ``onion`` do
+1. special names: ``localhost`` and all below it are the guest itself, ``invalid`` and ``onion`` do
    not exist (RFC 6761, RFC 7686);
 2. addresses (``in-addr.arpa``, ``ip6.arpa``) of the LAN, loopback and link-local (RFC 6303): a guest's name,
    the gateway's or the host's; all others do not exist;
 3. the operator's records; each is a name of its own;
-4. zones, asked in order: the first one that a name is below has the say, even if a later one is nearer. Its
+4. zones, in order: the first zone above the name decides, even if a later one is nearer. Its
    record, else a guest's name (in our own domain), else its default, else the name does not exist. A name
-   without records that has names below it exists (RFC 8020). The domain's own name is not in its zone; that
-   of our own domains exists;
-5. a single label is a name of our own domain, without it; another one does not exist. Only the types by which
+   without records that has names below it exists (RFC 8020). The domain's own name is not in its zone, but
+   the names of our own domains exist;
+5. a single label is looked up in our own domain; an unknown one does not exist. Only the types by which
    a guest that validates finds its keys (DS, DNSKEY) are asked for outside.
 
     web                      a guest's     host  the host alias   db.lab.example   as --dns-record says
@@ -72,7 +73,7 @@ UNKNOWN = Decision(NAME_ERROR)
 
 
 class Names:
-    """All names that are ours."""
+    """All names that the gateway decides."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Names:
         guests: GuestAddresses,
         guest_name: GuestName,
     ) -> None:
-        """``guests`` gives the addresses of a guest's name, ``guest_name`` the name of an address or ""."""
+        """``guests`` returns the addresses of a guest's name, ``guest_name`` the name of an address or ""."""
         self._policy = policy
         self._guests = guests
         self._guest_name = guest_name
@@ -96,20 +97,20 @@ class Names:
         self._stations |= dict.fromkeys(_LOOPBACK, "localhost")
 
     def change_zones(self, zones: Iterable[Zone]) -> None:
-        """Have these zones in force."""
+        """Put these zones into force."""
         self._zones = []
         for zone in zones:
             records = _by_name((f"{record.name}.{zone.name}", record.address) for record in zone.records)
             self._zones.append((zone, records, _above(records, zone)))
 
     def is_configured(self, label: str) -> bool:
-        """Whether the operator has given that name to something, plainly or in our own domain."""
+        """Whether the operator has defined this name, by itself or in our own domain."""
         full = f"{label}.{DOMAIN}"
         known = (label in self._own, full in self._own, *(full in records for _, records, _ in self._zones))
         return any(known)
 
     def decide(self, name: str, kind: int) -> Decision | None:
-        """Decide about a question for the records of type ``kind`` of ``name``."""
+        """Decide the answer to a question for records of type ``kind`` of ``name``."""
         if name.endswith((".in-addr.arpa", ".ip6.arpa")):
             return self._reverse(name, kind)
         if name in LOCALHOST or name.endswith(".localhost"):
@@ -138,7 +139,7 @@ class Names:
         return NOTHING if name in above else UNKNOWN
 
     def _reverse(self, name: str, kind: int) -> Decision | None:
-        """Decide about the name of an address, of a network of them, or of something below."""
+        """Decide the answer for a name below ``in-addr.arpa`` or ``ip6.arpa``."""
         whole, ours = self._reversed(name)
         if not ours:
             return ASK
@@ -152,7 +153,7 @@ class Names:
         return Decision(NO_ERROR, (Record(PTR, write_name(found)),)) if kind in (PTR, ANY) else NOTHING
 
     def _reversed(self, name: str) -> tuple[Address | None, bool]:
-        """Return the address that a name stands for, if it is a whole one, and whether it is ours."""
+        """Return the address in a reverse name, if it is a whole one, and whether it is ours."""
         if name.endswith(".in-addr.arpa"):
             octets = _trailing(name.removesuffix(".in-addr.arpa").split("."), 4, _is_octet)
             if not octets:
@@ -169,7 +170,7 @@ class Names:
 
 
 def _some(addresses: Iterable[Address], kind: int) -> Decision:
-    """Return the records of that type, perhaps none."""
+    """Return the records of that type; the list may be empty."""
     wanted = {A: (4,), AAAA: (6,), ANY: (4, 6)}.get(kind, ())
     return Decision(NO_ERROR, tuple([address(each) for each in addresses if each.version in wanted]))
 
@@ -193,7 +194,7 @@ def _above(records: Iterable[str], zone: Zone) -> frozenset[str]:
 
 
 def _trailing(labels: list[str], most: int, fits: Callable[[str], bool]) -> list[str]:
-    """Return the last labels that fit, in reverse: the address that they begin."""
+    """Return the last labels of a reverse name, turned round: the beginning of an address."""
     found: list[str] = []
     for label in reversed(labels):
         if len(found) == most or not fits(label):

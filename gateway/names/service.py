@@ -1,7 +1,7 @@
-"""Names for guests, over UDP and TCP: a question in, an answer out, ours or that of the host's resolvers.
+"""The DNS server for guests, over UDP and TCP: answers itself or asks the host's resolvers.
 
-A question belongs to the port that it came through, whichever way: by UDP its frame says so (``Station``), by
-TCP the first segment of its connection, which is heard as well and is remembered until the connection is
+A question belongs to the port that it came through. For UDP, its frame says so (``Station``). For TCP, the
+first segment of the connection says so; it is heard, too, and its port is remembered until the connection is
 accepted.
 """
 
@@ -20,13 +20,13 @@ from gateway.names.upstream import Upstream
 from gateway.ports import Port
 
 MOST_OPENINGS = 1024
-"""Connections that are being made; each is accepted a round trip later."""
+"""Connections in their handshake, at most; each is accepted a round trip later."""
 
 Send = Callable[[bytes], None]
 
 
 class NameService:
-    """All questions of guests."""
+    """The DNS server: all questions of guests."""
 
     def __init__(
         self, station: Station, names: Names, upstream: Upstream, streams: Streams, counters: "Counter[str]"
@@ -44,7 +44,7 @@ class NameService:
         self._take(datagram.payload, port, partial(self._by_datagram, datagram, most), stream=False)
 
     def opening(self, opening: Opening, port: Port, _: float) -> None:
-        """Note whose a connection is that is being made."""
+        """Note the port of a connection whose handshake begins."""
         key = (opening.source, opening.source_port)
         self._openings[key] = port
         self._openings.move_to_end(key)
@@ -52,10 +52,10 @@ class NameService:
             self._openings.popitem(last=False)
 
     def accepted(self, sock: socket.socket) -> None:
-        """Serve a connection of a guest; one that was never heard to begin is closed."""
+        """Serve a connection of a guest; close it if its first segment was not heard."""
         try:
             address, source_port = sock.getpeername()[:2]
-        except OSError:  # reset while it waited to be accepted
+        except OSError:  # reset before it was accepted
             sock.close()
             return
         key = (socket.inet_pton(sock.family, address), source_port)

@@ -1,11 +1,10 @@
-"""Questions of guests by TCP (RFC 7766): connections with bounds for each port.
+"""DNS questions of guests by TCP (RFC 7766), with bounds for each port.
 
-A connection may be kept and used for many questions, answered in any order. What it may hold is bounded: a
-port has at most ``MOST_EACH`` connections, all together ``MOST``, and one more ends the one that has been
-silent for longest, of the port or of the port that has most. A connection on which no question has come whole
-and no answer was taken for ``SILENCE_S`` ends. One with ``MOST_QUESTIONS`` under way, or with answers that
-its guest does not take, is not read until it has fewer; nor is one whose port asks more in a second than it
-may (``Rates``, the same as by UDP).
+A connection may carry many questions, answered in any order. A port has at most ``MOST_EACH`` connections,
+all ports together ``MOST``. One more ends the connection that was silent for longest: of the same port, or of
+the port with most connections. A connection ends after ``SILENCE_S`` without a complete question or a
+delivered answer. A connection is not read while it has ``MOST_QUESTIONS`` under way, while its guest does not
+read its answers, or while its port asks more in a second than it may (``Rates``, the same as by UDP).
 
     a guest opens a thousand connections and says nothing: it has 16 at a time, the others of the port are
     closed, and other guests never meet a bound.
@@ -26,16 +25,16 @@ MOST_EACH = 16
 MOST_QUESTIONS = 16
 SILENCE_S = 10.0
 UNTAKEN_BYTES = 65_537
-"""Of answers, with which a connection is not read: one of the longest."""
+"""Bytes of unread answers at which a connection is not read: one answer of the longest size."""
 
 REST_S = 0.05
-"""Of a connection whose port has used up all that it may ask."""
+"""Pause of a connection whose port has used up its rate."""
 
 _READ_BYTES = 65_537
 
 Reply = Callable[[bytes], None]
 Ask = Callable[[bytes, Port, Reply], None]
-"""Gets one message, its port, and what takes the answer, later or never."""
+"""Called with a message, its port, and a function for the answer, which may never be called."""
 
 
 class _Connection:
@@ -52,12 +51,12 @@ class _Connection:
         self.ends = 0.0
         self.closed = False
         self.rests = False
-        """Whether its port has asked too much of late."""
+        """Whether the connection pauses because its port has asked too much."""
         self.taking = False
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no question now."""
+        """Whether the connection takes no question now."""
         return self.rests or self.questions >= MOST_QUESTIONS or len(self.out) >= UNTAKEN_BYTES
 
 
@@ -80,14 +79,14 @@ class Streams:
         self._counters = counters
         self._clock = clock
         self._all: OrderedDict[_Connection, None] = OrderedDict()
-        """The one to end first is first: all may be silent equally long."""
+        """The connection to end first is first: all have the same time-out."""
         self._by_port: Counter[Port] = Counter()
 
     def __len__(self) -> int:
         return len(self._all)
 
     def begin(self, sock: socket.socket, port: Port) -> None:
-        """Serve an accepted connection, which is this object's from now on."""
+        """Serve an accepted connection; this object closes it."""
         self._make_room(port)
         sock.setblocking(False)
         connection = _Connection(sock, port)
@@ -97,7 +96,7 @@ class Streams:
         self._poller.watch(sock.fileno(), partial(self._ready, connection), READ)
 
     def tick(self, now: float) -> None:
-        """End what has been silent for too long, and read again what has rested."""
+        """End connections that are silent too long, and read paused ones again."""
         for connection in [each for each, until in self._resting.items() if until <= now]:
             del self._resting[connection]
             connection.rests = False
@@ -157,9 +156,9 @@ class Streams:
         self._update(connection)
 
     def _take(self, connection: _Connection) -> None:
-        """Take the questions that are whole, as far as there may be more under way."""
+        """Take complete questions, while more may be under way."""
         if connection.taking:
-            return  # an answer that was there at once
+            return  # the answer came at once
         connection.taking = True
         while not connection.closed and not connection.is_full:
             length = int.from_bytes(connection.data[:2], "big")
@@ -174,7 +173,7 @@ class Streams:
         connection.taking = False
 
     def _may_ask(self, connection: _Connection) -> bool:
-        """Say whether one more question is for now; let the connection rest if that was too early."""
+        """Return whether the port may ask one more question now; pause the connection if not."""
         now = self._clock()
         wait = self._rates.take(connection.port, now)
         if wait or wait is None:

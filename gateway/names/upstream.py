@@ -1,23 +1,22 @@
-"""Questions to the host's resolvers, each by itself, as the C library would ask them (resolver(3)).
+"""Ask the host's resolvers, as the C library would (resolver(3)); each question is independent.
 
 Theory of operation
 -------------------
-A question is ``Asked`` from the first resolver. The next one is asked when that one refuses, fails or is not
-there, at once, or when it has not answered for ``STEP_S``; after the last comes the first again, ``ROUNDS``
-times in all. Whoever was asked may still answer, and the first answer that is no failure is the answer. When
-all have failed the last failure is passed on. Nothing is remembered between questions: a name that no
-resolver knows an answer for costs its own time and moves no other.
+``Asked`` sends a question to the first resolver. The next one is asked at once if a resolver refuses, fails
+or is unreachable, or after ``STEP_S`` without an answer. After the last one the first is asked again,
+``ROUNDS`` times in all. Every resolver that was asked may still answer; the first answer without a failure
+counts. If all fail, the last failure is passed on. Nothing is remembered between questions, so a slow name
+delays no other.
 
     resolvers .9 (silent) and .1: at 0 s ask .9; at 1.5 s ask .1, which answers. The next begins with .9.
 
-Each question has a socket of its own towards each resolver that it has got to, connected, so the kernel gives
-it a random port and lets in that resolver's datagrams alone; the identifier is random as well (RFC 5452). A
-question that came by TCP is asked by TCP. An answer that a resolver cuts short is passed on as it is, and its
-client asks again by TCP.
+Each question has its own connected socket to each resolver that it asks. So the kernel picks a random port
+and accepts datagrams of that resolver only; the identifier is random as well (RFC 5452). A question that came
+by TCP is asked by TCP. A truncated answer is passed on as it is, and the client asks again by TCP.
 
-**Shares.** A port may have ``MOST_EACH`` questions under way, and all together ``MOST``. A new one beyond
-that ends the oldest of the port, or of the port that has most: those that nobody answers make room for
-others.
+**Shares.** A port may have ``MOST_EACH`` questions under way, all ports together ``MOST``. A new question
+beyond that ends the oldest one of the same port, or of the port with most questions. So unanswered questions
+make room for new ones.
 """
 
 import heapq
@@ -35,20 +34,20 @@ from gateway.relay.poller import READ, WRITE, Poller
 from gateway.resolvers import Server
 
 STEP_S = 1.5
-"""Three resolvers are tried before a client that waits five seconds asks again."""
+"""Three resolvers are asked before a client with a time-out of five seconds asks again."""
 
 ROUNDS = 2
 END_S = 10.0
-"""A client has given up by then."""
+"""Most clients have given up by then."""
 
 MOST = 1024
 MOST_EACH = 128
 LONGEST = 65535
 FAILURES = frozenset({SERVER_FAILURE, NOT_IMPLEMENTED, REFUSED})
-"""Codes with which the C library goes on to the next resolver."""
+"""Response codes after which the C library asks the next resolver."""
 
 Give = Callable[[bytes | None], None]
-"""Gets the answer under the question's own identifier; None: there is none."""
+"""Called with the answer, with the question's identifier; None if there is no answer."""
 
 
 class _Way(Protocol):
@@ -97,7 +96,7 @@ class _Stream:
             raise
 
     def send(self) -> None:
-        """Send what the kernel has not taken yet; it is not connected at first."""
+        """Send the bytes that the kernel has not taken yet; at first the socket is not connected."""
         try:
             self._out = self._out[self.sock.send(self._out) :] if self._out else b""
         except BlockingIOError:
@@ -151,7 +150,7 @@ class _Asked:
         self.open: Callable[[Server, bytes], _Way] = _Datagrams
         self.tries = 0
         self.ways: dict[int, _Way] = {}
-        """By the number of the resolver."""
+        """Sockets by the number of the resolver."""
         self.failure: bytes | None = None
 
 
@@ -165,7 +164,7 @@ class Upstream:
         counters: "Counter[str]",
         clock: Callable[[], float],
     ) -> None:
-        """``servers`` says who is to be asked now, best first."""
+        """``servers`` returns the present resolvers, best first."""
         self._poller = poller
         self._servers = servers
         self._counters = counters
@@ -190,7 +189,7 @@ class Upstream:
         self._next(asked)
 
     def tick(self, now: float) -> None:
-        """Go on with what has waited for long enough."""
+        """Ask the next resolver for questions whose time has come."""
         while self._due and self._due[0][0] <= now:
             _, _, asked = heapq.heappop(self._due)
             if not self._is_under_way(asked):
@@ -233,7 +232,7 @@ class Upstream:
         return asked in self._by_owner.get(asked.owner, ())
 
     def _next(self, asked: _Asked) -> None:
-        """Ask the next resolver that can be asked; wait for those that were if there is none."""
+        """Ask the next reachable resolver; if there is none, wait for those that were asked."""
         while asked.tries < ROUNDS * len(asked.servers):
             number = asked.tries % len(asked.servers)
             asked.tries += 1
@@ -282,7 +281,7 @@ class Upstream:
             self._finish(asked, answer)
 
     def _failed(self, asked: _Asked, number: int) -> None:
-        """Go on, if that was the resolver that is waited for, or the last that could answer."""
+        """Go on, if this was the newest resolver asked, or the last one that could answer."""
         self._drop(asked, number)
         if (asked.tries - 1) % len(asked.servers) == number or not asked.ways:
             self._next(asked)

@@ -1,1 +1,1 @@
-"""Between the LAN's namespace and the host: TCP spliced, datagrams and pings translated."""
+"""Carry traffic between the LAN's namespace and the host: TCP by splice, datagrams and pings by NAT."""

@@ -1,8 +1,8 @@
-"""A datagram socket that answers from the address it was asked at (RFC 1122 4.1.3.5).
+"""A datagram socket that answers from the address that a client has asked (RFC 1122 4.1.3.5).
 
-One that is bound to every address of a host would answer from the address that the route prefers, and a
-connected client drops such an answer. So the kernel is asked with each datagram where it came in, and told
-where the answer is to come from (IP_PKTINFO of ip(7), IPV6_PKTINFO of ipv6(7)). One that is bound to one
+A socket that is bound to every address of a host would answer from the address that the route prefers, and a
+connected client drops such an answer. So each datagram is received with its destination address, and the
+answer is sent from that address (IP_PKTINFO of ip(7), IPV6_PKTINFO of ipv6(7)). A socket that is bound to one
 address needs none of this. What it receives, the core reads (``forwarder._core.Datagrams.read``).
 """
 
@@ -16,11 +16,11 @@ _INFO4 = struct.Struct("=I4s4s")
 _INFO6 = struct.Struct("=16sI")
 
 Local = bytes
-"""The host's address that was asked; empty: the socket has but one."""
+"""The host's address that was asked; empty if the socket has only one."""
 
 
 class AnsweringSocket:
-    """A socket, bound by its owner, who closes it."""
+    """The socket; its owner binds and closes it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

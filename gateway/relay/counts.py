@@ -1,8 +1,9 @@
-"""What a part of the gateway counts, and a log line for what it refuses.
+"""The counters of a part of the gateway, and a log line for refusals.
 
-The words and their meanings are ``forwarder.counted``'s. What is *refused* also says who wanted what: at
-once when it is the first of its kind, then at most once in ``PAUSE_S``, with the number of those that were
-not told. So a guest that is refused a thousand times a second costs a line a second.
+``forwarder.counted`` has the names of the counters and their meaning. A *refusal* is also logged, with the
+guest and its request: the first of its kind at once, further ones at most once in ``PAUSE_S``, with the
+number of those that were not logged. So a guest that is refused a thousand times a second costs a line a
+second.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ class Counts(Counter[str]):
         self._untold: Counter[str] = Counter()
 
     def refuse_untold(self, word: str, count: int) -> None:
-        """Count refusals of which nobody is told by himself; the next log line of their kind has them."""
+        """Count refusals without a log line; the next line of their kind has their number."""
         self[word] += count
         self._untold[word] += count
 

@@ -1,13 +1,12 @@
-"""What becomes of connections whose VM has left: the other end hears of it, and soon.
+"""End the connections of VMs that have left, so that the other ends hear of it soon.
 
-TCP itself would notice a peer that is gone after minutes. The switch knows at once that a port has gone, but
-not which addresses were behind it, and a VM may come back: one that reconnects keeps its connections. So
+TCP itself notices a vanished peer after minutes. The switch knows at once that a port has left, but not which
+IP addresses were behind it. Also, a VM may come back, and keeps its connections if it reconnects. So
 
-1. a port leaves: the namespace is asked who its neighbours are, and those that have connections and whose
-   Ethernet address is behind no port are *in doubt*;
-2. their kernels are asked each second whether they are there, connection by connection
-   (``socket_options.PROBING``);
-3. after ``WAIT_S`` the connections of those that have acknowledged nothing meanwhile are reset.
+1. a port leaves: the namespace returns its neighbours; those with connections and without a port for their
+Ethernet address are *in doubt*;
+2. TCP probes each of their connections once a second (keepalive, ``PROBING``);
+3. after ``WAIT_S``, the connections of guests that have acknowledged nothing are reset.
 
 Example: a VM is killed with one idle connection and one that has bytes under way. Its port leaves at once,
 and both are in doubt; 7 seconds later both are reset. Had the VM reconnected after 3, it would have answered.
@@ -27,7 +26,7 @@ from gateway.relay.tcp import Connections
 
 WAIT_S = 7.0
 SILENT_S = 6.0
-"""Of those; the first question has had its answer by then."""
+"""Seconds of silence after which a connection is reset; the first probe would have its answer by then."""
 
 
 class _Doubt(NamedTuple):
@@ -45,7 +44,7 @@ class Departures:
         owner_of: Callable[[bytes], Hashable | None],
         clock: Callable[[], float],
     ) -> None:
-        """``neighbours`` asks for pairs of an IP address and a MAC address, which is hexadecimal digits."""
+        """``neighbours`` asks for pairs of IP and MAC address (hexadecimal digits)."""
         self._connections = connections
         self._neighbours = neighbours
         self._owner_of = owner_of

@@ -1,7 +1,7 @@
-"""How many descriptors the relay may use, and how they are shared out: one budget for all that takes some.
+"""The relay's budget of descriptors: one for connections and flows together, shared fairly.
 
-A connection counts as the most that it can have, a flow of datagrams as one. ``fair_share`` has the rule: who
-has much gets no more as soon as little is left, so that there is room for the next.
+A connection counts as the most descriptors that it can have, a flow of datagrams as one. ``fair_share`` has
+the rule: an owner with many descriptors gets no more when few are left, so that others find some.
 """
 
 import resource
@@ -14,10 +14,10 @@ OF_A_CONNECTION = 6
 OF_A_FLOW = 1
 
 MOST = 16_384 * OF_A_CONNECTION
-"""However many descriptors there may be: what they cost the kernel in buffers has to end somewhere."""
+"""Upper bound of the budget, since the kernel's buffers for so many sockets cost memory."""
 
 
 def budget() -> Shares:
-    """Return the descriptors that there are to share: a quarter is kept for everything else."""
+    """Return the number of descriptors to share; a quarter of all is kept for other uses."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Shares(max(OF_A_CONNECTION, min(MOST, soft * 3 // 4)))

@@ -1,14 +1,12 @@
-"""What every part of the relay that carries datagrams shares: the table of flows, and how many there may be.
+"""The table of datagram flows, shared by all parts of the relay that carry datagrams, and its bound.
 
-Most datagrams of a flow are carried by the core along the way that was decided for the first ones
-(``forwarder._core.Datagrams``), and the table does not hear of them. So a flow whose time seems to be over,
-or that seems to be the one to go, is asked when it was used, and stays if that was later than the table
-thinks.
+The core carries most datagrams of a flow along the way of its first ones (``forwarder._core.Datagrams``),
+without the table. So before the table ends a flow, it asks the flow for the time of its last use, and keeps
+it if that is later than the table knew.
 
-A flow is a descriptor of the budget that connections draw on, too. An owner that is over its share of it
-loses the flow that it has not used for longest, and where nothing is left at all the owner with most flows
-loses one. So a guest that scans the Internet pushes out flows of its own, under however many addresses it
-does so.
+A flow takes a descriptor from the budget that connections use, too. An owner beyond its share loses its
+longest unused flow. If nothing is left at all, the owner with most flows loses one. So a guest that scans the
+Internet pushes out only its own flows, whatever addresses it uses.
 """
 
 from collections.abc import Callable, Hashable
@@ -22,33 +20,33 @@ from gateway.relay.flows import Flows
 from gateway.relay.poller import Poller
 
 BURST = 2
-"""Batches taken from one descriptor before others get their turn."""
+"""Most batches read from one descriptor in one turn."""
 
 BATCH = 32
-"""Datagrams of a batch: fewer say that there are no more."""
+"""Datagrams of a full batch; after a smaller one, no more wait."""
 
 SECOND_LOOKS = 16
-"""Flows that are asked when they were used before one has to go whatever it says."""
+"""Most flows to ask for their last use; then one has to go, used or not."""
 
 MOST_FLOWS = 16_384
-"""However many descriptors there are: each flow is a socket in the kernel."""
+"""Flows at most, since each flow is a socket in the kernel."""
 
 FlowKey: TypeAlias = tuple[object, ...]
-"""Begins with what made the flow."""
+"""Key of a flow; it begins with the part that made the flow."""
 
 
 class Flow(Protocol):
-    """What the table of flows keeps."""
+    """A flow in the table."""
 
     def close(self) -> None:
         """End the flow."""
 
     def used(self) -> float:
-        """Return when the core last sent something of it, in monotonic seconds."""
+        """Return when the core last sent one of its datagrams, in monotonic seconds."""
 
 
 class FlowTable:
-    """One table for all flows, so that there is one bound. A flow that is ended is closed."""
+    """The table of all flows, with one bound. Ending a flow closes it."""
 
     def __init__(self, descriptors: Shares, counts: Counts) -> None:
         self._descriptors = descriptors
@@ -63,11 +61,11 @@ class FlowTable:
         return len(self._flows)
 
     def figures(self) -> dict[str, int]:
-        """Return how many there are, and how many of them are pings."""
+        """Return the number of flows, and of pings among them."""
         return {"flows": len(self._flows), "pings": sum(key[0] == "ping" for key in self._flows)}
 
     def enter(self, key: FlowKey, owner: Hashable, flow: Flow, now: float) -> bool:
-        """Add a flow, and end one that has to go for it; False: there is no room, and ``flow`` is closed."""
+        """Add a flow, and end another if needed; return False, and close ``flow``, if there is no room."""
         while not self._take(owner):
             gone = self._next_to_go(owner, now)
             if gone is None:
@@ -80,7 +78,7 @@ class FlowTable:
         return True
 
     def end(self, key: FlowKey) -> None:
-        """End a flow. One that is gone is ignored."""
+        """End a flow; does nothing if it has ended."""
         try:
             owner, flow = self._flows.remove(key)
         except KeyError:
@@ -108,7 +106,7 @@ class FlowTable:
         return self._flows.next_to_go(owner)
 
     def _is_in_use(self, key: FlowKey, now: float) -> bool:
-        """Whether a flow was used since the table heard of it, which has heard of it then."""
+        """Whether a flow was used later than the table knew; the table knows it then."""
         return self._flows.catch_up(key, self._flows.value(key).used(), now)
 
     def _take(self, owner: Hashable) -> bool:
@@ -121,7 +119,7 @@ class FlowTable:
 
 
 class Common(NamedTuple):
-    """Handed down by the relay."""
+    """The context that the relay passes to its parts."""
 
     poller: Poller
     flows: FlowTable

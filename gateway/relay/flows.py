@@ -1,13 +1,13 @@
-"""Flows without connections (UDP, ICMP echo) as a pure table: who keeps a socket, and for how long.
+"""The flows of UDP and ICMP echo, and when each ends: a pure table.
 
-A datagram does not say that it is the last one, so a flow ends by silence: after ``FRESH_S`` while nothing
-came back (most are one question that was lost or is not answered), after ``SETTLED_S`` once something did.
-RFC 4787 asks for two minutes at least.
+No datagram says that it is the last one, so a flow ends by silence: after ``FRESH_S`` without any answer
+(most are a single question that was lost or not answered), after ``SETTLED_S`` once an answer has come. RFC
+4787 asks for two minutes at least.
 
-The table does not decide how many there may be (``flow_context``), but it knows whose turn it is to go: of
-one owner (a port, or a forward) the flow that it has not used for longest, and of all owners the one with
-most flows. Both are found without a search, since an owner who is looked for at each datagram costs all the
-others: owners stand in buckets by how many flows they have, and a flow more or less moves one by one bucket.
+``flow_context`` decides how many flows there may be. The table chooses the flow to give up: the longest
+unused one of an owner (a port, or a forward), or of the owner with most flows. Both are found without a
+search, since a search at each datagram would slow all guests: owners are in buckets by their number of flows,
+and one flow more or less moves an owner by one bucket.
 
 ``now`` is monotonic time in seconds, and never goes back.
 """
@@ -36,7 +36,7 @@ class _Queues(Generic[Key]):
         return len(self.fresh) + len(self.settled)
 
     def oldest(self) -> Key:
-        """Return the flow to give up first: one that never had an answer before one that had."""
+        """Return the flow to give up first: unanswered ones come before answered ones."""
         return next(iter(self.fresh or self.settled))
 
     def used(self, key: Key, now: float) -> None:
@@ -61,7 +61,7 @@ class _Queues(Generic[Key]):
 
 
 class _Sizes:
-    """Owners by how many flows they have."""
+    """Owners by their number of flows."""
 
     def __init__(self) -> None:
         self._buckets: list[dict[Hashable, None]] = [{}]
@@ -77,12 +77,12 @@ class _Sizes:
             self._buckets.pop()
 
     def fullest(self) -> Hashable:
-        """Return an owner that has as many as any. Raises StopIteration: there is none."""
+        """Return an owner with most flows. Raises StopIteration if there is no owner."""
         return next(iter(self._buckets[-1]))
 
 
 class Flows(Generic[Key, Value]):
-    """The table. What is given up is returned, and is the caller's to close."""
+    """The table. It returns flows that it gives up; the caller closes them."""
 
     def __init__(self) -> None:
         self._values: dict[Key, tuple[Hashable, Value]] = {}
@@ -110,7 +110,7 @@ class Flows(Generic[Key, Value]):
         return self._values[key][1]
 
     def catch_up(self, key: Key, used: float, now: float) -> bool:
-        """Note that a flow was used at a time of which the table has not heard; False: it has."""
+        """Note a later use of a flow; return False if the table knew it already."""
         owner, _ = self._values[key]
         if used <= self._all.when(key):
             return False
@@ -119,14 +119,14 @@ class Flows(Generic[Key, Value]):
         return True
 
     def answered(self, key: Key, now: float) -> None:
-        """Note that something came back. A flow that is gone is ignored."""
+        """Note that an answer came; does nothing if the flow has ended."""
         entry = self._values.get(key)
         if entry is not None:
             self._owners[entry[0]].settle(key, now)
             self._all.settle(key, now)
 
     def add(self, key: Key, owner: Hashable, value: Value, now: float) -> None:
-        """Enter a new flow. ``key`` must not be there."""
+        """Add a new flow; ``key`` must be new."""
         assert key not in self._values
         self._values[key] = (owner, value)
         mine = self._owners.setdefault(owner, _Queues())

@@ -1,10 +1,9 @@
-"""Inbound forwards as a pure table: what the host listens at, and which guest that leads to.
+"""The table of inbound forwards: from an address of the host to a port of a guest; pure.
 
 A forward is written ``tcp:HOST:PORT:GUEST:PORT``, ``udp:…`` or ``unix:PATH:GUEST:PORT``; an IPv6 address
-stands in brackets. Port 0 of the host lets the kernel choose, and the table then holds what it chose. The
-table knows what the settings forbid; what only the kernel knows (a port that another program has) is found
-by ``gateway.listening``. An entry is made after its listener, so that the table never promises what is not
-there.
+stands in brackets. With port 0 of the host the kernel chooses, and the table holds the chosen port. The table
+checks the settings; ``listening`` finds errors of the kernel (another program has the port). An entry is made
+after its listener, so every forward in the table works.
 
 Bounds: ``MAX_FORWARDS`` entries, each of which is a descriptor.
 """
@@ -17,10 +16,10 @@ from forwarder.errors import LocalError, UsageError
 from gateway.relay.policy import Address, OutboundPolicy
 
 MAX_FORWARDS = 1024
-"""Several for each VM there can be, and few beside the descriptors that connections take."""
+"""Several for each possible VM, and few compared with the descriptors of connections."""
 
 LONGEST_PATH = 107
-"""Bytes of a unix socket's path that Linux takes."""
+"""Longest path of a unix socket on Linux, in bytes."""
 
 FORMS = "tcp:HOST:PORT:GUEST:PORT, udp:HOST:PORT:GUEST:PORT or unix:PATH:GUEST:PORT"
 
@@ -37,7 +36,7 @@ class Forward(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Forward":
-        """Read what ``str`` writes. Raises UsageError, which quotes the text and says what is wrong."""
+        """Read a forward in the form of ``str``. Raises UsageError, which quotes the text and the mistake."""
         kind, _, rest = text.partition(":")
         words = _words(rest)
         if kind == "unix" and len(words) >= 3:
@@ -57,7 +56,7 @@ class Forward(NamedTuple):
 
     @property
     def near(self) -> str:
-        """Where the host listens: what names a forward, since there is one listener at a place."""
+        """The host's address: it identifies a forward, since only one listener can have it."""
         if self.kind == "unix":
             return f"unix:{self.path}"
         return f"{self.kind}:{_bracketed(self.host)}:{self.port}"
@@ -93,12 +92,12 @@ class Forwards:
             )
 
     def add(self, forward: Forward) -> None:
-        """Enter a forward whose listener is there. Raises LocalError like ``check``."""
+        """Add a forward whose listener exists. Raises LocalError like ``check``."""
         self.check(forward)
         self._entries[forward.near] = forward
 
     def remove(self, forward: Forward) -> None:
-        """Forget ``forward``. Raises LocalError if the table does not have exactly that."""
+        """Forget ``forward``. Raises LocalError if exactly this one is not in the table."""
         there = self._entries.get(forward.near)
         if there is None:
             raise LocalError(f"there is no forward at {forward.near}; `supervisor forward list` shows all")

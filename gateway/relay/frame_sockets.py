@@ -1,16 +1,16 @@
-"""Packet sockets that see what guests send to the outside: made in the namespace, read by the relay.
+"""The packet sockets that receive guests' traffic to the outside: made in the namespace, read by the relay.
 
-A frame's Ethernet source is what the switch knows a guest by (``gateway.ports``), and IP's layers do not
-tell it. So what guests send out is not routed to the relay but seen where it comes in, by packet sockets of
-the LAN's interface (packet(7)). A filter in the kernel (``program``) lets them see only what the relay is
-to handle:
+The switch knows a guest by the Ethernet source of its frames (``gateway.ports``), which IP sockets do not
+show. So guests' traffic is not routed to the relay, but read where it comes in, by packet sockets on the
+LAN's interface (packet(7)). A filter in the kernel (``program``) accepts only the packets that the relay
+handles:
 
 - packets of the LAN to the outside or to the host alias, of which TCP only the SYNs;
-- packets whose source is not of the LAN at all, so that somebody counts them.
+- packets whose source is not of the LAN, to count them.
 
-The packet filter (``inside.nft``) drops the same packets in the kernel's own stack. There are ``SOCKETS``
-of them, and a guest's address decides which one takes its frames (a fan-out by a second program): a guest
-that floods fills the queue of one, and the others are read all the same.
+The packet filter (``inside.nft``) drops the same packets in the kernel's own stack. There are ``SOCKETS`` of
+them. A guest's address decides which one gets its frames (a fan-out by a second program): a guest that floods
+fills the queue of one socket only.
 """
 
 import contextlib
@@ -43,8 +43,8 @@ from gateway.relay.policy import OutboundPolicy
 SOCKETS = 8
 
 QUEUE_BYTES = 1 << 20
-"""Of frames that wait in one socket, which the kernel doubles for what it needs itself: 9 ms of 100,000
-datagrams a second. Whoever is not root gets net.core.rmem_max, 2 ms as Linux comes."""
+"""Bytes of frames that may wait in one socket; the kernel doubles this for its own needs. It holds 9 ms of
+100,000 datagrams a second. Without root it is net.core.rmem_max: 2 ms with the default of Linux."""
 
 _SO_RCVBUFFORCE = 33
 _SOL_PACKET = 263
@@ -88,7 +88,7 @@ def open_all(interface: str, policy: OutboundPolicy) -> list[socket.socket]:
 
 
 def _enlarge(sock: socket.socket) -> None:
-    """Give a socket its queue, or what the kernel allows of it."""
+    """Set the size of a socket's queue, as far as the kernel allows."""
     for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, option, QUEUE_BYTES)
@@ -96,7 +96,7 @@ def _enlarge(sock: socket.socket) -> None:
 
 
 def program(policy: OutboundPolicy) -> list[Step]:
-    """Return the filter: which frames the relay sees."""
+    """Return the filter for the frames that the relay handles."""
     net, mask = int(policy.subnet.network_address), int(policy.subnet.netmask)
     prefix = struct.unpack(">2I", policy.prefix.network_address.packed[:8])
     alias = struct.unpack(">4I", policy.host6.packed)
@@ -167,9 +167,9 @@ _BY_SOURCE: list[Step] = [
 
 
 def lost_since(sock: socket.socket) -> int:
-    """Return how many frames a socket has lost since this was last asked."""
+    """Return how many frames a socket has lost since the last call."""
     try:
         _, lost = struct.unpack("=II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
-    except OSError:  # it is closed
+    except OSError:  # the socket is closed
         return 0
     return int(lost)

@@ -1,13 +1,13 @@
-"""What guests send to the outside, frame by frame: whose it is, whether it may be theirs, what it carries.
+"""Read guests' frames to the outside: find the port of each, check its source, and pass its packet on.
 
-Each frame of the packet sockets (``frame_sockets``) is read, and its sender is the port that the switch
-heard its Ethernet source through: nothing that a guest writes into a packet makes it another's. What comes
-from a source that no guest has goes nowhere. Fragments are put together (``fragments``), and what is whole
-goes to whoever carries its kind: datagrams and pings to ``nat``, SYNs to ``handshakes``.
+A frame of the packet sockets (``frame_sockets``) belongs to the port that the switch has heard its Ethernet
+source through, whatever the guest writes into the packet. A packet with a source outside the LAN is dropped.
+Fragments are reassembled (``fragments``). Whole packets go on by kind: datagrams and pings to ``nat``, SYNs
+to ``handshakes``.
 
-A guest that sends more than can be carried costs the others little: a socket with more frames than fit a
-slice of time is *behind* and is gone on with when nothing else happens, or after ``BEHIND_S``. Frames that
-its queue has no room for are lost, which the kernel counts.
+A guest that sends too fast costs the others little: a socket with more frames than fit a slice of time is
+*behind*. It is read on when nothing else happens, or after ``BEHIND_S``. Frames without room in its queue are
+lost; the kernel counts them.
 """
 
 import socket
@@ -38,17 +38,17 @@ from gateway.relay.policy import Address
 from gateway.relay.poller import READ
 
 SLICE_S = 0.0003
-"""What frames of one socket may take before others get their turn: two connections, or some batches."""
+"""Time for the frames of one socket in one turn: two connections, or some batches."""
 
 SHED_S = 0.01
-"""How long frames with a false source are only counted after one was refused: the next line of the log has
-them, and they cost a fiftieth."""
+"""After a frame with a false source was refused, more of them are only counted for this time. That costs a
+fiftieth; the next log line has their number."""
 
 BEHIND_S = 0.001
-"""How long a socket that has more than that waits while anything else happens."""
+"""How long a socket that is behind waits while other events happen."""
 
 UNKNOWN = "an unknown port"
-"""Owner of what comes from an address that has left its port meanwhile."""
+"""Owner of frames from an address whose port has left."""
 
 _ETHERNET = 14
 _SOURCE = slice(6, 12)
@@ -57,7 +57,7 @@ _GSO_UDP_SEGMENTS = 5
 
 
 class Sender(NamedTuple):
-    """Who sent a frame."""
+    """The sender of a frame: its port, or the address without one."""
 
     mac: bytes
     owner: Hashable
@@ -68,37 +68,37 @@ class Sender(NamedTuple):
 
 
 class Way(NamedTuple):
-    """What the namespace gives; the descriptors belong to the part of the relay that gets this."""
+    """The sockets from the namespace; the receiving part of the relay closes them."""
 
     tun: int
     frames: list[socket.socket]
     owner_of: Callable[[bytes], Hashable | None]
-    """Has the port of a MAC address."""
+    """The ports, by MAC address."""
     neighbours: Callable[[], Future[Reply]]
-    """Asks for pairs of an IP address of the LAN and a MAC address, which is hexadecimal digits."""
+    """Asks for pairs of a LAN's IP address and a MAC address (hexadecimal digits)."""
     mtu: int
     """Of the LAN."""
 
 
 class Datagrams(Protocol):
-    """Who carries datagrams and pings."""
+    """The part that carries datagrams and pings."""
 
     def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
-        """Carry one; ``way`` has what IP says of it."""
+        """Carry a datagram; ``way`` has the IP header's fields."""
 
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         """Take an ICMP error about an answer."""
 
 
 class Connections(Protocol):
-    """Who makes connections."""
+    """The part that makes connections."""
 
     def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
-        """Take the first segment of one; ``whole`` is what the TUN device is to be given of it."""
+        """Take the first segment of a connection; ``whole`` is the packet for the TUN device."""
 
 
 class Frames:
-    """The packet sockets, read."""
+    """The reader of the packet sockets."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Frames:
         datagrams: Datagrams,
         connections: Connections,
     ) -> None:
-        """Read the sockets of ``way``, which are this object's from now on."""
+        """Read the sockets of ``way``; this object closes them."""
         self._poller, _, self._counts, self._clock, self._core = common
         self._sockets = way.frames
         self._owner_of = way.owner_of
@@ -121,7 +121,7 @@ class Frames:
             self._watch(sock)
 
     def tick(self, now: float) -> None:
-        """Give up fragments that have waited for too long."""
+        """Give up fragments that have waited too long."""
         self._reassembly.expire(now)
         self._count_dropped()
 
@@ -137,7 +137,7 @@ class Frames:
             sock.close()
 
     def count_lost(self) -> None:
-        """Count what the sockets have lost since the last time, which the kernel knows."""
+        """Count the frames that the sockets have lost since the last time."""
         for sock in self._sockets:
             self._counts["frames_lost"] += lost_since(sock)
 
@@ -148,7 +148,7 @@ class Frames:
             self._poller.soon(self._catch_up)
 
     def _catch_up(self, _: int) -> None:
-        """Go on with a socket that has more than its share, the one that has waited for longest."""
+        """Read on from the socket that is behind for longest."""
         sock, since = next(iter(self._behind.items()), (None, 0.0))
         if sock is None:
             return
@@ -162,7 +162,7 @@ class Frames:
             self._poller.soon(self._catch_up)
 
     def _read(self, sock: socket.socket) -> bool:
-        """Read frames for a slice of time; whether there is nothing more."""
+        """Read frames for a slice of time; return whether there is nothing more."""
         begin = now = self._clock()
         while now < begin + SLICE_S:
             try:
@@ -224,7 +224,7 @@ class Frames:
             self._carry(packet, sender, now, summed=not flags & (_NEEDS_CSUM | _CSUM_VALID), cut=cut)
 
     def _carry(self, packet: Packet, sender: Sender, now: float, *, summed: bool, cut: int = 0) -> None:
-        """Have a whole packet carried; ``cut``: the size of each datagram in it, if it is several."""
+        """Pass a whole packet on; ``cut`` is the size of each datagram in it, if it holds several."""
         carried = read(packet, summed=summed)
         if isinstance(carried, Datagram) and cut:
             for begin in range(0, len(carried.payload), cut):

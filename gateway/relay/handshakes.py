@@ -1,22 +1,23 @@
-"""The first segments of guests' connections: a guest is answered when the far side has answered, as it did.
+"""The handshakes of guests' connections: a guest gets its answer when the far side has answered.
 
-A SYN is held back: the packet filter drops it in the namespace, the packet sockets show it here
-(``frames``), and the far side is dialled. Then
+The packet filter drops a SYN in the namespace; the packet sockets deliver it here (``frames``), and the far
+side is dialled. The guest gets the same answer as the far side gave:
 
-- it answered: the SYN is written into the TUN device as it was, and the namespace's kernel, which lets SYNs
-through that come by that device, completes the handshake with the guest; the connection that it accepts is
-joined with the one that waits for it, by addresses and ports; - it refused: the guest gets a reset, as from
-a host where nobody listens; - it cannot be reached: the guest gets the ICMP error that says so; so does who
-may not go there; - it is silent, or the guest's share is used up: so is the gateway. The guest's kernel
-tries again until its own time-out.
+- it answered: the SYN is written into the TUN device, and the namespace's kernel, which accepts SYNs from
+  that device, completes the handshake with the guest; the accepted connection is joined with the waiting one,
+  by addresses and ports;
+- it refused: the guest gets a reset, as from a closed port;
+- it cannot be reached, or the policy forbids it: the guest gets the ICMP error that says so;
+- it is silent, or the guest's share is used up: the guest gets no answer, and its kernel repeats the SYN
+  until its own time-out.
 
-A guest asks again after a second: its SYN is written once more if the far side has answered meanwhile, and
-does nothing while it has not. A guest that gives up while its connection is dialled is found out by the
-kernel's answer, which it refuses; the connection that waits is given up after ``tcp.ANSWERED_S``.
+A guest repeats its SYN after a second: it is written once more if the far side has answered meanwhile, and
+ignored otherwise. If a guest gives up during the dial, it refuses the kernel's answer; the waiting connection
+is given up after ``tcp.ANSWERED_S``.
 
-Bounds are those of the dials, each guest's share of them (``tcp``): the namespace's kernel never has more
-half-open connections than there are dials. And ``FAILURES``: a guest that scans ports spends what it has of
-them, and is not answered for a while.
+Bounds: the dials, each guest's share of them (``tcp``), so the namespace's kernel never has more half-open
+connections than there are dials. And ``FAILURES``: a guest that scans ports uses them up, and then gets no
+answers for a while.
 """
 
 import errno
@@ -38,19 +39,19 @@ from gateway.relay.tcp import Connections, Dial, State, make_on_host
 from gateway.relay.tun import Speaker
 
 FAILURES = (100.0, 300, 0)
-"""Connections of a port that may fail in a second, at one moment, and none that wait. A client that tries ten
+"""Failed connections of a port: per second, in a burst, and none that wait. A client that tries ten
 places again and again stays far below, and a router limits its errors, too (RFC 1812 4.3.2.8)."""
 
 SHED_S = 0.01
-"""How long the SYNs of one that has spent them are only counted: until it has another one."""
+"""Time for which the SYNs of a port without failures left are only counted: until it has another one."""
 
 Place = tuple[str, int]
 Key = tuple[Place, Place]
-"""The guest's address and port, and those that it asked for."""
+"""The guest's address and port, and the requested ones."""
 
 
 class Handshakes:
-    """The connections that guests have asked for and not got yet."""
+    """The connections that guests have asked for and do not have yet."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Handshakes:
         judge: Judge,
         common: Common,
     ) -> None:
-        """Have the core of ``common`` shed what is of no use for a moment."""
+        """Shed useless SYNs in the core of ``common`` for a moment."""
         _, _, self._counts, self._clock, self._core = common
         self._connections = connections
         self._speaker = speaker
@@ -68,7 +69,7 @@ class Handshakes:
         self._dials: dict[Key, Dial | None] = {}
 
     def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
-        """Take the first segment of a connection; ``whole`` is what the TUN device is to be given of it."""
+        """Take the first segment of a connection; ``whole`` is the packet for the TUN device."""
         family = socket.AF_INET if way.version == 4 else socket.AF_INET6
         key = (
             (socket.inet_ntop(family, syn.source), syn.source_port),
@@ -91,7 +92,7 @@ class Handshakes:
             self._counts.refuse(refused, sender, f"{key[1][0]} port {syn.port}")
             self._speaker.refuse(syn.source, socket_errors.PROHIBITED[way.version], whole[1])
             return
-        self._dials[key] = None  # the answer may come while it is asked for
+        self._dials[key] = None  # the answer may come at once
         decided = partial(self._decided, key, syn, whole)
         dial = self._connections.dial(
             sender.owner, (target, syn.port), partial(make_on_host, family, socket.SOCK_STREAM), decided
@@ -106,10 +107,10 @@ class Handshakes:
         self._failures.forget(owner)
 
     def accepted(self, near: socket.socket) -> None:
-        """Join a connection that the namespace's kernel has made with the one that waits for it."""
+        """Join a connection of the namespace's kernel with its dial."""
         try:
             key = (near.getpeername()[:2], near.getsockname()[:2])
-        except OSError:  # reset while it waited to be accepted
+        except OSError:  # reset before it was accepted
             abort(near)
             return
         dial = self._dials.get(key)

@@ -1,8 +1,8 @@
-"""Sockets at which forwards listen, made with errors that a person can act on.
+"""Make the listening sockets of forwards, with errors that a person can act on.
 
-``listen`` takes what a forward says and returns the socket, or raises one line with cause and remedy. A unix
-socket is for its owner alone and comes from ``forwarder.unix_sockets``, which removes nothing but what it
-made. What is accepted from the sockets is ``forwarder.acceptor``'s business.
+``listen`` returns the socket of a forward, or raises one line with cause and remedy. A unix socket is for its
+user only and comes from ``forwarder.unix_sockets``, which removes only its own files. ``forwarder.acceptor``
+accepts the connections.
 """
 
 import errno
@@ -26,7 +26,7 @@ _ADVICE = {
 
 
 class Listening(NamedTuple):
-    """A socket that a forward listens at, and its file if it has one."""
+    """The listening socket of a forward, and its file if it has one."""
 
     sock: socket.socket
     file: SocketFile | None = None
@@ -39,9 +39,9 @@ class Listening(NamedTuple):
 
 
 def listen(forward: Forward) -> tuple[Listening, Forward]:
-    """Return the socket of ``forward``, and the forward with the port that it really has.
+    """Return the socket of ``forward``, and the forward with its real port.
 
-    Raises LocalError: it cannot be had, and why.
+    Raises LocalError with the reason if it cannot listen.
     """
     if forward.kind == "unix":
         try:

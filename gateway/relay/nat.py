@@ -1,29 +1,29 @@
-"""Datagrams of guests on their way out, and the answers: UDP and ICMP echo, and the ICMP errors of both ways.
+"""NAT for guests' datagrams to the outside and their answers: UDP, ICMP echo, and ICMP errors both ways.
 
-A guest's address and port is one flow, with a socket of the host that keeps its own port for as long as the
-flow lives: wherever the guest sends from there, it is seen to come from one place (endpoint-independent
-mapping, RFC 4787, which lets peers behind two gateways meet). Answers come only from addresses that the flow
-has sent to; the guest sees them come from the address it asked for, so the host alias answers as itself.
+A guest's address and port is one flow, with a socket of the host that keeps its port while the flow lives.
+All destinations see the same source (endpoint-independent mapping, RFC 4787, which lets peers behind two
+gateways meet). Answers come only from addresses that the flow has sent to; the guest sees them come from the
+address it asked for, so the host alias answers as itself.
 
-A flow belongs to the Ethernet source that its datagrams come from, and is its port's: a guest that writes
-another's address into its packets gets a flow of its own. The gateway is a hop: what is sent on has one less,
-and may be fragmented on its way or not, as the guest says. Errors that come back, from routers and from
-hosts, are given to the guest as they are (``socket_errors``), about the datagram as it had sent it: so
-traceroute and path MTU work.
+A flow belongs to the Ethernet source of its datagrams, and so to its port: a guest that writes another's
+address into its packets gets a flow of its own. The gateway is a hop: it lowers the hop limit by one, and
+keeps the guest's don't-fragment bit. Errors of routers and hosts are passed to the guest (``socket_errors``),
+quoting its own datagram, so traceroute and path MTU discovery work.
 
 ICMP echo goes through *ping sockets* (``net.ipv4.ping_group_range``), which need no privilege: the kernel
-puts its own identifier into the request and matches the reply; the guest's is put back here.
+puts its own identifier into the request and matches the reply; here the guest's identifier is restored.
 
 **Why this and not pasta**, which could be joined to the namespace and do the same: forwards change while the
 gateway runs and pasta's are fixed when it starts; the deny list and the host alias would have to be said
-again in another tool's terms; its flow table is one for all guests, where one that scans pushes out the
-flows of others; and a second relay is a second process to watch and mend.
+again in another tool's terms; its one flow table is shared by all guests, so a guest that scans pushes out
+the flows of others; and a second relay is a second process to watch and repair.
 
-Nothing waits: a datagram that a socket does not take is dropped and counted, as networks do.
+No datagram waits: if a socket does not accept it, it is dropped and counted, as in any network.
 
-The first datagrams of a flow are judged here. From the second on its way is the core's
-(``forwarder._core.Datagrams``), which carries those that follow in batches, both ways, and leaves to this
-module what it has no way for: other addresses, echoes, errors, and answers that have to be cut.
+The first datagrams of a flow are judged here. The second one enters its way in the core
+(``forwarder._core.Datagrams``), which carries the following ones in batches, in both directions. This module
+gets all datagrams that have no way there: other addresses, echoes, errors, and answers that need
+fragmentation.
 """
 
 import errno
@@ -50,7 +50,7 @@ from gateway.relay.socket_options import take_segments
 from gateway.relay.tun import Speaker
 
 MOST_PEERS = 256
-"""Addresses that a flow may have answers from; the first is forgotten for one more."""
+"""Addresses that may answer a flow; beyond that the oldest is forgotten."""
 
 _PING = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -62,11 +62,11 @@ NO_PINGS = (
 )
 
 Judge = Callable[[bytes], tuple[Address | None, str]]
-"""Says where a guest gets that asks for an address, which is 4 or 16 bytes; or which counter it goes to."""
+"""Returns where a guest's request for an address (4 or 16 bytes) leads; or the counter of its refusal."""
 
 
 class GuestFlow:
-    """One guest's address and port (or echo identifier), and the socket that stands for it on the host."""
+    """One guest's address and port (or echo identifier), and its socket on the host."""
 
     __slots__ = ("_core", "_poller", "ident", "is_echo", "key", "peers", "sock", "source", "version", "way")
 
@@ -86,14 +86,14 @@ class GuestFlow:
         self._core.open(sock.fileno())
 
     def used(self) -> float:
-        """Return when the core last sent something of it."""
+        """Return when the core last sent one of its datagrams."""
         return self._core.used(self.sock.fileno())
 
     def go(self, hops: int, *, keep: bool) -> None:
-        """Have what is sent from now on go so far, and be fragmented or not. Raises OSError."""
+        """Set the hop limit and the don't-fragment bit of later datagrams. Raises OSError."""
         self.way = (hops, keep)
         socket_errors.set_way(self.sock, hops - 1, keep=keep)
-        self._core.forget(self.sock.fileno())  # what was decided before would go so, too
+        self._core.forget(self.sock.fileno())  # ways that were entered before would use the new options, too
         self._core.open(self.sock.fileno())
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Nat:
         self._judge = judge
 
     def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
-        """Send on what a guest sent; ``way`` has what IP says of it."""
+        """Send a guest's datagram on; ``way`` has the IP header's fields."""
         address, refused = self._judge(packet.destination)
         if address is None:
             self._counts.refuse(refused, sender, ip_address(packet.destination))
@@ -148,7 +148,7 @@ class Nat:
         self._send(flow, packet, str(address))
 
     def refused(self, refusal_: Refusal, sender: Sender) -> None:
-        """Take a guest's word that it does not want an answer: the host says so to the next that comes."""
+        """Take a guest's port unreachable about an answer: end the flow, so the host refuses later ones."""
         datagram = refusal_.quoted
         if datagram.destination == refusal_.source and refusal_.code in (3, 4):
             self._counts["errors_passed"] += 1
@@ -214,7 +214,7 @@ class Nat:
                 count, carried, left = self._core.read(flow.sock.fileno(), False)
             except BlockingIOError:
                 break
-            except OSError:  # an error of the queue, which is taken from there
+            except OSError:  # an error, which is read from the error queue
                 continue
             answered |= bool(carried)
             for data, peer, port, *_, cut in left:
@@ -225,7 +225,7 @@ class Nat:
             self._flows.answered(flow.key, self._clock())
 
     def _answer(self, flow: GuestFlow, data: bytes, peer: tuple[bytes, int], cut: int) -> bool:
-        """Pass on what a peer sent, if the guest has asked it; ``cut`` as the core has it."""
+        """Pass on an answer if the guest has asked this peer; ``cut`` is for ``pieces``."""
         asked = flow.peers.get(peer[0])
         if asked is None:
             self._counts["unasked"] += 1
@@ -239,7 +239,7 @@ class Nat:
         return True
 
     def _take_errors(self, flow: GuestFlow) -> bool:
-        """Pass on what the socket was told, and say whether it was told anything."""
+        """Pass on an error of the socket; return whether there was one."""
         told = False
         for _ in range(BURST):
             try:
@@ -259,7 +259,7 @@ class Nat:
         return told
 
     def _pass_on(self, flow: GuestFlow, error: SocketError, packet: Datagram | Echo) -> None:
-        """Tell a guest what the host was told, in the name of the one that said it."""
+        """Send an ICMP error to a guest, with the address of its original sender as source."""
         source = None
         if error.offender:
             address = ip_address(error.offender)
@@ -281,7 +281,7 @@ class Nat:
 
 
 def pieces(data: bytes, cut: int) -> list[bytes]:
-    """Return the datagrams that a socket gave as one, of which each but the last has ``cut`` bytes."""
+    """Split datagrams that a socket gave as one; each but the last has ``cut`` bytes."""
     if not cut:
         return [data]
     return [data[begin : begin + cut] for begin in range(0, len(data), cut)]

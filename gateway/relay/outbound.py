@@ -1,4 +1,4 @@
-"""The way of guests to the outside, put together: frames in, sockets of the host, packets back."""
+"""Guests' traffic to the outside: puts together frames in, sockets of the host, and packets back."""
 
 from functools import partial
 
@@ -33,7 +33,7 @@ class Outbound:
         self._frames = Frames(common, way, partial(is_guest, policy), nat, handshakes)
 
     def tick(self, now: float) -> None:
-        """Do what time asks for."""
+        """Do what is due."""
         self._frames.tick(now)
 
     def deadline(self) -> float | None:
@@ -41,10 +41,10 @@ class Outbound:
         return self._frames.deadline()
 
     def count_lost(self) -> None:
-        """Count what the kernel has lost of what guests sent."""
+        """Count the guests' frames that the kernel has lost."""
         self._frames.count_lost()
 
     def close(self) -> None:
-        """Close what came with the way; flows and connections are closed by their tables."""
+        """Close the sockets; the tables close flows and connections."""
         self._frames.close()
         self._tun.close()

@@ -1,4 +1,4 @@
-"""Pipes to borrow for moving bytes between two sockets in the kernel.
+"""A pool of pipes, to move bytes between two sockets in the kernel.
 
 ``PIPE_BYTES`` by measurement, loopback TCP through one relay process that competes for two cores: 64 KiB
 9.4 Gbit/s, 128 KiB 12.7, 256 KiB 13.4 and 12.5, 512 KiB 15.6, 1 MiB 13.0. Beyond 256 KiB it is noise, and a
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 PIPE_BYTES = 256 << 10
 KEPT_PIPES = 32
-"""Empty pipes kept for the next that needs one: more than are filled at a time, unless readers stall."""
+"""Empty pipes kept in the pool: more than are filled at a time, unless readers stall."""
 
 
 class Pipe(NamedTuple):
@@ -30,13 +30,13 @@ class Pipes:
         self.lent = 0
 
     def borrow(self) -> Pipe:
-        """Return an empty pipe. Raises OSError: no descriptor or no memory is left."""
+        """Return an empty pipe. Raises OSError if no descriptor or memory is left."""
         pipe = self._free.pop() if self._free else _new_pipe()
         self.lent += 1
         return pipe
 
     def give_back(self, pipe: Pipe, *, empty: bool) -> None:
-        """Take a pipe back; one with bytes in it is closed."""
+        """Take a pipe back; close it if it holds bytes."""
         self.lent -= 1
         if empty and len(self._free) < KEPT_PIPES:
             self._free.append(pipe)
@@ -45,7 +45,7 @@ class Pipes:
             os.close(pipe.into)
 
     def close(self) -> None:
-        """Close those that are not lent."""
+        """Close the pipes in the pool."""
         while self._free:
             for end in self._free.pop():
                 os.close(end)

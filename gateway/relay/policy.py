@@ -1,15 +1,16 @@
-"""Where guests may go: the one place that turns the address a guest asked for into the one to connect to.
+"""The policy: turn the address that a guest asks for into the address to connect to, or a refusal.
 
-Purely a function of the settings and the address, so that a guest's name, its protocol or the hour cannot
-change the answer; TCP, UDP and ICMP echo all ask here, for each connection or flow.
+A pure function of settings and address: neither the guest, nor the protocol, nor the time changes the answer.
+TCP, UDP and ICMP echo all ask it, for each connection or flow.
 
-What is never allowed, whatever the settings say: addresses that the host's kernel would take for itself or
+Some addresses are never allowed, whatever the settings: those that the host's kernel would take for itself or
 for a whole group. A connect to ``0.0.0.0``, to loopback or to ``::ffff:127.0.0.1`` reaches the host's own
 services behind the operator's back, and link-local ``169.254.169.254`` hands out a cloud machine's
-credentials. The host's loopback is reached by the host alias alone, and only if that is allowed. An IPv6
+credentials. Only the host alias leads to the host's loopback, and only if that is allowed. An IPv6
 address that stands for an IPv4 one (NAT64, 6to4 and the like) is judged as that one.
 
-Where clouds hand out credentials (``METADATA``), guests get only if the operator allows that very address.
+Guests reach the addresses at which clouds hand out credentials (``METADATA``) only if the operator allows
+them.
 """
 
 from contextlib import suppress
@@ -34,7 +35,7 @@ METADATA: tuple[Network, ...] = tuple(
         ),
     )
 )
-"""Where clouds hand out the credentials of a machine."""
+"""Addresses at which clouds hand out the credentials of a machine."""
 
 _EMBEDDING = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 """Networks whose last 32 bits are an IPv4 address (RFC 4291 2.5.5.1, 2765, 6052, 8215)."""
@@ -52,7 +53,7 @@ class OutboundPolicy(NamedTuple):
     """The address of the LAN that stands for the host's loopback."""
     host6: IPv6Address
     no_outbound: bool = False
-    """Nothing but the host alias can be reached."""
+    """Only the host alias can be reached."""
     host_access: bool = True
     """Whether the host alias works, and the host's other addresses too."""
     deny: tuple[Network, ...] = ()
@@ -62,16 +63,16 @@ class OutboundPolicy(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Where to connect to, or why not."""
+    """The address to connect to, or the reason of a refusal."""
 
     target: Address | None
     refused: str = ""
-    """The counter that it goes to: ``no_host_access``, ``denied``, ``metadata``, ``no_outbound``
-    or ``unroutable``."""
+    """The counter of the refusal: ``no_host_access``, ``denied``, ``metadata``, ``no_outbound`` or
+    ``unroutable``."""
 
 
 def judge(policy: OutboundPolicy, asked: Address) -> Verdict:
-    """Say where a guest that asks for ``asked`` ends up."""
+    """Decide where a guest's request for ``asked`` leads."""
     refused = _refusal(policy, asked)
     if refused:
         return Verdict(None, refused)
@@ -79,7 +80,7 @@ def judge(policy: OutboundPolicy, asked: Address) -> Verdict:
 
 
 def _refusal(policy: OutboundPolicy, asked: Address) -> str:
-    """Return the first reason that holds, or nothing."""
+    """Return the first reason to refuse, or nothing."""
     is_alias = asked in (policy.host4, policy.host6)
     is_allowed = _is_in(METADATA, asked) and _is_in(policy.allow, asked)
     inner = _embedded(asked)
@@ -96,9 +97,10 @@ def _refusal(policy: OutboundPolicy, asked: Address) -> str:
 
 
 def told(policy: OutboundPolicy, asked: object) -> dict[str, object]:
-    """Return the LAN as an operator reads it, and the reason for each refused address of ``asked``.
+    """Return the LAN, for an operator, and the reason for each refused address of ``asked``.
 
-    Text that is no address is left out, and so is what is of the LAN itself, where nothing is judged.
+    Text that is not an address is left out, and so are addresses of the LAN, to which the policy does not
+    apply.
     """
     refused = {}
     for text in map(str, asked if isinstance(asked, list) else []):
@@ -132,7 +134,7 @@ def is_guest(policy: OutboundPolicy, source: Address) -> bool:
 
 
 def is_nearby(policy: OutboundPolicy, peer: Address) -> bool:
-    """Whether what is exchanged with ``peer`` stays on this machine: a guest, or the host itself."""
+    """Whether traffic with ``peer`` stays on this machine: a guest, or the host itself."""
     return peer.is_loopback or peer in _own_network(policy, peer)
 
 

@@ -1,13 +1,13 @@
-"""The relay's own epoll set: edge-triggered, and itself one descriptor in the loop of the process.
+"""An edge-triggered epoll set, which is itself one descriptor in the loop of the process.
 
-A joined connection is told once when something has become possible, and remembers it; so a connection that
-is idle or blocked costs neither a wake-up nor a system call, which level-triggered polling charges for each
-change of mind. The price is that every callback has to go on until the kernel says EAGAIN, or ask for
-another call by ``soon``: bursts are cut there, so that one busy connection does not keep the others waiting.
+A connection gets one event when it becomes readable or writable, and remembers it. So an idle or blocked
+connection costs neither a wake-up nor a system call; level-triggered polling needs one for each change of the
+watched events. In return every callback has to go on until EAGAIN, or ask for another call by ``soon``, which
+cuts bursts, so that one busy connection does not delay the others.
 
-Descriptor numbers are used again. An event that was fetched before its descriptor was closed must not reach
-whoever got the number next, so whatever was unwatched in a turn gets nothing for the rest of it; a new edge
-is reported with the next turn anyway.
+Descriptor numbers are reused. An event that was fetched before its descriptor was closed must not reach the
+next user of the number. So a number that was unwatched in a turn gets no events for the rest of it; a new
+edge is reported with the next turn anyway.
 
 A callback that raises is reported and dropped, as in ``forwarder.loop``.
 """
@@ -25,11 +25,11 @@ FAILED = select.EPOLLERR | select.EPOLLHUP
 EDGE = select.EPOLLET
 
 BURST = 256
-"""Events fetched in a turn: enough to make the system call cheap, and the rest waits in the kernel."""
+"""Events fetched by one call: enough to make the system call cheap; the rest waits in the kernel."""
 
 ROUNDS = 3
-"""Times in a turn that events are fetched: what one call does often has the next for a consequence at once (a
-SYN that is written becomes a connection to accept), and a turn of the process costs ten times a look here."""
+"""Fetches in one turn. A call often causes the next event at once (a written SYN becomes a connection to
+accept), and a turn of the process costs ten times a fetch."""
 
 Callback = Callable[[int], None]
 
@@ -45,7 +45,7 @@ class Poller:
         self._stale: set[int] = set()
         self._soon: dict[Callback, None] = {}
         self.quiet = True
-        """Whether nothing has happened in this turn, as far as it has come: what can wait may be done."""
+        """Whether this turn has had no events so far, so that delayed work may be done."""
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when ``turn`` has something to do."""
@@ -53,11 +53,11 @@ class Poller:
 
     @property
     def busy(self) -> bool:
-        """Whether there is work that needs no event: call ``turn`` again after a look at everything else."""
+        """Whether there is work that needs no event: call ``turn`` again after everything else."""
         return bool(self._soon)
 
     def watch(self, fd: int, callback: Callback, events: int) -> None:
-        """Call ``callback(events)`` when ``fd`` has one of ``events``; replaces what was asked for before."""
+        """Call ``callback(events)`` when ``fd`` has one of ``events``; replaces an earlier callback."""
         if fd in self._callbacks:
             self._epoll.modify(fd, events)
         else:
@@ -65,7 +65,7 @@ class Poller:
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Forget ``fd``, before it is closed. One that is not watched is ignored."""
+        """Forget ``fd``; call it before closing. Does nothing if ``fd`` is not watched."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
             self._stale.add(fd)
@@ -92,7 +92,7 @@ class Poller:
             self._call(callback, 0)
 
     def _call(self, callback: Callback, events: int) -> bool:
-        """Call a callback; False if it failed, which is reported."""
+        """Call a callback; return False, and report the exception, if it failed."""
         try:
             callback(events)
         except Exception:

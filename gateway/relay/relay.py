@@ -1,13 +1,13 @@
-"""The relay: everything that carries bytes between the LAN's namespace and the host, in one process and loop.
+"""The relay: puts together all parts that carry traffic between the LAN's namespace and the host.
 
-It composes and decides nothing itself. What guests send out comes by ``frames``: SYNs go to ``handshakes``,
-and datagrams to ``nat``; where guests may go is ``policy``, what is forwarded ``forwards``, how TCP is
-carried ``tcp`` and ``splice``, how datagrams of forwards are ``udp``. Owners of all of it are ports, or
-forwards; ``descriptors`` and ``fair_share`` say how much each may have.
+``frames`` reads guests' traffic: SYNs go to ``handshakes``, datagrams to ``nat``. ``policy`` decides where
+guests may go, ``forwards`` is the table of forwards, ``tcp`` and ``splice`` carry TCP, ``udp`` carries
+datagrams of forwards. The owner of each connection and flow is a port or a forward; ``descriptors`` and
+``fair_share`` limit what each may have.
 
-Sockets made in the namespace stay in it wherever they are used, so the process inside only makes them
-(``make``), and all that waits, connects, splices or times out is here. The relay polls in a set of its own,
-which is one descriptor in the loop of the process.
+A socket belongs to the namespace in which it was made. So the process inside only makes sockets (``make``);
+waiting, connecting, splicing and time-outs happen here. The relay has its own epoll set, which is one
+descriptor in the loop of the process.
 
 A forward that is removed lets its connections finish; flows of datagrams end with it, since they answer
 through its socket.
@@ -39,10 +39,10 @@ from gateway.relay.tcp import Connections, Deliver
 from gateway.relay.udp import Datagrams, Route
 
 TUNNEL = "tunnel"
-"""Owner of all tunnels: their clients are one, the host's user."""
+"""Owner of all tunnels, which the host's user makes."""
 
 VERDICT_S = 10.0
-"""How long the gateway may go by an address that the host had or had not."""
+"""How long the relay remembers whether the host has an address."""
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -51,7 +51,7 @@ MakeInside = Callable[[str, Deliver], None]
 
 
 class Relay:
-    """All that is relayed. Watch it with ``loop``; call ``tick`` when ``deadline`` says so."""
+    """The relay. Watch it with ``loop``; call ``tick`` when ``deadline`` says so."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Relay:
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
 
     def serve(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept from the namespace's listeners, which are the relay's from now on.
+        """Accept from the namespace's listeners; the relay closes them.
 
         They are transparent: the address of an accepted socket is what the guest asked for.
         """
@@ -95,7 +95,7 @@ class Relay:
             self._served.append((sock, Acceptor(self._poller, sock, self._accepted, self._pauses)))
 
     def carry(self, way: Way) -> None:
-        """Carry what guests send to the outside, and end what guests have had that leave."""
+        """Carry guests' traffic to the outside, and end connections of guests that leave."""
         if not may_ping():
             self._log("warning", NO_PINGS)
         self._departures = Departures(self._connections, way.neighbours, way.owner_of, self._clock)
@@ -109,7 +109,10 @@ class Relay:
             self._departures.left()
 
     def add(self, forward: Forward) -> Forward:
-        """Start to forward; return the forward with its real port. Raises LocalError: nothing changed."""
+        """Start to forward; return the forward with its real port.
+
+        Raises LocalError; nothing has changed then.
+        """
         self._forwards.check(forward)
         listening, real = listen(forward)
         self._forwards.add(real)
@@ -118,14 +121,14 @@ class Relay:
         return real
 
     def remove(self, forward: Forward) -> None:
-        """Stop to forward; what is connected stays. Raises LocalError: there is no such forward."""
+        """Stop a forward; existing connections stay. Raises LocalError if there is no such forward."""
         self._forwards.remove(forward)
         listening, acceptor = self._listening.pop(forward)
         acceptor.close()
         listening.close()
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
-        """Return what carries a stream of the host to a port of ``guest``. Raises LocalError: no guest."""
+        """Return a tunnel to a port of ``guest``. Raises LocalError if it is no guest's address."""
         check_guest(self._policy, guest)
         make = partial(self._make, f"tcp{guest.version}")
         return lambda near: self._connections.start(near, TUNNEL, (guest, port), make)
@@ -135,7 +138,7 @@ class Relay:
         return list(self._forwards)
 
     def counters(self) -> dict[str, int]:
-        """Return what happened since the start, and what there is now."""
+        """Return the counters since the start, and the present numbers."""
         if self._outbound is not None:
             self._outbound.count_lost()
         dropped, syns, forged = self._core.take_counts()
@@ -146,7 +149,7 @@ class Relay:
         return dict(self._counts) | self._connections.figures() | self._flows.figures() | now
 
     def tick(self, now: float) -> None:
-        """Do what time asks for, and what the last turn left undone."""
+        """Do what is due, and the rest of the last turn."""
         self._connections.tick(now)
         self._pauses.tick(now)
         end = self._flows.deadline()
@@ -161,7 +164,8 @@ class Relay:
     def deadline(self) -> float | None:
         """Return when to call ``tick``, in monotonic seconds; None: only when something happens.
 
-        What a turn left undone has been due for ever: whoever read the clock before asking must find it so.
+        The rest of a turn is due since the beginning of time, so that every reading of the clock finds it
+        due.
         """
         if self._poller.busy:
             return -math.inf
@@ -170,7 +174,7 @@ class Relay:
         return min((end for end in ends if end is not None), default=None)
 
     def close(self) -> None:
-        """Reset every connection and close everything, the served sockets too."""
+        """Reset every connection and close everything, also the served sockets."""
         for forward in self.forwards():
             self.remove(forward)
         for sock, acceptor in self._served:
@@ -185,11 +189,11 @@ class Relay:
         self._poller.close()
 
     def _judge(self, asked: bytes) -> Verdict:
-        """Say where a guest gets, from memory for a while: the host's own addresses may change."""
+        """Apply the policy to a guest's request; keep answers briefly, since the host's addresses change."""
         return self._verdict(asked, int(self._clock() / VERDICT_S))
 
     def _accepted(self, near: socket.socket) -> None:
-        """Join a guest's connection with the one that was made for it."""
+        """Join a guest's connection with its dial."""
         assert self._outbound is not None
         self._outbound.accepted(near)
 
@@ -202,13 +206,13 @@ class Relay:
         return Acceptor(self._poller, sock, partial(self._inbound, forward), self._pauses)
 
     def _inbound(self, forward: Forward, near: socket.socket) -> None:
-        """Carry a connection of one of the host's clients to a guest."""
+        """Carry a connection of a client on the host to a guest."""
         make = partial(self._make, f"tcp{forward.guest.version}")
         self._connections.start(near, forward.near, (forward.guest, forward.guest_port), make)
 
 
 def _verdict(policy: OutboundPolicy, asked: bytes, _: int) -> Verdict:
-    """Say where a guest gets; without host access the host's other addresses are closed as well."""
+    """Apply the policy; without host access the host's other addresses are refused, too."""
     verdict = judge(policy, ip_address(asked))
     if verdict.target is not None and not policy.host_access and is_own(verdict.target):
         return Verdict(None, "no_host_access")

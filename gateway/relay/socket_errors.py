@@ -1,7 +1,7 @@
-"""What a datagram socket was told of what it had sent: ICMP errors, as the kernel queues them (ip(7)).
+"""Read the ICMP errors that the kernel queues for a datagram socket (ip(7)).
 
-``watch`` has a socket keep them, ``take`` reads one. Each comes with the beginning of the datagram that it is
-about, where that went, and who said so.
+``watch`` makes a socket queue them, ``take`` reads one. Each comes with the beginning of the datagram that it
+is about, its destination, and the sender of the error.
 """
 
 import errno
@@ -37,13 +37,13 @@ class SocketError(NamedTuple):
     """Address that the datagram was sent to."""
     port: int
     offender: str
-    """Who said so; empty: this host."""
+    """The sender of the error; empty: this host."""
     data: bytes
-    """What had been sent, as far as the error tells."""
+    """The beginning of the sent datagram."""
 
 
 def watch(sock: socket.socket) -> None:
-    """Have a socket keep errors. Raises OSError."""
+    """Make a socket queue errors. Raises OSError."""
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
     else:
@@ -51,7 +51,7 @@ def watch(sock: socket.socket) -> None:
 
 
 def set_way(sock: socket.socket, hops: int, *, keep: bool) -> None:
-    """Set how far what is sent may go, and whether it must not be fragmented. Raises OSError."""
+    """Set the hop limit and the don't-fragment bit of sent datagrams. Raises OSError."""
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _DO if keep else _WANT)
@@ -62,7 +62,7 @@ def set_way(sock: socket.socket, hops: int, *, keep: bool) -> None:
 
 
 def take(sock: socket.socket) -> SocketError | None:
-    """Take the next error; None: it is none that ICMP could say. Raises BlockingIOError: there is none."""
+    """Take the next error; None if ICMP has no such error. Raises BlockingIOError if there is none."""
     data, control, _, peer = sock.recvmsg(_QUOTED_BYTES, 512, socket.MSG_ERRQUEUE)
     version = 4 if sock.family == socket.AF_INET else 6
     for level, kind, value in control:
@@ -80,7 +80,7 @@ def take(sock: socket.socket) -> SocketError | None:
 
 
 def as_icmp(error: OSError, version: int) -> tuple[int, int] | None:
-    """Return the ICMP error that says what a call of this host refused, if one does."""
+    """Return the ICMP error for an errno of this host's call, if there is one."""
     return _AS_ICMP[version].get(error.errno or 0)
 
 

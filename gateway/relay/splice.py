@@ -1,25 +1,25 @@
-"""Two connected sockets joined in the kernel: bytes go through a pipe, never through Python.
+"""Join two connected sockets in the kernel: bytes go through a pipe, never through Python.
 
-Each direction is a small machine of its own (``NEXT``): *flowing*, then *draining* once its source has said
-that nothing more comes, then *ended*, which the sink has been told (``shutdown``). The connection is over
-when both have ended. A half that has ended says nothing about the other, so half-closed connections work.
+Each direction has its own state (``NEXT``): *flowing*, then *draining* once its source has ended, then
+*ended*, after the sink's ``shutdown``. The connection is over when both directions have ended. The directions
+are independent, so half-closed connections work.
 
-An end that fails (a reset, a time-out) becomes a reset for the other one: a stream cannot be cut quietly. But
-first the other gets what the failed end had sent before, as it would if they were connected directly: a
-kernel gives its reader what has arrived before it tells of a reset. So the bytes are moved, and the reset
-follows when the other end has acknowledged them, or after ``LINGER_S``. A server that answers 413, closes and
-so resets an upload is understood. What was on its way *to* the failed end is lost.
+If an end fails (a reset, a time-out), the other one gets a reset, so a stream is never cut silently. But
+first it gets the bytes that the failed end had sent, as with a direct connection: a kernel delivers received
+bytes before it reports a reset. So the bytes are moved, and the reset follows when the other end has
+acknowledged them, or after ``LINGER_S``. So a client reads the 413 of a server that then closes and resets
+its upload. Bytes on their way *to* the failed end are lost.
 
-Urgent data (RFC 6093) is one byte that is marked. ``splice`` stops in front of it; it is read by itself,
-since the sockets keep it in the stream (SO_OOBINLINE), and sent on with its mark.
+Urgent data (RFC 6093) is one marked byte. ``splice`` stops in front of it. It is read by itself, since the
+sockets keep it in the stream (SO_OOBINLINE), and sent on with its mark.
 
 A direction needs a pipe only while bytes are in it. It borrows one, fills it from its source and empties it
-into its sink; it returns the pipe as soon as that is empty. So thousands of idle connections need two
-descriptors each and no more. A sink that does not read keeps one pipe and stops the source by not being
-read from: that is all the back-pressure there is, and it concerns nobody else.
+into its sink; it returns the pipe as soon as that is empty. So an idle connection needs only its two
+descriptors. If a sink does not read, the direction keeps one pipe, and its source is not read: this
+back-pressure concerns only this connection.
 
-A pipe is only filled when it is empty: EAGAIN from the source then means that the source is, since a full
-pipe says the same.
+A pipe is filled only when it is empty. So EAGAIN means that the source is empty; a full pipe would give the
+same error.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ from gateway.relay.pipes import PIPE_BYTES, Pipe, Pipes
 from gateway.relay.poller import CLOSING, EDGE, FAILED, READ, URGENT, WRITE, Poller
 
 LINGER_S = 30.0
-"""How long a reader may take for what came before a reset."""
+"""How long a reader may take for the bytes before a reset."""
 
 ROUNDS = 4
-"""Times that a pipe is filled in a row before others get their turn: 1 MiB, or 0.5 ms."""
+"""Fills of a pipe in one turn: 1 MiB, or 0.5 ms."""
 
 _SIOCATMARK = 0x8905
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -57,13 +57,13 @@ class Half(enum.Enum):
 NEXT = {
     (Half.FLOWING, "source ended"): Half.DRAINING,
     (Half.DRAINING, "pipe empty"): Half.ENDED,
-    # Everything else cannot happen: a source does not end twice, and a flowing direction with an empty pipe
-    # flows on. An error at a source is its end, too.
+    # No other pair can happen: a source ends once, and a flowing direction with an empty pipe flows on. An
+    # error of a source is its end, too.
 }
 
 
 class _End:
-    """A socket, and what the kernel last said that it can do."""
+    """A socket, and its readiness as the kernel last reported it."""
 
     __slots__ = ("failed", "fd", "readable", "sock", "urgent", "writable")
 
@@ -74,7 +74,7 @@ class _End:
         self.writable = False
         self.urgent = False
         self.failed = 0
-        """The errno of what broke it."""
+        """The errno that broke it."""
 
 
 class _Direction:
@@ -87,11 +87,11 @@ class _Direction:
         self.pipe: Pipe | None = None
         self.held = 0
         self.marked = b""
-        """A byte of urgent data that the sink is to get before what follows it."""
+        """A byte of urgent data, which the sink gets before further bytes."""
 
 
 class Joined:
-    """Two sockets that are one connection. It owns both, and closes them when it is over."""
+    """One connection of two sockets, which are closed with it."""
 
     __slots__ = ("_directions", "_ends", "_lingers", "_over", "_pipes", "_poller")
 
@@ -124,11 +124,11 @@ class Joined:
         return self._ends[0].sock, self._ends[1].sock
 
     def reset(self, error: int = errno.ECONNABORTED) -> None:
-        """End it now: both ends get a reset. Without effect once it is over."""
+        """End it now: both ends get a reset. No effect once it is over."""
         self._close(error)
 
     def settle(self) -> None:
-        """After a failure: end it if the end that is left has all that came before."""
+        """After a failure: end it if the remaining end has acknowledged all earlier bytes."""
         for direction in self._directions:
             if direction.source.failed and direction.state is Half.ENDED and not _unsent(direction.sink.sock):
                 self._close(direction.source.failed)
@@ -154,12 +154,12 @@ class Joined:
             self._lingers(self)
 
     def _pump(self, _: int) -> None:
-        """Move what can be moved; ask to be called again if there is more than a fair share."""
+        """Move bytes; ask for another call if there is more than a fair share."""
         if self._over is None:
             return
         try:
             unfinished = [self._move(direction) for direction in self._directions]
-        except OSError as error:  # no pipe can be had
+        except OSError as error:  # no pipe is left
             self._close(error.errno or errno.EIO)
             return
         if all(end.failed for end in self._ends):
@@ -172,7 +172,10 @@ class Joined:
             self._poller.soon(self._pump)
 
     def _move(self, direction: _Direction) -> bool:
-        """Move bytes until one end has enough, and say whether it stopped before. Raises OSError: no pipe."""
+        """Move bytes until one end blocks; return whether it stopped before.
+
+        Raises OSError if no pipe is left.
+        """
         source, sink = direction.source, direction.sink
         try:
             unfinished = not sink.failed and _move(direction, self._pipes)
@@ -200,14 +203,14 @@ class Joined:
 
 
 def abort(sock: socket.socket) -> None:
-    """Close ``sock`` so that its peer sees a reset; a unix socket is closed as usual, for want of resets."""
+    """Close ``sock`` so that its peer sees a reset; a unix socket, which has none, is closed as usual."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     close(sock)
 
 
 def close(sock: socket.socket) -> None:
-    """Close ``sock``; an error that it still had to tell (a reset that came late) is of no interest now."""
+    """Close ``sock``; a pending error (a late reset) is ignored."""
     with contextlib.suppress(OSError):
         sock.close()
 
@@ -225,7 +228,7 @@ class _SinkError(_SourceError):
 
 
 def _unsent(sock: socket.socket) -> int:
-    """Return how many bytes the peer has not acknowledged; a unix socket keeps its own when it is closed."""
+    """Return how many bytes the peer has not acknowledged; 0 for a unix socket."""
     if sock.family == socket.AF_UNIX:
         return 0
     (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
@@ -261,7 +264,7 @@ def _shut(sink: _End) -> None:
 
 
 def _emptied(direction: _Direction) -> bool:
-    """Empty the pipe into the sink as far as it goes, and say whether it is empty."""
+    """Move bytes from the pipe to the sink; return whether the pipe is empty."""
     sink = direction.sink
     while direction.held or direction.marked:
         if not sink.writable:
@@ -282,7 +285,7 @@ def _emptied(direction: _Direction) -> bool:
 
 
 def _fill(direction: _Direction, pipes: Pipes) -> None:
-    """Fill the empty pipe from the source as far as it goes."""
+    """Fill the empty pipe from the source."""
     if direction.pipe is None:
         direction.pipe = pipes.borrow()
     source = direction.source
@@ -299,7 +302,7 @@ def _fill(direction: _Direction, pipes: Pipes) -> None:
 
 
 def _take_mark(direction: _Direction) -> bool:
-    """Take a byte of urgent data if the stream stands in front of one, and say whether it did."""
+    """Take a byte of urgent data if it is next in the stream; return whether it was."""
     source = direction.source
     (at_mark,) = struct.unpack("i", fcntl.ioctl(source.sock, _SIOCATMARK, bytes(4)))
     if not at_mark:

@@ -1,16 +1,16 @@
-"""TCP connections on their way through the gateway: admitted, dialled, joined.
+"""Carry TCP connections through the gateway: admit, dial and join them.
 
-**A guest's connection** is dialled before the guest is answered (``dial``): the far side's answer, whatever
-it is, becomes the guest's (``handshakes``). When the far side has answered, the connection waits for the
-guest's kernel to complete its own handshake (``join``).
+**A guest's connection** is dialled before the guest is answered (``dial``): the far side's answer is passed
+to the guest (``handshakes``). When the far side has answered, the connection waits for the guest's kernel to
+complete its own handshake (``join``).
 
 **A client of the host** is accepted by the host's kernel before the guest is known to answer (``start``).
-What goes wrong with the guest then, refused, unreachable or silent, becomes a reset of the near end. A near
-end that is reset while its far end is dialled ends the dialling.
+If the guest then refuses, is unreachable or silent, the near end is reset. If the near end is reset during
+the dial, the dial ends.
 
-A dial (``NEXT``) is *asked* while the namespace makes the socket for it, then *connecting*, then *answered*;
-*joined*, it is the affair of ``splice``. It is *over* from each of the first three by an error, its time-out
-or its near end.
+A dial (``NEXT``) is *asked* while the namespace makes its socket, then *connecting*, then *answered*, then
+*joined*, when ``splice`` takes over. In each of the first three states an error, a time-out or its near end
+makes it *over*.
 
 Bounds: descriptors (``descriptors``) and ``MOST_DIALS`` dials, both shared out by ``fair_share``; ten
 thousand connections to a host that is switched off cost the next guest nothing. A dial that takes longer than
@@ -36,9 +36,9 @@ from gateway.relay.socket_options import KEEPALIVE, PROBING, ask_after, forgo_pa
 from gateway.relay.splice import LINGER_S, Joined, abort, close
 
 MOST_DIALS = 4096
-"""As many as the kernel keeps for a listener, since a relay that accepts them faster than it dials must not
-refuse what comes at once. A dead destination takes a dial for ``DIAL_S``, so one guest can fill its share
-with 180 a second; that costs its own next connections, and nobody else's."""
+"""As many as the kernel keeps for a listener, so that a burst is not refused. A dead destination takes a dial
+for ``DIAL_S``, so one guest can fill its share with 180 a second; that costs only its own next
+connections."""
 
 DIAL_S = 20.0
 """Four SYNs of Linux (at 0, 1, 3, 7 and 15 seconds) were not answered: the fifth will not be, either."""
@@ -47,11 +47,11 @@ ANSWERED_S = 8.0
 """The namespace's kernel sends its answer three times in 7 seconds (``tcp_synack_retries`` of 2)."""
 
 SETTLE_S = 0.02
-"""Between two looks at a connection of which one end has failed."""
+"""Time between two checks of a connection of which one end has failed."""
 
 Deliver = Callable[[socket.socket | None], None]
 Make = Callable[[Deliver], None]
-"""Makes the socket to connect with, now or later, and delivers it; or None: it cannot be made."""
+"""Makes a socket to connect with and delivers it, now or later; None if it cannot be made."""
 
 _DOWN = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES})
 
@@ -92,7 +92,7 @@ class Dial:
         near: socket.socket | None,
         decided: Callable[["Dial", int], None],
     ) -> None:
-        """``decided``: called with 0 when the far side has answered, or an errno if it is over before."""
+        """``decided`` is called with 0 when the far side has answered, or with an errno before that."""
         self.near = near
         self.owner = owner
         self.target = target
@@ -103,7 +103,7 @@ class Dial:
 
 
 class _Entry(NamedTuple):
-    """A connection that is joined."""
+    """A joined connection."""
 
     owner: Hashable
     guest: Address | str
@@ -113,7 +113,7 @@ class _Entry(NamedTuple):
 
 
 class Connections:
-    """All connections, whichever way they go."""
+    """All connections, of both directions."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Connections:
         clock: Callable[[], float],
         nearby: Callable[[Address], bool] = lambda address: address.is_loopback,
     ) -> None:
-        """``clock`` is monotonic, in seconds; ``nearby`` says whose packets never leave this machine."""
+        """``clock`` is monotonic, in seconds; ``nearby``: whether a peer's packets stay on this machine."""
         self._poller = poller
         self._counts = counts
         self._clock = clock
@@ -141,7 +141,7 @@ class Connections:
         return len(self._joined) + len(self._dials) + len(self._answered)
 
     def start(self, near: socket.socket, owner: Hashable, target: tuple[Address, int], make: Make) -> None:
-        """Join ``near``, which is this object's from now on, with a new connection to ``target``."""
+        """Join ``near``, which this object closes, with a new connection to ``target``."""
         near.setblocking(False)
         dial = self._begin(Dial(owner, target, near, self._start_decided))
         if dial is None:
@@ -159,20 +159,23 @@ class Connections:
         make: Make,
         decided: Callable[[Dial, int], None],
     ) -> Dial | None:
-        """Connect to ``target``; ``decided`` as ``Dial`` has it, perhaps at once. None: no share is left."""
+        """Connect to ``target``; ``decided`` as for ``Dial``, perhaps at once.
+
+        None if the share is used up.
+        """
         dial = self._begin(Dial(owner, target, None, decided))
         if dial is not None:
             make(lambda far: self._made(dial, far))
         return dial
 
     def join(self, dial: Dial, near: socket.socket, guest: str) -> None:
-        """Join an answered dial with its near end, a guest's, which is this object's from now on."""
+        """Join an answered dial with its near end, a guest's connection, which this object closes."""
         near.setblocking(False)
         dial.near = near
         self._join(dial, _Entry(dial.owner, guest, is_near=True))
 
     def tick(self, now: float) -> None:
-        """Give up what has waited for too long, and end what has been delivered."""
+        """Give up old dials, and end failed connections whose bytes have been delivered."""
         for waiting in (self._dials, self._answered):
             while waiting and next(iter(waiting)).end <= now:
                 self._fail(next(iter(waiting)), errno.ETIMEDOUT)
@@ -192,7 +195,7 @@ class Connections:
         return min(ends, default=None)
 
     def figures(self) -> dict[str, int]:
-        """Return what there is now."""
+        """Return the present numbers."""
         return {
             "connections": len(self._joined),
             "dials": len(self._dials) + len(self._answered),
@@ -205,7 +208,7 @@ class Connections:
         return {ip_address(entry.guest) for entry in self._joined.values()}
 
     def probe(self, peers: set[Address]) -> None:
-        """Have the kernel ask these peers, each second, whether they are there; ``reap`` ends that."""
+        """Make the kernel probe these peers once a second; ``reap`` ends that."""
         for _, sock in self._ends_at(peers):
             ask_after(sock, PROBING)
 
@@ -214,7 +217,7 @@ class Connections:
         for joined, sock in list(self._ends_at(peers)):
             try:
                 gone = silence_s(sock) >= silent_s
-            except OSError:  # it has ended meanwhile
+            except OSError:  # the connection has ended meanwhile
                 continue
             ask_after(sock, KEEPALIVE)
             if gone:
@@ -222,7 +225,7 @@ class Connections:
                 joined.reset()
 
     def close(self) -> None:
-        """Reset everything and close what is kept."""
+        """Reset all connections and close the pool."""
         for dial in [*self._dials, *self._answered]:
             self._fail(dial, errno.ECONNABORTED)
         for joined in list(self._joined):
@@ -272,7 +275,7 @@ class Connections:
 
     def _far_event(self, dial: Dial) -> None:
         if dial.state is not State.CONNECTING:
-            return  # what happens before it is joined is reported again then
+            return  # events before the join are reported again then
         assert dial.far is not None
         error = dial.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
@@ -352,7 +355,7 @@ def _is_loopback(sock: socket.socket) -> bool:
 
 
 def _why(error: int) -> str:
-    """Return the counter that a failed dial goes to."""
+    """Return the counter of a failed dial."""
     if error == errno.ECONNREFUSED:
         return "refused"
     if error == errno.ETIMEDOUT:

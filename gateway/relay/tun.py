@@ -1,13 +1,12 @@
-"""The way into the gateway's namespace for what is no socket's: a TUN device, written as IP packets.
+"""Write IP packets into the gateway's namespace, through a TUN device.
 
-What is written here comes into the namespace as if from the outside, with any source at all: answers for
-guests, which the kernel routes to the LAN, and the SYNs that were held back. Intercepting datagrams with
-sockets (TPROXY) instead needs, for each remote address, a socket of its own to answer from: made in the
-namespace by the process there, passed out, kept as long as the flow. Nothing is read from it: what guests
-send is taken where it comes in (``frames``), and the packet filter lets nothing go out by it.
+A written packet enters the namespace as if from the outside, with any source: answers for guests, which the
+kernel routes to the LAN, and delayed SYNs. With sockets (TPROXY) instead, each remote address would need its
+own socket to answer from, made in the namespace, passed out, and kept as long as the flow. The device is
+never read: guests' traffic is read where it comes in (``frames``), and the packet filter lets nothing out by
+it.
 
-Packets carry the kernel's ``virtio_net_hdr``, so checksums are the kernel's work: it is told where one
-belongs.
+Packets have the kernel's ``virtio_net_hdr`` in front, so the kernel computes their checksums.
 """
 
 import fcntl
@@ -26,7 +25,8 @@ _TUNSETIFF = 0x400454CA
 def open_tun(name: str) -> int:
     """Make the TUN device ``name`` in the caller's network namespace and return its non-blocking descriptor.
 
-    The device is gone when the descriptor is closed. Raises OSError: no tun module, or no right to it.
+    The device is gone when the descriptor is closed. Raises OSError without the tun module, or without the
+    right.
     """
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -39,15 +39,15 @@ def open_tun(name: str) -> int:
 
 
 class Tun:
-    """The device, to be written to."""
+    """The device, for writing."""
 
     def __init__(self, descriptor: int, counts: Counts) -> None:
-        """Take over the descriptor."""
+        """Use the descriptor, and close it in ``close``."""
         self._descriptor = descriptor
         self._counts = counts
 
     def write(self, packet: Written) -> None:
-        """Send one packet into the namespace; one that it does not take is counted."""
+        """Send one packet into the namespace; count it if the device does not accept it."""
         try:
             os.writev(self._descriptor, packet)
         except OSError:
@@ -59,7 +59,7 @@ class Tun:
 
 
 class Speaker:
-    """The device, with the gateway's own addresses: what is said to guests in the gateway's name."""
+    """The device, with the gateway's own addresses as source of errors."""
 
     def __init__(self, tun: Tun, addresses: dict[int, bytes]) -> None:
         """``addresses``: the gateway's, by IP version."""
@@ -74,6 +74,6 @@ class Speaker:
         info: int = 0,
         source: bytes | None = None,
     ) -> None:
-        """Tell a guest of an error about ``packet``, from ``source`` or the gateway."""
+        """Send a guest an ICMP error about ``packet``, from ``source`` or the gateway."""
         speaker = source or self._addresses[4 if len(guest) == 4 else 6]
         self.write(refusal(speaker, guest, kind_and_code, info, packet))

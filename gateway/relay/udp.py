@@ -1,11 +1,11 @@
-"""Datagrams that arrive at the socket of a forward and are for one port of a guest.
+"""Carry the datagrams of a UDP forward to a port of a guest, and the answers back.
 
-Each client gets a socket of its own towards the other side, connected, so that answers find their way back
-and nobody else's are heard; its flow ends by silence (``flows``). It is answered from the address that it
-asked (``answering_socket``), and is another client where it asks another one. A guest's socket is made in the
+Each client gets its own connected socket towards the guest, so that answers come back to it and no others are
+heard. Its flow ends by silence (``flows``). It is answered from the address that it asked
+(``answering_socket``); with another address it counts as another client. A guest's socket is made in the
 namespace, which takes a moment: meanwhile up to ``MOST_WAITING`` datagrams of the client wait.
 
-From the second datagram on, in each direction, the core carries what a client and its guest exchange
+From the second datagram on, in each direction, the core carries the datagrams of a client and its guest
 (``forwarder._core.Datagrams``).
 """
 
@@ -32,22 +32,22 @@ class Route(NamedTuple):
 
 
 class Client(NamedTuple):
-    """Who sends to a forward."""
+    """The sender of a datagram to a forward."""
 
     address: bytes
     port: int
     scope: int
-    """Of a link-local IPv6 address: the interface."""
+    """The interface of a link-local IPv6 address."""
 
     def as_peer(self) -> tuple[str, int] | tuple[str, int, int, int]:
-        """Return it as sockets have it."""
+        """Return it in the form that sockets use."""
         if len(self.address) == 4:
             return socket.inet_ntop(socket.AF_INET, self.address), self.port
         return socket.inet_ntop(socket.AF_INET6, self.address), self.port, 0, self.scope
 
 
 class ClientFlow:
-    """One client, and the socket that stands for it on the other side."""
+    """One client, and its socket on the other side."""
 
     __slots__ = ("_core", "_poller", "client", "closed", "far", "key", "local", "waiting")
 
@@ -61,7 +61,7 @@ class ClientFlow:
         self.closed = False
 
     def close(self) -> None:
-        """End the flow; a socket that comes later is closed by whoever brings it."""
+        """End the flow; a socket that is delivered later is closed by its maker."""
         self.closed = True
         if self.far is not None:
             self._poller.unwatch(self.far.fileno())
@@ -69,7 +69,7 @@ class ClientFlow:
             self.far.close()
 
     def used(self) -> float:
-        """Return when the core last sent something of the client's."""
+        """Return when the core last sent one of the client's datagrams."""
         return self._core.used(self.far.fileno()) if self.far is not None else 0.0
 
 
@@ -77,7 +77,7 @@ class Datagrams:
     """One socket and the flows of its clients."""
 
     def __init__(self, common: Common, near: socket.socket, owner: str, route: Route) -> None:
-        """Serve ``near``, which stays the caller's."""
+        """Serve ``near``; the caller closes it."""
         self._common = common
         self._poller, self._flows, self._counts, self._clock, self._core = common
         self._near = near
@@ -173,7 +173,7 @@ class Datagrams:
                 count, _, left = self._core.read(flow.far.fileno(), False)
             except BlockingIOError:
                 break
-            except OSError:  # nobody is there
+            except OSError:  # no answer: the port is closed
                 self._counts["refused"] += 1
                 self._end(flow)
                 return

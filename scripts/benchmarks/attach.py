@@ -22,7 +22,8 @@ COLUMNS = (
 )  # fmt: skip
 WATCHER = 1
 AGAIN = 0.005
-"""A frame may come before anybody can be reached: it is sent again after so many seconds, with its number."""
+"""A first frame may come before any port can be reached: it is sent again after so many seconds, with its
+number."""
 PATIENCE = 10.0
 _NOTE = struct.Struct(">IH")  # the VM's number, the attempt's
 

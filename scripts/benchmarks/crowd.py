@@ -1,4 +1,4 @@
-"""Many VMs on one switch: who hears whom and how soon, what a broadcast costs, pairs that work."""
+"""Measure many VMs on one switch: how soon they hear each other, the cost of a broadcast, pairs that work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask
 
 AGAIN = 0.005
-"""A broadcast before anybody can be reached is lost: it is sent again after so many seconds."""
+"""A broadcast before any port can be reached is lost: it is sent again after so many seconds."""
 PATIENCE = 30.0
 BETWEEN_BROADCASTS = 0.002
 """At least; a quarter of the rate at which a port's broadcasts are limited."""
@@ -55,7 +55,7 @@ def join(way: Bulkhead, number: int) -> float:
     others = list(way.vms)
     for vm in others:
         vm.drain()
-    # Not to be taken for that of one who joined before.
+    # Must differ from the frame of a VM that joined before.
     frame = build_frame(BROADCAST, mac(number), seed=time.monotonic_ns())
     with Audience(others) as audience:
         begun = time.monotonic()

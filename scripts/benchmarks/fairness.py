@@ -1,4 +1,4 @@
-"""``fairness``: what each of several VMs gets of a VM that all of them send to, more than it takes."""
+"""``fairness``: the share of each of several VMs that send more to one VM than it reads."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _measure(way: Bulkhead, case: str, senders: range, options: argparse.Namespa
             size = max(choose.SMALLEST_FRAME, options.size // shorter)
             words = (way.kind, size, options.rate * shorter, vm.sock.fileno(), mac(sender).hex(":"), to, 1, 0)
             floods.append(stack.enter_context(generator.running("flood", words, [vm])))
-        time.sleep(SETTLE)  # then all of them have filled their rings, whoever was started first
+        time.sleep(SETTLE)  # then all of them have filled their rings, in any order of their starts
         what = (mac(FIRST_SENDER).hex(":"), len(senders), options.takes * options.size)
         sink = stack.enter_context(
             generator.running("sink", (way.kind, receiver.sock.fileno(), *what), [receiver])

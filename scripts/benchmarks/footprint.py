@@ -1,4 +1,4 @@
-"""``footprint``: what idle VMs cost."""
+"""``footprint``: the cost of idle VMs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
-    """Watch one switch whose VMs have said one word each and nothing since."""
+    """Watch one switch whose VMs have sent one frame each and then nothing."""
     journal.expect(1)
     with journal.run(kind=options.kind, vms=options.vms) as run, Bulkhead() as way:
         way.start(options.kind, options.vms, 1514)

@@ -1,4 +1,4 @@
-"""``gateway``: what a VM gets of its gateway, alone and while another VM floods it, scans or forges."""
+"""``gateway``: measure the gateway for one VM, alone and while another VM floods it, scans or forges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ATTACKS = (
 )  # fmt: skip
 COLUMNS = ("the other VM", "what", "a second", "of alone", "median ms", "times alone", "failed", "held")
 LEAST_RATE, MOST_TIME = 0.95, 1.5
-"""What holds: of the rate alone, and of the median time alone."""
+"""Limits of a pass, relative to the rate alone and to the median time alone."""
 PORT = 9090
 SETTLE = 0.3
 LOAD = Path(__file__).parent / "load" / "neighbours.py"
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what may be chosen."""
+    """Add the options."""
     parser.add_argument("--rounds", type=choose.count, default=5, help="of each case (%(default)s)")
     parser.add_argument("--seconds", type=choose.seconds, default=0.5, help="of each (%(default)s)")
     parser.add_argument(
@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
-    """Take turns among all cases on one gateway, alone before each, so that they differ in nothing else."""
+    """Measure all cases in turn on one gateway, alone before each, so that they differ in nothing else."""
     options.attack = options.attack or list(ATTACKS)
     cases = [*itertools.product(range(options.rounds), options.attack)]
     journal.expect(2 * len(WANTED) * len(cases))
@@ -127,7 +127,7 @@ def _load(room: Namespace, *words: object) -> subprocess.Popen[str]:
 
 
 def rows(journal: Journal) -> Iterable[Sequence[str]]:
-    """Make a row of each attack and what is asked meanwhile; ratios are within rounds."""
+    """Make a row of each attack and each kind of question; ratios are within rounds."""
     for attack, what in itertools.product(dict.fromkeys(run["attack"] for run in journal.runs), WANTED):
         if trouble := journal.trouble(attack=attack, what=what):
             yield (attack, what, trouble)

@@ -1,4 +1,4 @@
-"""``host``: what a VM feels towards its host: echoes, connections, datagrams; here and through others."""
+"""``host``: measure echoes, connections and datagrams between a VM and its host, here and through others."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ RATES = (50_000, 100_000, FLAT_OUT)
 BYTES = 1472
 NO_BOUND = 10_000_000
 BEGIN_S = 0.5
-"""A stream has its rate by then."""
+"""Time for a stream to reach its rate."""
 DRAIN_S = 0.2
 COLUMNS = ("test", "direction", "way", "p50 us", "p99 us", "a second", "lost %", "CPU us each", "Gbit/s")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what may be chosen."""
+    """Add the options."""
     parser.add_argument("--test", choices=TESTS, action="append", help="more than once for several (all)")
     parser.add_argument("--way", action="append", help="part of a contender's name; more than once (all)")
     parser.add_argument("--rounds", type=choose.count, default=5, help="alternating (%(default)s)")
@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
-    """Take turns among the contenders, each of which has one lab."""
+    """Measure the contenders in turn; each has one lab."""
     options.test = options.test or list(TESTS)
     if options.passt:
         host_peers.Passt.program = str(options.passt)
@@ -107,11 +107,11 @@ class Ends:
             self._serve(to)
 
     def room(self, to: str, *, client: bool) -> Namespace:
-        """Return where the client of a direction is, or its server."""
+        """Return the place of the client of a direction, or of its server."""
         return self.lab.vm if (to == TO_HOST) == client else self.lab.host
 
     def target(self, to: str, offset: int = 0) -> tuple[str, int]:
-        """Return where the client of a direction finds the load's server."""
+        """Return the address of the load's server for the client of a direction."""
         if to == TO_HOST:
             return self.lab.alias, LOAD_PORT + offset
         return self.lab.entrance, LOAD_FORWARDED + offset
@@ -122,7 +122,7 @@ class Ends:
         return generator.finish(process, 60.0)
 
     def received(self, to: str) -> int:
-        """Return how many datagrams have arrived since the last time."""
+        """Return the number of datagrams that have arrived since the last call."""
         count: int = generator.stop(self._sinks.pop(to))["datagrams"]
         self._serve(to)
         return count

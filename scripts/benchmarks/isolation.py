@@ -42,8 +42,8 @@ CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
     MANY: (Bulkhead,),
     FLOOD: (Bulkhead,),
 }
-# The VMs by number: A sends to C; who sends in the second case of a row, and who in the third; B, which may
-# be several; the rest are idle.
+# The VMs by number: A sends to C; the sender of a row's second case, and of its third; B, which may be
+# several; the rest are idle.
 A, C, B = 1, 2, 5
 SENDER = {READS: 3, STUCK: 4, STORM: 3, STORM_OFF: 4}
 LEAST_VMS = 5
@@ -51,8 +51,8 @@ WARM_UP = 0.2
 ROUNDS_OF_A_SWITCH = 3
 """Then it is another one: how well its processes lie in memory and on cores is luck."""
 RUSH_BYTES = 3 << 20
-"""D begins with so much for each B: more than a ring and a socket's buffer hold, so that who does not read is
-full before anything is measured."""
+"""D begins with so much for each B: more than a ring and a socket's buffer hold, so that a B that does not
+read is full before the measurement."""
 SETTLE = 0.3
 """Seconds that the rush may take."""
 

@@ -1,4 +1,4 @@
-"""``profile``: where the time of a frame goes, so that whoever wants it faster starts from facts."""
+"""``profile``: where the time of a frame goes, by function."""
 
 from __future__ import annotations
 

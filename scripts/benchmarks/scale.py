@@ -1,4 +1,4 @@
-"""``scale``: what it costs everybody that there are many VMs, from 2 to 250 on one switch."""
+"""``scale``: the cost of many VMs, from 2 to 250, on one switch."""
 
 from __future__ import annotations
 
@@ -259,8 +259,8 @@ BENCHMARK = Benchmark(
     "scale",
     "what it costs that there are many VMs: attaching, memory, idle CPU, joins, broadcasts, takeover",
     "One switch grows. With each number of VMs: how long those that came last took from their connect to the"
-    " first frame, what all need while nothing happens, how long until everybody hears a broadcast of one"
-    " who just joined, what the first two VMs keep of the rate that a pair alone on a switch of its own has"
+    "  first frame, what all need while nothing happens, how long until all VMs hear a broadcast of a VM"
+    "  that has just joined, what the first two VMs keep of the rate that a pair alone on another switch has"
     " in the same round, what a broadcast costs the workers for each VM that gets it, and, after the"
     " supervisor was killed, how long until the next one is ready, all its ports are live again, and a VM"
     " that joins then was heard by all.",

@@ -12,8 +12,8 @@ workers are never killed. For each of their VMs
 - what it sent to its partner is what its partner received of it, plus what the switch says it dropped: at its
   own port on the way in, or at its partner's for want of room, *from this source*.
 
-Of the restless pair a killed worker takes with it what it alone held, which nobody can count; and what it had
-written but not yet taken out of a ring counts as lost, although it arrived. So its difference is shown only.
+A killed worker of the restless pair loses its private state, which cannot be counted; frames that it had
+written but not yet taken out of a ring count as lost, although they arrived. So its difference is only shown.
 """
 
 from __future__ import annotations

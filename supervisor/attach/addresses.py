@@ -1,8 +1,8 @@
-"""Where VMs attach: the URLs of listeners and the names of TAP devices, as operators write them.
+"""Parse the addresses at which VMs attach: URLs of listeners and names of TAP devices.
 
-An ``Attachment`` is all that an operator says about one of them, whether on the command line, in the
-configuration file or by ``supervisor attach``; its ``url`` is its identity, so that the same words detach
-it again. Parsing checks everything that can be known without touching the system.
+An ``Attachment`` holds an address with its settings, from the command line, the configuration file or
+``supervisor attach``. Its ``url`` is its identity, so the same text detaches it again. Parsing checks
+everything that can be checked without the system.
 """
 
 import os
@@ -24,10 +24,10 @@ SCHEMES = {
     "vhost": ("unix",),
     "dial_vhost": ("unix",),
 }
-"""Transport of each flag that listens to the URL schemes it takes."""
+"""For each transport that listens: its URL schemes."""
 
 ANY_USER = ",allow=any"
-"""Behind a TCP address: take connections of every user of this machine, not of our own and root only."""
+"""Suffix of a TCP address: accept connections of every user of this machine, not only of our own and root."""
 
 LISTEN_FLAGS = {
     "qemu": "listen-qemu",
@@ -69,10 +69,10 @@ class Tap(NamedTuple):
 
 
 class PortOptions(NamedTuple):
-    """What an operator may say about the ports that come from one listener or TAP device."""
+    """Name and settings of the ports of one listener or TAP device."""
 
     name: str | None = None
-    """Of the first port; further ones of the same listener get ``-2``, ``-3``…"""
+    """The name of the first port; further ports of the same listener get ``-2``, ``-3``…"""
     policy: Policy = Policy()
 
     def checked(self) -> "PortOptions":
@@ -120,7 +120,7 @@ def is_path(text: str) -> bool:
 
 
 def socket_path(path: str, what: str) -> str:
-    """Return ``path`` made absolute. Raises LocalError if no socket can have it; ``what`` names it then."""
+    """Return the absolute path. Raises LocalError, which names ``what``, if no socket can have it."""
     if not path or "\0" in path:
         raise LocalError(f"{what!r} names no file; give the path of the socket")
     path = os.path.abspath(path)
@@ -147,9 +147,9 @@ def parse_tap(text: str) -> Tap:
 
 
 def parse_any(url: str) -> str:
-    """Return the identity of a listener or TAP device that is to be detached, however it was written.
+    """Return the identity of the listener or TAP device that an operator names.
 
-    A path stands for the listener whose socket it is, and becomes absolute; what is neither stays as it is.
+    A path stands for the listener with that socket, and becomes absolute. Other text stays as it is.
     """
     if is_path(url):
         return os.path.abspath(url)

@@ -1,19 +1,18 @@
-"""The listener of ``connect`` VMs: a unix socket at which ``POST /connect`` makes the connection a VM's link.
+"""The listener of ``connect`` VMs: a unix socket; ``POST /connect`` turns a connection into a VM's link.
 
 Theory of operation
 -------------------
-A connection is a *caller* until its request is over, and a VM from then on, like one of any stream listener.
-The request is peeked at: only its own bytes are taken out of the socket, so that what a client has sent
-behind it is where the port's worker looks for it, and nothing is to be handed over but the descriptor.
+A connection is a *caller* until its request is complete, and then a VM, like one of any stream listener. The
+request is peeked at, and only its own bytes are read from the socket. So the frames behind it stay in the
+socket for the port's worker, and only the descriptor is handed over.
 
     CALLING ──end of the request──► a port
        └── refused, silent for CALL_S, gone, or the longest there when CALLERS are ──► hung up on
 
-So a client that says nothing, or half of it, holds one of ``CALLERS`` places for ``CALL_S`` at the most, and
-keeps nobody else from attaching: who has been there longest makes room, unless the request is there by then.
+So a client that sends nothing, or half a request, holds one of ``CALLERS`` places for at most ``CALL_S``, and
+keeps no other client from attaching: the oldest caller makes room, unless its request has come by then.
 
-The other requests of gvproxy's HTTP API are not served here: that is the gateway's business, in another
-process and at another socket.
+The other requests of gvproxy's HTTP API are served by the gateway, in another process and at another socket.
 """
 
 import socket
@@ -30,13 +29,13 @@ from supervisor.attach.listener_common import VmHandler
 from supervisor.attach.stream import StreamListener
 
 CALLERS = BURST
-"""Callers at once: who is accepted in one go does not make room for others of that go."""
+"""Callers at once, at most. Callers accepted in one turn do not make room for others of that turn."""
 CALL_S = 2.0
-"""A client sends its request at once; this is for a machine that has other things to do."""
+"""A client sends its request at once; this leaves time for a loaded machine."""
 
 
 class Caller(NamedTuple):
-    """A connection whose request is not over."""
+    """A connection whose request is not complete."""
 
     sock: socket.socket
     head: Head
@@ -53,7 +52,7 @@ class ConnectListener(StreamListener):
     ) -> None:
         """Listen. Raises LocalError."""
         self._callers: dict[int, Caller] = {}
-        """By descriptor, the longest there first."""
+        """By descriptor, the oldest first."""
         super().__init__(loop, pauses, address, settings, owner)
 
     def close(self) -> None:
@@ -63,7 +62,7 @@ class ConnectListener(StreamListener):
             self._hang_up(caller)
 
     def tick(self, now: float) -> None:
-        """Hang up on who has not said what he wants."""
+        """Hang up on callers that have sent no request in time."""
         for caller in [each for each in self._callers.values() if each.deadline <= now]:
             self._refuse(caller, f"no request came within {CALL_S:g} s")
 

@@ -1,23 +1,23 @@
-"""The listener of ``vfkit`` VMs: a datagram socket with one VM at a time, which does not know it listens.
+"""The listener of ``vfkit`` VMs: a datagram socket for one VM at a time.
 
 Theory of operation
 -------------------
-A VM binds a path of its own and sends frames to ours; it says who it is by nothing but the address of its
-first datagram. That one is *peeked* at, so that a frame stays for the worker (only vfkit's greeting,
-``VFKT``, is swallowed), and our socket is connected to the address. Connected both ways, a pair holds some
-900 frames instead of 11, and nobody else's frames get in. A duplicate of the socket then belongs to the port.
+A VM binds its own path and sends frames to ours; the address of its first datagram identifies it. This
+datagram is *peeked* at, so that a frame stays for the worker (only vfkit's greeting, ``VFKT``, is removed).
+Then our socket is connected to the address. A pair connected both ways holds some 900 frames instead of 11
+and accepts no frames from others. The port gets a duplicate of the socket.
 
 WAITING ──first datagram──► TAKEN ──VM gone, or port released──► WAITING
 
-The kernel does not tell when a datagram peer dies, so that is found out in three ways: the process that sent
-the first datagram (SCM_CREDENTIALS) is watched by pidfd; once a second our socket is connected again to the
-same address, which changes nothing for a living VM and fails for a dead one; and a worker that writes is told
-by the kernel. A path that another socket has meanwhile been bound to is another VM: it gets another port.
+The kernel does not report the death of a datagram peer. Three checks find it: a pidfd of the process that
+sent the first datagram (SCM_CREDENTIALS); a second connect to the same address once a second, which fails if
+the VM is dead and changes nothing otherwise; and the error of the worker's write. If another socket is bound
+to the path meanwhile, it is another VM and gets another port.
 
-When the port has been released, and so no worker has the socket any more, the association is dissolved and
-the same socket waits for the next VM, which may have queued frames on it already. That will not do where the
-VM still lives and the operator wants it gone: then the socket is replaced by a new one, and the VM's next
-datagram fails. Nothing here ever sends: a zero-length datagram would end a QEMU netdev for good.
+When the port has been released, no worker has the socket any more. Then the association is dissolved, and the
+same socket waits for the next VM, which may have queued frames on it already. If the operator detaches a
+living VM, the socket is replaced by a new one instead, and the VM's next datagram fails. This file never
+sends: a zero-length datagram would end a QEMU netdev for good.
 """
 
 import os
@@ -37,9 +37,9 @@ from supervisor.base.logs import Throttle, log
 
 GREETING = b"VFKT"
 AT_ONCE = 16
-"""Datagrams of nobody that are thrown away in one go."""
+"""Datagrams without a usable sender that are dropped in one turn."""
 PAUSE_S = 0.1
-"""After any of them the socket is left alone for so long: who cannot be taken fills its queue and waits."""
+"""Pause after any of these errors. A VM that cannot be accepted fills the queue and waits."""
 PROBE_S = 1.0
 _CREDENTIALS = struct.Struct("3i")
 
@@ -51,7 +51,7 @@ class VfkitListener:
 
     transport = "vfkit"
     descriptors = 2
-    """That it has open itself: the socket and the pidfd of its VM."""
+    """Descriptors that it has open: the socket and the pidfd of its VM."""
 
     def __init__(
         self,
@@ -61,14 +61,14 @@ class VfkitListener:
         owner: VmHandler,
         adopted: tuple[PortId, socket.socket] | None = None,
     ) -> None:
-        """Bind; or go on with the socket that a worker kept from a dead supervisor. Raises LocalError."""
+        """Bind; or go on with a socket that a worker has kept since a supervisor died. Raises LocalError."""
         self._loop = loop
         self.url = address.url
         self.settings = settings
         self.port: PortId | None = None
-        """The port of its VM, if it has one."""
+        """The port of its VM, if there is one."""
         self.unclaimed = adopted is not None
-        """Whether a worker brought its port, and nothing has opened it again yet."""
+        """Whether a worker brought its port and it has not been opened again yet."""
         self._owner = owner
         self._path = address.path
         self._throttle = Throttle()
@@ -85,19 +85,19 @@ class VfkitListener:
         else:
             self.port, self._socket = adopted
             self._file = SocketFile.at(self._path)
-            with suppress(OSError):  # otherwise the first probe says that it is gone
+            with suppress(OSError):  # otherwise the first probe reports that it is gone
                 self._peer = self._socket.getpeername()
             self._peer_file = _identity(self._peer)
 
     def close(self) -> None:
-        """Stop listening. The duplicate that a worker may have keeps its VM until the port is released."""
+        """Stop listening. The worker's duplicate keeps the VM until the port is released."""
         self._loop.unwatch(self._socket.fileno())
         self._unwatch_process()
         self._file.remove()
         self._socket.close()
 
     def mend(self) -> None:
-        """Have a new socket if the file of this one was deleted; with a VM, when its port is released."""
+        """Make a new socket if this one's file was deleted; with a VM, when its port is released."""
         if self._replace or self._file.is_there() or SocketFile.at(self._path).identity is not None:
             return
         self._replace = True
@@ -108,11 +108,11 @@ class VfkitListener:
             self.released()
 
     def disconnect(self) -> None:
-        """Make the release of the port the end of this VM's connection, though the VM lives."""
+        """Prepare to disconnect a living VM when its port is released."""
         self._replace = True
 
     def released(self) -> None:
-        """Wait for the next VM: the port of the last one, and its worker, are gone."""
+        """Wait for the next VM: the last VM's port and worker are gone."""
         self._unwatch_process()
         self.port = None
         try:
@@ -124,12 +124,12 @@ class VfkitListener:
             else:
                 unix_sockets.dissolve(self._socket)
         except (LocalError, OSError) as error:
-            log.error("%s: takes no VM any more: %s", self.url, error)
+            log.error("%s: accepts no VM any more: %s", self.url, error)
             return
         self._wait()
 
     def tick(self, now: float) -> None:
-        """Look whether the VM is still there; or listen again after a pause."""
+        """Check whether the VM is still there; or listen again after a pause."""
         if self.port is not None:
             if not self._gone and not self._lives():
                 self._report("it does not exist any more")
@@ -137,7 +137,7 @@ class VfkitListener:
             self._wait()
 
     def deadline(self) -> float:
-        """When ``tick`` is urgent; the probe of a VM has no hurry and comes with everybody's."""
+        """When ``tick`` is urgent; the probe of a VM is not, and runs together with the others."""
         return self._resume_at
 
     def _bind(self) -> tuple[socket.socket, SocketFile]:
@@ -185,7 +185,7 @@ class VfkitListener:
         self._pause()
 
     def _on_first_datagram(self, start: bytes, peer: Address, pid: int) -> bool:
-        """Make a port of the sender; False if it cannot be one, and its datagram is to go."""
+        """Make a port for the sender; return False if its datagram is to be dropped instead."""
         try:
             self._socket.connect(peer)
         except OSError as error:
@@ -236,12 +236,12 @@ class VfkitListener:
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
-            return  # ended already, or nobody we can see: the probe will tell
+            return  # ended already, or not visible to us: the probe will tell
         self._loop.watch(self._pidfd, lambda _: self._on_process_end(pid))
 
     def _on_process_end(self, pid: int) -> None:
         self._unwatch_process()
-        if not self._gone and not self._lives():  # a process that inherited the socket may carry it on
+        if not self._gone and not self._lives():  # another process may have inherited the socket
             self._report(f"process {pid} ended")
 
     def _unwatch_process(self) -> None:
@@ -252,7 +252,7 @@ class VfkitListener:
 
 
 def _pid(notes: list[tuple[int, int, bytes]]) -> int:
-    """Return the process that sent a datagram, 0 if the kernel does not say."""
+    """Return the process that sent a datagram; 0 if the kernel does not say."""
     for level, kind, data in notes:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(data) >= _CREDENTIALS.size:
             pid: int = _CREDENTIALS.unpack_from(data)[0]
@@ -261,9 +261,9 @@ def _pid(notes: list[tuple[int, int, bytes]]) -> int:
 
 
 def _identity(peer: Address) -> tuple[int, int, int] | None:
-    """Return what tells the socket's file from a later one of that path; an abstract address has no file.
+    """Return the identity of the socket's file; None for an abstract address, which has no file.
 
-    The time is part of it, since file systems use the number of a removed inode again at once.
+    It includes the time, since file systems reuse the number of a removed inode at once.
     """
     if not peer or isinstance(peer, bytes):
         return None

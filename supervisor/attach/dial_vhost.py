@@ -1,8 +1,8 @@
-"""A vhost-user port whose VM listens: we dial, and dial again for ever.
+"""A vhost-user port whose VM listens: dial its socket, again and again until it accepts.
 
-Theory of operation. QEMU with ``server=on`` (and OVS's users, who know this as client mode) binds the socket
-and waits; the VM may come after the switch, go, and come again at the same path. So the path is dialled
-until somebody accepts; when that VM's port is gone, dialling begins anew. One path, one VM.
+Theory of operation. QEMU with ``server=on`` binds the socket and waits (OVS calls this client mode). The VM
+may start after the switch, go, and come again at the same path. So the path is dialled until a VM accepts.
+When its port is gone, dialling begins again. One path, one VM.
 
      state       left by                                  then waiting     ``due`` passes
      dial: connected, or again after REDIAL_S connected   the port is released                     waiting,
@@ -19,18 +19,18 @@ from supervisor.attach.listener_common import VmHandler
 from supervisor.base.logs import Throttle, log
 
 REDIAL_S = 0.5
-"""A VM that starts waits for us this long at the most; a try costs a system call or two."""
+"""A VM that starts waits at most this long; a try costs a system call or two."""
 
 ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
-"""Nobody listens yet, or its queue is full."""
+"""No process listens yet, or its queue is full."""
 
 
 class VhostDialer:
-    """One path that is dialled."""
+    """One path to dial."""
 
     transport = "vhost"
     descriptors = 0
-    """That it has open itself: the connection belongs to its port."""
+    """Descriptors that it has open: none, since the connection belongs to its port."""
 
     def __init__(self, address: Listen, settings: PortOptions, owner: VmHandler) -> None:
         """Begin to dial at the next ``tick``."""
@@ -39,7 +39,7 @@ class VhostDialer:
         self.port: PortId | None = None
         """The port of its VM, if it has one."""
         self.unclaimed = False
-        """Whether a worker brought its port, and nothing has opened it again yet."""
+        """Whether a worker brought its port and it has not been opened again yet."""
         self._path = address.path
         self._owner = owner
         self._due = 0.0
@@ -47,21 +47,21 @@ class VhostDialer:
 
     @classmethod
     def adopted(cls, address: Listen, record: PortRecord, owner: VmHandler) -> "VhostDialer":
-        """Stand for a connection that a worker kept from a dead supervisor."""
+        """Go on with a connection that a worker has kept since a supervisor died."""
         dialer = cls(address, PortOptions(None, record.policy), owner)
         dialer.port = record.id
         dialer.unclaimed = True
         return dialer
 
     def close(self) -> None:
-        """Dial no more; a VM that is connected stays."""
+        """Stop dialling; a connected VM stays."""
 
     def released(self) -> None:
         """Dial again: the port is gone."""
         self.port = None
 
     def tick(self, now: float) -> None:
-        """Dial, if it is time to."""
+        """Dial, if it is due."""
         if self.port is None and now >= self._due:
             self._due = now + REDIAL_S
             self._dial()

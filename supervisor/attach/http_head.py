@@ -1,11 +1,10 @@
-"""The request with which a VM attaches to ``--listen``: HTTP as far as its head goes, and no further.
+"""Read the HTTP request with which a VM attaches to ``--listen``: the head only.
 
 gvproxy's clients send ``POST /connect`` and speak frames from the next byte on, without waiting for an
 answer; gvproxy gives none (``pkg/virtualnetwork/mux.go`` takes the connection over before it would write one,
-and ``cmd/vm/main_linux.go`` would take one for a frame). So there is an answer only where the request is
-refused.
+and ``cmd/vm/main_linux.go`` would take one for a frame). So only a refused request gets an answer.
 
-Pure: bytes go in; what comes out is whether the request is over, and how many of them are not part of it.
+Pure: bytes go in; out comes whether the request is complete, and how many bytes lie behind it.
 """
 
 from http import HTTPStatus
@@ -16,11 +15,11 @@ from forwarder.errors import PeerError
 
 PATH = "/connect"
 HEAD_BYTES = 4096
-"""Longest head: gvforwarder's has 90 bytes, and no client has to say more."""
+"""The longest head: gvforwarder's has 90 bytes, and no client needs much more."""
 
 
 class RefusedError(PeerError):
-    """The request is none for a VM's link; ``answer`` is what HTTP has to say about it."""
+    """The request does not ask for a VM's link; ``answer`` is the HTTP response."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -41,9 +40,9 @@ class Head:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
 
     def feed(self, data: bytes) -> int | None:
-        """Take what has come, at least a byte; return how many bytes of it are frames' already.
+        """Take at least one byte; return how many of the bytes belong to frames already.
 
-        None: the request goes on. Raises RefusedError if the link is not to be had by it.
+        None: the request is not complete. Raises RefusedError if it is no request for a VM's link.
         """
         try:
             self._http.receive_data(data)
@@ -55,7 +54,7 @@ class Head:
             raise RefusedError(error.error_status_hint, f"this is no HTTP request: {error}") from None
         if request.target.partition(b"?")[0] != PATH.encode():
             raise RefusedError(
-                404, f"there is nothing here but {PATH}; the gateway's HTTP API is where --services is"
+                404, f"this socket has only {PATH}; the gateway's HTTP API is at the socket of --services"
             )
         if not isinstance(end, h11.EndOfMessage):
             raise RefusedError(400, f"{PATH} takes no body; frames follow the head of the request")

@@ -1,9 +1,9 @@
-"""What was attached, and set at listeners, while the switch runs: kept for the next supervisor.
+"""Save attachments, and settings of listeners, that were made while the switch runs, for the next supervisor.
 
-What the command line or the file says is opened by them, after a restart too. What ``supervisor attach`` has
-said is kept here for as long as it is open, in the same words, with the port that the kernel chose. The next
-supervisor opens it again behind all others; what cannot be opened then is said and forgotten. Settings that
-``supervisor set`` has changed at a listener of the command line are changed again there.
+The command line and the file open their own attachments, after a restart too. An attachment of ``supervisor
+attach`` is saved here while it is open, in the operator's words, with the TCP port that the kernel chose. The
+next supervisor opens it again after all others. If it cannot, it logs that and forgets the attachment.
+Settings that ``supervisor set`` has changed at a listener of the command line are changed again there.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from supervisor.ports.settings import changed, check_transport
 PART = "attachments"
 CHANGES = "listener-settings"
 Words = Mapping[str, Any]
-"""``transport``, ``url`` (of a TAP its name), ``name`` or None, ``settings`` by name."""
+"""``transport``, ``url`` (for a TAP its name), ``name`` or None, ``settings`` by name."""
 
 
 def attachment_of(words: Words) -> Attachment:
-    """Return what ``words`` say. Raises LocalError."""
+    """Return the attachment in ``words``. Raises LocalError."""
     transport, url, name, settings = (words.get(key) for key in ("transport", "url", "name", "settings"))
     if not isinstance(url, str) or not isinstance(settings, dict) or not isinstance(name, str | None):
         raise LocalError(f"{dict(words)!r} is no attachment")
@@ -37,18 +37,18 @@ def attachment_of(words: Words) -> Attachment:
 
 
 class KeptAttachments:
-    """What was attached at run time and is open still."""
+    """The attachments that were made at run time and are still open."""
 
     def __init__(self, listeners: Listeners, saved: SavedState) -> None:
         self._listeners = listeners
         self._saved = saved
         self._words: dict[str, Words] = {}
         self._changes: dict[str, dict[str, object]] = {}
-        """By URL: settings, by name, that an operator has changed at a listener of the command line."""
+        """Changed settings of listeners of the command line: URL to settings by name."""
         self._restored = False
 
     def open(self, words: Words) -> str:
-        """Open one and keep it; return its URL as it turned out. Raises LocalError."""
+        """Open an attachment and save it; return its real URL. Raises LocalError."""
         url = self._open(words)
         self.save()
         return url
@@ -59,7 +59,7 @@ class KeptAttachments:
         return url
 
     def change(self, listener: Listener, settings: dict[str, object]) -> None:
-        """Have the next ports of a listener get these settings, by name, and keep that. Raises LocalError."""
+        """Change the settings, by name, of a listener's future ports, and save that. Raises LocalError."""
         policy = changed(listener.settings.policy, settings)
         listener.settings = listener.settings._replace(policy=policy)
         words = self._words.get(listener.url)
@@ -70,7 +70,7 @@ class KeptAttachments:
         self.save()
 
     def save(self) -> None:
-        """Keep those that are open, and forget the others. Before ``restore`` there is nothing to say."""
+        """Save the open ones and forget the others; does nothing before ``restore``."""
         if not self._restored:
             return
         there = {each.url for each in self._listeners}
@@ -80,7 +80,7 @@ class KeptAttachments:
         self._saved.put(CHANGES, dict(self._changes))
 
     def restore(self) -> list[str]:
-        """Open what the supervisor before has kept; return the URLs."""
+        """Open the attachments that the supervisor before has saved; return the URLs."""
         opened = []
         kept = self._saved.get(PART)
         for words in kept if isinstance(kept, list) else []:
@@ -89,7 +89,7 @@ class KeptAttachments:
                     raise LocalError(f"{words!r} is no attachment")
                 opened.append(self._open(cast(Words, words)))
             except LocalError as error:
-                log.warning("what was attached at run time is not attached again: %s", error)
+                log.warning("an attachment that was made at run time cannot be restored: %s", error)
         changes = self._saved.get(CHANGES)
         for url, settings in changes.items() if isinstance(changes, dict) else ():
             self._change_again(url, settings)
@@ -104,4 +104,4 @@ class KeptAttachments:
                 raise LocalError("nothing is attached there")
             self.change(listener, settings)
         except LocalError as error:
-            log.warning("what was set at run time for %s is not set again: %s", url, error)
+            log.warning("settings that were changed at run time for %s cannot be restored: %s", url, error)

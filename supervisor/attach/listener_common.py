@@ -1,4 +1,4 @@
-"""What listeners have in common: whom they bring a VM's descriptor to, and what they ask of a socket."""
+"""Shared by all listeners: the interface to the port manager, socket buffers, and the descriptor budget."""
 
 import os
 import resource
@@ -13,35 +13,35 @@ from supervisor.attach.addresses import PortOptions
 
 SEND_BUFFER = 1 << 20
 RECEIVE_BUFFER = 4 << 20
-"""Asked of the kernel, which gives what its limits allow: 1 MiB towards the VM holds some 900 frames of 1514
-bytes, and more would only be delay; what a VM sends in one burst is not to be lost."""
+"""Socket buffers; the kernel's limits may reduce them. 1 MiB towards the VM holds some 900 frames of 1514
+bytes; more would only add delay. The other direction holds a burst of a VM."""
 
 PER_PORT = 8
-"""Descriptors that a port costs the supervisor in the end: the VM's, doorbell, block and flood ring, the
-pidfd of its worker, and the worker's three connections. Most of them come later than the VM."""
+"""Descriptors that a port costs the supervisor: the VM's, doorbell, stats page and flood ring, the pidfd of
+its worker, and the worker's three connections. Most of them come later than the VM."""
 
 VHOST_DESCRIPTORS = MOST_REGIONS + 2 * RINGS + 1
-"""That a vhost-user port costs beside, at the most: its memory, both ends of each ring, the back channel."""
+"""Further descriptors of a vhost-user port, at most: its memory, both ends of each ring, the back channel."""
 
 RESERVED = 96
-"""Descriptors that are not for ports: our own sockets, spare workers, operators. libzmq 4.3 ends the process
-when it has none to accept a connection with, so VMs are refused long before that."""
+"""Descriptors reserved for our own sockets, spare workers and operators. libzmq 4.3 aborts the process if it
+cannot accept a connection for lack of a descriptor, so VMs are refused long before that."""
 
 RLIMIT_WANTED = 16 * 1024
-"""Enough for every port there can be, with its channel, doorbell, block, flood ring and pidfd."""
+"""Enough for every possible port, with its channel, doorbell, stats page, flood ring and pidfd."""
 
 
 class VmHandler(Protocol):
-    """Makes ports of VMs and knows them; called from the loop."""
+    """The part that makes ports for VMs and knows them; called from the loop."""
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
-        """Make a port of a VM's descriptor, which is the owner's from then on.
+        """Make a port of a VM's descriptor, which the owner closes then.
 
         Raises LocalError if this VM is to be refused; the descriptor stays the caller's.
         """
 
     def gone(self, port: PortId, reason: str) -> None:
-        """Note that the VM of a port has gone, which its worker may not see."""
+        """Note that the VM of a port has gone; its worker may not see it."""
 
     def current(self, port: PortId) -> PortRecord | None:
         """Return a port as it is now; None if it has gone."""
@@ -51,13 +51,13 @@ class VmHandler(Protocol):
 
 
 def ask_for_buffers(sock: socket.socket) -> None:
-    """Ask for the buffers that a VM's link should have."""
+    """Set the buffers of a VM's link."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
 def hung_up(vm: int, kind: str) -> bool:
-    """Whether a connected VM has gone and left nothing to read; a datagram socket or a TAP cannot tell."""
+    """Whether a connected VM has gone and nothing is left to read; always False for datagrams and TAPs."""
     if kind not in ("stream", "stream16", "seqpacket", "vhost"):
         return False
     poll = select.poll()
@@ -84,12 +84,12 @@ def check_room(ports: int, listening: int) -> None:
     if soft != resource.RLIM_INFINITY and needed > soft:
         raise LocalError(
             f"descriptor limit reached: {ports} ports are all that {soft} are enough for; "
-            "raise it (ulimit -n), or detach somebody"
+            "raise it (ulimit -n), or detach a port"
         )
 
 
 def free_name(name: str | None, taken: set[str]) -> str | None:
-    """Return ``name``, or the first of ``name-2``, ``name-3``… that no port has."""
+    """Return ``name``, or the first free one of ``name-2``, ``name-3`` and so on."""
     if name is None or name not in taken:
         return name
     number = 2

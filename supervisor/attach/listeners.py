@@ -1,13 +1,14 @@
-"""All that VMs can attach to: opened, closed and found by URL, and told what becomes of their VMs.
+"""All listeners and TAP devices of a switch: open, close and find them by URL, and tell them about their VMs.
 
-A stream listener of many VMs knows nothing of their ports. Other listeners, and TAP devices, have one port at
-a time, which they keep as a ``PortId``; the port itself is the registry's.
+A stream listener of many VMs does not know their ports. Other listeners, and TAP devices, have one port at a
+time and keep its ``PortId``; the registry holds the port.
 
-After the supervisor was replaced, workers bring ports back (``adopt``) whose listeners are not open yet. The
-socket of a vfkit VM and a TAP device come with the port and are kept as if they had been opened; opening the
-same URL then only sets their settings, since a listener must not bind over a socket that a VM is connected
-to. The socket of a stream listener does not come back. If the listener pins addresses, it is opened anew and
-goes on with the adopted port that has one of them: the next VM waits for the end of that port, as before.
+After the supervisor was replaced, workers bring ports back (``adopt``) before their listeners are open. The
+socket of a vfkit VM, or a TAP device, comes with the port and is kept as if it had been opened. Opening the
+same URL then only changes the settings, since a listener must not bind over a socket that a VM is connected
+to. The socket of a stream listener does not come back. If such a listener pins addresses, it is opened anew
+and continues with the adopted port that has one of them: the next VM waits for the end of that port, as
+before.
 
 Example: ``--listen-qemu unix:///q --pin 02::1`` had port 4 when the supervisor was killed. The worker brings
 port 4 back, the listener is opened and holds. The VM reconnects, which ends port 4, and is then accepted.
@@ -34,7 +35,7 @@ from supervisor.base.logs import log
 Listener = StreamListener | VfkitListener | VhostDialer | TapDevice
 
 TOGETHER_S = 0.1
-"""Probes that are due within this are made when the loop is awake anyway."""
+"""Probes that are due within this time run when the loop is awake anyway."""
 
 
 class Listeners:
@@ -46,7 +47,7 @@ class Listeners:
         self._owner = owner
         self._open: list[Listener] = []
         self._unclaimed: set[PortId] = set()
-        """Ports of stream VMs that workers brought back and that no listener goes on with."""
+        """Ports of stream VMs that workers brought back and no listener has continued with yet."""
         self._vhost: set[PortId] = set()
         """Ports whose VM shares its memory."""
         self._probe_at = float("inf")
@@ -55,7 +56,7 @@ class Listeners:
         return iter(self._open)
 
     def open(self, attachment: Attachment) -> str:
-        """Open one; return its URL as it turned out. Raises LocalError."""
+        """Open a listener or TAP device; return its real URL. Raises LocalError."""
         address, settings = attachment
         known = self._find_adopted(attachment)
         self.check_pins(settings.policy.pinned, url=address.url, port=None if known is None else known.port)
@@ -84,13 +85,13 @@ class Listeners:
         return made.url
 
     def goes_on_with(self, attachment: Attachment) -> int:
-        """Return the number of the adopted port that opening this would go on with; 0: none."""
+        """Return the number of the adopted port that this attachment would continue with; 0 if none."""
         known = self._find_adopted(attachment)
         port = known.port if known is not None else self._adopted_port(attachment)
         return 0 if port is None else port.port
 
     def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
-        """Pass a VM on, if there is room for another one. Raises LocalError."""
+        """Pass a VM on, if there is room for it. Raises LocalError."""
         sharing = len(self._vhost) + (transport == "vhost")
         listening = sum(each.descriptors for each in self._open)
         check_room(self._owner.port_count(), listening + sharing * VHOST_DESCRIPTORS)
@@ -111,29 +112,32 @@ class Listeners:
         return self._owner.port_count()
 
     def close(self, url: str) -> PortId | None:
-        """Close one, by URL or path; return the port that cannot be without it, if any. Raises LocalError."""
+        """Close a listener or TAP device, by URL or path; return the port that ends with it, if any.
+
+        Raises LocalError.
+        """
         each = self.find(url)
         if each is None:
-            raise LocalError(f"nothing is attached as {url}; `supervisor status` lists what is")
+            raise LocalError(f"nothing is attached as {url}; `supervisor status` lists the listeners")
         self._open.remove(each)
         each.close()
         return None if isinstance(each, StreamListener) else each.port
 
     def find(self, target: str) -> Listener | None:
-        """Return the listener of that URL or path, or whose ports have that name; None: there is none."""
+        """Return the listener with this URL, path, or name of its ports; None if there is none."""
         for each in self._open:
             if target in (each.url, each.url.partition("://")[2], each.settings.name):
                 return each
         return None
 
     def close_all(self) -> None:
-        """Close every one; ports are not touched."""
+        """Close all; ports are not touched."""
         for each in self._open:
             each.close()
         self._open.clear()
 
     def adopt(self, record: PortRecord, vm: int) -> None:
-        """Note the port that a worker brought; for a vfkit VM its descriptor *is* the listening socket."""
+        """Note a port that a worker brought; a vfkit VM's descriptor *is* the listening socket."""
         self._note(record)
         if record.transport == "tap":
             self._open.append(TapDevice.adopted(record))
@@ -153,12 +157,12 @@ class Listeners:
             self._unclaimed.add(record.id)
 
     def _adopt_vhost(self, record: PortRecord, vm: int) -> None:
-        """Note whose path it is, where we dialled: a connection to a path has that path at its other end."""
+        """Note the path of a dialled port: it is the peer address of the connection."""
         sock = socket.socket(fileno=os.dup(vm))
         try:
             path = sock.getpeername()
         except OSError:
-            path = ""  # it has gone, which its worker sees
+            path = ""  # the VM has gone; its worker will see that
         sock.close()
         if path and isinstance(path, str):
             address = Listen("dial_vhost", f"unix://{path}", path)
@@ -171,7 +175,7 @@ class Listeners:
             self._vhost.add(record.id)
 
     def check_pins(self, pinned: tuple[bytes, ...], *, url: str = "", port: PortId | None = None) -> None:
-        """Raise LocalError if an address is kept for a listener other than that of ``url`` or ``port``."""
+        """Raise LocalError if an address is pinned to a listener other than that of ``url`` or ``port``."""
         for each in self._open:
             own = each.url == url or (port is not None and each.port == port)
             for mac in () if own else set(each.settings.policy.pinned).intersection(pinned):
@@ -198,7 +202,7 @@ class Listeners:
                 each.released()
 
     def mend(self) -> None:
-        """Make sockets again whose files were deleted."""
+        """Make the sockets again whose files were deleted."""
         for each in self._open:
             if isinstance(each, (StreamListener, VfkitListener)):
                 each.mend()
@@ -223,7 +227,7 @@ class Listeners:
         return min([self._probe_at, *(each.deadline() for each in waiting)])
 
     def _find_adopted(self, attachment: Attachment) -> VfkitListener | VhostDialer | TapDevice | None:
-        """Return the device, socket or path that a worker brought back and that this opens again."""
+        """Return the device, socket or path that a worker brought back and this attachment opens again."""
         for each in self._open:
             if isinstance(each, TapDevice):
                 if each.unclaimed and each.settings.name == port_name(attachment):
@@ -235,7 +239,7 @@ class Listeners:
         return None
 
     def _adopted_port(self, attachment: Attachment) -> PortId | None:
-        """Return the port of a stream VM that a worker brought back and that has the addresses of this."""
+        """Return the port of a stream VM that a worker brought back and that has one of these addresses."""
         address, settings = attachment
         pinned = set(settings.policy.pinned)
         for port in self._unclaimed:

@@ -1,15 +1,15 @@
-"""Clients that speak another protocol at a stream listener, again and again: known early, and slowed down.
+"""Recognise clients of another protocol at a stream listener, and slow them down.
 
 Theory of operation
 -------------------
 A VM's first bytes come when its guest sends its first frame, perhaps a minute after the connect, so a
 listener cannot wait for them. But a client of another protocol (libvirt's vhostuser at the socket for QEMU's
-stream) sends at once; what it sends is no length of a frame, its link ends, and it connects again. Each time
-costs a worker. So after one such end the listener is *wary* for ``WARY_S``: a connection is put on probation,
-where its first bytes are looked at and not taken. If they are the length of a frame, or nothing comes for
-``PROBATION_S``, it becomes a port like any other; else it is refused, without a port. From the third bad end
-in a row on the listener pauses, 1, 2, 4 … ``LONGEST_PAUSE_S`` seconds, and one line says what it looks like.
-A client that has hung up already costs nothing and is no reason to pause.
+stream) sends at once. Its first bytes are no length of a frame, so its link ends, and it connects again. Each
+time costs a worker. So after one such end the listener is *wary* for ``WARY_S``: it puts a connection on
+probation and peeks at its first bytes. If they are the length of a frame, or nothing comes for
+``PROBATION_S``, the connection becomes a port like any other. Otherwise it is refused, without a port. From
+the third bad end in a row the listener pauses for 1, 2, 4 … ``LONGEST_PAUSE_S`` seconds, and a line says
+which protocol it looks like. A client that has hung up already costs nothing and causes no pause.
 
 Example: libvirt connects every 0.1 s. The first connection gets a worker and ends by its length of 16
 million. The second is refused on probation, the third as well, with a warning and a pause of 1 s; then 2, 4,
@@ -31,10 +31,10 @@ WARY_S = 60.0
 PROBATION_S = 1.0
 LONGEST_PAUSE_S = 30.0
 TOLERATED = 2
-"""Bad ends in a row without a pause: a typing error at a terminal needs none."""
+"""Bad ends in a row without a pause: a single typing error needs none."""
 PROBATIONERS = 8
 PEEK = 16
-"""Bytes that are looked at; a vhost-user message has a head of 12."""
+"""First bytes to peek at; a vhost-user message has a head of 12."""
 
 _LENGTH = 4
 _SIGNATURES = (
@@ -57,16 +57,16 @@ _SIGNATURES = (
 
 
 def is_frame(start: bytes) -> bool:
-    """Whether a stream of frames can begin so: with a length of four bytes, most significant first."""
+    """Whether a stream of frames can begin so: with a length of four bytes, big-endian."""
     return _core.MIN_FRAME <= int.from_bytes(start[:_LENGTH], "big") <= _core.MAX_FRAME
 
 
 def looks_like(start: bytes) -> str:
-    """Return what a client seems to speak, by its first bytes."""
+    """Return the protocol that a client seems to speak, by its first bytes."""
     for signature, protocol in _SIGNATURES:
         if start.startswith(signature):
             return protocol
-    # A request number below 256, version 1 in the flags, then the size of what follows, all little-endian.
+    # A request number below 256, version 1 in the flags, then the size of the payload, all little-endian.
     if len(start) >= 8 and start[1:4] == b"\0\0\0" and start[4] & 0x3 == 1 and start[5:8] == b"\0\0\0":
         return "vhost-user; use --listen-vhost"
     return f"nothing known, it begins with {start[:8].hex(' ')}" if start else "nothing, it says nothing"
@@ -79,18 +79,18 @@ def _has_hung_up(sock: socket.socket) -> bool:
 
 
 class ProtocolGuard:
-    """How often clients of one listener have spoken another protocol, and what follows."""
+    """Counts how often clients of one listener spoke another protocol, and decides about pauses."""
 
     def __init__(self) -> None:
         self._row = 0
         self._last = float("-inf")
 
     def is_wary(self, now: float) -> bool:
-        """Whether connections are to be put on probation."""
+        """Whether to put connections on probation."""
         return now - self._last < WARY_S
 
     def bad(self, now: float) -> float:
-        """Note a bad end; return for how long to take no connection, 0: go on."""
+        """Note a bad end; return the pause in seconds, 0 for none."""
         self._row = self._row + 1 if self.is_wary(now) else 1
         self._last = now
         excess = self._row - TOLERATED
@@ -103,20 +103,20 @@ class _Probationer(NamedTuple):
 
 
 class Probation:
-    """Connections of one listener whose first bytes are waited for."""
+    """Connections of one listener that wait for their first bytes."""
 
     def __init__(
         self, loop: Loop, admitted: Callable[[socket.socket], None], refused: Callable[[bytes], None]
     ) -> None:
-        """``admitted`` owns the connection it is given; ``refused`` is given the first bytes of one."""
+        """``admitted`` gets a connection and closes it; ``refused`` gets the first bytes of a refused one."""
         self._loop = loop
         self._admitted = admitted
         self._refused = refused
         self._waiting: dict[int, _Probationer] = {}
-        """By descriptor, the longest there first."""
+        """By descriptor, the oldest first."""
 
     def add(self, sock: socket.socket) -> None:
-        """Wait for the first bytes of ``sock``; the one that is there for longest makes room."""
+        """Wait for the first bytes of ``sock``; the oldest connection makes room."""
         if len(self._waiting) >= PROBATIONERS:
             self._forget(next(iter(self._waiting.values()))).close()
         fd = sock.fileno()
@@ -125,7 +125,7 @@ class Probation:
         self._look(fd)
 
     def tick(self, now: float) -> None:
-        """Admit those that have been silent: a VM's guest may not have begun to send."""
+        """Admit silent connections: a VM's guest may not have begun to send."""
         for each in [each for each in self._waiting.values() if each.deadline <= now]:
             self._admitted(self._forget(each))
 

@@ -1,16 +1,15 @@
-"""Listeners that VMs connect to, many to each: ``qemu`` (unix, tcp) and ``bess`` (unixpacket).
+"""The listeners for many VMs each: ``qemu`` (unix, tcp) and ``bess`` (unixpacket).
 
-Each accepted connection becomes a port. An address that is pinned belongs to one port, so a listener that
-pins addresses has one VM at a time: the next one waits in the kernel's queue until the port of the last is
-gone. That matters to a VM that reconnects: it may be quicker than the end of its old port, and must not be
-refused. The port may also be one that a worker brought back after the supervisor was replaced
-(``go_on_with``).
+Each accepted connection becomes a port. A pinned address belongs to one port, so a listener that pins
+addresses has one VM at a time: the next one waits in the kernel's queue until the last VM's port is gone. So
+a VM that reconnects before the end of its old port is not refused. The port may also be one that a worker
+brought back after the supervisor was replaced (``go_on_with``).
 
-A TCP port on loopback takes connections of processes of our own user and of root, unless the operator has
-said ``allow=any``. Clients of another protocol are ``protocol_guard``'s business.
+A TCP port on loopback accepts connections from processes of our own user and of root only, unless the
+operator has set ``allow=any``. ``protocol_guard`` handles clients of another protocol.
 
-A VM for which there is no room (``check_room``) is refused with one line at most once a second, and the
-others go on. Where the process has no descriptor to accept with, the VM waits (``forwarder.acceptor``).
+A VM without room (``check_room``) is refused; at most one line a second says so. If the process has no
+descriptor left to accept with, the VM waits (``forwarder.acceptor``).
 """
 
 import errno
@@ -31,18 +30,19 @@ from supervisor.attach.protocol_guard import PROBATIONERS, Probation, ProtocolGu
 from supervisor.base.logs import Throttle, log
 
 KEEPALIVE_S = (30, 10, 3)
-"""A peer over TCP that vanished without a word is noticed after the first, and the third times the second."""
+"""TCP keepalive: idle time, interval, count. A vanished peer is noticed after the first, plus the third times
+the second."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 YOUNG_S = 10.0
 NO_LENGTH = "the VM sent a length "
-"""How the reason of a port's end begins that was no stream of frames (``ingress.c``)."""
+"""The first words of the reason of a port's end after bytes that were no frames (``ingress.c``)."""
 
 
 class StreamListener:
     """One listening socket."""
 
     descriptors = 1 + PROBATIONERS
-    """That it may have open itself: the socket, and connections on probation."""
+    """Descriptors that it may have open: the socket, and connections on probation."""
 
     def __init__(
         self, loop: Loop, pauses: Pauses, address: Listen, settings: PortOptions, owner: VmHandler
@@ -53,13 +53,13 @@ class StreamListener:
         self.transport = address.transport
         self.settings = settings
         self.port: PortId | None = None
-        """The port of its VM, where it takes one at a time."""
+        """The port of its VM, if it takes one VM at a time."""
         self._owner = owner
         self._throttle = Throttle()
         self._guard = ProtocolGuard()
         self._probation = Probation(loop, self._attach, self._on_another_protocol)
         self._young: dict[PortId, float] = {}
-        """Ports whose VM has come lately, and when they are no longer young."""
+        """Young ports, and when they are no longer young."""
         self._own_user_only = address.host in LOOPBACK and not address.any_user
         self.url = address.url
         self._file: SocketFile | None = None
@@ -81,7 +81,7 @@ class StreamListener:
         self._socket.close()
 
     def mend(self) -> None:
-        """Listen anew if the socket's file was deleted; whatever lies at its path by now is left alone."""
+        """Listen anew if the socket's file was deleted; another file at its path is left alone."""
         file = self._file
         if file is None or file.is_there() or SocketFile.at(file.path).identity is not None:
             return
@@ -99,22 +99,22 @@ class StreamListener:
         log.warning("%s was deleted and is made again", self.url)
 
     def go_on_with(self, port: PortId) -> None:
-        """Take the next VM only when ``port``, which has its addresses, is gone."""
+        """Accept the next VM only when ``port``, which has the pinned addresses, is gone."""
         self.port = port
         self._acceptor.hold()
 
     def released(self) -> None:
-        """Take the next VM: the port of the last one is gone."""
+        """Accept the next VM: the last VM's port is gone."""
         self.port = None
         self._acceptor.resume()
 
     def ended(self, port: PortId, reason: str) -> None:
-        """Note why a port has ended: one of ours that was young may have spoken another protocol."""
+        """Note why a port has ended: a young one of this listener may have spoken another protocol."""
         if self._young.pop(port, 0.0) > time.monotonic() and reason.startswith(NO_LENGTH):
             self._on_another_protocol(b"")
 
     def tick(self, now: float) -> None:
-        """Admit VMs that have said nothing on probation."""
+        """Admit VMs that have sent nothing on probation."""
         self._probation.tick(now)
 
     def deadline(self) -> float:
@@ -133,13 +133,13 @@ class StreamListener:
         try:
             uid = tcp_owner.owner(connection)
         except OSError as error:
-            why = f"{self.url}: cannot tell whose a connection is: {error.strerror}"
+            why = f"{self.url}: cannot find the user of a connection: {error.strerror}"
             self._throttle.warning("owner", why)
             return False
         if uid in (os.geteuid(), 0):
             return True
         if uid is not None:
-            advice = f"put {ANY_USER} behind the address to take every user of this machine"
+            advice = f"put {ANY_USER} behind the address to accept every user of this machine"
             self._throttle.warning("stranger", f"{self.url}: user {uid} was refused; {advice}")
         return False
 
@@ -165,7 +165,7 @@ class StreamListener:
             self._throttle.warning("refused", f"{self.url}: a VM was refused: {error}")
             connection.close()
         except OSError:
-            connection.close()  # it has gone already
+            connection.close()  # the client has gone already
         else:
             connection.detach()
             now = time.monotonic()
@@ -192,7 +192,7 @@ def _tcp(address: Listen) -> socket.socket:
     except OSError as error:
         sock.close()
         why = {
-            errno.EADDRINUSE: "address in use; stop who listens there, or choose another port",
+            errno.EADDRINUSE: "address in use; stop the process that listens there, or choose another port",
             errno.EADDRNOTAVAIL: "this machine does not have that address",
         }.get(error.errno or 0)
         if why is None:

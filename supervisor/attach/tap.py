@@ -1,4 +1,4 @@
-"""A TAP device as a port: opened (made) here, then a port like any other that has a descriptor."""
+"""A TAP device as a port: open or make it; then it is a port like any other."""
 
 import errno
 import os
@@ -20,17 +20,17 @@ _ADVICE = {
 
 
 class TapDevice:
-    """One TAP device, attached for as long as its port lives."""
+    """One TAP device, attached while its port lives."""
 
     transport = "tap"
     descriptors = 0
-    """That it has open itself: the device belongs to its port."""
+    """Descriptors that it has open: none, since the device belongs to its port."""
 
     def __init__(self, address: Tap, settings: PortOptions, owner: VmHandler) -> None:
-        """Open it and make a port of it. Raises LocalError."""
+        """Open the device and make a port of it. Raises LocalError."""
         self.url = address.url
         self.unclaimed = False
-        """Whether a worker brought its port, and nothing has opened it again yet."""
+        """Whether a worker brought its port and it has not been opened again yet."""
         self.settings = settings if settings.name else settings._replace(name=_port_name(address))
         descriptor = _open(address)
         try:
@@ -42,7 +42,7 @@ class TapDevice:
 
     @classmethod
     def adopted(cls, record: PortRecord) -> "TapDevice":
-        """Stand for a device that a worker kept from a dead supervisor."""
+        """Go on with a device that a worker has kept since a supervisor died."""
         device = cls.__new__(cls)
         device.url = f"tap://{record.name}"
         device.settings = PortOptions(record.name, record.policy)
@@ -51,11 +51,11 @@ class TapDevice:
         return device
 
     def close(self) -> None:
-        """Nothing of it is here: its descriptor goes with the port."""
+        """Do nothing: the descriptor is closed with the port."""
 
 
 def port_name(attachment: Attachment) -> str | None:
-    """Return the name of the port that a TAP device would be; None if the attachment is none."""
+    """Return the port's name for a TAP attachment; None for another attachment."""
     address, settings = attachment
     return (settings.name or _port_name(address)) if isinstance(address, Tap) else None
 

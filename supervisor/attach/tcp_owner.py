@@ -1,11 +1,12 @@
-"""Whose process is at the other end of a TCP connection of this machine: the kernel knows (sock_diag(7)).
+"""Find the user at the other end of a TCP connection on this machine, by sock_diag(7).
 
-A TCP port on loopback has no file and no mode: every user of the machine can connect to it. A unix socket
-says who its peer is (SO_PEERCRED); for TCP the kernel is asked by the connection's two addresses, as
-``ss -e`` does. The answer is of this network namespace, which is where a peer on loopback is.
+A TCP port on loopback has no file and no mode: every user of the machine can connect to it. A unix socket has
+SO_PEERCRED. For TCP the kernel is asked by the connection's two addresses, as ``ss -e`` does. It searches
+this network namespace, which contains every peer on loopback.
 
-A socket that its process has closed belongs to no user, which the kernel shows as user 0. So the answer
-counts only while the other end is connected both ways: one that has sent frames and gone is not root's.
+A socket that its process has closed belongs to no user; the kernel shows user 0. So the answer counts only
+while the other end is connected both ways. Otherwise a client that has sent frames and closed would pass as
+root.
 
 linux/sock_diag.h and linux/inet_diag.h have the layouts.
 """
@@ -33,7 +34,7 @@ def owner(connection: socket.socket) -> int | None:
     """
     here, there = connection.getsockname(), connection.getpeername()
     family = connection.family
-    # Of the other end's socket: its own address is the one that is there for us.
+    # Ask about the other end's socket: its local address is our remote one.
     ends = [socket.inet_pton(family, address[0]).ljust(16, b"\0") for address in (there, here)]
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _EVERY_STATE)
     body += _ID.pack(there[1], here[1], *ends) + _REST.pack(0, _NO_COOKIE, _NO_COOKIE)
@@ -43,7 +44,7 @@ def owner(connection: socket.socket) -> int | None:
         answer = kernel.recv(4096)
     kind = _HEADER.unpack_from(answer)[1]
     if kind != SOCK_DIAG_BY_FAMILY or len(answer) < _HEADER.size + _ANSWER.size:
-        return None  # NLMSG_ERROR: it has gone meanwhile
+        return None  # NLMSG_ERROR: the socket has gone meanwhile
     _family, state, _timer, _retransmits, _expires, _rqueue, _wqueue, uid, _inode = _ANSWER.unpack_from(
         answer, _HEADER.size
     )

@@ -1,1 +1,1 @@
-"""What the rest of the supervisor stands on: its log, its runtime directory, its unix sockets."""
+"""The base of the supervisor: log, runtime directory, unix sockets, ``/proc``."""

@@ -1,16 +1,15 @@
-"""The last thousand events, for ``supervisor events``; they outlive the supervisor.
+"""Keep the last thousand events for ``supervisor events``; they outlive the supervisor.
 
 Theory of operation
 -------------------
-``EventLog`` hears every line of the log from ``info`` on (``logs``). It keeps each record in memory, under a
-sequence that only grows, and writes it to a slot of a file in the runtime directory. The file is mapped and
-has its room from the start, so writing is a copy to memory: no system call, nothing that a full disk could
-refuse, and what was copied outlives a ``kill -9``. A supervisor that was killed in the middle of a copy
-leaves one slot that makes no sense, which its successor skips. A clean end removes the file.
+``EventLog`` receives every line of the log from ``info`` on (``logs``). It keeps each record in memory, under
+a growing sequence number, and writes it to a slot of a file in the runtime directory. The file is mapped and
+has its full size from the start. So a write is a copy to memory: no system call, and no full disk can refuse
+it. Copied records outlive a ``kill -9``. A kill in the middle of a copy leaves one damaged slot, which the
+next supervisor skips. A clean end removes the file.
 
-A kind that comes all the time must not push out the others: the one that makes room is the oldest event of
-the kind that has most of them. And of one kind ``BURST`` are kept in a second; what comes beyond is counted
-in ``more`` of the last of them.
+A frequent kind must not push out the others: when the log is full, the kind with most events loses its oldest
+one. Of one kind, ``BURST`` events are kept in a second; further ones are counted in ``more`` of the last one.
 
     slots 0..999    {"sequence": 4711, "time": …, "event": "attach", "port": 3, …}, each padded with zeros
 
@@ -32,7 +31,7 @@ from supervisor.base.logs import log, record_of
 FILE = "events.ring"
 MOST = 1000
 SLOT_BYTES = 512
-"""A sentence of three lines and its fields; longer messages are cut."""
+"""Room for a sentence of three lines and its fields; longer messages are cut."""
 BURST = 20
 BURST_S = 1.0
 MANY = 200
@@ -42,18 +41,18 @@ Event = dict[str, object]
 
 
 class EventLog(logging.Handler):
-    """The events of one switch, from construction to ``close``; a handler of the log meanwhile."""
+    """The events of one switch; a handler of the log from construction to ``close``."""
 
     def __init__(self, path: str) -> None:
-        """Take what a predecessor left, and hear the log from now on."""
+        """Read the events of the supervisor before, and receive the log from now on."""
         super().__init__(logging.INFO)
         self._path = path
         self._events: dict[int, tuple[int, Event]] = {}
-        """By sequence: its slot, and what happened."""
+        """Sequence to slot and record."""
         self._kinds: dict[str, deque[int]] = {}
         """The sequences of each kind, the oldest first."""
         self._bursts: dict[str, tuple[float, int]] = {}
-        """When the second of a kind began that is counted now, and how many came in it."""
+        """For each kind: when the counted second began, and the number of events in it."""
         self._free: deque[int] = deque(range(MOST))
         self._sequence = 0
         self._map: mmap.mmap | None = None
@@ -70,7 +69,7 @@ class EventLog(logging.Handler):
     def after(self, sequence: int, since_s: float | None = None) -> tuple[list[Event], int]:
         """Return the oldest events after ``sequence`` and the sequence to go on from.
 
-        At most MANY of them, and none that is older than ``since_s`` seconds, if that is given.
+        At most MANY events, and none older than ``since_s`` seconds, if that is given.
         """
         earliest = 0.0 if since_s is None else time.time() - since_s
         found = [
@@ -98,7 +97,7 @@ class EventLog(logging.Handler):
         self._put(self._sequence, self._free.popleft(), {"sequence": self._sequence} | event)
 
     def end(self, *, keep: bool) -> None:
-        """Hear the log no more, and remove the file unless there is something for a successor."""
+        """Stop receiving the log; remove the file unless the next supervisor needs it."""
         log.removeHandler(self)
         if self._map is not None:
             self._map.close()
@@ -162,13 +161,13 @@ def _cut(event: Event) -> Event:
         text = event.get(field)
         excess = len(_line(event)) - SLOT_BYTES
         if excess > 0 and isinstance(text, str):
-            keep = max(0, len(text) - excess - len("…".encode()))  # a character has a byte at least
+            keep = max(0, len(text) - excess - len("…".encode()))  # a character has at least one byte
             event = event | {field: text[:keep] + "…"}
     return event
 
 
 def _open(path: str) -> mmap.mmap:
-    """Map the file, which has its room then. Raises OSError, or ValueError: it is no file of ours."""
+    """Map the file at its full size. Raises OSError; ValueError if it is not a file of ours."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(path, flags, 0o600)
     try:
@@ -176,7 +175,7 @@ def _open(path: str) -> mmap.mmap:
         size = MOST * SLOT_BYTES
         ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_size in (0, size)
         if not ours:
-            raise ValueError("it is no file of a supervisor's; move it away")
+            raise ValueError("it is not a file of a supervisor; move it away")
         os.posix_fallocate(file, 0, size)
         return mmap.mmap(file, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
     finally:

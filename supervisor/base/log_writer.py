@@ -1,16 +1,16 @@
-"""Lines of the log on their way to stderr: a bounded queue and a thread, so that a full pipe stops nothing.
+"""Write the log to stderr by a thread with a bounded queue, so that a full pipe does not block the loop.
 
-Theory of operation. stderr may be a pipe that no process reads, or a terminal that is held by ^S; a write to
-it then blocks, and the supervisor is one loop. So the loop only puts lines into a queue, and a thread writes
-them. When ``LINES`` wait, further ones are lost and counted; the count is written as a line when the reader
-goes on, and ``status`` has it meanwhile. A write that fails (the disk behind it is full, the reader has gone)
-loses its line, which counts as well.
+Theory of operation. stderr may be a pipe that no process reads, or a terminal that is held by ^S. A write to
+it then blocks, and would block the supervisor's only loop. So the loop puts lines into a queue, and a thread
+writes them. When ``LINES`` wait, further ones are lost and counted. ``status`` shows the count; it is also
+written as a line when the reader goes on. A failed write (the disk is full, the reader has gone) loses its
+line, which is counted, too.
 
-The descriptor is not made non-blocking: that would be so for every process that shares it, the operator's
-shell among them. Nothing but the thread blocks, and the process ends whether it does or not.
+The descriptor is not made non-blocking, since that would apply to every process that shares it, such as the
+operator's shell. Only the thread blocks, and the process can end in spite of it.
 
 Example: stderr is a pipe of 64 KiB that is never read. Some 700 lines fit, 1000 more wait, the rest is
-counted; VMs attach and commands are answered all the while.
+counted. VMs attach and commands are answered meanwhile.
 """
 
 import os
@@ -19,14 +19,17 @@ import time
 from collections import deque
 
 LINES = 1000
-"""Lines that wait: more than a switch of 250 VMs writes when all of them come or go at once."""
+"""Lines that may wait: more than a switch of 250 VMs writes when all of them come or go at once."""
 
 
 class LogWriter:
-    """Writes lines to a descriptor. ``put`` and ``lost`` are the loop's, all else the thread's."""
+    """Writes lines to a descriptor.
+
+    The loop calls ``put`` and ``lost``; everything else runs in the thread.
+    """
 
     def __init__(self, fd: int) -> None:
-        """Begin; ``fd`` stays the caller's."""
+        """Begin; the caller closes ``fd``."""
         self._fd = fd
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
@@ -41,7 +44,7 @@ class LogWriter:
         return self._lost
 
     def put(self, line: str) -> None:
-        """Write ``line``, soon; or count it as lost."""
+        """Queue ``line`` for the thread, or count it as lost."""
         with self._changed:
             if len(self._lines) >= LINES:
                 self._lost += 1
@@ -50,7 +53,7 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, patience_s: float) -> None:
-        """Wait until everything is written, but no longer than that."""
+        """Wait until everything is written, at most that long."""
         deadline = time.monotonic() + patience_s
         with self._changed:
             while (self._lines or self._writing) and deadline > time.monotonic():

@@ -1,12 +1,12 @@
-"""One line for each thing worth saying, on stderr, as text or as JSON: the edge of the stream of events.
+"""The log on stderr, as text or as JSON: each line is an event.
 
-A line is an event: ``say`` gives it a kind and fields (``port``, ``name``, ``mac``, ``reason``, figures), and
-a line without them is of the kind ``message``. The JSON of a line and what ``supervisor events`` shows of it
-are the same record (``record_of``), which ``events`` keeps.
+``say`` gives an event its kind and fields (``port``, ``name``, ``mac``, ``reason``, figures); a line without
+them is of the kind ``message``. The JSON of a line and the output of ``supervisor events`` are the same
+record (``record_of``), which ``events`` keeps.
 
-What an outsider can cause at will (garbage on a socket, connections that are refused) goes through a
-``Throttle``: at most one line a second for each kind of thing, which says how many it stands for. Workers
-write to the same stderr, which they inherit.
+Lines that an outsider can cause at will (garbage on a socket, refused connections) go through a ``Throttle``:
+at most one line a second of each kind, with the number that it stands for. Workers inherit the same stderr
+and write to it.
 """
 
 import json
@@ -20,13 +20,13 @@ from contextvars import ContextVar
 from supervisor.base.log_writer import LogWriter
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-"""By the words that operators and the other rooms use."""
+"""Level names, for operators and for the other modules."""
 FORMATS = ("text", "json")
 THROTTLE_S = 1.0
 FLUSH_S = 1.0
-"""How long the end of the process waits for lines that are not written yet."""
+"""How long the process waits at its end for unwritten lines."""
 MESSAGE = "message"
-"""The kind of a line that was given none."""
+"""The kind of a line without a kind of its own."""
 
 log = logging.getLogger("supervisor")
 
@@ -34,7 +34,7 @@ _caller: ContextVar[dict[str, object] | None] = ContextVar("caller", default=Non
 
 
 def say(event: str, text: str, level: str = "info", **fields: object) -> None:
-    """Say that ``event`` has happened; ``text`` is the sentence for people, ``fields`` are its figures."""
+    """Log an event: ``text`` is the sentence for people, ``fields`` are the figures."""
     known = {name: value for name, value in fields.items() if value is not None}
     caller = _caller.get()
     if caller is not None:
@@ -44,7 +44,7 @@ def say(event: str, text: str, level: str = "info", **fields: object) -> None:
 
 @contextmanager
 def asked_by(caller: dict[str, object] | None) -> Iterator[None]:
-    """Have what is said meanwhile carry who asked for it as ``by``; None: not known."""
+    """Add the user that asked as ``by`` to the events logged meanwhile; None if unknown."""
     before = _caller.set(caller)
     try:
         yield
@@ -81,7 +81,7 @@ class _Json(logging.Formatter):
 
 
 class _Queued(logging.Handler):
-    """Formats in the loop and has a thread write, so that a log that is not read stops nothing."""
+    """Formats in the loop and writes in a thread, so that an unread log blocks nothing."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def lost() -> int:
 def set_up(level: str, form: str) -> None:
     """Log to stderr from now on; ``level`` is one of LEVELS, ``form`` one of FORMATS.
 
-    What is below ``level`` is an event all the same, from ``info`` on.
+    Lines below ``level`` are still events, from ``info`` on.
     """
     handler = _Queued(sys.stderr.fileno())
     handler.setFormatter(_Json() if form == "json" else _Text())
@@ -114,14 +114,14 @@ def set_up(level: str, form: str) -> None:
 
 
 class Throttle:
-    """Lines of which there may be too many: one a second for each kind. Kinds are a few fixed words."""
+    """Limits frequent lines to one a second of each kind. Kinds are a few fixed words."""
 
     def __init__(self) -> None:
         self._next: dict[str, float] = {}
         self._kept_back: dict[str, int] = {}
 
     def warning(self, kind: str, text: str, event: str = MESSAGE, **fields: object) -> None:
-        """Say it, unless something of that kind was said less than a second ago; then count it."""
+        """Log a line, or count it if one of its kind was logged less than a second ago."""
         now = time.monotonic()
         if now < self._next.get(kind, 0.0):
             self._kept_back[kind] = self._kept_back.get(kind, 0) + 1

@@ -1,4 +1,4 @@
-"""What ``/proc`` says of a process, so that a number that is used again is never taken for it."""
+"""Identify a process by ``/proc``: process id and start time, so that a reused id is not mistaken for it."""
 
 from forwarder.names import Identity
 
@@ -10,7 +10,7 @@ def start_time(pid: int) -> int:
 
 
 def exists(identity: Identity) -> bool:
-    """Whether that very process is there and has not ended."""
+    """Whether exactly this process is there and has not ended."""
     try:
         with open(f"/proc/{identity.pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -20,7 +20,7 @@ def exists(identity: Identity) -> bool:
 
 
 def user_of(pid: int) -> int:
-    """Return the effective user of a process, whose files in /proc may be root's. Raises OSError."""
+    """Return the effective user of a process; its files in /proc may belong to root. Raises OSError."""
     with open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
             if line.startswith(b"Uid:"):

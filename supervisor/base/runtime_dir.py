@@ -1,14 +1,14 @@
-"""The runtime directory: one supervisor's sockets and its lock, for nobody else to see.
+"""The runtime directory of one supervisor: its sockets and its lock, private to its user.
 
-The lock is a ``flock`` on ``supervisor.lock``, so it goes with the process that holds it, however that
-ends; its text (process id, epoch, first port epoch) is for the next supervisor and for people. Who gets
-the lock and finds text in it takes over from one that died: its sockets are stale by definition, and its
-workers may still be there. A clean exit removes everything that was made here, the lock last.
+The lock is a ``flock`` on ``supervisor.lock``, so the kernel releases it when the process ends, however it
+ends. Its text (process id, epoch, first port epoch) is for the next supervisor and for people. A supervisor
+that gets the lock and finds text in it takes over from a dead supervisor: its sockets are stale, and its
+workers may still run. A clean exit removes everything that was made here, the lock last.
 
-Epochs: the supervisor's is the time of its start in nanoseconds, and greater than its predecessor's
-whatever the clock says. Ports' epochs start at 1, or a whole ``EPOCH_STRIDE`` beyond where the predecessor
-started, past anything it can have given out. Where the text of the lock is damaged, that is unknown, and they
-start at the time in nanoseconds, which nobody has counted up to.
+Epochs: a supervisor's epoch is its start time in nanoseconds, and always greater than its predecessor's.
+Epochs of ports start at 1, or ``EPOCH_STRIDE`` beyond the predecessor's start, past every epoch that it can
+have given out. If the text of the lock is damaged, they start at the time in nanoseconds, which no counter
+has reached.
 """
 
 import errno
@@ -25,14 +25,14 @@ from forwarder.rendezvous import CHANNEL, CONSOLE, LOCK, MEMBERSHIP, worker_path
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
 
 HIGHEST_PID = 4194304
-"""Of Linux (PID_MAX_LIMIT), for the longest name of a worker's socket."""
+"""The largest process id of Linux (PID_MAX_LIMIT), for the longest name of a worker's socket."""
 
 EPOCH_STRIDE = 10**9
 """Workers that one supervisor can start: one a second for thirty years."""
 
 
 class Predecessor(NamedTuple):
-    """A supervisor that held this directory and did not leave it cleanly."""
+    """The supervisor that held this directory before and did not end cleanly."""
 
     pid: int
     epoch: int
@@ -40,7 +40,7 @@ class Predecessor(NamedTuple):
 
 
 def default() -> str:
-    """Return the directory that is used where none is given."""
+    """Return the default directory."""
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(base) and os.path.isdir(base):
         return os.path.join(base, "bulkhead")
@@ -70,7 +70,10 @@ class RuntimeDir:
     """A runtime directory that this process holds, from construction to ``close``."""
 
     def __init__(self, path: str) -> None:
-        """Make or take over the directory. Raises LocalError: not ours, in use, read-only, full, too long."""
+        """Make or take over the directory.
+
+        Raises LocalError if it is not ours, in use, read-only, full, too long.
+        """
         self.path = os.path.abspath(path)
         self.predecessor: Predecessor | None = None
         self._made = False
@@ -100,10 +103,9 @@ class RuntimeDir:
         return rendezvous.path(self.path, name)
 
     def close(self, *, keep_lock: bool = False) -> None:
-        """Remove what was made here and give the directory up.
+        """Remove the files that were made here and give the directory up.
 
-        ``keep_lock``: leave the text of the lock, so that the next supervisor knows that there is something
-        to take over.
+        ``keep_lock``: leave the text of the lock, which tells the next supervisor to take over.
         """
         if self._lock >= 0:
             self._remove_console()
@@ -138,7 +140,8 @@ class RuntimeDir:
         try:
             return Predecessor(*map(int, words))
         except (ValueError, TypeError):
-            # It died while it wrote: whatever epochs were given out before, those of now are greater.
+            # The predecessor died while it wrote; epochs from the clock are greater than all that it gave
+            # out.
             return Predecessor(0, 0, time.time_ns())
 
     def _write(self) -> None:
@@ -155,7 +158,7 @@ class RuntimeDir:
             os.unlink(self.file(CONSOLE))
 
     def _undo(self, *, keep_lock: bool = False) -> None:
-        """Give up; ``keep_lock``: somebody may yet take over from the predecessor."""
+        """Give up; ``keep_lock``: another supervisor may still take over from the predecessor."""
         if self._lock >= 0:
             if not keep_lock:
                 with suppress(OSError):
@@ -163,13 +166,13 @@ class RuntimeDir:
             os.close(self._lock)
             self._lock = -1
         if self._made:
-            with suppress(OSError):  # somebody else has put something there
+            with suppress(OSError):  # it holds files of others
                 os.rmdir(self.path)
             self._made = False
 
 
 def check(path: str) -> bool:
-    """Whether the directory is there. Raises LocalError if it is not ours alone, or cannot be made."""
+    """Whether the directory exists. Raises LocalError if it is not private, or cannot be made."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -192,7 +195,10 @@ def check(path: str) -> bool:
 
 
 def _make(path: str) -> bool:
-    """Say whether the directory had to be made. Raises LocalError if it is not ours alone, and OSError."""
+    """Make the directory if it is missing; return whether it was.
+
+    Raises LocalError if it is not private, OSError.
+    """
     made = False
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
@@ -203,8 +209,8 @@ def _make(path: str) -> bool:
 
 def _advice(error: OSError) -> str:
     advice = {
-        errno.EROFS: "choose a --runtime-dir that can be written to",
-        errno.EACCES: "choose a --runtime-dir that can be written to",
+        errno.EROFS: "choose a writable --runtime-dir",
+        errno.EACCES: "choose a writable --runtime-dir",
         errno.ENOSPC: "free some space, or choose another --runtime-dir",
         errno.EDQUOT: "free some space, or choose another --runtime-dir",
         errno.ENOENT: "make the directory above it first",

@@ -1,18 +1,17 @@
-"""What was asked for while the switch ran, in one file of the runtime directory, for the next supervisor.
+"""Save operators' changes (attachments, forwards, zones) in one file, for the next supervisor.
 
 Theory of operation
 -------------------
-Whoever answers an operator with "done" has ``put`` what was done before, so it survives a ``kill -9`` at any
-instant: the file is written beside the old one and renamed over it, and so is always whole. A clean end
-removes it; after that a switch begins with its command line alone. Nothing is synced to a disk: what has to
-be survived is the end of a process, and a runtime directory does not outlive the machine.
+A part calls ``put`` before it answers an operator with "done", so the change survives a ``kill -9`` at any
+instant. The file is written beside the old one and renamed over it, so it is always whole. A clean end
+removes it; the next switch then begins with its command line alone. Nothing is synced to a disk: the file has
+to survive the end of a process, and a runtime directory does not outlive the machine.
 
-What is found is taken only if a predecessor left this directory (``RuntimeDir``) and the file is one that a
-supervisor may have written. Anything else is set aside under another name, with one line, and kept: nothing
-is deleted that was not made here.
+A file is read only if a predecessor left this directory (``RuntimeDir``) and the file has the form of ours.
+Any other file is renamed, with a line in the log, and kept: Bulkhead deletes only its own files.
 
-A disk that is full fails no command: it is done all the same. The log says that it will not outlive this
-supervisor, and writing is tried again every ``RETRY_S``.
+If the disk is full, the command is still carried out. The log says that the change will not outlive this
+supervisor, and the write is tried again every ``RETRY_S``.
 
     {"bulkhead": 1, "parts": {"attachments": [...], "gateway": {"forward": [...], ...}}}
 """
@@ -31,16 +30,16 @@ from supervisor.base.logs import log
 FILE = "switch.state"
 VERSION = 1
 MOST_BYTES = 4 << 20
-"""Some hundred bytes for each port there can be, and a gateway's 64 KiB."""
+"""Some hundred bytes for each possible port, and 64 KiB for a gateway."""
 
 RETRY_S = 1.0
 
 
 class SavedState:
-    """The file and what is in it, by parts: each is plain data that its owner understands."""
+    """The file and its parts: each part is plain data that only its owner interprets."""
 
     def __init__(self, path: str, *, inherit: bool) -> None:
-        """Take what a predecessor left if there was one (``inherit``). Raises LocalError."""
+        """Read the predecessor's file if there was one (``inherit``). Raises LocalError."""
         self._path = path
         self._retry_at = float("inf")
         self._parts: dict[str, object] = {}
@@ -52,7 +51,7 @@ class SavedState:
             _set_aside(path, error)
 
     def get(self, part: str) -> object:
-        """Return what was put last, by this supervisor or the one before; None: nothing."""
+        """Return the value that was put last, by this supervisor or the one before; None if there is none."""
         return self._parts.get(part)
 
     def put(self, part: str, value: object) -> None:
@@ -62,7 +61,7 @@ class SavedState:
             self._write()
 
     def tick(self, now: float) -> None:
-        """Try again to write what could not be written."""
+        """Try a failed write again."""
         if now >= self._retry_at:
             self._write()
 
@@ -71,7 +70,7 @@ class SavedState:
         return self._retry_at
 
     def close(self, *, keep: bool) -> None:
-        """Remove the file, unless there is something for the next supervisor to take over."""
+        """Remove the file, unless the next supervisor is to take over."""
         if not keep:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -82,7 +81,7 @@ class SavedState:
         first = self._retry_at == float("inf")
         try:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(beside)  # of a supervisor that was killed as it wrote
+                os.unlink(beside)  # left by a supervisor that was killed as it wrote
             file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(file, "wb") as out:
                 out.write(data)
@@ -99,12 +98,12 @@ class SavedState:
 
 
 def _read(path: str, *, inherit: bool) -> Mapping[str, object]:
-    """Return the parts. Raises OSError, or ValueError: this is no file of a predecessor's."""
+    """Return the parts. Raises OSError; ValueError if this is not a file of ours."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(file, "rb") as source:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-            raise ValueError("it is no file of ours")
+            raise ValueError("it is not a file of ours")
         data = source.read(MOST_BYTES + 1)
     if not inherit:
         raise ValueError("no supervisor has left this directory unfinished")

@@ -12,12 +12,12 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 
 def open_context() -> Context:
-    """Return what sockets are made in; ``term`` it when they are closed."""
+    """Return a ZeroMQ context; call its ``term`` when its sockets are closed."""
     return zmq.Context()
 
 
 def listen(context: Context, kind: int, address: str) -> "zmq.Socket[bytes]":
-    """Bind a socket that takes bounded messages from processes of our own user (and root) only, mode 0600.
+    """Bind a socket for bounded messages from our own user (and root) only: mode 0600.
 
     Raises LocalError.
     """
@@ -35,7 +35,7 @@ def listen(context: Context, kind: int, address: str) -> "zmq.Socket[bytes]":
 
 
 def bind(sock: "zmq.Socket[bytes]", address: str) -> None:
-    """Bind with mode 0600; again, where the file of the first time was deleted. Raises LocalError."""
+    """Bind with mode 0600, also a second time if the file was deleted. Raises LocalError."""
     mask = os.umask(0o177)
     try:
         sock.bind(address)

@@ -1,1 +1,1 @@
-"""Captured frames on their way to a file: filters, the pcapng format, the viewer's end."""
+"""Captures: filters, the pcapng format, the supervisor's side and the viewer's side."""

@@ -1,7 +1,7 @@
-"""Filters of captures: libpcap's expressions, compiled by libpcap to classic BPF.
+"""Compile the filters of captures, with libpcap, to classic BPF.
 
-The library is loaded when a filter is asked for (Debian: libpcap0.8), so a switch needs none. The result is
-a program for the workers' own interpreter (``capture/cbpf.h``), in the bytes of ``struct bpf_insn``.
+The library (Debian: libpcap0.8) is loaded only for a filter, so a switch does not need it. The result is a
+program for the workers' own interpreter (``capture/cbpf.h``), in the bytes of ``struct bpf_insn``.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ from forwarder.errors import LocalError
 
 ETHERNET = 1
 SNAP = 262_144
-"""libpcap's own MAXIMUM_SNAPLEN: what a program returns for a frame that is wanted."""
+"""libpcap's MAXIMUM_SNAPLEN: a program returns it for an accepted frame."""
 INSTRUCTION_BYTES = 8
 MOST_BYTES = 4096 * INSTRUCTION_BYTES
 """The kernel's BPF_MAXINSNS."""

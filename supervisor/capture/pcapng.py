@@ -1,8 +1,8 @@
-"""The pcapng format: one section, an interface for each port, a packet for each captured frame.
+"""Write the pcapng format: one section, an interface for each port, a packet for each captured frame.
 
-Sans-I/O: every function returns bytes to be written. The source is draft-ietf-opsawg-pcapng. Numbers are
-little-endian. An interface is a port of the switch; a packet says its direction in the flags of its block,
-and what became of a dropped frame in a comment. ``tshark`` and ``capinfos`` read the result.
+Sans-I/O: every function returns bytes to write. The source is draft-ietf-opsawg-pcapng. Numbers are
+little-endian. An interface is a port of the switch. A packet has its direction in the flags of its block, and
+the reason of a drop in a comment. ``tshark`` and ``capinfos`` read the result.
 
 Example: two ports and one dropped frame are ``section("bulkhead 0.1")``, ``interface(0, "qemu-1")``,
 ``interface(1, "web")``, ``packet(0, time_ns, frame, 1514, flags=IN)``, ``packet(1, time_ns, frame, 1514, OUT,
@@ -42,7 +42,7 @@ def _block(kind: int, body: bytes) -> bytes:
 
 
 def section(application: str) -> bytes:
-    """Return the head of a file that ``application`` writes."""
+    """Return the head of a file, written by ``application``."""
     head = struct.pack("<IHHq", BYTE_ORDER, 1, 0, LENGTH_UNKNOWN)
     return _block(SECTION, head + _options([(APPLICATION, application.encode())]))
 
@@ -54,9 +54,9 @@ def interface(name: str, description: str, snap: int) -> bytes:
 
 
 def packet(number: int, time_ns: int, data: bytes, length: int, *, flags: int, comment: str = "") -> bytes:
-    """Return a frame at interface ``number``: ``data`` is kept of ``length`` bytes; time since 1970.
+    """Return a frame at interface ``number``.
 
-    ``flags``: IN or OUT.
+    ``data`` has the kept bytes of ``length``. The time is since 1970. ``flags``: IN or OUT.
     """
     head = struct.pack("<IIIII", number, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), length)
     options: list[Option] = [(FLAGS, struct.pack("<I", flags))]
@@ -66,7 +66,7 @@ def packet(number: int, time_ns: int, data: bytes, length: int, *, flags: int, c
 
 
 def statistics(number: int, time_ns: int, received: int, lost: int) -> bytes:
-    """Return what the capture at interface ``number`` saw and what its reader was too slow for."""
+    """Return the statistics of interface ``number``: captured frames, and frames that the reader lost."""
     head = struct.pack("<III", number, time_ns >> 32, time_ns & 0xFFFFFFFF)
     counts = [(RECEIVED, struct.pack("<Q", received)), (DROPPED, struct.pack("<Q", lost))]
     return _block(STATISTICS, head + _options(counts))

@@ -1,10 +1,10 @@
-"""``--pcap``: what passes the gateway, from the first frame to the last, in a file that gvproxy would write.
+"""Do ``--pcap``: write all frames of the gateway's port to a file, in gvproxy's format.
 
 Theory of operation. gvproxy captures the link of its network stack, so frames from VM to VM are not in its
-file. Here that is a capture of the port `gateway` by a process of its own, which is ``supervisor capture``
-with our file as its output. ``begin`` returns when the gateway's worker copies, so the first lease is in the
-file. If the process ends before the switch does, the log says the reason, and the switch goes on; the process
-ends with the switch, also when that is killed.
+file. Here a process of its own captures the port `gateway`: ``supervisor capture`` with the file as its
+output. ``begin`` returns when the gateway's worker copies frames, so the first lease is in the file. If the
+process ends before the switch, the log tells the reason and the switch goes on. The process ends with the
+switch, even if the switch is killed.
 
 Example: `run --gateway --pcap lan.pcap`, one VM: its DHCP, its questions for names and all its connections.
 """
@@ -20,7 +20,7 @@ from supervisor.base.logs import log
 from supervisor.fleet.processes import command
 
 ENDS_S = 5.0
-"""Until the last frames are on the disk; then it is killed."""
+"""Time for the last frames to reach the disk; then the process is killed."""
 
 
 class Recorder:
@@ -46,14 +46,14 @@ class Recorder:
         loop.watch(self._pidfd, lambda _: self._ended())
 
     def begin(self, turn: Callable[[float], None], copies: Callable[[], bool]) -> None:
-        """Take turns of the loop until the port's frames are copied. Raises LocalError: they will not be."""
+        """Run the loop until the port's frames are copied. Raises LocalError if the capture fails."""
         while not copies():
             if self._process.poll() is not None:
                 raise LocalError(f"cannot capture to {self._path}: {self._reason()}")
             turn(0.05)
 
     def close(self) -> None:
-        """End it, and wait for the end of the file."""
+        """End the process, and wait for the end of the file."""
         if self._pidfd >= 0:
             self._unwatch()
         if self._process.poll() is None:

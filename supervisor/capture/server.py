@@ -1,21 +1,20 @@
-"""The supervisor's side of captures: it gives viewers the rings that workers copy to, and sees no frame.
+"""The supervisor's side of captures: give viewers the rings that workers copy frames to.
 
 Theory of operation
 -------------------
-A viewer connects to ``capture.sock``, says WantCapture and gets a Reply. For each port that it wants, and
-that forwards, a ring is made; the port's worker gets it with Capture, the viewer with CaptureRing. So
-frames go from the worker to the viewer through shared memory. While the viewer is connected, ``tick`` looks
-for ports that are new or have another worker. When it hangs up, however it ended, the workers get
-CaptureOver.
+A viewer connects to ``capture.sock``, sends WantCapture and gets a Reply. A ring is made for each wanted port
+that forwards; the port's worker gets it with Capture, the viewer with CaptureRing. So frames go from the
+worker to the viewer through shared memory; the supervisor sees none. While the viewer is connected, ``tick``
+finds ports that are new or have another worker. When the viewer hangs up, the workers get CaptureOver.
 
-Each capture has a number, under which a worker keeps it beside the others. ``MOST`` may run at one time, and
-each costs a port's worker a copy of its frames; one that is forgotten somewhere is not in the way of the
-next. Memory is bounded by ``MEMORY`` for all ports of a capture; a port of many has a smaller ring.
+Each capture has a number, so a worker can have several. At most ``MOST`` run at one time, so that a forgotten
+capture does not block the next one; each costs a port's worker a copy of its frames. ``MEMORY`` bounds the
+rings of all ports together: with many ports each ring is smaller.
 
 Example: `capture all` on a switch of 250 ports gives each a ring of 512 KiB. Port 7's worker is killed: a
 quarter of a second later its next worker has a ring, and the viewer gets it under the new epoch.
 
-Runs in the thread of the loop. Viewers are of our own user (and no worker: these are in cells).
+Runs in the thread of the loop. Viewers run under our own user (workers cannot connect: they are in cells).
 """
 
 import itertools
@@ -37,13 +36,13 @@ from forwarder.rendezvous import CAPTURES, path
 from supervisor.base.logs import log
 
 MOST = 4
-"""Captures at one time: an operator's two, the page's, and one that runs for days."""
+"""Most captures at one time: two of an operator, one of the page, and one that runs for days."""
 MEMORY = 128 << 20
 """Bytes of all rings of one capture."""
 LARGEST_RING, SMALLEST_RING = 8 << 20, 256 << 10
-"""Some 5,000 frames of 1,514 bytes; two of the longest frames."""
+"""The largest and the smallest ring: some 5,000 frames of 1,514 bytes; two of the longest frames."""
 LOOK_S = 0.25
-"""How long a new port waits for its ring."""
+"""Time between two looks for new ports."""
 
 
 class Workers(Protocol):
@@ -53,7 +52,7 @@ class Workers(Protocol):
         """Return the ports that forward."""
 
     def tell(self, served: Incarnation, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
-        """Send to the worker of that incarnation of a port; False if it is over."""
+        """Send to a port's worker of this epoch; return False if the epoch is over."""
 
 
 class Capturing(NamedTuple):
@@ -64,16 +63,16 @@ class Capturing(NamedTuple):
     wanted: WantCapture
     ring_bytes: int
     given: dict[int, Incarnation]
-    """By port, whose worker copies."""
+    """The captured ports, with the epoch of the worker that copies."""
 
     @property
     def ports(self) -> str:
-        """What it is of, in a sentence."""
+        """The captured ports, in a sentence."""
         return ", ".join(self.wanted.ports) or "all ports"
 
 
 def ring_bytes(ports: int) -> int:
-    """Return the size of the ring of each of so many ports: a power of two."""
+    """Return the size of each port's ring, a power of two."""
     size = LARGEST_RING
     while size > SMALLEST_RING and size * ports > MEMORY:
         size //= 2
@@ -81,7 +80,7 @@ def ring_bytes(ports: int) -> int:
 
 
 class CaptureServer:
-    """The socket, and the viewers that there are."""
+    """The socket and its viewers."""
 
     def __init__(self, loop: Loop, pauses: Pauses, runtime_dir: str, workers: Workers) -> None:
         """Listen. Raises LocalError."""
@@ -91,7 +90,7 @@ class CaptureServer:
         self._acceptor = Acceptor(loop, self._sock, self._accepted, pauses)
         self._numbers = itertools.count(1)
         self._viewers: dict[int, LoopChannel] = {}
-        """Those that are connected, by the number of their capture."""
+        """The connected viewers, by the number of their capture."""
         self._captures: dict[int, Capturing] = {}
         self._look_at = float("inf")
 
@@ -104,11 +103,11 @@ class CaptureServer:
             self._give(capture)
 
     def deadline(self) -> float:
-        """When ``tick`` has something to do."""
+        """Return the time of the next ``tick``."""
         return self._look_at
 
     def copies(self, name: str) -> bool:
-        """Whether a capture has a ring for the port of that name, which it asked for by name."""
+        """Whether a capture that asked for this port by name has its ring."""
         return any(name in capture.wanted.ports and capture.given for capture in self._captures.values())
 
     def close(self) -> None:
@@ -147,11 +146,11 @@ class CaptureServer:
             if received is None:
                 return
             close_all(received[1])
-            with suppress(ChannelClosedError):  # receiving says so, too
+            with suppress(ChannelClosedError):  # receiving shows the end, too
                 self._take(number, viewer, received[0])
 
     def _take(self, number: int, viewer: LoopChannel, message: Message) -> None:
-        """Take what a viewer says. Raises ChannelClosedError."""
+        """Take the viewer's messages. Raises ChannelClosedError."""
         if not isinstance(message, WantCapture) or number in self._captures:
             self._end(number)
             return

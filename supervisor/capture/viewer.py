@@ -1,14 +1,14 @@
-"""The viewer's end of a capture: rings of many ports in, one pcapng file out.
+"""The viewer's side of a capture: read the rings of many ports, write one pcapng file.
 
 Theory of operation
 -------------------
-The viewer asks the supervisor for rings (``server``), reads them in turn and writes what was copied. Ports
-are read one after the other, so a frame of one may be older than one of another that was read before: what
-was read waits for ``SETTLE_S`` and is written in the order of time.
+The viewer asks the supervisor for rings (``server``), reads them in turn and writes the frames. It reads one
+ring after the other, so a frame may be older than a frame that was read before from another ring. Therefore
+frames wait for ``SETTLE_S`` and are written in the order of time.
 
-It never holds up a worker. A viewer that is too slow, because of its disk or of the program that it writes
-to, finds that frames were overwritten; their number is in the file's statistics and in the summary. If it
-writes to a pipe whose reader has gone, it ends, also while no frame comes.
+It never delays a worker. If the viewer is too slow (its disk, or the program that it writes to), frames are
+overwritten; the file's statistics and the summary have their number. If it writes to a pipe and the reader
+has gone, it ends, even while no frame comes.
 
 Example: ports 1 and 2, a frame from 1 to 2: the file has it as received at interface `qemu-1` and, some
 microseconds later, as sent at `qemu-2`. Had ring 2 been full, it would have a second copy at `qemu-1` with
@@ -35,16 +35,16 @@ from supervisor.capture.pcapng import IN, OUT
 
 ANSWER_S = 10.0
 LOOK_S = 0.02
-"""Pause between two looks at all rings: a ring of 8 MiB fills in 6 ms at 10 Gbit/s, so this is for slower
-ones."""
+"""Pause between two reads of all rings. A ring of 8 MiB fills in 6 ms at 10 Gbit/s, so fast ports may lose
+frames."""
 SETTLE_NS = 50_000_000
 DROPPED = 3
 TO_VM = frozenset({"filtered", "refused", "stale_ring", "flood_lost"})
-"""Reasons of drops on the way to the VM; all others are on the way from it."""
+"""Reasons of drops on the way to the VM; all other drops are on the way from it."""
 
 
 class Summary(NamedTuple):
-    """What a capture has seen."""
+    """The figures of a capture."""
 
     frames: int
     lost: int
@@ -52,7 +52,7 @@ class Summary(NamedTuple):
 
 
 class Format(Protocol):
-    """How a file is written: the functions of ``pcapng``."""
+    """A format of files: the functions of ``pcapng``."""
 
     def section(self, application: str) -> bytes:
         """Return the head of a file."""
@@ -66,7 +66,7 @@ class Format(Protocol):
         """Return a frame."""
 
     def statistics(self, number: int, time_ns: int, received: int, lost: int) -> bytes:
-        """Return what was seen at a port."""
+        """Return a frame that was seen at a port."""
 
 
 class _Port(NamedTuple):
@@ -78,7 +78,7 @@ class Viewer:
     """One capture, from its request to its file."""
 
     def __init__(self, runtime_dir: str, wanted: WantCapture, form: Format = pcapng) -> None:
-        """Ask, and wait for the answer. Raises LocalError: refused, or no supervisor."""
+        """Ask, and wait for the answer. Raises LocalError if it is refused or no supervisor runs."""
         self._form = form
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -87,7 +87,7 @@ class Viewer:
             sock.close()
             raise LocalError(f"no supervisor of this version runs in {runtime_dir}") from None
         self._channel = Channel(sock)
-        with suppress(ChannelClosedError):  # its answer says why
+        with suppress(ChannelClosedError):  # the answer has the reason
             self._channel.send(wanted)
         self._snap = wanted.snap
         self._ports: dict[tuple[int, int], _Port] = {}
@@ -99,7 +99,7 @@ class Viewer:
         self._await_reply()
 
     def run(self, output: BinaryIO, application: str, ended: Callable[[], bool]) -> Summary:
-        """Write until ``ended``, or until the supervisor ends. Raises LocalError, OSError from the output."""
+        """Write until ``ended``, or until the supervisor ends. Raises LocalError; OSError from the output."""
         self._output = output
         self._output.write(self._form.section(application))
         going = True
@@ -115,16 +115,19 @@ class Viewer:
         return self._finish()
 
     def _wait(self) -> None:
-        """Wait for the supervisor, or a while. Raises BrokenPipeError: nothing reads the output any more."""
+        """Wait for the supervisor, or a while.
+
+        Raises BrokenPipeError if the output has no reader any more.
+        """
         waiting = select.poll()
         waiting.register(self._channel, select.POLLIN)
-        waiting.register(self._output, 0)  # an error is told anyway
+        waiting.register(self._output, 0)  # an error is reported anyway
         for descriptor, events in waiting.poll(LOOK_S * 1000):
             if descriptor == self._output.fileno() and events & select.POLLERR:
                 raise BrokenPipeError
 
     def close(self) -> None:
-        """Hang up; the workers copy no more."""
+        """Hang up; the workers stop copying."""
         self._channel.close()
 
     def _await_reply(self) -> None:
@@ -165,7 +168,7 @@ class Viewer:
         close_all(descriptors)
 
     def _read(self) -> bool:
-        """Take what is new; whether there may be more at once."""
+        """Read new frames; return whether more may follow at once."""
         more = False
         for port in self._ports.values():
             seen = port.reader.read()
@@ -174,7 +177,7 @@ class Viewer:
         return more
 
     def _drain(self) -> None:
-        """Take all that was copied until now, however much comes meanwhile."""
+        """Read all frames that were copied until now, but not those that arrive meanwhile."""
         now = time.monotonic_ns()
         left = list(self._ports.values())
         while left:

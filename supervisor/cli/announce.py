@@ -1,4 +1,4 @@
-"""Telling the outside that the switch is ready: a line on stdout, a pid file, and systemd."""
+"""Announce that the switch is ready: a line on stdout, a pid file, and systemd."""
 
 import os
 import socket
@@ -14,14 +14,14 @@ LONGEST_PID = 16
 class PidFile:
     """A file with our process id, from construction to ``close``.
 
-    The file holds the number and nothing else, like gvproxy's, and appears whole, by rename, so a reader
-    never finds half a number. Nothing but an earlier pid file (a regular file that holds one number) is
-    replaced: not a file with other contents, and never through a link, which another user could have put into
-    a shared directory (``/tmp``) to have us overwrite a file of ours.
+    The file holds only the number, like gvproxy's, and appears by rename, so a reader never finds half a
+    number. It replaces only an earlier pid file (a regular file with one number). It never replaces another
+    file, and never follows a link, which another user could have put into a shared directory (``/tmp``) to
+    make us overwrite a file of ours.
     """
 
     def __init__(self, path: str) -> None:
-        """Write it. Raises LocalError, and has left nothing then."""
+        """Write the file. Raises LocalError; nothing is left behind then."""
         self._path = os.path.abspath(path)
         self._own = (-1, -1)
         draft = f"{self._path}.{os.getpid()}"
@@ -44,7 +44,7 @@ class PidFile:
         self._own = (found.st_dev, found.st_ino)
 
     def close(self) -> None:
-        """Remove it, unless another file has its place by now."""
+        """Remove the file, unless another one has replaced it."""
         with suppress(OSError):
             found = os.lstat(self._path)
             if (found.st_dev, found.st_ino) == self._own:
@@ -52,7 +52,7 @@ class PidFile:
 
 
 def _check_replaceable(path: str) -> None:
-    """Raise LocalError if something lies at ``path`` that is no earlier pid file."""
+    """Raise LocalError if ``path`` exists and is not an earlier pid file."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -73,7 +73,7 @@ def _check_replaceable(path: str) -> None:
 
 
 def tell_systemd(state: str) -> None:
-    """Pass ``state`` on (sd_notify(3)); without systemd, or where it does not listen, nothing happens."""
+    """Send ``state`` to systemd (sd_notify(3)); does nothing if it does not listen."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return

@@ -1,4 +1,4 @@
-"""``supervisor capture``: what is on the wire of a port, as pcapng."""
+"""``supervisor capture``: capture the frames of ports, as pcapng."""
 
 import os
 import signal
@@ -19,12 +19,18 @@ NICE = 10
 @runtime_dir_option
 @click.argument("ports")
 @click.option(
-    "-w", "--write", "file", metavar="FILE", help="Write there; - is standard output, if it is no terminal."
+    "-w", "--write", "file", metavar="FILE", help="File to write; - is standard output, if not a terminal."
 )
-@click.option("--filter", "expression", metavar="EXPR", help="Only frames that match (pcap-filter(7)).")
-@click.option("--seconds", type=click.FloatRange(min=0.1), help="End after so long.  [default: at Ctrl-C]")
+@click.option("--filter", "expression", metavar="EXPR", help="Capture only matching frames (pcap-filter(7)).")
 @click.option(
-    "--snap", type=click.IntRange(14, SNAP), default=SNAP, show_default=True, help="Bytes kept of a frame."
+    "--seconds", type=click.FloatRange(min=0.1), help="End after so many seconds.  [default: at Ctrl-C]"
+)
+@click.option(
+    "--snap",
+    type=click.IntRange(14, SNAP),
+    default=SNAP,
+    show_default=True,
+    help="Most bytes to keep of a frame.",
 )
 @click.option(
     "--format",
@@ -44,11 +50,11 @@ def capture(
     snap: int,
     form: str,
 ) -> None:
-    """Copy what PORTS see: a port's name or number, several with commas, or `all`.
+    """Capture the frames of PORTS: a port's name or number, several with commas, or `all`.
 
-    A frame is there as it comes from the VM and as it goes to a VM, and again if it is dropped, with the
-    reason as comment. Live: `supervisor capture all -w - | wireshark -k -i -`. A reader that is too slow
-    loses captured frames, and the summary says how many; the switch loses none for it.
+    A frame appears once as it comes from a VM and once as it goes to a VM. A dropped frame appears once more,
+    with the reason as comment. Live: `supervisor capture all -w - | wireshark -k -i -`. A slow reader misses
+    captured frames, and the summary says how many; the switch loses no frame by it.
     """
     from supervisor.capture import pcap, pcapng  # noqa: PLC0415 - a page of help needs none of this
     from supervisor.capture.filters import compile_filter  # noqa: PLC0415
@@ -71,7 +77,7 @@ def capture(
         output = open_output(file or "-")
         seen = viewer.run(output, f"bulkhead {VERSION}", lambda: bool(stopped) or time.monotonic() >= end)
     except BrokenPipeError:
-        return  # the program that reads has seen enough
+        return  # the reading program has ended
     except OSError as error:
         raise LocalError(f"cannot write to {file}: {error.strerror}; what came before is there") from None
     finally:

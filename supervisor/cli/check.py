@@ -1,8 +1,8 @@
-"""``supervisor run --check``: what a run would do, or what it would fail at; nothing is made, nothing starts.
+"""``supervisor run --check``: show what a run would do, or its fault; makes and starts nothing.
 
-Flags and file have been read already, so what is left are the machine's own reasons: a path that is taken, a
-port in use, a right that is missing. What the gateway is told, only a gateway can check: a process of it
-reads the options, answers, and ends. Another process may take a path between this look and the run.
+Flags and file have been read already, so only faults of the machine are left: a taken path, a port in use, a
+missing right. Only a gateway can check its options: a process of it reads them, answers, and ends. Another
+process may take a path between this check and the run.
 """
 
 import os
@@ -29,7 +29,7 @@ CAP_NET_ADMIN = 12
 
 
 def look(options: RunOptions) -> tuple[list[str], list[str]]:
-    """Return what would be done, a line each, and what would fail."""
+    """Return the actions of a run, a line each, and its faults."""
     done: list[str] = []
     faults: list[str] = []
 

@@ -23,10 +23,10 @@ subnet = "10.77.0.0/24"
 static-lease = ["52:54:00:12:34:56=10.77.0.10,web"]
 ```
 
-A listener or TAP device is its URL, or a table that says more about the ports that come from it: ``name``
-and every setting that a port can have (``settings.SETTINGS``). What the gateway can be told is in
-``gateway_options.OPTIONS``; the table alone, empty, is what ``--gateway`` is. An unknown key, a
-value of a wrong type or unit, or an address that is pinned twice is refused, with file, line and key.
+A listener or TAP device is a URL, or a table with the settings of its ports: ``name`` and every setting in
+``supervisor.ports.settings``. ``supervisor.gateway.options`` has the keys of the gateway; an empty table
+means ``--gateway``. An unknown key, a value of a wrong type or unit, or an address that is pinned twice is
+refused, with file, line and key.
 """
 
 import sys
@@ -72,7 +72,7 @@ MAX_BYTES = 1 << 20
 
 
 def load(path: str, options: RunOptions) -> RunOptions:
-    """Return ``options`` with what the file says. Raises LocalError."""
+    """Return ``options`` with those of the file. Raises LocalError."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -89,13 +89,13 @@ def load(path: str, options: RunOptions) -> RunOptions:
 
 
 class _File:
-    """A file that is being read, for saying where something is wrong with it."""
+    """A file while it is read, for errors with file, line and key."""
 
     def __init__(self, path: str, text: str) -> None:
         self._path = path
         self._text = text
         self._pinned: dict[bytes, Path] = {}
-        """Where each address is pinned."""
+        """The place where each address is pinned."""
 
     def read(self, table: dict[str, object], options: RunOptions) -> RunOptions:
         fields: dict[str, object] = {}
@@ -164,7 +164,7 @@ class _File:
             self._fail(path, str(error))
 
     def _fail(self, path: Path, why: str) -> NoReturn:
-        """Refuse the file; what is named is the last key on the way."""
+        """Refuse the file; the error names the last key of the path."""
         key = next(step for step in reversed(path) if isinstance(step, str))
         raise LocalError(f"{self._path}, line {self._line(path)}: {key}: {why}")
 

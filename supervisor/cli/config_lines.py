@@ -1,8 +1,8 @@
-"""Where in a TOML file each thing stands: tomllib says what a file means, and not where.
+"""Find the line of each key and item in a TOML file, which tomllib does not tell.
 
-``locate`` walks over a text that tomllib has accepted, so it need not check anything; it only has to know
-where strings, comments, arrays and tables begin and end. A place is a path as one would index the parsed
-file, ``("listen-qemu", 0, "pin", 1)``, with the line where its key or, in an array, its value begins.
+``locate`` walks over a text that tomllib has accepted, so it checks nothing; it only finds where strings,
+comments, arrays and tables begin and end. A place is a path into the parsed file, such as ``("listen-qemu",
+0, "pin", 1)``, with the line where its key or, in an array, its value begins.
 """
 
 import re
@@ -25,7 +25,7 @@ def locate(text: str) -> dict[Path, int]:
 
 
 class _Walk:
-    """One pass over the text; ``_at`` is where it is."""
+    """One pass over the text; ``_at`` is the position."""
 
     def __init__(self, text: str) -> None:
         self.places: dict[Path, int] = {}
@@ -48,14 +48,14 @@ class _Walk:
         return self._line
 
     def _skip(self) -> str:
-        """Pass blanks, line ends and comments; return the next character, or nothing at the end."""
+        """Skip blanks, line ends and comments; return the next character, or nothing at the end."""
         match = _BLANK.match(self._text, self._at)
         assert match is not None
         self._at = match.end()
         return self._text[self._at : self._at + 1]
 
     def _header(self) -> Path:
-        """Pass ``[table]`` or ``[[table]]``; return where its pairs belong."""
+        """Skip ``[table]`` or ``[[table]]``; return the path of its pairs."""
         line = self._here()
         of_array = self._text.startswith("[[", self._at)
         self._at += 2 if of_array else 1
@@ -72,7 +72,7 @@ class _Walk:
         return table
 
     def _enter(self, path: Path, line: int) -> Path:
-        """Return the table at ``path``: of an array of tables, its last one."""
+        """Return the table at ``path``; for an array of tables, its last one."""
         self.places.setdefault(path, line)
         return (*path, self._lengths[path] - 1) if path in self._lengths else path
 

@@ -1,4 +1,4 @@
-"""``supervisor events``: what has happened in a switch, and what happens."""
+"""``supervisor events``: show past events of a switch, and follow new ones."""
 
 import json
 import time
@@ -9,18 +9,21 @@ import click
 from supervisor.cli.options import directory, runtime_dir_option
 
 FOLLOW_S = 0.25
-"""How often a switch that is followed is asked; it answers in less than a millisecond."""
+"""Time between two questions while following; the switch answers in less than a millisecond."""
 
 
 @click.command()
 @runtime_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
-    "--since", type=click.FloatRange(min=0), metavar="SECONDS", help="Only what is not older than this."
+    "--since",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Show only events that are not older than this.",
 )
-@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Go on with new events until Ctrl-C.")
 def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: bool) -> None:
-    """Show what has happened: VMs that came, went, stalled or lied, settings, the gateway.
+    """Show events: VMs that came, went, stalled or sent forged frames; settings; the gateway.
 
     The last 1,000 are kept, and outlive the supervisor. `supervisor run --log-format json` logs the same
     records.
@@ -32,7 +35,7 @@ def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: 
         with Client(directory(runtime_dir)) as client:
             while True:
                 answer = cast(dict[str, Any], client.ask("events", after=after, since=since))
-                after, since = answer["next"], None  # what happens later is not older
+                after, since = answer["next"], None  # later events are not older
                 for event in answer["events"]:
                     click.echo(json.dumps(event) if as_json else _line(event))
                 if answer["events"]:
@@ -45,7 +48,7 @@ def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: 
 
 
 def _line(event: dict[str, Any]) -> str:
-    """Return an event for a person; what a worker has said is shown as one line, whatever is in it."""
+    """Return an event as one line for a person, whatever a worker has put into it."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
     text = f"{when}  {event['event']:<12}  {event['message']}"
     if "more" in event and " more like it" not in text:

@@ -1,4 +1,4 @@
-"""``supervisor explain A B``: can they talk, and if not, the reason."""
+"""``supervisor explain A B``: say whether A can reach B, and if not, why."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
 
 
 def _lines(told: Json) -> list[str]:
-    """Return the answer, what else was found, and the facts, for a person."""
+    """Return the answer, the other findings and the facts, for a person."""
     found = [f"  {'stops' if each['stops'] else 'note'}: {each['text']}" for each in told["findings"]]
     lines = [f"{told['answer']}.", *found, f"  path: {told['path']}"]
     for end in told["ends"]:
@@ -50,7 +50,7 @@ def _lines(told: Json) -> list[str]:
 
 
 def _end(end: Json) -> dict[str, str]:
-    """Return what is known of one end, as words."""
+    """Return the facts of one end, in words."""
     if end["port"] is None:
         return {"port": "none", "address": end["address"] or ""}
     settings = end["settings"]

@@ -1,4 +1,4 @@
-"""``supervisor forward``: ports and sockets of the host that lead to VMs, while the switch runs."""
+"""``supervisor forward``: forward ports and sockets of the host to VMs, while the switch runs."""
 
 import json
 from typing import Any, cast
@@ -37,7 +37,7 @@ def add(runtime_dir: str | None, forwards: tuple[str, ...]) -> None:
 @runtime_dir_option
 @click.argument("forwards", metavar="FORWARD...", nargs=-1, required=True)
 def remove(runtime_dir: str | None, forwards: tuple[str, ...]) -> None:
-    """End a forward; what is connected stays.
+    """End a forward; existing connections stay.
 
     A FORWARD is named as `list` shows it, or by its first part, like tcp:127.0.0.1:8080.
     """

@@ -1,4 +1,4 @@
-"""Pages of help whose options stand in groups, each under its own heading."""
+"""Help pages that show options in groups, each under a heading."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,11 +8,11 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 REST = "Help"
-"""Heading of options that name no group; ``--help`` is one of them."""
+"""Heading of options without a group, such as ``--help``."""
 
 
 class GroupedOption(click.Option):
-    """An option that knows the heading it belongs under."""
+    """An option with the heading of its group."""
 
     def __init__(self, *args: Any, group: str = REST, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -20,7 +20,7 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose page of help shows each group under its heading, by their first options."""
+    """A command whose help page shows each group under its heading, in the order of first options."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write all groups."""

@@ -1,4 +1,4 @@
-"""``supervisor list``: all switches of this user that run on this machine."""
+"""``supervisor list``: show all running switches of this user."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from forwarder.errors import BulkheadError
 from supervisor.base import runtime_dir
 
 ANSWER_S = 1.0
-"""A supervisor answers in milliseconds; the line of one that hangs must not be long in coming."""
+"""A supervisor answers in milliseconds; one that hangs must not delay the list."""
 AT_ONCE = 16
 
 
@@ -33,7 +33,7 @@ def list_(as_json: bool) -> None:
 
 
 def _ask(directory: str) -> dict[str, Any]:
-    """Return what a switch says of itself."""
+    """Return the answer of a switch."""
     from supervisor.console.client import Client  # noqa: PLC0415
 
     said: dict[str, Any] = {"name": None, "ports": None, "uptime_s": None, "version": None}

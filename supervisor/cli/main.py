@@ -1,4 +1,4 @@
-"""The command line: one click group. Nothing heavy is imported before it is known what for.
+"""The command line: one click group. Heavy modules are imported only by the commands that need them.
 
 Exit codes: 0 done, 1 failed (one line on stderr says what and what to do), 2 wrong usage.
 """
@@ -15,7 +15,7 @@ from forwarder.version import VERSION
 
 
 class Misused(click.ClickException):
-    """What was written cannot be; no page of help would say more."""
+    """Wrong usage whose one line says everything; the help page is not shown."""
 
     exit_code = 2
 
@@ -24,13 +24,13 @@ class Group(click.Group):
     """A group whose commands fail with one line."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; what was raised on purpose becomes its line."""
+        """Run the command; turn our own errors into one line."""
         try:
             return super().invoke(ctx)
         except BulkheadError as error:
             raise (Misused if isinstance(error, UsageError) else click.ClickException)(str(error)) from None
         except BrokenPipeError:
-            # Whoever read our output has had enough of it; nothing more can be said there.
+            # The reader of our output has closed it, so no more can be written.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
 

@@ -39,7 +39,7 @@ def _ask(runtime_dir: str | None, name: str, /, **arguments: object) -> Json:
 
 
 all_option = click.option(
-    "--all", "everything", is_flag=True, help="Also what is zero everywhere, and what is for bug reports."
+    "--all", "everything", is_flag=True, help="Also show zeros, and figures for bug reports."
 )
 
 
@@ -61,7 +61,7 @@ WORDS_HELP = "`supervisor help WORD` explains a word."
 @json_option
 @all_option
 def status(runtime_dir: str | None, as_json: bool, everything: bool) -> None:
-    """Show what is wrong, the ports with their addresses, and where VMs attach."""
+    """Show problems, the ports with their addresses, and the listeners."""
     from supervisor.screen.status import status as draw  # noqa: PLC0415
 
     _show(_ask(runtime_dir, "status"), as_json, partial(draw, everything=everything))
@@ -71,14 +71,12 @@ def status(runtime_dir: str | None, as_json: bool, everything: bool) -> None:
 @runtime_dir_option
 @json_option
 @all_option
-@click.option(
-    "--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Again and again, this often."
-)
-@click.option("--by-source", is_flag=True, help="With --json: also from whom the lost frames were.")
+@click.option("--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Repeat at this interval.")
+@click.option("--by-source", is_flag=True, help="With --json: also the source ports of lost frames.")
 def stats(
     *, runtime_dir: str | None, as_json: bool, everything: bool, watch: float | None, by_source: bool
 ) -> None:
-    """Show what is counted: frames, bytes, drops by reason, processes."""
+    """Show counters: frames, bytes, drops by reason, processes."""
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.screen.stats import stats as draw  # noqa: PLC0415
 
@@ -110,7 +108,7 @@ def top(runtime_dir: str | None) -> None:
 @runtime_dir_option
 @json_option
 def macs(runtime_dir: str | None, as_json: bool) -> None:
-    """Show which MAC address is behind which port."""
+    """Show the MAC addresses of each port."""
     from supervisor.screen import tables  # noqa: PLC0415
 
     _show(_ask(runtime_dir, "macs"), as_json, lambda answer, _: tables.macs(answer))
@@ -120,9 +118,9 @@ def macs(runtime_dir: str | None, as_json: bool) -> None:
 @runtime_dir_option
 @json_option
 def leases(runtime_dir: str | None, as_json: bool) -> None:
-    """Show which VM has which address and name from the gateway.
+    """Show the gateway's leases: address, VM and name.
 
-    A lease whose VM has gone is kept for it, until no other address is left for another VM.
+    The lease of a VM that has gone is kept for it, until another VM needs the address.
     """
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.console.facts import leases as all_leases  # noqa: PLC0415
@@ -145,8 +143,8 @@ def attach(
 ) -> None:
     """Add listeners or TAP devices to a running switch.
 
-    Every port that comes from them starts with the settings given here. What is attached this way is
-    attached again by the supervisor that replaces one that was killed, and forgotten when the switch stops.
+    Their ports start with the settings given here. After a kill of the supervisor the next one attaches them
+    again; a stop of the switch forgets them.
     """
     groups = given_attachments(flags)
     if not any(groups.values()):
@@ -192,7 +190,7 @@ def detach(runtime_dir: str | None, target: str) -> None:
 @json_option
 @click.argument("target", metavar="PORT|NAME|URL|PATH")
 def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
-    """Show the settings of a port, or those that a listener gives to its ports, as `set` takes them."""
+    """Show the settings of a port, or of a listener's future ports, in the form that `set` takes."""
     from supervisor.screen import tables  # noqa: PLC0415
 
     _show(
@@ -207,9 +205,9 @@ def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
 @click.argument("target", metavar="PORT|NAME|URL|PATH")
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True, type=ChangeType())
 def set_(runtime_dir: str | None, target: str, changes: tuple[tuple[str, object], ...]) -> None:
-    """Change settings while the switch runs: all that are given, or none.
+    """Change settings while the switch runs: all of the given ones, or none.
 
-    Those of a port hold until its VM goes. Those of a listener, named by its URL or path, are for the VMs
+    Settings of a port hold until its VM goes. Settings of a listener, named by its URL or path, are for VMs
     that attach from now on. Lists are separated by commas; `pin=` makes one empty.
     """
     wanted = dict(changes)
@@ -246,9 +244,11 @@ def stop(runtime_dir: str | None, timeout: float) -> None:
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="How long it takes.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="Duration of the demonstration."
+)
 def demo(seconds: float | None) -> None:
-    """Show that a stuck VM costs the others nothing: no VM, no root needed."""
+    """Show that a stuck VM does not slow others; needs no VM and no root."""
     from supervisor.demo import course as demonstration  # noqa: PLC0415
 
     try:

@@ -1,4 +1,4 @@
-"""Options that more than one command has, and the parameter types that check them while parsing."""
+"""Options that several commands share, and the parameter types that check them while parsing."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 SWITCH, ATTACH, PORT, GATEWAY, LOG = (
     "The switch",
     "Where VMs attach (each can be given several times)",
-    "Settings of each port that comes from it",
+    "Settings of its ports",
     "The gateway (needs --gateway; lists can be given several times)",
     "The log, on stderr",
 )
@@ -30,7 +30,7 @@ LISTEN_HELP = {
     "vfkit": "Accept one VM at a time of vfkit, krunkit, libkrun or QEMU's `-netdev dgram`.",
     "connect": "Accept any number of VMs that attach by `POST /connect`, like gvforwarder.",
     "vhost": "Accept any number of VMs of vhost-user, which share their memory.",
-    "dial_vhost": "Connect to a VM of vhost-user that listens itself, again and again until it is there.",
+    "dial_vhost": "Connect to the socket of a vhost-user VM that listens itself; try until it is there.",
 }
 METAVARS = {
     "qemu": "PATH|unix://PATH|tcp://HOST:PORT",
@@ -43,7 +43,7 @@ METAVARS = {
 
 
 LISTS = ("pin", "reach")
-"""Settings whose flags can be given again and again."""
+"""Settings whose flags can be given several times."""
 
 
 DEFAULTS = dict(shown(plain(Policy())))
@@ -124,7 +124,7 @@ def runtime_dir_option(command: F) -> F:
 
 
 def attachment_options(command: F) -> F:
-    """Add ``--listen…`` and ``--tap``, each as often as wanted."""
+    """Add ``--listen…`` and ``--tap``, which can be given several times."""
     for transport in ("tap", *reversed(LISTEN_FLAGS)):
         command = option(
             ATTACH,
@@ -141,9 +141,9 @@ def attachment_options(command: F) -> F:
 
 
 def settings_options(command: F) -> F:
-    """Add a flag for every setting of a port; ``given_settings`` makes settings of what they say."""
+    """Add a flag for every setting of a port; ``given_settings`` reads their values."""
     for key, setting in reversed(SETTINGS.items()):
-        if key == "flood-unknown":  # the one that is true unless said otherwise
+        if key == "flood-unknown":  # the only one that is true by default
             flag = option(
                 PORT,
                 "--no-flood-unknown",
@@ -168,9 +168,9 @@ def settings_options(command: F) -> F:
 
 
 def gateway_options(command: F) -> F:
-    """Add ``--gateway`` and a flag for all that can be said of it; ``given_gateway`` takes what they say."""
+    """Add ``--gateway`` and a flag for each of its options; ``given_gateway`` reads their values."""
     for key, row in reversed(OPTIONS.items()):
-        if row.kind is bool:  # all of them are true unless said otherwise
+        if row.kind is bool:  # all of them are true by default
             command = option(GATEWAY, f"--no-{key}", _field(key), is_flag=True, help=row.help)(command)
         else:
             command = option(
@@ -192,7 +192,7 @@ def given_attachments(flags: dict[str, Any]) -> dict[str, tuple[Attachment, ...]
 
 
 def given_gateway(flags: dict[str, Any], said: Mapping[str, object] | None) -> Mapping[str, object] | None:
-    """Take the flags of ``gateway_options`` out of ``flags``; return them on top of what a file ``said``."""
+    """Take the flags of ``gateway_options`` out of ``flags``; return them on top of a file's (``said``)."""
     wanted = flags.pop("gateway") or said is not None
     given: dict[str, object] = {}
     for key, row in OPTIONS.items():
@@ -224,7 +224,7 @@ def _field(key: str) -> str:
 
 
 def given_settings(flags: dict[str, Any]) -> dict[str, object]:
-    """Return the settings that the flags of ``settings_options`` say."""
+    """Return the settings from the flags of ``settings_options``."""
     settings: dict[str, object] = {}
     for key in SETTINGS:
         value = flags.get(key.replace("-", "_"))

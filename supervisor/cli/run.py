@@ -26,15 +26,15 @@ from supervisor.run_options import CELLS, RunOptions
 @runtime_dir_option
 @option(SWITCH, "--config", metavar="FILE.toml", help="Read options from this file; flags are added to them.")
 @option(SWITCH, "--name", help="Name of this switch, for `status`.  [default: bulkhead]")
-@option(SWITCH, "--pid-file", metavar="PATH", help="Keep the process id in this file while running.")
+@option(SWITCH, "--pid-file", metavar="PATH", help="Write the process id to this file while running.")
 @option(SWITCH, "--pcap", metavar="FILE", help="Write what passes the gateway to this file, as gvproxy does.")
 @option(
     SWITCH,
     "--cell",
     type=click.Choice(CELLS),
-    help="Confine workers as far as the kernel can, or serve only where it can all.  [default: auto]",
+    help="Confine workers as far as the kernel can (auto), or serve only if it can fully.  [default: auto]",
 )
-@option(SWITCH, "--check", is_flag=True, help="Say what would be done, or the fault, and start nothing.")
+@option(SWITCH, "--check", is_flag=True, help="Show what a run would do, or its fault, and start nothing.")
 @attachment_options
 @gateway_options
 @option(LOG, "--log-level", type=click.Choice([*LEVELS]), help="Lowest level to log.  [default: info]")

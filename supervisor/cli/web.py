@@ -15,17 +15,17 @@ DEFAULT = "tcp://127.0.0.1:9461"
     metavar="tcp://HOST:PORT|unix://PATH",
     default=DEFAULT,
     show_default=True,
-    help="Serve the page there. Port 0 is any free one.",
+    help="Address of the page; port 0 takes any free one.",
 )
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False),
-    help="The secret that requests must know; needed where other machines can reach the address.",
+    help="File with the secret of requests; needed if other machines can reach the address.",
 )
 def web(runtime_dir: str | None, listen: str, token_file: str | None) -> None:
     """Show the switch in a browser: a page, /metrics for Prometheus, /events.
 
-    Prints one line, `ready URL`. Runs until Ctrl-C or SIGTERM. The switch does not notice when it ends.
+    Prints one line, `ready URL`. Runs until Ctrl-C or SIGTERM. Its end does not affect the switch.
     """
     try:
         from supervisor.web.run import serve  # noqa: PLC0415 - an extra of the installation

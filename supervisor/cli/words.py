@@ -27,4 +27,4 @@ def help_(context: click.Context, word: str | None) -> None:
     elif not found:
         similar = ", ".join(words.like(word))
         hint = f"; did you mean {similar}?" if similar else "; `supervisor help` lists all"
-        raise click.UsageError(f"{word!r} is no word of status, stats or top{hint}")
+        raise click.UsageError(f"{word!r} is not a word of status, stats or top{hint}")

@@ -1,1 +1,1 @@
-"""What operators ask of a running switch, and what it answers."""
+"""Commands of operators: server, client, and the answers."""

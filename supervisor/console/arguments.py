@@ -1,6 +1,6 @@
-"""Arguments of operators' commands: plain data of another process, checked one by one, by name and type.
+"""Check the arguments of operators' commands, by name and type: plain data of another process.
 
-A wrong one is the operator's fault, and answered so. Raised is always LocalError.
+Every function raises LocalError for a wrong argument, which is answered as the operator's mistake.
 """
 
 from forwarder.errors import LocalError
@@ -9,7 +9,7 @@ Arguments = dict[str, object]
 
 
 def take(arguments: Arguments, **defaults: object) -> list[object]:
-    """Return the arguments in the order of ``defaults``. Raises LocalError if there is any other."""
+    """Return the arguments in the order of ``defaults``. Raises LocalError for an unknown one."""
     unknown = sorted(arguments.keys() - defaults.keys())
     if unknown:
         raise LocalError(f"unknown argument {unknown[0]!r}; is the command of another version?")

@@ -1,8 +1,7 @@
-"""Operators' commands that change what is attached and which settings apply, and show them.
+"""The commands of operators that change attachments and settings: attach, detach, show, set.
 
-A target is a port, by number or name, or a listener, by URL or path, or by the name of its ports while none
-is there. A TAP device is its port. The settings of a listener are those that its next VMs get; those that
-are attached keep theirs.
+A target is a port, by number or name, or a listener, by URL or path, or by the name of its ports while there
+is none. A TAP device is its port. The settings of a listener are for its next VMs; attached VMs keep theirs.
 """
 
 from typing import Any
@@ -32,7 +31,7 @@ class Changes:
     def attach(self, arguments: Arguments) -> object:
         """Add a listener (``transport``, ``url``) or a TAP device (``transport`` tap, ``url`` its name).
 
-        ``settings`` are those of the ports that come from it, by name.
+        ``settings`` are the settings of its ports, by name.
         """
         transport, url, name, wanted = take(arguments, transport="", url="", name=None, settings={})
         words = {
@@ -55,7 +54,7 @@ class Changes:
     def detach(self, arguments: Arguments) -> object:
         """Disconnect the VM of ``target``, a port's number or name; or close the listener of that URL."""
         target = parse_any(as_text("target", take(arguments, target="")[0]))
-        if "/" in target:  # no name has that
+        if "/" in target:  # no name has a slash
             listener = self._listeners.find(target)
             port = self._listeners.close(target)
             self._ports.kept.save()
@@ -77,7 +76,7 @@ class Changes:
     def set(self, arguments: Arguments) -> object:
         """Change ``settings`` of ``target``: all of them, or none.
 
-        The answer comes when they are in force. ``confirmed`` is false if the port's worker does not answer.
+        The answer comes when they are in force; ``confirmed`` is false if the port's worker does not answer.
         """
         target, wanted = take(arguments, target="", settings={})
         settings = as_mapping("settings", wanted)
@@ -118,13 +117,13 @@ class Changes:
         return listener
 
     def _of(self, number: int) -> PortRecord:
-        """Return the record, as it is now, of a port that there is."""
+        """Return the present record of an existing port."""
         port = self._registry.get(number)
         assert port is not None
         return port.record
 
     def _nameless(self, policy: Policy) -> list[str]:
-        """Return the names that a port is to reach and that no port or listener has."""
+        """Return the names in a port's reach that no port or listener has."""
         names = {port.record.name for port in self._registry} | {
             each.settings.name for each in self._listeners
         }
@@ -132,7 +131,7 @@ class Changes:
 
 
 def _say(whose: str, before: Policy, after: Policy, fields: dict[str, Any]) -> None:
-    """Note what has changed, and the process that asked for it."""
+    """Log the change, and the user that asked for it."""
     known = shown(plain(before))
     news = [pair for pair in shown(plain(after)) if pair not in known]
     text = " ".join(f"{key}={value}" for key, value in news)
@@ -140,7 +139,7 @@ def _say(whose: str, before: Policy, after: Policy, fields: dict[str, Any]) -> N
 
 
 def _settings(found: PortRecord | Listener) -> dict[str, object]:
-    """Return the settings of a port, or those that a listener's ports get."""
+    """Return the settings of a port, or of a listener's future ports."""
     if isinstance(found, PortRecord):
         return {"port": found.port, "name": found.name, "settings": plain(found.policy)}
     name = found.settings.name or found.url

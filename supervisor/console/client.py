@@ -1,4 +1,4 @@
-"""The operator's end of the console: one command, one answer, or one clear line within a bounded time."""
+"""The client of the console: send a command, return its answer or raise one clear line in bounded time."""
 
 import os
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 10.0
 
 
 def _others() -> str:
-    """Return, for an error line, where supervisors of this user do run."""
+    """Return, for an error line, where other supervisors of this user run."""
     running = runtime_dir.running()
     return f" (running: {', '.join(running)})" if running else ""
 
@@ -43,7 +43,7 @@ class Client:
         self._socket.connect(endpoint(path(self._runtime_dir, CONSOLE)))
 
     def ask(self, name: str, /, **arguments: object) -> object:
-        """Return the result of a command. Raises LocalError: refused, or no answer in time."""
+        """Return the result of a command. Raises LocalError if it is refused or not answered in time."""
         self._socket.send(encode(Command(name, arguments)))
         if not self._socket.poll(int(self._timeout_s * 1000)):
             raise LocalError(

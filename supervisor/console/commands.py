@@ -1,7 +1,7 @@
-"""The operator's commands inside the supervisor: one method each, from plain arguments to a plain result.
+"""The commands of operators, inside the supervisor: one method each, from plain arguments to a plain result.
 
-Arguments come from another process and are checked here, each by name and type; a wrong one is the
-operator's fault and answered so.
+Arguments come from another process, so each is checked here by name and type. A wrong one is answered as the
+operator's mistake.
 """
 
 import time
@@ -29,7 +29,7 @@ class Commands:
         self._gateway = ports.gateway
 
     def handlers(self) -> Mapping[str, Handler]:
-        """Return what the console needs."""
+        """Return the table of handlers for the console."""
         return {
             "status": self.status,
             "stats": self.stats,
@@ -51,7 +51,7 @@ class Commands:
     def events(self, arguments: Arguments) -> object:
         """Return the oldest ``events`` after the sequence ``after``, and the ``next`` to ask with.
 
-        ``since``: none that is older than so many seconds; null: all that are kept.
+        ``since``: no events older than so many seconds; null: all kept events.
         """
         after, since = take(arguments, after=0, since=None)
         seconds = None if since is None else as_number("since", since)
@@ -59,7 +59,7 @@ class Commands:
         return {"events": events, "next": following}
 
     def status(self, arguments: Arguments) -> object:
-        """Show the ports and what VMs can attach to."""
+        """Show the ports, listeners and TAP devices."""
         take(arguments)
         addresses = self._gateway.owners.by_port()
         answer = self._sampler.status(self._owner.summary(), self._ports.views(), addresses, time.monotonic())
@@ -72,7 +72,7 @@ class Commands:
         return answer | head | {"listeners": listeners, "gateway": gateway}
 
     def stats(self, arguments: Arguments) -> object:
-        """Show what was counted; ``sources``: also from whom the lost frames were."""
+        """Show all counters; with ``sources`` also the sources of lost frames."""
         (sources,) = take(arguments, sources=False)
         now = time.monotonic()
         answer = self._sampler.stats(
@@ -81,7 +81,7 @@ class Commands:
         return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
 
     def live(self, arguments: Arguments) -> object:
-        """Show what changes every second: a row of numbers for each port, who sends to whom, the gateway."""
+        """Return numbers that change every second: a row for each port, the pairs that talk, the gateway."""
         take(arguments)
         answer = self._sampler.live(self._owner.summary(), self._ports.views(), time.monotonic())
         return answer | {"gateway": self._gateway.summary()}
@@ -92,7 +92,7 @@ class Commands:
         return self._sampler.macs(self._owner.summary(), self._ports.views(), time.monotonic())
 
     def leases(self, arguments: Arguments) -> object:
-        """Show the gateway's leases, some of them: those of addresses above ``after``, in their order."""
+        """Show a page of the gateway's leases: those of addresses above ``after``, in order."""
         after = as_text("after", take(arguments, after="0.0.0.0")[0])
         names = {(view.record.port, view.record.born): view.record.name for view in self._ports.views()}
         return self._gateway.ask("leases", {"after": after}).map(lambda reply: _with_names(reply, names))
@@ -102,7 +102,7 @@ class Commands:
         return self._gateway.ask("forward_add", _forward(arguments))
 
     def forward_remove(self, arguments: Arguments) -> object:
-        """End a ``forward``, named whole or by where the host listens."""
+        """End a ``forward``, named by its whole text or by the host's address."""
         return self._gateway.ask("forward_remove", _forward(arguments))
 
     def forward_list(self, arguments: Arguments) -> object:
@@ -111,7 +111,7 @@ class Commands:
         return self._gateway.ask("forward_list", {})
 
     def gateway_policy(self, arguments: Arguments) -> object:
-        """Return the LAN of the gateway, and which of ``addresses`` it refuses to VMs, by what reason."""
+        """Return the LAN of the gateway, and the reason for each of ``addresses`` that it refuses to VMs."""
         (addresses,) = take(arguments, addresses=[])
         return self._gateway.ask("policy", {"addresses": addresses})
 
@@ -123,7 +123,7 @@ class Commands:
 
 
 def _with_names(reply: Reply, names: Mapping[tuple[int, int], str]) -> Reply:
-    """Give each lease its port as it is now; one that has gone is None."""
+    """Add the present port to each lease; None if the port has left."""
     if not reply.ok:
         return reply
     rows = []

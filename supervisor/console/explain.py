@@ -1,12 +1,11 @@
-"""Why A can or cannot reach B: a pure function from answers of the console to a sentence and its facts.
+"""Explain why A can or cannot reach B: a pure function from answers of the console to a sentence and facts.
 
 Theory of operation
 -------------------
-``find`` finds what the operator means: a port (by number, name, MAC or IP address), the host, or an address
-outside. Then the checks of ``CHECKS`` are made one after the other, those first that stop everything. A check
-yields findings. One that *stops* means that they cannot talk; any other is a *doubt*: the switch carries
-their frames, and there is something that the operator has to know. The first finding that stops, or the first
-doubt, is in the answer.
+``find`` finds both ends: a port (by number, name, MAC or IP address), the host, or an address outside. Then
+the checks in ``CHECKS`` run in order. A check yields findings. A finding that *stops* means that they cannot
+talk. Any other finding is a *doubt*: the switch carries their frames, but the operator should know it. The
+answer has the first finding that stops, or else the first doubt.
 
 Example: ``explain web db``; db's VM takes no frames, web's has no lease.
 
@@ -30,14 +29,14 @@ Json = dict[str, Any]
 
 HOST = "host"
 TWICE_S = 120
-"""An address that two ports used within so many seconds is at two ports."""
+"""An address that two ports have used within so many seconds is a duplicate."""
 WAITING = {
     "pending": "waits for a worker",
     "starting": "has a worker that does not forward yet",
     "waiting": "has lost its worker and waits for the next one",
     "parked": "is parked: it lost too many workers; detach it, or have its VM connect again",
     "ending": "is about to end",
-    "silent": "has a worker of which nothing is heard",
+    "silent": "has a silent worker",
 }
 REFUSALS = {
     "denied": "--deny names a network that it is in",
@@ -49,7 +48,7 @@ REFUSALS = {
 
 
 class Facts(NamedTuple):
-    """What was asked, as the console answers it."""
+    """The answers of the console."""
 
     status: Json
     stats: Json
@@ -57,32 +56,32 @@ class Facts(NamedTuple):
     leases: list[Json]
     events: list[Json]
     gateway: Json | None
-    """``policy`` of the gateway; None: there is none, or it does not answer."""
+    """``policy`` of the gateway; None if there is none, or it does not answer."""
     now: float
     """Seconds since 1970, as events have them."""
 
 
 class End(NamedTuple):
-    """What the operator means by A or by B."""
+    """One end: the operator's A or B."""
 
     said: str
     row: Json | None
-    """Of ``status``: the port; None: it is no port."""
+    """The port's row in ``status``; None if it is not a port."""
     address: str | None = None
-    """An IP address, if that was said."""
+    """The IP address, if the operator gave one."""
     outside: bool = False
-    """The host, or an address that only the gateway reaches."""
+    """Whether it is the host, or an address that only the gateway reaches."""
     missing: str = ""
-    """Why there is no such end."""
+    """Why there is no such end; "" if there is."""
 
     @property
     def name(self) -> str:
-        """What it is called in a sentence."""
+        """Its name in a sentence."""
         return self.said if self.row is None else str(self.row["name"])
 
 
 class Finding(NamedTuple):
-    """What a check has found."""
+    """The result of a check."""
 
     check: str
     stops: bool
@@ -90,7 +89,7 @@ class Finding(NamedTuple):
 
 
 def find(said: str, facts: Facts) -> End:
-    """Return what ``said`` means."""
+    """Return the end that ``said`` names."""
     ports = facts.status["ports"]
     by_number = {row["port"]: row for row in ports}
     for row in ports:
@@ -136,7 +135,7 @@ def _by_address(said: str, facts: Facts, ports: dict[int, Json]) -> End:
 
 
 def explain(a: str, b: str, facts: Facts) -> Json:
-    """Return ``talk``, the ``answer``, the ``findings`` and what is known of both ``ends``."""
+    """Return ``talk``, the ``answer``, the ``findings`` and the facts of both ``ends``."""
     one, other = find(a, facts), find(b, facts)
     found = [finding for check, look in CHECKS for finding in _named(check, look(one, other, facts))]
     stops = [finding for finding in found if finding.stops]
@@ -170,7 +169,10 @@ def _missing(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
         if end.missing:
             yield True, f"{end.said}: {end.missing}"
     if a.row is not None and a.row is b.row:
-        yield True, f"both are behind port {a.row['port']}; the switch sends nothing back to where it is from"
+        yield (
+            True,
+            f"both are behind port {a.row['port']}; the switch sends no frame back to its own port",
+        )
 
 
 def _state(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
@@ -215,7 +217,7 @@ def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     stops = {
         "spoof": "sends from a MAC address that is not pinned to it, or that is pinned to another port;"
         " its frames are dropped as spoofed",
-        "limit": "uses more MAC addresses than its limit-macs of {macs}; frames from one more are dropped",
+        "limit": "uses more MAC addresses than its limit-macs of {macs}; others are dropped",
         "storm": "sends more broadcasts than its limits, which are dropped, ARP among them (storm)",
     }
     for row in _rows(a, b):
@@ -246,7 +248,7 @@ def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         return
     state = None if known is None else known["state"]
     if state is None:
-        yield True, "this switch has no gateway, which is the way to there; run it with --gateway"
+        yield True, "this switch has no gateway, which would lead there; run it with --gateway"
     elif state != "live":
         yield True, f"the gateway is {state}; it may be stopped or stuck"
     elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(wanted[0].said)):
@@ -297,7 +299,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("mute", _mute),
     ("size", _sizes),
 )
-"""All checks, those first that stop everything."""
+"""All checks, in order: the most severe first."""
 
 
 def _rows(a: End, b: End) -> list[Json]:
@@ -305,7 +307,7 @@ def _rows(a: End, b: End) -> list[Json]:
 
 
 def _port_of(end: End, facts: Facts) -> Json | None:
-    """Return the port that frames for an end go to: the gateway's, for what is outside."""
+    """Return the port that frames for an end go to: the gateway's port for the host and the outside."""
     if end.outside:
         return next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
     return end.row
@@ -318,7 +320,7 @@ def _path(a: End, b: End) -> str:
 
 
 def _lost_between(a: End, b: End, facts: Facts) -> list[Json]:
-    """Return the frames that a full ring lost on the way from one to the other."""
+    """Return the frames that a full ring lost between the two ends."""
     rows = {row["port"]: row for row in facts.stats["ports"]}
     return [
         {"source": source.name, "target": target.name, "egress_full": each["egress_full"]}

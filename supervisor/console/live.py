@@ -1,15 +1,15 @@
-"""What changes every second, in rows of numbers: for viewers that ask again and again.
+"""Answer ``live``: rows of numbers that change every second, for viewers that ask again and again.
 
 Theory of operation
 -------------------
-``stats`` reads each worker's process, which costs more than all else together; a page or a terminal that is
-redrawn every second needs that seldom. A row here is made of what the port's worker publishes, and nothing is
-named in it: COLUMNS says what the numbers are. ``drops`` has the reasons that there are, and how many frames.
+``stats`` reads each worker's process, which costs more than everything else together. A page or a terminal
+that is redrawn every second seldom needs that. A row here comes from the worker's stats page alone, and it
+has numbers only: COLUMNS names them. ``drops`` has the reasons and their counts of frames.
 
-``talks`` says which port sends to which, by bytes a second, for frames that go to one port alone. Workers
-count bytes for each peer, so a rate needs an earlier reading. As with the CPU use of processes, that is
-replaced only once it is ``BASELINE_S`` old, so that two viewers do not spoil each other's answers. There are
-at most ``MOST_TALKS`` of them, those with most bytes.
+``talks`` has the pairs of ports that talk, with bytes a second of the frames that go to one port alone.
+Workers count bytes for each peer, so a rate needs an earlier reading. As with the CPU use of processes, a
+reading is replaced when it is ``BASELINE_S`` old, so that two viewers do not spoil each other's answers. An
+answer has at most ``MOST_TALKS`` pairs: those with most bytes.
 
 Example: web (1) sends 3,000,000 bytes to db (2) between two questions a second apart, db 40,000 back:
 ``talks`` is ``[[1, 2, 3000000], [2, 1, 40000]]``.
@@ -24,7 +24,7 @@ from supervisor.ports.view import PortView
 COLUMNS = ("port", "state", "stalled", "rx_bytes", "tx_bytes", "rx_frames", "tx_frames", "queue", "drops")
 BASELINE_S = 0.25
 MOST_TALKS = 500
-"""250 pairs that talk both ways; a map with more lines shows nothing."""
+"""250 pairs that talk both ways; a map with more lines is unreadable."""
 
 Sent = Mapping[int, Iterable[tuple[int, int]]]
 """By port: (peer port, bytes for it so far)."""
@@ -63,14 +63,14 @@ def _full(readings: Mapping[int, Reading], departed: Departed) -> dict[int, int]
 
 
 class Talks:
-    """Who sends to whom, from one reading to the next."""
+    """The rates of all pairs of ports, from one reading to the next."""
 
     def __init__(self) -> None:
         self._then = 0.0
         self._before: dict[tuple[int, int], int] = {}
 
     def rates(self, sent: Sent, now: float) -> list[tuple[int, int, int]]:
-        """Return (port, peer, bytes a second) of those that sent since the last reading, most bytes first."""
+        """Return (port, peer, bytes a second) of pairs that sent since the last reading, most bytes first."""
         total = {(port, peer): count for port, row in sent.items() for peer, count in row}
         elapsed = now - self._then
         # A pair that begins has no earlier reading, and neither has the first question.

@@ -1,20 +1,19 @@
-"""Reads the ports' blocks and the processes; ``stats.py`` makes the answer of it.
+"""Sample the ports' stats pages and the processes; ``stats`` makes the answers.
 
 Theory of operation
 -------------------
-Nothing is sampled unless somebody asks, so a switch that nobody watches pays nothing for being watchable,
-and nobody has to be asked: a block is shared memory that its worker publishes, /proc belongs to the
-kernel. A worker that hangs is therefore as visible as any other.
+Samples are taken only for a question, so an unwatched switch has no cost. No worker has to answer: its stats
+page is shared memory, and /proc belongs to the kernel. So a worker that hangs is as visible as any other.
 
-``arrive`` maps a port's block, ``depart`` reads it for the last time and folds it into ``Departed``:
-between the two, and only then, the port has readings. A worker that is started again keeps the block.
+``arrive`` maps a port's stats page; ``depart`` reads it for the last time and folds it into ``Departed``. The
+port has readings only between the two. A restarted worker keeps the page.
 
-A process is (pid, start time). The psutil object is cached by that identity, checked before each use
-(a number may belong to somebody else by now) and dropped as soon as its process is not shown any more.
+A process is (pid, start time). The psutil object is cached by that identity, checked before each use (another
+process may have the pid by now) and dropped when its process is not shown any more.
 
-CPU per cent is what was used since an earlier sample, and since the process began in its first one. The
-kernel counts in ticks of 10 ms, so two observers that ask right after each other would both read noise:
-the sample that is measured against is replaced only once it is ``BASELINE_S`` old.
+CPU per cent is the use since an earlier sample; for the first sample, since the process began. The kernel
+counts in ticks of 10 ms, so two observers that ask shortly after each other would read noise. So the baseline
+sample is replaced only once it is ``BASELINE_S`` old.
 """
 
 import os
@@ -36,7 +35,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class _Watched(NamedTuple):
-    """One process that has been sampled: psutil's handle and the point its CPU use is measured from."""
+    """One sampled process: psutil's handle and the baseline of its CPU use."""
 
     process: psutil.Process
     then: float
@@ -44,7 +43,7 @@ class _Watched(NamedTuple):
 
 
 class _Proc(NamedTuple):
-    """What a worker has opened of its own /proc before its cell closed it to all but root."""
+    """Files of a worker's own /proc, opened before its cell closed them to all but root."""
 
     smaps: int
     fds: int
@@ -58,19 +57,19 @@ class ProcessSampler:
         self._proc: dict[Identity, _Proc] = {}
 
     def meet(self, identity: Identity, proc: tuple[int, ...]) -> None:
-        """Take over descriptors of a process's ``smaps_rollup`` and ``fd``, which only root can open."""
+        """Keep descriptors of a process's ``smaps_rollup`` and ``fd``, which only root could open later."""
         self.part(identity)
         self._proc[identity] = _Proc(*proc)
 
     def part(self, identity: Identity) -> None:
-        """Close what is kept of a process that has ended."""
+        """Close the kept descriptors of a process that has ended."""
         kept = self._proc.pop(identity, None)
         if kept is not None:
             os.close(kept.smaps)
             os.close(kept.fds)
 
     def sample(self, identities: Iterable[Identity], now: float) -> dict[Identity, Usage]:
-        """Usage of those that are still there; everything cached about others is dropped.
+        """Return the usage of those that still run; drop the cache of all others.
 
         ``now``: monotonic seconds.
         """
@@ -83,13 +82,13 @@ class ProcessSampler:
                     continue
                 found[identity], watched[identity] = _measure(known, self._proc.get(identity), now)
             except (psutil.Error, OSError):
-                continue  # it ended while we looked, or it is not ours to look at
+                continue  # it ended meanwhile, or we may not read it
         self._watched = watched
         return found
 
 
 def _open(identity: Identity, now: float) -> _Watched:
-    """Open exactly that process; raises ``psutil.NoSuchProcess`` where another has its number now."""
+    """Open exactly this process; raises ``psutil.NoSuchProcess`` if another one has its pid now."""
     process = psutil.Process(identity.pid)
     start = start_time(identity.pid)
     if start != identity.start:
@@ -99,7 +98,7 @@ def _open(identity: Identity, now: float) -> _Watched:
 
 
 def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _Watched]:
-    """One reading, and what the next one is measured from."""
+    """Return one reading, and the baseline of the next one."""
     with known.process.oneshot():
         times = known.process.cpu_times()
         switches = known.process.num_ctx_switches()
@@ -122,7 +121,7 @@ def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _W
 
 
 def _pss(process: psutil.Process) -> int | None:
-    """Proportional share of memory, None where the kernel does not say (no smaps, or not for us)."""
+    """Return the proportional share of memory; None if the kernel does not tell it to us."""
     try:
         return getattr(process.memory_full_info(), "pss", None) or None
     except psutil.AccessDenied:
@@ -130,7 +129,7 @@ def _pss(process: psutil.Process) -> int | None:
 
 
 def _count(fds: int) -> int:
-    """Count the entries of an open ``/proc/PID/fd``; Linux tells the number as its size from 6.2 on."""
+    """Count the entries of an open ``/proc/PID/fd``; from Linux 6.2 on its size is the number."""
     return os.fstat(fds).st_size or len(os.listdir(fds))
 
 
@@ -143,7 +142,7 @@ def _pss_of(smaps: int) -> int | None:
 
 
 class Sampler:
-    """The operator's view of the switch, sampled when it is asked for."""
+    """The operator's view of the switch, sampled for each question."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, tuple[int, _core.StatsPage]] = {}
@@ -152,33 +151,33 @@ class Sampler:
         self._talks = live.Talks()
 
     def arrive(self, port: int, born: int, block: int) -> None:
-        """Map the block of a port that has joined or was taken back. The descriptor stays the caller's.
+        """Map the stats page of a port that has joined or was taken back. The caller closes the descriptor.
 
-        Raises OSError where the block cannot be mapped, ValueError where it is of another version.
+        Raises OSError if the page cannot be mapped, ValueError if it is of another version.
         """
         self._blocks[port] = (born, _core.StatsPage(block))
 
     def depart(self, port: int, *, of_gateway: bool = False) -> None:
-        """Keep what a leaving port had counted and let go of its block. An unknown port is ignored."""
+        """Keep the counters of a leaving port and unmap its page. An unknown port is ignored."""
         if port in self._blocks:
             self._departed.fold(port, self._readings(), of_gateway=of_gateway)
             del self._blocks[port]
 
     def meet(self, identity: Identity, proc: tuple[int, ...]) -> None:
-        """Take over what a worker has opened of its own /proc."""
+        """Keep a worker's descriptors of its own /proc."""
         self._processes.meet(identity, proc)
 
     def part(self, identity: Identity) -> None:
-        """Close what is kept of a worker that has ended."""
+        """Close the kept descriptors of a worker that has ended."""
         self._processes.part(identity)
 
     def page(self, port: int) -> _core.StatsPage | None:
-        """Return the statistics page of a port, to be read at once and not kept; None: it has none."""
+        """Return the stats page of a port, to read at once and not to keep; None if it has none."""
         known = self._blocks.get(port)
         return known[1] if known else None
 
     def published_at(self, port: int) -> float:
-        """Return when the port's worker published last, in monotonic seconds; 0.0: there is none to ask."""
+        """Return when the port's worker last published, in monotonic seconds; 0.0 if it has no page."""
         known = self._blocks.get(port)
         return known[1].published_at() if known else 0.0
 
@@ -192,11 +191,14 @@ class Sampler:
     def status(
         self, switch: Switch, views: Iterable[PortView], addresses: Mapping[int, list[str]], now: float
     ) -> Json:
-        """``supervisor status``: reads no process. ``addresses``: IP addresses by number of the port."""
+        """Answer ``supervisor status``; reads no process.
+
+        ``addresses``: IP addresses by number of the port.
+        """
         return stats.status(switch, views, self._readings(macs=True), addresses, now)
 
     def macs(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
-        """``supervisor macs``: reads no process."""
+        """Answer ``supervisor macs``; reads no process."""
         return stats.macs(switch, views, self._readings(macs=True), now)
 
     def live(self, switch: Switch, views: Iterable[PortView], now: float) -> Json:
@@ -209,15 +211,15 @@ class Sampler:
         }
 
     def addresses(self, views: Iterable[PortView]) -> Json:
-        """For the gateway: which address is behind which VM's port."""
+        """Answer the gateway: the port of each MAC address."""
         return stats.addresses(views, self._readings(macs=True))
 
     def traffic(self, views: Iterable[PortView]) -> Json:
-        """For the gateway: what VMs and gateway have sent and got."""
+        """Answer the gateway: traffic of all VMs and of the gateway."""
         return stats.traffic(views, self._readings(), self._departed)
 
     def _readings(self, *, macs: bool = False) -> dict[int, Reading]:
-        """All blocks as they are now; their MAC tables, which may be long, only for who shows them."""
+        """Read all stats pages; their MAC tables, which may be long, only if asked for."""
         return {
             port: Reading(born, block.counters(), block.losses(), block.macs(port) if macs else ())
             for port, (born, block) in self._blocks.items()

@@ -1,9 +1,9 @@
-"""The operator's door: a ROUTER that takes commands and answers each with one reply of one shape.
+"""The server of the console: a ZeroMQ ROUTER that answers each command with one Reply.
 
-A command is a name and plain arguments; ``handlers`` says who answers it. Whatever a handler is asked, the
-answer is a Reply: the result, or one line that says whose fault it was. Nothing that arrives here stops the
-loop; what is no command at all is counted, logged at most once a second, and not answered, since there is
-no telling what would understand the answer.
+A command is a name and plain arguments; ``handlers`` has a function for each name. The answer is always a
+Reply: the result, or one line that says whose fault it was. No message stops the loop. A message that is not
+a command is counted, logged at most once a second, and not answered, since its sender would not understand
+the answer.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,10 +23,10 @@ from supervisor.base.logs import Throttle, asked_by, log
 from supervisor.base.zmq_sockets import Context, bind, listen
 
 AT_ONCE = 16
-"""Commands answered in one go; each may sample every port."""
+"""Commands answered in one turn; each may sample every port."""
 
 Handler = Callable[[dict[str, object]], object]
-"""Returns the result, or a ``Future`` Reply if another process has to give it."""
+"""Returns the result, or a ``Future`` Reply if another process has to answer."""
 
 
 class Console:
@@ -62,7 +62,7 @@ class Console:
         log.warning("%s was deleted and is made again", self._path)
 
     def receive(self) -> bool:
-        """Answer what has arrived; whether there may be more."""
+        """Answer the commands that have arrived; return whether there may be more."""
         for _ in range(AT_ONCE):
             try:
                 *route, last = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -100,7 +100,7 @@ class Console:
         except BulkheadError as error:
             return Reply(False, str(error))
         except Exception:
-            # Our own bug: the operator gets to know, and everybody else's VM goes on.
+            # A bug of ours: the operator gets an answer, and all VMs go on.
             log.exception("command %s failed", command.name)
             return Reply(False, f"{command.name} failed inside the supervisor; its log says where")
 
@@ -116,7 +116,7 @@ class Console:
 
 
 def _caller(frame: zmq.Frame) -> dict[str, object] | None:
-    """Return who has sent this, as the kernel says (``SO_PEERCRED`` of its connection); None: it does not."""
+    """Return the user that has sent this, from the kernel (``SO_PEERCRED``); None if it does not say."""
     try:
         _, uid, _, pid = str(frame.get("Peer-Address")).split(":")
         return {"uid": int(uid), "pid": int(pid)}

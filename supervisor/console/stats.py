@@ -1,22 +1,22 @@
-"""What the operator is told: plain dictionaries, ready for JSON, made from what was read elsewhere.
+"""Make the answers for operators: plain dictionaries, ready for JSON, from sampled values.
 
 Theory of operation
 -------------------
-Everything here is a pure function of its arguments: views of the ports (from the registry), readings of
-their blocks (counters that the workers publish), usage of their processes (from psutil) and ``now``.
-``sampler.py`` gathers those; nothing here opens, asks or waits.
+Everything here is a pure function of its arguments: views of the ports (from the registry), readings of their
+stats pages (counters that the workers publish), usage of their processes (from psutil) and ``now``.
+``sampler`` collects those.
 
-A frame for which a ring had no room is lost by the *source* worker, and only that worker can count it;
-the operator looks for it at the *destination*. So ``egress_full`` of a port is put together from
+The *source* worker loses, and counts, a frame for which a ring has no room; the operator looks for it at the
+*destination*. So ``egress_full`` of a port is the sum of
 
 * the rows of every other port's block towards this port,
 * what ports that have left meanwhile had lost towards it (``Departed.towards``),
 * the flood frames that the port lost itself because the writer lapped it.
 
-Port numbers are used again, so a row counts only where its ``born`` is that of the port now there.
+Port numbers are reused, so a row counts only if its ``born`` is that of the present port.
 
-``Departed`` keeps what would vanish with a block: it only ever grows in its totals, and its rows are
-bounded by the number of living ports.
+``Departed`` keeps the counters that would vanish with a page: its totals only grow, and its rows are bounded
+by the number of living ports.
 """
 
 from collections import Counter
@@ -33,18 +33,18 @@ from supervisor.ports.view import PortView
 Json = dict[str, Any]
 
 TRAFFIC = {"rx": ("rx_frames", "rx_bytes"), "tx": ("tx_frames", "tx_bytes")}
-"""Direction as the operator reads it (rx = from the VM) to the block's counters: frames, bytes."""
+"""Direction for the operator (rx = from the VM) to the page's counters: frames, bytes."""
 RETRIES = ("eagain", "enobufs")
 DROPS = tuple(word for word in counted.DROPS if word != "egress_full")
-"""Frames a port's own worker dropped, by reason; ``egress_full`` is put together from several blocks."""
+"""Frames that a port's own worker dropped, by reason; ``egress_full`` comes from several pages."""
 FILTERED = ("hairpin", "filtered")
-"""Frames kept back that nobody misses: for an address behind their sender, or unknown and not wanted."""
+"""Frames that are not delivered on purpose: to an address behind their sender, or unknown and not wanted."""
 LOOP = ("turns", "sleeps", "doorbells")
-"""How hard the worker's loop runs: an idle port's numbers stand still."""
+"""Counters of the worker's loop: those of an idle port do not change."""
 
 
 class Reading(NamedTuple):
-    """What one port's block said, and whose it is."""
+    """The reading of one port's stats page."""
 
     born: int
     counters: Mapping[str, int]
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What one process costs. ``pss_bytes`` is None where the kernel does not say."""
+    """The cost of one process. ``pss_bytes`` is None if the kernel does not tell it."""
 
     cpu_percent: float
     cpu_seconds: float
@@ -67,14 +67,14 @@ class Usage(NamedTuple):
 
 
 class Switch(NamedTuple):
-    """The switch as a whole: the head of every answer."""
+    """The switch as a whole, for the head of every answer."""
 
     epoch: int
     sequence: int
     started: float
     identity: Identity
     cell: Mapping[str, object] = MappingProxyType({})
-    """What is known of the cells of its workers."""
+    """The cells of its workers."""
 
 
 class Departed:
@@ -87,12 +87,12 @@ class Departed:
         self.ports = 0
         self.totals: dict[str, int] = {}
         self.gateway: dict[str, int] = {}
-        """What of that was of ports of gateways."""
+        """The part of the totals that belongs to ports of gateways."""
         self.towards: dict[tuple[int, int], int] = {}
         """(living port, its born): frames that departed sources had lost towards it."""
 
     def fold(self, port: int, readings: Mapping[int, Reading], *, of_gateway: bool = False) -> None:
-        """Take over what ``port`` had counted. ``readings`` holds its own and those of all other ports."""
+        """Add the counters of a leaving ``port``; ``readings`` holds its own and those of all other ports."""
         own = readings[port]
         self.ports += 1
         for name, value in own.counters.items():
@@ -109,14 +109,14 @@ class Departed:
 
 
 def egress_full(port: int, readings: Mapping[int, Reading], departed: Departed) -> int:
-    """Frames for the VM of ``port`` that a full ring lost, wherever that was counted."""
+    """Return the frames for the VM of ``port`` that a full ring lost, counted at any port."""
     own = readings[port]
     lost = own.counters.get("flood_lost", 0) + departed.towards.get((port, own.born), 0)
     return lost + sum(frames for _, frames in _lost_towards(port, own.born, readings))
 
 
 def _lost_towards(port: int, born: int, readings: Mapping[int, Reading]) -> list[tuple[int, int]]:
-    """(source port, frames it lost towards the port), non-zero ones only."""
+    """Return (source port, frames that it lost towards the port), without zeros."""
     return [
         (source, frames)
         for source, reading in sorted(readings.items())
@@ -126,7 +126,7 @@ def _lost_towards(port: int, born: int, readings: Mapping[int, Reading]) -> list
 
 
 def by_source(port: int, readings: Mapping[int, Reading], departed: Departed) -> list[Json]:
-    """``egress_full`` of a port split by who sent the frames; a source that has left is ``null``."""
+    """Return ``egress_full`` of a port by source port; sources that have left are ``null``."""
     own = readings[port]
     lost = dict(_lost_towards(port, own.born, readings))
     for peer, born, _, floods in own.losses:
@@ -196,7 +196,7 @@ def stats(
     now: float,
     sources: bool = False,
 ) -> Json:
-    """Everything that is counted. ``sources`` adds ``by_source`` to each port.
+    """Return all counters; ``sources`` adds ``by_source`` to each port.
 
     A port whose block could not be read yet has zeros; a process that could not be read has nulls.
     """
@@ -234,7 +234,7 @@ def status(
     addresses: Mapping[int, list[str]],
     now: float,
 ) -> Json:
-    """Who is there and how they are, without a figure that changes while nothing happens."""
+    """Return the ports and their state, without figures that change while nothing happens."""
     ports = []
     for view in _sorted(views):
         reading = readings.get(view.record.port)
@@ -247,14 +247,14 @@ def status(
 
 
 def _notes(view: PortView, reading: Reading | None) -> list[str]:
-    """Sentences about what a port has to do with, and what helps."""
+    """Return the notes about a port."""
     lost = reading.counters.get("refused", 0) if reading else 0
     said = [notes.unfinished(view.record) if view.unfinished else "", notes.refused(view.record, lost)]
     return [sentence for sentence in said if sentence]
 
 
 def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Reading], now: float) -> Json:
-    """Learned and pinned addresses. ``age_s`` is null for a pinned one that has not been seen."""
+    """Return learned and pinned addresses; ``age_s`` is null for a pinned one that has not been seen."""
     rows = [
         {"mac": mac, "port": view.record.port, "name": view.record.name, "age_s": age, "pinned": pinned}
         for view in _sorted(views)
@@ -264,12 +264,12 @@ def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Readi
 
 
 def is_gateway(record: PortRecord) -> bool:
-    """Whether that is the port of a gateway."""
+    """Whether this is the port of a gateway."""
     return record.transport == "tap" and record.policy.pinned == (GATEWAY_MAC,)
 
 
 def addresses(views: Iterable[PortView], readings: Mapping[int, Reading]) -> Json:
-    """Return the port of each address that is behind a VM; one that has moved is where it was seen last."""
+    """Return the port of each VM's address; for one that has moved, its last port."""
     seen = [
         (age, mac, view.record.port)
         for view in _sorted(views)
@@ -280,7 +280,7 @@ def addresses(views: Iterable[PortView], readings: Mapping[int, Reading]) -> Jso
 
 
 def traffic(views: Iterable[PortView], readings: Mapping[int, Reading], departed: Departed) -> Json:
-    """Return what all VMs that there ever were have sent (rx) and got (tx), and the same of this gateway."""
+    """Return the traffic of all VMs, also past ones, as sent (rx) and received (tx), and the gateway's."""
     vms, gateway = Counter(departed.totals), Counter[str]()
     vms.subtract(departed.gateway)
     for view in views:
@@ -291,7 +291,7 @@ def traffic(views: Iterable[PortView], readings: Mapping[int, Reading], departed
 
 
 def _known_macs(view: PortView, reading: Reading | None) -> list[tuple[str, int | None, bool]]:
-    """Addresses behind a port: what its worker has seen, and what is pinned to it whether seen or not."""
+    """Return the addresses of a port: those that its worker has seen, and all pinned ones."""
     seen: dict[bytes, int | None] = dict.fromkeys(view.record.policy.pinned)
     seen.update({mac: age for mac, age, _ in (reading.macs if reading else ())})
     pins = view.record.policy.pinned

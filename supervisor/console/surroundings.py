@@ -1,4 +1,4 @@
-"""What commands need of the supervisor and of its parts, as protocols."""
+"""The interfaces of commands: the supervisor and its parts."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -21,21 +21,21 @@ class Owner(Protocol):
 
     @property
     def name(self) -> str:
-        """What the operator calls this switch."""
+        """The operator's name of this switch."""
 
     @property
     def events(self) -> EventLog:
         """What has happened."""
 
     def summary(self) -> Switch:
-        """Return the head of every answer."""
+        """Return the fields that begin every answer."""
 
     def stop(self) -> None:
         """Begin to end."""
 
 
 class Owners(Protocol):
-    """Whose the addresses of the LAN are."""
+    """The owners of the addresses of the LAN."""
 
     def by_port(self) -> dict[int, list[str]]:
         """Return the addresses of each port."""
@@ -45,17 +45,17 @@ class Gateway(Protocol):
     """The gateway, as far as commands need it; there may be none."""
 
     def ask(self, name: str, arguments: Arguments) -> Future[Reply]:
-        """Pass a command on. Raises LocalError if there is no gateway that could answer."""
+        """Pass a command on. Raises LocalError if no gateway can answer."""
 
     def figures(self) -> Future[Arguments | None]:
-        """Return its state and what it has counted, soon; None: there is no gateway."""
+        """Return a future of its state and counters; None if there is no gateway."""
 
     def summary(self) -> Arguments | None:
-        """Return its state; None: there is no gateway."""
+        """Return its state; None if there is no gateway."""
 
     @property
     def owners(self) -> Owners:
-        """Whose the addresses of the LAN are."""
+        """The owners of the addresses of the LAN."""
 
 
 class Ports(Protocol):
@@ -67,11 +67,11 @@ class Ports(Protocol):
 
     @property
     def listeners(self) -> Listeners:
-        """What VMs can attach to."""
+        """The listeners and TAP devices."""
 
     @property
     def kept(self) -> KeptAttachments:
-        """What was attached at run time."""
+        """The attachments made at run time."""
 
     @property
     def sampler(self) -> Sampler:
@@ -79,16 +79,16 @@ class Ports(Protocol):
 
     @property
     def gateway(self) -> Gateway:
-        """The gateway, or what says that there is none."""
+        """The gateway; it may be off."""
 
     def views(self) -> Iterable[PortView]:
-        """Return every port as it is shown."""
+        """Return a view of every port."""
 
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError."""
 
     def set_policy(self, number: int, policy: Policy) -> Future[bool]:
-        """Set what applies to a port from now on; return whether its worker has it in force.
+        """Change settings of a port; return a future that says whether they are in force.
 
-        Raises LocalError, and nothing has changed.
+        Raises LocalError; nothing has changed then.
         """

@@ -1,15 +1,14 @@
-"""``supervisor demo``: one VM gets stuck, and the others do not notice.
+"""The course of ``supervisor demo``: one VM gets stuck, and the others are not affected.
 
 Theory of operation
 -------------------
-``Play`` is what happens and what is known: time and what was heard go in, commands for the VMs and a
-``Moment`` to draw come out. ``run`` is the edge: it owns the processes (through ``Stage``), the clock and
-the screen.
+``Play`` holds the state: time and reports go in, commands for the VMs and a ``Moment`` to draw come out.
+``run`` does the I/O: it owns the processes (through ``Stage``), the clock and the screen.
 
-The play has a warm-up, which nothing is measured in, and three phases: dave reads, dave is stuck, dave
-reads again. What the pair alice and bob does in the first two is compared. carol sends to dave all the
-while at one pace, so that the machine has the same work in both. A VM's first report in a phase only says
-where its counters stood, so what happened around the change is in neither.
+The course has a warm-up without measurement and three phases: dave reads, dave is stuck, dave reads again.
+The demo compares the pair alice and bob in the first two phases. carol sends to dave at a constant rate all
+the time, so that the machine has the same work in both. A VM's first report in a phase is only the start of
+its counters, so the time around a change counts in neither phase.
 """
 
 import signal
@@ -34,24 +33,24 @@ from supervisor.screen.top import Row, Trail, dropped
 Json = dict[str, Any]
 SECONDS = 18.0
 MIN_SECONDS = 10.0
-"""Long enough for the switch to call a VM stalled, which takes it some seconds."""
+"""Long enough for the switch to call a VM stalled, which takes some seconds."""
 PHASES = (("dave reads", "green"), ("dave is stuck", "red"), ("dave reads again", "cyan"))
 BEFORE, STUCK, AFTER = range(3)
 BEGINS = (0.08, 0.38, 0.86)
-"""When each phase begins, as a share of the whole; what comes before the first is the warm-up."""
+"""When each phase begins, as a share of the whole time; before the first is the warm-up."""
 COMMANDS = {STUCK: "stuck", AFTER: "resume"}
-"""What dave is told when a phase begins."""
+"""The command for dave at the beginning of each phase."""
 TICK_S = 0.5
 ATTACH_S = 20.0
 HISTORY = 76
-"""Rates that are shown: a bar for each of alice's last reports, no more than fit on any terminal."""
+"""Rates in the chart: a bar for each of alice's last reports; they fit on any terminal."""
 
 
 class Play:
     """The state of the demonstration. Changed by ``turn`` (time), ``hear`` (VMs) and ``see`` (the switch)."""
 
     def __init__(self, ports: Mapping[int, str], seconds: float, started: float) -> None:
-        """``ports``: the VM behind each port. ``started``: now."""
+        """``ports`` is the VM behind each port, ``started`` the present time."""
         self._ports = ports
         self._seconds = seconds
         self._started = self._now = started
@@ -68,7 +67,7 @@ class Play:
         self._stalled = False
 
     def turn(self, now: float) -> list[tuple[str, str]]:
-        """Let time pass; return what is to be told to which VM."""
+        """Advance to ``now``; return the commands for VMs."""
         self._now = now
         commands = []
         while self.phase + 1 < len(PHASES) and now >= self._started + BEGINS[self.phase + 1] * self._seconds:
@@ -79,7 +78,7 @@ class Play:
 
     @property
     def over(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time is over."""
         return self._now >= self._started + self._seconds
 
     def hear(self, name: str, report: Json) -> None:
@@ -101,7 +100,7 @@ class Play:
         self._stalled |= self.phase == STUCK and dave is not None and dave.port["stalled"]
 
     def moment(self, log: str) -> Moment:
-        """Give all there is to see. ``log``: the last line that the switch has logged."""
+        """Return the present moment; ``log`` is the last line of the switch's log."""
         return Moment(
             phases=PHASES,
             phase=self.phase,
@@ -117,7 +116,7 @@ class Play:
         )
 
     def evidence(self) -> Evidence:
-        """Give what has been proved by now."""
+        """Return the evidence so far."""
         then, now = self._drops.get(BEFORE, {}), self._drops.get(STUCK, {})
         return Evidence(
             before=self._measured[ALICE.name, BEFORE],
@@ -130,16 +129,16 @@ class Play:
         )
 
     def pace(self) -> tuple[float, float]:
-        """Give the frames that carol sent each second, before and while dave was stuck."""
+        """Return the frames a second that carol sent, before and while dave was stuck."""
         before, during = (self._measured[CAROL.name, phase].rate("sent") for phase in (BEFORE, STUCK))
         return before, during
 
 
 def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
-    """Show it. Returns whether the others kept their rate and latency.
+    """Run the demonstration; return whether the others kept their rate and latency.
 
-    Raises LocalError where there is too little time or the switch or a VM fails, KeyboardInterrupt on
-    any of ``ENDS``; nothing is left behind in any case.
+    Raises LocalError if the time is too short or the switch or a VM fails, KeyboardInterrupt on any of
+    ``ENDS``; nothing is left behind in any case.
     """
     if seconds < MIN_SECONDS:
         raise LocalError(
@@ -165,7 +164,7 @@ def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
 
 
 def _attached(stage: Stage, ask: Callable[[str], Json]) -> dict[int, str]:
-    """Wait until every VM has heard the one it talks to; return which is behind which port."""
+    """Wait until every VM has heard its peer; return the VM behind each port."""
     silent = dict(stage.guests)
     deadline = time.monotonic() + ATTACH_S
     while silent:

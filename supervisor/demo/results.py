@@ -1,9 +1,8 @@
-"""What the demo measured and what it proves: pure, from the VMs' reports and the switch's counters.
+"""The verdict of the demo: pure, from the VMs' reports and the switch's counters.
 
-The claim is that a stuck VM costs the others nothing. The demo runs on whatever machine a newcomer has,
-beside whatever else that does, so it accuses the switch only of what no busy machine explains: the limits
-leave room for noise, and a switch whose VMs share a lock fails them by orders of magnitude (its rate falls
-to nothing). Lost, changed and repeated frames have no such excuse.
+The claim is that a stuck VM costs the others nothing. The demo runs on any machine, beside other work. So the
+limits leave room for noise that a busy machine makes; a switch whose VMs share a lock fails them by orders of
+magnitude (its rate falls to nothing). For lost, changed and repeated frames there is no tolerance.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ MIN_RATE = 0.5
 MAX_LATENCY = {"median": (0.5, 3.0), "99th percentile": (0.99, 5.0)}
 """Share of the round trips, and how many times as long it may take them: more is a failure ..."""
 LATENCY_GRACE_S = 0.01
-"""... unless it is no more than this: two turns of the machine's scheduler are nobody's fault."""
+"""... unless the latency grows by no more than this: two time slices of the machine's scheduler."""
 
 
 class Measured:
@@ -28,7 +27,7 @@ class Measured:
         self.round_trips: dict[int, int] = {}
 
     def add(self, report: Json) -> None:
-        """Take the next report; the first one only says where the counters stood."""
+        """Take the next report; the first one is only the start of the counters."""
         if self._first is None:
             self._first = report
         else:
@@ -38,19 +37,19 @@ class Measured:
 
     @property
     def seconds(self) -> float:
-        """How long it was measured."""
+        """The measured time in seconds."""
         return float(self._last["at"] - self._first["at"]) if self._first else 0.0
 
     def count(self, name: str) -> int:
-        """Say by how much a counter of the VM grew."""
+        """Return the growth of a counter of the VM."""
         return int(self._last[name] - self._first[name]) if self._first else 0
 
     def rate(self, name: str) -> float:
-        """Say by how much a counter of the VM grew in a second."""
+        """Return the growth of a counter of the VM a second."""
         return self.count(name) / self.seconds if self.seconds else 0.0
 
     def latency(self, share: float) -> float | None:
-        """Give the round trip, in seconds, that this share of all did not exceed; None if there was none."""
+        """Return the round trip that this share of all did not exceed, in seconds; None without any."""
         rank = share * sum(self.round_trips.values())
         seen = 0
         for age in sorted(self.round_trips):
@@ -61,12 +60,12 @@ class Measured:
 
 
 class Evidence(NamedTuple):
-    """All that the verdict is made from."""
+    """The evidence for the verdict."""
 
     before: Measured
-    """The pair that has nothing to do with the stuck VM, while that VM reads."""
+    """The pair that does not talk to the stuck VM, while that VM reads."""
     during: Measured
-    """The same pair while it does not."""
+    """The same pair while that VM does not read."""
     stuck: str
     drops: Mapping[str, int]
     """Frames dropped at each VM's port while one was stuck."""
@@ -75,11 +74,11 @@ class Evidence(NamedTuple):
     bad: int
     """Frames that any VM received changed, cut, repeated or out of order."""
     stalled: bool
-    """Whether the switch said that the stuck VM is stalled."""
+    """Whether the switch reported the stuck VM as stalled."""
 
 
 def complaints(evidence: Evidence) -> list[str]:
-    """Say what was not as it should be, nothing if the others did not notice."""
+    """Return the failures of the claim; empty if the others were not affected."""
     found = []
     before, during = evidence.before.rate("received"), evidence.during.rate("received")
     if not before or during < MIN_RATE * before:
@@ -97,7 +96,7 @@ def complaints(evidence: Evidence) -> list[str]:
     if not evidence.drops.get(evidence.stuck):
         found.append(f"no frame for {evidence.stuck} was dropped, so it was not stuck")
     if not evidence.stalled:
-        found.append(f"the switch did not say that {evidence.stuck} is stalled")
+        found.append(f"the switch did not report {evidence.stuck} as stalled")
     return found
 
 

@@ -1,7 +1,7 @@
 """The processes of the demo: a real switch in a directory of its own, and the fake VMs attached to it.
 
-Everything is started by exec in a session of its own, so that Ctrl-C reaches the demo alone and the demo
-decides who ends when. ``Stage`` is a context: whatever way it is left, no process, socket or file is.
+Each process runs in its own session, so that Ctrl-C reaches only the demo, which ends the others in order.
+``Stage`` is a context manager: however it is left, no process, socket or file stays behind.
 """
 
 import json
@@ -24,7 +24,7 @@ from forwarder.errors import LocalError
 Json = dict[str, Any]
 
 START_S = 20.0
-"""A busy machine may take its time to start a few Python processes; longer means that something is wrong."""
+"""Time to start a few Python processes on a busy machine; longer means that something is wrong."""
 END_S = 10.0
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end the demonstration, rather than leave its switch behind."""
@@ -32,7 +32,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\d \S+ ")
 
 
 class Cast(NamedTuple):
-    """What one fake VM is in the play."""
+    """One fake VM's part in the demo."""
 
     name: str
     transport: str
@@ -41,7 +41,7 @@ class Cast(NamedTuple):
 
     @property
     def mac(self) -> bytes:
-        """Its address: locally administered, with its name in it."""
+        """Its MAC address: locally administered, with its name in it."""
         return b"\x02" + self.name.encode().ljust(5, b"\0")[:5]
 
 
@@ -86,7 +86,7 @@ class Guest:
         self._commands.flush()
 
     def reports(self) -> list[Json]:
-        """Give the reports that have come meanwhile. Raises LocalError where the VM has ended."""
+        """Return the reports that have come. Raises LocalError if the VM has ended."""
         data = self._partial + (self._reports.read() or b"")
         *lines, self._partial = data.split(b"\n")
         if not lines and self._process.poll() is not None:
@@ -96,7 +96,7 @@ class Guest:
         return [json.loads(line) for line in lines]
 
     def end(self) -> None:
-        """Let it end, which it does when its standard input does."""
+        """Close its standard input, which ends it."""
         self._commands.close()
         _wait(self._process)
         self._reports.close()
@@ -105,7 +105,7 @@ class Guest:
 class Stage:
     """The switch and its VMs, from ``with`` to the end of its block.
 
-    Raises LocalError where the switch does not start.
+    Raises LocalError if the switch does not start.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Stage:
         self._clear()
 
     def _clear(self) -> None:
-        """End everything, and let nobody's impatience (a second Ctrl-C) leave the half of it."""
+        """End everything; a second Ctrl-C does not interrupt this."""
         before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDS}
         try:
             self._left.close()
@@ -180,13 +180,13 @@ class Stage:
             said += more
 
     def last_words(self) -> str:
-        """Give the last line that the switch has logged, without its time."""
+        """Return the last line of the switch's log, without its time."""
         lines = self.log.read_text(errors="replace").splitlines()
         return _TIME.sub("", lines[-1]) if lines else "it said nothing"
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """See a process that was asked to end do so, by force if need be."""
+    """Wait for a process that was asked to end; kill it if it does not."""
     try:
         process.wait(END_S)
     except subprocess.TimeoutExpired:

@@ -1,7 +1,6 @@
-"""What the demo looks like: pure functions from what is known to something to print.
+"""Draw the demo: pure functions from its state to text.
 
-On a terminal the whole is drawn again and again; elsewhere each second is one line. The summary is the
-same for both.
+On a terminal the picture is redrawn; elsewhere each second is one line. The summary is the same for both.
 """
 
 from collections.abc import Sequence
@@ -25,27 +24,27 @@ WHAT = {
     "source": "sends frames to {peer}",
     "sink": "reads what {peer} sends",
 }
-"""What a VM's role is for a reader."""
+"""Each role in words."""
 INTRODUCTION = (
     "Four VMs on one switch, each behind a worker process of its own. dave stops reading while carol goes\n"
-    "on sending to him. Watch alice and bob, who have nothing to do with it."
+    "on sending to him. Watch alice and bob: they have nothing to do with it."
 )
 
 
 class Moment(NamedTuple):
-    """Everything there is to see now."""
+    """The state to draw."""
 
     phases: Sequence[tuple[str, str]]
-    """(what happens, its colour), in order."""
+    """(name of the phase, its colour), in order."""
     phase: int
-    """Which of them it is; -1 before the first."""
+    """Index of the present phase; -1 before the first."""
     elapsed: float
     seconds: float
     rows: dict[str, Row]
-    """Each VM's port, as far as it is known."""
+    """Each VM's port, if it is known."""
     stuck: bool
     rate: float
-    """Round trips per second between alice and bob now, and its history, with the phase of each value."""
+    """Round trips a second between alice and bob now, and the history, with the phase of each value."""
     history: Sequence[tuple[int, float]]
     p50: float | None
     p99: float | None
@@ -139,7 +138,7 @@ def _history(now: Moment) -> Text:
 
 
 def line(now: Moment) -> str:
-    """Say one moment in one line."""
+    """Write one moment as one line."""
     name = now.phases[now.phase][0] if now.phase >= 0 else "warming up"
     dave = now.rows.get("dave")
     state = tables.state(dave.port).plain if dave else "-"
@@ -170,9 +169,9 @@ def summary(evidence: Evidence, sent: tuple[float, float]) -> RenderableType:
     drops = ", ".join(f"{name} {exact(count)}" for name, count in evidence.drops.items())
     found = complaints(evidence)
     verdict = (
-        Text(f"Nobody noticed but {evidence.stuck}.", style="bold green")
+        Text(f"Only {evidence.stuck} was affected.", style="bold green")
         if not found
-        else Text("Not as it should be: " + "; ".join(found) + ".", style="bold red")
+        else Text("Failed: " + "; ".join(found) + ".", style="bold red")
     )
     return Group(
         tables.table(columns, rows),

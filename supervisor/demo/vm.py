@@ -1,18 +1,17 @@
-"""One fake VM of ``supervisor demo``: a process of its own, attached to the switch as a real one would be.
+"""One fake VM of ``supervisor demo``: a process of its own, attached to the switch like a real VM.
 
 Theory of operation
 -------------------
-A VM is a link (how its kind of socket carries frames), a role (what it sends and what it makes of what
-it receives) and one loop around a ``poll``. It obeys lines on standard input (``stuck``, ``resume``) and
-ends with it, so that a demo that is killed leaves no VM behind. Four times a second it writes one line of
-JSON about itself to standard output, and until it is told to go it announces itself as often, as a kernel
-does with ARP: by then every worker has learned where it is.
+A VM is a link (how its kind of socket carries frames), a role (what it sends and answers) and one loop around
+a ``poll``. It obeys lines on standard input (``stuck``, ``resume``) and ends with it, so a killed demo leaves
+no VM behind. Four times a second it writes a report, one line of JSON, to standard output. Until it is told
+to go it also announces itself as often, as a kernel does with ARP, so that every worker learns its port.
 
-A frame carries a sequence number, the time it was made and a fixed filling; every receiver checks the
-filling, the sequence and that each frame came whole, so that a switch that cuts, mixes or repeats frames
-is found out. As a kernel would, a VM does not read on while it has something to send and cannot.
+A frame carries a sequence number, its time and a fixed filling. Every receiver checks length, filling and
+sequence, so it detects cut, mixed and repeated frames. Like a kernel, a VM does not read on while it has
+frames that it cannot send.
 
-``stuck`` really is: the process goes on running, holds its socket open, and reads nothing.
+A ``stuck`` VM really is stuck: the process runs on, holds its socket open, and reads nothing.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from typing import Protocol
 
 FRAME_BYTES = 1514
 BROADCAST = b"\xff" * 6
-_ETHERTYPE = b"\x88\xb5"  # set aside for local experiments, so that nobody takes it for a protocol
+_ETHERTYPE = b"\x88\xb5"  # reserved for local experiments (IEEE 802)
 _LENGTH = struct.Struct("!I")
 _STAMP = struct.Struct("!QQ")  # sequence, monotonic nanoseconds
 _STAMP_AT = 14
@@ -36,9 +35,9 @@ _FILLING_AT = _STAMP_AT + _STAMP.size
 _FILLING = bytes(index % 251 for index in range(FRAME_BYTES - _FILLING_AT))
 
 WINDOW = 32
-"""Frames that a loop keeps going round: enough to keep its VMs busy, too few to fill any queue."""
+"""Frames under way in a loop: enough to keep its VMs busy, too few to fill any queue."""
 PACE = 20_000
-"""Frames per second of a source: fewer than a sink can take, and many times what a queue can hold."""
+"""Frames a second of a source: fewer than a sink can read, and many times the size of a queue."""
 _LOST_AFTER_NS = 250_000_000
 _REPORT_S = 0.25
 _BURST = 64
@@ -52,13 +51,13 @@ class Link(Protocol):
 
     socket: socket.socket
     unsent: bytes
-    """What it has taken and could not send yet."""
+    """Bytes that it could not send yet."""
 
     def send(self, frames: Sequence[bytes]) -> int:
-        """Send what is unsent, then take the first frames, as many as there is room for; say how many."""
+        """Send unsent bytes, then as many frames as there is room for; return their number."""
 
     def receive(self) -> list[bytes]:
-        """Give some of the frames that are there. Raises EOFError where the switch has hung up."""
+        """Return some received frames. Raises EOFError if the switch has hung up."""
 
 
 class StreamLink:
@@ -72,7 +71,7 @@ class StreamLink:
         self._partial = b""
 
     def send(self, frames: Sequence[bytes]) -> int:
-        """Take all frames, or none while the last ones are not gone."""
+        """Take all frames, or none while earlier bytes are unsent."""
         taken = 0 if self.unsent else len(frames)
         if taken:
             self.unsent = b"".join([part for frame in frames for part in (_LENGTH.pack(len(frame)), frame)])
@@ -82,7 +81,7 @@ class StreamLink:
         return taken
 
     def receive(self) -> list[bytes]:
-        """Give the frames that are complete."""
+        """Return the complete frames."""
         try:
             data = self.socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -102,14 +101,14 @@ class StreamLink:
 
 
 class MessageLink:
-    """A socket that keeps frames apart itself: seqpacket (User-Mode Linux), datagram (libkrun, vfkit)."""
+    """A socket that keeps the bounds of frames: seqpacket (User-Mode Linux), datagram (libkrun, vfkit)."""
 
     unsent = b""
 
     def __init__(self, path: str, kind: socket.SocketKind) -> None:
         self.socket = socket.socket(socket.AF_UNIX, kind)
         if kind == socket.SOCK_DGRAM:
-            self.socket.bind(f"{path}.vm")  # where the switch is to send to
+            self.socket.bind(f"{path}.vm")  # the switch sends to this path
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             self.socket.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
         self.socket.connect(path)
@@ -117,7 +116,7 @@ class MessageLink:
         self._has_end = kind == socket.SOCK_SEQPACKET
 
     def send(self, frames: Sequence[bytes]) -> int:
-        """Take frames one by one until there is no more room."""
+        """Send frames one by one until there is no more room."""
         for sent, frame in enumerate(frames):
             try:
                 self.socket.send(frame)
@@ -138,27 +137,27 @@ class MessageLink:
 
 
 class Role:
-    """What a VM does: by itself nothing but to check and count what it receives."""
+    """The base of all roles: only checks and counts received frames."""
 
     tick_ms = 50
-    """How long it may wait until it is asked what is due."""
+    """How long the loop may wait before it calls ``due``."""
 
     def __init__(self, own: bytes, peer: bytes) -> None:
         self.own, self.peer = own, peer
         self.heard = False
-        """Whether the peer's announcement has come, and so frames find their way to it."""
+        """Whether the peer's announcement has come, so that frames reach it."""
         self.received = self.sent = self.bad = self.lost = 0
         self.round_trips: dict[int, int] = {}
-        """Nanoseconds, to five significant bits, and how often; since the last report."""
+        """Round trips since the last report: nanoseconds, to five significant bits, and their number."""
         self._last = -1
 
     def take(self, frames: Sequence[bytes], now: int) -> list[bytes]:
-        """Make of received frames what is to be sent for them. ``now``: nanoseconds."""
+        """Check received frames and return the frames to send for them; ``now`` in nanoseconds."""
         answers: list[bytes] = []
         for frame in frames:
             if frame[:6] != self.own:
                 self.heard |= frame[:12] == BROADCAST + self.peer
-                continue  # flooded: for everybody, so not for us
+                continue  # flooded, not addressed to us
             number, made = _STAMP.unpack_from(frame, _STAMP_AT) if len(frame) == FRAME_BYTES else (-1, 0)
             if number <= self._last or frame[6:12] != self.peer or frame[_FILLING_AT:] != _FILLING:
                 self.bad += 1
@@ -169,7 +168,7 @@ class Role:
         return answers
 
     def due(self, now: int) -> list[bytes]:
-        """Give what is to be sent by now, whatever was received."""
+        """Return the frames that are due by now."""
         return []
 
     def _accept(self, frame: bytes, number: int, age: int) -> list[bytes]:
@@ -182,7 +181,7 @@ class Role:
 
 
 class Mirror(Role):
-    """Sends each frame back to where it came from."""
+    """Sends each frame back to its sender."""
 
     def _accept(self, frame: bytes, number: int, age: int) -> list[bytes]:
         self.sent += 1
@@ -198,7 +197,7 @@ class Loop(Role):
     def __init__(self, own: bytes, peer: bytes) -> None:
         super().__init__(own, peer)
         self._next = 0
-        """The number that is to come back next; all from it to ``sent`` are under way."""
+        """The next number to come back; all from it to ``sent`` are under way."""
         self._heard = 0
 
     def due(self, now: int) -> list[bytes]:
@@ -225,7 +224,7 @@ class Loop(Role):
 
 
 class Source(Role):
-    """Sends ``PACE`` frames a second one way, whatever becomes of them."""
+    """Sends ``PACE`` frames a second one way, without answers."""
 
     tick_ms = 2
 
@@ -234,7 +233,7 @@ class Source(Role):
         self._since = 0
 
     def due(self, now: int) -> list[bytes]:
-        """Give the frames of the time since it was last asked, of 20 ms at most."""
+        """Return the frames for the time since the last call, for 20 ms at most."""
         self._since = max(self._since, now - 20_000_000)
         count = (now - self._since) * PACE // 1_000_000_000
         self._since += count * 1_000_000_000 // PACE
@@ -254,7 +253,7 @@ class Vm:
         self._outbox: list[bytes] = []
 
     def run(self) -> None:
-        """Go on until standard input ends (returns) or the link does (EOFError, OSError)."""
+        """Run until standard input ends (returns) or the link does (EOFError, OSError)."""
         poll = select.poll()
         poll.register(_STDIN, select.POLLIN)
         link = self._link.socket.fileno()

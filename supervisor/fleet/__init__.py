@@ -1,1 +1,1 @@
-"""Worker processes: started, given their descriptors and rings, told of each other, watched and replaced."""
+"""Worker processes: start them, give them ports and rings, publish membership, watch and replace them."""

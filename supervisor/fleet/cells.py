@@ -1,8 +1,8 @@
-"""Whether workers are in their cells: what each says when it is ready, noted, shown, and insisted on.
+"""The cells of workers: note which parts are in force, show them, and refuse a worker without a required one.
 
-A worker says what of its cell is in force before a VM is near it, so its word is good. Parts that the kernel
-does not have are missing, and named: the others still hold. An operator who wants all of them says ``--cell
-required``, and then no worker without them serves a VM.
+A worker reports the parts of its cell before it has a VM, so its report can be trusted. Parts that the kernel
+lacks are named; the others are in force all the same. With ``--cell required`` no worker without all parts
+serves a VM.
 """
 
 from forwarder._core import CELL_PARTS
@@ -20,19 +20,19 @@ REMEDY = {
     "limits": "setrlimit was refused",
     "seccomp": "the kernel has no seccomp filters (CONFIG_SECCOMP_FILTER)",
 }
-"""Why a part may be missing, and where to look."""
+"""Part to the reason why it may be missing."""
 
 
 class CellPolicy:
-    """What is known of the cells of this switch's workers."""
+    """The cells of this switch's workers."""
 
     def __init__(self, *, required: bool) -> None:
         self.required = required
         self.seen: Cell | None = None
-        """Of the worker that became ready last; they are all of one kernel."""
+        """The cell of the worker that became ready last; all workers run on one kernel."""
 
     def note(self, cell: Cell) -> None:
-        """Take what a worker says; it is logged when it is news."""
+        """Note a worker's report; log it if it is new."""
         if cell == self.seen:
             return
         self.seen = cell
@@ -45,12 +45,12 @@ class CellPolicy:
             say("cell", f"workers are confined by {words}")
 
     def refuses(self, cell: Cell) -> str:
-        """Return why a worker in that cell must not serve; empty: it may."""
+        """Return why a worker in this cell must not serve; empty if it may."""
         absent = missing(cell)
         return f"a cell is required, and it lacks {', '.join(absent)}" if self.required and absent else ""
 
     def check(self) -> None:
-        """Raise LocalError if a cell is required and is not to be had."""
+        """Raise LocalError if a cell is required and not possible here."""
         if not self.required:
             return
         if self.seen is None:
@@ -61,7 +61,7 @@ class CellPolicy:
             raise LocalError(f"a cell is required, and it lacks {why}; or run with --cell auto")
 
     def view(self) -> dict[str, object]:
-        """Return what is shown of it."""
+        """Return the cell's state for ``status``."""
         cell = self.seen
         return {
             "required": self.required,

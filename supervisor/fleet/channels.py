@@ -1,16 +1,16 @@
-"""The workers' channels: one for each worker process, and what is said over it.
+"""The channels to workers: one for each worker process; check and deliver its messages.
 
-Theory of operation. The supervisor makes a channel together with a worker's process, or goes to a worker that
-it takes over (``dialer``), so it knows which process has the other end, and which port it gave it: no message
-says either, and a worker cannot speak for another. A worker's first message is Ready (a spare) or Claim (it
-brings its port); after that it reports (Hello, Heartbeat, Goodbye, Note), asks for the table, and for rings
-(``rings``). What a report means is decided by ``ChannelHandler``.
+Theory of operation. The supervisor makes a channel together with a worker's process, or dials a worker that
+it takes over (``dialer``). So it knows the process at the other end and the port that it gave it. No message
+carries either, so a worker cannot speak for another one. A worker's first message is Ready (a spare) or Claim
+(it brings its port). After that it reports (Hello, Heartbeat, Goodbye, Note), asks for the table, and asks
+for rings (``rings``). ``ChannelHandler`` decides what a report means.
 
-Each worker may say so much in a second (``BURST``, ``RATE``). The channel of one that says more is left
-unread until it has saved up for it: the kernel holds the worker back, and nothing is lost that anybody else
-needs.
+The rate of each worker's messages is limited (``BURST``, ``RATE``). If a worker sends more, its channel is
+not read until its allowance has grown again. The kernel holds this worker back, and no other worker is
+affected.
 
-A channel that ends, or that is not read, is reported once by ``lost``; it is closed by then.
+A channel that ends, or whose worker does not read, is closed and reported once by ``lost``.
 """
 
 from collections.abc import Callable
@@ -39,13 +39,13 @@ from forwarder.names import MAX_PORTS, Cell, Identity, Incarnation
 from supervisor.base.logs import Throttle
 
 AT_ONCE = 64
-"""Messages taken in one go, so that one worker cannot keep the loop from the others."""
+"""Messages read from one worker in one turn, so that it cannot keep the loop from the others."""
 
 BURST = 4 * MAX_PORTS
-"""Messages that a worker may have saved up for: two for a ring to each port, twice."""
+"""The largest allowance of a worker: two messages for a ring to each port, twice."""
 
 RATE = 1000.0
-"""Messages a second that it saves up for; one at work says a handful."""
+"""Messages a second by which the allowance grows; a worker at work sends a handful."""
 
 
 Report = Hello | Heartbeat | Goodbye | Guarded | Note | SnapshotRequest
@@ -70,16 +70,16 @@ class WorkerChannel:
         self.channel = channel
         self.identity = identity
         self.introduced = False
-        """Whether its first message has come."""
+        """Whether the worker's first message has come."""
         self.cell: Cell | None = None
         """Known after its first message."""
         self.served: Incarnation | None = None
-        """The port that it was given, or that it brought."""
+        """The port that the worker was given, or that it brought."""
         self.saved = float(BURST)
-        """Messages that it may send at once, as of ``saved_at``."""
+        """The worker's allowance of messages at ``saved_at``."""
         self.saved_at = 0.0
         self.resume_at = 0.0
-        """When it is read again; 0.0: it is read."""
+        """When the channel is read again; 0.0 if it is read now."""
 
     @property
     def pid(self) -> int:
@@ -88,24 +88,24 @@ class WorkerChannel:
 
 
 class ChannelHandler(Protocol):
-    """Who decides about workers; called from the loop."""
+    """The part that decides about workers; called from the loop."""
 
     def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
-        """Take a spare worker that waits for a port; the descriptors are the owner's in any case."""
+        """Take a spare worker that waits for a port; the owner closes the descriptors."""
 
     def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
-        """Take or refuse a worker that brings a port; the descriptors are the owner's in any case."""
+        """Take or refuse a worker that brings a port; the owner closes the descriptors."""
 
     def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
-        """Take what a worker says of its port."""
+        """Take a worker's report about its port."""
 
     def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest) -> None:
-        """Take what a worker says of rings. Raises PeerError for what no worker of ours says."""
+        """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
-        """Keep what a worker wants its successor to have; the descriptors are the owner's in any case.
+        """Store a worker's session for its successor; the owner closes the descriptors.
 
-        Raises PeerError for what is not for its port.
+        Raises PeerError if the worker's port has no session.
         """
 
     def lost(self, worker: WorkerChannel) -> None:
@@ -122,19 +122,19 @@ class WorkerChannels:
         self._clock = clock
         self._throttle = Throttle()
         self._workers: dict[WorkerChannel, None] = {}
-        """In the order in which they came."""
+        """The channels in the order in which they came."""
         self._held: set[WorkerChannel] = set()
-        """Those that are not read for now."""
+        """The channels that are not read now."""
 
     def add(self, identity: Identity, channel: Channel) -> None:
-        """Take over the channel of that process."""
+        """Take the channel of a process."""
         worker = WorkerChannel(channel, identity)
         worker.saved_at = self._clock()
         self._workers[worker] = None
         self._watch(worker)
 
     def send(self, worker: WorkerChannel, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
-        """Send to a worker; False if its channel has ended, which has been reported then."""
+        """Send to a worker; return False if its channel has ended, after reporting that."""
         if worker not in self._workers:
             return False
         try:
@@ -146,7 +146,7 @@ class WorkerChannels:
         return True
 
     def holders(self) -> list[WorkerChannel]:
-        """Return the workers that have a port, the one that has had its channel for longest first."""
+        """Return the workers that have a port, the oldest channel first."""
         return [worker for worker in self._workers if worker.served is not None]
 
     def drop(self, worker: WorkerChannel) -> None:
@@ -159,19 +159,19 @@ class WorkerChannels:
             self._owner.lost(worker)
 
     def read_out(self, served: Incarnation) -> None:
-        """Take all that a port's worker said before it ended; then its channel has ended, too."""
+        """Read the last messages of a port's worker that has ended; then its channel has ended, too."""
         for worker in [each for each in self._workers if each.served == served]:
             for _ in range(BURST):  # no socket buffer holds more
                 if worker not in self._workers or not self._take_one(worker):
                     break
 
     def flush(self) -> None:
-        """Try again what could not be sent for a reason that polling does not see; now and then."""
+        """Send delayed messages again, now and then: polling does not show every reason of the delay."""
         for worker in [each for each in self._workers if each.channel.backlog]:
             self._flush(worker)
 
     def tick(self, now: float) -> None:
-        """Read those again that have been held back for long enough."""
+        """Read the channels again whose pause is over."""
         for worker in [each for each in self._held if each.resume_at <= now]:
             self._held.discard(worker)
             self._watch(worker)
@@ -204,13 +204,13 @@ class WorkerChannels:
             self._watch(worker)
 
     def _may_say(self, worker: WorkerChannel) -> int:
-        """Return how many messages to take of a worker now; where that is none, it is held back."""
+        """Return how many messages to read from a worker now; if none, its channel pauses."""
         now = self._clock()
         worker.saved = min(float(BURST), worker.saved + (now - worker.saved_at) * RATE)
         worker.saved_at = now
         if worker.saved >= 1.0:
             return min(AT_ONCE, int(worker.saved))
-        self._throttle.warning("held", f"worker {worker.pid} says too much and is held back")
+        self._throttle.warning("held", f"worker {worker.pid} sends too many messages and is held back")
         worker.resume_at = now + AT_ONCE / RATE
         self._held.add(worker)
         self._watch(worker)
@@ -226,7 +226,7 @@ class WorkerChannels:
                 return
 
     def _take_one(self, worker: WorkerChannel) -> bool:
-        """Take the next message of a worker; False if there is none now, or never again."""
+        """Take the next message of a worker; return False if there is none now, or the channel has ended."""
         try:
             received = worker.channel.receive()
             if received is None:

@@ -1,8 +1,8 @@
-"""What a worker brings with its claim, checked: each descriptor has to be what it is said to be.
+"""Check the descriptors that come with a worker's claim: each has to be of the right kind.
 
-A claim comes from another process, and what it brings is kept for as long as the port lives, given to later
-workers and, for a vfkit VM, listened on. So all five descriptors are looked at before anything changes. The
-contents of a flood ring are checked by the engines that map it.
+A claim comes from another process. Its descriptors are kept while the port lives, given to later workers and,
+for a vfkit VM, listened on. So all five are checked before anything changes. The engines that map a flood
+ring check its contents.
 """
 
 import fcntl
@@ -22,18 +22,18 @@ _SOCKETS = {
     "dgram": ((socket.AF_UNIX,), socket.SOCK_DGRAM),
     "vhost": ((socket.AF_UNIX,), socket.SOCK_STREAM),
 }
-"""Address families and type of the sockets of each kind of link; a kind that is not here is a TAP."""
+"""Address families and socket type of each kind of link; the remaining kind is a TAP."""
 
 _TUN = os.makedev(10, 200)
-"""/dev/net/tun, by the kernel's list of devices (Documentation/admin-guide/devices.txt)."""
+"""The device number of /dev/net/tun (kernel: Documentation/admin-guide/devices.txt)."""
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 def check(record: PortRecord, descriptors: tuple[int, ...], flood_doorbell: int) -> None:
-    """Raise PeerError if one of a claim's descriptors is not what it has to be.
+    """Raise PeerError if one of a claim's descriptors is of the wrong kind.
 
-    ``flood_doorbell``: the one that all workers sleep on, which the claim has to bring, too; -1: none yet.
+    ``flood_doorbell`` is the one that all workers sleep on; the claim has to bring the same. -1: none yet.
     """
     vm, doorbell, claimed_flood_doorbell, block, flood = descriptors
     try:
@@ -41,32 +41,32 @@ def check(record: PortRecord, descriptors: tuple[int, ...], flood_doorbell: int)
         for bell in (doorbell, claimed_flood_doorbell):
             _eventfd(bell)
         if flood_doorbell >= 0 and _eventfd(claimed_flood_doorbell) != _eventfd(flood_doorbell):
-            raise PeerError("its flood doorbell is another one than the others'")
+            raise PeerError("its flood doorbell is not that of the other workers")
         _core.StatsPage(block).counters()
         if fcntl.fcntl(flood, fcntl.F_GET_SEALS) & _SIZE_SEALS != _SIZE_SEALS:
             raise PeerError("its flood ring is not sealed")
     except (OSError, ValueError, MemoryError) as error:
-        raise PeerError(f"a descriptor of it is not what it has to be: {error}") from None
+        raise PeerError(f"one of its descriptors is of the wrong kind: {error}") from None
 
 
 def _check_vm(vm: int, kind: str) -> None:
     found = os.fstat(vm)
     if kind not in _SOCKETS:
         if not stat.S_ISCHR(found.st_mode) or found.st_rdev != _TUN:
-            raise PeerError("its VM's descriptor is no TAP device")
+            raise PeerError("its VM's descriptor is not a TAP device")
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise PeerError("its VM's descriptor is no socket")
+        raise PeerError("its VM's descriptor is not a socket")
     families, type_ = _SOCKETS[kind]
     with socket.socket(fileno=os.dup(vm)) as sock:
         if sock.family not in families or sock.type != type_:
-            raise PeerError(f"its VM's socket is none of a {kind} link")
+            raise PeerError(f"its VM's socket is not that of a {kind} link")
 
 
 def _eventfd(fd: int) -> bytes:
-    """Return the number by which the kernel tells eventfds apart. Raises PeerError if ``fd`` is none."""
+    """Return the kernel's number of an eventfd. Raises PeerError if ``fd`` is not one."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
         for line in file:
             if line.startswith(b"eventfd-id:"):
                 return line.split()[1]
-    raise PeerError("its doorbell is no eventfd")
+    raise PeerError("its doorbell is not an eventfd")

@@ -1,7 +1,8 @@
-"""Goes to workers that have no channel: those of a dead supervisor, and those whose channel has ended.
+"""Dial workers without a channel: those of a dead supervisor, and those whose channel has ended.
 
-A worker cannot go anywhere: it listens at a door (``rendezvous.CHANNEL``) and lets in the process that holds
-the lock of the runtime directory. It is tried again every ``RETRY_S``; whoever called says when to stop.
+A worker in its cell cannot connect to a socket. It listens at one (``rendezvous.CHANNEL``) and accepts only
+the process that holds the lock of the runtime directory. The dialer tries again every ``RETRY_S`` until its
+caller stops it.
 """
 
 from collections.abc import Callable
@@ -11,21 +12,21 @@ from forwarder.names import Identity
 from forwarder.rendezvous import CHANNEL, worker_path
 
 RETRY_S = 0.05
-"""A worker that is at work notices within a turn that its channel has ended, and opens its door then."""
+"""A working worker notices within a turn that its channel has ended, and then begins to listen."""
 
 
 class Dialer:
-    """The workers that are to be reached."""
+    """The workers to dial."""
 
     def __init__(self, runtime_dir: str, connected: Callable[[Identity, Channel], None]) -> None:
-        """Take who is called with a channel to a process, by the kernel's word."""
+        """``reached`` is called with a channel and its process, as the kernel identifies it."""
         self._runtime_dir = runtime_dir
         self._connected = connected
         self._wanted: dict[Identity, float] = {}
         """When to try next."""
 
     def call(self, identity: Identity, now: float) -> None:
-        """Get a channel to that worker, from the next ``tick`` on."""
+        """Dial this worker from the next ``tick`` on."""
         self._wanted[identity] = now
 
     def forget(self, identity: Identity) -> None:
@@ -33,7 +34,7 @@ class Dialer:
         self._wanted.pop(identity, None)
 
     def tick(self, now: float) -> None:
-        """Try those that are due."""
+        """Dial the workers that are due."""
         for identity in [each for each, due in self._wanted.items() if due <= now]:
             try:
                 file = worker_path(self._runtime_dir, identity.pid, CHANNEL)

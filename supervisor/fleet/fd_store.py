@@ -1,13 +1,13 @@
-"""What outlives a port's worker: duplicates of its descriptors, so that the next worker can go on.
+"""Store duplicates of each port's descriptors, so that they outlive its worker and the next one can go on.
 
-For each port: the VM's descriptor, the doorbell, the counter block, and the flood ring of the present epoch.
-Doorbell and block live as long as the port. A VM that shares its memory (vhost-user) has more, which its
-worker sends whenever it changes: the session, with its memory and both ends of its rings, never mapped here.
-A flood ring has one writer for good, so each new worker gets a new one. Unicast rings are not kept at all:
-both ends have them mapped, and a new worker asks for others. The flood doorbell is one for the whole switch;
-after a takeover it is the one that the workers already sleep on.
+For each port: the VM's descriptor, the doorbell, the stats page, and the flood ring of the present epoch.
+Doorbell and stats page live as long as the port. The worker of a vhost-user VM also sends its session
+whenever it changes: the VM's memory and both ends of its rings, which are never mapped here. A flood ring
+never gets a second writer, so each new worker gets a new one. Unicast rings are not stored: both ends have
+them mapped, and a new worker asks for new ones. The whole switch has one flood doorbell; after a takeover it
+is the one that the workers already sleep on.
 
-Nobody else closes these descriptors; a worker's own are duplicates that it got with a message.
+Only this store closes these descriptors; a worker has duplicates, which it got with a message.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ class PortFds:
         """The epoch whose worker writes ``flood``; 0 and -1 before the first."""
         self.kept: KeepSession | None = None
         self.kept_fds: tuple[int, ...] = ()
-        """Of a vhost-user session, as its worker said last, for the next one."""
+        """The last state of a vhost-user session, for the next worker."""
 
 
 class FdStore:
@@ -47,7 +47,10 @@ class FdStore:
         self._flood_doorbell = -1
 
     def take(self, port: int, vm: int) -> None:
-        """Take over a VM's descriptor for a new port. Raises LocalError, and has not taken it then."""
+        """Take a VM's descriptor for a new port.
+
+        Raises LocalError; the descriptor stays the caller's then.
+        """
         made: list[int] = []
         try:
             made.append(_core.doorbell_create())
@@ -63,7 +66,7 @@ class FdStore:
         return self._flood_doorbell
 
     def adopt(self, record: PortRecord, descriptors: tuple[int, ...]) -> None:
-        """Take over all descriptors of a port from the worker that claims it."""
+        """Take all descriptors of a port from the worker that claims it."""
         vm, doorbell, flood_doorbell, block, flood = descriptors
         if self._flood_doorbell < 0:
             self._flood_doorbell = flood_doorbell
@@ -72,7 +75,7 @@ class FdStore:
         self._ports[record.port] = PortFds(vm, doorbell, block, flood, record.epoch)
 
     def for_worker(self, wanted: Incarnation) -> tuple[int, int, int, int, int]:
-        """Return what a worker gets with the port: vm, doorbell, flood doorbell, block, flood ring.
+        """Return the descriptors for a new worker: vm, doorbell, flood doorbell, stats page, flood ring.
 
         Raises LocalError when out of descriptors or memory.
         """
@@ -89,7 +92,7 @@ class FdStore:
         return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood
 
     def keep(self, port: int, message: KeepSession, descriptors: tuple[int, ...]) -> None:
-        """Keep a worker's session and its descriptors, ours from now on, in place of what it kept before."""
+        """Store a worker's session and its descriptors, to close later, in place of the ones before."""
         held = self._ports.get(port)
         if held is None or (held.kept is not None and message.number < held.kept.number):
             close_all(descriptors)
@@ -98,7 +101,7 @@ class FdStore:
         held.kept, held.kept_fds = message, descriptors
 
     def memory_gone(self, port: int) -> bool:
-        """Whether the port's VM shared its memory and took it away, which its worker died of."""
+        """Whether the port's VM shared its memory and took it away, which killed its worker."""
         held = self._ports.get(port)
         try:
             return held is not None and _core.StatsPage(held.block).memory_gone()
@@ -106,7 +109,7 @@ class FdStore:
             return False
 
     def unread(self, port: int) -> bool:
-        """Whether something that a port's VM has sent lies in its socket."""
+        """Whether the socket of a port's VM holds unread bytes of the VM."""
         held = self._ports.get(port)
         if held is None:
             return False
@@ -115,7 +118,7 @@ class FdStore:
         return any(size)
 
     def position_known(self, port: int) -> bool:
-        """Whether the port's link, its worker being dead, is known to stand between two frames both ways."""
+        """Whether the link of a dead worker's port is known to stand between two frames both ways."""
         held = self._ports.get(port)
         try:
             return held is not None and _core.StatsPage(held.block).at_boundary()
@@ -123,11 +126,11 @@ class FdStore:
             return False
 
     def get(self, port: int) -> PortFds | None:
-        """Return what is held for a port."""
+        """Return the descriptors of a port."""
         return self._ports.get(port)
 
     def release(self, port: int) -> None:
-        """Close everything of a port; only when no worker of it is left."""
+        """Close everything of a port; it must have no worker any more."""
         held = self._ports.pop(port, None)
         if held is not None:
             close_all([held.vm, held.doorbell, held.block, *held.kept_fds])
@@ -143,14 +146,14 @@ class FdStore:
 
 
 class Ring(NamedTuple):
-    """Descriptors of a ring, to be given away and closed."""
+    """Descriptors of a ring, to be sent and then closed."""
 
     writing: int
     """The producer's."""
     reading: int
-    """The same memory for the consumer, who has no business to write to it."""
+    """The same memory for the consumer, read-only."""
     tail: int
-    """The consumer's memory, which the producer reads."""
+    """The memory of the consumer's cursor, which the producer reads."""
 
 
 def make_ring(source: PortRecord, destination: PortRecord) -> Ring:

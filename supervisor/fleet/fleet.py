@@ -1,13 +1,13 @@
-"""The workers of one switch: composition of what this room has, and what they say and are told.
+"""The workers of one switch: puts the parts of this folder together and passes events between them.
 
-Theory of operation. A worker is started ahead of need (``worker_pool``), says that it is ready in its cell
-(``cells``), is given a port with its descriptors (``fd_store``), reports over its channel (``channels``) and
-asks for rings there (``rings``). What a report means is the registry's decision; its actions come back to
-this file by ``want``, ``publish``, ``end_worker`` and ``release``. Membership goes to all (``publisher``),
-newcomers' to one after the other (``join_rollout``). A supervisor that follows one that died begins with
-``take_over``.
+Theory of operation. A worker is started ahead of need (``worker_pool``) and reports that it is ready in its
+cell (``cells``). It gets a port with its descriptors (``fd_store``), reports over its channel (``channels``)
+and asks for rings there (``rings``). The registry decides what a report means; its actions come back by
+``want``, ``publish``, ``end_worker`` and ``release``. Changes of membership go to all workers at once
+(``publisher``), those of newcomers to one worker after the other (``join_rollout``). A supervisor that
+follows a dead one begins with ``take_over``.
 
-Example: a VM connects, ``want(3)``. The pool hands port 3 to a spare (``give``), whose next word over the
+Example: a VM connects, ``want(3)``. The pool hands port 3 to a spare (``give``). Its next message over the
 same channel is Hello (``reported``): the registry publishes port 3, and ``publish`` rolls it out.
 
 Runs in the thread of the loop, like all of the supervisor.
@@ -99,7 +99,7 @@ class Fleet:
             self._join_rollout.tick,
             self._pool.tick,
         )
-        """What is to be done in each turn; true if there may be more of it."""
+        """The steps of each turn; a step returns whether there may be more to do."""
         parts_of_it = (self._channels, self.health, self._unanswered, self._confirmations)
         self._parts = (*parts_of_it, self._join_rollout, self._pool)
 
@@ -113,18 +113,21 @@ class Fleet:
         return bool(self._workers)
 
     def deadline(self) -> float:
-        """When a step has something to do, unless it said that it has."""
+        """When a step has something to do, unless it has returned that it has."""
         return min(part.deadline() for part in self._parts)
 
     def wait_for_cell(self, turn: Callable[[], None]) -> None:
-        """Where a cell is required, wait until one was seen. Raises LocalError if it is not to be had."""
+        """Wait for a first worker in its cell, if a cell is required.
+
+        Raises LocalError if that is impossible.
+        """
         deadline = time.monotonic() + READY_S
         while self.cells.required and self.cells.seen is None and time.monotonic() < deadline:
             turn()
         self.cells.check()
 
     def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
-        """Take back what the workers of a dead supervisor bring. ``turn``: of the loop, so long at most."""
+        """Take over the workers of a dead supervisor; ``turn`` runs the loop for at most that long."""
         self._takeover.begin(self._runtime_dir, time.monotonic())
         left = len(self._takeover.left)
         text = f"supervisor {predecessor} of this directory did not end cleanly and left {left} workers"
@@ -136,7 +139,7 @@ class Fleet:
         self.publisher.speak(time.monotonic())
 
     def stop(self, now: float) -> None:
-        """End the workers that have no port, and start no more."""
+        """End the workers without a port, and start no more."""
         self._pool.stop(now)
 
     def close(self) -> None:
@@ -146,23 +149,23 @@ class Fleet:
         self._channels.close()
         self._rings.close()
 
-    # What the registry has decided.
+    # Actions of the registry.
 
     def want(self, wanted: Incarnation) -> None:
         """Get a worker for a port."""
         self._pool.want(wanted)
 
     def publish(self, change: str, record: PortRecord) -> None:
-        """Tell everybody of a change."""
+        """Tell all workers of a change."""
         self._join_rollout.publish(change, record, time.monotonic())
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
     def confirmed(self, port: int) -> Future[bool]:
-        """Return a future of whether the port's worker has all that was published until now."""
+        """Return a future: whether the port's worker has everything that was published until now."""
         return self._confirmations.expect(port, self.publisher.log.sequence, time.monotonic())
 
     def end_worker(self, port: int, identity: Identity) -> None:
-        """Make that worker of a port end."""
+        """End this worker of a port."""
         worker = self._workers.get(port)
         notified = worker is not None and worker.identity == identity and self._channels.send(worker, Drain())
         self._pool.processes.end(identity, time.monotonic(), notified=notified)
@@ -176,10 +179,10 @@ class Fleet:
         self._workers.pop(port, None)
         self._rings.forget(port)
 
-    # What workers say over their channels.
+    # Messages of workers.
 
     def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
-        """Take a spare, in its cell."""
+        """Take a spare worker, with its cell."""
         cell = self._meet(worker, proc)
         other = f"it speaks protocol {version}, not {PROTOCOL_VERSION}"
         why_not = other if version != PROTOCOL_VERSION else self.cells.refuses(cell)
@@ -188,7 +191,7 @@ class Fleet:
             self._channels.drop(worker)
 
     def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
-        """Take back a port from the worker of a dead supervisor, or a worker that had lost its channel."""
+        """Take a port back with a worker of a dead supervisor, or a worker that had lost its channel."""
         fds, proc = descriptors[:-2], descriptors[-2:]
         self._meet(worker, proc)
         served = claim.record.incarnation
@@ -219,7 +222,7 @@ class Fleet:
         self._pool.channel_lost(worker)
 
     def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
-        """Take what a worker says of its port."""
+        """Take a worker's report about its port."""
         match report:
             case Hello():
                 self._owner.do(self._registry.hello(*served))
@@ -237,11 +240,11 @@ class Fleet:
         self.health.heard(*served, time.monotonic())
 
     def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest) -> None:
-        """Take what a worker says of rings."""
+        """Take a worker's message about rings."""
         self._rings.asked(served, worker, request, time.monotonic())
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
-        """Keep what a worker wants its successor to have. Raises PeerError for what is not for its port."""
+        """Store a worker's session for its successor. Raises PeerError if its port has none."""
         record = self.record(served)
         if record is not None and record.transport == "vhost":
             self._fd_store.keep(served.port, message, descriptors)
@@ -250,26 +253,26 @@ class Fleet:
         if record is not None:
             raise PeerError(f"port {served.port} is of {record.transport} and has no session to keep")
 
-    # What a capture asks.
+    # For captures.
 
     def forwarding(self) -> list[PortRecord]:
-        """Return the ports that forward, each by a worker with a channel."""
+        """Return the ports that forward and whose worker has a channel."""
         records = [port.record for port in self._registry]
         return [record for record in records if self.holder(*record.incarnation) is not None]
 
     def tell(self, served: Incarnation, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
-        """Send to the worker of that incarnation of a port; False if it is over."""
+        """Send to the worker of this epoch of a port; return False if it is over."""
         worker = self.holder(*served)
         return worker is not None and self._channels.send(worker, message, descriptors)
 
-    # What the worker pool says.
+    # Events of the worker pool.
 
     def connected(self, identity: Identity, channel: Channel) -> None:
         """Take the channel of a worker process."""
         self._channels.add(identity, channel)
 
     def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
-        """Hand a port to an idle worker; False if the worker has not got it."""
+        """Hand a port to an idle worker; return False if the worker has not got it."""
         record, held = self.record(wanted), self._fd_store.get(wanted.port)
         if record is None or held is None or not self._registry.pending(wanted.port):
             return False
@@ -292,7 +295,7 @@ class Fleet:
         return True
 
     def worker_lost(self, served: Incarnation, how: str) -> None:
-        """Note that that worker of the port has ended, or that none could be had."""
+        """Note that this worker of the port has ended, or that there was none."""
         self.health.lost(served)
         self._unanswered.forget(served)
         self._confirmations.forget(served.port)
@@ -304,22 +307,22 @@ class Fleet:
         self._owner.do(self._registry.worker_lost(*served, how, now, position_known=known))
 
     def process_ended(self, identity: Identity) -> None:
-        """Let go of what was a worker's."""
+        """Release everything that belonged to a worker."""
         self.publisher.disconnect(identity.pid)
         self._sampler.part(identity)
 
-    # What the others ask.
+    # For the other parts.
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of that incarnation of a port, if it forwards."""
+        """Return the worker of this epoch of a port, if it forwards."""
         return self._workers.get(port) if self._registry.live(port, epoch) else None
 
     def record(self, incarnation: Incarnation) -> PortRecord | None:
-        """Return the record of that incarnation of a port as it is now; None if it is over."""
+        """Return the present record of this epoch of a port; None if it is over."""
         port = self._registry.get(incarnation.port)
         return None if port is None or port.record.incarnation != incarnation else port.record
 
-    # What follows is this file's own.
+    # Private to this file.
 
     def _tick_unanswered(self, now: float) -> None:
         if not self._unanswered.due(now):
@@ -331,7 +334,7 @@ class Fleet:
             unread = self._fd_store.unread(record.port)
             turned_at = self._sampler.published_at(record.port)
             if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
-                text = f"port {record.port} ({record.name}): its worker leaves its VM unanswered"
+                text = f"port {record.port} ({record.name}): its worker does not answer its VM"
                 say("unanswered", text, "warning", port=record.port, name=record.name)
                 self._pool.processes.kill(worker.identity)
 
@@ -351,14 +354,14 @@ class Fleet:
             self._confirmations.heard(served.port, heartbeat.sequence)
 
     def _meet(self, worker: WorkerChannel, proc: tuple[int, ...]) -> Cell:
-        """Note what a worker has said first."""
+        """Note a worker's first message."""
         assert worker.cell is not None
         self.cells.note(worker.cell)
         self._sampler.meet(worker.identity, proc)
         return worker.cell
 
     def _subscribed(self, pid: int) -> None:
-        """Tell a newcomer that has its port already that it gets all that is published from now on."""
+        """Tell a newcomer with a port that it gets everything that is published from now on."""
         beat = self.publisher.last_beat
         for worker in [each for each in self._workers.values() if each.pid == pid]:
             if not self.publisher.quiet:

@@ -1,13 +1,12 @@
-"""What guards go by, and what they have refused: between the gateway, which knows, and the workers.
+"""Pass the owners of addresses from the gateway to the guards of workers, and log the guards' refusals.
 
-Theory of operation. A guard refuses an address that belongs to another port. Which port has which address the
-gateway says, its own ones and those that it has leased; each worker is told all of them at each change, and a
-worker that is new or back before anything else. So a message that gets lost is made good by the next, and a
-worker whose supervisor has died goes on with what it knows. The gateway tells of changes once a second at
-most, so a crowd that comes at once is a few messages for each worker.
+Theory of operation. A guard refuses an address that belongs to another port. The gateway reports its own
+addresses and the leased ones with their ports. Each worker gets all of them at each change; a new or
+returning worker gets them first. So the next message makes up for a lost one, and a worker whose supervisor
+has died goes on with its last list. The gateway reports changes once a second at most, so a crowd of new VMs
+costs a few messages for each worker.
 
-Workers report what their guard has refused for the first time. A taken-over worker may report what it likes:
-one line a second at most.
+Workers report the first refusal of each kind. A hostile worker can cause one line a second at most.
 """
 
 from collections.abc import Mapping
@@ -26,9 +25,9 @@ SAID = {
     "router": "a router advertisement or redirect",
     "server": "a DHCP answer",
     "address": "another port's address",
-    "hidden": "a frame whose headers hide what it says",
+    "hidden": "a frame whose headers hide its contents",
 }
-"""What each kind of refusal is of, in a sentence."""
+"""Each kind of refusal, for the log line."""
 
 
 class Guards:
@@ -40,21 +39,21 @@ class Guards:
         self._throttle = Throttle()
 
     def own(self, owners: Mapping[str, int]) -> None:
-        """Have these addresses belong to these ports, and no others."""
+        """Set the owners: these addresses, and no others, belong to these ports."""
         packed = tuple(sorted((_packed(address), port) for address, port in owners.items()))
         if len(packed) > MAX_OWNERS:
-            self._throttle.warning("many", f"of {len(packed)} addresses guards know {MAX_OWNERS}")
+            self._throttle.warning("many", f"guards know only {MAX_OWNERS} of {len(packed)} addresses")
         if packed[:MAX_OWNERS] != self._owners.owners:
             self._owners = Owners(packed[:MAX_OWNERS])
             for worker in self._channels.holders():
                 self.greet(worker)
 
     def greet(self, worker: WorkerChannel) -> None:
-        """Tell a worker that has a port now."""
+        """Send the owners to a worker that has just got a port."""
         self._channels.send(worker, self._owners)
 
     def report(self, port: PortRecord, guarded: Guarded) -> None:
-        """Say what a guard has refused."""
+        """Log a guard's refusal."""
         what = SAID.get(guarded.kind, "something")
         claimed = guarded.address[-4:] if guarded.address.startswith(MAPPED) else guarded.address
         if any(claimed):
@@ -62,7 +61,7 @@ class Guards:
         self._throttle.warning(
             f"guarded {port.port}",
             f"port {port.port} ({port.name}): its guard drops {what}, sent from "
-            f"{format_mac(guarded.source)}; `supervisor stats` counts what follows as guarded",
+            f"{format_mac(guarded.source)}; `supervisor stats` counts further ones as guarded",
             "guard",
             port=port.port,
             name=port.name,

@@ -1,11 +1,11 @@
-"""Signs of life of the workers and of their VMs: who is silent, who is stalled; each change is said once.
+"""Watch the health of workers and VMs: log once when a worker becomes silent or a VM stalled, and its end.
 
-So is that a VM leaves checksums undone that nobody finishes, which its operator has to know. Nothing is done
-about any of it. A silent worker is a stuck or a stopped one, a stalled VM takes no frames; both harm only
-themselves, and both come back by themselves or by the operator's hand (``liveness`` says why).
+It also logs that a VM leaves checksums undone that the switch does not finish. It only reports. A silent
+worker is stuck or stopped; a stalled VM reads no frames. Both harm only themselves, and recover by themselves
+or by the operator (``liveness`` says why).
 
-That a worker's loop turns is seen in its block, when silence would have to be called otherwise: a message for
-it would wake two threads there and two here, for as many workers as there are.
+Before a worker is called silent, its stats page is checked, which shows that its loop turns. A message
+instead would wake two threads in each worker and two here.
 """
 
 from collections.abc import Callable
@@ -22,37 +22,37 @@ from supervisor.ports.view import PortView
 
 
 class Health:
-    """What was heard last of every port that has a worker."""
+    """The health of every port that has a worker."""
 
     def __init__(self, pulse_s: float, published_at: Callable[[int], float]) -> None:
-        """``published_at``: when a port's worker published to its block last, in monotonic seconds."""
+        """``published_at``: when a port's worker last published to its stats page, in monotonic seconds."""
         self._liveness = Liveness(pulse_s)
         self._published_at = published_at
         self._stalled: set[int] = set()
         self._refused: dict[int, int] = {}
-        """System calls that the cell of a port's worker has refused so far."""
+        """System calls that the cell of each port's worker has refused so far."""
         self._throttle = Throttle()
         self._unfinished: set[int] = set()
         self._expected: dict[int, int] = {}
-        """The epoch of each worker that is listened for."""
+        """The epoch of each watched worker."""
 
     def expect(self, served: Incarnation, now: float) -> None:
-        """Listen for that worker of the port from now on, and for no earlier one."""
+        """Watch this worker of the port from now on, and no earlier one."""
         self._expected[served.port] = served.epoch
         self._refused.pop(served.port, None)
         self._liveness.watch(served.port, served.epoch, now)
 
     def every(self, pulse_s: float) -> None:
-        """Pulses come at this interval from now on: it grows with the fleet."""
+        """Expect pulses at this interval from now on; it grows with the fleet."""
         self._liveness.every(pulse_s)
 
     def lost(self, served: Incarnation) -> None:
-        """Expect nothing of that worker any more; whether its VM is stalled, the next one will say."""
+        """Stop watching this worker; the next one will report whether the VM is stalled."""
         if self._expected.get(served.port) == served.epoch:
             self.forget(served.port)
 
     def forget(self, port: int) -> None:
-        """Expect nothing of the port any more."""
+        """Stop watching the port."""
         self._expected.pop(port, None)
         self._liveness.forget(port)
         self._refused.pop(port, None)
@@ -60,14 +60,14 @@ class Health:
         self._unfinished.discard(port)
 
     def heard(self, port: int, epoch: int, now: float) -> None:
-        """Note any sign of life."""
+        """Note a sign of life."""
         silence = self._liveness.heard(port, epoch, now)
         if silence is not None:
             text = f"port {port}: its worker is heard again after {silence:.1f} s"
             say("heard", text, port=port, silent_s=round(silence, 1))
 
     def heartbeat(self, message: Heartbeat, record: PortRecord) -> None:
-        """Note what the worker that has the port says of its VM and of its cell."""
+        """Note the worker's report about its VM and its cell."""
         port = record.port
         who: dict[str, Any] = {"port": port, "name": record.name}
         refused = message.refused_calls - self._refused.get(port, 0)
@@ -97,7 +97,7 @@ class Health:
             self._unfinished.discard(port)
 
     def view(self, port: Port) -> PortView:
-        """Return a port as it is shown."""
+        """Return a port with its health, for operators."""
         number, state = port.record.port, port.state.value
         if port.state is PortState.LIVE and self._liveness.is_silent(number):
             state = "silent"
@@ -106,7 +106,7 @@ class Health:
         return PortView(port.record, state, stalled, unfinished, port.since, port.identity, port.restarts)
 
     def tick(self, now: float) -> None:
-        """Say who has become silent."""
+        """Log the workers that have become silent."""
         if now < self._liveness.deadline():
             return
         for port, epoch in self._expected.items():

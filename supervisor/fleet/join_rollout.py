@@ -1,23 +1,22 @@
-"""Join rollout: a newcomer's change goes to one worker after the other; any other change is published.
+"""Join rollout: send a newcomer's change to one worker after the other; publish all other changes.
 
-Theory of operation. ZeroMQ wakes all workers at once, two threads of each, and each then asks for the
-newcomer's flood ring. With more workers than cores, that is a crowd, in which the newcomer and the VM that it
-talks to wait. So a change that brings a flood ring goes to each worker over its channel, together with the
-ring, or without it where the two may not talk: one wake-up instead of four. A worker that has it runs while
-the next one gets it, so there never is a crowd. The oldest worker gets it first (the gateway's, where there
-is a gateway), since newcomers talk to that one, and the newcomer gets it last: when it has its own change,
-all have it.
+Theory of operation. ZeroMQ wakes all workers at once, two threads of each, and each worker then asks for the
+newcomer's flood ring. If there are more workers than cores, the newcomer and the VM that it talks to wait in
+this crowd. So a change with a new flood ring goes to each worker over its channel, together with the ring
+(without it if the two may not talk): one wake-up instead of four. A worker handles the change while the next
+one gets it, so there is no crowd. The oldest worker gets it first (the gateway's, if there is a gateway),
+since newcomers talk to that one. The newcomer gets it last: when it has its own change, all have it.
 
 Example: ports 1, 2 and 3 are live, port 4 says Hello. Its ``join`` goes over the channels to 1, 2, 3, then 4,
 one in each turn of the loop; a second later it is published, too, with all others of that second.
 
-The change is published for a worker that has no channel now, and because sequence and beats tell a worker
-that it has missed something. That is in no hurry, so newcomers of one ``LINGER_S`` share the wake-up. Order
-is kept. Any other change is published at once, behind those that linger, and waits only for a rollout that
-is under way; so do beats, which would be ahead of what has been published.
+The change is also published later: for workers without a channel, and to keep the published sequence
+complete, by which workers notice a loss. That is not urgent, so newcomers of one ``LINGER_S`` share the
+wake-up. The order is kept. Any other change is published at once, after the waiting ones; it waits only for a
+rollout that is under way. So do beats, whose sequence would otherwise be ahead of the published changes.
 
-A newcomer that has not asked for the table yet waits for something published, so then its own change is
-published at once.
+A newcomer that has not asked for the table yet waits for a published message, so its own change is published
+at once then.
 """
 
 from collections import deque
@@ -36,7 +35,7 @@ AT_ONCE = 16
 LINGER_S = 1.0
 
 RecordOf = Callable[[Incarnation], PortRecord | None]
-"""Tells the present record of a port that is served."""
+"""Returns the present record of a served port."""
 
 
 class JoinRollout:
@@ -50,9 +49,9 @@ class JoinRollout:
         self._fd_store = fd_store
         self._record_of = record_of
         self._waiting: deque[Update] = deque()
-        """Changes in their order; the first of them is being rolled out."""
+        """Changes in their order; the first one is being rolled out."""
         self._remaining: deque[WorkerChannel] = deque()
-        """The workers that it has still to be sent to."""
+        """The workers that the first change has still to be sent to."""
         self._sent_to_all: deque[Update] = deque()
         """Changes that every worker has and that are still to be published."""
         self._due = float("inf")
@@ -67,7 +66,7 @@ class JoinRollout:
             self._finish_rollouts(now)
 
     def tick(self, now: float) -> bool:
-        """Do what is due; whether a rollout goes on."""
+        """Do what is due; return whether a rollout goes on."""
         for _ in range(AT_ONCE):
             if self._remaining:
                 self._send_to(self._waiting[0], self._remaining.popleft())
@@ -81,11 +80,11 @@ class JoinRollout:
         return bool(self._waiting)
 
     def deadline(self) -> float:
-        """When ``tick`` has something to do, unless it said that it has."""
+        """When ``tick`` has something to do, unless it has returned that it has."""
         return min(self._due, self._publisher.deadline())
 
     def _flush(self) -> None:
-        """Publish what lingers."""
+        """Publish the waiting changes."""
         while self._sent_to_all:
             self._publisher.publish(self._sent_to_all.popleft())
         self._due = float("inf")
@@ -118,5 +117,5 @@ class JoinRollout:
         record = None if worker.served is None else self._record_of(worker.served)
         if held is None or held.flood_epoch != update.record.epoch or record is None:
             return
-        with suppress(LocalError):  # it asks for the ring, then
+        with suppress(LocalError):  # then the worker asks for the ring
             self._channels.send(worker, update, (held.flood,) if may_talk(record, update.record) else ())

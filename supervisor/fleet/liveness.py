@@ -1,12 +1,12 @@
-"""Who was heard when: a worker's pulse comes from its forwarding loop, so a silent worker is a stuck one.
+"""Decide when a worker is silent: its pulse comes from its forwarding loop, so a silent worker is stuck.
 
-Silence is reported and shown, and it is taken back when the worker is heard again. Nobody is ended for
-it: a worker that is stopped in a debugger, or starved by the machine, harms only its own VM, and ending
-it would cost that VM its link. A report of another epoch than the watched one is about a past worker and
-counts for nothing. The tables hold one entry per port that has a worker.
+Silence is logged and shown, until the worker is heard again. A silent worker is not ended: if it is stopped
+in a debugger, or starved by the machine, it harms only its own VM, and ending it would cost that VM its link.
+A report with another epoch than the watched one is about a past worker and is ignored. The tables have one
+entry for each port with a worker.
 
-Pure: times are monotonic seconds that the caller passes in. Whoever calls looks for pulses before each
-``tick``, and need not in between: a worker that was heard an interval ago is of no interest for two more.
+Pure: times are monotonic seconds from the caller. The caller checks for pulses before each ``tick`` only: a
+worker that was heard an interval ago may be silent for two more.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Liveness:
         self._pulse = pulse_s
 
     def watch(self, port: int, epoch: int, now: float) -> None:
-        """Expect pulses of that worker from now on, and of no earlier one of the port."""
+        """Expect pulses of this worker from now on, and of no earlier one of the port."""
         self.forget(port)
         self._fresh[port] = Heard(epoch, now)
         self._due = min(self._due, now + SILENT_PULSES * self._pulse)
@@ -47,7 +47,7 @@ class Liveness:
         self._silent.pop(port, None)
 
     def heard(self, port: int, epoch: int, at: float) -> float | None:
-        """Note a sign of life; return how long the worker was silent, if it had been called silent."""
+        """Note a sign of life; if the worker was called silent, return for how long it was."""
         known = self._fresh.get(port) or self._silent.get(port)
         if known is None or known.epoch != epoch or at <= known.at:
             return None
@@ -56,7 +56,7 @@ class Liveness:
         return at - known.at if was_silent else None
 
     def is_silent(self, port: int) -> bool:
-        """Whether the port's worker has been called silent and not been heard since."""
+        """Whether the port's worker was called silent and has not been heard since."""
         return port in self._silent
 
     def tick(self, now: float) -> list[tuple[int, int]]:
@@ -71,5 +71,5 @@ class Liveness:
         return late
 
     def deadline(self) -> float:
-        """When to look for pulses and call ``tick``; infinity if nobody is listened for."""
+        """When to check for pulses and call ``tick``; infinity if no worker is watched."""
         return self._due

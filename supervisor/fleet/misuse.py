@@ -1,20 +1,20 @@
-"""What VMs do that their ports do not let them, and addresses that change ports, as events.
+"""Turn refused traffic of VMs, and MAC addresses that change ports, into a few events.
 
-Theory of operation. Workers count what they refuse; nobody is told of a single frame. A worker answers each
-beat of the supervisor with a heartbeat, and only then is its page looked at here, so nothing is sampled
-besides. A counter that has grown since the last beat begins an *episode*, which is one event; it ends with
-another one, with the total, when a counter has not grown for ``QUIET_S``. However many frames a VM sends, it
-makes two events.
+Theory of operation. Workers count refused frames; they do not report each one. A worker answers each beat of
+the supervisor with a heartbeat, and its stats page is read here at that time. A counter that has grown since
+the last beat begins an *episode*, which is one event. When the counter has not grown for ``QUIET_S``, a
+second event ends it, with the total. However many frames a VM sends, it makes two events.
 
     beat 1: spoofed 0    beat 2: 310, event ``spoof``    beat 3: 700    10 s of quiet: ``spoof-end``, 700
 
-An address that VMs behind two ports use goes to and fro between them, and takes half of the other's frames.
-The tables of ports that had frames since the last beat are read, ``SCANS`` of them in a second. The page of a
-port says which addresses its VM has used last, and where each of those that it used before is now. The first
-change of an address is ``mac-moved``, a second one within ``QUIET_S`` makes it ``mac-flapping``, and nothing
-more is said before that address has been quiet. A VM that has been moved says so once.
+If VMs behind two ports use the same address, it moves to and fro between them, and each gets a part of the
+other's frames. The MAC tables of ports that had frames since the last beat are read, ``SCANS`` of them in a
+second. A port's page shows the addresses that its VM used last, and the present port of those that it used
+before. The first move of an address is ``mac-moved``. A second one within ``QUIET_S`` makes it
+``mac-flapping``; then there is no further event until that address has been quiet. A VM that has moved once
+makes one event.
 
-Pure: what a page says goes in with ``now`` (monotonic seconds).
+Pure: the contents of a page go in with ``now`` (monotonic seconds).
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,11 +25,11 @@ from supervisor.base.logs import say
 
 QUIET_S = 10.0
 SCANS = 32
-"""Tables that are read in a second. One takes some 10 us, so that is less than a thousandth of a core."""
+"""Tables read in a second. One takes some 10 us, so all take less than a thousandth of a core."""
 FRESH_S = 2
-"""How long ago an address may have been used to count as used since the last beat."""
+"""An address that was used within this time counts as used since the last beat."""
 SHARE = 64
-"""Addresses that are followed for each port; a VM that makes up more takes no room of the others."""
+"""Addresses followed for each port; a VM that invents more takes no room of the others."""
 
 EPISODES = {
     "spoofed": ("spoof", "sends from addresses that are pinned elsewhere, or not to it"),
@@ -37,14 +37,14 @@ EPISODES = {
     "mac_limit": ("limit", "uses more source addresses than it may have"),
     "isolated": ("isolated", "sends to ports that it may not reach"),
 }
-"""Counters that are told, each with its event and what the VM does."""
+"""Counters that make events: each with its event and the words for the log."""
 
 TRAFFIC = ("rx_frames", "tx_frames")
-"""Counters that have grown where an address may have been learned."""
+"""Counters that grow when an address may have been learned."""
 
 
 class Page(Protocol):
-    """What is read of a port's statistics page."""
+    """The part of a port's stats page that is read here."""
 
     def counters(self) -> Mapping[str, int]:
         """All counters by name."""
@@ -53,11 +53,11 @@ class Page(Protocol):
         """Addresses behind a port: (address, seconds since seen, pinned)."""
 
     def port_of(self, mac: bytes) -> int:
-        """Return the port from which a frame of ``mac`` came last; 0: not known."""
+        """Return the port that last sent from ``mac``; 0 if unknown."""
 
 
 class _Episode:
-    """One counter that grows."""
+    """One growing counter."""
 
     def __init__(self, before: int, now: float) -> None:
         self.before = before
@@ -66,7 +66,7 @@ class _Episode:
 
 
 class _Place:
-    """Where an address is, and whether it goes to and fro."""
+    """The port of an address, and whether it flaps."""
 
     __slots__ = ("flapping", "moved_at", "port")
 
@@ -77,7 +77,7 @@ class _Place:
 
 
 class Misuse:
-    """The episodes of all ports, and where addresses are."""
+    """The episodes of all ports, and the ports of addresses."""
 
     def __init__(self) -> None:
         self._counted: dict[int, dict[str, int]] = {}
@@ -90,7 +90,7 @@ class Misuse:
         self._second = 0.0
 
     def look(self, port: PortRecord, page: Page, now: float) -> None:
-        """Compare what a port's page says with the last time."""
+        """Compare a port's page with its state of last time."""
         counters = page.counters()
         counted = {name: counters[name] for name in (*EPISODES, *TRAFFIC)}
         last = self._counted.get(port.port, counted | dict.fromkeys(TRAFFIC, 0))
@@ -134,11 +134,11 @@ class Misuse:
         elif episode is not None and now - episode.grew_at >= QUIET_S:
             del self._episodes[port.port, counter]
             frames, seconds = count - episode.before, round(episode.grew_at - episode.began, 1)
-            text = f"{label}: what is counted as {counter} has ended; {frames:,} frames in {seconds:g} s"
+            text = f"{label}: no more frames are counted as {counter}; there were {frames:,} in {seconds:g} s"
             say(f"{event}-end", text, **who, frames=frames, seconds=seconds)
 
     def _see(self, port: int, mac: bytes, now: float) -> None:
-        """Note behind which port an address was seen last; 0: nobody knows."""
+        """Note the port of an address; 0 if unknown."""
         place = self._places.get(mac)
         if place is None:
             behind = self._behind.setdefault(port, set())

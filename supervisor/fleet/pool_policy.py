@@ -1,15 +1,15 @@
-"""How many workers to start: pure policy, told what happens and asked what to do.
+"""Decide how many spare workers to start, and when: a pure policy.
 
-A VM that connects must not wait for an interpreter to start (some 100 ms), so a few workers wait warm and a
-VM takes one. SPARES is two because VMs usually come one at a time, and when they come in a crowd no small
-number helps; what helps then is that only ``STARTING`` interpreters start at the same time, each of them
-quick, instead of a hundred that all finish last.
+A VM that connects must not wait for an interpreter to start (some 100 ms), so a few spare workers wait for
+it. SPARES is two, because VMs usually come one at a time, and no small number helps with a crowd. For a
+crowd, only ``STARTING`` interpreters start at the same time, so that the first ones are ready soon, instead
+of a hundred that are all late.
 
-An interpreter that starts takes a core for as long, and a VM that has just got its worker needs them all:
-every other worker hears of it now. So while another spare waits, the next one is started ``REFILL_S`` later.
+A starting interpreter takes a core, just when a VM has got its worker and all other workers hear of it. So
+while another spare waits, the next one is started ``REFILL_S`` later.
 
-Failing to start is usually something lasting (an extension that does not load, no memory), so failures in a
-row are spread: each doubles the pause before the next attempt.
+A failure to start usually has a lasting cause (an extension that does not load, no memory), so each failure
+in a row doubles the pause before the next attempt.
 """
 
 import os
@@ -18,13 +18,13 @@ SPARES = 2
 STARTING = max(2, os.cpu_count() or 1)
 REFILL_S = 0.1
 READY_S = 20.0
-"""A worker that has not said Ready by then is given up; a loaded machine needs a second."""
+"""A worker without Ready after this time is given up; a loaded machine needs a second."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 
 class PoolPolicy:
-    """Counts of workers that have no port yet."""
+    """Numbers of workers that have no port yet."""
 
     def __init__(self) -> None:
         self.starting = 0
@@ -34,7 +34,7 @@ class PoolPolicy:
         self._refill_at = 0.0
 
     def to_start(self, waiting: int, now: float) -> int:
-        """Return how many to start now, for ``waiting`` ports that need one."""
+        """Return how many workers to start now; ``waiting`` ports need one."""
         if now < self._not_before or (now < self._refill_at and self._can_wait(waiting)):
             return 0
         missing = waiting + SPARES - self.idle - self.starting
@@ -42,27 +42,27 @@ class PoolPolicy:
         return max(0, min(missing, limit - self.starting))
 
     def started(self) -> None:
-        """Note that one has been started."""
+        """Note that a worker has been started."""
         self.starting += 1
 
     def ready(self) -> None:
-        """Note that one that was starting is idle now."""
+        """Note that a starting worker is idle now."""
         self.starting -= 1
         self.idle += 1
         self._failures = 0
 
     def taken(self, now: float) -> None:
-        """Note that an idle one has got a port."""
+        """Note that an idle worker has got a port."""
         self.idle -= 1
         self._refill_at = now + REFILL_S
 
     def failed(self, now: float) -> None:
-        """Note that one that was starting never will be ready."""
+        """Note that a starting worker has failed."""
         self.starting -= 1
         self._pause(now)
 
     def lost(self, now: float) -> None:
-        """Note that an idle one has ended."""
+        """Note that an idle worker has ended."""
         self.idle -= 1
         self._pause(now)
 
@@ -71,7 +71,7 @@ class PoolPolicy:
         self._not_before = now + min(FIRST_PAUSE_S * 2.0 ** (self._failures - 1), LONGEST_PAUSE_S)
 
     def deadline(self, waiting: int) -> float:
-        """When ``to_start`` will say something else though nothing has happened."""
+        """When the result of ``to_start`` may change without an event."""
         if waiting + SPARES <= self.idle + self.starting:
             return float("inf")
         refill_at = self._refill_at if self._can_wait(waiting) else 0.0

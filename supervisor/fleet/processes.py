@@ -1,17 +1,17 @@
-"""Worker processes: started by exec, known by (pid, start time), watched and ended through pidfds.
+"""Start, watch and end worker processes, through pidfds.
 
-A pidfd is readable when its process has ended, whoever its parent is. So a worker that was taken over from
-a dead supervisor, and is no child of this one, is watched the same way as one's own; there is no signal
-handler, and a signal sent through a pidfd never reaches a later process of the same number.
+A process is known by its id and start time. A pidfd is readable when its process has ended, also if it is not
+our child. So workers that were taken over from a dead supervisor are watched like our own, without a signal
+handler. A signal through a pidfd never reaches a later process with the same id.
 
-Ending is polite first: whoever calls ``end`` has told the worker (Drain, or a closed channel); one that is
-still there after DRAIN_S gets SIGTERM, and KILL_S later SIGKILL.
+A worker is asked first: the caller of ``end`` has sent Drain or closed the channel. If the worker is still
+there after DRAIN_S, it gets SIGTERM, and KILL_S later SIGKILL.
 
-A worker gets one end of its channel as standard input: whoever is at the other end of that channel is this
-process, and nothing that it says can make it another.
+A worker gets its end of the channel as standard input. So a channel belongs to one known process, whatever
+the worker sends over it.
 
-Workers run in a session of their own, so that Ctrl-C in a terminal reaches the supervisor only, and in
-``/``, so that no directory is kept busy and none adds modules to them.
+Workers run in their own session, so that Ctrl-C in a terminal reaches only the supervisor. They run in ``/``,
+so that they keep no directory busy, and no directory adds modules to them.
 """
 
 import os
@@ -35,13 +35,13 @@ from supervisor.base.proc import start_time, user_of
 
 MODULE = "workers"
 NOBODY = 65534
-"""The user that a worker of root makes itself (``cell.c``)."""
+"""The user that a worker of root changes to (``cell.c``)."""
 DRAIN_S = 1.5
 """A worker that drains has its egress queue to write: a megabyte to a VM that reads."""
 KILL_S = 1.0
 
 Ended = Callable[[Identity, bool, str], None]
-"""Called when a process has ended: whether it may have done so of its own accord, and how in words."""
+"""Called when a process has ended: whether the exit may be clean, and how it ended in words."""
 
 
 class Process:
@@ -54,19 +54,19 @@ class Process:
         self.pidfd = pidfd
         self._child = child
         self.ending = 0
-        """How insistent the requests to end have been: 0 none, 1 told, 2 SIGTERM, 3 SIGKILL."""
+        """The last request to end: 0 none, 1 told, 2 SIGTERM, 3 SIGKILL."""
         self.end_at = float("inf")
-        """When to become more insistent."""
+        """When to send the next request."""
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; a process that has ended already is content."""
+        """Send a signal; does nothing if the process has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def reap(self) -> tuple[bool, str]:
-        """Collect the exit status of a process that has ended: whether it may be clean, and in words.
+        """Return whether a process that has ended may have ended cleanly, and how it ended in words.
 
-        Somebody else's child has no status for us; it may have been clean.
+        A process that is not our child has no exit status for us; it may have ended cleanly.
         """
         if self._child is None:
             return True, "it ended"
@@ -95,11 +95,11 @@ class Processes:
         return iter(list(self._processes))
 
     def get(self, identity: Identity) -> Process | None:
-        """Return the process, if it is one of ours and has not ended."""
+        """Return the process, if it is known and has not ended."""
         return self._processes.get(identity)
 
     def start(self) -> tuple[Process, Channel]:
-        """Start a worker. Raises LocalError: out of processes, memory or descriptors."""
+        """Start a worker. Raises LocalError if processes, memory or descriptors run out."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -134,7 +134,7 @@ class Processes:
             raise LocalError(f"cannot watch a worker: {error.strerror}") from None
 
     def adopt(self, identity: Identity) -> Process:
-        """Watch a worker that another supervisor started. Raises LocalError if it is not there."""
+        """Watch a worker that another supervisor started. Raises LocalError if it has ended."""
         known = self._processes.get(identity)
         if known is not None:
             return known
@@ -148,13 +148,13 @@ class Processes:
         raise LocalError(f"there is no worker process {identity.pid}")
 
     def kill(self, identity: Identity) -> None:
-        """End a process that hangs, and can neither be told nor asked."""
+        """Kill a process that hangs and reacts to no message."""
         process = self._processes.get(identity)
         if process is not None:
             process.signal(signal.SIGKILL)
 
     def end(self, identity: Identity, now: float, *, notified: bool = True) -> None:
-        """Make the process end: gently if it has been ``notified``, else by SIGTERM at once. Idempotent."""
+        """End the process: wait first if it was ``notified``, else send SIGTERM at once. Idempotent."""
         process = self._processes.get(identity)
         if process is None or process.ending >= (1 if notified else 2):
             return
@@ -164,7 +164,7 @@ class Processes:
             self._insist(process, now)
 
     def tick(self, now: float) -> None:
-        """Become insistent with those that have not ended."""
+        """Send the next request to processes that have not ended."""
         for process in self._processes.values():
             if process.end_at <= now:
                 self._insist(process, now)
@@ -174,7 +174,7 @@ class Processes:
         return min((process.end_at for process in self._processes.values()), default=float("inf"))
 
     def clear_away(self, identities: Iterable[Identity]) -> None:
-        """End these processes and what they have left, without a loop; ``Ended`` is not called."""
+        """End these processes and remove their files, without a loop; ``Ended`` is not called."""
         killed = [process for each in identities if (process := self._processes.get(each)) is not None]
         for process in killed:
             process.signal(signal.SIGKILL)
@@ -209,8 +209,8 @@ class Processes:
 def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return argument list and environment of a process that is one of our packages.
 
-    Where the packages are installed, nothing around can add modules (``-I``). In a tree that is worked on,
-    their directory has to be named.
+    If the packages are installed, nothing else can add modules (``-I``). In a source tree, their
+    directory has to be named.
     """
     root = str(Path(forwarder.__file__).resolve().parents[1])
     installed = root in [str(Path(each).resolve()) for each in site.getsitepackages()]
@@ -235,7 +235,7 @@ def survivors(runtime_dir: str) -> list[Identity]:
 
 
 def _worker_user() -> int:
-    """Return the user that a worker in its cell has: nobody, if it was started by root."""
+    """Return the user of a worker in its cell: user "nobody", if it was started by root."""
     return NOBODY if os.geteuid() == 0 else os.geteuid()
 
 

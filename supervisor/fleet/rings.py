@@ -1,24 +1,24 @@
-"""Who gets which ring: the only place that gives shared memory away.
+"""Give rings to workers: the only place that passes shared memory on.
 
 Theory of operation. A ring leads from one worker (the producer) to another (the consumer), and only between
-two ports that may talk; the same goes for flood rings, which a worker asks for by port. What two workers hold
-of each other does not depend on what either believes: this file goes by the registry's records.
+two ports that may talk. The same holds for flood rings, which a worker asks for by port. The registry's
+records decide, not the belief of either worker.
 
 A unicast ring is given away in four steps:
 
     producer → WantRing                a frame waits for it
     RingTx → producer                  ring, tail and doorbell; mapping it for writing seals it
-    producer → RingSealed              the seal is looked at here, not believed
+    producer → RingSealed              the supervisor checks the seal itself
     RingRx → consumer, RingOpen → producer
 
 so a consumer never has a descriptor that could be mapped for writing. RingOpen goes out once the kernel has
-the consumer's half for sure: what still waits here would be lost with this process or that channel, and the
-producer would fill a ring that nobody reads. A request that cannot be met gets no answer: the worker repeats
-it (``links.REPEAT_S``) for as long as its membership has the port.
+the consumer's half: a half that still waits here would be lost with this process or that channel, and the
+producer would fill a ring without a reader. A request that cannot be met gets no answer: the worker repeats
+it (``links.REPEAT_S``) while its membership has the port.
 
 Example: port 1 sends to port 2 for the first time. WantRing(2), RingTx(2), RingSealed(2), RingRx(1) to the
 other, RingOpen(2): about a tenth of a millisecond, in which port 1's frames wait in its ring. A minute after
-the last frame port 1 says RingIdle(2), port 2 is told RingOver(1), and the memory is free.
+the last frame port 1 sends RingIdle(2), port 2 gets RingOver(1), and the memory is freed.
 
 An offer (a ring between RingTx and RingSealed) holds descriptors, so a worker has at most ``OFFERS`` of them.
 """
@@ -47,25 +47,25 @@ from supervisor.fleet.channels import RingRequest, WorkerChannel, WorkerChannels
 from supervisor.fleet.fd_store import FdStore, make_ring
 
 OFFERS = 256
-"""Rings that a worker may have been offered and not sealed."""
+"""Offered rings that a worker has not sealed yet, at most."""
 AGAIN_S = 0.5
-"""A ring to the same port is not made more often: each costs its consumer some system calls."""
+"""The shortest time between two rings of one pair: each costs its consumer some system calls."""
 
 F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h; Python's fcntl has it from 3.13 on
 
 
 class RingOwner(Protocol):
-    """Who knows which worker serves a port, and what the port may do now."""
+    """The part that knows the worker and the record of each port."""
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of that incarnation of a port, if it forwards."""
+        """Return the worker of this epoch of a port, if it forwards."""
 
     def record(self, incarnation: Incarnation) -> PortRecord | None:
-        """Return the record of that incarnation of a port as it is now; None if it is over."""
+        """Return the present record of this epoch of a port; None if it is over."""
 
 
 class Offer(NamedTuple):
-    """A ring that its producer has, and its consumer has not."""
+    """A ring that its producer has and its consumer has not yet."""
 
     source_epoch: int
     epoch: int
@@ -75,7 +75,7 @@ class Offer(NamedTuple):
 
 
 class Rings:
-    """All rings that are on their way."""
+    """All offers."""
 
     def __init__(self, channels: WorkerChannels, fd_store: FdStore, owner: RingOwner) -> None:
         self._channels = channels
@@ -85,10 +85,10 @@ class Rings:
         self._offers: dict[int, dict[int, Offer]] = {}
         """By the producer's port, then by the consumer's."""
         self._made_at: dict[tuple[int, int], float] = {}
-        """When a ring of a pair was made last, if that was less than AGAIN_S ago."""
+        """When the last ring of a pair was made, if that is less than AGAIN_S ago."""
 
     def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest, now: float) -> None:
-        """Take what a worker says of rings. Raises PeerError for what no worker of ours says."""
+        """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
         record = self._owner.record(served)
         if record is None:
             return
@@ -103,7 +103,7 @@ class Rings:
                 self._give_floods(worker, record, ports)
 
     def forget(self, port: int) -> None:
-        """Close what is on its way to or from a port whose worker is gone."""
+        """Close the offers from and to a port whose worker is gone."""
         for offer in self._offers.pop(port, {}).values():
             close_all((offer.reading, offer.tail))
         for offers in self._offers.values():
@@ -117,7 +117,7 @@ class Rings:
             self.forget(port)
 
     def _consumer(self, record: PortRecord, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of a port that may talk to that of ``record``."""
+        """Return the worker of a port, if the port may talk to that of ``record``."""
         other = self._owner.holder(port, epoch)
         theirs = self._owner.record(Incarnation(port, epoch))
         if other is None or theirs is None or port == record.port:
@@ -156,7 +156,7 @@ class Rings:
 
     def _note_made(self, pair: tuple[int, int], now: float) -> None:
         self._made_at[pair] = now
-        while self._made_at:  # in order of time, so what is of no use any more is in front
+        while self._made_at:  # in order of time, so the oldest ones are in front
             oldest = next(iter(self._made_at))
             if now - self._made_at[oldest] < AGAIN_S:
                 return
@@ -169,7 +169,7 @@ class Rings:
         del self._offers[record.port][port]
         try:
             if not fcntl.fcntl(offer.reading, fcntl.F_GET_SEALS) & F_SEAL_FUTURE_WRITE:
-                raise PeerError(f"a ring to port {port} is said to be sealed and is not")
+                raise PeerError(f"a ring to port {port} is reported as sealed, but it is not")
             other = self._consumer(record, port, epoch)
             if other is None or other.channel.backlog:
                 return
@@ -187,7 +187,7 @@ class Rings:
     def _give_floods(
         self, worker: WorkerChannel, record: PortRecord, ports: tuple[tuple[int, int], ...]
     ) -> None:
-        """Give the flood rings that there are; a message with fewer than MAX_FLOODS ends the answer."""
+        """Send the existing flood rings; a message with fewer than MAX_FLOODS ends the answer."""
         found: list[tuple[tuple[int, int], int]] = []
         for port, epoch in ports:
             held = self._fd_store.get(port)
@@ -195,7 +195,7 @@ class Rings:
                 found.append(((port, epoch), held.flood))
         for start in range(0, len(found) + 1, MAX_FLOODS):
             part = found[start : start + MAX_FLOODS]
-            with suppress(LocalError):  # out of descriptors to queue it with; the worker asks again
+            with suppress(LocalError):  # no descriptors left to queue it; the worker asks again
                 self._channels.send(
                     worker, Floods(tuple(link for link, _ in part)), tuple(fd for _, fd in part)
                 )

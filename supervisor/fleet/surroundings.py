@@ -1,4 +1,4 @@
-"""What the fleet stands among: the owner that carries out decisions, and the parts that it works with."""
+"""The interfaces of the fleet: the owner that carries out actions, and the parts that the fleet uses."""
 
 from typing import NamedTuple, Protocol
 
@@ -11,20 +11,20 @@ from supervisor.ports.registry import Registry
 
 
 class FleetOwner(Protocol):
-    """Who carries out what the registry decides."""
+    """The part that carries out the registry's actions."""
 
     def do(self, decided: list[Action]) -> None:
         """Carry out actions."""
 
     def gone(self, port: PortId, reason: str) -> None:
-        """Note that a VM has gone without its worker seeing it."""
+        """Note that a VM has gone, which its worker may not have seen."""
 
     def adopted(self, record: PortRecord) -> None:
         """Note that a port was taken over with its worker."""
 
 
 class FleetParts(NamedTuple):
-    """What the fleet works with and does not own."""
+    """The parts that the fleet uses and does not own."""
 
     runtime_dir: str
     registry: Registry

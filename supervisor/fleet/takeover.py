@@ -1,23 +1,23 @@
-"""The first moments of a supervisor that follows one that died: its workers bring their ports back.
+"""Take over the workers of a dead supervisor: they bring their ports back.
 
 Theory of operation
 -------------------
-The workers forward all the while, on the view that they have. What could harm them is a new view that is
-incomplete: they would let go of every port that is not in it. So until the window closes, membership is
-*quiet* (``publisher.Publisher``): claims fill the table, but there are no beats, no updates and no snapshots,
-and for the workers that is no more than a supervisor that has not come back yet. The window closes when
-every survivor has claimed or ended, or after ``CLAIM_S``; then the whole table is announced at once.
+The workers go on forwarding with their last view. An incomplete new view would harm them: they would drop
+every port that is not in it. So until the window closes, membership is *quiet* (``publisher.Publisher``):
+claims fill the table, but no beats, updates or snapshots go out. For the workers the supervisor has just not
+come back yet. The window closes when every survivor has claimed or ended, or after ``CLAIM_S``; then the
+whole table is published at once.
 
-No VM is let in before that either, and no command is answered: a listener must not bind over a socket that
-a VM is connected to, and all workers sleep on one flood doorbell, which the first of them brings along.
+Until then no VM is let in and no command is answered. A listener must not bind over a socket that a VM is
+connected to, and all workers sleep on one flood doorbell, which the first of them brings.
 
-Each survivor is called (``dialer``) until it answers, with a Claim. It cannot come by itself, so a claim
-counts only while the window is open, and only from a worker that was found at its beginning. One that has not
-answered in ``CLAIM_S`` is stopped or stuck, and what it holds is out of reach. It is ended: two switches must
+The supervisor dials each survivor (``dialer``) until it answers with a Claim. A claim counts only while the
+window is open, and only from a worker that was found at its beginning. A worker without an answer after
+``CLAIM_S`` is stopped or stuck, and its descriptors are out of reach. It is ended, since two switches must
 not share a VM.
 
-What has no worker at the moment when the supervisor dies (a port that waits for its next one) is lost with
-it, since no other process has that descriptor; its VM sees the end of its link and connects again.
+A port without a worker at that moment (it waits for its next one) is lost with the supervisor, since no other
+process has its descriptor. Its VM sees the end of its link and connects again.
 """
 
 from forwarder.errors import BulkheadError, PeerError
@@ -36,7 +36,7 @@ CLAIM_S = 3.0
 
 
 class TakeOver:
-    """The window, the workers that have still to claim, and what becomes of a claim."""
+    """The window, the workers that have still to claim, and their claims."""
 
     def __init__(
         self, registry: Registry, fd_store: FdStore, worker_pool: WorkerPool, listeners: Listeners
@@ -51,14 +51,14 @@ class TakeOver:
         self._deadline = 0.0
 
     def begin(self, runtime_dir: str, now: float) -> None:
-        """Look for survivors and open the window; ``now``: monotonic seconds."""
+        """Find the survivors and open the window; ``now`` is in monotonic seconds."""
         self.left = set(processes.survivors(runtime_dir))
         for identity in self.left:
             self._worker_pool.dialer.call(identity, now)
         self._deadline = now + CLAIM_S
 
     def close(self, runtime_dir: str) -> None:
-        """Close the window: end workers that have not claimed, and remove what dead ones left."""
+        """Close the window: end workers that have not claimed, and remove the files of dead ones."""
         for identity in self.left:
             log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
             self._worker_pool.dialer.forget(identity)
@@ -67,18 +67,18 @@ class TakeOver:
         processes.remove_stale_sockets(runtime_dir)
 
     def wait(self, now: float) -> float:
-        """Return for how long to wait for claims, 0: no longer."""
+        """Return how long to wait for claims, in seconds; 0 if the window is over."""
         self.left = {each for each in self.left if exists(each)}
         return max(0.0, self._deadline - now) if self.left else 0.0
 
     def adopt(
         self, claim: Claim, identity: Identity, descriptors: tuple[int, ...], now: float
     ) -> tuple[bool, list[Action]]:
-        """Take over a port with its worker and its descriptors; False: nothing is taken, and it is to end."""
+        """Take over a port with its worker and descriptors; return False if the worker is to end instead."""
         record = claim.record
         try:
             if identity not in self.left:
-                raise PeerError(f"process {identity.pid} is no worker that is waited for")
+                raise PeerError(f"process {identity.pid} is not an expected worker")
             self.left.discard(identity)
             claimed_fds.check(record, descriptors, self._fd_store.flood_doorbell)
             self._worker_pool.processes.adopt(identity)

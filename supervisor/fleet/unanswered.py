@@ -1,13 +1,12 @@
-"""Workers that leave a VM of vhost-user without an answer, which may hold up all of that VM.
+"""Find workers that do not answer their vhost-user VM, which may freeze the whole VM.
 
 Theory of operation. QEMU waits for its back-end's answers with its main lock held, so a worker that hangs
-freezes the guest and not only its network. The supervisor has a duplicate of each VM's socket and can see
-what lies unread in it. A worker that is alive takes a message out within a turn. So one that leaves bytes
-unread for ``HUNG_S`` and whose loop does not turn meanwhile (by its statistics page) is ended; its successor
-finds the message where it is.
+freezes the whole guest. The supervisor has a duplicate of each VM's socket and can see unread bytes in it. A
+living worker reads a message within a turn. So a worker is ended if it leaves bytes unread for ``HUNG_S``
+while its loop does not turn (by its stats page). Its successor finds the message in the socket.
 
-Pure: what is seen goes in with ``now`` (monotonic seconds). Nothing is looked at for a VM that says nothing
-but once a beat, when the loop is awake anyway.
+Pure: observations go in with ``now`` (monotonic seconds). The socket of a silent VM is checked only once a
+beat, when the loop is awake anyway.
 
      unread    the loop has turned since    then
      no        -                            nothing to wait for
@@ -18,32 +17,32 @@ but once a beat, when the loop is awake anyway.
 from forwarder.names import Incarnation
 
 HUNG_S = 1.0
-"""Longer than a busy machine keeps a process from running, shorter than a person takes for a crash."""
+"""Longer than a busy machine delays a process, shorter than a person would call a crash."""
 
 LOOK_S = 0.25
-"""How often to look while something lies unread."""
+"""Time between two checks while bytes are unread."""
 
 
 class Unanswered:
-    """Since when what a VM said has been lying there, for each worker."""
+    """For each worker: since when bytes of its VM are unread."""
 
     def __init__(self) -> None:
         self._since: dict[Incarnation, float] = {}
         self._look_at = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether to look at all sockets now."""
+        """Whether to check all sockets now."""
         if now < self._look_at:
             return False
         self._look_at = now + LOOK_S
         return True
 
     def deadline(self) -> float:
-        """When to look, if something lies unread."""
+        """When to check, if bytes are unread."""
         return self._look_at if self._since else float("inf")
 
     def seen(self, served: Incarnation, *, unread: bool, turned_at: float, now: float) -> bool:
-        """Take what was seen of one worker; whether it hangs."""
+        """Note an observation of one worker; return whether it hangs."""
         if not unread:
             self._since.pop(served, None)
             return False
@@ -56,5 +55,5 @@ class Unanswered:
         return True
 
     def forget(self, served: Incarnation) -> None:
-        """Its worker is gone."""
+        """Forget a worker that is gone."""
         self._since.pop(served, None)

@@ -1,14 +1,13 @@
-"""Workers from the supervisor's side: warm spares, the ports that wait for one, and the end of each process.
+"""The worker pool: keeps spare workers, gives them to waiting ports, and reports their ends.
 
-Here the pool's policy meets processes and channels. A worker goes starting → idle → with a port → ended; it
-serves one port at most, and never another one. Which port gets one, and what a lost one means, is not decided
-here: ``PoolOwner.give`` hands a port to an idle worker, ``worker_lost`` reports. The pool keeps numbers of
-ports and no records: settings may change while a port waits, and the registry is asked when a worker is
-there.
+The pool applies its policy to processes and channels. A worker goes starting → idle → with a port → ended; it
+serves at most one port, ever. The pool does not decide which port gets a worker, or what a loss means:
+``PoolOwner.give`` hands a port to an idle worker, ``worker_lost`` reports. The pool keeps numbers of ports
+and no records: settings may change while a port waits, so the registry is asked when a worker is there.
 
-A spare whose channel has ended can get no port and is made to end. A worker with a port goes on forwarding
-and is called again (``dialer``); it has ``RETURN_S`` to answer. A clean exit (status 0) is preceded by a
-Goodbye, which may arrive after the exit is noticed; ``GOODBYE_S`` gives it time to arrive, or the registry
+A spare whose channel has ended can get no port and is ended. A worker with a port goes on forwarding and is
+dialled again (``dialer``); it has ``RETURN_S`` to answer. A clean exit (status 0) is preceded by a Goodbye,
+which may arrive after the exit is noticed. ``GOODBYE_S`` gives it time to arrive; otherwise the registry
 would take a clean end for a crash.
 
 Example: eight VMs attach at once and two spares wait. Ports 1 and 2 get them; 3 to 8 wait, and two workers
@@ -32,11 +31,11 @@ from supervisor.fleet.processes import Processes
 
 GOODBYE_S = 0.05
 RETURN_S = 2.0
-"""A worker opens its door as soon as it notices that its channel has ended."""
+"""A worker begins to listen as soon as it notices that its channel has ended."""
 
 
 class EndedWorker(NamedTuple):
-    """A worker that has ended, to be reported when its Goodbye has had time to arrive."""
+    """An ended worker, to be reported when its Goodbye has had time to arrive."""
 
     due: float
     served: Incarnation
@@ -44,22 +43,22 @@ class EndedWorker(NamedTuple):
 
 
 class PoolOwner(Protocol):
-    """Who gives ports to workers."""
+    """The part that gives ports to workers."""
 
     def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
-        """Hand a port over; True if the worker has it now.
+        """Hand a port over; return True if the worker has it now.
 
-        Where it is the worker that cannot take it, the port is wanted again by then.
+        If it fails because of the worker, the port waits for another worker again.
         """
 
     def worker_lost(self, served: Incarnation, how: str) -> None:
-        """Note that that worker of the port has ended, or that none could be had."""
+        """Note that this worker of the port has ended, or that there was none."""
 
     def connected(self, identity: Identity, channel: Channel) -> None:
-        """Take a channel to that process."""
+        """Take a channel to a process."""
 
     def process_ended(self, identity: Identity) -> None:
-        """Note that a worker process has ended, whatever it was for."""
+        """Note that a worker process has ended, with or without a port."""
 
 
 class WorkerPool:
@@ -76,7 +75,7 @@ class WorkerPool:
         self._waiting: deque[Incarnation] = deque()
         self._serving: dict[Identity, Incarnation] = {}
         self._disconnected: dict[Identity, float] = {}
-        """Workers that serve a port and have no channel, and when to give them up."""
+        """Workers with a port and without a channel, and when to give them up."""
         self._ended_workers: deque[EndedWorker] = deque()
         self._stopping = False
 
@@ -85,15 +84,15 @@ class WorkerPool:
         self._waiting.append(wanted)
 
     def adopted(self, worker: WorkerChannel, served: Incarnation) -> None:
-        """Note that a worker has brought its port. Its process is in ``processes`` by now."""
+        """Note that a worker has brought its port; its process is in ``processes`` already."""
         self._serving[worker.identity] = served
 
     def returned(self, worker: WorkerChannel) -> None:
-        """Note that a worker whose channel had ended has another one."""
+        """Note that a worker whose channel had ended has a new one."""
         self._disconnected.pop(worker.identity, None)
 
     def ready(self, worker: WorkerChannel, why_not: str) -> bool:
-        """Take a spare; False if it is none of ours, or for the reason that is given."""
+        """Take a spare; return False if it is not ours, or if ``why_not`` is given."""
         if self._starting.pop(worker.identity, None) is None:
             return False
         if why_not:
@@ -119,7 +118,7 @@ class WorkerPool:
             self.processes.end(worker.identity, now)
 
     def serve(self, now: float) -> None:
-        """Give ports to idle workers, and start as many as there should be."""
+        """Give ports to idle workers, and start as many as the policy says."""
         while self._waiting and self._idle:
             worker = self._idle[0]
             wanted = self._waiting.popleft()
@@ -168,7 +167,7 @@ class WorkerPool:
         )
 
     def refuse(self, identity: Identity) -> None:
-        """Make a process end that must not serve a port."""
+        """End a process that must not serve a port."""
         try:
             self.processes.adopt(identity)
         except LocalError:
@@ -184,7 +183,7 @@ class WorkerPool:
             self.processes.end(identity, now, notified=False)
 
     def close(self) -> None:
-        """End workers that have no port at once, and wait for that: they could still make a socket."""
+        """End workers without a port at once and wait for that: they could still make a socket."""
         self.processes.clear_away([each for each in self.processes if each not in self._serving])
 
     def _ended(self, identity: Identity, clean: bool, how: str) -> None:

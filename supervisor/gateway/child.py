@@ -1,7 +1,7 @@
-"""The process of a gateway: started with a channel, ended by the end of that, and waited for by its pidfd.
+"""The process of a gateway: start it with a channel, end it, and wait for its end by pidfd.
 
-It has a session of its own, so a terminal's signals do not reach it. Runs in the supervisor's loop; nothing
-here waits but ``close``, for a moment.
+The process ends when its channel is closed. It has its own session, so a terminal's signals do not reach it.
+Runs in the supervisor's loop; only ``close`` blocks, for a moment.
 """
 
 import os
@@ -16,17 +16,17 @@ from forwarder.loop import Loop
 from supervisor.fleet.processes import command
 
 END_S = 3.0
-"""The gateway ends in milliseconds once its channel has; the namespace inside it has a second."""
+"""The gateway ends milliseconds after its channel; its namespace's process may take a second."""
 
 
 class GatewayChild:
     """One process, from its start until ``reap``."""
 
     def __init__(self, loop: Loop, ended: Callable[[], None]) -> None:
-        """Start it; ``ended`` is called when it may have ended. Raises LocalError."""
+        """Start the process; ``ended`` is called when it may have ended. Raises LocalError."""
         self._loop = loop
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        """The supervisor's end of the channel, which is the caller's."""
+        """The supervisor's end of the channel; the caller closes it."""
         argv, environment = command("gateway", str(theirs.fileno()))
         try:
             self._process = subprocess.Popen(
@@ -53,22 +53,22 @@ class GatewayChild:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the process has not ended yet."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it whatever it does."""
+        """Kill the process."""
         self._process.kill()
 
     def reap(self) -> str:
-        """Wait for its end, which has come or is about to; return how it ended."""
+        """Wait for the process, which has ended or is about to; return how it ended."""
         status = self._process.wait()
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
         return _how(status)
 
     def close(self) -> None:
-        """Wait for END_S at most, and make an end."""
+        """Wait for END_S at most, then kill the process."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
         self.kill()

@@ -1,8 +1,8 @@
-"""What the gateway may ask of the supervisor: facts of the switch that its HTTP API shows and it cannot see.
+"""The questions that the gateway may ask the supervisor, for facts that its HTTP API shows.
 
-A table of names; whatever is not in it is not told. An answer is sampled when it is asked for, like an
-operator's, from memory that is mapped already: it waits for nobody. ``kept`` is true: what the gateway has
-said before it asked has been kept for the next supervisor by then.
+A table of names; other questions are refused. An answer is sampled when it is asked for, from mapped memory,
+so it does not wait. ``kept`` is always true: messages are handled in order, so everything that the gateway
+has sent before is saved for the next supervisor by then.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ Facts = Mapping[str, Callable[[], object]]
 
 
 def facts(sampler: Sampler, views: Callable[[], Iterable[PortView]]) -> Facts:
-    """Return what can be asked, each with what answers it."""
+    """Return the table: name of a question to the function that answers it."""
     return {
         "addresses": lambda: sampler.addresses(views()),
         "traffic": lambda: sampler.traffic(views()),

@@ -1,9 +1,9 @@
-"""What of a gateway outlives its supervisor: forwards and names that were added while it ran.
+"""Save the forwards and names that were added while a gateway ran, for the next supervisor.
 
-What the command line or the file says counts again at the next start, whether it was removed meanwhile or
-not. What was added is told to the next gateway as ``kept-forward``; a forward that cannot be had then is
-said and left out, since another program may have its port by now, and must not keep the switch from starting.
-Zones are taken over whole, unless the LAN has other addresses now.
+Forwards of the command line or the file are in force again at the next start, even if they were removed
+meanwhile. Added forwards are passed to the next gateway as ``kept-forward``. If one cannot be opened then,
+since another program has its port, it is logged and left out; the switch starts all the same. Zones are taken
+over whole, unless the LAN has other addresses now.
 """
 
 from collections.abc import Mapping
@@ -13,23 +13,26 @@ from supervisor.base.saved_state import SavedState
 
 PART = "gateway"
 LAN = ("subnet", "host-access")
-"""Options that zones depend on: the names of the gateway and the host are in them."""
+"""Options that zones depend on: zones hold the names of the gateway and the host."""
 
 
 class KeptAdditions:
-    """What is added to one switch's gateway, whatever its process."""
+    """The additions to the gateway of one switch; they outlive the gateway's processes."""
 
     def __init__(self, saved: SavedState) -> None:
         self._saved = saved
         self._began_with: frozenset[str] | None = None
-        """The forwards of the command line, as they turned out; None: there was no gateway yet."""
+        """The forwards of the command line, with their real ports; None before the first gateway."""
 
     def restored(self, options: Mapping[str, object]) -> dict[str, object]:
-        """Return ``options`` with what the supervisor before has kept."""
+        """Return ``options`` with the additions that the supervisor before has saved."""
         return restored(options, self._saved.get(PART))
 
     def serves(self, result: object, options: Mapping[str, object]) -> None:
-        """Note a gateway that serves: the ``forwards`` of the first one are those that need not be kept."""
+        """Note that a gateway serves.
+
+        The ``forwards`` of the first one are the command line's; they are not saved.
+        """
         forwards = result.get("forwards") if isinstance(result, dict) else None
         if self._began_with is None and isinstance(forwards, list):
             before = self._saved.get(PART)
@@ -38,13 +41,13 @@ class KeptAdditions:
             self.keep(options)
 
     def keep(self, options: Mapping[str, object]) -> None:
-        """Keep what was added, before anybody is told that it was."""
+        """Save the additions, before any client hears that they are in force."""
         if self._began_with is not None:
             self._saved.put(PART, to_keep(options, self._began_with))
 
 
 def to_keep(options: Mapping[str, object], began_with: frozenset[str]) -> dict[str, object]:
-    """Return what to keep: ``options`` as the gateway remembers them, without what it ``began_with``."""
+    """Return what to save: the gateway's present ``options`` without those that it ``began_with``."""
     forwards = options.get("forward")
     added = [text for text in forwards if text not in began_with] if isinstance(forwards, list) else []
     return {
@@ -55,7 +58,7 @@ def to_keep(options: Mapping[str, object], began_with: frozenset[str]) -> dict[s
 
 
 def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
-    """Return ``options`` with what was ``kept``."""
+    """Return ``options`` with the saved ones in ``kept``."""
     if not isinstance(kept, dict):
         return dict(options)
     both = dict(options)
@@ -71,7 +74,7 @@ def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
 
 
 def say_forwards(before: object, after: object) -> None:
-    """Say which forwards have come and gone."""
+    """Log the forwards that have come and gone."""
     was, now = (set(each) if isinstance(each, (list, tuple)) else set() for each in (before, after))
     for text in sorted(now - was):
         say("forward", f"forward added: {text}", forward=text, added=True)

@@ -1,7 +1,7 @@
-"""What ``supervisor run`` can be told about the gateway: the names, and what kind of value each has.
+"""The options of ``supervisor run`` for the gateway: their names, and the kind of value of each.
 
-One table for flags and file. What a value means is checked by the gateway itself, before the switch is
-ready; here only what TOML or a shell can get wrong is: the name, and whether it is a number or a list.
+One table for flags and file. Here only names and kinds are checked (a number, a list). The gateway itself
+checks what a value means, before the switch is ready.
 """
 
 from typing import NamedTuple

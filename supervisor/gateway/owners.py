@@ -1,4 +1,4 @@
-"""Whose the addresses of the LAN are, from what the gateway says and which ports there are."""
+"""Find the port that each address of the LAN belongs to, from the gateway's list and the present ports."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ from forwarder.names import PortId
 
 
 class Owners:
-    """The ports that have the addresses of the LAN."""
+    """The owners of the addresses of the LAN."""
 
     def __init__(self) -> None:
         self.ports: Mapping[str, int] = {}
@@ -18,10 +18,10 @@ class Owners:
     def told(
         self, own: Sequence[object], leases: Sequence[object], gateway: PortId, ports: Iterable[PortId]
     ) -> Mapping[str, int]:
-        """Take what the gateway says, and return it as ``ports``.
+        """Take the gateway's list; return address to number of the port.
 
-        ``own`` are its addresses, ``leases`` (address, port, born); a lease whose port has gone is left out.
-        Raises PeerError for what is no such list.
+        ``own`` are its own addresses, a lease is (address, port, attachment). A lease of a port that has left
+        is left out. Raises PeerError for a malformed list.
         """
         there = set(ports)
         found: dict[str, int] = {}
@@ -31,12 +31,12 @@ class Owners:
                     found[str(ip_address(address))] = number
             found |= {str(ip_address(str(address))): gateway.port for address in own}
         except (TypeError, ValueError) as error:
-            raise PeerError(f"owners that are none: {error}") from None
+            raise PeerError(f"a malformed list of owners: {error}") from None
         self.ports = found
         return found
 
     def released(self, number: int) -> None:
-        """Forget the addresses of a port that has gone: another may get its number at once."""
+        """Forget the addresses of a port that has left: another one may get its number at once."""
         self.ports = {address: port for address, port in self.ports.items() if port != number}
 
     def by_port(self) -> dict[int, list[str]]:

@@ -1,32 +1,32 @@
-"""The gateway from the supervisor's side: a process that brings a TAP, which becomes a port like any other.
+"""The gateway, seen from the supervisor: a process that makes a TAP, and the port that serves the TAP.
 
 Theory of operation
 -------------------
-``python -m gateway`` gets a channel and the operator's words, brings the TAP and says that it is ready, or
-why not. The supervisor owns nothing of the gateway's network; it sees the process and its port:
+``python -m gateway`` gets a channel and the operator's options. It sends the TAP and says that it is ready,
+or why not. The supervisor owns nothing of the gateway's network; it sees the process and the port:
 
-- the process ends: its port is detached (the namespace behind it is gone), and under the restart budget
-  another one is started when that port has gone, so that the new one has the same name;
-- the port goes (the operator detached it): the gateway has nobody to serve and is ended for good;
-- the supervisor ends: the end of the channel ends the gateway. One that was killed leaves the port with its
-  worker behind, which its successor takes over as a port and detaches, to start afresh.
+- the process ends: its port is detached (the namespace behind it is gone). When the port has gone, another
+  process is started within the restart budget; its port gets the same name;
+- the port goes (the operator detached it): the gateway is ended for good;
+- the supervisor ends: the end of the channel ends the gateway. If the supervisor was killed, the port and its
+  worker stay; the next supervisor takes them over, detaches the port and starts a new gateway.
 
-The gateway is told which ports come and go, and reads behind which of them an address is from the MAC table
-of its own port's worker (``gateway.ports``). It asks for the ``facts`` that its HTTP API shows. And what
-changed while it ran has to outlive it: at each change it says what the next one is to be told (``remember``).
+The supervisor tells the gateway which ports come and go. The gateway finds the port of a MAC address in the
+MAC table of its own port's worker (``gateway.ports``). It asks for ``facts`` that its HTTP API shows.
+Forwards and zones that were added outlive the process: after each change the gateway sends the options for
+its successor (``remember``).
 
-The supervisor asks for what operators want, and for the gateway's figures once a second; so a gateway that
-hangs is noticed (``questions``), shown as silent, and nobody waits for it; one that hangs for good is
-replaced.
+The supervisor passes operators' commands on, and asks for the gateway's figures once a second. So it notices
+a gateway that hangs (``questions``), shows it as silent and does not wait for it. A gateway that hangs for
+long is replaced.
 
-The port is pinned to the gateway's MAC address, so no VM can pass for the gateway.
+``port`` makes the port of the TAP; ``child`` is the process.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Protocol
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError, UsageError
@@ -34,51 +34,28 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
-from forwarder.names import GATEWAY_MAC, Policy, PortId, PortRecord
+from forwarder.names import PortRecord
 from forwarder.restart_budget import Budget, Losses
-from supervisor.attach.addresses import PortOptions
 from supervisor.base.logs import LEVELS, log, say
 from supervisor.base.saved_state import SavedState
-from supervisor.console.stats import is_gateway
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.kept import KeptAdditions, say_forwards
-from supervisor.gateway.owners import Owners
+from supervisor.gateway.port import GatewayPort, PortHandler
 from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
-NAME = "gateway"
 LEASES = "gateway.leases"
-URL = "gateway://"
-
-
-class PortHandler(Protocol):
-    """Who makes and ends ports; called from the loop."""
-
-    def arrive(self, transport: str, vm: int, settings: PortOptions, url: str) -> PortRecord:
-        """Make a port of a descriptor, which is the owner's then. Raises LocalError."""
-
-    def gone(self, port: PortId, reason: str) -> None:
-        """End a port whose device is of no use any more; one that is gone already is ignored."""
-
-    def views(self) -> Iterable[PortView]:
-        """Return every port."""
-
-    def own(self, owners: Mapping[str, int]) -> None:
-        """Have these addresses belong to these ports, and no others."""
-
-    def block(self, number: int) -> int:
-        """Return the descriptor of the block of a port that there is; it stays the owner's."""
 
 
 class GatewayProcess:
-    """The gateway of one switch, if it is to have one."""
+    """The gateway of one switch, if it has one."""
 
     def __init__(
         self,
         loop: Loop,
-        owner: PortHandler,
+        handler: PortHandler,
         runtime_dir: str,
         options: Mapping[str, object],
         facts: Facts,
@@ -86,33 +63,35 @@ class GatewayProcess:
         saved: SavedState,
     ) -> None:
         self._loop = loop
-        self._owner = owner
+        self._port = GatewayPort(handler)
         self._facts = facts
         self._kept = KeptAdditions(saved)
         self._lease_file = os.path.join(runtime_dir, LEASES)
         self._questions = Questions()
         self._ask_at = float("inf")
         self._figures: dict[str, object] = {}
-        """What the gateway has counted, as it said last."""
-        self.owners = Owners()
+        """The gateway's counters, from its last answer."""
+        self.owners = self._port.owners
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: GatewayChild | None = None
         self._channel: LoopChannel | None = None
-        self._record: PortRecord | None = None
         self._has_served = False
         self._due = float("inf")
         self._kill_at = float("inf")
         self.state = GatewayState.OFF
         self.failure = ""
-        """Why the last one did not get to serve."""
+        """Why the last process did not get to serve."""
         self._misused = False
-        """Whether that is what the operator has written."""
+        """Whether the failure lies in the operator's options."""
 
     def begin(self, turn: Callable[[], None], stopping: Callable[[], bool]) -> None:
-        """Start it, and ``turn`` until it serves or the switch is ``stopping``. Raises LocalError."""
-        while self._record is not None and not stopping():
-            turn()  # a predecessor's has to go first, or this one would get another name
+        """Start the gateway, and ``turn`` until it serves or the switch is ``stopping``.
+
+        Raises LocalError.
+        """
+        while self._port.exists and not stopping():
+            turn()  # the port of the gateway before has to leave first, or this one would get another name
         self._options = self._kept.restored(self._options)
         self._start()
         while self.state is GatewayState.STARTING and not stopping():
@@ -122,11 +101,8 @@ class GatewayProcess:
             raise UsageError(why) if self._misused else LocalError(why)
 
     def took_over(self, records: Iterable[PortRecord]) -> None:
-        """Detach the port of a predecessor's gateway, which ended with it."""
-        for record in records:
-            if is_gateway(record):
-                self._record = record
-                self._owner.gone(record.id, "its gateway ended with the supervisor of before")
+        """Detach the port of the gateway that ended with the supervisor before."""
+        self._port.took_over(records)
 
     def _start(self) -> None:
         self._child = GatewayChild(self._loop, self._ended)
@@ -134,15 +110,14 @@ class GatewayProcess:
         self.failure, self._misused = "", False
         self._channel = LoopChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
-        ports = [[view.record.port, view.record.born] for view in self._owner.views()]
         try:
-            self._channel.send(Command("ports", {"ports": ports}))
+            self._channel.send(Command("ports", {"ports": self._port.present()}))
             self._channel.send(Command("serve", dict(self._options)))
-        except ChannelClosedError:  # the process has ended already, which the loop tells
+        except ChannelClosedError:  # the process has ended; the loop will say so
             self._hang_up()
 
     def ask(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
-        """Pass a command on. Raises LocalError if there is nobody who could answer."""
+        """Pass a command on. Raises LocalError if the gateway cannot answer."""
         if self.state is GatewayState.OFF:
             raise LocalError("this switch has no gateway; run it with --gateway")
         if self.state is GatewayState.SILENT:
@@ -159,7 +134,7 @@ class GatewayProcess:
         return future
 
     def figures(self) -> Future[dict[str, object] | None]:
-        """Return its state and what it has counted, as it says now or, if it does not answer, said last."""
+        """Return its state and counters: its answer of now or, if it does not answer, its last one."""
         if self.state is GatewayState.UP and len(self._questions) < MOST:
             return self._ask_figures()
         future: Future[dict[str, object] | None] = Future()
@@ -167,13 +142,13 @@ class GatewayProcess:
         return future
 
     def view(self, port: PortView) -> PortView:
-        """Return how a port is shown: that of a gateway which hangs is silent, though its worker is not."""
-        record = self._record
-        own = record is not None and (port.record.port, port.record.born) == (record.port, record.born)
-        return port._replace(state=self.state.value) if own and self.state is GatewayState.SILENT else port
+        """Return the state in which to show a port: the port of a gateway that hangs is silent."""
+        if self.state is GatewayState.SILENT and self._port.is_port(port.record):
+            return port._replace(state=self.state.value)
+        return port
 
     def summary(self) -> dict[str, object] | None:
-        """Return the state alone; None: there is no gateway."""
+        """Return the state; None if there is no gateway."""
         return None if self.state is GatewayState.OFF else {"state": self.state.value}
 
     def _shown(self) -> dict[str, object] | None:
@@ -193,7 +168,7 @@ class GatewayProcess:
         return f"the gateway (pid {pid}) has not answered for {seconds:.1f} s; it may be stopped or stuck"
 
     def stop(self) -> None:
-        """Begin to end it; ``ended`` says when that is done."""
+        """Begin to end the gateway; ``ended`` says when that is done."""
         self._to(GatewayEvent.STOP)
         self._due = float("inf")
         self._hang_up()
@@ -202,21 +177,18 @@ class GatewayProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether there is no process of it."""
+        """Whether the gateway has no process."""
         return self._child is None
 
     def joined(self, record: PortRecord) -> None:
-        """Note that a port has come."""
+        """Note that a port has joined."""
         self._say(Command("joined", {"port": record.port, "born": record.born}))
 
     def released(self, record: PortRecord) -> None:
-        """Note that a port has gone."""
-        self.owners.released(record.port)
+        """Note that a port has left."""
+        is_own = self._port.released(record)
         self._say(Command("left", {"port": record.port, "born": record.born}))
-        if self._record is None or (record.port, record.born) != (self._record.port, self._record.born):
-            return
-        self._record = None
-        if self.state in SERVING:
+        if is_own and self.state in SERVING:
             say("gateway", "the gateway's port is gone, and the gateway with it", state="off")
             self.stop()
 
@@ -227,7 +199,7 @@ class GatewayProcess:
         if now >= self._kill_at and self._child is not None:
             self._kill_at = float("inf")
             self._child.kill()
-        if now >= self._due and self._record is None and self._child is None:
+        if now >= self._due and not self._port.exists and self._child is None:
             self._due = float("inf")
             try:
                 self._start()
@@ -237,16 +209,16 @@ class GatewayProcess:
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        due = self._due if self._record is None and self._child is None else float("inf")
+        due = self._due if not self._port.exists and self._child is None else float("inf")
         ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
         is_silent = self.state is GatewayState.SILENT
         replace_at = self._questions.began() + REPLACE_S if is_silent else float("inf")
         return min(due, ask_at, self._questions.deadline(), self._kill_at, replace_at)
 
     def _listen(self, now: float) -> None:
-        """Ask for a sign of life, and notice that none has come."""
+        """Ask for the figures, and notice that an answer is late."""
         if now >= self._questions.deadline():
-            self._receive()  # what it has said while nobody looked counts
+            self._receive()  # an answer that has come but was not read yet counts
             if self._questions.give_up(now, self._silence()):
                 if self.state is GatewayState.UP:
                     text = f"{self._silence()}; guests' new connections and commands fail"
@@ -260,14 +232,14 @@ class GatewayProcess:
             self._ask_figures()
 
     def _heard(self) -> None:
-        """Note that it answers."""
+        """Note that the gateway answers."""
         if self.state is GatewayState.SILENT:
             silence = self._questions.silence(time.monotonic())
             say("gateway", f"the gateway answers again after {silence:.1f} s", state="live")
         self._to(GatewayEvent.ANSWERED)
 
     def close(self) -> None:
-        """End it and wait for that, which is soon."""
+        """End the process and wait for it; that does not take long."""
         self._hang_up()
         if self._child is not None:
             self._child.close()
@@ -289,12 +261,12 @@ class GatewayProcess:
             log.error("the gateway sent a bad message and is ended: %s", error)
             self._hang_up()
         except Exception:
-            self._hang_up()  # the loop would not hear of it any more
+            self._hang_up()  # the loop no longer watches it
             raise
 
     def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
         match message:
-            case Handover("tap") if self.state is GatewayState.STARTING and self._record is None:
+            case Handover("tap") if self.state is GatewayState.STARTING and not self._port.exists:
                 self._arrive(descriptors[0])
             case Reply(ok, result) if self.state is GatewayState.STARTING:
                 if ok:
@@ -314,23 +286,21 @@ class GatewayProcess:
                 self._options = options
                 self._kept.keep(options)
             case Command("owners", {"own": list(own), "leases": list(leases)}):
-                if self._record is not None:
-                    ports = (view.record.id for view in self._owner.views())
-                    self._owner.own(self.owners.told(own, leases, self._record.id, ports))
+                self._port.own(own, leases)
             case Command("ask", {"what": str(what)}):
                 self._tell(what)
             case Command("log", {"level": str(level), "text": str(text)}):
                 log.log(LEVELS.get(level, LEVELS["warning"]), "%s", text)
             case _:
                 close_all(descriptors)
-                raise PeerError(f"a {type(message).__name__} that nobody expects")
+                raise PeerError(f"an unexpected {type(message).__name__}")
 
     def _tell(self, what: str) -> None:
-        """Answer a question of the gateway's."""
+        """Answer a question of the gateway."""
         assert self._channel is not None
         fact = self._facts.get(what)
-        reply = Reply(False, f"nobody knows {what}") if fact is None else Reply(True, fact())
-        with suppress(ChannelClosedError):  # what it said before its end is still to be taken
+        reply = Reply(False, f"the switch does not know {what}") if fact is None else Reply(True, fact())
+        with suppress(ChannelClosedError):  # its last messages are still to be read
             try:
                 self._channel.send(reply)
             except LocalError:
@@ -338,31 +308,23 @@ class GatewayProcess:
                 self._channel.send(Reply(False, why))
 
     def _arrive(self, tap: int) -> None:
-        settings = PortOptions(NAME, Policy(pinned=(GATEWAY_MAC,), guard=False))
         try:
-            self._record = self._owner.arrive("tap", tap, settings, URL)
+            table = self._port.arrive(tap)
         except LocalError as error:
-            os.close(tap)
-            self.failure = f"the gateway gets no port: {error}"
-            self._hang_up()
-            return
-        try:
-            table = os.open(f"/proc/self/fd/{self._owner.block(self._record.port)}", os.O_RDONLY)
-        except OSError as error:
-            self.failure = f"the gateway cannot be given its MAC table: {error.strerror}"
+            self.failure = str(error)
             self._hang_up()
             return
         self._say(Handover("block", {}, 1), (table,))
         os.close(table)
 
     def _say(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Tell the gateway, if it is there, what it does not answer."""
+        """Send the gateway, if it is there, a message without an answer."""
         if self._channel is not None:
-            with suppress(ChannelClosedError):  # what it said before its end is still to be taken
+            with suppress(ChannelClosedError):  # its last messages are still to be read
                 self._channel.send(message, descriptors)
 
     def _fail(self, result: object) -> None:
-        """Note why the gateway does not get to serve, in its own words."""
+        """Note the gateway's own line about why it cannot serve."""
         match result:
             case {"usage": str(why)}:
                 self.failure, self._misused = why, True
@@ -371,7 +333,7 @@ class GatewayProcess:
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Close the channel, which makes the process end."""
+        """Close the channel, which ends the process."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -380,15 +342,14 @@ class GatewayProcess:
     def _ended(self) -> None:
         if self._child is None or self._child.runs:
             return
-        self._receive()  # it may have said why
+        self._receive()  # the reason may be in the channel
         self._hang_up()
         how = self._child.reap()
         self._child = None
         self._kill_at = float("inf")
-        if self._record is not None:
-            self._owner.gone(self._record.id, f"its gateway {how}")
+        self._port.detach(f"its gateway {how}")
         if self.state is GatewayState.OFF or not self._has_served:
-            self._to(GatewayEvent.STOP)  # who waits for the first one says why
+            self._to(GatewayEvent.STOP)  # the caller of ``start`` logs the reason
             return
         due = self._losses.lost(time.monotonic())
         self._to(GatewayEvent.LOST if due is not None else GatewayEvent.LOST_FOR_GOOD)

@@ -1,25 +1,25 @@
-"""The life of the gateway as the table that ``gateway`` runs on."""
+"""The states of the gateway, as the table that ``process`` runs on."""
 
 from enum import Enum
 
 
 class GatewayState(Enum):
-    """Where the gateway is in its life."""
+    """The states."""
 
     OFF = "off"
     STARTING = "starting"
-    """Its process is there and has not answered yet."""
+    """Its process runs and has not answered yet."""
     UP = "live"
     SILENT = "silent"
-    """It serves, as far as anybody knows, and does not answer."""
+    """It served and does not answer now."""
     WAITING = "waiting"
-    """It was lost; the next one starts when the back-off is over and the old port has gone."""
+    """Its process was lost; the next one starts when the back-off is over and the old port has left."""
     PARKED = "parked"
-    """It was lost too often."""
+    """Its process was lost too often."""
 
 
 class GatewayEvent(Enum):
-    """What happens to it."""
+    """The events."""
 
     START = "start"
     READY = "ready"
@@ -27,7 +27,7 @@ class GatewayEvent(Enum):
     """It has not answered a question in time."""
     ANSWERED = "answered"
     LOST = "lost"
-    """And the budget allows another one."""
+    """Its process was lost, and the budget allows another one."""
     LOST_FOR_GOOD = "lost for good"
     STOP = "stop"
 
@@ -48,7 +48,7 @@ TRANSITIONS = {
     (GatewayState.UP, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
     **{(state, GatewayEvent.STOP): GatewayState.OFF for state in GatewayState},
 }
-"""Every other pair is a mistake of ours: what is lost was there, what starts was not, and only a gateway that
-serves is asked."""
+"""Every other pair is a bug: only a running process can be lost, only an absent one starts, and only a
+gateway that serves is asked."""
 
 SERVING = frozenset({GatewayState.UP, GatewayState.SILENT})

@@ -1,1 +1,1 @@
-"""What a port is and which states, settings and limits it has: pure, no process and no socket."""
+"""Ports: their registry, states, settings and limits; pure, without processes and sockets."""

@@ -1,4 +1,4 @@
-"""What the registry decides that others have to do; ``PortManager`` carries it out."""
+"""The actions that the registry decides; ``PortManager`` carries them out."""
 
 from typing import NamedTuple
 
@@ -6,20 +6,20 @@ from forwarder.names import Identity, PortRecord
 
 
 class AssignWorker(NamedTuple):
-    """Give the port to a worker, then tell ``assigned`` (or ``worker_lost`` if none can be had)."""
+    """Give the port to a worker, then call ``assigned``, or ``worker_lost`` if there is no worker."""
 
     record: PortRecord
 
 
 class Publish(NamedTuple):
-    """Tell everybody: ``join``, ``change`` or ``leave``."""
+    """Publish ``join``, ``change`` or ``leave`` to all workers."""
 
     change: str
     record: PortRecord
 
 
 class EndWorker(NamedTuple):
-    """Make this worker end: cleanly, and if it does not, by force; then tell ``worker_lost``."""
+    """End this worker, by force if it does not end by itself; then call ``worker_lost``."""
 
     port: int
     epoch: int
@@ -27,14 +27,14 @@ class EndWorker(NamedTuple):
 
 
 class ReleaseVm(NamedTuple):
-    """Close all descriptors of the port and free its rings; tell its listener that its VM is gone."""
+    """Close all descriptors of the port, free its rings, and tell its listener that its VM is gone."""
 
     record: PortRecord
     reason: str
 
 
 class Log(NamedTuple):
-    """Say that ``event`` has happened to a port; ``level`` is a name of the logging module in lower case."""
+    """Log an event of a port; ``level`` is a level of the logging module in lower case."""
 
     level: str
     text: str

@@ -1,4 +1,4 @@
-"""The life of a port as the table that the registry runs on.
+"""The states of a port, as the table that the registry runs on.
 
 ```
             ASSIGNED          HELLO
@@ -8,34 +8,34 @@
      └───── WAITING ◄─────┴───────────┘         LOST_PARK ► PARKED      END, LOST_CLOSE ► ENDING or GONE
 ```
 
-A port in STARTING, LIVE or ENDING has a worker, in any other state it has none. GONE is where the
-registry forgets the port; nothing leads out of it, and a VM that comes back gets a new port.
+A port has a worker in STARTING, LIVE and ENDING, and none in the other states. GONE is final: the registry
+forgets the port, and a VM that comes back gets a new one.
 """
 
 from enum import Enum, auto
 
 
 class PortState(Enum):
-    """Where a port is in its life; the value is the word an operator reads."""
+    """The states; the value is the word that operators read."""
 
     PENDING = "pending"
-    """Its descriptor is here, and it waits for a worker to be given to."""
+    """The supervisor has its descriptor, and it waits for a worker."""
     STARTING = "starting"
-    """A worker has its descriptors and has not said HELLO yet."""
+    """A worker has its descriptors and has not sent HELLO yet."""
     LIVE = "live"
     """Its worker forwards."""
     WAITING = "waiting"
     """Its worker was lost, and the next one starts when the back-off is over."""
     PARKED = "parked"
-    """It has lost too many workers; only detaching it, or its VM hanging up, ends this."""
+    """It has lost too many workers; it stays so until it is detached or its VM hangs up."""
     ENDING = "ending"
     """Its worker was told to end and has not ended yet."""
     GONE = "gone"
-    """It is no port any more."""
+    """It is forgotten."""
 
 
 class PortEvent(Enum):
-    """What happens to a port. A lost worker is one of three events; the registry decides which."""
+    """The events. The loss of a worker is one of three events; the registry decides which."""
 
     ASSIGNED = auto()
     HELLO = auto()
@@ -44,7 +44,7 @@ class PortEvent(Enum):
     LOST_PARK = auto()
     """The same, and the budget is used up."""
     LOST_CLOSE = auto()
-    """The worker is lost and the link cannot go on, or nobody wants it to."""
+    """The worker is lost, and the link cannot go on or is to be closed anyway."""
     RETRY_DUE = auto()
     END = auto()
     """The VM is gone, the operator detaches the port, or the switch stops."""
@@ -68,17 +68,17 @@ TRANSITIONS: dict[tuple[PortState, PortEvent], PortState] = {
     (PortState.WAITING, PortEvent.RETRY_DUE): PortState.PENDING,
     (PortState.WAITING, PortEvent.END): PortState.GONE,
     (PortState.PARKED, PortEvent.END): PortState.GONE,
-    (PortState.ENDING, PortEvent.HELLO): PortState.ENDING,  # crossed with the order to end; it stands
+    (PortState.ENDING, PortEvent.HELLO): PortState.ENDING,  # it crossed the order to end, which stands
     (PortState.ENDING, PortEvent.LOST_CLOSE): PortState.GONE,
     (PortState.ENDING, PortEvent.END): PortState.ENDING,  # the VM hangs up while its port is detached
 }
 
 _ONE_WORKER = "a port has one worker at most, or two processes would write to one VM"
-_NO_WORKER = "there is no worker that could do this"
+_NO_WORKER = "the port has no worker that could do this"
 _NOT_UNTIL_LOST = "only a port that waits after a loss has a retry to come"
-_NEVER_AGAIN = "nobody wants this port any more, whatever its budget says"
+_NEVER_AGAIN = "this port is to end, whatever its budget says"
 _UNTOUCHED = "no worker has touched the link yet, so its position is known and it need not be closed"
-_FORGOTTEN = "a gone port is forgotten; its number may belong to another VM by now"
+_FORGOTTEN = "a gone port is forgotten; another VM may have its number by now"
 
 PROHIBITED: dict[tuple[PortState, PortEvent], str] = {
     (PortState.PENDING, PortEvent.HELLO): _NO_WORKER,
@@ -88,7 +88,7 @@ PROHIBITED: dict[tuple[PortState, PortEvent], str] = {
     (PortState.STARTING, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
     (PortState.LIVE, PortEvent.ASSIGNED): _ONE_WORKER,
     (PortState.LIVE, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
-    (PortState.WAITING, PortEvent.ASSIGNED): "a worker now would make the back-off worth nothing",
+    (PortState.WAITING, PortEvent.ASSIGNED): "a worker now would defeat the back-off",
     (PortState.WAITING, PortEvent.HELLO): _NO_WORKER,
     (PortState.WAITING, PortEvent.LOST_RETRY): _NO_WORKER,
     (PortState.WAITING, PortEvent.LOST_PARK): _NO_WORKER,
@@ -105,20 +105,20 @@ PROHIBITED: dict[tuple[PortState, PortEvent], str] = {
     (PortState.ENDING, PortEvent.RETRY_DUE): _NOT_UNTIL_LOST,
     **{(PortState.GONE, event): _FORGOTTEN for event in PortEvent},
 }
-"""Every pair that is not a transition, and why: a test checks that no pair is in both tables or in none."""
+"""Every other pair, with the reason. A test checks that each pair is in exactly one of the two tables."""
 
 HAS_WORKER = frozenset({PortState.STARTING, PortState.LIVE, PortState.ENDING})
 
 KEPT_APART = frozenset({"seqpacket", "dgram", "tap", "vhost"})
-"""Kinds of links on which the kernel, or a guest's queue, keeps frames apart."""
+"""Kinds of links on which the kernel, or a guest's queue, keeps the bounds of frames."""
 
 
 def resumable(kind: str, *, position_known: bool) -> bool:
     """Whether a link goes on when its worker is lost.
 
-    Where the kernel keeps frames apart, the next worker starts at a whole frame. In a byte stream it would
-    start wherever the lost worker happened to be, in the middle of a frame as likely as not, and the VM would
-    read garbage as lengths for ever; so a stream goes on only if it is known to stand between two frames,
-    both ways (``StatsPage.at_boundary``).
+    If the kernel keeps the bounds of frames, the next worker starts at a whole frame. In a byte stream it
+    would start at the lost worker's position, often in the middle of a frame, and the VM would read garbage
+    as lengths for ever. So a stream goes on only if it is known to stand between two frames, both ways
+    (``StatsPage.at_boundary``).
     """
     return kind in KEPT_APART or position_known

@@ -1,9 +1,9 @@
-"""Limits as operators write them: a number with its unit, or ``none``, and back.
+"""Read and write limits in operators' notation: a number with its unit, or ``none``.
 
-Frames are counted by the second, with or without saying so: ``2000``, ``10k``, ``1.5M/s``. Bandwidth always
-has a unit, since half the world means bits and the other half bytes: ``100Mbit/s``, ``12.5MB/s``. Prefixes
-are decimal, as they are for networks everywhere. What is not exact is refused, not rounded: ``0.4`` frames
-would become 0, which is no limit at all.
+Rates of frames are per second; the ``/s`` may be left out: ``2000``, ``10k``, ``1.5M/s``. Bandwidth always
+has a unit, since some people mean bits and others bytes: ``100Mbit/s``, ``12.5MB/s``. Prefixes are decimal,
+as is usual for networks. An inexact value is refused, not rounded: ``0.4`` frames would become 0, which means
+no limit.
 """
 
 import re
@@ -13,7 +13,7 @@ from forwarder.errors import LocalError
 from forwarder.names import MAX_BYTES_PER_S, MAX_FRAMES_PER_S, MAX_MACS, MAX_MTU, MIN_BYTES_PER_S, MIN_MTU
 
 NONE = "none"
-"""The word for no limit; 0 says the same."""
+"""The word for no limit; 0 means the same."""
 
 _PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NUMBER = r"(\d{1,15}(?:\.\d{1,9})?)"
@@ -63,23 +63,23 @@ def mtu(value: object) -> int:
 
 
 def show_frames(value: int) -> str:
-    """Write what ``frames`` reads."""
+    """Write a rate in the form that ``frames`` reads."""
     return f"{value}/s" if value else NONE
 
 
 def show_bandwidth(value: int) -> str:
-    """Write what ``bandwidth`` reads, with the largest prefix that leaves a whole number."""
+    """Write a bandwidth for ``bandwidth`` to read, with the largest prefix that gives a whole number."""
     whole = [prefix for prefix, size in _PREFIXES.items() if 8 * value % size == 0]
     return f"{8 * value // _PREFIXES[whole[-1]]}{whole[-1]}bit/s" if value else NONE
 
 
 def show_number(value: int) -> str:
-    """Write what ``addresses`` and ``mtu`` read."""
+    """Write a number in the form that ``addresses`` and ``mtu`` read."""
     return str(value) if value else NONE
 
 
 def _text(value: object) -> str:
-    """Return a number or text as text, and of anything else what no limit looks like."""
+    """Return a number or text as text; anything else as text that no limit matches."""
     if value == NONE:
         return "0"
     return str(value) if type(value) in (int, str) else ""
@@ -87,5 +87,5 @@ def _text(value: object) -> str:
 
 def _within(number: Fraction, text: str, least: int, most: int, unit: str) -> int:
     if number and not least <= number <= most:
-        raise LocalError(f"{text} is out of bounds; from {least:,} to {most:,} {unit} can be, or {NONE}")
+        raise LocalError(f"{text} is out of bounds; write {least:,} to {most:,} {unit}, or {NONE}")
     return int(number)

@@ -1,4 +1,4 @@
-"""One port as the registry knows it: its record, its state, and what it has been through."""
+"""One port in the registry: its record, its state and its history."""
 
 from forwarder.names import Identity, PortRecord
 from forwarder.restart_budget import Losses
@@ -6,7 +6,7 @@ from supervisor.ports.lifecycle import PortState
 
 
 class Port:
-    """One port as the registry knows it; read it, only the registry changes it."""
+    """One port; only the registry changes it."""
 
     __slots__ = ("identity", "joined", "losses", "reason", "record", "restarts", "retry_at", "since", "state")
 
@@ -15,13 +15,13 @@ class Port:
         self.state = state
         self.losses = losses
         self.identity: Identity | None = None
-        """Its worker, in the states that have one."""
+        """The worker, in the states that have one."""
         self.joined = False
-        """Whether the others believe that it is a member."""
+        """Whether the other workers know it as a member."""
         self.restarts = 0
-        """Workers it has had to get again."""
+        """The number of replaced workers."""
         self.since = now
-        """When it was attached, or adopted."""
+        """When it was attached or adopted."""
         self.retry_at = 0.0
         """When WAITING ends."""
         self.reason = ""

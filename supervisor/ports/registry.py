@@ -1,24 +1,24 @@
-"""The connection registry: which ports there are, and what is to be done next. It alone decides.
+"""The registry: it holds all ports and alone decides about them.
 
-Pure: what happened goes in with ``now`` (monotonic seconds), actions come out, and ``deadline`` says
-when ``tick`` wants to be called. The caller carries out the actions in their order. Workers send reports
-(a HELLO, a HEARTBEAT, a GOODBYE, their own death); a report that carries another epoch than the registry's
-is about a past worker and changes nothing.
+Pure: events go in with ``now`` (monotonic seconds), actions come out, and ``deadline`` says when to call
+``tick``. The caller carries out the actions in their order. Workers send reports (HELLO, HEARTBEAT, GOODBYE;
+their death counts as one). A report with another epoch than the registry's is about a past worker and changes
+nothing.
 
 Invariants, each checked by the stateful test:
 
-- A port has at most one worker, and each worker of a port has an epoch of its own. Epochs only grow,
+- A port has at most one worker, and each worker of a port has its own epoch. Epochs only grow,
   also past those of adopted ports, so "newer" can be decided by comparison.
-- A number, a name and a pinned address belong to one port. Numbers go round, so that one is used again as
-  late as possible: whoever still believes in its last owner has had time to learn otherwise.
-- ``join`` is published when a port is live for the first time, ``change`` when a later worker of it is
-  live or its policy is another, ``leave`` when it ends. A port between two workers stays a member: peers
-  keep what they have learned about it and go on filling the ring of the dead worker, which drops and counts
-  at its tail as it does for any slow port; the ``change`` with the new epoch makes them swap rings. With a
-  leave and a join instead, every restart would cost a flood of unknown unicast in all the switch. A parked
-  port leaves: nothing will empty its ring again.
-- ``ReleaseVm`` comes when a port's worker is gone, and nothing but a log line comes after it: only then can
-  no process touch the descriptor any more.
+- A number, a name and a pinned address belong to one port. Numbers go round, so that each is reused as late
+  as possible: by then every worker has learned that its last owner is gone.
+- ``join`` is published when a port is live for the first time, ``change`` when a later worker of it is live
+  or its policy has changed, ``leave`` when it ends. A port between two workers stays a member. Its peers keep
+  its MAC addresses and go on filling the dead worker's ring, where full rings drop and count, as for any slow
+  port. The ``change`` with the new epoch makes them swap rings. With a leave and a join instead, every
+  restart would flood the switch with unknown unicast. A parked port leaves, since its ring will not be
+  emptied again.
+- ``ReleaseVm`` comes when a port's worker is gone, so that no process uses the descriptor any more. Only a
+  log line may follow it.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ class Registry:
     """All ports of one switch."""
 
     def __init__(self, budget: Budget = DEFAULT_BUDGET, first_epoch: int = 1) -> None:
-        """``first_epoch``: greater than any epoch that may still be in use from an earlier supervisor."""
+        """``first_epoch`` must be greater than every epoch of an earlier supervisor."""
         self._budget = budget
         self._ports: dict[int, Port] = {}
         self._names: set[str] = set()
@@ -74,12 +74,12 @@ class Registry:
         return self._ports.get(number)
 
     def live(self, number: int, epoch: int) -> bool:
-        """Whether that incarnation of the port forwards: only then does a ring towards it make sense."""
+        """Whether this worker of the port forwards: only then does a ring towards it make sense."""
         port = self._ports.get(number)
         return port is not None and port.state is PortState.LIVE and port.record.epoch == epoch
 
     def pending(self, number: int) -> bool:
-        """Whether the port waits to be given to a worker."""
+        """Whether the port waits for a worker."""
         port = self._ports.get(number)
         return port is not None and port.state is PortState.PENDING
 
@@ -89,17 +89,17 @@ class Registry:
         return port is not None and port.state is PortState.LIVE
 
     def serves(self, number: int, epoch: int, identity: Identity) -> bool:
-        """Whether that process is the worker of that incarnation of the port."""
+        """Whether this process is the port's worker, with this epoch."""
         port = self._ports.get(number)
         return port is not None and port.record.epoch == epoch and port.identity == identity
 
     def attach(
         self, transport: str, now: float, name: str | None = None, policy: Policy = NO_POLICY
     ) -> tuple[PortRecord, list[Action]]:
-        """Make a port for a VM whose descriptor is here.
+        """Make a port for a VM.
 
-        Raises LocalError (the VM is to be refused) if there is no room, the name or an address cannot be
-        had, or the switch stops.
+        Raises LocalError if there is no room, a name or address is taken, or the switch stops; the VM is to
+        be refused then.
         """
         if self._stopping:
             raise LocalError("the switch is stopping; attach to it when it runs again")
@@ -119,7 +119,7 @@ class Registry:
         return record, [AssignWorker(record)]
 
     def assigned(self, number: int, epoch: int, identity: Identity) -> list[Action]:
-        """Note that a worker has been given the port. Raises LocalError if it did not wait for one."""
+        """Note that a worker has got the port. Raises LocalError if the port did not wait for one."""
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch:
             raise LocalError(f"port {number} does not wait for a worker of epoch {epoch}")
@@ -128,7 +128,7 @@ class Registry:
         return []
 
     def hello(self, number: int, epoch: int) -> list[Action]:
-        """Take a worker's word that it forwards now; of a worker that is to end, it comes too late."""
+        """Note a worker's report that it forwards; ignored if the worker is to end."""
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch or port.state is not PortState.STARTING:
             return []
@@ -138,7 +138,7 @@ class Registry:
     def worker_lost(
         self, number: int, epoch: int, how: str, now: float, *, position_known: bool = False
     ) -> list[Action]:
-        """Note that the port's worker has ended (or, while it is pending, that none could be started).
+        """Note that the port's worker has ended or, while it is pending, that none could be started.
 
         ``position_known``: whether the link is known to stand between two frames, both ways.
         """
@@ -165,10 +165,10 @@ class Registry:
         return [Log("warning", text, "restart", port.record, how)]
 
     def goodbye(self, number: int, epoch: int, reason: str) -> list[Action]:
-        """Take a worker's word that its VM's link is over (or that it obeys an order to end).
+        """Note a worker's report that its VM's link is over, or that it obeys an order to end.
 
-        It counts after the worker's death too, as long as no later one has the port: the two arrive on
-        different ways, and a VM that is gone needs no other worker.
+        It also counts after the worker's death, as long as no later worker has the port: report and death
+        arrive on different channels, and a VM that is gone needs no other worker.
         """
         port = self._ports.get(number)
         if port is None or port.record.epoch != epoch:
@@ -176,7 +176,7 @@ class Registry:
         return self._end(port, reason)
 
     def vm_gone(self, number: int, born: int, reason: str) -> list[Action]:
-        """Note that the VM has hung up, as seen by its listener, which knows it by its first epoch."""
+        """Note that the VM has hung up; its listener reports it, by the port's attachment."""
         port = self._ports.get(number)
         if port is None or port.record.born != born:
             return []
@@ -187,9 +187,9 @@ class Registry:
         return self._end(self._known(number), "detached by the operator")
 
     def set_policy(self, number: int, policy: Policy) -> list[Action]:
-        """Set what applies to a port from now on.
+        """Change the policy of a port.
 
-        Raises LocalError, and nothing has changed, if there is no such port or another one has an address.
+        Raises LocalError if there is no such port or an address is taken; nothing has changed then.
         """
         port = self._known(number)
         self.check_pins(policy, number)
@@ -205,9 +205,9 @@ class Registry:
             raise LocalError(why)
 
     def adopt(self, record: PortRecord, identity: Identity, version: int, now: float) -> list[Action]:
-        """Take over a port with its worker, which has outlived the supervisor that gave it the port.
+        """Take over a port with its worker, which has outlived its supervisor.
 
-        What cannot be taken over is refused: that worker is to end, and its VM to connect again.
+        If that is impossible, the worker is told to end, and its VM connects again.
         """
         number, epoch = record.port, record.epoch
         why = ""
@@ -234,7 +234,7 @@ class Registry:
         return [*self._publish(port), Log("info", text, "taken-over", port.record)]
 
     def shutdown(self) -> list[Action]:
-        """End every port; the registry is empty when the last worker is lost. Nothing more is published."""
+        """End every port; nothing more is published. The registry is empty when the last worker is lost."""
         self._stopping = True
         return [action for port in self for action in self._end(port, "the switch stops")]
 

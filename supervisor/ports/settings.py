@@ -1,11 +1,11 @@
-"""What an operator may set for a port: how each setting is called, written, checked and shown.
+"""The settings of a port: the name of each, and how it is read, checked and shown.
 
-``SETTINGS`` is the one table that the command line, the configuration file, ``supervisor set`` and
-``supervisor show`` go by, so that all of them know the same names, units and bounds. A value is what TOML
-and JSON have: ``true``, ``2000``, ``"10k"``, ``["gateway"]``; where everything is text, ``from_text`` makes
-such a value of it, and ``shown`` writes text that ``from_text`` reads.
+The command line, the configuration file, ``supervisor set`` and ``supervisor show`` all use the table
+``SETTINGS``, so they have the same names, units and bounds. A value has a form of TOML and JSON: ``true``,
+``2000``, ``"10k"``, ``["gateway"]``. ``from_text`` reads such a value from text, and ``shown`` writes text
+that ``from_text`` reads.
 
-``changed`` takes all changes or none: it raises, and whoever asked keeps the policy that was in force.
+``changed`` applies all changes or none: if it raises, the policy stays as it was.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 class SettingError(LocalError):
-    """A setting that cannot be; ``key`` is its name, ``why`` the rest of the line."""
+    """A wrong setting; ``key`` is its name, ``why`` the rest of the line."""
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(f"{key}: {why}")
@@ -42,24 +42,24 @@ class SettingError(LocalError):
 
 
 class Kind(NamedTuple):
-    """How values of one kind are read and written; what reads raises LocalError."""
+    """How to read and write values of one kind; the functions that read raise LocalError."""
 
     check: Callable[[object], object]
-    """From a value to what Policy holds."""
+    """Value to the field of Policy."""
     from_text: Callable[[str], object]
-    """From text to a value."""
+    """Text to value."""
     show: Callable[[Any], str]
-    """From what JSON has to text."""
+    """JSON to text."""
 
 
 class Setting(NamedTuple):
     """One row of SETTINGS."""
 
     field: str
-    """Of Policy, and in JSON."""
+    """The field's name in Policy and in JSON."""
     kind: Kind
     form: str
-    """How a value is written, for help."""
+    """The form of a value, for help."""
     help: str
 
 
@@ -139,31 +139,31 @@ SETTINGS = {
         "broadcast_per_s",
         _FRAMES,
         "FRAMES/S",
-        "Most broadcast frames that the VM may send, a second; more are dropped.",
+        "Broadcast frames that the VM may send in a second; more are dropped.",
     ),
     "limit-multicast": Setting(
         "multicast_per_s",
         _FRAMES,
         "FRAMES/S",
-        "Most multicast frames that the VM may send, a second; more are dropped.",
+        "Multicast frames that the VM may send in a second; more are dropped.",
     ),
     "limit-unknown": Setting(
         "unknown_per_s",
         _FRAMES,
         "FRAMES/S",
-        "Most frames for unknown addresses that the VM may send, a second; more are dropped.",
+        "Frames for unknown addresses that the VM may send in a second; more are dropped.",
     ),
     "limit-bandwidth": Setting(
         "bytes_per_s",
         _BANDWIDTH,
         "RATE",
-        "Most bandwidth of the VM, like 100Mbit/s or 12.5MB/s; it is read later and loses nothing.",
+        "Bandwidth of the VM, like 100Mbit/s or 12.5MB/s; its frames wait, none is dropped.",
     ),
     "limit-macs": Setting(
         "max_macs",
         _ADDRESSES,
         "NUMBER",
-        "Most MAC addresses that the VM may send from; frames from more are dropped.",
+        "Number of MAC addresses that the VM may send from; frames from further ones are dropped.",
     ),
     "isolated": Setting(
         "isolated", _FLAG, "true|false", "Exchange frames only with the ports of --reach that allow it, too."
@@ -173,29 +173,29 @@ SETTINGS = {
         "offload",
         _word(OFFLOADS),
         "|".join(OFFLOADS),
-        "What the VM leaves undone in its frames: with tso checksums and segments.",
+        "Work that the VM leaves to the switch: with tso, checksums and segmentation.",
     ),
     "mtu": Setting(
-        "mtu", _MTU, "BYTES", "Longest packet to send to the VM; with offload=tso 1500 unless said otherwise."
+        "mtu", _MTU, "BYTES", "Longest packet to send to the VM, in bytes; with offload=tso 1500 by default."
     ),
     "receive": Setting(
         "receive",
         _word(RECEIVES),
         "|".join(RECEIVES),
-        "Longest frames to send to the VM: of its MTU, or large ones of 64 KiB.",
+        "Longest frames to send to the VM: those of its MTU, or large ones of 64 KiB.",
     ),
     "guard": Setting(
         "guard",
         _GUARD,
         "true|false|auto",
-        "Drop what only the gateway or another VM may say; auto: where there is a gateway.",
+        "Drop messages of the VM that only the gateway or another VM may send; auto: if there is a gateway.",
     ),
 }
-"""Every setting of a port, by the name that operators know."""
+"""Every setting of a port, by its name for operators."""
 
 
 def from_text(key: str, text: str) -> object:
-    """Return the value that ``text`` is for that setting, checked. Raises SettingError."""
+    """Read and check the value of a setting from text. Raises SettingError."""
     kind = _known(key).kind
     try:
         value = kind.from_text(text)
@@ -206,7 +206,7 @@ def from_text(key: str, text: str) -> object:
 
 
 def changed(policy: Policy, values: Mapping[str, object]) -> Policy:
-    """Return ``policy`` with these settings in force. Raises SettingError if one cannot be."""
+    """Return ``policy`` with these settings changed. Raises SettingError for a wrong one."""
     fields: dict[str, object] = {}
     for key, value in values.items():
         setting = _known(key)
@@ -223,16 +223,18 @@ def changed(policy: Policy, values: Mapping[str, object]) -> Policy:
 
 
 def check_transport(transport: str, policy: Policy) -> None:
-    """Raise SettingError if ports that come by a transport, or by dialling it, cannot have those settings."""
+    """Raise SettingError if ports of a transport, or dialled ports, cannot have these settings."""
     kind, default = TRANSPORT_KIND[transport.removeprefix("dial_")], Policy()
     said = ("offload", "mtu", "receive") if kind == "tap" else ("offload", "receive")
     for key in said if kind in SAY_THEMSELVES else ():
         if getattr(policy, SETTINGS[key].field) != getattr(default, SETTINGS[key].field):
-            raise SettingError(key, f"a {transport} port says that itself; it is for VMs on sockets")
+            raise SettingError(
+                key, f"a {transport} port negotiates this itself; the setting is for VMs on sockets"
+            )
 
 
 def plain(policy: Policy) -> dict[str, object]:
-    """Return a policy as JSON has it, with what is in force where nothing was said."""
+    """Return a policy in the form of JSON, with the effective values of settings that were not given."""
     return policy._asdict() | {
         "mtu": mtu_of(policy),
         "pinned": [format_mac(mac) for mac in policy.pinned],
@@ -241,12 +243,12 @@ def plain(policy: Policy) -> dict[str, object]:
 
 
 def shown(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, text) of every setting, from what ``plain`` made."""
+    """Return (name, text) of every setting, from the result of ``plain``."""
     return [(key, setting.kind.show(settings[setting.field])) for key, setting in SETTINGS.items()]
 
 
 def pin_clash(pinned: tuple[bytes, ...], ports: Iterable[PortRecord]) -> str:
-    """Return which of these addresses is pinned to one of these ports, as a line; nothing if none is."""
+    """Return a line about an address that is pinned to one of these ports already; nothing if none is."""
     for record in ports if pinned else ():
         for mac in record.policy.pinned:
             if mac in pinned:

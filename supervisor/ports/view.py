@@ -1,4 +1,4 @@
-"""What the registry says of a port, as far as others look at it."""
+"""A port of the registry, as operators see it."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ from forwarder.names import Identity, PortRecord
 
 
 class PortView(NamedTuple):
-    """What the registry says of one port, as far as it is shown."""
+    """The shown facts of one port."""
 
     record: PortRecord
     state: str
     stalled: bool
     unfinished: bool
-    """Whether its VM leaves checksums undone that nobody finishes."""
+    """Whether its VM leaves checksums undone that the switch does not finish."""
     since: float
     """Monotonic time of the VM's arrival."""
     identity: Identity | None

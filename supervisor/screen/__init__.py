@@ -1,1 +1,1 @@
-"""What answers look like on a terminal. A running switch imports nothing of it."""
+"""Show answers on a terminal. A running switch does not import this."""

@@ -1,7 +1,7 @@
-"""How figures are written for a person, the same way everywhere.
+"""Write figures for a person, the same way everywhere.
 
-Rates and sizes get three digits and a prefix (``12.3 k``, ``1.21 GiB``), because they are compared by
-eye; totals get every digit, because they are compared with other totals; what nobody knows is ``-``.
+Rates and sizes get three digits and a prefix (``12.3 k``, ``1.21 GiB``), since they are compared by eye.
+Totals get every digit, since they are compared with other totals. An unknown figure is ``-``.
 """
 
 

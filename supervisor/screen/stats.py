@@ -1,7 +1,7 @@
-"""``supervisor stats``: what was counted, then what the processes cost.
+"""``supervisor stats``: counters, then the cost of processes.
 
-A column in which every figure is zero is left out, and so is a port without drops from the table of drops,
-unless ``everything`` is wanted. So what is there means something.
+A column of zeros is left out, and so is a port without drops from the table of drops, unless ``everything``
+is asked for. So every shown column means something.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class _Figure(NamedTuple):
     value: Callable[[Json], float | None]
     show: Callable[[float | None], str]
     always: bool = False
-    """Also while it is zero everywhere."""
+    """Whether to show it also if all figures are zero."""
 
 
 def _count(value: float | None) -> str:
@@ -84,7 +84,7 @@ _MORE_OF_PROCESSES = (
 
 
 def stats(answer: Json, room: int, *, everything: bool = False) -> RenderableType:
-    """Draw the answer on ``room`` columns of the terminal."""
+    """Draw the answer in ``room`` columns of the terminal."""
     parts: list[RenderableType] = [_head(answer, everything=everything), Text()]
     if answer["ports"]:
         parts += [*_frames(answer, room, everything=everything), Text()]
@@ -153,7 +153,7 @@ def _drops(answer: Json, room: int, *, everything: bool) -> list[RenderableType]
 
 
 def _gateway(gateway: Json, *, everything: bool) -> RenderableType:
-    """Write a line for each flow of the gateway, and for what else is not zero."""
+    """Return a line for each flow of the gateway, and for other counters above zero."""
     columns = (Column(f"gateway ({gateway['state']})", False), Column(""), Column("", False, "dim"))
     return tables.table(
         columns,

@@ -1,4 +1,4 @@
-"""``supervisor status``: what is wrong, then the ports with their addresses, then where VMs attach."""
+"""``supervisor status``: problems first, then the ports with their addresses, then the listeners."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from supervisor.screen.tables import Cells, Column, Json, alarming, state, visib
 from supervisor.screen.words import STATES
 
 MOST_TROUBLES = 10
-"""Sentences about ports; a switch in great trouble has more to say than a person reads."""
+"""Most sentences about problems: a person does not read more."""
 MOST_ADDRESSES = 4
-"""Shown of one port; ``supervisor macs`` has all."""
+"""Most addresses of one port; ``supervisor macs`` has all."""
 
 
 def status(answer: Json, room: int, *, everything: bool = False) -> RenderableType:
-    """Draw the answer on ``room`` columns of the terminal; ``everything``: also what is for bug reports."""
+    """Draw the answer in ``room`` columns of the terminal; ``everything``: also figures for bug reports."""
     title = Text(visible(answer["name"]), style="bold").append("   ")
     title.append_text(tables.head(answer, everything=everything))
     said = list(_troubles(answer))
@@ -81,7 +81,7 @@ def _troubles(answer: Json) -> Iterator[str]:
 
 
 def confinement(cell: Json) -> Text:
-    """Say what confines workers, and what is missing."""
+    """Return the parts of the workers' cells, and the missing ones."""
     parts = [
         f"{part} (ABI {cell['landlock_abi']})" if part == "landlock" else part for part in cell["in_force"]
     ]

@@ -1,10 +1,10 @@
-"""How tables look on a terminal, and the small ones: pure functions from an answer to something to print.
+"""The layout of tables on a terminal, and the small tables: pure functions from an answer to text.
 
 Theory of operation
 -------------------
-Numbers stand to the right, so that their lengths can be compared. What a person looks for first, a stalled VM
-and drops, is coloured. Text that came from outside is never read as markup, and of a control character in it
-only a replacement is printed (``visible``).
+Numbers are aligned to the right, so that their lengths can be compared. Stalled VMs and drops, which a person
+looks for first, are coloured. Text from outside is never read as markup, and its control characters are
+replaced (``visible``).
 
 A figure is never cut: a cut figure is a wrong one. ``blocks`` makes several tables of one that is too wide,
 each with the columns that name the row. A name that is too long even for that is folded.
@@ -34,11 +34,11 @@ GAP = 2
 """Blanks between two columns."""
 
 PLAIN_WIDTH = 200
-"""Columns where the output is no terminal: enough for every table, so that nothing is cut out of a file."""
+"""Columns if the output is not a terminal: enough for every table, so that nothing is cut in a file."""
 USUAL_ROOM = 80
-"""Columns for which tables are laid out where the output is no terminal."""
+"""Columns of the layout if the output is not a terminal."""
 STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red", "silent": "bold red"}
-"""What a state looks like; all others are on their way from one to another."""
+"""The style of each state; other states are transitions."""
 OTHER_STATE_STYLE = "yellow"
 
 
@@ -51,19 +51,19 @@ class Column(NamedTuple):
 
 
 def visible(text: str) -> str:
-    """Return ``text`` without characters that a terminal would obey."""
+    """Return ``text`` without characters that would control a terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def console_for(file: TextIO | None = None) -> Console:
-    """Make a console that fits a terminal and cuts nothing elsewhere."""
+    """Make a console that fits the terminal, and cuts nothing if there is none."""
     file = file or sys.stdout
     width = None if file.isatty() else PLAIN_WIDTH
     return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
 
 def room(console: Console) -> int:
-    """Return for how many columns of the terminal to lay tables out."""
+    """Return the number of columns for the layout."""
     if console.is_terminal:
         return console.width
     said = os.environ.get("COLUMNS", "")
@@ -71,7 +71,7 @@ def room(console: Console) -> int:
 
 
 def table(columns: Iterable[Column], rows: Iterable[Cells]) -> Table:
-    """Put rows under columns: no lines but one under the headings, as every such command prints it."""
+    """Make a table of rows, with one line under the headings."""
     made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for column in columns:
         justify: JustifyMethod = "right" if column.figures else "left"
@@ -84,7 +84,7 @@ def table(columns: Iterable[Column], rows: Iterable[Cells]) -> Table:
 
 
 def width(columns: Sequence[Column], rows: Sequence[Cells]) -> int:
-    """Say how many columns of the terminal a table takes."""
+    """Return how many columns of the terminal a table takes."""
     widths = [max(map(cell_len, column.heading.split("\n"))) for column in columns]
     for row in rows:
         for index, cell in enumerate(row):
@@ -115,7 +115,7 @@ def blocks(
 
 
 def state(port: Json) -> Text:
-    """Name a port's state; a stalled VM is what a person looks for first."""
+    """Return a port's state; stalled replaces it, since a person looks for it first."""
     word = "stalled" if port["stalled"] else port["state"]
     return Text(word, style=STATE_STYLES.get(word, OTHER_STATE_STYLE))
 
@@ -126,12 +126,12 @@ def alarming(value: int | None, text: str) -> Text:
 
 
 def worst_first(ports: Iterable[Json]) -> list[Json]:
-    """Return ports in the order in which a person looks at them: what is wrong first, then by number."""
+    """Return ports with problems first, then by number."""
     return sorted(ports, key=lambda port: (state(port).plain == "live", port["port"]))
 
 
 def head(answer: Json, *, everything: bool) -> Text:
-    """Write the line above every table: how many ports, in which states, for how long."""
+    """Return the line above every table: number of ports, their states, uptime."""
     states: dict[str, int] = {}
     for port in worst_first(answer["ports"]):
         word = state(port).plain

@@ -2,15 +2,15 @@
 
 Theory of operation
 -------------------
-``Trail`` takes one answer after another and is the only thing with a memory: the answer before and, for
-each port, the last ``TRACE`` rates for its trace. ``changes`` and ``screen`` are pure. ``run`` is the edge:
-it fetches, draws and waits for a key.
+``Trail`` takes one answer after another and keeps the only state: the answer before and, for each port, the
+last ``TRACE`` rates for its chart. ``changes`` and ``screen`` are pure. ``run`` does the I/O: it fetches,
+draws and waits for a key.
 
-Rates are measured between the supervisor's own time stamps, so a slow answer does not distort them. A
-port is the same port in both answers if it is older than the time between them; anything else (a new
-port under an old number, another supervisor) has no rate yet, and no rate is not a rate of zero.
+Rates are measured between the supervisor's own time stamps, so a slow answer does not distort them. A port is
+the same in both answers if it is older than the time between them. Any other port (a new one with an old
+number, or of another supervisor) has no rate yet, which is not a rate of zero.
 
-Where the output is no terminal, there is nothing to redraw: one table, over one interval, and done.
+If the output is not a terminal, one table over one interval is printed.
 """
 
 import select
@@ -34,13 +34,13 @@ from supervisor.screen.tables import Column, Json, alarming
 
 INTERVAL_S = 1.0
 TRACE = 16
-"""Rates kept of each port: as many as the trace has columns."""
+"""Rates kept for each port: one for each column of its chart."""
 _BARS = "▁▂▃▄▅▆▇█"
 _QUIT_KEYS = frozenset("qQ\x03\x04")
 
 
 class Rates(NamedTuple):
-    """What passed in one second between two answers."""
+    """The rates of one port between two answers."""
 
     frames_in: float
     bits_in: float
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 def changes(previous: Json | None, current: Json) -> list[tuple[Json, Rates | None]]:
-    """Pair each port of ``current`` with its rates since ``previous``, None where there are none yet."""
+    """Pair each port of ``current`` with its rates since ``previous``; None if there are none yet."""
     before: dict[int, Json] = {}
     elapsed = 0.0
     if previous is not None and previous["epoch"] == current["epoch"]:
@@ -93,20 +93,20 @@ def dropped(port: Json) -> int:
 
 
 def total(rates: Sequence[Rates | None]) -> Rates:
-    """Add up what is known."""
+    """Add up the known values."""
     known = [each for each in rates if each is not None]
     return Rates(*map(sum, zip(*known, strict=True))) if known else Rates(0, 0, 0, 0, 0)
 
 
 class Trail:
-    """What has been seen so far: the answer before, and each port's last rates (bounded by its ports)."""
+    """The answers so far: the last one, and each port's last rates (bounded by the ports)."""
 
     def __init__(self) -> None:
         self._previous: Json | None = None
         self._traces: dict[int, deque[float]] = {}
 
     def follow(self, current: Json) -> list[Row]:
-        """Take the next answer and say what it means."""
+        """Take the next answer; return the rows to draw."""
         changed = changes(self._previous, current)
         traces: dict[int, deque[float]] = {}
         for port, rates in changed:
@@ -121,13 +121,13 @@ class Trail:
 
 
 def trace(values: Iterable[float], highest: float) -> str:
-    """Draw rates as bars; ``highest`` is a full one, and only no traffic at all is an empty column."""
+    """Draw rates as bars; ``highest`` is a full bar, and only zero traffic is an empty column."""
     steps = len(_BARS) - 1
     return "".join(_BARS[round(steps * value / highest)] if value else " " for value in values)
 
 
 def screen(answer: Json, shown: Sequence[Row], width: int) -> RenderableType:
-    """Draw one moment of the switch on so many columns."""
+    """Draw one moment of the switch in ``columns`` columns."""
     table = _ports(shown, width) if shown else Text("no ports yet", style="dim")
     return Group(*_header(answer, shown), Text(), table)
 
@@ -158,7 +158,7 @@ def _header(answer: Json, shown: Sequence[Row]) -> Iterator[Text]:
 
 
 def _memory(process: Json) -> str:
-    """Say what a process really takes: its share of what it shares, where the kernel says it."""
+    """Return a process's memory: its share of shared pages, if the kernel tells it."""
     return octets(process["rss_bytes"] if process["pss_bytes"] is None else process["pss_bytes"])
 
 
@@ -186,11 +186,11 @@ COLUMNS: tuple[tuple[int, Column, Callable[[Row], str | Text]], ...] = (
     (4, Column("up"), lambda row: duration(row.port["since_s"])),
     (4, Column("worker"), lambda row: str(row.port["worker"]["pid"] or "-")),
 )
-"""Each column, how easily it is given up where the terminal is too narrow for all, what stands in it."""
+"""Each column: its heading, its rank for removal on a narrow terminal, its contents."""
 
 
 def _ports(shown: Sequence[Row], width: int) -> RenderableType:
-    """Draw as many columns as fit, the dearest at least."""
+    """Draw as many columns as fit, at least the most important ones."""
     for rank in range(max(rank for rank, _, _ in COLUMNS), -1, -1):
         columns = [column for each, column, _ in COLUMNS if each <= rank]
         cells = [[cell(row) for each, _, cell in COLUMNS if each <= rank] for row in shown]
@@ -201,9 +201,9 @@ def _ports(shown: Sequence[Row], width: int) -> RenderableType:
 
 @contextmanager
 def _keyboard() -> Iterator[Callable[[float], bool]]:
-    """Give a function that waits for so many seconds and says whether a key to quit came meanwhile."""
+    """Yield a function that waits for some seconds and returns whether a key to quit came meanwhile."""
     if not sys.stdin.isatty():
-        yield threading.Event().wait  # nobody ever sets it
+        yield threading.Event().wait  # never set
         return
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
@@ -223,7 +223,7 @@ def _keyboard() -> Iterator[Callable[[float], bool]]:
 
 
 def run(fetch: Callable[[], Json], interval: float = INTERVAL_S, console: Console | None = None) -> None:
-    """Show the switch until q or Ctrl-C; where there is no terminal, once.
+    """Show the switch until q or Ctrl-C; once, if there is no terminal.
 
     ``fetch`` gives one answer of ``supervisor stats``; what it raises ends the table and passes through.
     """

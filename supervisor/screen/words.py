@@ -1,7 +1,7 @@
-"""Every word that ``status``, ``stats`` and ``top`` show, with its meaning: one table for help and documents.
+"""The words that ``status``, ``stats`` and ``top`` show, with their meaning, for help and documents.
 
 ``supervisor help WORD`` reads it, and a test compares it with the table of docs/operating.md and with the
-headings that the screens draw. What is counted has its meaning in ``forwarder.counted``.
+headings of the screens. ``forwarder.counted`` has the meaning of the counters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,39 +24,39 @@ COLUMNS = {
     "flooded": "frames from the VM that went to all ports: broadcast, multicast, unknown addresses",
     "queue": "bytes that wait for the VM now",
     "drops": "frames that the switch did not deliver, by reason; each reason is a word of its own",
-    "filtered": "floods that this port did not get, because a setting of it or of the sender says so",
+    "filtered": "floods that this port did not get, because of a setting of this port or of the sender",
     "hairpin": "frames whose destination is behind the port that they came from",
-    "eagain": "writes that found the VM's socket full and were made again",
-    "enobufs": "writes for which the kernel had no buffer and which were made again",
+    "eagain": "writes that found the VM's socket full and were repeated",
+    "enobufs": "writes for which the kernel had no buffer and that were repeated",
     "restarts": "workers of this port that were replaced",
     "worker": "process that serves the port",
     "process": "the supervisor, or the worker of a port",
     "pid": "process id",
-    "cpu": "share of one processor that the process used lately, and seconds since it began",
-    "memory": "of the process: PSS where the kernel says it, else RSS",
+    "cpu": "share of one processor that the process used lately, and its seconds since it began",
+    "memory": "of the process: PSS if the kernel tells it, else RSS",
     "rss": "memory of the process, all of it",
-    "pss": "memory of the process, with its share of what it shares with others",
+    "pss": "memory of the process, with only its share of shared pages",
     "threads": "of the process",
     "fds": "descriptors that the process has open",
     "switches": "context switches of the process",
     "epoch": "number of this supervisor's run; for bug reports",
     "sequence": "number of the last change of the ports; for bug reports",
-    "departed": "ports that have gone; what they had counted stays in the sums",
+    "departed": "ports that have gone; their counts stay in the sums",
     "listener": "socket that VMs attach to",
     "gateway": "process that gives VMs leases, names and connections to the host and beyond",
     "flows": "connections that the gateway carries now",
-    "relayed": "what became of the connections that the gateway carried",
+    "relayed": "ends of the connections that the gateway carried",
     "served": "leases and names that the gateway gave",
 }
 """Headings and other words of the tables."""
 
 STATES = {
     "pending": "the VM is attached and waits for a worker",
-    "starting": "its process is there and has not said that it serves",
+    "starting": "its process runs and has not reported that it serves",
     "live": "it serves",
-    "stalled": "frames have waited for the VM for three seconds and it has not read one",
+    "stalled": "frames have waited for the VM for three seconds, and it has read none",
     "waiting": "its process was lost, and the next one starts in a moment",
-    "parked": "its processes failed too often; detach the port, or have the VM connect again",
+    "parked": "its processes failed too often; detach the port, or let the VM connect again",
     "ending": "its worker was told to end",
     "silent": "its process does not answer; it may be stopped or stuck",
     "off": "it was ended and is not started again",
@@ -72,17 +72,17 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "relayed by the gateway": counted.RELAYED,
     "served by the gateway": counted.SERVED,
 }
-"""What kind of word each table holds."""
+"""The kind of words in each table."""
 
 
 def meanings(word: str) -> list[tuple[str, str]]:
-    """Return (kind, meaning) of a word in every table that has it; none: it is no word of ours."""
+    """Return (kind, meaning) of a word in every table that has it; empty if it is unknown."""
     wanted = word.strip().lower().replace(" ", "_").removesuffix("_%").removesuffix("_s").removesuffix("/s")
     return [(kind, table[wanted]) for kind, table in GROUPS.items() if wanted in table]
 
 
 def like(word: str) -> list[str]:
-    """Return the words that look most like one."""
+    """Return the most similar words."""
     return get_close_matches(word.lower(), {each for table in GROUPS.values() for each in table})
 
 

@@ -1,12 +1,13 @@
-"""Which requests are answered: by the name they ask for, what they know, and which user they come from.
+"""Access control of the page: decide which requests get an answer.
 
-A page of another origin must not use this one. So the ``Host`` of a request must be an address that is
-listened on (DNS rebinding), and a request that changes something must not come from another origin.
+A page of another origin must not use this one. So the ``Host`` of a request must be an address of this server
+(against DNS rebinding), and a request that changes something must not come from another origin.
 
 Beyond loopback every request needs the token: as ``Authorization: Bearer TOKEN`` or, once, as
 ``?token=TOKEN``, which becomes a cookie. On loopback without a token every user of the machine can connect.
-They get ``/metrics``, as a Prometheus of its own user has to; all else, frames and names of other VMs among
-it, is for the switch's own user and root. A unix socket is for those whom its directory lets in.
+They may read ``/metrics``, because Prometheus runs under its own user. Everything else, such as frames and
+names of VMs, is only for the switch's user and root. The directory of a unix socket decides which users may
+connect.
 """
 
 import hmac
@@ -28,20 +29,20 @@ HEADERS = {
 }
 COOKIE = "bulkhead"
 OPEN = "/metrics"
-"""What other users of this machine may see: counters by name of a port."""
+"""The paths that other users of this machine may read: counters by name of a port."""
 
 
 class Access(NamedTuple):
-    """Which requests are answered."""
+    """The rules for requests."""
 
     hosts: frozenset[str] | None
-    """The names in ``Host`` that are ours; None: a unix socket, where the name means nothing."""
+    """The allowed names in ``Host``; None for a unix socket, where the name means nothing."""
     token: str | None
-    """What a request has to know; None: nothing."""
+    """The token that a request needs; None if it needs none."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
+    """Whether only this machine can reach the address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -49,7 +50,7 @@ def is_loopback(host: str) -> bool:
 
 
 def guard(access: Access) -> Middleware:
-    """Return what stands in front of all handlers."""
+    """Return the check that runs before every handler."""
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -80,7 +81,7 @@ def _knows(request: web.Request, given: str | None, token: str) -> bool:
 
 
 def _is_ours(request: web.Request) -> bool:
-    """Whether the request comes from a process of our user or of root, as the kernel says."""
+    """Whether the request comes from a process of our user or of root, according to the kernel."""
     connection = request.transport and request.transport.get_extra_info("socket")
     try:
         return connection is not None and owner(cast(socket.socket, connection)) in (0, os.geteuid())
@@ -89,6 +90,6 @@ def _is_ours(request: web.Request) -> bool:
 
 
 def _same_origin(request: web.Request) -> bool:
-    """Whether a browser, if it is one, sends this for a page of ours; others say no origin."""
+    """Whether the request comes from our own page, or from a program that sends no origin."""
     origin = request.headers.get("Origin")
     return origin is None or origin.partition("://")[2] == request.host

@@ -1,8 +1,8 @@
-"""The switch's console, asked by threads of the page's process.
+"""Ask the switch's console from threads of the page's process.
 
-``Asker`` is a connection for one thread, made again when it fails. ``Desk`` is what requests of viewers
-share: one thread, in which one question follows the other, and answers that are good for ``FRESH_S``. So a
-hundred viewers cost the switch little more than one.
+``Asker`` is a connection for one thread; it connects again after a failure. All requests of viewers share one
+``Desk``: one thread asks one question after the other, and keeps each answer for ``FRESH_S``. So a hundred
+viewers cost the switch little more than one.
 
 Example: Prometheus and two browsers want ``stats`` in the same second: the switch is asked once.
 """
@@ -17,10 +17,10 @@ from forwarder.errors import LocalError
 from supervisor.console.client import Client
 
 TIMEOUT_S = 2.0
-"""A supervisor answers in milliseconds; a page that waits longer had better say so."""
+"""A supervisor answers in milliseconds; after this time the page shows that the switch does not answer."""
 FRESH_S = 1.0
 MOST_WAITING = 32
-"""Requests that wait for their answer; a switch that hangs must not pile them up."""
+"""Most waiting requests, so that they do not pile up if the switch hangs."""
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Asker:
         self._client: Client | None = None
 
     def __call__(self, name: str, /, **arguments: object) -> Any:
-        """Return the result of a command. Raises LocalError, and connects again the next time."""
+        """Return the result of a command. Raises LocalError; the next call connects again."""
         if self._client is None:
             self._client = Client(self._runtime_dir, TIMEOUT_S)
         try:
@@ -50,7 +50,7 @@ class Asker:
 
 
 class Desk:
-    """Questions of requests, one after the other; belongs to the event loop."""
+    """Ask the questions of requests, one after the other; used by the event loop only."""
 
     def __init__(self, ask: Asker) -> None:
         self._ask = ask
@@ -59,7 +59,7 @@ class Desk:
         self._fresh: dict[str, tuple[float, Any]] = {}
 
     async def answer(self, question: str) -> Any:
-        """Return the answer to a question without arguments, a second old at most. Raises LocalError."""
+        """Return the answer to a question without arguments, at most a second old. Raises LocalError."""
 
         def fresh(ask: Asker) -> Any:
             at, known = self._fresh.get(question, (float("-inf"), None))
@@ -71,7 +71,7 @@ class Desk:
         return await self.do(fresh)
 
     async def do(self, job: Callable[[Asker], T]) -> T:
-        """Return what ``job`` returns, which asks in the thread. Raises LocalError."""
+        """Run ``job`` in the thread and return its result. Raises LocalError."""
         if self._waiting >= MOST_WAITING:
             raise LocalError("too many requests wait for the switch; try again")
         self._waiting += 1
@@ -81,5 +81,5 @@ class Desk:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Ask no more; what is under way ends by itself."""
+        """Ask no more; a question under way ends by itself."""
         self._thread.shutdown(wait=False, cancel_futures=True)

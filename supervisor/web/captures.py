@@ -1,8 +1,8 @@
-"""Captures that the page starts: each is a ``supervisor capture`` of its own, whose file goes to the viewer.
+"""Run the captures that the page starts: each is a ``supervisor capture``; its file goes to the viewer.
 
-Theory of operation. The command writes to a pipe, and what comes out is the body of the answer. So nothing is
-stored here, a capture goes as fast as its viewer reads, and it ends when the viewer, the page's process or
-itself ends. ``stop`` ends it as Ctrl-C does: with its statistics at the end of the file.
+Theory of operation. The command writes to a pipe, and the bytes of the pipe are the body of the answer. So
+nothing is stored here, and a capture is as fast as its viewer reads. It ends when the viewer, the page's
+process or the command ends. ``stop`` ends it like Ctrl-C: the file then has its statistics at the end.
 
 ``MOST_BYTES`` and ``MOST_S`` bound it, since a browser keeps the whole file in memory.
 
@@ -22,28 +22,31 @@ from forwarder.errors import LocalError
 from supervisor.fleet.processes import command
 
 MOST = 4
-"""At one time; the switch has its own bound, which is smaller, and says so itself."""
+"""Most captures at one time; the switch has a smaller bound of its own, and reports it itself."""
 MOST_BYTES = 64 << 20
 MOST_S = 600
 CHUNK = 256 << 10
 FIRST_S = 15.0
-"""The command's own patience with a supervisor, and its start."""
+"""Time for the command to start and for the supervisor to answer it."""
 
 
 class _Running(NamedTuple):
-    """One command. Signals go by its pidfd: asyncio's own way may reap it before its watcher does."""
+    """One command.
+
+    Signals go through its pidfd, because asyncio may reap the process before its watcher does.
+    """
 
     process: asyncio.subprocess.Process
     pidfd: int
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; none if it has ended."""
+        """Send a signal, unless the command has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
 
 class Captures:
-    """Those that run now."""
+    """All running captures."""
 
     def __init__(self, runtime_dir: str) -> None:
         self._runtime_dir = runtime_dir
@@ -51,7 +54,10 @@ class Captures:
         self._running: dict[int, _Running] = {}
 
     async def start(self, ports: str, expression: str) -> tuple[int, AsyncGenerator[bytes, None]]:
-        """Start one; return its number and its file, piece by piece. Raises LocalError: it cannot begin."""
+        """Start a capture; return its number and its file, piece by piece.
+
+        Raises LocalError if it cannot begin.
+        """
         if len(self._running) >= MOST:
             raise LocalError(f"{MOST} captures run already; stop one")
         words = ["capture", "--runtime-dir", self._runtime_dir, "-w", "-", "--seconds", str(MOST_S)]
@@ -76,7 +82,7 @@ class Captures:
         return number, self._file(number, first)
 
     def stop(self, number: int) -> bool:
-        """End it as Ctrl-C does; False: there is none of that number."""
+        """End a capture like Ctrl-C; return False if none has that number."""
         running = self._running.get(number)
         if running is not None:
             running.signal(signal.SIGINT)
@@ -110,7 +116,7 @@ class Captures:
 
 
 async def _reason(process: asyncio.subprocess.Process) -> str:
-    """Return the line in which the command has said why it cannot."""
+    """Return the command's error line."""
     assert process.stderr is not None
     said = (await process.stderr.read(CHUNK)).decode(errors="replace").strip()
     return said.removeprefix("Error: ").splitlines()[-1] if said else "the capture has ended by itself"

@@ -1,8 +1,8 @@
-"""The switch's figures in the format of Prometheus, made by its client library.
+"""Export the switch's figures in the format of Prometheus, with its client library.
 
 Names and labels follow https://prometheus.io/docs/practices/naming/: a unit in the name, ``_total`` for
-what only grows. The number of time series is bounded by the number of ports (1,023) times the counters of a
-port, and a port's labels are its number and its name, neither of which a guest chooses.
+counters. The number of time series is bounded: at most 1,023 ports times the counters of a port. A port's
+labels are its number and its name; a guest can choose neither.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ Json = Mapping[str, Any]
 
 
 class _Once(Collector):
-    """The collector of one answer."""
+    """Collect the metrics of one answer."""
 
     def __init__(self, stats: Json | None) -> None:
         self._stats = stats
@@ -35,7 +35,7 @@ class _Once(Collector):
 
 
 def render(stats: Json | None) -> bytes:
-    """Return the answer of ``stats`` as a page for Prometheus; None: the switch does not answer."""
+    """Return the answer of ``stats`` as a page for Prometheus; None says that the switch does not answer."""
     registry = CollectorRegistry()
     registry.register(_Once(stats))
     return generate_latest(registry)
@@ -73,15 +73,17 @@ def _ports(ports: Iterable[Json]) -> Iterator[Metric]:
     drops = CounterMetricFamily("bulkhead_port_drops", "Frames dropped, by reason.", labels=(*PORT, "reason"))
     flooded = CounterMetricFamily("bulkhead_port_flooded", "Frames from the VM to all ports.", labels=PORT)
     retries = CounterMetricFamily(
-        "bulkhead_port_retries", "Writes that the VM's socket did not take at once.", labels=(*PORT, "error")
+        "bulkhead_port_retries",
+        "Writes that the VM's socket did not accept at once.",
+        labels=(*PORT, "error"),
     )
     restarts = CounterMetricFamily("bulkhead_port_restarts", "Workers that were replaced.", labels=PORT)
     cpu = CounterMetricFamily("bulkhead_worker_cpu_seconds", "CPU time of the worker.", labels=PORT)
     queue = GaugeMetricFamily("bulkhead_port_egress_queue_bytes", "Bytes that wait for the VM.", labels=PORT)
-    stalled = GaugeMetricFamily("bulkhead_port_stalled", "1 if the VM takes no frames.", labels=PORT)
+    stalled = GaugeMetricFamily("bulkhead_port_stalled", "1 if the VM reads no frames.", labels=PORT)
     live = GaugeMetricFamily("bulkhead_port_live", "1 if the port forwards frames.", labels=PORT)
     memory = GaugeMetricFamily(
-        "bulkhead_worker_pss_bytes", "Memory of the worker, shared pages by part.", labels=PORT
+        "bulkhead_worker_pss_bytes", "Memory of the worker, with its share of shared pages.", labels=PORT
     )
     for port in ports:
         labels = _labels(port)
@@ -114,7 +116,7 @@ def _gateway(gateway: Json | None) -> Iterator[Metric]:
     for kind, count in (gateway.get("flows") or {}).items():
         flows.add_metric((kind,), count)
     refused = CounterMetricFamily(
-        "bulkhead_gateway_refused", "What the gateway refused, by reason.", labels=("reason",)
+        "bulkhead_gateway_refused", "Refusals of the gateway, by reason.", labels=("reason",)
     )
     for reason, count in (gateway.get("refused") or {}).items():
         refused.add_metric((reason,), count)

@@ -1,25 +1,25 @@
-"""What is asked from the switch for the page, and how often: a round of questions a second.
+"""Ask the switch for the page: a round of questions each second.
 
 Theory of operation
 -------------------
-``Rounds.ask`` is called once a second and returns what is new as (name, data):
+``Rounds.ask`` is called once a second and returns news as (name, data):
 
-    live       each second: a row for each port with its rates, who sends to whom, the gateway
-    ports      names, addresses, settings, processes: when the switch says that something has changed, and
+    live       each second: a row for each port with its rates, the pairs of ports that talk, the gateway
+    ports      names, addresses, settings, processes: after the switch has reported a change, and
                now and then, since addresses are learned and processes grow without a change
-    happened   events that are new
+    happened   new events
     away       the switch does not answer, and the reason
 
-What costs the switch little is asked often. ``stats`` looks at each worker's process, 0.3 ms each, so it is
-asked every ``STATS_S``, and less often the more ports there are.
+Cheap questions are asked often. ``stats`` reads each worker's process, 0.3 ms each, so it is asked every
+``STATS_S``, and less often with many ports.
 
-A switch that comes back has another epoch. Its counters are compared with nothing before, and its events are
-taken from the beginning (``happened`` then says ``anew``).
+A switch that was restarted has another epoch. Its counters are not compared with earlier ones, and its events
+are read from the beginning (``happened`` then has ``anew``).
 
 Example, two VMs: live, live with ports (a VM has come), live and happened, live, …, away, away, live with
 ports and all events.
 
-Runs in one thread; ``question`` may block for as long as a switch that hangs.
+Runs in one thread; ``question`` may block while the switch hangs.
 """
 
 from collections.abc import Callable
@@ -42,22 +42,22 @@ RATES = ("rx_bytes", "tx_bytes", "rx_frames", "tx_frames")
 
 
 class Rounds:
-    """The questions to one switch, from its first answer on."""
+    """The questions to one switch, and its last answers."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._epoch = ""
         self._sequence = -1
         self._then: tuple[float, dict[int, Json]] = (0.0, {})
-        """When the last ``live`` was, in the switch's time, and its rows by port."""
+        """The switch's time of the last ``live``, and its rows by port."""
         self._after = 0
         self._status_at = self._stats_at = 0.0
         self._processes: dict[int, Json] = {}
         self._gateway: Json | None = None
-        """What it has counted."""
+        """The port's counters at that time."""
 
     def ask(self, now: float) -> list[Update]:
-        """Ask what is due at ``now`` (monotonic seconds); return what is new."""
+        """Ask the questions that are due at ``now`` (monotonic seconds); return the news."""
         try:
             return list(self._round(now))
         except BulkheadError as error:
@@ -121,5 +121,5 @@ class Rounds:
 
 
 def _rate(now: int, before: int, passed: float) -> int:
-    """Return the growth a second; 0 for what has begun again."""
+    """Return the growth per second; 0 if the counter has begun again."""
     return round((now - before) / passed) if passed > 0 and now > before else 0

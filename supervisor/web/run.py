@@ -14,7 +14,7 @@ from supervisor.web.access import Access, is_loopback
 from supervisor.web.server import application
 
 LEAST_TOKEN = 16
-"""Characters; a shorter secret can be guessed."""
+"""Least characters of a token; a shorter secret can be guessed."""
 
 
 def serve(runtime_dir: str, listen: str, token_file: str | None) -> None:
@@ -61,7 +61,7 @@ def _bind(listen: str, token: str | None) -> tuple[socket.socket, str, Access]:
     host, colon, port = rest.rpartition(":")
     host = host.strip("[]")
     if scheme != "tcp" or not colon or not host or not (port.isascii() and port.isdigit()):
-        raise LocalError(f"{listen!r} is no address; write it as tcp://HOST:PORT or unix:///PATH")
+        raise LocalError(f"{listen!r} is not an address; write it as tcp://HOST:PORT or unix:///PATH")
     if token is None and not is_loopback(host):
         raise LocalError(f"other machines can reach {host}; give a secret with --token-file")
     try:

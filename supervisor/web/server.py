@@ -2,13 +2,13 @@
 
     GET /                          the page; its scripts and style beside it
     GET /metrics                   Prometheus
-    GET /events                    server-sent events: what ``watch`` and ``rounds`` say
+    GET /events                    server-sent events (``watch`` and ``rounds``)
     GET /api/status, stats, macs   the JSON of the commands of these names
     GET /api/explain?a=A&b=B       the JSON of ``supervisor explain A B``
-    POST /api/capture              starts a capture, and is its file (``captures``)
+    POST /api/capture              starts a capture; the answer is its file (``captures``)
     POST /api/capture/NUMBER/stop  ends it
 
-``access`` says who may.
+``access`` decides which requests are allowed.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from supervisor.web.watch import Watch
 
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MOST_VIEWERS = 64
-"""Open streams of events: each costs a descriptor and a copy of each message."""
+"""Most open streams of events: each costs a descriptor and a copy of each message."""
 DEAF_S = 30.0
-"""A viewer whose socket has taken nothing for so long is gone."""
+"""A viewer is taken for gone if its socket has accepted nothing for this time."""
 
 WATCH: web.AppKey[Watch] = web.AppKey("watch", Watch)
 DESK: web.AppKey[Desk] = web.AppKey("desk", Desk)
@@ -97,7 +97,7 @@ async def _explain(request: web.Request) -> web.StreamResponse:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Send what is new until the viewer goes, or reads no more."""
+    """Send news until the viewer goes, or stops reading."""
     watch = request.app[WATCH]
     if len(watch) >= MOST_VIEWERS:
         raise web.HTTPServiceUnavailable(text=f"{MOST_VIEWERS} viewers are watching already; close one\n")

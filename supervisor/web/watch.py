@@ -1,12 +1,11 @@
-"""The rounds of questions, for all viewers together, and what each viewer has not seen yet.
+"""Send the answers of the switch to all viewers of the page.
 
-Theory of operation. A thread asks the switch once a second (``rounds``). Each thing that is new becomes one
-message of bytes, made once and put into the queue of each viewer. A viewer that comes, or that was too slow
-and missed a message, gets ``now`` first: everything that is known as one message, from which it goes on. So
-however many viewers there are, and however they read, the switch is asked the same. Without a viewer it is
-asked nothing.
+Theory of operation. A thread asks the switch once a second (``rounds``). Each piece of news is encoded once
+and put into the queue of each viewer. A new viewer, and a slow one that has missed a message, gets ``now``
+first: one message with everything that is known. So the number and the speed of viewers do not change what
+the switch is asked. Without a viewer it is asked nothing.
 
-The last minute of each port's rates is kept here, since a page that is loaded again has none.
+The last minute of each port's rates is kept here, since a page that is loaded again has no rates.
 
 Example: three browsers watch; one is on a phone that sleeps. Its queue fills after ``MOST_WAITING`` messages
 and is emptied; when the phone wakes up its next message is ``now``.
@@ -27,16 +26,16 @@ Update = tuple[str, Json]
 
 INTERVAL_S = 1.0
 LINGER_S = 10.0
-"""How long after the last viewer the switch is still asked, so that a page that is loaded again goes on."""
+"""Time after the last viewer has left in which the switch is still asked, for a page that is loaded again."""
 MOST_WAITING = 8
 MOST_EVENTS = 200
-"""What a page shows; `supervisor events` has all."""
+"""Most events on the page; `supervisor events` shows all."""
 HISTORY = 60
-"""Seconds of rates that are kept for each port."""
+"""Seconds of rates to keep for each port."""
 
 
 class _Viewer:
-    """What one viewer has not seen; ``late``: it needs everything."""
+    """The messages that one viewer has not received yet; ``late`` if it needs everything."""
 
     def __init__(self) -> None:
         self.waiting: deque[bytes] = deque()
@@ -53,7 +52,7 @@ class _Viewer:
 
 
 class Watch:
-    """What is known of the switch, and who wants to know."""
+    """All that is known of the switch, and the viewers."""
 
     def __init__(self, ask: Callable[[float], list[Update]]) -> None:
         self._ask = ask
@@ -68,7 +67,7 @@ class Watch:
         return len(self._viewers)
 
     async def messages(self) -> AsyncGenerator[bytes, None]:
-        """Yield server-sent events: first everything, then what is new."""
+        """Yield server-sent events: first everything, then news."""
         viewer = _Viewer()
         self._viewers.add(viewer)
         self._want()

@@ -247,7 +247,7 @@ def test_continuity(bench_directory: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_cleans_up_and_shows_what_it_had(
+def test_interrupted_it_cleans_up_and_shows_its_results(
     number: signal.Signals, bench_directory: Path, tmp_path: Path
 ) -> None:
     process = start(bench_directory, tmp_path, "forward", "--rounds", "1000", "--seconds", "0.1")

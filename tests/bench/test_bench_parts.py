@@ -69,7 +69,7 @@ def bad_path(kind: socket.SocketKind) -> Iterator[tuple[Pair, dict[str, int]]]:
             thread.join()
 
 
-def test_generator_counts_what_a_bad_path_does() -> None:
+def test_generator_counts_the_faults_of_a_bad_path() -> None:
     with bad_path(socket.SOCK_SEQPACKET) as (pair, did):
         seen = generator.flow("seqpacket", 100, 0.2, pair)
     assert all(did.values())
@@ -152,7 +152,7 @@ def journal(benchmark: Benchmark, **options: Any) -> Journal:
     return Journal(benchmark.name, argparse.Namespace(**options))
 
 
-def test_what_is_missing_or_failed_becomes_a_row_and_the_rest_goes_on() -> None:
+def test_a_missing_or_failed_part_becomes_a_row_and_the_rest_goes_on() -> None:
     book = journal(forward.BENCHMARK, gvproxy=None)
     with book.run(kind="stream", size=60, way="bare relay", round=0):
         raise MissingError("no C compiler")
@@ -209,7 +209,7 @@ PERF_SCRIPT = """\
 """
 
 
-def test_a_sample_belongs_to_what_it_was_taken_for() -> None:
+def test_a_sample_belongs_to_its_category() -> None:
     samples = list(stacks.read_perf(PERF_SCRIPT.splitlines()))
     assert [(sample.pid, stacks.category(sample.stack)) for sample in samples] == [
         (101, stacks.MEMORY),
@@ -298,7 +298,7 @@ def test_a_path_that_answers_nothing_shows_as_that() -> None:
     assert [row[5:] for row in isolation_table.rows(book)][1:] == [("not measured",)] * 2
 
 
-def test_streams_are_told_apart_by_who_sends() -> None:
+def test_streams_are_distinguished_by_their_sender() -> None:
     def stream(by_client: bool, rate: float) -> dict[str, Any]:
         return {"sender": {"retransmits": 3}, "receiver": {"sender": by_client, "bits_per_second": rate}}
 
@@ -328,7 +328,7 @@ def test_streams_are_told_apart_by_who_sends() -> None:
     }
 
 
-def test_retransmits_are_shown_for_what_arrived_too() -> None:
+def test_retransmits_are_shown_for_each_gigabyte_that_arrived() -> None:
     book = Journal(iperf.BENCHMARK.name, argparse.Namespace())
     way = {"per_stream": [2e9, 2e9], "retransmits": 30, "times": [1.0, 2.0], "series": [[], []]}
     book.runs = [

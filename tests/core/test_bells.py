@@ -122,7 +122,7 @@ def test_a_peer_whose_sleep_word_is_not_known_yet_is_rung(peers: Neighbours) -> 
     assert [peers.send(mac(ONE)) for _ in range(3)] == [1, 1, 1]
 
 
-def test_what_was_rung_for_in_an_earlier_life_is_rung_for_again(peers: Neighbours) -> None:
+def test_a_sleep_of_an_earlier_epoch_is_rung_for_again(peers: Neighbours) -> None:
     """Sleep words begin anew with each worker."""
     peers.sleep(ONE, 1)
     assert peers.send(mac(ONE)) == 1

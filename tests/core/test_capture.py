@@ -121,7 +121,7 @@ def test_sums_are_those_of_the_counters(switch: MiniSwitch, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_full_ring_loses_is_there_with_its_destination(switch: MiniSwitch, kind: str) -> None:
+def test_losses_of_a_full_ring_are_captured_with_their_destination(switch: MiniSwitch, kind: str) -> None:
     one, two = switch.add(1, kind), switch.add(2, kind, buffer=4096)
     two.send(frame(BROADCAST, mac(2)))
     one.send(frame(mac(2), mac(1)))
@@ -139,7 +139,7 @@ def test_what_a_full_ring_loses_is_there_with_its_destination(switch: MiniSwitch
 
 
 @pytest.mark.parametrize("kind", ["seqpacket", "dgram"])
-def test_what_is_no_frame_is_there_too(switch: MiniSwitch, kind: str) -> None:
+def test_a_drop_that_is_no_frame_is_captured_too(switch: MiniSwitch, kind: str) -> None:
     one = switch.add(1, kind)
     switch.add(2, kind)
     before = {port: switch.counters(port) for port in (1, 2)}
@@ -246,7 +246,7 @@ def test_an_engine_that_captured_leaves_nothing(switch: MiniSwitch) -> None:
         RETURN_ALL * 4097,
     ],
 )
-def test_what_is_no_program_is_refused(switch: MiniSwitch, program: bytes) -> None:
+def test_a_wrong_program_is_refused(switch: MiniSwitch, program: bytes) -> None:
     switch.add(1, "stream")
     with pytest.raises(OSError, match="Invalid argument"):
         Capture(switch, program=program)
@@ -293,7 +293,9 @@ def programs() -> list[bytes]:
 
 
 @pytest.mark.parametrize("index", range(len(EXPRESSIONS)), ids=EXPRESSIONS)
-def test_a_filter_chooses_what_libpcap_would(switch: MiniSwitch, programs: list[bytes], index: int) -> None:
+def test_a_filter_chooses_the_same_frames_as_libpcap(
+    switch: MiniSwitch, programs: list[bytes], index: int
+) -> None:
     one = switch.add(1, "stream")
     switch.engines[1].set_limits(broadcast=0, multicast=0, unknown=0, bytes=0, macs=0)
     capture = Capture(switch, program=programs[index], snap=SNAP)
@@ -331,7 +333,7 @@ INSTRUCTION = st.builds(
 
 
 @given(body=st.lists(INSTRUCTION, max_size=12), data=st.binary(min_size=46, max_size=80))
-def test_any_program_that_is_taken_does_what_libpcap_does(body: list[bytes], data: bytes) -> None:
+def test_any_accepted_program_does_the_same_as_libpcap(body: list[bytes], data: bytes) -> None:
     requirements.require(("libpcap",))
     # libpcap's memory begins as anything, so all of it is written first.
     cleared = [struct.pack("=HBBI", 0x02, 0, 0, word) for word in range(16)]

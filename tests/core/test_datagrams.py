@@ -283,7 +283,7 @@ def test_clients_are_told_apart_by_their_ports(world):
         )
 
 
-def test_what_is_shed_is_counted_and_nothing_else(world):
+def test_shed_frames_are_only_counted(world):
     flow, target = world.socket(), world.socket()
     known(world, flow)
     tcp = [

@@ -1,6 +1,6 @@
 """A stream that is read to the front of the ring that its next frames are expected to go to.
 
-Whatever is expected, and wherever the bytes of a frame were cut: each frame arrives whole and in order, or is
+With any expectation, and wherever the bytes of a frame were cut, each frame arrives whole and in order, or is
 counted. The ring runs full in between, so the burst has to go to own memory and back, with what was left of a
 frame.
 """
@@ -132,7 +132,7 @@ def test_frames_cut_anywhere_arrive_whole_or_are_counted(
 
 
 @pytest.mark.parametrize("left", [1, 700, 1517])
-def test_what_is_left_of_a_frame_comes_along_when_the_ring_has_no_room_for_a_burst(left: int) -> None:
+def test_the_rest_of_a_frame_moves_along_when_the_ring_has_no_room_for_a_burst(left: int) -> None:
     with MiniSwitch() as switch:
         start(switch, "stream")
         frames = [numbered(2, number, 1514) for number in range(RING_BYTES // 1518 + 200)]

@@ -1,4 +1,4 @@
-"""Egress: what a VM gets that reads late, little or not at all, and that nobody else notices."""
+"""Egress to a VM that reads late, little or not at all, without effect on others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to(dst: int, src: int, number: int, size: int = 1514) -> bytes:
 
 
 def greet(switch: MiniSwitch) -> None:
-    """Let everybody learn where everybody is."""
+    """Let all ports learn all stations."""
     for port, vm in switch.vms.items():
         vm.send(frame(BROADCAST, mac(port)))
         switch.settle()
@@ -40,7 +40,7 @@ def fill(switch: MiniSwitch, src: int, dst: int, count: int, size: int = 1514, f
 
 @pytest.mark.parametrize("kind", LENGTHS)
 def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
-    """Short writes everywhere: the rest of a cut frame is written first, whoever else waits."""
+    """Short writes everywhere: the rest of a cut frame is written first, before all others."""
     with MiniSwitch() as switch:
         slow = switch.add(1, kind, buffer=4608)
         senders = dict(enumerate(KINDS, 2))
@@ -66,7 +66,7 @@ def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", LENGTHS)
 @pytest.mark.parametrize("leaver", [2, 3, 4])
-def test_cut_frame_is_completed_whoever_leaves(leaver: int, kind: str) -> None:
+def test_cut_frame_is_completed_even_if_its_source_leaves(leaver: int, kind: str) -> None:
     """Port 3's frame is cut. The others wait, and neither their leaving nor its own may split it."""
     with MiniSwitch() as switch:
         for port in (2, 3, 4):
@@ -232,7 +232,7 @@ def test_frame_too_long_for_the_socket_is_refused_alone(kind: str) -> None:
 
 
 def test_frame_too_long_for_its_framing_is_refused_alone() -> None:
-    """One byte more than 16 bits can say: what is before and behind it arrives whole."""
+    """One byte more than 16 bits can hold: the frames before and behind it arrive whole."""
     with MiniSwitch() as switch:
         one = switch.add(1, "stream16")
         switch.add(2, "stream")
@@ -254,7 +254,7 @@ def test_frame_too_long_for_its_framing_is_refused_alone() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_eight_sources_share_a_vm_equally(kind: str) -> None:
-    """In bytes, whatever the length of their frames and however many they have waiting."""
+    """Equal in bytes, with any length of frames and any number of waiting ones."""
     sizes = (60, 60, 300, 1514, 1514, 9014, 9014, 65535)
     with MiniSwitch() as switch:
         slow = switch.add(1, kind, buffer=200_000 if kind in LENGTHS else 400_000)

@@ -1,6 +1,6 @@
 """A neighbour that has gone mad or was taken over, and writes over the memory that it shares with the engine.
 
-It may spoil what it sends itself. It may not crash anybody, nor cost others a frame.
+It may spoil its own frames. It may not crash another worker, nor cost others a frame.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ FLOOD_SCRIBBLE = st.one_of(
 @settings(max_examples=150)
 @given(scribbles=st.lists(FLOOD_SCRIBBLE, max_size=25), kind=st.sampled_from(KINDS))
 @example(scribbles=[("version", 1), ("reserve", 2**63), ("head", 2**64 - 1)], kind="stream")
-def test_scribbling_over_a_flood_ring_hurts_nobody_else(scribbles: list[tuple[Any, Any]], kind: str) -> None:
+def test_scribbling_over_a_flood_ring_hurts_no_other(scribbles: list[tuple[Any, Any]], kind: str) -> None:
     with MiniSwitch() as switch:
         switch.add(1, kind)
         switch.add(3, kind)

@@ -34,7 +34,7 @@ def link_down(switch: MiniSwitch, port: int) -> str:
 
 
 def assert_goes_on(switch: MiniSwitch, *ports: int) -> None:
-    """Whatever happened, these ports forward."""
+    """These ports still forward."""
     switch.settle()
     for port in ports:
         switch.vms[port].received()
@@ -205,7 +205,7 @@ def test_half_a_frame_and_gone(kind: str, bytes_of_it: int) -> None:
 
 
 def test_datagram_vm_that_is_gone_is_noticed_at_the_next_write() -> None:
-    """Its death gives no event: until somebody sends to it there is nothing to see, and nothing must spin."""
+    """Its death gives no event: until a frame goes to it there is nothing to see, and nothing must spin."""
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
             switch.add(port, "dgram")

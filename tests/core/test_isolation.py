@@ -75,7 +75,7 @@ def test_floods_of_a_port_out_of_reach_are_not_even_read(switch: MiniSwitch, dst
 
 
 def test_a_port_out_of_reach_can_be_given_no_ring_of_any_kind(switch: MiniSwitch) -> None:
-    """Its worker may be a guest's by now, and has got one in whatever way."""
+    """Its worker may be hostile, and have got a ring in any way."""
     part(switch, 1, 2)
     with pytest.raises(PermissionError):
         switch.connect(1, 2)
@@ -86,7 +86,7 @@ def test_a_port_out_of_reach_can_be_given_no_ring_of_any_kind(switch: MiniSwitch
         switch.engines[2].attach_flood(1, epoch, switch.floods[1], from_start=True)
 
 
-def test_what_is_in_a_ring_when_its_sender_goes_out_of_reach_is_not_delivered(switch: MiniSwitch) -> None:
+def test_frames_in_a_ring_from_a_port_that_goes_out_of_reach_are_not_delivered(switch: MiniSwitch) -> None:
     switch.vms[1].send(frame(mac(2), mac(1)))
     switch.settle()
     switch.vms[2].received()

@@ -18,7 +18,7 @@ ONE_READ = (1 << 18) // 64  # frames of 60 bytes
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vm_that_sends_what_it_may_not_is_read_later(kind: str) -> None:
+def test_a_vm_that_sends_forbidden_frames_is_read_later(kind: str) -> None:
     """It loses nothing that it may send, and keeps its order."""
     with MiniSwitch() as switch, contextlib.ExitStack() as stack:
         vm, other = switch.add(1, kind), switch.add(2, "stream")
@@ -65,7 +65,7 @@ def test_a_worker_whose_vm_does_not_read_is_not_woken_by_floods(kind: str) -> No
             for _ in range(2000):
                 sender.send(frame(BROADCAST, mac(2)))
                 switch.turn()
-                os.eventfd_write(switch.flood_bell, 1)  # rung for somebody else
+                os.eventfd_write(switch.flood_bell, 1)  # rung for another worker
             assert switch.counters(1)["turns"] - before < 20
             wait_for(lambda: frame(BROADCAST, mac(2)) in stuck.received(), "the floods to come")
             wait_for(

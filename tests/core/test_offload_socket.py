@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.core.test_tap import FLOWS, Tap, towards
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.mini_switch import BROADCAST, KINDS, LENGTHS, MiniSwitch, Vm, frame, mac, record
 from tests.helpers.model_segments import UDP, Flow
+from tests.helpers.tap import FLOWS, Tap, towards
 
 HEADER = 10
 MTU = 1500
@@ -56,7 +56,7 @@ def switch() -> Iterator[MiniSwitch]:
 
 @pytest.mark.parametrize("name", SENT)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_left_undone_is_done(switch: MiniSwitch, kind: str, name: str) -> None:
+def test_unfinished_frames_are_finished(switch: MiniSwitch, kind: str, name: str) -> None:
     pair = Pair(switch, kind, "stream")
     flow = towards(2, SENT[name])
     for whole in [*flow.finished()] if name == "finished" else [bare(flow)]:
@@ -69,7 +69,7 @@ def test_what_was_left_undone_is_done(switch: MiniSwitch, kind: str, name: str) 
 
 @pytest.mark.parametrize("other", KINDS)
 @pytest.mark.parametrize("destination", [BROADCAST, mac(9)], ids=["group", "unknown"])
-def test_what_is_flooded_is_finished(switch: MiniSwitch, other: str, destination: bytes) -> None:
+def test_flooded_frames_are_finished(switch: MiniSwitch, other: str, destination: bytes) -> None:
     pair = Pair(switch, "dgram", other)
     flow = FLOWS["TCP/IPv4"]._replace(destination=destination, source=mac(1))
     pair.one.send(bare(flow))
@@ -119,7 +119,7 @@ def test_the_setting_changes_while_frames_flow(switch: MiniSwitch, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_be_cut_and_is_too_long_is_dropped_and_counted(switch: MiniSwitch, kind: str) -> None:
+def test_a_long_frame_that_cannot_be_cut_is_dropped_and_counted(switch: MiniSwitch, kind: str) -> None:
     pair = Pair(switch, kind, "stream")
     datagram = towards(2, Flow(b"d" * 8000, 9000, protocol=UDP))
     fits = frame(mac(2), mac(1), size=MTU + 22)

@@ -1,8 +1,8 @@
 """The core against its oracle: random traffic, membership and policy over a switch of real engines.
 
 ``Switching`` lets every burst arrive before the next, so that each VM must receive exactly what the model
-says. A station that moves announces itself, as real ones do; who has not heard of the move goes by what he
-knows, on any learning bridge. ``Overload`` lets nobody wait: there every frame must be received or counted.
+says. A station that moves announces itself, as real ones do; a port that has not heard of the move uses its
+old entry, on any learning bridge. ``Overload`` never waits: there every frame must be received or counted.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_bytes_are_counted_for_the_peer_that_they_are_for(switch):
     assert page.sent() == []
 
 
-def test_what_waits_for_a_ring_goes_with_the_peer(switch):
+def test_frames_that_wait_for_a_ring_go_with_the_peer(switch):
     """The pending queue is memory, so it shows in the losses only."""
     switch.add(2, "stream").send(frame(BROADCAST, mac(2)))
     switch.settle()

@@ -32,7 +32,7 @@ def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() 
         assert events == [_core.EVENT_CONTROL]
 
 
-def test_a_block_that_nobody_has_published_to_says_so() -> None:
+def test_an_unpublished_stats_page_has_no_time() -> None:
     fd = _core.stats_page_create()
     assert _core.StatsPage(fd).published_at() == 0.0
     os.close(fd)
@@ -63,11 +63,11 @@ def test_a_held_flood_bell_does_not_ring_and_rings_once_when_it_is_released() ->
         assert vms[2].received() == [flooded]
 
 
-def test_nobody_is_woken_for_an_announcement() -> None:
+def test_no_worker_is_woken_for_a_reply() -> None:
     with MiniSwitch() as switch:
         vms = {port: switch.add(port, "stream") for port in (1, 2)}
         switch.settle()
-        vms[2].send(frame(mac(2), mac(2)))  # its own worker knows it, and nobody else does
+        vms[2].send(frame(mac(2), mac(2)))  # only its own worker knows it
         switch.engines[2].run(0.0)
         vms[1].send(frame(mac(2), mac(1)))
         switch.engines[1].run(0.0)

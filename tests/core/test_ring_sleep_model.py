@@ -1,4 +1,5 @@
-"""spin searches every interleaving of the ring and its sleep protocol, and misses what is taken out."""
+"""spin checks every interleaving of the ring and its sleep protocol, and each rule that is taken out is
+missed."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What the core counts when a ring is given up: frames that nobody will read are lost, once each."""
+"""Losses when a ring is given up: each frame that will not be read is counted once."""
 
 from __future__ import annotations
 

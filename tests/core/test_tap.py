@@ -11,45 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forwarder import _core
-from forwarder.channel import close_all
-from tests.helpers.guests.fake_vm import OffloadVM, PacketVM
+from tests.helpers.guests.fake_vm import OffloadVM
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, Vm, frame, mac, record
-from tests.helpers.model_segments import NEEDS_CSUM, UDP, Flow, vnet
+from tests.helpers.mini_switch import BROADCAST, frame, mac, record
+from tests.helpers.model_segments import NEEDS_CSUM, vnet
+from tests.helpers.tap import FLOWS, Neighbour, Tap, device_in, towards
 
 pytestmark = pytest.mark.guest
-MTU = 65_521
-
-
-def device_in(inside: Namespace) -> int:
-    """Make the namespace's interface and return its descriptor."""
-    # The kernel has a lot to say on a new IPv6 interface, and the tests count frames.
-    inside.run("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
-    with inside.path.open() as netns:
-        device, name = _core.tap_open(inside.interface, netns.fileno())
-    inside.run(f"ip link set {name} mtu {MTU} up")
-    return device
-
-
-class Tap:
-    """A switch of a TAP (port 1) and a stream VM (port 2); ``kernel`` speaks at the TAP's other side."""
-
-    def __init__(self, inside: Namespace) -> None:
-        self.inside = inside
-        self.name = inside.interface
-        self.switch = MiniSwitch()
-        self.switch.attach(1, "tap", device_in(inside))
-        self.vm: Vm = self.switch.add(2, "stream")
-        self.kernel: PacketVM = inside.packet_vm()
-
-    def counters(self) -> dict[str, int]:
-        self.switch.settle()
-        return self.switch.counters(1)
-
-    def close(self) -> None:
-        self.kernel.close()
-        self.switch.close()
 
 
 @pytest.fixture
@@ -74,7 +43,7 @@ def test_frames_pass_both_ways(tap: Tap, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [65_550, 69_632])
-def test_frame_beyond_what_the_device_takes_costs_only_itself(tap: Tap, size: int) -> None:
+def test_a_frame_too_long_for_the_device_costs_only_itself(tap: Tap, size: int) -> None:
     tap.vm.send(frame(BROADCAST, mac(2), size=size), frame(BROADCAST, mac(2), b"after"))
     counters = tap.counters()
     assert counters["tx_frames"] + counters["refused"] == 2
@@ -114,20 +83,6 @@ def test_names_that_cannot_be_opened_say_why(namespace: Callable[[str], Namespac
         assert os.readlink("/proc/thread-self/ns/net") == before
     with open("/dev/null") as null, pytest.raises(OSError, match="Invalid argument"):
         _core.tap_open("bh-none", null.fileno())
-
-
-FLOWS = {
-    "TCP/IPv4": Flow(b"a" * 40_000, 1448, options=bytes(12), ident=0xFFFE),
-    "TCP/IPv6": Flow(b"b" * 40_000, 1428, ipv6=True, options=bytes(12), sequence=0xFFFF_F000),
-    "UDP/IPv4": Flow(b"c" * 20_000, 1472, protocol=UDP),
-    "UDP/IPv6": Flow(b"d" * 20_000, 1452, protocol=UDP, ipv6=True),
-    "TCP/IPv4 in a VLAN": Flow(b"e" * 40_000, 1448, tags=(7,)),
-    "one segment": Flow(b"f" * 1000, 1448),
-}
-
-
-def towards(number: int, flow: Flow, source: int = 1) -> Flow:
-    return flow._replace(destination=mac(number), source=mac(source))
 
 
 @pytest.fixture
@@ -217,24 +172,6 @@ def test_a_large_frame_that_makes_no_sense_goes_nowhere_and_is_counted(tap: Tap,
     assert tap.vm.received() == flow.finished()
 
 
-class Neighbour:
-    """Port 9, of which there is nothing but its end of a ring to the TAP's engine."""
-
-    def __init__(self, tap: Tap) -> None:
-        epochs = (9, 900, 1, tap.switch.epochs[1])
-        self._tap = tap
-        tap.switch.engines[1].peer_join(9, 900, 900)
-        fds = _core.ring_create(1 << 20, *epochs)
-        tap.switch.engines[1].attach_rx(9, 900, *fds)
-        self._writer = _core.RingWriter(*fds, *epochs)
-        close_all(fds)
-
-    def put(self, records: bytes, *, with_headers: bool = True) -> None:
-        assert self._writer.put(records, mac(9), with_headers)
-        self._writer.publish()
-        self._tap.switch.settle()
-
-
 def test_a_header_that_the_kernel_does_not_take_costs_only_its_frame(tap: Tap) -> None:
     good = frame(mac(1), mac(9))
     nonsense = [
@@ -266,7 +203,7 @@ def test_records_with_and_without_headers_follow_each_other(tap: Tap) -> None:
     assert [tap.kernel.receive() for _ in sent] == sent
 
 
-def test_a_device_that_somebody_had_before_has_the_offloads_of_now(
+def test_a_device_that_existed_before_gets_the_present_offloads(
     namespace: Callable[[str], Namespace],
 ) -> None:
     inside = namespace("inside")

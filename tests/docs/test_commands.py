@@ -27,7 +27,7 @@ DOCUMENTS = {
     "docs/gateway.md": (*requirements.GATEWAY, "user namespaces", "curl"),
     "docs/operating.md": (),
 }
-"""Those with commands, and what they need beside QEMU and root, which has to become somebody else."""
+"""Documents with commands, and their needs besides QEMU and root, which has to become another user."""
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LANGUAGES = {"sh", "c", "toml", "xml", "yaml", "ruby", "json", "text"}
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -51,7 +51,7 @@ def type_all(document: str, reading: Reader) -> None:
 @pytest.mark.guest
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_do_what_they_say_when_they_are_pasted(document: str, home: Path) -> None:
+def test_commands_of_the_documents_work_when_they_are_pasted(document: str, home: Path) -> None:
     requirements.require(("root", "tun", "ip", "qemu", "qemu-img", *DOCUMENTS[document]))
     with reader(home) as reading:
         type_all(document, reading)

@@ -1,4 +1,4 @@
-"""Figures of the documents are those of the code: a reader counts on them."""
+"""Figures of the documents are those of the code: a reader relies on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIGURES = (
     ("operating", "Workers end after five minutes without a supervisor", ORPHAN_S, 300),
     ("operating", "pauses for up to 30 seconds", LONGEST_PAUSE_S, 30),
     ("operating", "replaced after 20 seconds", REPLACE_S, 20),
-    ("operating", "the same figures once a second", INTERVAL_S, 1),
+    ("operating", "then each second `live` (rates)", INTERVAL_S, 1),
     ("operating", "http://127.0.0.1:9461/", web.DEFAULT, "tcp://127.0.0.1:9461"),
     ("ports", "| `limit-broadcast` | `2000/s` |", Policy().broadcast_per_s, 2000),
     ("ports", "| `limit-multicast`, `limit-unknown` | `20000/s` |", Policy().multicast_per_s, 20_000),
@@ -34,8 +34,8 @@ FIGURES = (
     ("ports", "| `limit-bandwidth` | `none` |", Policy().bytes_per_s, 0),
     ("ports", "| `limit-macs` | `1024` |", Policy().max_macs, 1024),
     ("gateway", "A lease lasts an hour", LEASE_S, 3600),
-    ("gateway", "at most a fourth of what is left", GREED, 0.25),
-    ("gateway", "after 1.5 seconds of silence", upstream.STEP_S, 1.5),
+    ("gateway", "at most a fourth of the free addresses", GREED, 0.25),
+    ("gateway", "after 1.5 seconds without an answer", upstream.STEP_S, 1.5),
     ("gateway", "1,000 questions a second", DNS_RATE[0], 1000),
     ("gateway", "128 under way", upstream.MOST_EACH, 128),
     ("gateway", "16 TCP connections", streams.MOST_EACH, 16),
@@ -45,5 +45,5 @@ FIGURES = (
 @pytest.mark.parametrize(("document", "words", "value", "figure"), FIGURES, ids=[row[1] for row in FIGURES])
 def test_a_figure_is_in_force(document: str, words: str, value: object, figure: object) -> None:
     text = " ".join((ROOT / "docs" / f"{document}.md").read_text().split())
-    assert words in text, "the document says something else now: say here, too, what holds it"
+    assert words in text, "the document has other words now: change them here, too"
     assert value == figure

@@ -1,4 +1,4 @@
-"""The accept loop: who is accepted when, without descriptors, and although one connection fails."""
+"""The accept loop: its order, without descriptors, and although one connection fails."""
 
 from __future__ import annotations
 

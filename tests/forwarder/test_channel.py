@@ -113,7 +113,7 @@ def test_garbage_is_reported_and_the_next_message_is_read(
     assert channel.receive() == (WantRing(1, 1), ())
 
 
-def test_end_is_reported_after_what_was_sent(pair: tuple[Channel, Channel]) -> None:
+def test_end_is_reported_after_the_last_message(pair: tuple[Channel, Channel]) -> None:
     here, there = pair
     here.send(WantRing(1, 1))
     here.close()

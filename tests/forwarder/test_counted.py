@@ -1,4 +1,4 @@
-"""The words of what is counted: each that the code counts has a meaning, and is always shown."""
+"""The names of counters: each counter of the code has a meaning, and is always shown."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_every_word_is_there_also_while_it_is_zero() -> None:
     assert {*empty["relayed"]} == {*counted.RELAYED}
 
 
-def test_what_has_no_meaning_yet_is_shown_all_the_same() -> None:
+def test_a_counter_without_a_meaning_is_still_shown() -> None:
     groups = counted.in_order({"connections": 2, "flows": 5, "pings": 1, "denied": 3, "new_word": 4})
     assert groups["flows"] == {"tcp": 2, "udp": 4, "ping": 1}
     assert groups["refused"]["denied"] == 3

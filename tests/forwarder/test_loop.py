@@ -1,4 +1,4 @@
-"""The loop calls whom it should, and one callback that fails costs nobody else anything."""
+"""The loop calls the right callbacks, and one that fails costs the others nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_failure_is_on_stderr_unless_said_otherwise(
     loop.close()
 
 
-def test_what_is_no_failure_of_a_callback_goes_through(pipe: tuple[int, int]) -> None:
+def test_signals_and_exits_pass_through_the_loop(pipe: tuple[int, int]) -> None:
     def interrupted(_: int) -> None:
         raise KeyboardInterrupt
 

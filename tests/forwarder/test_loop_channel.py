@@ -53,7 +53,7 @@ def pair() -> Iterator[Pair]:
     made.loop.close()
 
 
-def test_what_the_kernel_did_not_take_goes_on_by_itself(pair: Pair) -> None:
+def test_queued_messages_are_sent_by_the_loop(pair: Pair) -> None:
     sent = pair.fill()
     for number in range(1, sent + 1):
         end = time.monotonic() + PATIENCE
@@ -68,7 +68,7 @@ def test_what_the_kernel_did_not_take_goes_on_by_itself(pair: Pair) -> None:
     assert time.monotonic() - began > 0.09
 
 
-def test_what_polling_does_not_tell_of_is_tried_again_when_something_comes(
+def test_a_delay_that_polling_does_not_show_is_retried_with_the_next_message(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as kernel:
@@ -89,7 +89,7 @@ def test_a_queue_for_a_peer_that_does_not_read_costs_no_turns(pair: Pair) -> Non
     assert time.monotonic() - began > 0.09
 
 
-def test_what_was_sent_before_the_end_is_received_even_if_much_waits_to_be_sent(pair: Pair) -> None:
+def test_messages_before_the_end_are_received_even_with_a_full_queue(pair: Pair) -> None:
     pair.fill()
     pair.there.send(WantRing(2, 1))
     pair.there.close()

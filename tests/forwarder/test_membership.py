@@ -1,10 +1,14 @@
+"""The log of membership and its replica: snapshots, gaps, silence, and changes that come by channel."""
+
 import itertools
 import math
 
 import pytest
 
 from forwarder.errors import LocalError
-from forwarder.membership import (
+from forwarder.membership import MembershipLog
+from forwarder.names import MAX_PORTS, Policy, PortRecord
+from forwarder.replica import (
     ASK_LONGEST_S,
     BUFFERED,
     SILENT_BEATS,
@@ -12,11 +16,9 @@ from forwarder.membership import (
     Changed,
     Joined,
     Left,
-    MembershipLog,
     Replica,
     ReplicaState,
 )
-from forwarder.names import MAX_PORTS, Policy, PortRecord
 
 
 def record(port, epoch=1, born=1):
@@ -109,7 +111,7 @@ def test_updates_that_cross_the_snapshot_are_applied_to_it_once():
     assert (replica.state, replica.sequence) == (ReplicaState.LIVE, 3)
 
 
-def test_a_snapshot_that_misses_what_was_heard_of_is_dropped_and_another_one_asked_for():
+def test_a_snapshot_older_than_later_messages_is_dropped_and_asked_for_again():
     publisher = publisher_of(1)
     replica = Replica(0.0, lambda: 0.0)
     replica.receive(publisher.beat(), 0.0)
@@ -174,7 +176,7 @@ def test_updates_in_sequence_are_told_as_differences():
     assert replica.sequence == publisher.sequence
 
 
-def test_what_comes_twice_counts_once():
+def test_a_repeated_update_counts_once():
     publisher = publisher_of(1)
     replica = live_replica(publisher)
     update = publisher.update("join", record(2))
@@ -185,7 +187,7 @@ def test_what_comes_twice_counts_once():
     assert (replica.state, replica.sequence) == (ReplicaState.LIVE, 2)
 
 
-def test_a_snapshot_that_nobody_asked_for_does_not_set_the_table_back():
+def test_an_unrequested_snapshot_does_not_set_the_table_back():
     publisher = publisher_of(1)
     replica = live_replica(publisher)
     old = publisher.snapshot()

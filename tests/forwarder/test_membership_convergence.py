@@ -15,20 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forwarder.membership import (
+from forwarder.membership import BEAT_S, MembershipLog, Snapshot
+from forwarder.names import Policy, PortRecord
+from forwarder.replica import (
     ASK_LONGEST_S,
-    BEAT_S,
     SILENT_BEATS,
     AskSnapshot,
     Changed,
     Joined,
     Left,
-    MembershipLog,
     Replica,
     ReplicaState,
-    Snapshot,
 )
-from forwarder.names import Policy, PortRecord
 
 LATENCY_S = 0.001
 LONGEST_DELAY_S = 3.0

@@ -1,3 +1,5 @@
+"""Value types of the control plane: names, addresses, limits, and whether two ports may talk."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ NO_MACS = [
 
 
 @pytest.mark.parametrize("text", NO_MACS)
-def test_what_is_no_mac_is_refused_by_name(text):
+def test_a_wrong_mac_is_refused_by_name(text):
     with pytest.raises(LocalError, match="write it like"):
         parse_mac(text)
 
@@ -90,7 +92,7 @@ def test_two_ports_may_talk_if_each_allows_the_other_whichever_of_them_asks(one,
     assert may_talk(one, other) == all(allowed)
 
 
-def test_the_highest_limit_of_addresses_is_what_a_table_holds():
+def test_the_highest_limit_of_addresses_is_the_size_of_a_table():
     table = _core.Fdb()
     for number in range(4 * MAX_MACS):
         table.learn(b"\x02" + number.to_bytes(5, "big"), 1)

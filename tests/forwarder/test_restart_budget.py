@@ -1,3 +1,5 @@
+"""The restart budget: waits double, too many losses park a port, and old losses are forgotten."""
+
 from forwarder.restart_budget import Budget, Losses
 
 BUDGET = Budget(attempts=3, window_s=10.0, first_s=0.5, longest_s=1.5)

@@ -1,4 +1,4 @@
-"""Socket files are bound over what is dead, never over what lives; what we rely on the kernel for holds."""
+"""Socket files are bound over dead sockets, never over live ones; our assumptions about the kernel hold."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_datagram_socket_with_a_vm_is_live(path: str) -> None:
 
 def test_a_file_that_is_no_socket_is_left_alone(path: str) -> None:
     Path(path).write_text("precious")
-    with pytest.raises(LocalError, match="is no socket"):
+    with pytest.raises(LocalError, match="is not a socket"):
         bound(socket.SOCK_STREAM, path)
     assert Path(path).read_text() == "precious"
 

@@ -1,4 +1,4 @@
-"""The codec: what is sent arrives, and nothing that arrives can do more than raise PeerError."""
+"""The codec: each message arrives as it was sent, and no bytes can do more than raise PeerError."""
 
 import contextlib
 from typing import get_args
@@ -22,52 +22,13 @@ from forwarder.names import (
     MAX_PORTS,
     MAX_REACHES,
     MIN_BYTES_PER_S,
-    Cell,
     Policy,
     PortRecord,
 )
-from forwarder.vhost_session import Region, VhostSession
+from tests.helpers.wire_examples import CELL, EXAMPLES, POLICY, RECORD
 
 U63 = (1 << 63) - 1
 LAYOUT = msgpack.unpackb(wire.encode(wire.Goodbye("x")))[0]
-POLICY = Policy((b"\x52\x54\0\0\0\x01",), False, 1, 2, 3, 100_000, 4, True, ("gateway",))
-CELL = Cell(("user", "seccomp"), 7)
-RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", POLICY)
-EXAMPLES: list[wire.Message] = [
-    wire.Beat(5, 0, 1000, 1000),
-    wire.Update(5, 1, "join", RECORD),
-    wire.Hello(),
-    wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1),
-    wire.Note("no room to pin"),
-    wire.Goodbye("the VM hung up"),
-    wire.SnapshotRequest(),
-    wire.SnapshotPart(5, 2, False, (RECORD, RECORD._replace(port=2, name="bess-2", transport="bess"))),
-    wire.Drain(),
-    wire.WantCapture(("web", "3"), b"12345678", 65535),
-    wire.CaptureRing(3, 5, "web", "qemu"),
-    wire.Capture(7, b"", 128),
-    wire.CaptureOver(7),
-    wire.Ready(1, CELL),
-    wire.Claim(1, CELL, RECORD),
-    wire.RingSealed(2, 9),
-    wire.RingOpen(2, 9),
-    wire.RingIdle(2, 9),
-    wire.RingOver(2, 9),
-    wire.Assign(RECORD, 5, 1000, 1000, True),
-    wire.KeepSession(3, VhostSession(1 << 56, 1 << 15, (Region(0, 1 << 20, (1 << 64) - 4096, 0),))),
-    wire.WantFloods(((1, 7), (2, 8))),
-    wire.Floods(()),
-    wire.Owners(((bytes(16), 1), (b"\xfd" + bytes(15), 2))),
-    wire.Guarded("router", bytes(6), bytes(16)),
-    wire.WantRing(2, 8),
-    wire.RingTx(2, 8),
-    wire.RingRx(2, 8),
-    wire.Handover("tap", {"name": "gw0"}, 1),
-    wire.Command("stats", {"by_source": True, "ports": [1, 2]}),
-    wire.Reply(
-        True, {"ports": [{"port": 1, "rx": {"frames": 1}, "rate": 0.5, "mac": b"\x01", "none": None}]}
-    ),
-]
 
 
 def altered(message: wire.Message, field: str, value: object) -> bytes:
@@ -96,7 +57,7 @@ def test_records_arrive_as_records():
     assert isinstance(snapshot.records[0].policy, Policy)
 
 
-def test_the_largest_records_fit_into_what_carries_them():
+def test_the_largest_records_fit_into_their_messages():
     policy = Policy(
         tuple(b"\xfe\xff\xff\xff\xff" + bytes([n]) for n in range(MAX_PINNED)),
         False,
@@ -199,7 +160,7 @@ def test_a_bad_field_is_refused_by_name(message, field, value):
         msgpack.packb([LAYOUT, "Beat", 5, 0, 1000, 1000]) + b"\0",
     ],
 )
-def test_what_is_no_message_is_refused(data):
+def test_a_malformed_message_is_refused(data):
     with pytest.raises(PeerError):
         wire.decode(data)
 
@@ -230,7 +191,7 @@ def test_plain_data_has_a_floor():
     ],
     ids=["no data", "large integer", "long reply", "long command"],
 )
-def test_what_cannot_be_sent_is_our_own_fault(message):
+def test_a_message_that_cannot_be_sent_is_a_local_error(message):
     with pytest.raises(LocalError):
         wire.encode(message)
 

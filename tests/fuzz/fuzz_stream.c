@@ -8,7 +8,7 @@
 #include "ingress/switch.h"
 #include "harness.h"
 
-/* What is switched is memory of the engine's own, here exactly as long as the input. */
+/* The switched memory belongs to the engine; here it is exactly as long as the input. */
 static uint32_t feed(struct engine *e, const uint8_t *input, size_t size, size_t step, enum record_status *status)
 {
     uint32_t from = 0;

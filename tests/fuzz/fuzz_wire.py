@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.fuzz_wire SECONDS [SEED]
 
-Whatever the bytes, ``decode`` returns a message or raises PeerError, and what it returns can be encoded and
+For any bytes, ``decode`` returns a message or raises PeerError, and a returned message can be encoded and
 decodes to itself. Starts from one good message of every kind. Prints the seed, so that a finding can be had
 again; exits 1 at the first one.
 """
@@ -16,7 +16,7 @@ import time
 from forwarder.errors import PeerError
 from forwarder.messages import Message
 from forwarder.wire import decode, encode
-from tests.forwarder.test_wire import EXAMPLES
+from tests.helpers.wire_examples import EXAMPLES
 
 KEPT = 500
 
@@ -43,7 +43,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def finding(data: bytes) -> str | None:
-    """What is wrong with how ``data`` is decoded."""
+    """A fault in the decoding of ``data``."""
     try:
         message: Message = decode(data)
     except PeerError:

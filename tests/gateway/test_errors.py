@@ -43,7 +43,7 @@ def test_a_missing_program_is_named_with_its_package() -> None:
         assert "nft is missing; install nftables" in refused(Switch(directory, wrap=without))
 
 
-def test_forbidden_user_namespaces_are_named_with_what_allows_them() -> None:
+def test_forbidden_user_namespaces_are_named_with_the_remedy() -> None:
     with short_directory() as directory:
         directory.chmod(0o777)
         line = refused(Switch(directory, wrap=_without_namespaces))

@@ -1,4 +1,4 @@
-"""Shares of what is left: nobody gets all, and the next owner always finds room while there is any."""
+"""Fair shares: no owner gets all, and the next owner always finds room while there is any."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ def test_alone_it_may_have_nearly_all():
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=50))
-def test_what_is_given_back_is_there_again(owners):
+def test_returned_units_are_free_again(owners):
     shares = Shares(20)
     taken = [owner for owner in owners if shares.take(owner)]
     for owner in taken:

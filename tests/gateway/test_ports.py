@@ -39,7 +39,7 @@ def test_nothing_is_known_before_the_table_has_come() -> None:
     assert ports.of(mac(1)) is None
 
 
-def test_a_port_that_has_left_is_said_once_and_is_nobodys(ports: Ports) -> None:
+def test_a_port_that_has_left_is_announced_once_and_owns_nothing(ports: Ports) -> None:
     left: list[Port] = []
     ports.when_left(left.append)
     ports.left(Port(1, 10))

@@ -28,9 +28,7 @@ def test_without_a_queue_it_is_now_or_not() -> None:
 
 
 @given(st.lists(st.floats(0, 0.3), max_size=200), st.integers(1, 50), st.integers(0, 20), st.integers(0, 20))
-def test_what_is_done_is_never_more_than_the_rate(
-    pauses: list[float], rate: int, burst: int, queue: int
-) -> None:
+def test_granted_work_never_exceeds_the_rate(pauses: list[float], rate: int, burst: int, queue: int) -> None:
     rates = Rates(rate, burst, queue)
     now, done = 1000.0, []
     for pause in pauses:

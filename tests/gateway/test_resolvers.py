@@ -57,7 +57,7 @@ def test_a_file_is_followed_when_it_is_changed_replaced_or_linked_elsewhere(tmp_
     assert linked.servers() == (("10.0.0.2", 53),)
 
 
-def test_resolvers_that_the_operator_names_are_the_ones(tmp_path: Path) -> None:
+def test_resolvers_of_the_operator_replace_those_of_the_host(tmp_path: Path) -> None:
     fixed = (("10.9.9.9", 5353),)
     assert Resolvers(fixed, tmp_path / "absent").servers() == fixed
 

@@ -68,7 +68,7 @@ def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> Non
         ("search-domain", ["x\ny"], "is no name"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(key: str, value: object, line: str) -> None:
+def test_a_mistake_is_one_line(key: str, value: object, line: str) -> None:
     with pytest.raises(LocalError, match=line) as caught:
         read({key: value})
     assert "\n" not in str(caught.value).replace("\\n", "")

@@ -1,4 +1,5 @@
-"""Stand-ins for the supervisor's parts: whoever listeners bring VMs to, and a loop that is turned by hand."""
+"""Stand-ins for the supervisor's parts: the owner that listeners bring VMs to, and a loop that is turned by
+hand."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from gateway.relay import frame_sockets
 from gateway.relay.frames import Way
 from gateway.relay.tun import open_tun
 from gateway.settings import read
-from tests.helpers.gateway_world import World
+from tests.helpers.gateway_world import World, try_accept
 from tests.helpers.guests import requirements
 from tests.helpers.guests.netns import Namespace
 
@@ -166,3 +167,36 @@ def address(lan: Lan, number: int, version: int = 4) -> str:
 def family(address_: str) -> int:
     """Return the family of an address."""
     return socket.AF_INET6 if ":" in address_ else socket.AF_INET
+
+
+def dial(lan, room, number, to, **options):
+    """Begin to connect as a guest."""
+    sock = lan.inside(room, address(lan, number, 6 if ":" in to[0] else 4), socket.SOCK_STREAM)
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(to)
+    return sock
+
+
+def outcome(lan, sock):
+    """Return the errno of a connect, 0 for success."""
+    found = []
+
+    def decided():
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error or connected(sock):
+            found.append(error)
+        return found
+
+    lan.world.until(decided, "the connect to be decided")
+    return found[0]
+
+
+def accept(lan, listener):
+    found = []
+    lan.world.until(lambda: found or found.extend(filter(None, [try_accept(listener)])), "a connection")
+    return found[0]
+
+
+def connected(sock):
+    (state,) = struct.unpack_from("B", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))
+    return state == 1

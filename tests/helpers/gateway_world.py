@@ -125,3 +125,28 @@ def reset(sock: socket.socket) -> None:
 def descriptors() -> int:
     gc.collect()  # what earlier tests have left in circles is not this one's
     return len(os.listdir("/proc/self/fd"))
+
+
+def stall(world, sock):
+    """Send until neither the sockets nor the relay take any more; return how many bytes they took."""
+    block, idle, sent = bytes(1 << 20), 0, 0
+    while idle < 20:
+        try:
+            sent += sock.send(block)
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+        world.turn(0.001)
+    return sent
+
+
+def received(world, sock):
+    got = []
+
+    def more():
+        with contextlib.suppress(BlockingIOError):
+            got.append(sock.recvfrom(65535))
+        return got
+
+    world.until(more, "a datagram")
+    return got[0]

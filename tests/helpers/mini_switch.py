@@ -1,7 +1,7 @@
 """A switch of several engines in one process and one thread: the core without processes or a control plane.
 
 Every engine has a real socket to a "VM" that the test holds; what a supervisor would pass by
-descriptor is passed by hand here. ``settle`` runs all engines in turn until nobody has anything to do, so a
+descriptor is passed by hand here. ``settle`` runs all engines in turn until none has anything to do, so a
 test is deterministic although the sockets are real.
 """
 

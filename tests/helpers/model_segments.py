@@ -11,12 +11,26 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from hypothesis import strategies as st
+
 TCP, UDP = 6, 17
 FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 NEEDS_CSUM = 1
 GSO = {(False, TCP): 1, (True, TCP): 4, (False, UDP): 5, (True, UDP): 5}
 ECN = 0x80
 ROUTING = 43
+HEADER = 10
+
+WORDS = st.integers(0, 10).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
+"""Options of IPv4 or TCP, in whole words."""
+EXTENSIONS = st.sampled_from(
+    [
+        b"",
+        bytes((0, TCP, 0)) + bytes(6),  # hop-by-hop options
+        bytes((60, ROUTING, 1)) + bytes(14) + bytes((TCP, 0)) + bytes(6),  # destination options, routing
+    ]
+)
+"""Extension headers of IPv6 in front of TCP."""
 
 
 def sum16(data: bytes) -> int:

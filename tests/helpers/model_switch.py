@@ -4,7 +4,7 @@ It says *what* must arrive where, and knows nothing of sockets, rings and bursts
 learns by itself, from the frames that reach it; a port that is flooded an unknown address which lives behind
 it answers with an announcement to all (one a burst, the next flood brings the next one).
 
-A burst is what a VM sends at once, all from one source address: it is decided before anybody answers. The
+A burst is what a VM sends at once, all from one source address: it is decided before any answer. The
 model speaks for a quiet switch: where a queue is full, frames are missing from what it says.
 """
 

@@ -1,4 +1,4 @@
-"""Looking at a running switch from outside: do frames pass, what does it cost, who serves whom."""
+"""Look at a running switch from outside: whether frames pass, the cost, and the worker of each port."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The shared memory of a ring, to be scribbled over as a hostile neighbour would.
 
 The offsets are those of ring_memory.h, flood.h and fdb.h in forwarder/_core/shared. A ring must be opened
-here before its writer maps it, because from then on the kernel lets nobody else write to it.
+here before its writer maps it, because from then on the kernel lets no other process write to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One supervisor in this process: whatever fails in it, the rest goes on."""
+"""One supervisor in this process: if a part fails, the rest goes on."""
 
 from __future__ import annotations
 

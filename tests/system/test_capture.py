@@ -255,7 +255,7 @@ def test_captures_end_with_the_supervisor(switch: StartSwitch, capture: Callable
         (["all", "--filter", "tcp prt 1"], "the filter 'tcp prt 1' does not compile: "),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     switch: StartSwitch, capture: Callable[..., Capturing], words: list[str], line: str
 ) -> None:
     made = capture(switch(qemu=True), *words)
@@ -296,7 +296,7 @@ def test_a_reader_that_has_seen_enough_ends_it(switch: StartSwitch) -> None:
         assert process.communicate()[1] == b""
 
 
-def test_pcap_has_what_passes_the_gateway_and_nothing_else(switch: StartSwitch, tmp_path: Path) -> None:
+def test_pcap_has_the_frames_of_the_gateway_and_no_others(switch: StartSwitch, tmp_path: Path) -> None:
     requirements.require(("tshark", "root", "tun", *requirements.GATEWAY))
     file = tmp_path / "lan.pcap"
     running = switch("--gateway", "--pcap", str(file), qemu=True)

@@ -1,4 +1,4 @@
-"""A worker that a guest has taken over: what it tries is refused, and nobody else notices."""
+"""A worker that a guest has taken over: its attacks are refused, and no other VM is affected."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 """As a sandbox around the switch would: these system calls are not there."""
 CALLS = {"landlock": "444,445,446", "seccomp": "317", "root": "161"}
-"""Numbers of x86-64; without chroot there is no empty root, whoever may make user namespaces."""
+"""Numbers of x86-64; without chroot there is no empty root, even with user namespaces."""
 
 x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls of x86-64")
 
@@ -115,14 +115,14 @@ class World:
         return pid
 
     def check_talk_only(self) -> None:
-        """Nobody else's frame was touched."""
+        """No frame of others was touched."""
         self.talk.settle()
         assert self.talk.lost == 0
         assert self.talk.wrong == []
         assert self.talk.closed == []
 
     def check(self) -> None:
-        """Nobody else's frame, worker or port was touched, and a newcomer is served."""
+        """No frame, worker or port of others was touched, and a newcomer is served."""
         self.check_talk_only()
         after = workers(self.switch)
         assert {name: after[name] for name in list(self.before)[1:]} == dict(list(self.before.items())[1:])
@@ -152,7 +152,7 @@ def test_every_attack_of_a_taken_over_worker_is_refused_and_said(
 @x86
 @pytest.mark.parametrize("part", ["landlock", "seccomp", "root"])
 @pytest.mark.parametrize("user", USERS)
-def test_a_part_that_is_missing_is_named_and_the_others_keep_what_they_can(
+def test_a_missing_part_is_named_and_the_others_stay_in_force(
     monkeypatch: pytest.MonkeyPatch, user: int | None, part: str
 ) -> None:
     with cells(monkeypatch, user, part) as (switch, taken):
@@ -171,7 +171,7 @@ def test_a_part_that_is_missing_is_named_and_the_others_keep_what_they_can(
         harmless = {
             "landlock": set(),
             "root": {"a socket by its name"},  # sendmsg: its arguments are out of a filter's sight
-            # What is left without it touches nobody else: its own memory, sockets that lead nowhere.
+            # The remaining attacks harm no other process: its own memory, sockets that lead nowhere.
             "seccomp": {name for name in said if name.startswith("a socket of ")}
             | {
                 "executable memory",
@@ -245,7 +245,7 @@ def test_subscriptions_of_a_worker_cost_the_supervisor_nothing(monkeypatch: pyte
                 "for number in range(20_000):\n"
                 "    worker._subscription._socket.subscribe(b'%d' % number + bytes(50))"
             )
-            wait_for(lambda: "subscribes to what no worker does" in switch.log(), "the log to say so")
+            wait_for(lambda: "that workers never send" in switch.log(), "the log to say so")
         world.check()
 
 
@@ -306,7 +306,7 @@ def strangers(path: Path, kind: int, count: int) -> int:
     return done.returncode
 
 
-def test_garbage_at_every_socket_of_the_runtime_directory_disturbs_nobody(
+def test_garbage_at_every_socket_of_the_runtime_directory_disturbs_no_vm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with cells(monkeypatch) as (switch, taken):

@@ -128,7 +128,7 @@ def test_a_full_stream_is_closed_if_its_vm_has_half_of_a_frame_and_goes_on_if_no
     check(talk, running)
 
 
-def test_what_a_dead_worker_has_not_taken_is_counted(switch: StartSwitch) -> None:
+def test_frames_that_a_dead_worker_has_not_taken_are_counted(switch: StartSwitch) -> None:
     """Frames wait in the ring of a stopped worker; when it dies, they are lost, and that is said."""
     running = switch(qemu=True, bess=True)
     one, other = running.connect("unix"), running.connect("unixpacket")
@@ -150,7 +150,7 @@ def test_what_a_dead_worker_has_not_taken_is_counted(switch: StartSwitch) -> Non
     check(talk, running)
 
 
-def test_a_stopped_worker_is_reported_disturbs_nobody_and_catches_up(switch: StartSwitch) -> None:
+def test_a_stopped_worker_is_reported_disturbs_no_other_and_catches_up(switch: StartSwitch) -> None:
     running = switch(qemu=True, bess=True, vfkit=1)
     vms: list[FakeVM] = [running.connect(kind) for kind in ("unix", "unixpacket", "unix", "unixpacket")]
     others = Conversation(vms[0], mac(1), vms[1], mac(2))
@@ -176,7 +176,7 @@ def test_a_stopped_worker_is_reported_disturbs_nobody_and_catches_up(switch: Sta
     wait_for(lambda: port_of(running, name)["state"] == "live", "it to be heard again")
     assert third.flows()
     newcomers = Conversation(vms[3], mac(4), late, mac(5))
-    assert newcomers.flows(), "it knows who came while it was stopped"
+    assert newcomers.flows(), "it knows the VMs that came while it was stopped"
     assert port_of(running, name)["worker"]["pid"] == pid
     assert port_of(running, name)["worker"]["restarts"] == 0
     assert "heard again after" in running.log()

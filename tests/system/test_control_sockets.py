@@ -125,14 +125,14 @@ def test_a_worker_that_has_subscribed_is_known_by_the_kernels_word(bench: Bench)
     assert not bench.publisher.assignment(RECORD, ME).subscribed
 
 
-def test_what_no_worker_subscribes_to_ends_the_connection_and_is_said(
+def test_a_wrong_subscription_ends_the_connection_and_is_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     sock = bench.worker()
     for number in range(10_000):
         sock.subscribe(b"%d" % number)
     bench.until(lambda: not bench.publisher.is_subscribed(ME))
-    assert caplog.text.count(f"worker {ME} subscribes to what no worker does") == 1
+    assert caplog.text.count(f"worker {ME} sent a subscription that workers never send") == 1
     bench.publisher.beat(0.0)
     assert not sock.poll(50)
 
@@ -236,7 +236,7 @@ def test_other_users_are_filtered(bench: Bench) -> None:
     stranger.close(0)
 
 
-def test_an_operator_is_told_that_nobody_runs_or_nobody_answers(bench: Bench) -> None:
+def test_an_operator_hears_that_no_supervisor_runs_or_answers(bench: Bench) -> None:
     with Client(bench.directory, timeout_s=0.05) as client, pytest.raises(LocalError, match=r"for 0\.05 s"):
         client.ask("echo")
     with pytest.raises(LocalError, match="no supervisor runs in /nowhere"):

@@ -33,12 +33,12 @@ def left_behind(tmp_path):
     return found
 
 
-def test_nobody_notices_but_the_stuck_vm(tmp_path):
+def test_only_the_stuck_vm_is_affected(tmp_path):
     process = start(tmp_path, "--seconds", "10")
     output, errors = process.communicate(timeout=100)
     assert process.returncode == 0, output.decode() + errors.decode()
     shown = output.decode()
-    assert "Nobody noticed but dave." in shown
+    assert "Only dave was affected." in shown
     assert "alice 0, bob 0, carol 0, dave " in shown
     lines = [line for line in shown.splitlines() if "round trips/s  p50" in line]
     assert 8 <= len(lines) <= 11
@@ -59,7 +59,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
             seen += more
         assert len(left_behind(tmp_path)) >= 4
         process.send_signal(number)
-        process.send_signal(signal.SIGTERM)  # whoever is impatient
+        process.send_signal(signal.SIGTERM)  # an impatient user
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert b"Traceback" not in errors

@@ -1,4 +1,4 @@
-"""What a slip of the operator is answered with: one line that says what is wrong and what to write."""
+"""The answers to mistakes of the operator: one line with the mistake and the right form."""
 
 from __future__ import annotations
 

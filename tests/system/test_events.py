@@ -1,4 +1,4 @@
-"""``supervisor events`` on real processes: what VMs, operators and signals do, and what is said of it."""
+"""``supervisor events`` on real processes: events of VMs, operators and signals."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_events_outlive_kills_and_stalls_and_restarts_are_said(switch: StartSwit
     assert numbers == sorted(set(numbers))
 
 
-def test_whoever_follows_hears_at_once_and_ends_by_a_signal(switch: StartSwitch) -> None:
+def test_follow_shows_events_at_once_and_ends_by_a_signal(switch: StartSwitch) -> None:
     running = switch()
     command = running._command("events", "--follow", "--json", "--since", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:

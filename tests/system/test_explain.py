@@ -62,7 +62,7 @@ def test_two_that_talk_by_name_number_and_mac(pair: tuple[Switch, FakeVM, FakeVM
     assert mac(1).hex(":") in text
 
 
-def test_what_is_not_there_and_isolation_each_way(pair: tuple[Switch, FakeVM, FakeVM]) -> None:
+def test_absent_ports_and_isolation_are_explained_each_way(pair: tuple[Switch, FakeVM, FakeVM]) -> None:
     running = pair[0]
     missing = running.command("explain", "web", "nobody", check=False)
     assert missing.returncode == 1
@@ -94,7 +94,7 @@ def test_a_stalled_vm(pair: tuple[Switch, FakeVM, FakeVM]) -> None:
         ("limit-macs=1", 7, 8, "limit-macs of 1"),
     ],
 )
-def test_what_a_port_refuses(
+def test_refusals_of_a_port_are_explained(
     pair: tuple[Switch, FakeVM, FakeVM], setting: str, first: int, then: int, words: str
 ) -> None:
     running, web, db = pair

@@ -1,4 +1,4 @@
-"""PyPI's ``supervisor`` beside ours, in real environments: one line says what is wrong, in every order."""
+"""PyPI's ``supervisor`` beside ours, in real environments: one line names the clash, in every order."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def environment(tmp_path: Path) -> Environment:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["ours-first", "theirs-first"])
-def test_each_order_is_one_line_and_so_is_what_an_uninstall_leaves(
+def test_each_order_is_one_line_and_so_is_an_uninstall(
     environment: Environment, wheels: tuple[str, str], order: tuple[int, int]
 ) -> None:
     for index in order:

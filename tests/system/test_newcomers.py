@@ -31,7 +31,7 @@ class Crowd:
     def __init__(self) -> None:
         self.vms: dict[int, FakeVM] = {}
         self.answered: set[tuple[int, int]] = set()
-        """(who asked, who answered)."""
+        """(the VM that asked, the VM that answered)."""
         self.heard: set[tuple[int, int]] = set()
 
     def add(self, number: int, vm: FakeVM) -> None:
@@ -61,7 +61,7 @@ class Crowd:
 
 
 @pytest.mark.parametrize(("kind", "at_once"), [("unix", 40), ("unixpacket", 10), ("connect", 10)])
-def test_broadcast_answers_reach_those_who_asked_as_they_came(
+def test_broadcast_answers_reach_newcomers_that_asked_at_once(
     switch: StartSwitch, kind: str, at_once: int
 ) -> None:
     running = switch(qemu=True, bess=True, network=True)

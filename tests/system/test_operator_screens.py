@@ -1,4 +1,4 @@
-"""What an operator reads and sets on a real switch: 80 columns, listeners, all switches, a check."""
+"""Screens and settings of an operator on a real switch: 80 columns, listeners, all switches, a check."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def check(directory: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_check_says_what_would_be_done_and_makes_nothing() -> None:
+def test_check_shows_the_actions_and_makes_nothing() -> None:
     with short_directory() as directory:
         done = check(
             directory, "--listen-qemu", f"{directory}/q.sock", "--gateway", "--subnet", "10.88.0.0/24"
@@ -159,7 +159,7 @@ def test_check_says_what_would_be_done_and_makes_nothing() -> None:
     ("flags", "status", "said"),
     [
         (["--listen-qemu", "/srv/nodir/x.sock"], 1, "the directory /srv/nodir does not exist"),
-        (["--listen-qemu", "{}/file"], 1, "exists and is no socket"),
+        (["--listen-qemu", "{}/file"], 1, "exists and is not a socket"),
         (["--listen-qemu", "{}/live.sock"], 1, "another process listens on"),
         (["--listen-qemu", "{}/q.sock", "--listen-qemu", "{}/q.sock"], 1, "is attached twice"),
         (["--tap", "tap0,netns=nowhere"], 1, "make it with `ip netns add`"),

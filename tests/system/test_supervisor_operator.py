@@ -87,7 +87,7 @@ def test_detaching_a_datagram_vm_disconnects_it_and_the_next_gets_in(switch: Sta
     new.close()
 
 
-def test_a_datagram_vm_that_dies_is_noticed_though_nobody_writes_to_it(switch: StartSwitch) -> None:
+def test_a_dead_datagram_vm_is_noticed_without_a_write_to_it(switch: StartSwitch) -> None:
     running = switch(vfkit=1)
     vm = running.connect("unixgram", "one")
     vm.send(build_frame(BROADCAST, mac(1), 60))

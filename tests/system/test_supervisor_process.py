@@ -102,7 +102,7 @@ def test_ready_line_pid_file_and_systemd(tmp_path: Path) -> None:
         notify.close()
 
 
-def test_a_hundred_that_connect_and_leave_at_once_disturb_nobody(switch: StartSwitch) -> None:
+def test_a_hundred_clients_that_connect_and_leave_disturb_no_vm(switch: StartSwitch) -> None:
     running = switch(qemu=True, bess=True)
     one, other = running.connect("unix"), running.connect("unixpacket")
     running.wait_live(2)

@@ -152,7 +152,7 @@ def _connect_again(switch: Switch, kind: str, name: str, *, handshake: bool = Fa
     """Connect where another VM was, as soon as the switch knows that it has gone.
 
     Nothing tells it at once here: the dead VM's process, which is this one, lives on. Until then the kernel
-    lets nobody else connect to a socket that is connected.
+    lets no other socket connect to a socket that is connected.
     """
 
     def attempt() -> FakeVM | None:
@@ -166,7 +166,7 @@ def _connect_again(switch: Switch, kind: str, name: str, *, handshake: bool = Fa
 
 @pytest.mark.parametrize("kind", SOCKET_KINDS)
 def test_the_answer_to_a_first_frame_arrives(switch: Callable[..., Switch], kind: str) -> None:
-    """What a booting VM does: it asks everybody as soon as it is there, and somebody answers at once.
+    """Like a booting VM: it broadcasts a question as soon as it is there, and another VM answers at once.
 
     Its worker has just started then, and knows none of the others yet.
     """

@@ -96,7 +96,10 @@ def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_
             ["--listen", "tcp://0.0.0.0:0"],
             "other machines can reach 0.0.0.0; give a secret with --token-file",
         ),
-        (["--listen", "127.0.0.1"], "'127.0.0.1' is no address; write it as tcp://HOST:PORT or unix:///PATH"),
+        (
+            ["--listen", "127.0.0.1"],
+            "'127.0.0.1' is not an address; write it as tcp://HOST:PORT or unix:///PATH",
+        ),
         (["--listen", "unix://tmp/x"], "write unix:///tmp/x (three slashes)"),
         (
             ["--token-file", "/nonexistent"],
@@ -104,7 +107,7 @@ def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_one_line(words: list[str], line: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bulkhead", "web", "--runtime-dir", str(tmp_path), *words],
         capture_output=True, text=True, timeout=STARTS_S, check=False, cwd=ROOT,

@@ -96,7 +96,7 @@ def test_a_stranger_is_no_vm_at_a_tcp_port_on_loopback(switch: StartSwitch) -> N
     assert as_stranger(lambda: intrude(stay=True)) == 0
     for _ in range(20):
         assert as_stranger(lambda: intrude(stay=False)) == 0, (
-            "one that has gone already is nobody's, not root's"
+            "a socket that has gone already belongs to no user, not to root"
         )
     wait_for(
         lambda: f"user {STRANGER} was refused; put ,allow=any behind the address" in running.log(), "the line"

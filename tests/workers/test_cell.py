@@ -160,7 +160,7 @@ def test_the_parts_have_names() -> None:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_nothing_works_in_a_cell_but_what_a_worker_needs(place: Path, user: int | None) -> None:
+def test_only_the_needs_of_a_worker_work_in_a_cell(place: Path, user: int | None) -> None:
     parts, abi, result, counted = run(place, user)
     if parts != ALL:
         pytest.skip(f"the kernel has no {', '.join(each for each in ALL if each not in parts)}")

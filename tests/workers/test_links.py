@@ -5,7 +5,6 @@ import os
 import pytest
 
 from forwarder._core import LARGEST_FRAME, MAX_FRAME, TAKES_LARGE
-from forwarder.membership import Changed, Joined, Left
 from forwarder.messages import (
     Floods,
     RingOpen,
@@ -16,55 +15,10 @@ from forwarder.messages import (
     WantFloods,
     WantRing,
 )
-from forwarder.names import MAX_PORTS, Policy, PortRecord
-from workers.links import IDLE_S, REPEAT_S, Links
-
-MAC = bytes.fromhex("020000000007")
-NOW, START = {"from_start": False}, {"from_start": True}
-OTHER_MAC = bytes.fromhex("020000000008")
-
-
-def port(number, epoch=10, *, born=None, policy=Policy()):  # noqa: B008 (a NamedTuple is immutable)
-    return PortRecord(number, epoch, born or epoch, f"vm-{number}", "qemu", policy)
-
-
-class FakeEngine:
-    """Notes what it is told; ``refuse`` makes attaching fail as a stale epoch does, ``crowded`` pinning."""
-
-    def __init__(self):
-        self.calls = []
-        self.refuse = False
-        self.crowded = set()
-        self.answers = {"idle_rings": [], "detach_tx": True}
-
-    def __getattr__(self, name):
-        def call(*arguments, **limits):
-            if name.startswith("attach") and self.refuse:
-                raise OSError("stale")
-            if name == "pin" and self.crowded.intersection(arguments[1]):
-                raise ValueError("cannot be pinned")
-            self.calls.append((name, *arguments, *([limits] if limits else [])))
-            return self.answers.get(name)
-
-        return call
-
-    def took(self, name):
-        return [call[1:] for call in self.calls if call[0] == name]
-
-
-class Bench:
-    def __init__(self, own=None):
-        self.engine = FakeEngine()
-        self.sent = []
-        self.links = Links(self.engine, own or port(1), self.sent.append)
-
-    def descriptors(self, count):
-        made = []
-        for _ in range(count):
-            read, write = os.pipe()
-            os.close(write)
-            made.append(read)
-        return tuple(made)
+from forwarder.names import MAX_PORTS, Policy
+from forwarder.replica import Changed, Joined, Left
+from tests.helpers.links_bench import MAC, NOW, OTHER_MAC, Bench, port
+from workers.links import IDLE_S, REPEAT_S
 
 
 @pytest.fixture
@@ -109,7 +63,7 @@ def test_the_worker_itself_is_no_peer_but_its_policy_is_applied(bench):
     assert bench.engine.took("set_flood_unknown")[-1] == (False,)
 
 
-def test_what_a_vm_takes_and_leaves_is_told_when_it_changes_and_for_sockets_only():
+def test_the_engine_hears_of_changed_offload_settings_of_sockets_only():
     tso, large = Policy(offload="tso"), Policy(mtu=9000, receive="large")
     for transport, infer, take in (
         ("qemu", [(0,), (1500,), (0,)], [(0, MAX_FRAME), (0, MAX_FRAME), (TAKES_LARGE, LARGEST_FRAME)]),
@@ -139,14 +93,14 @@ def test_a_wanted_ring_is_asked_for_once_then_given_up_for_a_while_and_asked_for
     assert len(bench.engine.took("attach_tx")) == 1
     assert bench.sent[3:] == [RingSealed(2, 10)]
     bench.links.tick(now=1.0 + 2 * REPEAT_S)
-    assert bench.sent[4:] == [WantRing(2, 10)], "nobody has said that its consumer has it"
+    assert bench.sent[4:] == [WantRing(2, 10)], "it is not known that its consumer has it"
     bench.links.receive(RingOpen(2, 9), (), 0.0)
     assert bench.links.deadline() == 1.0 + 3 * REPEAT_S
     bench.links.receive(RingOpen(2, 10), (), 0.0)
     assert bench.links.deadline() == IDLE_S
 
 
-def test_nobody_asks_for_a_ring_to_a_port_that_is_no_member(bench):
+def test_no_ring_is_asked_for_to_a_port_that_is_not_a_member(bench):
     bench.links.want([9], now=1.0)
     assert bench.sent == []
 
@@ -294,7 +248,7 @@ def test_of_two_early_halves_the_later_counts_and_one_of_a_past_epoch_is_closed(
     assert bench.engine.took("attach_rx") == []
 
 
-def test_what_comes_of_a_port_that_has_left_is_not_kept(bench):
+def test_rings_of_a_port_that_has_left_are_not_kept(bench):
     bench.links.apply(Joined(port(2, epoch=20)))
     bench.links.apply(Left(port(2, epoch=20)))
     late = bench.descriptors(2), bench.descriptors(1)

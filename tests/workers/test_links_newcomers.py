@@ -2,9 +2,9 @@
 
 import pytest
 
-from forwarder.membership import Changed, Joined, Left
 from forwarder.messages import MAX_FLOODS, Floods, Update
-from tests.workers.test_links import NOW, START, Bench, port
+from forwarder.replica import Changed, Joined, Left
+from tests.helpers.links_bench import NOW, START, Bench, port
 from workers.links import REPEAT_S
 
 
@@ -18,7 +18,7 @@ def give(bench, *ports):
     bench.links.receive(Floods(ports), bench.descriptors(len(ports)), 0.0)
 
 
-def test_a_vm_is_let_in_when_everybody_who_was_there_is_heard(bench):
+def test_a_vm_is_read_when_all_earlier_ports_are_heard(bench):
     assert bench.links.hears_all
     bench.links.apply(Joined(port(2, 8)))
     bench.links.apply(Joined(port(3, 9)))
@@ -83,7 +83,7 @@ def test_an_answer_in_parts_ends_with_a_part_that_is_not_full(bench):
     assert bench.links.hears_all
 
 
-def test_what_the_worker_before_had_heard_is_not_heard_again(bench):
+def test_floods_that_the_worker_before_had_read_are_not_read_again(bench):
     """The table still has our port under the epoch of that worker, which is less than the other port's."""
     bench = Bench(port(1, 20, born=3))
     bench.links.apply(Joined(port(1, 3)))

@@ -2,10 +2,10 @@
 
 import pytest
 
-from forwarder.membership import Changed, Joined
 from forwarder.messages import Floods, RingIdle, RingOpen, RingOver, RingTx, WantFloods, WantRing
 from forwarder.names import Policy
-from tests.workers.test_links import Bench, port
+from forwarder.replica import Changed, Joined
+from tests.helpers.links_bench import Bench, port
 from workers.links import IDLE_S
 
 
@@ -61,7 +61,7 @@ def test_a_port_out_of_reach_is_asked_for_nothing_and_kept_nothing_of(bench):
     bench.links.want([2], now=0.0)
     bench.links.tick(now=100.0)
     assert bench.sent == []
-    assert bench.links.hears_all, "nobody waits for floods that are not to be had"
+    assert bench.links.hears_all, "no VM waits for missing flood rings"
     bench.engine.answers["set_reach"] = True
     bench.links.apply(Changed(port(2)))
     bench.links.tick(now=101.0)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from forwarder.membership import Joined
 from forwarder.messages import Note
 from forwarder.names import Policy
-from tests.workers.test_links import MAC, OTHER_MAC, Bench, port
+from forwarder.replica import Joined
+from tests.helpers.links_bench import MAC, OTHER_MAC, Bench, port
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""vhost-user: the protocol with a VM's front-end, whose frames go through the guest's own memory."""
+"""vhost-user: the protocol with a VM's front-end; frames go through the guest's own memory."""

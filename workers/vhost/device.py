@@ -1,4 +1,4 @@
-"""The device that the protocol speaks of, as the engine has it."""
+"""The network device of the vhost-user protocol, implemented by the engine."""
 
 import errno
 
@@ -14,7 +14,7 @@ class EngineDevice:
         self._engine = engine
 
     def add_region(self, region: Region, descriptor: int) -> None:
-        """Map it. Raises PeerError (it makes no sense) or LocalError (there is no room)."""
+        """Map a region. Raises PeerError if it makes no sense, LocalError if there is no room."""
         try:
             self._engine.vhost_add_region(
                 region.guest, region.size, region.front_end, region.offset, descriptor
@@ -25,15 +25,15 @@ class EngineDevice:
             raise LocalError(f"the guest's memory cannot be mapped: {error.strerror}") from None
 
     def remove_region(self, region: Region) -> None:
-        """Let go of it; a ring in it stops."""
+        """Unmap a region; a ring in it stops."""
         self._engine.vhost_remove_region(region.guest, region.size, region.front_end)
 
     def set_features(self, features: int) -> None:
-        """Take what the driver has accepted."""
+        """Set the features that the driver has accepted."""
         self._engine.vhost_set_features(features)
 
     def start_ring(self, index: int, ring: Ring, kick: int, call: int, *, resumed: bool) -> None:
-        """Use it from now on. Raises PeerError: it is not in memory, or its kick is none."""
+        """Start a ring. Raises PeerError if it is not in the guest's memory, or its kick is unusable."""
         try:
             self._engine.vhost_start_queue(
                 which=index,
@@ -49,17 +49,17 @@ class EngineDevice:
         except OSError as error:
             memory = error.errno == errno.EFAULT
             raise PeerError(
-                f"ring {index} is not in the guest's memory" if memory else "a kick that cannot be waited for"
+                f"ring {index} is not in the guest's memory" if memory else "its kick cannot be waited for"
             ) from None
 
     def stop_ring(self, index: int) -> int:
-        """Use it no more; return where it would go on."""
+        """Stop a ring; return the index at which it would go on."""
         return self._engine.vhost_stop_queue(index)
 
     def enable_ring(self, index: int, enabled: bool) -> None:
-        """Move frames through it, or none."""
+        """Enable or disable a ring."""
         self._engine.vhost_enable_queue(index, enabled)
 
     def set_call(self, index: int, call: int) -> None:
-        """Call the driver this way from now on; -1: not at all."""
+        """Set the descriptor that calls the driver; -1: do not call."""
         self._engine.vhost_set_call(index, call)

@@ -2,8 +2,8 @@
 
 The source is QEMU's docs/interop/vhost-user.rst. A message is a header of three numbers (request, flags,
 bytes of payload), a payload, and descriptors. Numbers are little-endian, as are all machines that this runs
-on. A row says what a message must look like; whatever does not is a mistake of the front-end, with which
-nothing can be done but to end the session.
+on. A row gives the form of a message. A message of another form is a mistake of the front-end and ends the
+session.
 """
 
 import struct
@@ -31,18 +31,18 @@ REPLY = 1 << 2
 NEED_REPLY = 1 << 3
 
 NO_DESCRIPTOR = 1 << 8
-"""Of kick, call and err: none comes with it."""
+"""Bit in the payload of kick, call and err: no descriptor comes with it."""
 RING_MASK = 0xFF
 
 RING_ENDS = (12, 13, 14)
 """Kick, call and err."""
 
 TABLE_REGIONS = 8
-"""That fit into SET_MEM_TABLE, by the descriptors that a front-end may send with a message."""
+"""Regions in SET_MEM_TABLE: the number of descriptors that a front-end may send with a message."""
 
 
 class Request(NamedTuple):
-    """What a message must look like."""
+    """The form of a message."""
 
     number: int
     name: str
@@ -50,9 +50,9 @@ class Request(NamedTuple):
     most: int = 0
     """Bytes of payload."""
     descriptors: int = 0
-    """At the most; the handler knows how many go with what the payload says."""
+    """Most descriptors; the handler checks the number against the payload."""
     answered: bool = False
-    """Whether it has an answer of its own, whatever its flags say."""
+    """Whether it always has an answer, whatever its flags."""
 
 
 def _row(number: int, name: str, payload: struct.Struct | None, descriptors: int = 0) -> Request:
@@ -62,7 +62,7 @@ def _row(number: int, name: str, payload: struct.Struct | None, descriptors: int
 
 def _question(number: int, name: str, payload: struct.Struct | None = None) -> Request:
     size = payload.size if payload is not None else 0
-    # Some front-ends send their whole structure with a question that has no payload.
+    # Some front-ends send their whole structure with a request without payload.
     return Request(number, name, size, max(size, ONE_REGION.size), answered=True)
 
 
@@ -97,14 +97,13 @@ REQUESTS = {
         _row(38, "REM_MEM_REG", ONE_REGION),
     )
 }
-"""Every message that is understood, by its number."""
+"""Every known message, by its number."""
 
 MOST_PAYLOAD = 4096
-"""Longest payload that is read at all: a message that is not understood is skipped, and none that a front-end
-sends of its own accord is half as long."""
+"""The longest payload. An unknown message is skipped; no known front-end sends one half as long."""
 
 MOST_DESCRIPTORS = 32
-"""That are taken with a message, to be closed if it may not have them."""
+"""Descriptors accepted with a message; they are closed if the message may not have them."""
 
 VIRTIO_NET_CSUM = 0
 VIRTIO_NET_GUEST_CSUM = 1
@@ -144,8 +143,8 @@ FEATURES = sum(
         VIRTIO_NET_HOST_USO,
     )
 )
-"""What is offered. None is demanded: a legacy driver goes without VERSION_1, since its rings look the same,
-and one without mergeable buffers gets what fits into one.
+"""The offered features. None is required: a legacy driver works without VERSION_1, since its rings are the
+same, and a driver without mergeable buffers gets frames that fit into one buffer.
 
 Not offered: STATUS, MAC, MTU, CTRL_VQ, MQ, GUEST_ANNOUNCE, which are the front-end's to offer (with STATUS,
 a front-end that cannot ask for the configuration reads "link down" and never sends: User-Mode Linux). UFO,
@@ -161,16 +160,17 @@ PROTOCOL_CONFIGURE_MEM_SLOTS = 15
 PROTOCOL_FEATURES = sum(
     1 << bit for bit in (PROTOCOL_MQ, PROTOCOL_REPLY_ACK, PROTOCOL_BACKEND_REQ, PROTOCOL_CONFIGURE_MEM_SLOTS)
 )
-"""MQ, so that the number of pairs is asked for: one. REPLY_ACK, so that a region that cannot be mapped is
-said so. BACKEND_REQ although nothing is ever sent over it: User-Mode Linux has no interface without. Memory
-slots, so that memory can be plugged. Not offered: what would have to be answered for, and nobody needs."""
+"""The offered protocol features. MQ: the front-end asks for the number of pairs, which is one. REPLY_ACK: it
+hears that a region cannot be mapped. BACKEND_REQ: User-Mode Linux has no interface without it, though nothing
+is ever sent over it. Memory slots: memory can be plugged. Other features would need code that no front-end
+needs."""
 
 PAIRS = 1
 SLOTS = MOST_REGIONS
 
 
 class Message(NamedTuple):
-    """A message as it came, its form checked."""
+    """A received message of the right form."""
 
     request: Request
     needs_reply: bool
@@ -179,17 +179,17 @@ class Message(NamedTuple):
 
 
 def payload_bytes(header: bytes) -> int:
-    """Return how long the payload behind this header is. Raises PeerError: no front-end sends that."""
+    """Return the length of the payload behind a header. Raises PeerError if the header makes no sense."""
     number, flags, size = HEADER.unpack(header)
     if flags & VERSION_MASK != VERSION or flags & REPLY:
-        raise PeerError(f"flags {flags:#x} are none of a vhost-user request")
+        raise PeerError(f"flags {flags:#x} are not those of a vhost-user request")
     if size > MOST_PAYLOAD:
         raise PeerError(f"the VM's request {number} makes no sense: a payload of {size} bytes")
     return int(size)
 
 
 def takes_descriptors(header: bytes, payload: bytes) -> bool:
-    """Whether descriptors belong to this message; what comes with another is nobody's."""
+    """Whether a message may have descriptors; otherwise they are closed."""
     request = REQUESTS.get(HEADER.unpack(header)[0])
     if request is None or not request.descriptors:
         return False
@@ -199,7 +199,7 @@ def takes_descriptors(header: bytes, payload: bytes) -> bool:
 
 
 def parse(header: bytes, payload: bytes, descriptors: tuple[int, ...]) -> Message | int:
-    """Return the message, or the number of a request that is not understood. Raises PeerError."""
+    """Return the message, or the number of an unknown request. Raises PeerError."""
     number, flags, _ = HEADER.unpack(header)
     request = REQUESTS.get(number)
     if request is None:
@@ -217,5 +217,5 @@ def answer(number: int, payload: bytes) -> bytes:
 
 
 def senseless(request: Request, why: str) -> PeerError:
-    """Return the error that ends a session: the front-end's mistake, with the message that it made it in."""
+    """Return the error that ends a session: the front-end's mistake, with the name of the message."""
     return PeerError(f"the VM's {request.name} makes no sense: {why}")

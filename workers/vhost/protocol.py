@@ -1,15 +1,16 @@
-"""The back-end's side of vhost-user as a machine: messages in, calls to a device and answers out.
+"""The back-end of vhost-user, sans-I/O: messages in, calls to a device and answers out.
 
-Theory of operation. A front-end (QEMU, Cloud Hypervisor, crosvm, DPDK, User-Mode Linux) says where the
-guest's memory is, which features its driver has accepted and where its two rings are; then it kicks and is
-called without a word here. Each message is a row of a table (``messages``) and a method of the same name
-below. No answer waits for anything: front-ends wait for theirs, QEMU with all of its VM.
+Theory of operation. A front-end (QEMU, Cloud Hypervisor, crosvm, DPDK, User-Mode Linux) announces the guest's
+memory, the accepted features and the two rings. After that, kicks and calls need no messages. Each message is
+a row of a table (``messages``) and a method of the same name below. An answer never waits: front-ends block
+until they have theirs, QEMU with its whole VM.
 
-A ring starts when it gets its kick and stops when its base is asked for. What a front-end said before is
-kept: QEMU enables rings once and starts them at each boot of the guest.
+A ring starts when it gets its kick and stops when its base is asked for. Earlier settings stay: QEMU enables
+rings once and starts them at each boot of the guest.
 
-The machine holds the session's descriptors by number; what it lets go of is in ``released``, to be closed by
-the caller when a successor could not need it any more. ``kept`` is all that a successor needs to go on.
+This object holds the session's descriptors by number. Descriptors that it no longer uses are in ``released``;
+the caller closes them when a successor cannot need them any more. ``kept`` is everything that a successor
+needs.
 """
 
 from collections.abc import Callable
@@ -43,28 +44,31 @@ FAILED = U64.pack(1)
 
 
 class Device(Protocol):
-    """What the messages are about."""
+    """The device that the messages control."""
 
     def add_region(self, region: Region, descriptor: int) -> None:
-        """Map it. Raises PeerError (it makes no sense) or LocalError (there is no room)."""
+        """Map a region. Raises PeerError if it makes no sense, LocalError if there is no room."""
 
     def remove_region(self, region: Region) -> None:
-        """Let go of it; a ring in it stops."""
+        """Unmap a region; a ring in it stops."""
 
     def set_features(self, features: int) -> None:
-        """Take what the driver has accepted."""
+        """Set the features that the driver has accepted."""
 
     def start_ring(self, index: int, ring: Ring, kick: int, call: int, *, resumed: bool) -> None:
-        """Use it; ``call`` is -1 where the driver polls. Raises PeerError: it is not in memory."""
+        """Start a ring; ``call`` is -1 if the driver polls.
+
+        Raises PeerError if it is not in the guest's memory.
+        """
 
     def stop_ring(self, index: int) -> int:
-        """Use it no more; return where it would go on."""
+        """Stop a ring; return the index at which it would go on."""
 
     def enable_ring(self, index: int, enabled: bool) -> None:
-        """Move frames through it, or none."""
+        """Enable or disable a ring."""
 
     def set_call(self, index: int, call: int) -> None:
-        """Call the driver this way from now on; -1: not at all."""
+        """Set the descriptor that calls the driver; -1: do not call."""
 
 
 class Machine:
@@ -83,12 +87,12 @@ class Machine:
             number: getattr(self, f"_{request.name.lower()}") for number, request in messages.REQUESTS.items()
         }
         self.released: list[int] = []
-        """Descriptors that are not needed any more; the caller closes and clears them."""
+        """Unused descriptors; the caller closes and clears them."""
         self.unknown: set[int] = set()
-        """Requests that came and are not understood."""
+        """Unknown requests that have come."""
 
     def kept(self) -> tuple[VhostSession, tuple[int, ...]]:
-        """Return the session and its descriptors, which stay the machine's."""
+        """Return the session and its descriptors, which stay this object's."""
         rings = tuple(self._rings)
         session = VhostSession(
             self._features, self._protocol_features, tuple(self._regions), rings, self._backend >= 0
@@ -98,7 +102,7 @@ class Machine:
         return session, (*self._regions.values(), *ends, *backend)
 
     def resume(self, session: VhostSession, descriptors: tuple[int, ...]) -> None:
-        """Go on where another worker was lost. Raises PeerError or LocalError: it cannot be gone on with."""
+        """Go on with the session of a lost worker. Raises PeerError or LocalError if that is impossible."""
         left = list(descriptors)
         self._features = session.features
         self._protocol_features = session.protocol_features
@@ -117,7 +121,7 @@ class Machine:
                 self._device.start_ring(index, ring, self._kick[index], self._call[index], resumed=True)
 
     def receive(self, header: bytes, payload: bytes, descriptors: tuple[int, ...]) -> bytes:
-        """Take one message with its descriptors, which are the machine's from now on; return the answer.
+        """Take one message with its descriptors, which this object keeps; return the answer.
 
         Raises PeerError if the message makes no sense: the session is over then.
         """
@@ -207,7 +211,7 @@ class Machine:
         if not message.descriptors:
             raise senseless(message.request, "no descriptor; is the guest's memory shared (share=on)?")
         if region in self._regions:
-            self.released += message.descriptors  # said twice: by a front-end whose last worker was lost
+            self.released += message.descriptors  # sent twice, by a front-end whose last worker was lost
             return b""
         self._add(message, region, message.descriptors[0])
         return b""
@@ -272,7 +276,7 @@ class Machine:
 
     def _set_vring_err(self, message: Message) -> bytes:
         _, descriptor = self._ring_end(message)
-        self._let_go(descriptor)  # what goes wrong ends the session, which a front-end notices anyway
+        self._let_go(descriptor)  # an error ends the session, which the front-end notices anyway
         return b""
 
     def _set_vring_enable(self, message: Message) -> bytes:
@@ -282,7 +286,7 @@ class Machine:
         self._enable(index, enabled=bool(enabled))
         return b""
 
-    # What they share.
+    # Shared by these methods.
 
     def _check_index(self, message: Message, index: int) -> None:
         if index >= RINGS:
@@ -307,14 +311,14 @@ class Machine:
             raise senseless(message.request, f"{len(message.descriptors)} descriptors")
 
     def _change(self, index: int, changed: Ring) -> None:
-        """Note what holds when the ring is started next."""
+        """Note a setting for the next start of the ring."""
         if changed != self._rings[index]:
             self._stop(index)
             base = self._rings[index].base
             self._rings[index] = changed._replace(base=base, started=False, has_kick=False)
 
     def _stop(self, index: int) -> None:
-        """Stop a ring that runs: not every front-end says so before it begins anew (User-Mode Linux)."""
+        """Stop a running ring: some front-ends begin anew without stopping it (User-Mode Linux)."""
         ring = self._rings[index]
         if ring.started:
             base = self._device.stop_ring(index)
@@ -323,7 +327,7 @@ class Machine:
             self._kick[index] = -1
 
     def _is_enabled(self, index: int) -> bool:
-        """Whether it is: without the protocol's features a ring is from its start."""
+        """Whether a ring is enabled: without the protocol's features it is from its start."""
         return self._rings[index].enabled or not self._features & 1 << VHOST_USER_PROTOCOL_FEATURES
 
     def _enable(self, index: int, *, enabled: bool) -> None:

@@ -1,24 +1,23 @@
-"""The session with a front-end over its socket: messages out, answers in, and what is kept meanwhile.
+"""The session with a front-end over its socket, which survives the loss of its worker.
 
 Theory of operation. A worker may be killed at any instant, and the front-end must not notice. So a message
-is looked at while it stays in the socket (MSG_PEEK, which gives its descriptors too), and taken out when all
-that follows from it has happened:
+stays in the socket while it is handled (MSG_PEEK, which returns its descriptors, too), and is taken out when
+all its effects are complete:
 
     look
     apply
-    keep                 the session and its descriptors, with the supervisor
-    note                 the number of what was kept, in the port's statistics page
+    keep                 send the session and its descriptors to the supervisor
+    note                 the number of the kept state, in the port's stats page
     note and answer      that it is answered, by its digest
     take out and note    that none is answered and still there
 
-A successor begins with what was kept and finds the message still there, if it was not taken out: to do it
-again changes nothing, and if it was answered already it is only taken out. What is noted and done is one call
-of the core, so that a worker can hardly be killed in between; it would leave a front-end without its answer.
-If the number that was noted is newer than what was kept, the supervisor had not been reached: then the
-session cannot be gone on with.
+A successor begins with the kept state. If the message was not taken out, it is still there: applying it again
+changes nothing, and if it was answered already, it is only taken out. Noting and answering is one call of the
+core, so that a worker can hardly be killed in between, which would leave the front-end without its answer. If
+the noted number is newer than the kept state, the supervisor was not reached, and the session cannot go on.
 
-A message that is only partly there is taken out as it comes, since nobody can wait for the rest of it while
-it makes the socket readable. No front-end sends such; one whose worker is lost in the middle of it has to
+A partial message is taken out as it comes, since it keeps the socket readable, and a loop could not wait for
+the rest. No known front-end sends one; if the worker is lost in the middle of it, the front-end has to
 connect again.
 """
 
@@ -37,19 +36,19 @@ from workers.vhost.messages import HEADER, MOST_DESCRIPTORS, payload_bytes, take
 from workers.vhost.protocol import Machine
 
 AT_ONCE = 64
-"""Messages taken in one go, so that a front-end cannot keep the worker from forwarding."""
+"""Messages read in one turn, so that a front-end cannot keep the worker from forwarding."""
 
 _ANCILLARY = socket.CMSG_SPACE(MOST_DESCRIPTORS * struct.calcsize("i"))
 
 Keep = Callable[[int, VhostSession, tuple[int, ...]], None]
-"""Called with the number of what is kept, the session and its descriptors."""
+"""Called with the number of the state, the session and its descriptors."""
 
 
 class Session:
     """One front-end."""
 
     def __init__(self, engine: Engine, vm: int, keep: Keep) -> None:
-        """``vm``: the connected socket; it stays the caller's."""
+        """``vm`` is the connected socket; the caller closes it."""
         self._engine = engine
         self._keep = keep
         self._socket = socket.socket(fileno=os.dup(vm))
@@ -58,7 +57,7 @@ class Session:
         self._kept = self._machine.kept()
         self._number, self._answered = engine.vhost_noted()
         self._begun = b""
-        """A message that is only partly there, and its descriptors."""
+        """A partial message and its descriptors."""
         self._begun_descriptors: tuple[int, ...] = ()
 
     def fileno(self) -> int:
@@ -68,23 +67,26 @@ class Session:
     def resume(self, number: int, session: VhostSession, descriptors: tuple[int, ...]) -> None:
         """Go on where another worker was lost. Raises PeerError or LocalError: it cannot be gone on with."""
         if number < self._number:
-            raise PeerError("its last worker was lost with what the VM had said")
+            raise PeerError("its last worker was lost before it had saved the session")
         self._number = number
         self._machine.resume(session, descriptors)
         self._kept = self._machine.kept()
 
     def keep_again(self) -> None:
-        """Tell a supervisor that has not heard of it."""
+        """Send the state to a new supervisor."""
         self._keep(self._number, *self._kept)
 
     def receive(self) -> None:
-        """Take what has arrived. Raises PeerError or LocalError: the session is over, for that reason."""
+        """Handle messages that have arrived.
+
+        Raises PeerError or LocalError with the reason if the session is over.
+        """
         for _ in range(AT_ONCE):
             if not self._receive_one():
                 return
 
     def close(self) -> None:
-        """Let go of everything of it."""
+        """Close the session."""
         close_all((*self._kept[1], *self._machine.released, *self._begun_descriptors))
         self._socket.close()
 
@@ -102,7 +104,7 @@ class Session:
             return self._receive_rest()
         descriptors: tuple[int, ...] = ()
         if takes_descriptors(header, data[HEADER.size :]):
-            # Asked for only then: Linux gives those of the next message to whoever looks at one without.
+            # Only then: Linux returns the next message's descriptors with a peek at one without.
             descriptors = self._read(size, socket.MSG_PEEK)[1]
         if self._answered != _digest(data):
             self._handle(data, descriptors)
@@ -112,7 +114,7 @@ class Session:
         return True
 
     def _receive_rest(self) -> bool:
-        """Take a part of a message out, and handle the message when it is whole."""
+        """Take a part of a message out, and handle the message when it is complete."""
         size = HEADER.size
         if len(self._begun) >= size:
             size += payload_bytes(self._begun[:size])
@@ -157,7 +159,7 @@ class Session:
             raise PeerError("the VM does not read its answers")
 
     def _read(self, size: int, flags: int, ancillary: int = _ANCILLARY) -> tuple[bytes, tuple[int, ...]]:
-        """Return bytes and descriptors; no bytes: there is nothing now. Raises PeerError at the end."""
+        """Return bytes and descriptors; no bytes if there is nothing now. Raises PeerError at the end."""
         try:
             data, control, _, _ = self._socket.recvmsg(size, ancillary, flags | socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):

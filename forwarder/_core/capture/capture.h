@@ -8,14 +8,14 @@
 
    A frame is seen up to three times, by the worker of its port:
 
-     CAPTURE_IN    it came from the VM, before anything was decided; these are rx_frames
+     CAPTURE_IN    it came from the VM, before any decision; these are rx_frames
      CAPTURE_OUT   it was written to the VM (on a stream: it will be, it is behind others); these are tx_frames
-     CAPTURE_DROP  it was dropped, and the reason is the counter that it was charged to
+     CAPTURE_DROP  it was dropped; the reason is the counter that was charged
 
-   A frame that found no room in a ring was dropped by its sender's worker, and `peer` says towards which port.
+   A frame without room in a ring was dropped by its sender's worker, and `peer` is the port that it was for.
 
-   What is captured is the frame as it is on the wire of that port: without a virtio_net_hdr, but as large, and with sums
-   as unfinished, as it was. A filter looks at the whole frame; at most `snap` bytes of it are kept.
+   The captured bytes are those on the wire of that port: without a virtio_net_hdr, but with its large length and its
+   partial checksum. A filter looks at the whole frame; at most `snap` bytes of it are kept.
 
    Example: `tcp` with snap 128 on a VM that sends 3 TCP frames of 1,514 bytes and an ARP request, the third TCP frame
    spoofed: records IN 128 of 1,514, IN, IN, DROP "spoofed"; ARP is not wanted, and costs 5 instructions.
@@ -29,10 +29,10 @@
 
 enum capture_way { CAPTURE_IN = 1, CAPTURE_OUT = 2, CAPTURE_DROP = 3 };
 
-/* For a drop that the counters of another port show: it is no counter of this one's page. */
+/* The reason of a drop that is counted at another port, so not in this port's page. */
 #define CAPTURE_EGRESS_FULL 255u
 
-/* In front of what is kept of a frame. */
+/* In front of the kept bytes of a frame. */
 struct capture_head {
     uint64_t time_ns; /* CLOCK_MONOTONIC, at the start of the turn */
     uint32_t length;  /* of the frame */
@@ -67,7 +67,7 @@ int captures_add(struct capture **first, uint32_t number, int fd, struct capture
 void captures_end(struct capture **first, uint32_t number);
 void captures_end_all(struct capture **first);
 
-/* What a frame, or all frames of a run, have in common. */
+/* The common facts of a frame, or of all frames of a run. */
 struct sighting {
     uint64_t now;
     uint32_t header; /* bytes in front of each frame, in its record, that are not the frame's */

@@ -4,12 +4,12 @@
 #include "egress/egress_write.h"
 #include "packet/framing.h"
 
-/* What a visit costs of a turn's budget besides the bytes, so that one which yields none (a lapped flood
-   ring) does not make a turn endless: about the time in which so many bytes could be copied. */
+/* A visit's cost besides its bytes, so that visits without bytes (a lapped flood ring) do not make a turn endless:
+   the number of bytes that could be copied in the time of a visit. */
 #define VISIT_BYTES 512u
 
-/* The rest of a cut frame must follow its beginning, whatever becomes of the ring. The frames of an unfinished
-   run were not counted as written yet. */
+/* The rest of a cut frame must follow its beginning, even if the ring goes. The frames of an unfinished run were not
+   counted as written yet. */
 static void rescue_cut_frame(struct engine *e, struct peer *peer)
 {
     const uint8_t *rest;
@@ -58,20 +58,21 @@ static bool accepts(struct engine *e, const struct flood_record *record, const u
     return false;
 }
 
-/* Write a staged frame's length in front of it; false if our VM does not take it, or its framing cannot say it. */
+/* Write a staged frame's length in front of it; false if our VM does not accept it, or its framing has no such
+   length. */
 static bool seal(const struct engine *e, uint8_t *at, uint32_t bytes)
 {
     return bytes <= e->intake.longest && framing_seal(egress_prefix_bytes(e), at, bytes);
 }
 
-/* Learn the source of what comes from a peer. True: it is the address of another port, and the peer's worker, which was
-   to refuse it, has not heard of that yet, or is not to be trusted. */
+/* Learn the source of a peer's frames. True: the address is pinned to another port; the peer's worker should have
+   refused it, but does not know that yet or is hostile. */
 static bool is_pinned_elsewhere(struct engine *e, const uint8_t *src, const struct peer *peer)
 {
     return fdb_learn(&e->stats->fdb, src, peer->port) == FDB_REFUSED && !mac_is_group(src);
 }
 
-/* Stage what the source has flooded, as far as its deficit and the staging go. */
+/* Stage the source's floods, as far as its deficit and the staging allow. */
 static void take_floods(struct engine *e, struct peer *peer)
 {
     struct egress *out = &e->out;
@@ -112,9 +113,9 @@ static void take_floods(struct engine *e, struct peer *peer)
 }
 
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */
-_Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "what is viewed fits into the staging");
+_Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "viewed records fit into the staging");
 
-/* What stage_runs has taken: frames that were staged, and those that were left out. */
+/* The result of stage_runs: frames that were staged, and frames that were left out. */
 static void sight_staged(const struct engine *e, const uint8_t *records, uint32_t taken)
 {
     uint32_t prefix = egress_prefix_bytes(e), size;
@@ -133,7 +134,7 @@ static void sight_finished(const struct engine *e, const struct run_view *views,
         port_sight(e, views[i].records - (views[i].run.bytes - views[i].bytes), views[i].run.bytes, 0, CAPTURE_OUT, NULL);
 }
 
-/* Stage what may go of runs for a stream, in its framing; returns what was taken of them. */
+/* Stage the admitted frames of runs for a stream, in its framing; returns what was consumed. */
 static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled)
 {
     struct egress *out = &e->out;
@@ -152,7 +153,7 @@ static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned 
     return taken;
 }
 
-/* The runs that one call may take, of those viewed: of all of them each frame may go, or of none. */
+/* The viewed runs that one call may take: either all frames of each may go, or none. */
 struct batch {
     struct span spans[MAX_SPANS];
     unsigned count;
@@ -211,7 +212,7 @@ static uint64_t total_bytes(const struct batch *batch)
     return total;
 }
 
-/* Write, stage or refuse it; returns the bytes that are done with. */
+/* Write, stage or refuse the batch; returns the finished bytes. */
 static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run_view *views, const struct batch *batch,
                            bool *garbled, uint64_t now)
 {
@@ -239,7 +240,7 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
     return taken;
 }
 
-/* Take what one call takes. False if that was nothing. */
+/* Take one call's worth of runs. False if there was nothing. */
 static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
 {
     struct run_view views[MAX_SPANS];
@@ -261,7 +262,7 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
     return taken > 0;
 }
 
-/* A visit that ends blocked spends nothing, and must not be saved up for a burst later. */
+/* A visit that ends blocked spends nothing; its deficit must not be saved for a later burst. */
 static void earn(struct peer *peer, bool alone)
 {
     int64_t most = alone ? ALONE_BYTES : 2 * QUANTUM_BYTES;
@@ -270,7 +271,7 @@ static void earn(struct peer *peer, bool alone)
         peer->deficit = most;
 }
 
-/* One visit; `alone`: all others had nothing since the last one. False if the source had nothing. */
+/* One visit; `alone`: no other source had anything since the last one. False if the source had nothing. */
 static bool serve(struct engine *e, struct peer *peer, bool alone, uint64_t now)
 {
     if (peer->rx.done == 0) {
@@ -288,7 +289,7 @@ static bool serve(struct engine *e, struct peer *peer, bool alone, uint64_t now)
         if (!unicast || e->out.blocked || e->down || peer->deficit <= 0)
             return true;
     }
-    /* One write takes a number of runs: where these are short, several writes make the source's share. */
+    /* One write takes a number of runs; with short runs, several writes make the source's share. */
     while (take_ring(e, peer, now) && peer->deficit > 0 && !e->out.blocked && !e->down)
         continue;
     return true;

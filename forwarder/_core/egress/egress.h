@@ -1,15 +1,15 @@
 /* Egress: from the other ports' rings to the VM.
 
-   Theory of operation. Sources are served by deficit round robin in bytes, with larger turns for one that is alone,
-   since every write costs its reader a wake-up. A visit to a source takes first
-   what it flooded, then what it sent here alone: the unicast cursor is read before the flood cursor, so a
-   frame that was flooded before its destination was learned is never overtaken by a later one.
+   Theory of operation. Sources are served by deficit round robin in bytes, with larger turns for a single source,
+   since every write costs its reader a wake-up. A visit to a source takes its floods first, then its unicast frames.
+   The unicast cursor is read before the flood cursor, so a frame that was flooded before its destination was learned
+   is never overtaken by a later one.
 
-   Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs
-   go to the kernel from the ring as they lie there. The staging is emptied before any ring is touched, and
-   a ring whose run is begun stays in service until the run is finished: so at any instant at most one
-   record is cut, and the next byte written is the next byte of that record. To a VM with lengths of 16 bits
-   unicast goes through the staging as well (framing.h), as much of it as one visit may take.
+   Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs go to the
+   kernel straight from the ring. The staging is emptied before any ring is touched, and a ring whose run is begun
+   stays in service until the run is finished: so at any instant at most one record is cut, and the next byte written
+   is the next byte of that record. To a VM with lengths of 16 bits unicast goes through the staging as well
+   (framing.h), as much of it as one visit may take.
 
    egress_write.h says what happens when the VM does not take it.
 
@@ -25,8 +25,8 @@
 
 bool egress_poll(struct engine *e, uint64_t now);
 bool egress_has_news(const struct engine *e);
-/* Count what the peer's ring still holds as lost, and let go of it. The rest of a frame that the VM has begun to read
-   follows all the same. */
+/* Count the frames in the peer's ring as lost, and free it. The rest of a frame that the VM has begun to read still
+   follows. */
 void egress_drop_source(struct engine *e, struct peer *peer);
 
 #endif

@@ -42,7 +42,7 @@ static void block(struct engine *e, enum vm_status status, int error, uint64_t n
         waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, true);
 }
 
-/* Frames that a VM of messages has got, and the one behind them that it refused. */
+/* Count the frames that a message VM has got, and the refused one behind them. */
 static void sight_written(const struct engine *e, const struct span *spans, unsigned count, const struct vm_sent *sent)
 {
     uint32_t frames = sent->frames, refused = sent->refused;

@@ -1,4 +1,4 @@
-/* Write to the VM, and wait for it without waiting.
+/* Write to the VM without blocking, and decide when to try again.
 
    Theory of operation. A write that does not take everything blocks the egress: nothing more is written, and nothing is
    read from rings, until
@@ -11,23 +11,23 @@
    A guest's queue that has no buffers is full, and its kick makes it writable (guest_queues.h); one with too few for
    a frame is asked again by the timer.
 
-   FULL becomes the timer when the kernel said "writable" and then took nothing: a socket that polls
-   writable while every send fails must not make us spin.
+   FULL becomes the timer if the kernel reports "writable" and then accepts nothing: a socket that polls writable
+   while every send fails must not make the worker spin.
 
-   The staging holds what must be written before anything else: frames that are not in a ring any more. Bytes enter it
+   The staging holds frames that are not in a ring any more; they are written before anything else. Bytes enter it
    at its end and leave it at its front; at most one frame in it is cut.
 
-   Example. A datagram VM has no buffer at 0 us: the retry is due at 50 us, in vain, then at 150 us, 350 us and so on,
-   10 ms apart in the end. A frame gets through, and the next failure waits 50 us again. */
+   Example. A datagram VM has no buffer at 0 us: the retry is due at 50 us and fails, then at 150 us, 350 us and so
+   on, 10 ms apart in the end. A frame gets through, and the next failure waits 50 us again. */
 #ifndef BULKHEAD_EGRESS_WRITE_H
 #define BULKHEAD_EGRESS_WRITE_H
 
 #include "port/port.h"
 
-/* Write spans; returns the bytes taken. Blocks the egress where that was not everything. */
+/* Write spans; returns the bytes taken. Blocks the egress if that was not everything. */
 uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now);
 
-/* Write what is staged, as far as the VM takes it. */
+/* Write the staging, as far as the VM accepts it. */
 void egress_flush(struct engine *e, uint64_t now);
 
 /* Write `count` bytes next; `frames` count as written with them. False: there is no room for them. */

@@ -10,7 +10,7 @@
 #include "ingress/ingress.h"
 #include "ingress/switch.h"
 
-/* A reader from outside sees numbers that are at most so many busy turns old. */
+/* Published counters are at most so many busy turns old. */
 #define PUBLISH_TURNS 64u
 
 int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int flood)
@@ -64,7 +64,7 @@ void engine_close(struct engine *e)
     e->down = true;
 }
 
-/* Not even a VM that has gone is noticed meanwhile: a hang-up that must not be acted upon would make epoll spin. */
+/* A VM that has gone is not noticed meanwhile either: an ignored hang-up would make epoll spin. */
 int engine_hold(struct engine *e, bool held)
 {
     if (e->held == held || e->down)
@@ -100,7 +100,7 @@ static void mask_bells(struct engine *e, bool masked)
     waiter_mask_bell(&e->waiter, e->bells.flood_doorbell, masked);
 }
 
-/* What the waiter has seen becomes state of the engine. */
+/* Apply the waiter's events to the engine. */
 static unsigned absorb(struct engine *e, unsigned ready, uint64_t now)
 {
     struct egress *out = &e->out;
@@ -192,7 +192,7 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
     return ready;
 }
 
-/* Look on until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. */
+/* Poll until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. */
 static unsigned busy_poll(struct engine *e, uint64_t until)
 {
     unsigned ready = 0;
@@ -210,8 +210,8 @@ static unsigned rest(struct engine *e, uint64_t deadline, uint64_t now)
     return until != 0 && !e->out.blocked ? busy_poll(e, until) : sleep_until(e, deadline, now);
 }
 
-/* Between two turns of work. A guest's queues and all rings are in memory and tell of themselves, so the kernel is asked
-   now and then, for what the supervisor or the front-end says. */
+/* Between two turns of work. A guest's queues and all rings are polled in memory, so the kernel is asked only now and
+   then, for messages of the supervisor or the front-end. */
 #define TURNS_BETWEEN_LOOKS 16u
 
 static unsigned look(struct engine *e)

@@ -20,7 +20,7 @@ static uint64_t unread_floods(struct peer *peer)
     return frames + lost;
 }
 
-/* Deliver what a leaving peer has sent, as far as the VM takes it now. */
+/* Deliver the frames of a leaving peer, as far as the VM accepts them now. */
 static void drain(struct engine *e)
 {
     if (!e->down)
@@ -56,7 +56,7 @@ static uint64_t pending_frames(const struct peer *peer)
     return frames;
 }
 
-/* Everything that belongs to the peer's present epoch goes. */
+/* Free everything that belongs to the peer's present epoch. */
 static void disconnect(struct engine *e, struct peer *peer)
 {
     ingress_stop_direct_rx(e, peer);
@@ -69,7 +69,7 @@ static void disconnect(struct engine *e, struct peer *peer)
     e->wanted[peer->port] = false;
 }
 
-/* A number can be used again: what was known of the VM that had it goes. */
+/* A number can be reused: forget its last VM. */
 static void forget_predecessor(struct engine *e, uint32_t port, uint64_t attachment)
 {
     stats_page_forget(e->stats, port, attachment);
@@ -106,7 +106,7 @@ void engine_peer_leave(struct engine *e, uint32_t port)
         e->out.turn--;
 }
 
-/* The peer, if it exists under just this epoch, and in reach. */
+/* The peer, if it exists under exactly this epoch and is in reach. */
 static struct peer *current(struct engine *e, uint32_t port, uint64_t epoch)
 {
     struct peer *peer = peers_get(&e->peers, port);

@@ -17,7 +17,7 @@ void queues_set_features(struct engine *e, uint64_t features)
     port_take(e, vhost_intake(features));
 }
 
-/* The guest's side may make it block again, and then stops its own worker and nobody else's. */
+/* The guest's side may make it block again; that stops only its own worker. */
 void queues_set_call(struct engine *e, unsigned which, int call)
 {
     if (call >= 0)
@@ -42,7 +42,7 @@ int queues_start(struct engine *e, unsigned which, const struct queue_place *pla
     return 0;
 }
 
-/* Frames that wait for its buffers wait no longer: they are refused. */
+/* Refuse the frames that wait for its buffers. */
 uint16_t queues_stop(struct engine *e, unsigned which)
 {
     struct virtqueue *queue = queue_of(e, which);
@@ -61,7 +61,7 @@ static bool may_read(const struct engine *e)
     return !e->held && ingress_resumes(e) == 0;
 }
 
-/* Frames wait for buffers, and not for a timer. */
+/* Frames wait for buffers, not for a timer. */
 static bool misses_buffers(const struct engine *e)
 {
     return e->out.blocked && e->out.retry_at == 0;

@@ -14,7 +14,7 @@ static bool is_datagram(const struct engine *e)
     return e->vm.kind == KIND_SEQPACKET || e->vm.kind == KIND_DGRAM;
 }
 
-/* Is what such a VM sends records as it comes? */
+/* Do the bytes of such a VM come as records? */
 static bool are_records(const struct vm *vm)
 {
     return vm->kind == KIND_STREAM && vm->infer_mtu == 0;
@@ -55,7 +55,7 @@ static void bad_length(struct engine *e, enum record_status status)
     port_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
 }
 
-/* The peer that the next burst will be for, as far as the last one tells, if its ring takes records as they come. */
+/* The expected peer of the next burst, by the last one, if its ring accepts records in place. */
 static struct peer *expected(const struct engine *e)
 {
     struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
@@ -64,8 +64,8 @@ static struct peer *expected(const struct engine *e)
     return are_records(&e->vm) || vm_takes_headers(&e->vm) ? peer : NULL;
 }
 
-/* What is not taken there as it comes is finished to memory of our own, and copied into the ring from there: not
-   while the burst lies in its front. */
+/* Frames that the destination does not accept unfinished are finished in own memory and copied into the ring; that
+   cannot be done while the burst lies at its front. */
 static bool may_go_direct(struct engine *e, struct peer *peer)
 {
     e->in.direct_intake = flood_intake(&peer->flood);
@@ -73,7 +73,7 @@ static bool may_go_direct(struct engine *e, struct peer *peer)
            && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INGRESS_BUDGET);
 }
 
-/* Have the next burst go there, and bring along what is left of the last one. */
+/* Receive the next burst there, and move the rest of the last one there. */
 static void direct_to(struct inbuf *in, struct peer *peer)
 {
     uint8_t *to = peer != NULL ? ring_front(&peer->tx) : in->bytes;
@@ -109,7 +109,7 @@ void ingress_stop_direct_rx(struct engine *e, const struct peer *peer)
 }
 
 #define LEAST_BURST_BYTES 4096u
-/* Of a VM whose frames are being refused. */
+/* Is the VM paced because its frames are refused? */
 #define REFUSED_BURST_BYTES 16384u
 
 /* A paced VM is read in smaller bursts, so that its pauses are short. */
@@ -171,13 +171,13 @@ static bool poll_stream(struct engine *e)
     return true;
 }
 
-/* Does the header ask for what its driver has not said that it would? */
+/* Does the header ask for something that its driver has not negotiated? */
 static bool asks_too_much(const struct engine *e, const uint8_t *vnet, uint32_t bytes)
 {
     return e->sends != TAKES_ALL && vnet[1] != VNET_GSO_NONE && (offload_needs(vnet, bytes) & ~e->sends) != 0;
 }
 
-/* What is wrong with `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL. */
+/* Check `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL if it is good. */
 static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t bytes, bool truncated)
 {
     uint32_t header = vm_header_bytes(&e->vm);
@@ -190,7 +190,7 @@ static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t byte
     return unsound ? &e->count.offload : NULL;
 }
 
-/* Give `bytes` at record + LENGTH_BYTES their prefix; false if it was no frame (counted). */
+/* Write the prefix of `bytes` at record + LENGTH_BYTES; false if they are not a frame (counted). */
 static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool truncated)
 {
     uint64_t *counter = fault_of(e, record, bytes, truncated);
@@ -229,11 +229,11 @@ static bool poll_tap(struct engine *e)
     return reads > 0;
 }
 
-/* A chain that is no frame costs as much as one. */
+/* A chain without a frame costs as much as one with a frame. */
 #define MOST_CHAINS 1024u
 
-/* Chains go back to the driver when the frames are in rings and before anybody is told of them: a worker that is killed
-   in between loses the burst, which is better than to send it twice. */
+/* Chains go back to the driver after the frames are in rings and before they are published: a worker killed in
+   between loses the burst, which is better than sending it twice. */
 static bool poll_queue(struct engine *e)
 {
     enum record_status record;

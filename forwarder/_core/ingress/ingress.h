@@ -2,13 +2,13 @@
 
    Theory of operation. A stream and a TAP have one linear buffer of records: a stream's bytes are
    records already, a TAP's frames get their length written in front, before the virtio_net_hdr that they come
-   with. Whatever is left at the end of a burst is one partial record, behind which the next burst goes.
+   with. The rest at the end of a burst is one partial record; the next burst goes behind it.
 
-   The buffer is where the burst is expected to have to be: the front of the ring to which the last run went. What is
-   for that peer then stays where it is (ring_commit); what is not is copied from there, as it would be from anywhere.
-   So a wrong guess costs nothing but that the peer's worker could have read it: whatever it knows of other
-   conversations, it cannot change them, since that memory is ours alone to write. Where the ring has no room for a
-   burst, or no ring is expected, the burst goes to memory of our own, and what finds no room then is dropped.
+   A burst is received where it is expected to stay: at the front of the ring to which the last run went. Frames for
+   that peer stay there (ring_commit); others are copied from there, as from any buffer. So a wrong guess costs
+   nothing, except that the peer's worker could read the burst; it cannot change it, since only this worker can write
+   to that memory. If the ring has no room for a burst, or no ring is expected, the burst goes to own memory, and
+   frames that find no room then are dropped.
 
      the burst goes                   because
      to the front of a peer's ring    the last run went there, and there is room for a burst
@@ -36,9 +36,9 @@
 int ingress_open(struct engine *e);
 void ingress_close(struct engine *e);
 bool ingress_poll(struct engine *e);
-/* The peer's ring is about to go, or to be written to by something else than the poll. */
+/* The peer's ring is about to go, or to be written by something other than the poll. */
 void ingress_stop_direct_rx(struct engine *e, const struct peer *peer);
-/* When a VM that was too fast is read again, ns; 0: now. */
+/* When to read a paced VM again, ns; 0: now. */
 uint64_t ingress_resumes(const struct engine *e);
 
 #endif

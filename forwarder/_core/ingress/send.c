@@ -3,7 +3,7 @@
 #include "packet/flow.h"
 #include "packet/offload.h"
 
-/* Deep is half: what is left is for what all may send before the one has heard of its loss. */
+/* The threshold is half: the rest holds the frames of all flows until one has noticed its loss. */
 static bool is_half_full(struct ring_tx *tx)
 {
     return !ring_has_room(tx, tx->shm.size / 2);
@@ -35,7 +35,7 @@ static void sight_lost(const struct engine *e, const struct peer *peer, const ui
     captures_records(e->captures, records, bytes, &sighting);
 }
 
-/* Of a run the first `kept` frames went on, and the others have been lost: how many? */
+/* Count the lost frames of a run of which the first `kept` went on. */
 static uint32_t lost_behind(const struct engine *e, const struct peer *peer, const struct frame_run *run, uint32_t kept)
 {
     if (UNLIKELY(e->captures != NULL && kept < run->frames)) {
@@ -47,7 +47,7 @@ static uint32_t lost_behind(const struct engine *e, const struct peer *peer, con
     return run->frames - kept;
 }
 
-/* Put the frames that go on; what did not fit has been lost. */
+/* Put the frames that go on; those that do not fit are lost. */
 static uint32_t lost_of(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     return run->frames > 0 ? lost_behind(e, peer, run, put(e, peer, run)) : 0;
@@ -69,7 +69,7 @@ static uint16_t flow_at(const uint8_t *record, bool vnet)
     return flow_of(record_frame(record) + header, load_be32(record) - header);
 }
 
-/* Put the run but for what is to be lost of it. A run ends there, since between two there may be anything. */
+/* Put the run without its lost frame. The run ends there; bytes between two runs belong to none. */
 static uint32_t put_early(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     uint32_t lost = 0, at = 0;
@@ -92,7 +92,7 @@ static uint32_t put_early(struct engine *e, struct peer *peer, const struct fram
     return lost + lost_of(e, peer, &part);
 }
 
-/* What a run costs here does not grow with the number of its frames beyond that of full-sized ones. */
+/* The cost of a run here does not grow beyond that of a run of full-sized frames. */
 #define SAMPLED_FRAMES 64u
 
 static void sample(struct peer *peer, const struct frame_run *run)
@@ -116,7 +116,7 @@ static uint32_t send_to_ring(struct engine *e, struct peer *peer, const struct f
     return UNLIKELY(peer->early_drop.has_victim) ? put_early(e, peer, run) : lost_of(e, peer, run);
 }
 
-/* Also where no peer is known yet: a worker that learns of this port later reads its floods from the start. */
+/* Also without any known peer: a worker that learns of this port later reads its floods from the start. */
 void send_flood(struct engine *e, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
 {
     flood_put(&e->flood, frame, bytes, kind);

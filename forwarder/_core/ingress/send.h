@@ -1,13 +1,12 @@
-/* What becomes of a run of frames: the ring to its peer, the pending queue, or the flood ring.
+/* Send a run of frames: into the ring to its peer, the pending queue, or the flood ring.
 
-   Theory of operation. The path to the peer (peer.h) says where a run goes. Into a ring it goes with one memcpy, or
-   stays where it is if it was read to there (ingress.h). A frame that the ring has no room for is lost here, at the
-   tail, and charged to the destination; the sender never waits.
+   Theory of operation. The path to the peer (peer.h) says where a run goes. It is copied into a ring with one memcpy,
+   or stays in place if it was read there (ingress.h). A frame without room in the ring is lost here, at the tail, and
+   charged to the destination; the sender never waits.
 
-   A frame may be lost earlier, so that streams get equal rates (early_drop.h). What a TAP has sent may be up to 45
-   segments in one frame, and then only the last of them is lost, as it would be if the frame had come in parts
-   (offload_shorten): the sender learns the same from it and has less to send again. The rest goes on; one frame counts
-   as lost.
+   A frame may be lost earlier, so that streams get equal rates (early_drop.h). A TAP's frame may hold up to 45
+   segments; then only the last of them is lost, as if they had come one by one (offload_shorten). The sender learns
+   the same from it and has less to send again. The rest goes on; one frame counts as lost.
 
    Floods are written once, for all ports; group addresses and unknown ones have a rate each (rate_limit.h). A frame
    above its rate is dropped and counted as `storm`.

@@ -20,7 +20,7 @@ static void drop_run(struct engine *e, const struct frame_run *run)
     uint64_t *counter = e->verdict.dropped;
     sight_run(e, run, CAPTURE_DROP, counter);
     *counter += run->frames;
-    if (counter != &e->count.hairpin) /* which is no offence: a bridge in the VM does it */
+    if (counter != &e->count.hairpin) /* which is allowed: a bridge in the VM does it */
         port_refused(e, run->frames);
 }
 
@@ -34,8 +34,8 @@ static void pass_run(struct engine *e, struct frame_run *run)
     run->frames = run->bytes = 0;
 }
 
-/* What is taken where the run goes. Looked up once a run; but what was read to where it will have to be stays as it was
-   taken when it was read. What is pending is finished, in no longer frames than it will be sent to. */
+/* The intake of the run's destination. It is read once a run; a burst that was read in place keeps the intake of that
+   moment. Pending frames are finished, and no longer than the destination accepts. */
 static struct intake intake_of(const struct engine *e)
 {
     const struct verdict *verdict = &e->verdict;
@@ -49,7 +49,7 @@ static struct intake intake_of(const struct engine *e)
     return intake;
 }
 
-/* A VM whose headers are inferred has said how long its packets are, and this one cannot be cut. */
+/* A VM with inferred headers has a known MTU, and this frame is longer and cannot be cut. */
 static bool is_beyond_mtu(const struct vm *vm, uint32_t bytes)
 {
     return vm->infer_mtu != 0 && bytes > vm->infer_mtu + LINK_BYTES + TAG_BYTES;
@@ -61,7 +61,7 @@ static void drop_large(struct engine *e, const uint8_t *record)
     port_sight(e, record, LENGTH_BYTES + load_be32(record), VNET_BYTES, CAPTURE_DROP, &e->count.offload);
 }
 
-/* Do what is left to be done to one frame but for what is taken undone. */
+/* Finish one frame, except for the work that the destination accepts undone. */
 static void finish_frame(struct engine *e, const uint8_t *record, struct intake intake, struct frame_run *plain)
 {
     struct offload offload;
@@ -86,8 +86,8 @@ static void finish_frame(struct engine *e, const uint8_t *record, struct intake 
     }
 }
 
-/* Do what the sender's kernel has left to be done and the destination does not take. What becomes of it goes on in runs
-   of the usual size, and so does what goes as it is, in order. */
+/* Finish the work that the destination does not accept undone. The resulting frames, and the unchanged ones, go on in
+   order, in runs of the usual size. */
 static void finish_run(struct engine *e, const struct frame_run *run, struct intake intake)
 {
     struct frame_run plain = {.start = e->in.finished}, same = {.vnet = true};
@@ -141,7 +141,7 @@ static void flush_run(struct engine *e, struct frame_run *run)
     run->frames = run->bytes = 0;
 }
 
-/* May the VM speak from and to these addresses? Learns the source on the way. Returns the counter to charge, or NULL. */
+/* May the VM send from and to these addresses? Also learns the source. Returns the counter to charge, or NULL. */
 static uint64_t *refuse_addresses(struct engine *e, const uint8_t *dst, const uint8_t *src)
 {
     struct fdb *fdb = &e->stats->fdb;
@@ -192,7 +192,7 @@ static void decide(struct engine *e, const uint8_t *frame)
         verdict->where = TO_PEER;
 }
 
-/* Is this frame one that the VM may not send, whatever its addresses are? It is counted then. */
+/* Is this frame forbidden to the VM, whatever its addresses? Counts it then. */
 static bool is_guarded(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     if (LIKELY(!claim_possible(frame, bytes)) || !guard_refuses(&e->guard, e->port, &e->stats->fdb, frame, bytes))

@@ -1,12 +1,12 @@
-/* From the VM: which frames go where.
+/* The switch: decide where the frames of the VM go.
 
-   Theory of operation. Frames come in runs that carry the same Ethernet header. The verdict is reached once a run (learn the
-   source, look the destination up, ask whether such frames may claim anything), and what is for one peer goes its way
-   (send.h). Other workers see nothing of a
-   burst before switch_end: one publication and at the most one bell per destination and burst.
+   Theory of operation. Frames come in runs that carry the same Ethernet header. The verdict is made once a run (learn
+   the source, look the destination up, ask whether such frames may claim anything), and the run is sent (send.h).
+   Other workers see nothing of a burst before switch_end: one publication and at most one bell per destination and
+   burst.
 
-   Frames that have virtio_net_hdrs in front go so through a ring to a destination that takes what they leave undone. On
-   any other way they are finished first (intake.h, offload.h): what is flooded or pending is plain.
+   Frames with a virtio_net_hdr keep it in a ring to a destination that accepts their unfinished work. In all other
+   cases they are finished first (intake.h, offload.h): flooded and pending frames are plain.
 
    Example. A burst has 30 frames from A to B, one ARP request and 12 frames from A to B. Three runs, three verdicts
    (the third is looked up again): 30 frames to the ring of B's port, 1 to the flood ring, 12 to the ring. switch_end

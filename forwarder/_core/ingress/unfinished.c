@@ -5,7 +5,7 @@
 #define SAMPLE_NS (NS_PER_S / 100)
 #define SAMPLE_FRAMES 4u
 #define NOTICE_SCORE 3u
-/* So that one that was named is so for a while, and not for good. */
+/* A bound of the score, so that a noticed VM stays noticed for a while, not for ever. */
 #define MOST_SCORE 16u
 
 static void score(struct unfinished *unfinished, enum inferred sum)

@@ -43,7 +43,7 @@ static bool is_snap(const uint8_t *llc)
     return memcmp(llc, plain, sizeof plain) == 0 || memcmp(llc, bridge, sizeof bridge) == 0;
 }
 
-/* Where what the frame carries begins and what it is; 0: nothing that anybody understands, or hidden (noted). */
+/* Where the payload begins and its type; 0: of no known kind, or hidden (noted). */
 static uint32_t payload_of(const struct reader *r, uint32_t *type)
 {
     uint32_t at = ETHERTYPE_AT, tags = 0;
@@ -155,7 +155,7 @@ static void read_icmpv6(const struct reader *r, uint32_t at, bool fragmented, co
         read_discovery(r, at, type, source);
 }
 
-/* Bytes of an extension header; 0: it is none. */
+/* Bytes of an extension header; 0: not an extension header. */
 static uint32_t extension_bytes(uint32_t type, uint32_t length)
 {
     switch (type) {

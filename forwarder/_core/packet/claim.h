@@ -1,18 +1,18 @@
-/* What a frame claims that only some ports may: to be a router, to give leases, to have an address.
+/* Read a frame's claims that only some ports may make: to be a router, to give leases, to have an address.
 
-   Theory of operation. Pure functions of one frame. `claim_possible` looks at two or three bytes and is asked for every
-   frame of a type that may claim anything; it says no to TCP and to nearly all of UDP. What it does not say no to is read by `claim_read`:
+   Theory of operation. Pure functions of one frame. `claim_possible` looks at two or three bytes of every frame whose
+   type may claim anything; it excludes TCP and nearly all of UDP. `claim_read` reads the others:
 
-     PAUSE                   IEEE 802.3 annex 31B: meant for the other end of a cable, and a switch is none
-     router advertisement    also a redirect: both are a router's (RFC 4861)
+     PAUSE                   IEEE 802.3 annex 31B: for the other end of a cable; a switch must not forward it
+     router advertisement    also a redirect: only routers send them (RFC 4861)
      DHCP answer             UDP to port 68 or 546: clients look at the destination only
      ARP                     its sender has that address, in a request, a reply or unasked (RFC 826, RFC 5227)
      neighbour discovery     the target of an advertisement, the source of everything else (RFC 4861)
 
-   A receiver may understand what a guard does not, so nothing here may be a way round: up to MOST_TAGS VLAN tags, an
-   LLC/SNAP header and IPv6 extension headers are gone through (CVE-2021-27853, -27854, -27861, -27862). What is behind
-   more of them, or a first fragment without the whole chain of headers (RFC 7113), or fragmented neighbour discovery
-   (RFC 6980) is *hidden*, and to be treated as the worst that it may be. Later fragments are harmless without the first.
+   A receiver may parse more than a guard does, which must not be a way round it. So up to MOST_TAGS VLAN tags, an
+   LLC/SNAP header and IPv6 extension headers are skipped (CVE-2021-27853, -27854, -27861, -27862). A frame with more
+   of them, a first fragment without the whole chain of headers (RFC 7113), and fragmented neighbour discovery (RFC
+   6980) are *hidden*, and treated as the worst case. Later fragments are harmless without the first.
 
      02:..:07 to all, 8100 0001, 86dd, hop-by-hop, fragment 0, ICMPv6 134    CLAIM_HIDDEN
      02:..:07 to all, 0806, request for .9, sender 192.168.127.1            CLAIM_ADDRESS of ::ffff:192.168.127.1 */

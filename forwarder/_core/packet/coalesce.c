@@ -17,7 +17,7 @@ struct segment {
     uint32_t payload;
 };
 
-/* Copy a frame's headers to `head` and understand them; false if it is nothing that can be joined. */
+/* Copy a frame's headers to `head` and parse them; false if the frame cannot be joined. */
 static bool understand(const struct iovec *frame, uint8_t *head, struct segment *segment)
 {
     uint32_t bytes = (uint32_t)frame->iov_len;
@@ -58,7 +58,7 @@ static bool sums_are_right(const struct iovec *frame, const uint8_t *head, const
     return folded(sum) == UINT16_MAX && (!segment->is_ipv4 || folded(sum_of(head + IP, IPV4_LEAST)) == UINT16_MAX);
 }
 
-/* Does `next` continue what `head` begins, of whose payload there are `bytes` so far? */
+/* Does `next` continue `head`, which has `bytes` of payload so far? */
 static bool continues(const uint8_t *head, const struct segment *first, uint32_t bytes, const uint8_t *next,
                       const struct segment *segment)
 {
@@ -80,7 +80,7 @@ static bool continues(const uint8_t *head, const struct segment *first, uint32_t
     return memcmp(same, head, first->headers) == 0;
 }
 
-/* Make the first segment's headers those of the whole, which has `bytes` of payload. */
+/* Change the first segment's headers to those of the whole, which has `bytes` of payload. */
 static void finish(uint8_t *head, const struct segment *first, uint32_t bytes, bool push)
 {
     uint8_t *frame = head + VNET_BYTES, *ip = frame + IP, *tcp = frame + first->tcp;

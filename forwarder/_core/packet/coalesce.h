@@ -1,19 +1,18 @@
-/* Segments of TCP on their way to a TAP, several as one: the inverse of offload.h.
+/* Join TCP segments on their way to a TAP into one frame: the inverse of offload.h.
 
-   Theory of operation. What each frame costs the kernel behind a TAP, a system call and a way through its stack, is
-   most of the price of a small one. Segments of one connection that lie one behind the other in a ring go as one
-   frame of up to 64 KiB, behind a virtio_net_hdr that says how long the parts were: what a network card with LRO or
-   the kernel's own GRO would make of them, and what a TAP gets from another TAP anyway. Nothing is copied but headers,
-   and a segment that is not there yet is not waited for.
+   Theory of operation. For small frames, most of the cost at a TAP is per frame: a system call and a way through the
+   kernel's stack. So adjacent segments of one connection in a ring go as one frame of up to 64 KiB. A virtio_net_hdr
+   in front gives the length of the parts, as from a network card with LRO, or the kernel's own GRO, or another TAP.
+   Only headers are copied, and the worker does not wait for further segments.
 
-   Two segments are joined if the second says nothing that the first has not said: the same headers, options and
-   acknowledgement, the next sequence number, no flags but ACK and PSH, which ends the frame, and no more payload; one
-   with less is the last. IPv4 has no options and may not be fragmented, so its identification means nothing (RFC
-   6864, section 4.1). Checksums end here, since the kernel takes the whole for one whose sum is still to be made:
-   they are computed, and a segment whose sum is wrong goes alone, for the kernel to refuse.
+   Two segments are joined if the second only continues the first: the same headers, options and acknowledgement, the
+   next sequence number, no flags but ACK and PSH (which ends the frame), and no more payload than the first. A
+   segment with less payload is the last. IPv4 has no options and may not be fragmented, so its identification means
+   nothing (RFC 6864, section 4.1). The joined frame has no finished checksum, so the parts' checksums are verified
+   here. A segment with a wrong one goes alone, for the kernel to refuse.
 
-   The frames lie in a ring that its producer may change at any time. Headers are judged and sent as a private copy;
-   payload that is changed behind our back is what the producer could have sent in the first place.
+   The frames lie in a ring that its producer may change at any time. Headers are checked and sent as a private copy;
+   the producer could have sent a changed payload in the first place.
 
    Example. 45 segments of 1,448 bytes of one connection and an ACK of another lie in a ring. The 45 go as one frame of
    65,226 bytes with one system call instead of 45, and the ACK goes alone.

@@ -1,12 +1,11 @@
-/* Early drop: which flow is to go slower when a ring fills up.
+/* Early drop: choose the flow that loses a frame when a ring fills up.
 
-   Theory of operation. What fills a ring is TCP, whose streams grow until they lose something. If the loss falls on the
-   frame that finds no room, chance decides whose it is, and so does the order in which a program serves its sockets:
-   some streams then get a fifth less than others for good. So one frame is dropped before, when the ring is half full,
-   and it is the heaviest flow's, the one of which most has been put into this ring lately. No other flow loses
-   anything, and flows come to the same rate, since each is the heaviest in its turn (as in Approximate Fair Dropping,
-   Pan, Breslau, Prabhakar and Shenker, 2003, without its estimate of a fair rate: the heaviest of several flows is
-   above it).
+   Theory of operation. TCP fills a ring: its streams grow until they lose a frame. If the frame that finds no room is
+   lost, then chance, and the order in which a program serves its sockets, choose the flow: some streams get a fifth
+   less than others for good. So one frame is dropped earlier, when the ring is half full. It is the next frame of the
+   heaviest flow, which has put most bytes into this ring lately. No other flow loses anything, and all flows reach
+   the same rate, since each is the heaviest in turn (as in Approximate Fair Dropping, Pan, Breslau, Prabhakar and
+   Shenker, 2003, without its estimate of a fair rate: the heaviest of several flows is above it).
 
      event                          what follows
      the ring becomes half full     the heaviest flow becomes the victim, in place of any other one;
@@ -14,19 +13,19 @@
      a frame of the victim          it is dropped, and there is no victim
      the counts are halved          there is no victim: the time that it was chosen in is over
 
-   One frame each time, since a sender answers one loss and a hundred within a round trip alike (RFC 5681, section 3.2).
-   It is the flow's next one, however full the ring is by then; else a flow that always sends first would never lose. A
-   flow that does not answer fills the ring, and then the tail is dropped, as ever.
+   Only one frame each time, since a sender reacts to one loss as to a hundred within a round trip (RFC 5681, section
+   3.2). It is the flow's next frame, however full the ring is then; otherwise a flow that always sends first would
+   never lose. A flow that does not react fills the ring, and then the tail is dropped as usual.
 
-   What was put lately is counted in bytes for up to EARLY_DROP_FLOWS flows, in sets of EARLY_DROP_WAYS; a new one takes
-   the place of the lightest in its set. All counts are halved when they make EARLY_DROP_MEMORY together, which is the
-   only clock there is. That is many bursts, so the order within one does not matter, and less than a stream sends while
-   it grows back after a loss (a second at 8 Gbit/s is 15 times as much).
+   Recent bytes are counted for up to EARLY_DROP_FLOWS flows, in sets of EARLY_DROP_WAYS; a new flow replaces the
+   lightest in its set. All counts are halved when their sum reaches EARLY_DROP_MEMORY, which is the only clock. That
+   is many bursts, so the order within one does not matter, and less than a stream sends while it grows back after a
+   loss (a second at 8 Gbit/s is 15 times as much).
 
-   Bytes are counted by samples, as in sFlow (RFC 3176), since to look into each frame costs a tenth of the rate of
-   small ones. Every EARLY_DROP_SAMPLE bytes or so one frame is charged all that has passed since the last one. Chance
-   says how many exactly: flows come in turns, and samples in step with them would see one flow only. EARLY_DROP_MEMORY
-   is 4,096 samples, so each of eight equal flows is known to a twentieth; a frame of one and a half samples is always
+   Bytes are counted by samples, as in sFlow (RFC 3176), since reading each frame would cost a tenth of the rate of
+   small ones. About every EARLY_DROP_SAMPLE bytes one frame is charged all bytes since the last sample. The exact
+   distance is random: flows take turns, and samples in step with them would see one flow only. EARLY_DROP_MEMORY is
+   4,096 samples, so each of eight equal flows is known to a twentieth; a frame of one and a half samples is always
    one.
 
    Example. Flows A, B and C have 30, 20 and 14 MiB of the last 64. The ring becomes half full: A is the victim. Its
@@ -43,7 +42,7 @@
 #define EARLY_DROP_FLOWS (EARLY_DROP_SETS * EARLY_DROP_WAYS)
 #define EARLY_DROP_MEMORY (64u << 20)
 #define EARLY_DROP_SAMPLE 16384u
-/* Alone: all others together are less than this part of it all. */
+/* A flow is alone if all others together are less than this part of the sum. */
 #define EARLY_DROP_OTHERS 8u
 
 struct early_drop_flow {
@@ -55,7 +54,7 @@ struct early_drop {
     struct early_drop_flow flows[EARLY_DROP_FLOWS];
     uint32_t total;
     uint32_t unseen; /* bytes since the last sample */
-    uint32_t due;    /* when they are so many, the next one is */
+    uint32_t due;    /* when they are so many, the next sample is due */
     uint32_t random;    /* chance */
     bool half_full;       /* at the last sample */
     bool has_victim;

@@ -55,7 +55,7 @@ static inline void mac_from_bits(uint8_t *mac, uint64_t bits)
     memcpy(mac + sizeof high, &low, sizeof low);
 }
 
-/* What stands at the front of a byte stream. */
+/* The state of the record at the front of a byte stream. */
 enum record_status { RECORD_WHOLE, RECORD_PARTIAL, RECORD_RUNT, RECORD_OVERSIZE };
 
 /* Examine the record at p, of which `available` bytes are there. Its size goes to *size once the length

@@ -1,26 +1,26 @@
-/* The two framings of streams, and records made of them and they of records where these are not the same.
+/* The two framings of streams: convert frames to records and back if the framing is not that of records.
 
    Theory of operation. A frame on a stream follows its length: in 4 bytes, big-endian (QEMU's), or in 2, little-endian
    (what gvproxy's clients speak after POST /connect). Rings, pending queues and flood rings carry records and nothing
-   else (frame.h). What comes in QEMU's framing is records already, and is neither copied nor looked at here, with two
-   exceptions: frames that are to get a header in front (infer.h), and a run from which a frame is left out. The other
-   framing exists between the kernel and the engine's private memory only. That costs one copy each way, which is the
-   price of one format for everybody else.
+   else (frame.h). QEMU's framing is that of records, so nothing is copied or inspected here, with two exceptions:
+   frames that get a header in front (infer.h), and a run from which a frame is left out. The other framing exists
+   only between the kernel and the engine's private memory. It costs one copy each way, so that all other code has one
+   format.
 
      ingress   bytes as they came ── unpack ──► records, in a buffer of their own, all whole ──► switch
      egress    runs in the ring ───── pack ───► the staging ──► the VM
 
-   A partial frame stays where it was read, so unpack sees whole frames only, and what it leaves is what it has
-   not looked at: one chunk equals byte by byte. A length is checked here, in either direction, and nowhere
-   later. Below MIN_FRAME it ends the link as on any stream, above MAX_FRAME, too, which 2 bytes cannot say.
+   A partial frame stays where it was read, so unpack handles whole frames only and ignores the rest: one large chunk
+   gives the same result as single bytes. A length is checked here, in either direction, and nowhere later. Below
+   MIN_FRAME it ends the link as on any stream, above MAX_FRAME, too, which 2 bytes cannot say.
 
    A frame above MAX_FRAME16 has no length of 2 bytes. It is left out whole and counted as refused: gvproxy writes such
    a frame behind a length that is too small, and the VM reads the rest of it as lengths for ever (pkg/tap/protocols.go,
    hyperkitProtocol).
 
-   A ring is consumed by whole runs, when they have been packed: what is cut by a short write is in the staging,
-   and no ring is in the middle of a run between two writes. So a source may go at any moment and takes nothing
-   of a frame with it that the VM has begun to read. */
+   A ring is consumed by whole runs, after they have been packed. A short write cuts a frame in the staging, and no
+   ring is in the middle of a run between two writes. So a source may go at any moment: the rest of a frame that the
+   VM has begun to read is in the staging. */
 #ifndef BULKHEAD_FRAMING_H
 #define BULKHEAD_FRAMING_H
 
@@ -29,7 +29,8 @@
 #define LENGTH16_BYTES 2u
 #define MAX_FRAME16 65535u
 
-/* What so many bytes of a stream can become at the most: every frame grows by the same, the shortest are most. */
+/* Most bytes that so many bytes of a stream can become: every frame grows by the same, so the shortest frames grow
+   most. */
 #define UNPACKED_BYTES(stream)                                                                                         \
     ((stream) + (stream) / (LENGTH16_BYTES + MIN_FRAME) * (VNET_BYTES + LENGTH_BYTES - LENGTH16_BYTES))
 

@@ -1,12 +1,12 @@
-/* What a destination takes: which offloads may be left undone in a frame for it, and how long a frame may be.
+/* The intake of a destination: which offloads it accepts undone in a frame, and how long a frame may be.
 
    Theory of operation. It is one word of 64 bits in the header of the destination's flood ring, which all others map
-   for reading anyway. Only the destination's worker writes it, at any time: a guest that has a virtio device may change
-   its mind while it runs, and an operator may, too (flood_take). Nothing else is published with it, so it needs no
-   order.
+   for reading anyway. Only the destination's worker writes it, at any time: a guest with a virtio device may change
+   its features while it runs, and an operator may change settings (flood_take). Nothing else is published with it, so
+   it needs no memory order.
 
-   Who sends looks once for each run of frames that wait for something (flood_intake), and does what the destination
-   does not take, on its own account (switch.c):
+   The sender reads it once for each run of unfinished frames (flood_intake), and does the work that the destination
+   does not accept (switch.c), at the sender's cost:
 
      the frame's header asks for    the destination takes     the frame
      anything                       all of that               goes with its header, as it is
@@ -14,21 +14,22 @@
      to be cut                      not that kind             is finished and cut, TAKES_LARGE: only finished
      nothing                        no TAKES_SUM              loses its header
 
-   Who takes no TAKES_SUM takes no headers at all. Floods and what waits for a ring are finished and cut for everybody.
+   A destination without TAKES_SUM accepts no headers at all. Floods and frames that wait for a ring are always
+   finished and cut.
 
-   `longest` is of a frame that has no segments any more. Who cuts makes none longer; what cannot be cut goes to the
-   destination's worker, which refuses it.
+   `longest` is the length of a frame of one segment. The sender cuts frames to it; a frame that cannot be cut goes to
+   the destination's worker, which refuses it.
 
-   A frame may be under way when the word shrinks. So it is the destination's worker that keeps its word, by what it has
-   written last and not by what the senders may have seen: it refuses frames that ask for more or are longer, and counts
-   them (egress_admit.h: `refused`). A word that grows needs nothing.
+   A frame may be under way when the destination begins to accept less. So the destination's worker enforces its last
+   word, whatever the senders have seen: it refuses and counts frames that need more or are longer (egress_admit.h:
+   `refused`). Accepting more needs nothing.
 
    Example. A guest gives up TSO6 while 12 frames of 60 KiB wait in the ring: its worker writes the word without the
    bit, refuses those of the 12 that are IPv6, and the senders' next runs come cut.
 
      port                          takes                             longest
      TAP                           all                               MAX_FRAME
-     socket                        nothing                           its MTU and what is in front of it, or MAX_FRAME
+     socket                        nothing                           its MTU and the headers, or MAX_FRAME
      socket with receive=large     TAKES_LARGE                       LARGEST_FRAME
      virtqueue                     what its guest has negotiated     as a socket's */
 #ifndef BULKHEAD_INTAKE_H
@@ -58,7 +59,7 @@ struct intake {
     uint32_t longest; /* bytes */
 };
 
-/* Of a VM of which nothing is known. */
+/* The intake of an unknown VM. */
 #define INTAKE_PLAIN ((struct intake){.takes = 0, .longest = MAX_FRAME})
 
 #endif

@@ -49,7 +49,7 @@ bool offload_may_go(const struct intake *intake, const uint8_t *frame, uint32_t 
     return (needs & ~intake->takes) == 0 && (cut || bytes - VNET_BYTES <= intake->longest);
 }
 
-/* IP and what it carries are what the header says, up to where that begins. */
+/* IP and transport match the header, up to the start of the transport. */
 static bool leads_to_transport(struct offload *o, uint32_t type)
 {
     struct packet packet;
@@ -107,7 +107,7 @@ void offload_limit(struct offload *o, uint32_t longest)
         o->step = most - o->headers;
 }
 
-/* Not cut, it has no headers to be repeated: what is summed then is all of it. */
+/* If it is not cut, no headers are repeated, and the sum covers all of it. */
 void offload_keep_whole(struct offload *o)
 {
     o->headers = o->at = 0;
@@ -149,15 +149,15 @@ static void adapt_headers(const struct offload *o, uint8_t *frame, uint32_t payl
     store_sum(sum, folded((uint64_t)load_sum(sum) + removed + htons((uint16_t)own)));
 }
 
-/* The sum begun stands where the finished one goes and is thus part of what it covers. Zero is stored as its other
-   form, since in UDP it would mean that there is no checksum (RFC 768). */
+/* The partial sum lies in the field of the finished one, so it is part of the summed bytes. Zero is stored as its
+   other form, since in UDP it would mean that there is no checksum (RFC 768). */
 static void finish_sum(const struct offload *o, uint8_t *frame, uint64_t sum)
 {
     uint16_t field = (uint16_t)~folded(sum);
     store_sum(frame + o->sum_at, field == 0 ? UINT16_MAX : field);
 }
 
-/* What is summed is so on its way. The part in front of the payload is repeated and adapted first. */
+/* The payload is summed while it is copied. The part in front of it is repeated and adapted first. */
 static void write_segment(const struct offload *o, uint8_t *frame, uint32_t payload)
 {
     memcpy(frame, o->frame, o->headers);

@@ -1,22 +1,22 @@
-/* What the kernel behind a TAP has left to the device: checksums and segments, made here for destinations that cannot make them.
+/* Finish offloads: make the checksums and segments that a sender's kernel left to its device.
 
    Theory of operation. A TAP with IFF_VNET_HDR is a network card that does offloads (tap.c): its kernel hands over
    TCP in frames of up to 64 KiB, with a sum begun and not finished, behind a virtio_net_hdr that says what is left to
-   do (Virtual I/O Device 1.2, section 5.1.6.2). To another TAP a frame goes with its header, as it is: that kernel
-   takes it for one that a card has put together, and the work is never done. For any other VM, and for a flood,
-   the sender's worker does it, on its own account: one frame or many, each whole and right, none longer than the
-   sender's MTU allows.
+   do (Virtual I/O Device 1.2, section 5.1.6.2). To another TAP a frame goes with its header, unchanged: that kernel
+   treats it like a frame that a card has joined, and the work is never done. For any other VM, and for a flood, the
+   sender's worker does it, at the sender's cost: one frame or many, each complete, none longer than the sender's MTU
+   allows.
 
    A frame is cut as TCP/IP would have made its parts: the headers are repeated, each with its own lengths, sequence
    number or IP identification, FIN and PSH on the last, CWR on the first (RFC 3168, section 6.1.2), and the header's
-   checksum. The sum that the kernel has begun covers the pseudo header, whatever that is; here it is only corrected
-   by the difference in length (RFC 1624) and continued, so addresses need not be looked at.
+   checksum. The kernel's partial sum covers the pseudo header. Here it is only corrected by the difference in length
+   (RFC 1624) and continued, so addresses need not be read.
 
    The header is the kernel's, but a program behind the TAP can have it written (packet(7), PACKET_VNET_HDR), so it
-   is checked. A checksum must not be stored into the MAC addresses, which were judged already: that is asked of every
-   frame (offload_is_sound). The rest matters to the code that does the work (offload_open): everything lies inside of the
-   frame and is what the header says. Encapsulated packets are not: no kernel leaves them to us, as we do not say that
-   we could. A segment carries at least SEGMENT_LEAST bytes, so a frame becomes at most 1 KiB times as many. */
+   is checked. A checksum must not be stored into the MAC addresses, which were checked already: offload_is_sound
+   checks that for every frame. offload_open checks the rest before the work: everything lies inside the frame and
+   matches the header. Encapsulated packets do not match: no kernel leaves them to us, since we do not offer it. A
+   segment carries at least SEGMENT_LEAST bytes, so a frame becomes at most 1 KiB times as many. */
 #ifndef BULKHEAD_OFFLOAD_H
 #define BULKHEAD_OFFLOAD_H
 
@@ -39,25 +39,25 @@ struct offload {
     uint32_t number;    /* of the next segment */
 };
 
-/* Is the header at `vnet` (VNET_BYTES) one that may go on to a TAP? */
+/* May the header at `vnet` (VNET_BYTES) go on to a TAP? */
 bool offload_is_sound(const uint8_t *vnet);
 
-/* What a VM has to take that gets the frame behind the header at `vnet`, `bytes` together, as it is: TAKES_*, and more
-   than there is where the header asks for what is not known. */
+/* The TAKES_* bits that a VM needs for the frame behind the header at `vnet`, `bytes` together, unchanged; bits that
+   no VM has if the header asks for something unknown. */
 uint32_t offload_needs(const uint8_t *vnet, uint32_t bytes);
 
-/* May a record's content, a frame that is or is not behind a header, go to who takes this? A frame that is to be cut may
-   be longer than one that is not. */
+/* May a record's content, a frame with or without a header, go to this intake? A frame to be cut may be longer than
+   another. */
 bool offload_may_go(const struct intake *intake, const uint8_t *frame, uint32_t bytes, bool vnet);
 
-/* Begin with a frame behind its header, `bytes` together, of which the frame has MIN_FRAME at least. False: it asks
-   for what makes no sense. */
+/* Begin with a frame behind its header, `bytes` together; the frame has at least MIN_FRAME. False: the header makes
+   no sense. */
 bool offload_open(struct offload *offload, const uint8_t *vnet, uint32_t bytes);
 
-/* Of an opened frame: make no segment longer than `longest`, if that leaves it any payload. */
+/* For an opened frame: make no segment longer than `longest`, if that leaves room for payload. */
 void offload_limit(struct offload *offload, uint32_t longest);
 
-/* Of an opened frame: leave it one, however long it is. */
+/* For an opened frame: do not cut it, however long it is. */
 void offload_keep_whole(struct offload *offload);
 
 static inline bool offload_is_done(const struct offload *offload)
@@ -75,8 +75,8 @@ static inline uint32_t offload_next_bytes(const struct offload *offload)
 /* Write the next finished frame as a record; returns its bytes. */
 uint32_t offload_next(struct offload *offload, uint8_t *record);
 
-/* Take the last segment off the frame behind the header at `vnet`, in place. Returns the bytes that are left, header
-   included; 0: it is no frame of several segments, and was not changed. */
+/* Remove the last segment of the frame behind the header at `vnet`, in place. Returns the bytes that are left, with
+   the header; 0: it has not several segments, and was not changed. */
 uint32_t offload_shorten(uint8_t *vnet, uint32_t bytes);
 
 #endif

@@ -1,4 +1,4 @@
-/* Where the headers of a packet are, for code that looks behind the Ethernet header. Pure functions, for any thread. */
+/* Find the headers of a packet behind the Ethernet header. Pure functions, for any thread. */
 #ifndef BULKHEAD_PACKET_H
 #define BULKHEAD_PACKET_H
 
@@ -37,7 +37,7 @@
 #define UDP_LENGTH 4u
 #define UDP_SUM 6u
 
-/* Where the network header begins and what it is; 0: behind more tags than a frame has. */
+/* Where the network header begins and its type; 0: behind more tags than a frame has. */
 static inline uint32_t network_of(const uint8_t *frame, uint32_t bytes, uint32_t *type)
 {
     uint32_t at = ETHERTYPE_AT;
@@ -59,18 +59,17 @@ static inline uint32_t tcp_header_bytes(const uint8_t *tcp)
     return (tcp[TCP_OFFSET] >> 4) * 4u;
 }
 
-/* A packet that is all there: IPv4, or IPv6 with such extension headers as may stand in front of a whole packet (RFC
-   8200, section 4.1). */
+/* A complete packet: IPv4, or IPv6 with the extension headers that a whole packet may have (RFC 8200, section 4.1). */
 struct packet {
     bool is_ipv4;
-    uint32_t protocol;  /* of what IP carries */
+    uint32_t protocol;  /* of the transport */
     uint32_t ip;        /* where its header begins in the frame */
-    uint32_t transport; /* where what it carries begins, up to the end of the frame */
+    uint32_t transport; /* where its payload begins, up to the end of the frame */
     uint32_t end;       /* where the packet ends, as its header says: in front of `transport` or behind the frame,
                            if the header lies */
 };
 
-/* Understand a frame up to where its transport begins; false if there is no such packet in it, or only a part. */
+/* Parse a frame up to its transport; false if it holds no such packet, or only a part. */
 bool packet_open(struct packet *packet, const uint8_t *frame, uint32_t bytes);
 
 #endif

@@ -1,4 +1,4 @@
-/* Rates: so many frames or bytes a second, with a burst.
+/* Rate limits: frames or bytes a second, with a burst.
 
    Theory of operation. The generic cell rate algorithm (ITU-T I.371): a limit is one moment, the earliest at which the
    next unit would be in time if units came evenly. A unit is in time if that moment is at most the burst away. Frames
@@ -17,7 +17,7 @@
 
 #include "common.h"
 
-/* A tenth of a second at full rate in one go: what a guest sends when it boots is no storm. */
+/* A tenth of a second at full rate in one go: the frames of a booting guest are no storm. */
 #define BURST_NS (NS_PER_S / 10)
 
 /* Ten times the highest sound rate of broadcasts, and a few per cent of a core. */

@@ -8,9 +8,9 @@
    A ring that has been written to is touched; the touched ones are published together. A worker that sleeps is rung
    once for one sleep: by its own doorbell for a ring, by the flood bell for a flood (one system call for all of them).
 
-   The flood bell can be held while the other workers get to know this port. Each of them looks at the flood ring when
-   it hears of the port anyway, and to ring all for the first words of each newcomer would cost a fleet as many wake-ups
-   as it has pairs of ports.
+   The flood bell can be held while the other workers get to know this port. Each of them reads the flood ring anyway
+   when it learns of the port. Ringing all of them for the first frames of each newcomer would cost a fleet as many
+   wake-ups as it has pairs of ports.
 
    Example. A burst of 40 frames goes to ports 3 (awake) and 5 (asleep at 17, last rung for 15) and to all. Three
    cursors are published, then comes the fence. Port 3's word is even: nothing. Port 5's is 17: its doorbell, and 17 is

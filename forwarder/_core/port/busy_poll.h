@@ -1,12 +1,12 @@
-/* Busy polling: looking for work for a moment before going to sleep.
+/* Busy polling: look for work for a moment before going to sleep.
 
    Theory of operation. A wake-up takes time: on a core that has halted, 2 us on bare metal and 20 us in a virtual
-   machine, and about as much of a processor as of time. A frame that answers another one passes two workers, so a
-   conversation of small frames consists of little else. A worker that expects the next frame within the time of a
-   wake-up does better to look for it: if it comes, the wake-up is saved on both sides (a worker that is awake is not
-   rung); if not, a wake-up's worth of time was spent twice. That is the bound of the classic choice between renting and
-   buying (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); KVM polls before it halts
-   a processor by the same argument (Documentation/virt/kvm/halt-polling.rst).
+   machine, and about as much of a processor as of time. A request and its answer pass two workers, so wake-ups
+   dominate a conversation of small frames. If a worker expects the next frame within the time of a wake-up, it is
+   better to poll for it: if the frame comes, the wake-up is saved on both sides (a worker that is awake is not rung);
+   if not, the time of one wake-up was spent twice. That is the bound of the classic choice between renting and buying
+   (Karlin et al., "Competitive randomized algorithms for nonuniform problems", 1990); KVM polls before it halts a
+   processor by the same argument (Documentation/virt/kvm/halt-polling.rst).
 
    The expectation is the last pause: a worker busy-polls while its pauses are short. So a mostly idle VM never
    busy-polls, and one that has fallen silent does it once more. A worker whose VM does not read never does.
@@ -25,7 +25,7 @@
 
 /* About a wake-up in a virtual machine. */
 #define BUSY_POLL_NS 20000u
-/* A round trip through two workers, none of which lingers: with longer pauses lingering would never begin to pay. */
+/* A round trip through two workers without busy polling: with longer pauses polling would never pay. */
 #define SHORT_PAUSE_NS 100000u
 
 struct busy_poll {

@@ -1,10 +1,10 @@
-/* The guard of a port: what its VM may not say, since the gateway or another VM is who may.
+/* The guard of a port: drops frames that only the gateway or another VM may send.
 
-   Theory of operation. The worker of the VM that speaks asks, before a frame goes anywhere, so a forgery costs its
-   sender alone. claim.h reads what a frame claims; here is the table of whose addresses are whose, by port, sorted, as
-   the supervisor tells it: the gateway's own, the host alias's and those that are leased. An address that nobody has is
-   everybody's, so VMs with addresses of their own choice are not in the way. A link address inside of a message is
-   refused where it is pinned to another port.
+   Theory of operation. The sender's worker checks each frame before it goes anywhere, so a forgery costs only its
+   sender. claim.h reads a frame's claim. The table here holds the port of each owned address, sorted, as the
+   supervisor sends it: the gateway's own, the host alias's and leased ones. Any VM may use an address that no port
+   owns, so VMs with addresses of their own choice work. A link address inside a message is refused if it is pinned to
+   another port.
 
    PAUSE and frames of group addresses (IEEE 802.1D 7.7, 802.1Q 8.6) are refused for all, guarded or not. LLDP, LACP and
    STP pass: network labs need them.
@@ -26,7 +26,7 @@ struct guard_owner {
     uint32_t port;
 };
 
-/* Addresses of all ports: what a thousand of them lease, and the gateway's own. */
+/* Addresses of all ports: the leases of a thousand ports, and the gateway's own. */
 #define GUARD_MOST_OWNERS 8192u
 
 struct guard_note {
@@ -44,14 +44,14 @@ struct guard {
     struct guard_note notes[GUARD_KINDS];
 };
 
-/* Have these owners from now on: `owners` is the guard's, from malloc, in any order. */
+/* Replace the owners: `owners` comes from malloc, in any order; the guard frees it. */
 void guard_set_owners(struct guard *guard, struct guard_owner *owners, uint32_t count);
 void guard_close(struct guard *guard);
 
-/* May the VM of `port` not send this frame? To be asked where claim_possible says so. */
+/* Is this frame of `port`'s VM to be refused? Call it if claim_possible returns true. */
 bool guard_refuses(struct guard *guard, uint32_t port, const struct fdb *fdb, const uint8_t *frame, uint32_t bytes);
 
-/* The same of addresses, which a run of frames has in common. */
+/* The same for the addresses alone, which all frames of a run share. */
 bool guard_refuses_addresses(struct guard *guard, const uint8_t *dst, const uint8_t *src);
 
 #endif

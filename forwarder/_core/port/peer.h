@@ -1,8 +1,8 @@
 /* The other ports, as the engine of one port knows them.
 
-   Theory of operation. Membership decides which peers exist and under which epoch (engine_peers.h). What connects two
-   ports belongs to one pair of epochs: its rings, the pending queue and the doorbell all go when either end gets a new
-   epoch, so that nothing of an earlier life is ever forwarded. The path towards a peer is a state:
+   Theory of operation. Membership decides which peers exist and under which epoch (engine_peers.h). Rings, pending
+   queue and doorbell belong to one pair of epochs: they are freed when either end gets a new epoch, so no frame of an
+   earlier epoch is ever forwarded. The path towards a peer is a state:
 
      state          left by                        a frame for the peer
      PATH_NONE      the first frame for it         is the reason to ask for a ring
@@ -24,7 +24,7 @@
 #include "shared/flood.h"
 #include "shared/ring.h"
 
-/* The pending queue holds what one burst of one conversation may bring until the ring is there (about 1 ms). */
+/* The pending queue holds one burst of one conversation until the ring is there (about 1 ms). */
 #define PENDING_BYTES 262144u
 
 enum path {
@@ -37,11 +37,11 @@ enum path {
 struct peer {
     uint32_t port;
     uint64_t epoch;
-    uint64_t attachment; /* epoch of the port's first life: tells one VM from the next under the same number */
+    uint64_t attachment; /* epoch of the port's first worker: distinguishes VMs with the same number */
     enum path path;
     struct ring_tx tx;
     struct early_drop early_drop; /* what goes into it */
-    uint64_t runs_asked; /* put into it when it was last asked whether it is idle */
+    uint64_t runs_asked; /* `put` at the last check for idleness */
     struct ring_rx rx;
     struct flood_rx flood;
     uint8_t *pending;

@@ -1,8 +1,8 @@
-/* The state of one port's engine, which the files that each do one step of a turn work on.
+/* The state of one port's engine; each step of a turn, in a file of its own, works on it.
 
-   Theory of operation. engine.h says what a turn is and which file does which part of it. This file is the ground that
-   they stand on: it includes none of them. Nothing here is shared or locked; the thread that runs the engine is the
-   only one that may touch it. What other processes may see lies behind pointers: the statistics page and the rings.
+   Theory of operation. engine.h says what a turn is and which file does which part of it. This file includes none of
+   them. Nothing here is shared or locked: only the thread that runs the engine may touch it. Memory that other
+   processes see lies behind pointers: the stats page and the rings.
 
    Memory. All of it is made by engine_open and engine_peers.c, none per frame:
 
@@ -32,15 +32,15 @@
 #define INBUF_BYTES (MAX_RECORD + INGRESS_BUDGET)
 /* Frames on their way from flood rings to the VM; with room for one cut frame. */
 #define STAGING_BYTES 262144u
-/* What one source may send to the VM before the next one's turn (deficit round robin, RFC 8290 section 4.1.1
-   uses the same scheme): one run. Where there is no other one it may send more, since few large writes cost less than
-   many small ones; as much as the staging holds. */
+/* Bytes that one source may send to the VM before the next one's turn (deficit round robin, as in RFC 8290 section
+   4.1.1): one run. A single source may send more, since few large writes cost less than many small ones: as much as
+   the staging holds. */
 #define QUANTUM_BYTES ((int64_t)RUN_BYTES)
 #define ALONE_BYTES ((int64_t)STAGING_BYTES)
 
 struct inbuf {
     uint8_t *bytes;       /* streams, TAP: linear buffer of INBUF_BYTES; datagrams: SLOTS slots */
-    uint8_t *records;     /* streams: what the frames become that are no records yet, for the time of one poll */
+    uint8_t *records;     /* streams with another framing: the records made of their frames, for one poll */
     size_t mapped;
     struct peer *direct_rx; /* streams, TAP: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
     uint64_t direct_at;   /* where that is, as that ring's cursor */
@@ -84,7 +84,7 @@ struct egress {
     uint64_t retry_at;      /* ns; 0: no timer runs */
     uint64_t retry_ns;      /* the next pause */
     uint64_t written;       /* bytes, for the stall detection */
-    uint64_t taken;         /* bytes from sources, also of frames that were not for the VM: what bounds a turn */
+    uint64_t taken;         /* bytes from sources, also of frames that were not for the VM: they bound a turn */
 };
 
 /* Samples of what the VM leaves undone (unfinished.h). */
@@ -92,7 +92,7 @@ struct unfinished {
     uint64_t due; /* ns */
     uint32_t score;
     bool noticed;
-    bool told; /* that is, to who runs the engine */
+    bool told; /* that is, to the caller of the engine */
 };
 
 struct engine {
@@ -105,11 +105,11 @@ struct engine {
     char link_error[96];
     struct waiter waiter;
     int doorbell;
-    bool bells_masked; /* its VM does not read, so news are of no use */
+    bool bells_masked; /* its VM does not read, so new frames are of no use */
     struct shm stats_shm;
     struct stats_page *stats;
     struct counters count;
-    struct capture *captures; /* NULL: no copy of what the port sees is wanted */
+    struct capture *captures; /* NULL: no capture */
     uint32_t unpublished_turns;
     struct busy_poll busy_poll;
     uint64_t pulse_ns; /* it publishes at least so often */
@@ -122,7 +122,7 @@ struct engine {
     struct intake offered;   /* what the VM takes */
     uint32_t longest;        /* bytes of a frame that it is to be sent */
     struct intake intake;    /* both together */
-    uint32_t sends;          /* what it may leave undone, of TAKES_ALL */
+    uint32_t sends;          /* offloads that it may leave undone, of TAKES_ALL */
     struct unfinished unfinished;
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
@@ -139,7 +139,7 @@ struct engine {
     bool any_wanted;
 };
 
-/* The VM takes this from now on: no frame is written to it any more that asks for more. */
+/* Set what the VM accepts from now on; frames that need more are no longer written to it. */
 static inline void port_take(struct engine *e, struct intake intake)
 {
     e->offered = e->intake = intake;
@@ -148,7 +148,7 @@ static inline void port_take(struct engine *e, struct intake intake)
     flood_take(&e->flood, e->intake);
 }
 
-/* And no frame longer than that, whatever it takes: its operator says so. */
+/* Set the operator's limit of a frame's length, whatever the VM accepts. */
 static inline void port_limit(struct engine *e, uint32_t longest)
 {
     e->longest = longest;
@@ -165,7 +165,7 @@ static inline void port_in_doubt(struct engine *e)
         atomic_store_explicit(&e->stats->at_boundary, 0, memory_order_seq_cst);
 }
 
-/* What a frame is that goes to a capture: `counter`, one of e->count, says why it was dropped. */
+/* The common facts of captured frames; `counter`, one of e->count, is the reason of a drop. */
 static inline struct sighting port_sighting(const struct engine *e, enum capture_way way, const uint64_t *counter)
 {
     const uint64_t *first = (const uint64_t *)&e->count;
@@ -193,7 +193,7 @@ static inline void port_sight_frame(const struct engine *e, const uint8_t *frame
     captures_frame(e->captures, frame, bytes, &sighting);
 }
 
-/* The VM sent frames that it may not send. */
+/* Charge refused frames: a VM that sends too many is read later. */
 static inline void port_refused(struct engine *e, uint32_t frames)
 {
     rate_limit_charge(&e->refusal_rate, frames, e->now);

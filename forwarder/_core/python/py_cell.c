@@ -1,4 +1,4 @@
-/* A process enters its cell; what that is, cell.h says. */
+/* The functions with which a process enters its cell (cell.h). */
 #include "python/py_types.h"
 #include "system/cell.h"
 

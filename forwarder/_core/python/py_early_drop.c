@@ -1,4 +1,4 @@
-/* The choice of what is dropped early by itself, for oracle and property tests. */
+/* Early drop by itself, for oracle and property tests. */
 #include "python/py_types.h"
 
 #include "packet/early_drop.h"

@@ -1,4 +1,4 @@
-/* Methods of Engine: what its VM may not say. */
+/* Methods of Engine for the guard of its VM. */
 #ifndef BULKHEAD_PY_ENGINE_GUARD_H
 #define BULKHEAD_PY_ENGINE_GUARD_H
 

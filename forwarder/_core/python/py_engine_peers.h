@@ -1,4 +1,4 @@
-/* Methods of Engine: what membership and the operator's settings change. */
+/* Methods of Engine for changes of membership and of the operator's settings. */
 #ifndef BULKHEAD_PY_ENGINE_PEERS_H
 #define BULKHEAD_PY_ENGINE_PEERS_H
 

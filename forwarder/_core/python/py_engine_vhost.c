@@ -27,13 +27,13 @@ static bool is_queue(unsigned which)
     return false;
 }
 
-/* What is wrong with a region is the front-end's mistake, but for the last two. */
+/* A wrong region is the front-end's mistake, except for the last two errors. */
 static PyObject *raise_fault(enum memory_fault fault)
 {
     static const char *const words[] = {
         [MEMORY_ADDRESS] = "a region is empty, or ends beyond the last address",
         [MEMORY_OVERLAP] = "two regions overlap",
-        [MEMORY_FILE] = "the descriptor of a region is no regular file",
+        [MEMORY_FILE] = "the descriptor of a region is not a regular file",
         [MEMORY_SHORT] = "the file of a region ends before the region does",
     };
     if (fault == MEMORY_TOO_MANY)

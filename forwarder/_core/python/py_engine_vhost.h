@@ -1,4 +1,4 @@
-/* Methods of Engine: what a vhost-user front-end says of a guest's memory and queues. */
+/* Methods of Engine for a guest's memory and queues, as a vhost-user front-end sets them. */
 #ifndef BULKHEAD_PY_ENGINE_VHOST_H
 #define BULKHEAD_PY_ENGINE_VHOST_H
 

@@ -1,4 +1,4 @@
-/* Block: the reading side of a port's page. */
+/* StatsPage: the reading side of a port's stats page. */
 #include "python/py_types.h"
 
 #include "shared/stats_page.h"

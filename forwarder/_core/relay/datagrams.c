@@ -37,7 +37,7 @@ void datagrams_close(struct datagrams *datagrams)
     datagrams->bytes = NULL;
 }
 
-/* Read what is there into `messages`; how many, or -1 with errno. */
+/* Read the waiting messages into `messages`; returns their number, or -1 with errno. */
 static int receive(struct datagrams *datagrams, int fd, bool control)
 {
     struct mmsghdr headers[DATAGRAM_BATCH];
@@ -88,15 +88,15 @@ static int receive(struct datagrams *datagrams, int fd, bool control)
     return count;
 }
 
-/* An IP packet in a frame, as far as the cache has to know it. */
+/* The fields of an IP packet that the cache needs. */
 struct heading {
     uint32_t version, protocol, hops;
     bool keep, whole;
     uint8_t *source, *destination, *transport;
-    uint32_t bytes; /* from `transport` on, as IP says */
+    uint32_t bytes; /* from `transport` on, according to IP */
 };
 
-/* Understand a frame's packet; false: it is damaged, or has options, and is for the caller. */
+/* Parse a frame's packet; returns false if it is damaged or has options: then it is for the caller. */
 static bool head_of(struct heading *heading, uint8_t *ip, uint32_t bytes)
 {
     if (bytes >= IPV4_LEAST && ip[0] == 0x45) {
@@ -119,7 +119,7 @@ static bool head_of(struct heading *heading, uint8_t *ip, uint32_t bytes)
     return false;
 }
 
-/* Whether the checksum of a UDP datagram is right; IPv4's may be missing. */
+/* Is the checksum of a UDP datagram right? In IPv4 it may be missing. */
 static bool sums_up(const struct heading *heading, uint32_t length)
 {
     uint32_t address = heading->version == 4 ? 4 : 16;
@@ -158,7 +158,7 @@ void datagrams_shed(struct datagrams *datagrams, const uint8_t *mac, enum shed k
     slot->until[kind] = until;
 }
 
-/* Whether a frame is only counted. */
+/* Is this frame only counted? */
 static bool is_shed(struct datagrams *datagrams, const struct heading *heading, const uint8_t *mac, uint64_t now)
 {
     const struct shed_slot *slot = slot_of(datagrams, mac);
@@ -173,7 +173,7 @@ static bool is_shed(struct datagrams *datagrams, const struct heading *heading, 
     return forged || syn;
 }
 
-/* Take one frame: carry it, count it, or leave it. */
+/* Carry one frame, count it, or leave it to the caller. */
 static void take_frame(struct datagrams *datagrams, struct departing *departing, struct message *message, uint64_t now)
 {
     struct heading heading;

@@ -25,7 +25,7 @@ static void control_add(struct msghdr *message, int level, int type, const void 
     message->msg_controllen += CMSG_SPACE(bytes);
 }
 
-/* One system call: some parts, `segment` 0 if they are one datagram. 0, or -1 with errno. */
+/* Send some parts with one system call; `segment` is 0 if they are one datagram. Returns 0, or -1 with errno. */
 static int send_by_socket(const struct departing *departing, struct iovec *parts, size_t count, uint32_t segment)
 {
     const struct flow_way *way = departing->way;
@@ -54,7 +54,7 @@ static int send_by_socket(const struct departing *departing, struct iovec *parts
     return sendmsg(way->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-/* The headers of one packet with `bytes` of payload for the TUN device; their length. */
+/* Write the headers of one packet with `bytes` of payload for the TUN device; returns their length. */
 static uint32_t make_headers(uint8_t *at, const struct departing *departing, struct outlet *outlet,
                              uint32_t bytes, uint32_t segment)
 {
@@ -103,7 +103,7 @@ static int send_by_tun(const struct departing *departing, struct outlet *outlet,
     return writev(outlet->tun, parts, (int)count + 1) < 0 ? -1 : 0;
 }
 
-/* Send one datagram of them; where a socket refuses it, what a guest sent is left to the caller. */
+/* Send one of the datagrams; if a socket refuses a guest's datagram, leave it to the caller. */
 static void send_one(const struct departing *departing, struct outlet *outlet, uint32_t index)
 {
     struct iovec part[2] = {{NULL, 0}, departing->parts[1 + index]};
@@ -114,12 +114,12 @@ static void send_one(const struct departing *departing, struct outlet *outlet, u
         return;
     bool is_full = errno == EAGAIN || errno == ENOBUFS;
     if (is_full || departing->port == 0 || departing->of[index]->segment != 0)
-        outlet->dropped++; /* one of several in a frame: the caller would send the others again */
+        outlet->dropped++; /* one of several in a message: the caller would send the others again */
     else
         departing->of[index]->left = true;
 }
 
-/* Whether an error says that a way does not take several at once, and not that of an earlier datagram. */
+/* Does this error say that a way does not accept several datagrams at once? Others are of an earlier datagram. */
 static bool is_about_segments(int error)
 {
     return error == EINVAL || error == EMSGSIZE || error == EIO || error == EOPNOTSUPP || error == ENOPROTOOPT;
@@ -151,7 +151,7 @@ void departing_send(struct departing *departing, struct outlet *outlet, uint64_t
     departing->way = NULL;
 }
 
-/* Whether one more of this size may follow those that are there. */
+/* May one more datagram of this size join the batch? */
 static bool has_room(const struct departing *departing, uint32_t bytes)
 {
     return !departing->full && departing->count < DEPARTING_MOST && bytes != 0 && bytes <= departing->segment

@@ -1,4 +1,4 @@
-/* Datagrams that leave together: of one way, of one size, by one system call (datagrams.h has the theory). */
+/* Send datagrams of one way and one size with one system call (datagrams.h has the theory). */
 #ifndef BULKHEAD_DEPARTING_H
 #define BULKHEAD_DEPARTING_H
 
@@ -10,20 +10,20 @@
 #define DEPARTING_BYTES 65000u  /* the longest IP packet, with room for headers */
 #define CONTROL_BYTES 128u
 
-/* Where datagrams leave: sockets, which the cache knows, and the TUN device. */
+/* The exits of datagrams: sockets, which the cache knows, and the TUN device. */
 struct outlet {
     struct flow_cache cache;
     int tun; /* -1: there is none yet */
     uint32_t mtu; /* of the LAN behind it */
     uint16_t ident;
-    uint64_t dropped; /* what was not taken, since it was last asked */
+    uint64_t dropped; /* datagrams that were not accepted since the last question */
 };
 
 /* One message of a batch. */
 struct message {
     uint8_t *data;
     uint32_t bytes;
-    uint32_t segment; /* of each datagram in it; 0: it is one */
+    uint32_t segment; /* bytes of each datagram in it; 0: it is one datagram */
     union flow_address peer;
     uint32_t local_bytes;
     uint8_t local[16];
@@ -32,7 +32,7 @@ struct message {
 
 struct departing {
     const struct flow_way *way; /* NULL: none */
-    uint32_t port;              /* where to, for a way without one */
+    uint32_t port;              /* the destination, for a way without one */
     uint32_t segment, bytes, count;
     bool full;
     uint32_t peer_port; /* the source port, on the TUN device */
@@ -40,11 +40,11 @@ struct departing {
     struct message *of[DEPARTING_MOST];     /* each part's message */
 };
 
-/* Add the datagrams of a message, or send what is there first. `data` is what UDP carries of it. */
+/* Add the datagrams of a message; sends the batch first if they do not fit. `data` is the payload of UDP. */
 void departing_add(struct departing *departing, struct outlet *outlet, const struct flow_way *way, uint32_t port,
                    struct message *message, uint8_t *data, uint32_t bytes, uint64_t now);
 
-/* Send what is there. */
+/* Send the batch. */
 void departing_send(struct departing *departing, struct outlet *outlet, uint64_t now);
 
 #endif

@@ -55,8 +55,8 @@ struct flow_socket *flow_socket_of(struct flow_cache *cache, int fd)
     return &cache->sockets[fd];
 }
 
-/* The ticket of a socket; 0: it is not open. What is no socket of ours (a packet socket, the TUN device) is always the
-   same one. */
+/* The ticket of a socket; 0: it is not open. A descriptor that is not a socket of ours (a packet socket, the TUN
+   device) always has the same ticket. */
 static uint64_t ticket_of(struct flow_cache *cache, int fd)
 {
     if (fd < 0)
@@ -65,7 +65,7 @@ static uint64_t ticket_of(struct flow_cache *cache, int fd)
     return known == NULL ? 0 : known->ticket;
 }
 
-/* Multiply and fold, word by word, as wyhash does: keyed, and a few ns. */
+/* A keyed hash that costs a few ns: multiply and fold, word by word, like wyhash. */
 static uint32_t hash_of(const struct flow_cache *cache, const struct flow_key *key)
 {
     uint64_t hash = cache->secret[0];

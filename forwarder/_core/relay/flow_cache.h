@@ -1,20 +1,20 @@
-/* The exact-match cache of datagrams' ways: what the relay (Python) has decided about one flow, so that the next
-   datagrams of it are carried in batches without being asked about again.
+/* The exact-match cache of datagrams' ways: it keeps a decision of the relay (Python) about a flow, so that later
+   datagrams of the flow are carried in batches without the relay.
 
-   Theory of operation. A key says where a datagram came from: a guest's Ethernet source, addresses, port, hops and
-   "don't fragment", or a socket and its peer. The way behind it says where the datagram goes: a socket and an address,
-   or the TUN device and the headers that it gets. Who is not here is the relay's to judge, which then enters the way.
+   Theory of operation. A key is the origin of a datagram: a guest's Ethernet source, addresses, port, hops and "don't
+   fragment", or a socket and its peer. Its way is the destination: a socket and an address, or the TUN device and the
+   new headers. If a datagram has no way here, the relay judges it and then enters the way.
 
-   It is a cache and no table: SETS sets of WAYS entries each. A new entry takes the place of the one of its set that
-   was used last the longest ago, so a guest that makes thousands of flows costs others a look by Python now and then,
-   and nothing has to be bounded by anybody else. The hash is keyed with a secret, so nobody chooses a neighbour.
+   It is a cache and not a table: SETS sets of WAYS entries each. A new entry replaces the least recently used entry
+   of its set. So a guest that makes thousands of flows costs others only a decision by Python now and then, and the
+   cache needs no other bound. The hash is keyed with a secret, so a guest cannot choose the set of its flows.
 
-   Sockets come and go, and their numbers are used again. Each open socket has a ticket, which no other ever had; an
-   entry names those of its two sockets, and is void as soon as one of them is another. So closing a socket is one
-   store, however many entries name it. An entry is void after LIFE_NS as well: what it was decided by may have changed.
+   Numbers of sockets are used again. Each open socket has a unique ticket. An entry has the tickets of its two
+   sockets, and is void as soon as one of them has changed. So closing a socket is one store, however many entries
+   name it. An entry is also void after LIFE_NS, because the reasons of its decision may have changed.
 
-   Example: a guest sends ten datagrams to a resolver. The first makes a flow, the second enters its way, eight are
-   sent by the cache, of which the relay only learns when the flow was used last. Single-threaded. */
+   Example: a guest sends ten datagrams to a resolver. The first makes a flow, the second enters its way, and the
+   cache sends the other eight; the relay only learns when the flow was last used. Single-threaded. */
 #ifndef BULKHEAD_FLOW_CACHE_H
 #define BULKHEAD_FLOW_CACHE_H
 
@@ -43,25 +43,25 @@ union flow_address {
 struct flow_way {
     int fd;                      /* of the socket; -1: the TUN device */
     socklen_t address_bytes;     /* 0: the socket is connected */
-    union flow_address address;  /* its port is the datagram's own for what comes from a guest */
-    uint32_t local_bytes;        /* 0, 4 or 16: the address that it is to be sent from */
+    union flow_address address;  /* for a guest's datagram, the port is the datagram's own */
+    uint32_t local_bytes;        /* 0, 4 or 16: length of the source address to send from */
     uint8_t local[16];
-    uint32_t version;            /* of IP, on the TUN device */
+    uint32_t version;            /* hop limit of IP, on the TUN device */
     uint8_t source[16], guest[16];
     uint32_t guest_port;
 };
 
 struct flow_entry {
     struct flow_key key;
-    uint64_t in_ticket, out_ticket; /* out 0: nothing is here */
+    uint64_t in_ticket, out_ticket; /* out 0: the entry is free */
     uint64_t entered, used;         /* monotonic ns */
     struct flow_way way;
 };
 
 struct flow_socket {
     uint64_t ticket; /* 0: not open */
-    uint64_t used;   /* when something was last sent by it, monotonic ns */
-    bool no_segments; /* its way does not take several datagrams at once */
+    uint64_t used;   /* time of its last datagram, monotonic ns */
+    bool no_segments; /* its path does not accept several datagrams at once */
 };
 
 struct flow_cache {
@@ -76,14 +76,14 @@ struct flow_cache {
 int flow_cache_open(struct flow_cache *cache);
 void flow_cache_close(struct flow_cache *cache);
 
-/* Know a socket from now on, as another one than before; -1 with errno. */
+/* Give a socket a new ticket; returns -1 with errno. */
 int flow_socket_open(struct flow_cache *cache, int fd);
 void flow_socket_close(struct flow_cache *cache, int fd);
 
-/* The socket; NULL: it is not open. */
+/* Return the socket; NULL: it is not open. */
 struct flow_socket *flow_socket_of(struct flow_cache *cache, int fd);
 
-/* The way of a datagram; NULL: it is to be decided. `in` is the socket that it came by, or -1. */
+/* Return the way of a datagram; NULL: the relay has to decide. `in` is its socket, or -1. */
 const struct flow_way *flow_cache_find(struct flow_cache *cache, const struct flow_key *key, int in, uint64_t now);
 
 /* Enter a way; ignored if one of its sockets is not open. */

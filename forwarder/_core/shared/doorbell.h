@@ -12,9 +12,9 @@
    for, so a sleep costs each producer one system call at the most. No neighbour ever writes to the sleeper's memory:
    the word lies where only its owner can write.
 
-   A worker whose VM does not read stays "awake" on purpose while it waits for the VM: news in its rings are of no use
-   to it, so no neighbour pays for ringing. The flood bell rings for all and may wake it all the same; then it masks
-   both bells until its VM reads again.
+   A worker whose VM does not read stays "awake" on purpose while it waits for the VM: it cannot forward new frames,
+   so no neighbour needs to ring. The flood bell rings for all and may still wake it; then it masks both bells until
+   its VM reads again.
 
    The bell itself is an eventfd that is only ever written: its readers wait for it edge-triggered.
 
@@ -48,7 +48,7 @@ static inline void sleep_end(struct sleep_word *word)
     atomic_store_explicit(&word->number, number + 1, memory_order_relaxed);
 }
 
-/* After publishing and a full fence: must the owner of this word be rung? */
+/* After publishing and a full fence: does the owner of this word need a ring? */
 static inline bool sleep_needs_bell(const struct sleep_word *word, uint32_t *rung)
 {
     uint32_t number = atomic_load_explicit(&((struct sleep_word *)(uintptr_t)word)->number, memory_order_relaxed);

@@ -28,7 +28,7 @@ static bool key_pinned(uint64_t key)
     return (key & PINNED) != 0;
 }
 
-/* Two rounds of multiply-and-fold: cheap, and a guest that does not know the secret cannot aim at a bucket. */
+/* Two rounds of multiply-and-fold: cheap, and a guest without the secret cannot aim at a bucket. */
 static uint32_t bucket_index(const struct fdb *fdb, uint64_t mac)
 {
     uint64_t h = (mac ^ fdb->secret) * 0x9e3779b97f4a7c15ull;

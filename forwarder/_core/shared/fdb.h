@@ -1,4 +1,4 @@
-/* MAC table (FDB): which port an address is behind, as one worker has learned it.
+/* MAC table (FDB): the port of each address, as one worker has learned it.
 
    Theory of operation. A bounded hash table of buckets, one bucket a cache line of five entries; an address lives in
    its bucket or nowhere, so a look-up touches one line and an insertion never moves anything. The hash is keyed per
@@ -52,7 +52,7 @@ enum fdb_verdict {
 /* An all-zero fdb is empty; `secret` keys the hash. */
 void fdb_init(struct fdb *fdb, uint64_t secret);
 
-/* Count anew. A worker that was killed between two stores left a count that is off by one, and fdb_forget trusts it. */
+/* Count anew: a worker killed between two stores leaves a count that is off by one, and fdb_forget trusts counts. */
 void fdb_recount(struct fdb *fdb);
 
 /* Advance the coarse clock; sweeps when a generation ends. */
@@ -60,7 +60,7 @@ void fdb_age(struct fdb *fdb, uint32_t now);
 
 enum fdb_verdict fdb_learn(struct fdb *fdb, const uint8_t *mac, uint32_t port);
 
-/* Port that `mac` is behind; 0: unknown. */
+/* The port of `mac`; 0: unknown. */
 uint32_t fdb_lookup(const struct fdb *fdb, const uint8_t *mac);
 
 /* False: the bucket is full of pinned entries, or pinned to another port, or a group address. */

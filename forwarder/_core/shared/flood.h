@@ -1,4 +1,4 @@
-/* Flood ring: what a port says to all the others, written once, read by each with a cursor of its own.
+/* Flood ring: frames of one port for all others, written once, read by each other worker with its own cursor.
 
    Theory of operation. Its worker is the only writer; every other worker maps it read-only. The writer
    never looks at a reader: it overwrites the oldest records when it comes round. A reader therefore
@@ -12,12 +12,12 @@
    in the numbers is exactly what the reader lost. The pair (head, number) is kept consistent by a
    version that is odd while the pair changes.
 
-   A record is a frame to deliver, or a reply (no frame: "this address is behind me"). A reply answers a flooded unknown
-   address: without it a station that only listens would be flooded to for ever, since only its partner sees what it
-   sends.
+   A record is a frame to deliver, or a reply (no frame: "this address is behind me"). A reply answers a flooded frame
+   to an unknown address. Without it, frames to a station that only listens would be flooded for ever, since only its
+   partner sees its frames.
 
-   The header also holds two words that everybody may read and only the owner may write: whether the owner sleeps
-   (doorbell.h), and what its VM takes (intake.h).
+   The header also holds two words that all may read and only the owner may write: the owner's sleep word
+   (doorbell.h), and the offloads that its VM accepts (intake.h).
 
    Example. The ring has 512 KiB and 340 frames of 1,514 bytes fit into it. A reader is stuck at frame 100 while the
    writer puts frame 600. The reader's next look finds itself lapped: it goes to the head, frame 601, and counts 500
@@ -82,19 +82,19 @@ int flood_create(uint32_t size, uint32_t port, uint64_t epoch);
 /* Map for writing and seal: no other process can write from now on. -1 and errno (ESTALE: another port's). */
 int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch);
 
-/* `from_start`: read what the port has said since it came, else only what it says from now on. */
+/* `from_start`: read everything since the port came, else only new records. */
 int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bool from_start);
 void flood_tx_close(struct flood_tx *tx);
 void flood_rx_close(struct flood_rx *rx);
 
-/* Say what the VM takes from now on. What was sent before may come for a while: see intake.h. */
+/* Publish what the VM accepts from now on. Earlier frames may still be under way: see intake.h. */
 static inline void flood_take(struct flood_tx *tx, struct intake intake)
 {
     uint64_t word = (uint64_t)intake.longest << 32 | intake.takes;
     atomic_store_explicit(&tx->shared->intake, word, memory_order_relaxed);
 }
 
-/* What the other end's VM takes now; nothing but plain frames if that is not known. */
+/* What the other end's VM accepts now; only plain frames if that is not known. */
 static inline struct intake flood_intake(const struct flood_rx *rx)
 {
     if (rx->shared == NULL)
@@ -109,8 +109,8 @@ void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum f
 void flood_put_behind(struct flood_tx *tx, const void *head, uint32_t head_bytes, const uint8_t *frame, uint32_t rest,
                       enum flood_kind kind);
 
-/* Whether a reader has to be rung for what is new. A reply needs no doorbell: a port that still floods to that address
-   reads it before its VM's next frame. */
+/* Whether readers need a ring for the new records. A reply needs no doorbell: a port that still floods to that
+   address reads it before its VM's next frame. */
 bool flood_publish(struct flood_tx *tx);
 
 static inline bool flood_has_news(const struct flood_rx *rx)
@@ -121,8 +121,8 @@ static inline bool flood_has_news(const struct flood_rx *rx)
 
 enum flood_status { FLOOD_EMPTY, FLOOD_FRAME, FLOOD_NO_ROOM };
 
-/* Copy the next record's frame to `out` (which holds `room` bytes). Records that do not fit stay. What a lap
-   has cost is added to *lost, also where nothing else is returned. */
+/* Copy the next record's frame to `out` (which holds `room` bytes). Records that do not fit stay. Records lost by a
+   lap are added to *lost, also if nothing else is returned. */
 enum flood_status flood_next(struct flood_rx *rx, uint8_t *out, uint32_t room, struct flood_record *record,
                              uint64_t *lost);
 

@@ -1,26 +1,26 @@
 /* Unicast ring: single-producer single-consumer byte ring between two workers, in shared memory.
 
    Theory of operation. The ring carries runs. A run is records in the QEMU wire format, one behind the other: all
-   from one source address, at most RUN_BYTES of them. What costs time per frame is thus paid per run: the consumer
-   learns an address, counts frames and charges its scheduler once a run, and hands the records to the kernel as they
-   lie there. Where a run lies and what it is says its description (struct run), apart from the records; so whatever
-   lies between two runs belongs to none.
+   from one source address, at most RUN_BYTES of them. So the cost per frame becomes a cost per run: the consumer
+   learns an address, counts frames and charges its scheduler once a run, and hands the records to the kernel in
+   place. A description (struct run), apart from the records, says where a run lies and what it holds; bytes between
+   two runs belong to none.
 
-   That is for records that come in at the place where they are to be. A producer may have its VM's bytes written to
-   the front of the ring (ring_front), look at them there, and keep as runs what is for this consumer (ring_commit); the
-   rest it copies to where it belongs, or leaves for the next burst to write over.
+   This serves records that are received in place. A producer may receive its VM's bytes at the front of the ring
+   (ring_front), inspect them there, and commit the records for this consumer as runs (ring_commit). It copies the
+   rest elsewhere, or leaves it for the next burst to overwrite.
 
    There are two pieces of memory, each written by one process only. The producer's has the records and their
-   descriptions, and for the consumer it is read-only: what a VM has sent is judged there, so no neighbour may change
-   it. The consumer's has the tail.
+   descriptions. It is read-only for the consumer: the producer inspects its VM's frames there, so no neighbour may
+   change them. The consumer's has the tail.
 
      end        writes                    when
      producer   records, runs, head       a run first, then head (release), once per burst
      consumer   tail: bytes and runs      after the kernel has taken a whole run (release, each)
 
    Cursors count runs, or bytes, since the ring was made and never wrap (2^64). The free space is size - (head - tail)
-   in bytes. Where there is not enough for a frame, or no place for another description, it is dropped here, at the
-   tail, whole, and counted by the caller; the producer never waits.
+   in bytes. A frame that finds too little space, or no place for another description, is dropped here, at the tail,
+   as a whole, and counted by the caller; the producer never waits.
 
    The tail moves at ends of runs only: until then the producer may not overwrite the run, so that a
    consumer that is cut off in the middle of one can still find its frame boundaries.
@@ -57,8 +57,8 @@ bool ring_has_room(struct ring_tx *tx, uint64_t bytes);
 /* Where they are. ring_put writes there, too. */
 uint8_t *ring_front(const struct ring_tx *tx);
 
-/* Append records as ring_put does, that are already where they shall stay: `at` is where the first begins, at or
-   behind the end of the last run, within the room there was. All fit, or none. */
+/* Append records like ring_put, but in place: `at` is where the first begins, at or behind the end of the last run,
+   within the free space. All fit, or none. */
 uint32_t ring_commit(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet);
 
 /* Show the consumer everything put so far. True if there was something new. */
@@ -73,8 +73,7 @@ static inline bool ring_has_news(const struct ring_rx *rx)
     return !rx->broken && atomic_load_explicit(&rx->shared->head, memory_order_relaxed) != rx->tail_runs;
 }
 
-/* Bytes up to the end of the last run published that are not yet consumed. Only looks: what the consumer takes next
-   stays what it was when it refreshed. */
+/* Published bytes that are not yet consumed. Changes nothing: the consumer's view stays that of its last refresh. */
 uint64_t ring_depth(const struct ring_rx *rx);
 
 /* One run as the consumer sees it: a private copy of its description, and the records not yet consumed. */
@@ -91,20 +90,19 @@ unsigned ring_view(struct ring_rx *rx, struct run_view *views, unsigned max, uin
 /* Consume `bytes` of record bytes from the runs viewed; returns the frames in the runs that this finished. */
 uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned count, uint64_t bytes);
 
-/* The rest of the frame that consumption has stopped inside of (0 bytes: it stopped at a boundary), and how many
-   frames of the run were begun. False if the producer has tampered with the run since, so that the boundary
-   cannot be known. */
+/* The rest of a frame that was consumed in part (0 bytes: none was), and how many frames of the run were begun. False
+   if the producer has tampered with the run since, so that the boundary cannot be known. */
 bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes, uint32_t *begun);
 
-/* Frames published and not consumed (a cut frame counts as consumed): what closing the ring loses. */
+/* Frames published and not consumed (a cut frame counts as consumed): closing the ring loses them. */
 uint64_t ring_unread_frames(struct ring_rx *rx);
 
-/* Consumer: let go of a ring whose unread frames have been counted here. The producer, which may go on for a
-   moment, counts only what it puts after that. */
+/* Consumer: abandon a ring whose unread frames have been counted here. The producer, which may go on for a moment,
+   counts only later frames. */
 void ring_abandon(struct ring_rx *rx);
 
-/* Producer: frames published and never taken, because the consumer died or let go: what closing the ring loses.
-   A consumer that died took up to MAX_SPANS runs more than it could say, so this may be too many, never too
+/* Producer: frames published and never taken, because the consumer died or abandoned the ring: closing it loses them.
+   A dead consumer may have taken up to MAX_SPANS runs more than its tail shows, so this may be too many, never too
    few. 0 if the consumer's cursor cannot be true. */
 uint64_t ring_untaken_frames(const struct ring_tx *tx);
 

@@ -57,7 +57,7 @@ static bool is_expected(const struct ring_id *id, const struct ring_id *expected
            && id->src_epoch == expected->src_epoch && id->dst_epoch == expected->dst_epoch;
 }
 
-/* Check what is mapped, or let go of it. */
+/* Check the mapped memory, or unmap it. */
 static int check(struct shm *ring, struct shm *tail, const struct ring_id *expected)
 {
     const struct ring_shared *shared = ring->header;

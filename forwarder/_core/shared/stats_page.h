@@ -5,8 +5,8 @@
    value is stored whole; the set of them is a snapshot only once the worker is quiet. The page outlives its worker: the
    next one continues the same numbers.
 
-   With the numbers goes the time. A worker publishes once an interval even if nothing happens (`Engine.pulse`), so a
-   time that has grown old is a loop that does not turn, and no message is needed to know that.
+   The page also holds the time of publication. A worker publishes once an interval even if nothing happens
+   (`Engine.pulse`), so an old time shows, without a message, that the loop does not turn.
 
    Example. A worker is killed after 1,000 frames of which it had published 990. Its successor reads 990 and goes on
    from there: ten frames are never counted, and no counter ever goes back.
@@ -61,7 +61,7 @@ extern const char *const counter_names[COUNTER_COUNT];
 struct loss {
     _Atomic uint64_t attachment; /* first epoch of the peer that the numbers are about */
     _Atomic uint64_t towards; /* frames for it that its ring had no room for */
-    _Atomic uint64_t from;    /* its floods that this port was too slow for */
+    _Atomic uint64_t from;    /* its floods that this port lost */
 };
 
 struct stats_page {
@@ -70,10 +70,10 @@ struct stats_page {
     /* 1 while the worker is between two system calls on a stream and both directions are at the end of a
        record: were it killed now, the next worker could go on with the same stream. */
     _Atomic uint32_t at_boundary;
-    /* Of a guest's two queues (virtqueue.h): from where to where their indices were moved last. */
+    /* Of a guest's two queues (virtqueue.h): the last move of their indices, from and to. */
     _Atomic uint32_t queue_moved[2];
-    _Atomic uint32_t session_number; /* of what its worker has last kept of a vhost-user session */
-    _Atomic uint32_t answered;       /* a digest of the message that was answered and is not taken out yet; or 0 */
+    _Atomic uint32_t session_number; /* of the last stored state of a vhost-user session */
+    _Atomic uint32_t answered;       /* digest of an answered message that is not taken out yet; or 0 */
     _Atomic uint32_t memory_gone; /* 1: the guest took its memory away, which ended the worker */
     _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
     _Atomic uint64_t published[COUNTER_COUNT];
@@ -88,7 +88,7 @@ struct stats_page *stats_page_map(struct shm *shm, int fd, enum shm_access acces
 void stats_page_publish(struct stats_page *page, const struct counters *counters, uint64_t now);
 void stats_page_read(const struct stats_page *page, struct counters *counters);
 
-/* The numbers kept about `port` are about another VM from now on. */
+/* The losses of `port` concern another VM from now on: reset them. */
 void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachment);
 
 /* Add frames to a loss, or bytes to what was sent. */

@@ -37,8 +37,8 @@ static int set_up(struct ifreq *request)
 #define TUN_F_USO6 0x40
 #endif
 
-/* Frames come behind a header whose form is ours, whatever an earlier user had set, and with the most that the kernel
-   will leave to us: it refuses a set of which it does not know one. */
+/* Set the form of the header, whatever an earlier user had set, and the largest set of offloads that the kernel
+   accepts: it refuses a set with an unknown one. */
 static int set_offloads(int fd)
 {
     static const unsigned tcp = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;

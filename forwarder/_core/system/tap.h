@@ -1,13 +1,14 @@
 /* TAP devices: the kernel's own network stack as a VM (Documentation/networking/tuntap.rst). Linux only.
 
    Theory of operation. A TAP is a network card whose wire is a descriptor: what the kernel sends can be read, and what
-   is written arrives there. With IFF_VNET_HDR it is a card that does offloads (offload.h); which ones is asked from the
-   most that a kernel has down to none, since it refuses a set of which it does not know one.
+   is written arrives there. With IFF_VNET_HDR it is a card with offloads (offload.h). We ask for the largest set
+   first and then for smaller ones, since a kernel refuses a set with an unknown offload.
 
-   A device of another network namespace is opened by going there for the time of the call, in this thread only.
+   A device of another network namespace is opened by entering the namespace for the time of the call, in this thread
+   only.
 
-   Calls. From any thread. The descriptor is the caller's. Errors: -1 and errno; where the way home from the namespace
-   fails, the thread must not go on, and the call fails with its errno. */
+   Calls. From any thread. The caller closes the descriptor. Errors: -1 and errno; if the return from the namespace
+   fails, the call fails with that errno and the thread must not go on. */
 #ifndef BULKHEAD_TAP_H
 #define BULKHEAD_TAP_H
 

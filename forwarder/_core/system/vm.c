@@ -9,7 +9,7 @@
 #include "packet/coalesce.h"
 #include "packet/frame.h"
 
-_Static_assert(SLOT_BYTES > MAX_RECORD, "a slot tells a frame that is one byte too long from one that fits");
+_Static_assert(SLOT_BYTES > MAX_RECORD, "a slot shows whether a frame is one byte too long");
 
 static enum vm_status meaning(int error)
 {

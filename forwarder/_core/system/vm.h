@@ -1,18 +1,18 @@
-/* The VM's descriptor: the system calls on it, and what their errors mean.
+/* The system calls on the VM's descriptor, and the meaning of their errors.
 
    Theory of operation. Nothing here blocks and nothing here retries: one call, one answer. What an answer
    means is decided once, in this table:
 
      EAGAIN              VM_FULL       the VM does not read; wait until the descriptor is writable
      ENOBUFS, ENOMEM     VM_NO_BUFFER  the kernel has no buffer; writability says nothing, retry by timer
-     EMSGSIZE, EIO       refused       this one frame cannot be taken (too long, TAP down); the next may be
+     EMSGSIZE, EIO       refused       this frame cannot be sent (too long, TAP down); the next one may be
      EINVAL from a TAP   refused       its virtio_net_hdr makes no sense to the kernel
      any other           VM_DOWN       the link is finished
 
-   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. KIND_STREAM16 is
-   a stream with another framing (framing.h), of which nothing is known here. A TAP's kernel wants a
-   virtio_net_hdr in front of each frame: the record's own, or one that says that nothing is left to be done. Frames
-   without one may reach it as one (coalesce.h); they are counted one by one.
+   A stream takes bytes, so a write may end inside of a record; the other kinds take whole frames. KIND_STREAM16 is a
+   stream with another framing (framing.h), which does not matter here. A TAP's kernel needs a virtio_net_hdr in front
+   of each frame: the record's own, or an empty one. Plain frames may be joined for it (coalesce.h); they are counted
+   one by one.
 
    Example. 64 frames of 1,514 bytes for a QEMU stream are one sendmsg of 64 spans, which may take 40,000 bytes of them:
    26 frames and a half. For a datagram socket they are one sendmmsg, which takes 26. For a TAP they are two writes of
@@ -31,7 +31,7 @@ enum vm_status { VM_OK, VM_FULL, VM_NO_BUFFER, VM_GARBLED, VM_DOWN };
 struct vm {
     int fd; /* -1: KIND_VHOST, whose frames go through the guest's memory (vhost_port.h) */
     enum port_kind kind;
-    uint32_t infer_mtu; /* of a VM whose frames come without the headers that they had (infer.h); 0: they had none */
+    uint32_t infer_mtu; /* of a VM whose frames have lost their headers (infer.h); 0: they had none */
 };
 
 static inline bool vm_is_stream(const struct vm *vm)
@@ -39,7 +39,7 @@ static inline bool vm_is_stream(const struct vm *vm)
     return vm->kind == KIND_STREAM || vm->kind == KIND_STREAM16;
 }
 
-/* Do frames go to it behind their virtio_net_hdrs? */
+/* Do frames to it have a virtio_net_hdr in front? */
 static inline bool vm_takes_headers(const struct vm *vm)
 {
     return vm->kind == KIND_TAP || vm->kind == KIND_VHOST;
@@ -65,7 +65,7 @@ struct vm_sent {
 /* Write what one call takes; it ends with a frame that is refused. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
 
-/* What is in front of a frame that was read: a TAP's kernel or a guest's driver puts it there, for others ingress.c infers it. */
+/* Bytes of header in front of a read frame: from a TAP's kernel or a guest's driver; ingress.c infers others. */
 static inline uint32_t vm_header_bytes(const struct vm *vm)
 {
     return vm_takes_headers(vm) || vm->infer_mtu != 0 ? VNET_BYTES : 0;

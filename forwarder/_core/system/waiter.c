@@ -10,7 +10,7 @@
 
 enum role { ROLE_VM, ROLE_BELL, ROLE_CONTROL, ROLE_KICK };
 
-/* What a kick makes ready stands above its role. */
+/* The READY_* bits of a kick are stored above its role. */
 #define KICK_SHIFT 8
 #define ROLE_MASK 0xffu
 

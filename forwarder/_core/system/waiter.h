@@ -1,15 +1,15 @@
-/* The one place that sleeps: readiness of descriptors, with a deadline in nanoseconds.
+/* The only place where a worker sleeps: readiness of descriptors, with a deadline in nanoseconds.
 
    Theory of operation. An epoll instance watches the VM's descriptor (level-triggered, for what is asked of it), the
    two bells (edge-triggered: each ring is one event, and the counter of the eventfd is never read), and the control
-   descriptors of Python (level-triggered). What is ready is told as a set of READY_* bits, never which descriptor: an
-   engine has one VM, and Python looks at its descriptors itself.
+   descriptors of Python (level-triggered). Readiness is reported as a set of READY_* bits, not by descriptor: an
+   engine has one VM, and Python checks its descriptors itself.
 
    epoll, eventfd and epoll_pwait2 are behind this header, so a port to another system gives kqueue the same face.
 
    Example. The VM does not read: the engine asks WANT_WRITE and waits. A neighbour's flood rings: READY_BELL. The
-   engine masks both bells and waits again, undisturbed. The VM reads: READY_WRITE. The bells are unmasked and count as
-   rung if they ever were, so a ring that was missed is not lost.
+   engine masks both bells and waits again, undisturbed. The VM reads: READY_WRITE. The bells are unmasked and count
+   as rung if they ever were, so no ring is lost.
 
    Calls. From the engine's thread; doorbell_ring from any. waiter_close frees the epoll instance and none of the
    descriptors watched. Errors: -1 and errno. */
@@ -37,14 +37,14 @@ void waiter_close(struct waiter *waiter);
 
 int waiter_add_vm(struct waiter *waiter, int fd);
 enum { WANT_READ = 1, WANT_WRITE = 2 };
-/* Ask, or stop asking, whether the VM's descriptor has bytes (asked from the start) or takes bytes. A VM without one
-   (-1) is never asked. */
+/* Watch, or stop watching, whether the VM's descriptor is readable (watched from the start) or writable. A VM without
+   one (-1) is never watched. */
 int waiter_want(struct waiter *waiter, int fd, uint32_t what, bool wanted);
 int waiter_remove(struct waiter *waiter, int fd);
-/* Watch the VM's descriptor again, for what is asked of it now. */
+/* Watch the VM's descriptor again, for the present events. */
 int waiter_restore_vm(struct waiter *waiter, int fd);
 int waiter_add_bell(struct waiter *waiter, int fd);
-/* Mask a bell, or unmask it: then it rings at once if it ever has, so that nothing is missed. */
+/* Mask a bell, or unmask it. An unmasked bell rings at once if it ever has, so no ring is missed. */
 int waiter_mask_bell(struct waiter *waiter, int fd, bool masked);
 int waiter_add_control(struct waiter *waiter, int fd);
 /* Be woken by a guest's kick with `ready`. The descriptor is the guest's, so it is only waited for, never read. */

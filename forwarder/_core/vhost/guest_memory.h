@@ -1,4 +1,4 @@
-/* A guest's memory as its VM shares it: regions of files, mapped into this process alone.
+/* The memory of a guest: regions of files, shared by the VM and mapped into this worker only.
 
    Theory of operation. A vhost-user front-end sends each region of the guest's memory as a file, with three addresses:
    where the guest sees it (descriptors carry these), where the front-end sees it (the addresses of the rings), and
@@ -6,16 +6,15 @@
    check subtracts, so that no sum can overflow. Regions do not overlap, in either address space, so there is one
    answer.
 
-   A file is checked when it is mapped: it is a regular one and holds all of the region. The guest's side may shrink it
-   later, since its seals are its own affair, and touching what is gone is SIGBUS. Such a guest ends its own worker:
-   the handler notes it in a word that outlives the process and exits; a SIGBUS at any other address takes its usual
-   course.
+   A file is checked when it is mapped: it is a regular one and holds all of the region. The guest's side may shrink
+   it later, since it is not sealed, and touching missing pages raises SIGBUS. Such a guest ends its own worker: the
+   handler notes it in a word that outlives the process and exits; a SIGBUS at any other address has its usual effect.
 
      example   region: guest 0x100000, front-end 0x7f0000100000, 1 MiB, at 0x100000 of the file
                memory_at_guest(0x1ffff0, &bytes = 32)   the last 16 bytes, *bytes becomes 16
                memory_at_front_end(0x7f0000200000, 1)   NULL
 
-   One thread: regions change between two turns, and whoever keeps a pointer looks it up again then. */
+   One thread: regions change between two turns only, and stored pointers are looked up again then. */
 #ifndef BULKHEAD_GUEST_MEMORY_H
 #define BULKHEAD_GUEST_MEMORY_H
 
@@ -27,7 +26,7 @@
 /* QEMU has two or three and one more for each DIMM; each costs the supervisor a descriptor. */
 #define MOST_REGIONS 32u
 
-/* The status with which a worker ends whose guest took its memory away. */
+/* Exit status of a worker whose guest took its memory away. */
 #define MEMORY_GONE_STATUS 7
 
 struct region {
@@ -45,7 +44,7 @@ struct guest_memory {
     uint32_t last; /* the region of the last address: the next one is there as a rule */
 };
 
-/* What is wrong with a region. */
+/* The faults of a region. */
 enum memory_fault {
     MEMORY_FINE,
     MEMORY_TOO_MANY,
@@ -60,13 +59,13 @@ enum memory_fault {
 enum memory_fault memory_add(struct guest_memory *memory, uint64_t guest, uint64_t front_end, uint64_t bytes,
                              uint64_t offset, int fd);
 
-/* Let go of the region with just these addresses; false if there is none. */
+/* Unmap the region with exactly these addresses; false if there is none. */
 bool memory_remove(struct guest_memory *memory, uint64_t guest, uint64_t front_end, uint64_t bytes);
 
 void memory_clear(struct guest_memory *memory);
 
-/* End this process, with a note in *gone, when one of these regions is touched and is not there. Until memory_close.
-   One memory a process. */
+/* Until memory_close, end this process, with a note in *gone, when a missing page of these regions is touched. Only
+   one memory per process. */
 int memory_guard(const struct guest_memory *memory, _Atomic uint32_t *gone);
 
 void memory_close(struct guest_memory *memory);

@@ -7,7 +7,7 @@
 #include "packet/offload.h"
 #include "vhost/virtio.h"
 
-/* Where the longer header has the number of buffers. */
+/* Offset of the number of buffers in the longer header. */
 #define BUFFERS_AT VNET_BYTES
 #define LONG_HEADER_BYTES (VNET_BYTES + 2u)
 
@@ -44,7 +44,7 @@ void vhost_set_features(struct vhost_port *port, uint64_t features)
         port->queue[i].event_idx = (features & 1ull << VIRTIO_RING_EVENT_IDX) != 0;
 }
 
-/* A feature and the offload that it stands for. */
+/* A feature and the offload that it means. */
 struct meaning {
     unsigned bit;
     uint32_t takes;
@@ -66,7 +66,7 @@ struct intake vhost_intake(uint64_t features)
         {VIRTIO_NET_GUEST_ECN, TAKES_ECN},   {VIRTIO_NET_GUEST_USO4, TAKES_USO4}, {VIRTIO_NET_GUEST_USO6, TAKES_USO6},
     };
     uint32_t takes = all_of(features, guest, sizeof guest / sizeof *guest);
-    /* Who takes no sum takes no segments: a driver may accept neither without it. */
+    /* Without the checksum no segments are accepted: a driver may not negotiate them without it. */
     return (struct intake){.takes = takes & TAKES_SUM ? takes : 0, .longest = MAX_FRAME};
 }
 

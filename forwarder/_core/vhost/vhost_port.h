@@ -1,18 +1,19 @@
-/* A virtio-net device whose driver is a guest's, with both of its queues in that guest's memory.
+/* A virtio-net device for a guest's driver, with both queues in the guest's memory.
 
    Theory of operation. Queue 0 is for frames to the guest, queue 1 for frames from it (Virtual I/O Device 1.2, section
    5.1.2). Here frames go between these queues and records (frame.h), each behind the first VNET_BYTES of its
    virtio_net_hdr. In a queue the header is two bytes longer where the driver has VERSION_1 or mergeable buffers; these
    say how many buffers a frame lies in.
 
-     from the guest    one chain is one frame; what makes no sense costs that frame
+     from the guest    one chain is one frame; a senseless chain costs that frame
      to the guest      mergeable: as many chains as it takes; else one, and a frame that is too long for it is refused
 
-   A frame that finds too few buffers waits (VM_FULL; a kick tells of more). One for which the guest has posted some
-   buffers, and then for SHORT_NS no others, is refused, or it would keep all others from a driver that posts no more.
-   A guest whose queue is not started is a network card without a driver: frames for it are refused, not kept.
+   A frame that finds too few buffers waits (VM_FULL; a kick tells of more). If the guest has posted too few buffers
+   for a frame, and for SHORT_NS no others, the frame is refused; otherwise it would block all others for a driver
+   that posts no more. A guest whose queue is not started is a network card without a driver: frames for it are
+   refused, not kept.
 
-   What is returned is shown once for a burst (vhost_from_done) or a write, and the driver is called at most once for
+   Returned chains are shown once for a burst (vhost_from_done) or a write, and the driver is called at most once for
    each queue and turn (vhost_call). */
 #ifndef BULKHEAD_VHOST_PORT_H
 #define BULKHEAD_VHOST_PORT_H
@@ -35,22 +36,22 @@ struct vhost_port {
     struct segments segments;
 };
 
-/* `moved`: where the queues keep how far they are; `memory_gone` is set when the guest takes its memory away, and the
+/* `moved`: where the queues store their positions; `memory_gone` is set when the guest takes its memory away, and the
    process ends. NULL and errno. */
 struct vhost_port *vhost_open(_Atomic uint32_t moved[QUEUES], _Atomic uint32_t *memory_gone);
 void vhost_close(struct vhost_port *port);
 
-/* What the driver has accepted: VIRTIO_* as bits. */
+/* Set the features that the driver has accepted: VIRTIO_* as bits. */
 void vhost_set_features(struct vhost_port *port, uint64_t features);
 
-/* What it takes then, and what it may leave undone in what it sends. */
+/* The offloads that it accepts then, and those that it may leave undone. */
 struct intake vhost_intake(uint64_t features);
 uint32_t vhost_sends(uint64_t features);
 
 /* Regions have changed. */
 void vhost_memory_changed(struct vhost_port *port);
 
-/* The name of what the guest has contradicted itself with, or NULL. */
+/* The contradiction of the guest, as a text; NULL if there is none. */
 const char *vhost_fault(const struct vhost_port *port);
 
 static inline bool vhost_has_frames(struct vhost_port *port)
@@ -65,11 +66,11 @@ int64_t vhost_read(struct vhost_port *port, uint8_t *to, uint32_t size);
 /* All frames read are in memory of ours now: their chains are the driver's again. */
 void vhost_from_done(struct vhost_port *port);
 
-/* As vm_write does, of frames that the driver takes: others are refused. VM_FULL, VM_NO_BUFFER: not all were written. */
+/* Like vm_write, for frames that the driver accepts; others are refused. VM_FULL, VM_NO_BUFFER: not all went. */
 enum vm_status vhost_write(struct vhost_port *port, const struct intake *intake, const struct span *spans,
                            unsigned count, struct vm_sent *sent, uint64_t now);
 
-/* Call the driver for what it wants to be called for; returns the calls. */
+/* Call the driver where it has asked for it; returns the calls. */
 unsigned vhost_call(struct vhost_port *port);
 
 #endif

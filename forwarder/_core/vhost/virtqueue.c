@@ -25,7 +25,7 @@ static uint32_t entries(const struct virtqueue *queue)
     return queue->place.entries;
 }
 
-/* Behind the entries of one ring stands what concerns the other one. */
+/* The event index behind the entries of one ring concerns the other ring. */
 static uint16_t *used_event(const struct virtqueue *queue)
 {
     return queue->available + AT_ENTRIES + entries(queue);
@@ -56,7 +56,7 @@ void virtqueue_resolve(struct virtqueue *queue, const struct guest_memory *memor
     queue->used = found ? (uint16_t *)(void *)used : NULL;
 }
 
-/* Where the last worker stopped, by what it kept and what the guest's memory says. */
+/* Where the last worker stopped, by its stored pair and the guest's memory. */
 static uint16_t resumed_at(const struct virtqueue *queue)
 {
     uint32_t pair = atomic_load_explicit(queue->moved, memory_order_acquire);

@@ -8,23 +8,22 @@
      what                    is read          and then
      the available index     once a look      its distance from ours is at most the size, or the queue is broken
      a head                  once             it is below the size, or the queue is broken (it could not be returned)
-     a descriptor            once, whole      only the copy is used; whatever is wrong with it spoils one chain
+     a descriptor            once, whole      only the copy is used; a fault in it spoils one chain
      flags, event indices    once             they decide about a kick or a call, nothing else
 
-   A chain is a list of segments of memory that is mapped (guest_memory.h). What lies in them may change while it is
-   copied; it is judged where it was copied to.
+   A chain is a list of segments of mapped memory (guest_memory.h). Their contents may change during the copy, so the
+   copy is checked.
 
-   All chains that were taken are returned before the turn ends, in order; so all that another worker has to know to go
-   on is one index. It is in the guest's memory, and, since the guest could write there, the worker keeps from where to
-   where it moves the index last: virtqueue_show stores the pair first, then the index. The next worker believes the
-   guest's word if it is one of the two, else it takes the older one.
+   All taken chains are returned in order before the turn ends, so one index is enough for another worker to go on.
+   The index is in the guest's memory, where the guest can write. So the worker also stores the last move of the
+   index, from and to: virtqueue_show stores the pair first, then the index. The next worker uses the guest's index if
+   it is one of the two, else the older one.
 
      example   size 256, index 10, three chains taken: the pair (10, 13), then used->idx = 13.
                Killed in between: used->idx is 10, and the three chains are used once more. Nothing was shown of them.
 
-   Kicks and calls. While a worker is awake it wants no kicks. virtqueue_arm asks for one and looks again, which is what
-   must be done before sleeping. virtqueue_call says whether the driver asked to be called for what was shown since the
-   last call. */
+   Kicks and calls. While a worker is awake it needs no kicks. Before it sleeps, virtqueue_arm asks for one and checks
+   again. virtqueue_call says whether the driver asked for a call for the chains shown since the last call. */
 #ifndef BULKHEAD_VIRTQUEUE_H
 #define BULKHEAD_VIRTQUEUE_H
 
@@ -117,7 +116,7 @@ void virtqueue_show(struct virtqueue *queue);
 /* After that: is the driver to be called? */
 bool virtqueue_call(struct virtqueue *queue);
 
-/* Ask for a kick for what comes from now on; true if something is there already. */
+/* Ask for a kick for new chains; true if there are some already. */
 bool virtqueue_arm(struct virtqueue *queue);
 
 /* Ask for none. */

@@ -77,7 +77,7 @@ class Testpmd(Contender):
                 *("-l", "0-1", *devices, "--", "--forward-mode=io", "--total-num-mbufs=16384"),
                 *("--nb-cores=1", "--auto-start", "--no-mlockall"),
             ],
-            stdin=subprocess.PIPE,  # at whose end it would end
+            stdin=subprocess.PIPE,  # it would end with its standard input
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -1,10 +1,10 @@
-"""Labs of a host and a VM: our gateway between them, or one process of somebody else (``host_peers``).
+"""Labs of a host and a VM: our gateway between them, or one process of another project (``host_peers``).
 
-Both are network namespaces of the lab's own: nothing can get anywhere else, and every port is free. The host
-has a cable to nowhere, since passt and pasta want to see a default route. The VM is the kernel's TCP/IP
-behind a TAP, of which there are two kinds. A contender that takes a TAP has it; one that takes VMs by a
-socket only has its frames pumped there (load/pump.c), which costs the machine's cores something. So our
-gateway is measured both ways, and each of the others is compared with the one that has its kind of VM.
+Both are network namespaces of the lab's own: no packet can leave them, and every port is free. The host has a
+cable to nowhere, because passt and pasta need a default route. The VM is the kernel's TCP/IP behind a TAP, of
+which there are two kinds. A contender that accepts a TAP gets it. For a contender that accepts only sockets,
+load/pump.c copies the frames, which costs CPU time. So our gateway is measured both ways, and each other
+contender is compared with the same kind of VM.
 
 The VM reaches the host's loopback by an address that the contender has for it; the host reaches the VM
 through a forwarded port. All are started with what they recommend for this, and with the MTU.
@@ -34,14 +34,14 @@ TO_VM, TO_HOST = f"{HOST} to {VM}", f"{VM} to {HOST}"
 MAC = "5a:94:ef:e4:0c:ee"
 FORWARDED = IPERF_PORT + 1
 LOAD_PORT, LOAD_FORWARDED = 9100, 9200
-"""Where load/inet.c serves at either end, and where the host reaches the VM's; the next ports, too."""
+"""Port of load/inet.c at either end, and the host's port that leads to the VM's; the next ports, too."""
 FORWARDS = (
     ("tcp", FORWARDED, IPERF_PORT),
     *((kind, LOAD_FORWARDED + each, LOAD_PORT + each) for kind in ("tcp", "udp") for each in (0, 1)),
 )
-"""What is forwarded to the VM: kind, the host's port, the VM's."""
+"""Forwards to the VM: kind, the host's port, the VM's."""
 CABLE, NOBODY = "198.51.100.1", "198.51.100.254"
-"""The host's address that is no loopback, and that of its router, which is not there (RFC 5737: nobody's)."""
+"""The host's address that is not loopback, and the address of its router, which does not exist (RFC 5737)."""
 
 
 def plan(streams: int) -> tuple[Test, ...]:
@@ -61,9 +61,9 @@ class HostAndVM(Lab):
     """The VM's, with the length of its network's prefix."""
     router: str
     alias: str
-    """Where the VM reaches the host's loopback."""
+    """The VM's address for the host's loopback."""
     entrance = "127.0.0.1"
-    """Where the host reaches the forwarded port."""
+    """The host's address of the forwarded port."""
     host: Namespace
     vm: Namespace
 
@@ -87,7 +87,7 @@ class HostAndVM(Lab):
 
     @abstractmethod
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        """Start what joins the two; the VM has its interface then."""
+        """Start the contender; the VM has its interface then."""
 
     def client(self, end: str) -> tuple[Namespace, str]:
         """Return the namespace of this end, and iperf3's words for the other end's server."""

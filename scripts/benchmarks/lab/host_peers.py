@@ -1,4 +1,4 @@
-"""Other people's ways between a host and a VM: Debian's passt, pasta and slirp4netns, and gvproxy."""
+"""Other projects between a host and a VM: Debian's passt, pasta and slirp4netns, and gvproxy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Ready = Callable[[], bool]
 
 
 class Peer(HostAndVM):
-    """One process of somebody else."""
+    """One process of another project."""
 
     process: subprocess.Popen[bytes]
 
@@ -65,7 +65,7 @@ class Passt(Peer):
     def _settings(self, where: str) -> list[str]:
         """Return the words that passt and pasta share; ``where``: the host's address, with a slash."""
         addresses = ("-4", "-a", self.guest, "-n", "24", "-g", self.router, "-i", "out")
-        # As root: it would not get at our directory and namespace if it were nobody.
+        # As root: as user nobody it could not use our directory and namespace.
         pairs = [(kind, f"{port}:{inner}") for kind, port, inner in FORWARDS]
         forwards = [
             f"-{kind[0]}{where}{','.join(pair for each, pair in pairs if each == kind)}"
@@ -77,8 +77,8 @@ class Passt(Peer):
 class Pasta(Passt):
     """pasta: passt for a network namespace, with a TAP of its own.
 
-    What comes from the host's loopback it hands to the namespace's loopback, past the TAP: a shortcut that
-    there is for containers and not for VMs. So the host reaches it by another of its own addresses.
+    It passes traffic from the host's loopback to the namespace's loopback, past the TAP: a shortcut for
+    containers that VMs cannot have. So the host connects to another of its own addresses.
     """
 
     name = "pasta"
@@ -112,7 +112,7 @@ class Slirp(Peer):
 
 
 class Gvproxy(Peer):
-    """gvproxy, with gVisor's TCP/IP: a binary that is named."""
+    """gvproxy, with gVisor's TCP/IP; its binary is an option."""
 
     name = "gvproxy"
     partner = SocketGateway.name

@@ -22,7 +22,7 @@ from tests.helpers.guests.netns import Namespace
 
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}
 BEFORE = "before"
-"""Among the reasons of drops: the TAPs' queues, before anybody has read a frame."""
+"""Among the reasons of drops: the TAPs' queues, before a contender has read the frame."""
 
 
 class Test(NamedTuple):

@@ -24,7 +24,7 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
 KINDS = {"stream": "unix", "seqpacket": "unixpacket", "dgram": "unixgram"}
-# What the switch asks of its VMs' sockets, asked of everybody's.
+# The switch's socket buffers, set for all contenders.
 SEND_BUFFER = 1 << 20
 RECEIVE_BUFFER = 4 << 20
 MEET_PATIENCE = 20.0
@@ -78,14 +78,14 @@ class Contender(ABC):
         return Pair(self.vms[one - 1], self.vms[other - 1], mac(one).hex(":"), mac(other).hex(":"))
 
     def announce(self) -> None:
-        """Have every VM say its address to everybody."""
+        """Let every VM broadcast its address."""
         for number, vm in enumerate(self.vms, 1):
             vm.send(build_frame(BROADCAST, mac(number)))
 
     def meet(self, one: int, other: int) -> None:
         """Exchange frames between two VMs (numbered from 1) until each gets the other's at the first try.
 
-        So the path is known, whatever has to be made on first use is made, and no old frame is on its way.
+        So the path is known, everything that first use makes is made, and no old frame is on its way.
         """
         wait_for(
             lambda: all(
@@ -149,7 +149,7 @@ class Bulkhead(Contender):
     name = "bulkhead"
     switch: Switch
     flags: list[str]
-    """What the switch was started with, for whoever starts it again."""
+    """The options of the switch, for another start."""
 
     def _start(self, count: int, largest: int) -> None:
         self.listen(self.kind, count)
@@ -161,7 +161,7 @@ class Bulkhead(Contender):
         wait_for(lambda: len(self.ports()) == count, f"{count} learned addresses")
 
     def listen(self, kind: str, count: int) -> None:
-        """Start it with room for ``count`` VMs of a kind and nobody plugged in."""
+        """Start it with room for ``count`` VMs of a kind and none plugged in."""
         self.kind = kind
         directory = Path(tempfile.mkdtemp(prefix="bh-"))  # a short path: a socket's has 107 bytes
         self.stack.callback(shutil.rmtree, directory)

@@ -1,7 +1,7 @@
-"""Other people's switches as contenders: Debian's ``vde_switch``, and a ``gvproxy`` binary that is named.
+"""Other projects' switches as contenders: Debian's ``vde_switch``, and a given ``gvproxy`` binary.
 
 Both are one process for all VMs, which is the point of comparing. They are started with their defaults, with
-room for as many VMs as asked for; their VMs' sockets get the same buffers as everybody's.
+room for as many VMs as asked for; their VMs' sockets get the same buffers as all others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Labs of two VMs: a TAP in each namespace, and a switch between them, ours or one process of somebody else.
+"""Labs of two VMs: a TAP in each namespace, and a switch between them, ours or another project's.
 
 Our TAPs have the offloads of a network card; those of ``vde_switch`` have none. VMs of krunkit are imitated:
 the frames of a TAP are pumped to a socket of the switch as libkrun does it.

@@ -1,7 +1,7 @@
 /* The memcpy bound: what it takes to copy a frame out of one guest's memory into a ring, and from there into another's.
  *
- * One thread, no queues, no looks at a frame, nobody woken: 256 frames side by side go through a ring of 1 MiB in runs of
- * 64 KiB. A switch that moves frames between two guests cannot do less.
+ * One thread, no queues, no look at a frame, no wake-up: 256 frames side by side go through a ring of 1 MiB in runs
+ * of 64 KiB. A switch that moves frames between two guests cannot do less.
  */
 #include "load.h"
 

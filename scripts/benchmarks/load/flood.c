@@ -1,4 +1,4 @@
-/* Open-loop load: send whether or not anybody reads ("flood"), or read whatever comes ("sink"), until told to stop.
+/* Open-loop load: send whether or not the other end reads ("flood"), or read everything ("sink"), until told to stop.
  *
  * A flood is paced, in steps, or as fast as its socket takes frames, after a rush of so many without a pause. Its frames
  * go in turn to `count` addresses that follow each other. A sink counts what came from each of so many addresses, and

@@ -126,7 +126,7 @@ static void *receive(void *argument) {
                 break;
             }
         }
-        /* Whatever others send meanwhile, it is the flow's own frames that show whether more are on their way. */
+        /* Only the flow's own frames, not those of others, show whether more are on their way. */
         if (self->received == before) {
             if (!atomic_load(&shared.sent_all))
                 quiet_since = 0;

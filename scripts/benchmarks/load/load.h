@@ -78,7 +78,7 @@ bool reader_fill(struct reader *reader);
 /* The next frame of what was filled in; NULL: no whole one is left. */
 const uint8_t *reader_next(struct reader *reader, size_t *size);
 
-/* Read the rest of a frame that has begun, so that whoever reads this stream next finds its place. */
+/* Read the rest of a frame that has begun, so that the next reader of this stream starts at a frame. */
 void reader_end(struct reader *reader);
 
 enum verdict { FRAME_GOOD, FRAME_CORRUPT, FRAME_FOREIGN };

@@ -1,4 +1,4 @@
-"""Load for the benchmark of the gateway: what one VM asks of it, and what another one does meanwhile.
+"""Load for the benchmark of the gateway: the questions of one VM, and the attacks of another one.
 
 serve ADDRESS PORT · ask connections|lookups|leases|pings GATEWAY HOST PORT SECONDS ·
 attack KIND OWN GATEWAY HOST GATEWAY-MAC RATE, of the kinds in ATTACKS

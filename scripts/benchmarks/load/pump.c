@@ -1,8 +1,9 @@
 /* The pump: carries frames between a TAP and a VM's socket, a thread for each direction.
  *
- * It makes the kernel's own TCP/IP behind the TAP a VM of whoever takes VMs by a socket only. Each frame is written by
- * a call of its own, as QEMU and libkrun do it: some readers of a stream lose their place if it comes in other pieces. A
- * thread waits for its side alone, so two that wait for each other's reader do not stand still for ever.
+ * It makes the kernel's own TCP/IP behind the TAP a VM for contenders that take VMs by a socket only. Each frame is
+ * written by a call of its own, as QEMU and libkrun do it: some readers of a stream lose their place if it comes in
+ * other pieces. A thread waits for its side alone, so two that wait for each other's reader do not stand still for
+ * ever.
  *
  * The TAP's frames may be behind a header of some bytes (virtio_net_hdr). As in libkrun that does not go through the
  * socket, and what comes from there is written behind as many zeros.

@@ -55,7 +55,7 @@ def core() -> dict[str, Any]:
         "path": _core.__file__,
         "layout": _core.LAYOUT,
         "sha256": hashlib.sha256(binary).hexdigest(),
-        "built": built or None,  # stripped: nobody knows
+        "built": built or None,  # stripped: unknown
     }
 
 

@@ -1,4 +1,4 @@
-"""Plots, by matplotlib where it is installed: a table needs nobody, a picture is a bonus."""
+"""Plots, by matplotlib if it is installed; tables do not need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes use, read from /proc from outside, so that nobody has to be asked while a run goes on."""
+"""Read the resources of processes from /proc, without disturbing them during a run."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Watched(End):
     def __init__(self, vm: FakeVM, own: bytes) -> None:
         super().__init__(vm, own)
         self.frames = 0
-        """Frames received, whoever sent them."""
+        """Frames received, from any sender."""
         self.missed = 0
         """Frames sent before the partner was there."""
 

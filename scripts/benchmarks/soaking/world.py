@@ -78,7 +78,7 @@ class World:
     def begin(self) -> None:
         """Have the pairs talk, and give each of them its address for good.
 
-        What they sent before the other one was there is nobody's loss, and not counted.
+        Frames that they sent before their partner was there are not counted.
         """
         for pair in self.pairs:
             pair.begin()
@@ -196,7 +196,7 @@ class World:
             self._ask("detach", target=name)
 
     def talk(self) -> None:
-        """Have one send to somebody, to everybody, or to nobody."""
+        """Let a visitor send to one VM, to all, or to an unknown address."""
         if visitor := self._someone():
             for _ in range(self._rng.randrange(1, 20)):
                 visitor.say(self._address(), self._rng.randrange(1, 10))
@@ -261,7 +261,7 @@ class World:
                 self._stopped.append((process, time.monotonic() + self._rng.uniform(0, STOPPED_MOST)))
 
     def _address(self) -> bytes:
-        """Choose whom to send to."""
+        """Choose a destination."""
         known = [each.own for each in self._visitors] + [end.own for pair in self.pairs for end in pair.ends]
         return self._rng.choice([*known, BROADCAST, MULTICAST, mac(self._rng.randrange(1 << 30))])
 

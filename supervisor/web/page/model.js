@@ -5,7 +5,7 @@ import { bits, count, sum } from "./dom.js";
 const HISTORY = 60;
 const MOST_EVENTS = 200;
 const BAD = { pending: "waits for a worker", starting: "is starting", waiting: "has lost its worker", restarting: "has lost its worker",
-  parked: "is parked: it lost too many workers", silent: "has a worker of which nothing is heard" };
+  parked: "is parked: it lost too many workers", silent: "has a silent worker" };
 
 export const model = {
   away: "Waiting for the switch…", head: null, rows: [], talks: [], gateway: null, uptime: 0, leases: [], events: [],

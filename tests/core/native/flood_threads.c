@@ -58,7 +58,7 @@ static void sleep_for_news(struct waiter *waiter, struct sleep_word *word, const
 {
     sleep_begin(word);
     if (!flood_has_news(rx))
-        CHECK(waiter_wait(waiter, DEADLINE_NS) == READY_BELL, "nobody rang; published: %s",
+        CHECK(waiter_wait(waiter, DEADLINE_NS) == READY_BELL, "no ring came; published: %s",
               flood_has_news(rx) ? "yes" : "no");
     sleep_end(word);
 }

@@ -1,5 +1,5 @@
 /* sanitize: thread address,undefined */
-/* A ring between two threads that sleep: every byte arrives, in order, and nobody sleeps through news.
+/* A ring between two threads that sleep: every byte arrives, in order, and no wake-up is lost.
 
    The producer puts runs of random length and publishes at random, with the switch's own code for it (bells.h); the
    consumer takes random amounts, cuts frames, and sleeps on an eventfd when it finds nothing.
@@ -126,7 +126,7 @@ static void sleep_for_news(void)
     struct pollfd p = {.fd = peer.doorbell, .events = POLLIN};
     sleep_begin(&consumers.sleep);
     if (!ring_has_news(&rx)) {
-        CHECK(poll(&p, 1, DEADLINE_MS) == 1, "nobody rang; published: %s", ring_has_news(&rx) ? "yes" : "no");
+        CHECK(poll(&p, 1, DEADLINE_MS) == 1, "no ring came; published: %s", ring_has_news(&rx) ? "yes" : "no");
         uint64_t rings;
         CHECK(read(peer.doorbell, &rings, sizeof rings) == sizeof rings, "bell");
     }

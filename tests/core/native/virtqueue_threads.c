@@ -1,7 +1,7 @@
 /* sanitize: address,undefined */
 /* A guest that rewrites its descriptors, tables, indices and event words while they are used.
 
-   Not under ThreadSanitizer, on purpose: the guest's memory is the guest's to write, and what is read of it is read once
+   Not under ThreadSanitizer, on purpose: the guest may write to its memory at any time, and each word is read once
    and believed for nothing but one chain (virtqueue.h). One thread is an honest driver, another one scribbles over all
    that it says; the device must neither touch memory outside of the region nor say that a frame is longer than its
    buffer. The bytes behind the region, on its last page, are to stay as they are.

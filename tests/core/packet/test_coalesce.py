@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.core.test_tap import Neighbour, Tap
 from tests.helpers.guests.fake_vm import OffloadVM
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.mini_switch import mac, record
 from tests.helpers.model_segments import ACK, FIN, NEEDS_CSUM, PSH, UDP, Flow, checksum, sum16
+from tests.helpers.tap import Neighbour, Tap
 
 pytestmark = pytest.mark.guest
 KINDS = {
@@ -135,7 +135,7 @@ OTHERS: dict[str, Flow | Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_what_does_not_follow_goes_alone_and_as_it_is(world: World, what: str) -> None:
+def test_a_segment_that_does_not_follow_goes_alone_and_unchanged(world: World, what: str) -> None:
     first = to_tap(SHORT._replace(flags=ACK)).finished()
     other = OTHERS[what]
     if isinstance(other, Flow):
@@ -146,7 +146,7 @@ def test_what_does_not_follow_goes_alone_and_as_it_is(world: World, what: str) -
     assert [cut(each) for each in got] == [first, [follower]]
 
 
-def test_whatever_comes_is_what_arrives_once_cut_again(world: World) -> None:
+def test_joined_segments_cut_again_are_the_original_ones(world: World) -> None:
     rng = random.Random(4)
     for _ in range(100):
         frames: list[bytes] = []

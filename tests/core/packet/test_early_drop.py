@@ -69,7 +69,7 @@ def test_it_is_a_frame_of_the_heaviest_one(flows: int, steady: int, seed: int) -
 
 
 @given(flows=st.integers(2, 20), seed=st.integers(0, 1000))
-def test_samples_tell_who_is_the_heaviest_whatever_the_order_of_small_frames(flows: int, seed: int) -> None:
+def test_samples_find_the_heaviest_flow_in_any_order_of_small_frames(flows: int, seed: int) -> None:
     chance, early = random.Random(seed), _core.EarlyDrop()
     heavy = chance.randrange(flows)
     turn = [*range(flows), heavy]
@@ -98,7 +98,7 @@ def test_one_frame_is_dropped_each_time_that_the_ring_gets_deep() -> None:
     assert sum(not early.put(flow, SAMPLED, flow == 2) for _ in range(500) for flow in (1, 2)) >= 499
 
 
-def test_a_flow_alone_has_nobody_to_yield_to() -> None:
+def test_a_single_flow_yields_to_none() -> None:
     def dropped(size: int) -> int:
         early = _core.EarlyDrop()
         return sum(
@@ -147,7 +147,7 @@ def test_streams_come_to_the_same_rate_whatever_order_they_are_served_in() -> No
     options=st.sampled_from((b"", bytes(8))),
     data=st.data(),
 )
-def test_what_belongs_together_has_one_label(
+def test_frames_of_one_flow_have_one_label(
     ipv6: bool, protocol: int, tags: list[int], options: bytes, data: st.DataObject
 ) -> None:
     def of(**fields: object) -> int:

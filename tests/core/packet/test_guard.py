@@ -1,4 +1,4 @@
-"""What a guarded VM may not say, in every disguise; and what everybody may, so that nobody is in the way."""
+"""Frames that a guarded VM may not send, in every disguise; and frames that every VM may send."""
 
 from __future__ import annotations
 
@@ -182,7 +182,9 @@ def lan() -> Iterator[Lan]:
 @pytest.mark.parametrize(
     ("kind", "name"), [(kind, name) for kind, frames in REFUSED.items() for name in frames]
 )
-def test_what_a_guarded_vm_may_not_say_is_dropped_and_said_once(lan: Lan, kind: str, name: str) -> None:
+def test_forbidden_frames_of_a_guarded_vm_are_dropped_and_reported_once(
+    lan: Lan, kind: str, name: str
+) -> None:
     said = REFUSED[kind][name]
     assert lan.says(said, said) == []
     assert lan.guarded == 2
@@ -195,7 +197,7 @@ def test_what_a_guarded_vm_may_not_say_is_dropped_and_said_once(lan: Lan, kind: 
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_everybody_may_say_passes(lan: Lan, name: str) -> None:
+def test_allowed_frames_pass(lan: Lan, name: str) -> None:
     assert lan.says(HARMLESS[name]) == [HARMLESS[name]]
     assert (lan.guarded, lan.engine.guarded()) == (0, [])
 
@@ -224,7 +226,7 @@ def test_the_note_says_which_address_was_claimed(lan: Lan) -> None:
     assert lan.engine.guarded() == [("address", ME, owner("192.168.127.3"))]
 
 
-def test_the_owner_may_say_what_its_address_is(lan: Lan) -> None:
+def test_the_owner_may_announce_its_address(lan: Lan) -> None:
     lan.guard(NEIGHBOUR)
     lan.guard(GATEWAY, enabled=False)
     own = arp(OTHER, "192.168.127.3", "192.168.127.3")

@@ -9,19 +9,21 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.core.packet.test_offload import EXTENSIONS, HEADER, WORDS
 from tests.helpers.mini_switch import frame, mac
 from tests.helpers.model_segments import (
     ACK,
     CWR,
     ECN,
+    EXTENSIONS,
     FIN,
     GSO,
+    HEADER,
     NEEDS_CSUM,
     PSH,
     ROUTING,
     TCP,
     UDP,
+    WORDS,
     Flow,
     checksum,
     is_right,
@@ -70,7 +72,7 @@ def header_of(flow: Flow) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(flow=flows())
-def test_the_header_is_the_one_that_was_cut_off(flow: Flow) -> None:
+def test_the_inferred_header_is_the_original_one(flow: Flow) -> None:
     bare = flow.unfinished()[HEADER:]
     inferred = _core.infer_offload(bare, mtu_of(flow))
     assert inferred == header_of(flow)
@@ -124,7 +126,7 @@ def test_a_finished_frame_passes_unchanged(flow: Flow, trailer: bytes) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(flow=flows(), trailer=st.binary(max_size=4))
-def test_one_whose_sum_looks_begun_does_so_too(flow: Flow, trailer: bytes) -> None:
+def test_a_finished_sum_that_looks_partial_stays_unchanged(flow: Flow, trailer: bytes) -> None:
     assume(2 <= len(flow.payload) <= flow.mss)
     whole = begun_by_chance(flow)
     assume(whole[_field(flow)] != b"\0\0")
@@ -231,7 +233,7 @@ def test_every_beginning_of_a_frame_is_looked_at_safely() -> None:
     ("mtu", "segment"),
     [(68, 28), (48, 8), (47, None), (3039, 2999), (3040, None), (65_521, None)],
 )
-def test_what_is_longer_than_the_mtu_is_to_be_cut(mtu: int, segment: int | None) -> None:
+def test_a_packet_longer_than_the_mtu_is_to_be_cut(mtu: int, segment: int | None) -> None:
     bare = GOOD.unfinished()[HEADER:]
     expected = vnet(NEEDS_CSUM, start=34, offset=16)
     if segment is not None:
@@ -252,7 +254,7 @@ def test_a_long_datagram_is_finished_whole() -> None:
 @settings(max_examples=1000, deadline=None)
 @given(flow=flows(), mtu=st.integers(0, 70_000), data=st.data())
 @example(flow=GOOD, mtu=1040, data=None)
-def test_whatever_the_bytes_are_what_is_inferred_makes_sense(
+def test_an_inferred_header_makes_sense_for_any_bytes(
     flow: Flow, mtu: int, data: st.DataObject | None
 ) -> None:
     whole = bytearray(flow.unfinished()[HEADER:])

@@ -10,11 +10,11 @@ import pytest
 
 from forwarder import _core
 from forwarder._core import TAKES_ECN, TAKES_SUM, TAKES_TSO4, TAKES_TSO6, TAKES_USO4, TAKES_USO6
-from tests.core.test_tap import FLOWS, Neighbour, Tap, device_in, towards
 from tests.helpers.guests.fake_vm import OffloadVM
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac, record
 from tests.helpers.model_segments import ACK, CWR, vnet
+from tests.helpers.tap import FLOWS, Neighbour, Tap, device_in, towards
 
 TAKES_ALL = TAKES_SUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_ECN | TAKES_USO4 | TAKES_USO6
 LONGEST = 1500 + _core.LINK_BYTES
@@ -70,7 +70,7 @@ NEEDS = {
 
 @pytest.mark.guest
 @pytest.mark.parametrize("kind", NEEDS)
-def test_senders_leave_undone_what_is_taken_and_nothing_else(taps: Taps, kind: str) -> None:
+def test_senders_leave_undone_only_accepted_offloads(taps: Taps, kind: str) -> None:
     flow = towards(3, FLOWS[kind])
     whole = flow.unfinished()
     cut = (len(flow.finished()), sum(map(len, flow.finished())))
@@ -109,7 +109,7 @@ def test_frames_of_which_some_go_as_they_are_stay_in_order(taps: Taps) -> None:
 
 
 @pytest.mark.guest
-def test_a_large_frame_is_finished_and_not_cut_for_who_takes_that(tap: Tap) -> None:
+def test_a_large_frame_is_finished_and_not_cut_for_a_vm_that_accepts_large_ones(tap: Tap) -> None:
     flow = towards(2, FLOWS["TCP/IPv4"])
     whole = flow._replace(mss=len(flow.payload)).finished()
     tap.vm.send(frame(BROADCAST, mac(2)))
@@ -132,7 +132,7 @@ def test_a_large_frame_is_finished_and_not_cut_for_who_takes_that(tap: Tap) -> N
 
 
 @pytest.mark.guest
-def test_what_was_under_way_when_the_word_shrank_is_refused(tap: Tap) -> None:
+def test_frames_under_way_are_refused_when_the_intake_shrinks(tap: Tap) -> None:
     """Its ring is a good one, and goes on."""
     neighbour = Neighbour(tap)
     flows = [
@@ -192,7 +192,7 @@ def test_no_frame_longer_than_the_vm_takes_reaches_it(kind: str, buffer: int) ->
 
 
 def test_bytes_inside_of_a_frame_are_not_taken_for_a_length() -> None:
-    """A stream that stopped inside of a frame goes on there, whatever the next bytes look like."""
+    """A stream that stopped inside a frame goes on there, with any next bytes."""
     with MiniSwitch() as switch:
         one, two = switch.add(1, "stream"), switch.add(2, "stream", buffer=4096)
         two.send(frame(BROADCAST, mac(2)))
@@ -206,7 +206,7 @@ def test_bytes_inside_of_a_frame_are_not_taken_for_a_length() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_vm_takes_changes_while_frames_flow(kind: str) -> None:
+def test_the_intake_of_a_vm_changes_while_frames_flow(kind: str) -> None:
     with MiniSwitch() as switch:
         one, two = switch.add(1, "stream"), switch.add(2, kind)
         two.send(frame(BROADCAST, mac(2)))

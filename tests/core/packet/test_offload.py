@@ -13,30 +13,22 @@ from tests.helpers.mini_switch import frame, mac
 from tests.helpers.model_segments import (
     ACK,
     CWR,
+    EXTENSIONS,
     FIN,
+    HEADER,
     NEEDS_CSUM,
     PSH,
-    ROUTING,
     TCP,
     UDP,
+    WORDS,
     Flow,
     checksum,
     is_right,
     vnet,
 )
 
-HEADER = 10
 DATA_VALID, RSC_INFO = 2, 4
 LEAST_SEGMENT = 8
-
-WORDS = st.integers(0, 10).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
-EXTENSIONS = st.sampled_from(
-    [
-        b"",
-        bytes((0, TCP, 0)) + bytes(6),  # hop-by-hop options
-        bytes((60, ROUTING, 1)) + bytes(14) + bytes((TCP, 0)) + bytes(6),  # destination options, routing
-    ]
-)
 
 
 @st.composite
@@ -90,7 +82,7 @@ def test_a_checksum_goes_where_the_header_says(size: int, data: st.DataObject, f
     offset = data.draw(st.integers(0, size - 2 - start))
     (done,) = _core.finish_offload(vnet(NEEDS_CSUM | flags, start=start, offset=offset) + plain)
     at = start + offset
-    # The field is part of what is summed, wherever it begins: word by word from `start`.
+    # The field is part of the summed bytes: word by word from `start`.
     assert done[:at] + done[at + 2 :] == plain[:at] + plain[at + 2 :]
     assert done[at : at + 2] == struct.pack(">H", checksum(plain[start:]))
 
@@ -155,7 +147,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-def test_what_makes_no_sense_is_refused(what: str) -> None:
+def test_a_senseless_header_is_refused(what: str) -> None:
     with pytest.raises(ValueError, match="no sense"):
         _core.finish_offload(NONSENSE[what])
     assert _core.shorten_offload(NONSENSE[what]) == b""

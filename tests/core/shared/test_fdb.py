@@ -176,7 +176,7 @@ def test_wrong_arguments_are_refused(address: bytes) -> None:
         fdb.learn(mac(1), 1024)
 
 
-def test_block_shows_what_is_behind_a_port() -> None:
+def test_stats_page_shows_the_addresses_of_a_port() -> None:
     with MiniSwitch() as switch:
         switch.add(1, "dgram")
         switch.add(2, "dgram")
@@ -189,7 +189,8 @@ def test_block_shows_what_is_behind_a_port() -> None:
 
 
 def test_a_table_that_a_killed_worker_left_half_changed_is_counted_anew() -> None:
-    """It may die between an entry and its count, and what is counted as nothing is not looked for."""
+    """It may die between an entry and its count, and addresses of a port with count 0 are not searched
+    for."""
     with MiniSwitch() as switch:
         for port in (1, 2):
             switch.add(port, "stream").send(frame(BROADCAST, mac(port)))

@@ -1,4 +1,4 @@
-"""Flood rings: written once, read by everybody, and what a reader missed is counted to the frame."""
+"""Flood rings: written once, read by all, and a reader's losses are counted to the frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def broadcasts(src: int, first: int, count: int, size: int = 1514) -> list[bytes
 
 
 def greet(switch: MiniSwitch, *ports: int) -> None:
-    """Let everybody learn where these ports' stations are."""
+    """Let all ports learn where these ports' stations are."""
     for port in ports:
         switch.vms[port].send(frame(BROADCAST, mac(port)))
         switch.settle()
@@ -27,7 +27,7 @@ def greet(switch: MiniSwitch, *ports: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_write_reaches_everybody_once(kind: str) -> None:
+def test_one_write_reaches_every_reader_once(kind: str) -> None:
     with MiniSwitch() as switch:
         for port in range(1, 6):
             switch.add(port, kind)
@@ -41,7 +41,7 @@ def test_one_write_reaches_everybody_once(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lapped_reader_counts_exactly_what_it_lost(kind: str) -> None:
+def test_lapped_reader_counts_its_losses_exactly(kind: str) -> None:
     with MiniSwitch() as switch:
         switch.add(1, "stream")
         slow = switch.add(2, kind, buffer=8192)
@@ -96,7 +96,7 @@ def test_newcomer_hears_older_ports_from_now_on() -> None:
 
 
 def test_newcomer_is_heard_from_its_first_word() -> None:
-    """It may speak before anybody else knows that it is there."""
+    """It may send before any other port knows it."""
     with MiniSwitch() as switch:
         older = switch.add(1, "stream")
         switch.add(2, "stream", introduce=False)
@@ -128,7 +128,7 @@ def test_announcement_ends_the_flooding_of_a_station_that_only_listens(kind: str
         for port in (1, 2, 3, 4):
             switch.add(port, kind)
         greet(switch, 1)
-        switch.vms[2].send(frame(mac(1), mac(2)))  # nobody but ports 1 and 2 sees this
+        switch.vms[2].send(frame(mac(1), mac(2)))  # only ports 1 and 2 see this
         switch.settle()
         switch.vms[1].received()
         unicast = [frame(mac(2), mac(3), bytes((number,))) for number in range(10)]
@@ -192,7 +192,7 @@ def test_turn_is_bounded_also_where_nothing_is_delivered() -> None:
         assert switch.counters(1)["filtered"] == 6 * 40
 
 
-def test_flood_is_not_overtaken_by_what_follows_on_the_ring() -> None:
+def test_flood_is_not_overtaken_by_later_unicast() -> None:
     """A frame flooded before its destination was learned comes before those sent there alone."""
     with MiniSwitch() as switch:
         for port in (1, 3):

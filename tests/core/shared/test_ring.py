@@ -181,7 +181,7 @@ def test_only_so_many_runs_wait() -> None:
         assert drain(reader) == b"".join(body(n, 14) for n in [*range(1, 2048), 3000, 3001])
 
 
-def test_what_lies_between_two_runs_is_nobodys_and_room_again_afterwards() -> None:
+def test_bytes_between_two_runs_belong_to_none_and_become_free() -> None:
     with ring() as fds:
         writer, reader = RingWriter(*fds, *IDS), RingReader(*fds, *IDS)
         for number in range(20):
@@ -241,7 +241,7 @@ def memfd(size: int, seals: int = 0x2 | 0x4) -> int:
         (lambda: socket.socket(socket.AF_UNIX).detach(), errno.EINVAL),
     ],
 )
-def test_what_is_not_a_sealed_ring_is_refused(end: type, make: Callable[[], int], error: int) -> None:
+def test_memory_that_is_not_a_sealed_ring_is_refused(end: type, make: Callable[[], int], error: int) -> None:
     fd = make()
     try:
         with ring() as fds, pytest.raises(OSError, match=os.strerror(error)):
@@ -260,7 +260,7 @@ def test_what_is_not_a_sealed_ring_is_refused(end: type, make: Callable[[], int]
         (lambda: os.open("/dev/null", os.O_RDWR), errno.EINVAL),
     ],
 )
-def test_what_is_not_a_sealed_tail_is_refused(end: type, make: Callable[[], int], error: int) -> None:
+def test_memory_that_is_not_a_sealed_tail_is_refused(end: type, make: Callable[[], int], error: int) -> None:
     fd = make()
     try:
         with ring() as fds, pytest.raises(OSError, match=os.strerror(error)):

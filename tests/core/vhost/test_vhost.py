@@ -181,7 +181,7 @@ def _large(segment: int = 1000, count: int = 4) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("takes", [0, GUEST_CSUM, GUEST_CSUM | GUEST_TSO4])
-def test_what_a_guest_takes_is_its_drivers_word_of_the_moment(takes: int) -> None:
+def test_a_guests_intake_follows_its_drivers_features(takes: int) -> None:
     """A guest sends to another one, whose driver changes its mind: whole, only to be summed, or finished."""
     base = VERSION_1 | MRG_RXBUF
     with a_world(base | CSUM | HOST_TSO4) as world, contextlib.closing(Driver(base | takes)) as other:
@@ -190,7 +190,7 @@ def test_what_a_guest_takes_is_its_drivers_word_of_the_moment(takes: int) -> Non
         other.post(30)
         other.send(frame(BROADCAST, mac(2)))
         world.switch.settle()
-        world.driver.send(frame(mac(2), mac(1)))  # what waits for a ring is finished for anybody
+        world.driver.send(frame(mac(2), mac(1)))  # frames that wait for a ring are always finished
         world.switch.settle()
         header, large = _large()
         for word in (takes, 0, GUEST_CSUM | GUEST_TSO4):
@@ -209,7 +209,7 @@ def test_what_a_guest_takes_is_its_drivers_word_of_the_moment(takes: int) -> Non
         assert world.switch.counters(3)["refused"] == 0
 
 
-def test_a_header_that_asks_for_what_was_not_negotiated_costs_its_frame() -> None:
+def test_a_header_with_an_offload_that_was_not_negotiated_costs_its_frame() -> None:
     with a_world(VERSION_1 | MRG_RXBUF | CSUM) as world:
         world.introduce()
         header, large = _large()
@@ -232,7 +232,7 @@ def test_an_mtu_holds_for_a_guest_whatever_its_driver_takes() -> None:
             world.engine.infer(1500)
 
 
-def test_what_is_under_way_when_a_driver_takes_less_is_refused() -> None:
+def test_frames_under_way_are_refused_when_a_driver_accepts_less() -> None:
     base = VERSION_1 | MRG_RXBUF
     with (
         a_world(base | CSUM | HOST_TSO4) as world,

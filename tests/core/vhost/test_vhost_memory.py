@@ -151,7 +151,7 @@ def test_the_next_worker_goes_on_where_the_last_one_stopped() -> None:
 
 
 @pytest.mark.parametrize(("says", "goes_on"), [(3, 3), (2, 2), (9999, 2)])
-def test_a_worker_believes_the_guest_only_what_can_be(says: int, goes_on: int) -> None:
+def test_a_worker_believes_only_possible_indices_of_a_guest(says: int, goes_on: int) -> None:
     """The last burst went from 2 to 3: the index in memory is one of them, or it is none of ours."""
     with a_world() as world:
         for number in range(3):

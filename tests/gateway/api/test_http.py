@@ -1,4 +1,4 @@
-"""The HTTP server of the gateway: bounds, order, and that nobody can hold it up."""
+"""The HTTP server of the gateway: bounds, order, and no client can hold it up."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_head_has_no_body_and_a_close_is_a_close(served: str) -> None:
         assert read(sock, b"nothing").endswith(b"/two")
 
 
-def test_a_socket_that_is_handed_over_has_what_was_sent_and_is_not_counted(served: str) -> None:
+def test_a_socket_that_is_handed_over_has_the_sent_bytes_and_is_not_counted(served: str) -> None:
     for _ in range(CONNECTIONS + 1):
         with connect(served) as sock:
             sock.sendall(b"GET /one HTTP/1.1\r\nHost: x\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\n\r\n\0\1\2")
@@ -161,7 +161,7 @@ def test_an_answer_may_come_later_and_others_do_not_wait_for_it(slow: Served) ->
         assert data.index(b"at last") < data.index(b"/after")
 
 
-def test_an_answer_that_does_not_come_in_time_is_503_and_one_that_comes_after_is_for_nobody(
+def test_a_missing_answer_is_503_and_a_late_one_is_dropped(
     slow: Served,
 ) -> None:
     with connect(slow.path) as sock:
@@ -214,7 +214,7 @@ def test_a_large_body_comes_back_whole_to_a_client_that_reads_late(served: str) 
         b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000,
     ],
 )
-def test_what_is_no_request_is_refused_and_the_next_one_is_served(served: str, request_: bytes) -> None:
+def test_a_malformed_request_is_refused_and_the_next_one_is_served(served: str, request_: bytes) -> None:
     with connect(served) as sock:
         try:
             sock.sendall(request_)
@@ -343,7 +343,7 @@ def test_a_body_that_was_sent_without_waiting_gets_one_answer(served: str) -> No
         assert read(sock, b"all!").count(b"HTTP/1.1 200") == 1
 
 
-def test_a_server_without_descriptors_pauses_and_serves_those_who_waited(slow: Served) -> None:
+def test_a_server_without_descriptors_pauses_and_serves_the_waiting_clients(slow: Served) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with connect(slow.path) as sock:
         lowest_free = os.dup(sock.fileno())
@@ -365,7 +365,7 @@ def test_a_file_at_the_servers_path_is_never_removed() -> None:
     with contextlib.closing(Loop(reraise)) as loop, short_directory() as directory:
         path = directory / "http.sock"
         path.write_text("precious")
-        with pytest.raises(LocalError, match="is no socket"):
+        with pytest.raises(LocalError, match="is not a socket"):
             HttpServer(loop, str(path), lambda *_: Answer(200))
         path.unlink()
         server = HttpServer(loop, str(path), lambda *_: Answer(200))

@@ -1,4 +1,4 @@
-"""Zones as they are read, written and put together, and what is no name."""
+"""Zones: reading, writing, joining, and malformed names."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_gvproxys_json_is_read_and_written() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (b"{", "that is no JSON"),
-        (b"\xff", "that is no JSON"),
-        (b"[" * 100_000, "that is no JSON"),
+        (b"{", "that is not JSON"),
+        (b"\xff", "that is not JSON"),
+        (b"[" * 100_000, "that is not JSON"),
         (b"[]", "a zone has to be a JSON object"),
         (b"{}", "'' is no name"),
         (b'{"Name": 5}', "name has to be text"),
@@ -71,7 +71,7 @@ def test_gvproxys_json_is_read_and_written() -> None:
         (b'{"Name": "a", "Records": [{"Name": "x", "Regexp": "", "IP": "10.0.0.1"}]}', "Regexp is not"),
     ],
 )
-def test_what_is_no_zone_is_said_in_one_line(text: bytes, line: str) -> None:
+def test_a_wrong_zone_is_named_in_one_line(text: bytes, line: str) -> None:
     with pytest.raises(ValueError, match=line) as caught:
         Zone.parse(text)
     assert "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ from gateway.api.services import Result, Services
 from gateway.api.zones import Zones
 from gateway.relay.forwards import Forward, Forwards
 from gateway.relay.policy import Address
-from tests.gateway.relay.test_policy import LAN
+from tests.helpers.gateway_policies import LAN
 
 TCP = Forward.parse("tcp:127.0.0.1:8080:192.168.127.2:80")
 LEASES = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
@@ -103,7 +103,7 @@ class Table:
 
     def answer(self, method: str, target: str, body: bytes = b"") -> Answer:
         answer = self.request(method, target, body)
-        if isinstance(answer, Future):  # which waits for what is kept, and that is said at once here
+        if isinstance(answer, Future):  # which waits for the saved state; here that answers at once
             answers: list[Answer] = []
             answer.add_done_callback(answers.append)
             (answer,) = answers
@@ -119,7 +119,7 @@ class Table:
         return json.loads(answer.body)
 
     def future(self, reply: Reply, method: str, target: str, body: bytes = b"") -> Answer:
-        """Answer a request that has to be asked about with what is made of ``reply``."""
+        """Answer a request that asks the supervisor, which answers ``reply``."""
         future = self.request(method, target, body)
         assert isinstance(future, Future)
         answers: list[Answer] = []
@@ -149,8 +149,8 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
 @pytest.mark.parametrize(
     ("body", "status", "line"),
     [
-        (b"{", 400, "no JSON"),
-        (b"[]", 400, "no JSON"),
+        (b"{", 400, "not a JSON object"),
+        (b"[]", 400, "not a JSON object"),
         (b'{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80"}', 500, "proxy already running for tcp"),
         (b'{"local": "localhost:8080", "remote": "192.168.127.3:80"}', 500, "proxy already running for tcp"),
         (b'{"local": "example.org:8080", "remote": "192.168.127.2:80"}', 500, "names are not looked up"),
@@ -168,7 +168,7 @@ def test_a_bad_request_is_one_line(body: bytes, status: int, line: str) -> None:
     assert answer.body.count(b"\n") == 1
 
 
-def test_what_is_not_there_or_not_posted() -> None:
+def test_an_unknown_path_or_method_is_refused() -> None:
     table = Table()
     assert table.answer("GET", "/nothing").status == 404
     assert table.answer("GET", "/services/dns/").status == 404
@@ -242,7 +242,7 @@ def test_a_unix_socket_is_exposed_once() -> None:
     assert table.post("expose", **unix).body == b"proxy already running for unix on /run/x.sock\n"
 
 
-def test_a_zone_is_in_force_when_it_is_said_to_be_and_what_cannot_be_changes_nothing() -> None:
+def test_a_zone_is_in_force_when_the_answer_comes_and_a_wrong_one_changes_nothing() -> None:
     table = Table()
     assert table.get("/services/dns/all") == []
     for name, status in (("a", 200), ("b", 200), ("c", 500), ("a", 200)):
@@ -286,13 +286,13 @@ def test_addresses_and_traffic_are_the_supervisors_in_gvproxys_words() -> None:
         ("?ip=10.0.0.1&port=1", "no guest"),
     ],
 )
-def test_what_is_no_tunnel_is_500_as_with_gvproxy(query: str, line: str) -> None:
+def test_a_wrong_tunnel_is_500_as_with_gvproxy(query: str, line: str) -> None:
     answer = Table().answer("GET", f"/tunnel{query}")
     assert answer.status == 500
     assert line in answer.body.decode()
 
 
-def test_a_tunnel_begins_with_ok_and_what_was_sent_before_that_ends_it() -> None:
+def test_a_tunnel_begins_with_ok_and_bytes_before_that_end_it() -> None:
     table = Table()
     for early, first in ((b"", b"OK"), (b"early", b"")):
         answer = table.request("GET", "/tunnel?ip=192.168.127.2&port=22")

@@ -1,4 +1,4 @@
-"""IP packets of guests: what is read, what is written, fragments, errors, and garbage."""
+"""IP packets of guests: reading, writing, fragments, errors, and garbage."""
 
 import contextlib
 import struct
@@ -143,7 +143,7 @@ def test_pieces_come_in_any_order_and_more_than_once(order, again):
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 300), st.booleans()), max_size=30))
-def test_any_pieces_make_nothing_but_what_they_say_and_leave_nothing(pieces):
+def test_any_fragments_make_only_their_own_datagram_and_leave_nothing(pieces):
     reassembly = Reassembly()
     for offset, size, more in pieces:
         found = reassembly.add(piece(offset * 8, size, more=more), "mac", "port", 0.0)
@@ -191,7 +191,7 @@ def test_a_reset_answers_the_syn_and_nothing_else(syn):
 
 
 @given(DATAGRAMS)
-def test_an_error_quotes_what_the_guest_had_sent(datagram):
+def test_an_error_quotes_the_guests_packet(datagram):
     version = 4 if len(datagram.source) == 4 else 6
     kind = (3, 3) if version == 4 else (1, 4)
     packet = finished(refusal(datagram.destination, datagram.source, kind, 0, quoted(datagram)))
@@ -210,7 +210,7 @@ def test_ipv6_options_in_front_are_stepped_over():
 
 
 @given(st.binary(max_size=120))
-def test_garbage_is_not_carried_and_harms_nobody(data):
+def test_garbage_is_not_carried_and_harms_no_guest(data):
     with contextlib.suppress(DamagedError):
         look(data)
 

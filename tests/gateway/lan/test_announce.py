@@ -1,4 +1,4 @@
-"""Router advertisements: what they hold, when they are sent, and to whom."""
+"""Router advertisements: their contents, times and destinations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_guest_that_asks_is_answered_alone() -> None:
     assert socket.inet_ntop(socket.AF_INET6, link_local(GATEWAY_MAC)) == "fe80::5894:efff:fee4:cdd"
 
 
-def test_the_prefix_the_mtu_and_who_knows_names_are_announced() -> None:
+def test_the_prefix_the_mtu_and_the_resolver_are_announced() -> None:
     world = World()
     world.announcer.solicited(Solicitation(GUEST, link_local(GUEST)))
     (frame,) = world.sent

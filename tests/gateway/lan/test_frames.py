@@ -1,4 +1,4 @@
-"""Frames of the packet sockets: what the filters let through, what is read, and sums that are right."""
+"""Frames of the packet sockets: the filters, the reading, and right checksums."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_openings_and_solicitations_are_read() -> None:
 
 
 @pytest.mark.parametrize("frame", [datagram(FOUR), datagram(SIX), opening(FOUR), SOLICITING])
-def test_what_is_cut_short_is_no_frame(frame: bytes) -> None:
+def test_a_frame_that_is_cut_short_is_ignored(frame: bytes) -> None:
     for length in range(len(frame)):
         assert parse(frame[:length]) is None
 
 
-def test_what_lies_about_itself_is_no_frame() -> None:
+def test_a_frame_with_wrong_lengths_is_ignored() -> None:
     good = datagram(FOUR)
     for at, value in (
         (14, 0x4F),

@@ -1,4 +1,4 @@
-"""DHCP messages: what is read, what is no message, and what an answer holds."""
+"""DHCP messages: reading, malformed messages, and the contents of answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_option_that_is_there_twice_is_one() -> None:
     ],
     ids=range(10),
 )
-def test_what_is_no_message(data: bytes) -> None:
+def test_a_malformed_message_is_ignored(data: bytes) -> None:
     assert dhcp.parse(data) is None
 
 
@@ -87,7 +87,7 @@ def test_any_options_are_read_or_are_no_message(head: bytes, options: bytes) -> 
     dhcp.parse(head + options)
 
 
-def test_an_answer_says_what_was_asked_and_no_more_than_its_client_takes() -> None:
+def test_an_answer_has_the_requested_options_as_far_as_they_fit() -> None:
     message = parsed(request(DISCOVER, MAC, xid=5))
     data = dhcp.reply(message, dhcp.OFFER, SERVER, IPv4Address("10.0.0.9"), ((3, b"abcd"), (119, b"x" * 300)))
     assert len(data) >= 300

@@ -1,4 +1,4 @@
-"""Leases on disk: the last word of an address, whatever else is in the file."""
+"""Leases on disk: the last line of an address counts, also beside garbage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.ports import Port
 MACS = [bytes((2, 0, 0, 0, 0, number)) for number in range(4)]
 
 
-def test_what_was_noted_is_loaded_and_the_file_stays_short(tmp_path: Path) -> None:
+def test_saved_leases_are_loaded_and_the_file_stays_short(tmp_path: Path) -> None:
     path = tmp_path / "leases"
     journal = Journal(str(path))
     leases = Leases(3, 253, {})
@@ -36,7 +36,7 @@ def test_what_was_noted_is_loaded_and_the_file_stays_short(tmp_path: Path) -> No
     assert max(entry[2] for entry in loaded) == SLACK - 1 + LEASE_S
 
 
-def test_what_is_no_lease_is_left_out(tmp_path: Path) -> None:
+def test_a_malformed_lease_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "leases"
     good = "bound 02:00:00:00:00:01 10.0.0.5 3 17 9000000.0 -"
     path.write_text(f"\nnonsense\nbound 1 2 3\n{good}\nbound zz 10.0.0.6 3 17 1.0 -\n{good[:-9]}\né\n")

@@ -129,7 +129,7 @@ def test_a_message_for_another_mac_address_is_dropped_and_counted() -> None:
     assert len(world.leases) == 0
 
 
-def test_nobody_releases_declines_or_takes_what_is_anothers() -> None:
+def test_a_guest_cannot_release_decline_or_take_the_lease_of_another() -> None:
     world = World()
     address = world.lease(ALICE, AT_ALICE)
     for kind in (RELEASE, DECLINE):
@@ -148,7 +148,7 @@ def test_nobody_releases_declines_or_takes_what_is_anothers() -> None:
     assert world.counters["dhcp_refused"] == 2
 
 
-def test_a_released_address_is_kept_and_a_declined_one_is_nobodys() -> None:
+def test_a_released_address_is_kept_and_a_declined_one_is_not_given() -> None:
     world = World()
     address = world.lease(ALICE, AT_ALICE)
     world.say(RELEASE, ALICE, AT_ALICE, own=address)
@@ -158,7 +158,7 @@ def test_a_released_address_is_kept_and_a_declined_one_is_nobodys() -> None:
     assert world.lease(ALICE, AT_ALICE) not in ("", address)
 
 
-def test_who_takes_another_servers_offer_gives_ours_back() -> None:
+def test_a_guest_that_takes_another_servers_offer_gives_ours_back() -> None:
     world = World()
     assert world.say(DISCOVER, ALICE, AT_ALICE) is not None
     assert world.say(REQUEST, ALICE, AT_ALICE, {SERVER_ID: bytes((10, 0, 0, 1))}) is None
@@ -201,7 +201,7 @@ def test_a_name_in_use_stays_its_guests() -> None:
         *("db", "LOCALHOST", "localhost.localdomain", "52-54-00-00-00-0b"),
     ],
 )
-def test_what_is_kept_or_configured_is_never_a_guests(name: str) -> None:
+def test_reserved_or_configured_names_are_never_a_guests(name: str) -> None:
     world = World()
     address = world.lease(ALICE, AT_ALICE, name)
     assert world.name(name.partition(".")[0].lower()) == ""
@@ -209,7 +209,7 @@ def test_what_is_kept_or_configured_is_never_a_guests(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "x/y", "é", "-a", "a" * 64, "\0", "."])
-def test_what_is_no_name_is_no_guests(name: str) -> None:
+def test_a_malformed_name_is_not_given(name: str) -> None:
     world = World()
     address = world.lease(ALICE, AT_ALICE, name)
     assert [each.name for each in world.leases] == ["52-54-00-00-00-0a"]

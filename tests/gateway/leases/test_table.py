@@ -1,4 +1,4 @@
-"""Who has which address: by MAC address and port, in fair shares, kept for those that have gone."""
+"""The table of leases: by MAC address and port, in fair shares, kept for guests that have gone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(first: int = FIRST, last: int = LAST) -> Leases:
 
 
 def lease(leases: Leases, address: bytes, through: Port, now: float = 0.0) -> Lease | None:
-    """Ask for an address and take what is offered."""
+    """Ask for an address and accept the offer."""
     offered = leases.offer(address, through, 0, now)
     return None if offered is None else leases.bind(address, through, offered.address, now)
 
@@ -112,7 +112,7 @@ def test_an_offer_to_a_guest_that_has_the_address_renews_nothing() -> None:
     assert (one.state, one.ends) == (State.BOUND, LEASE_S)
 
 
-def test_a_wish_is_granted_if_nobody_has_the_address() -> None:
+def test_a_requested_address_is_given_if_it_is_free() -> None:
     leases = table()
     assert leases.offer(mac(1), port(1), 77, 0.0).address == 77  # type: ignore[union-attr]
     assert leases.offer(mac(2), port(2), 77, 0.0).address != 77  # type: ignore[union-attr]
@@ -120,7 +120,7 @@ def test_a_wish_is_granted_if_nobody_has_the_address() -> None:
         assert FIRST <= leases.offer(mac(3), port(3), outside, 0.0).address <= LAST  # type: ignore[union-attr]
 
 
-def test_a_table_that_was_lost_confirms_what_nobody_else_has() -> None:
+def test_a_lost_table_confirms_free_addresses() -> None:
     leases = table()
     assert leases.bind(mac(1), port(1), 77, 0.0) is not None
     assert leases.bind(mac(2), port(2), 77, 0.0) is None
@@ -141,7 +141,7 @@ def test_a_fixed_address_is_for_its_mac_address_alone_and_for_one_port_of_it() -
     assert leases.offer(mac(1), port(1), 2, 2.0).address != 2  # type: ignore[union-attr]
 
 
-def test_a_name_in_use_is_given_to_nobody_else() -> None:
+def test_a_name_in_use_is_not_given_again() -> None:
     leases = table()
     one, other = lease(leases, mac(1), port(1)), lease(leases, mac(2), port(2))
     assert one is not None
@@ -157,7 +157,7 @@ def test_a_name_in_use_is_given_to_nobody_else() -> None:
     assert leases.named("web") is other
 
 
-def test_what_was_written_down_is_there_again_if_it_can_be() -> None:
+def test_saved_leases_are_restored_if_possible() -> None:
     leases = table()
     for n, (address, state) in enumerate(
         ((50, State.BOUND), (51, State.KEPT), (50, State.KEPT), (1, State.KEPT))
@@ -172,12 +172,12 @@ def test_what_was_written_down_is_there_again_if_it_can_be() -> None:
 
 
 @pytest.mark.parametrize("event", ["offer", "bind", "let go", "decline"])
-def test_what_is_declined_is_only_forgotten(event: str) -> None:
+def test_a_declined_lease_is_only_forgotten(event: str) -> None:
     assert (State.DECLINED, event) not in NEXT
 
 
 class Machine(RuleBasedStateMachine):
-    """Whatever guests do, nobody has another's address, and no port more than its share."""
+    """Whatever guests do, no guest has another's address, and no port more than its share."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is answered here: gvproxy's answers for zones drawn at random, and names that never leave."""
+"""Local answers: gvproxy's answers for zones drawn at random, and names that never leave."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_localhost_is_the_guest_itself(name: str) -> None:
     assert found(ours(), name, 16) == []
 
 
-def test_what_is_not_ours_is_asked_for() -> None:
+def test_other_names_are_asked_for() -> None:
     for name in (
         "example.com",
         "xcontainers.internal",
@@ -193,7 +193,7 @@ def test_any_name_is_decided(name: str, kind: int) -> None:
         ours().decide(name + suffix, kind)
 
 
-def test_what_the_operator_has_named_is_known() -> None:
+def test_names_of_the_operator_are_known() -> None:
     names = ours()
     assert [label for label in ("plain", "gateway", "host", "web", "db") if names.is_configured(label)] == [
         "plain",

@@ -1,4 +1,4 @@
-"""DNS messages: questions in, answers out, and what is neither."""
+"""DNS messages: questions, answers, and malformed messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_question_is_read() -> None:
     ],
     ids=range(9),
 )
-def test_what_is_no_question(data: bytes) -> None:
+def test_a_message_that_is_no_question_is_ignored(data: bytes) -> None:
     assert parse(data) is None
 
 

@@ -96,7 +96,7 @@ def test_questions_are_answered_in_any_order_on_one_connection(world: World) -> 
     assert world.read(sock, 15) == framed(b"second") + framed(b"first")
 
 
-def test_what_is_silent_or_never_whole_ends(world: World) -> None:
+def test_silent_or_incomplete_connections_end(world: World) -> None:
     before = descriptors()
     idle, half = world.connect(), world.connect()
     half.send(b"\0\x20half")

@@ -108,7 +108,7 @@ def test_the_next_is_asked_at_once_after_a_refusal_and_the_first_again_for_each_
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
-def test_the_next_is_asked_when_nobody_listens_or_the_way_does_not_exist(
+def test_the_next_resolver_is_asked_if_one_is_closed_or_unreachable(
     stack: contextlib.ExitStack, stream: bool
 ) -> None:
     world = World(stack, known)
@@ -187,7 +187,7 @@ def test_an_answer_that_was_cut_short_is_passed_on_and_asked_for_by_tcp(stack: c
     assert len(values(world.wait("two"))[0]) == 100
 
 
-def test_a_guest_whose_names_nobody_answers_pushes_out_its_own(stack: contextlib.ExitStack) -> None:
+def test_a_guest_with_unanswered_questions_pushes_out_its_own(stack: contextlib.ExitStack) -> None:
     def hole(name: str, data: bytes, by_tcp: bool) -> bytes | None:
         return None if name.startswith("hole") else answer(data, FOUND)
 

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from gateway.relay.departures import WAIT_S
-from tests.gateway.relay.test_relay_handshakes import accept, dial, outcome
-from tests.helpers.gateway_lan import SERVER, Lan, address, in_a_namespace
+from tests.helpers.gateway_lan import SERVER, Lan, accept, address, dial, in_a_namespace, outcome
 from tests.helpers.gateway_world import drain
 
 pytestmark = pytest.mark.guest
@@ -35,7 +34,7 @@ def leave(lan, number):
 
 
 @in_a_namespace
-def test_who_is_connected_to_a_vm_that_has_left_hears_of_it_and_nobody_else():
+def test_only_connections_of_a_vm_that_has_left_are_reset():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack)
         gone, stays, paused = lan.guest(), lan.guest(), lan.guest()

@@ -159,7 +159,7 @@ def test_when_nothing_is_left_the_fullest_owner_loses_one():
     assert len(table._flows.of("a")) == 4
 
 
-def test_what_was_never_answered_goes_first():
+def test_unanswered_flows_go_first():
     flows = Flows()
     flows.add("talk", "guest", "talk", 0.0)
     flows.answered("talk", 0.0)

@@ -1,4 +1,4 @@
-"""The table of forwards: what is written, what is refused and in which words."""
+"""The table of forwards: reading, writing, and refusals with their words."""
 
 import contextlib
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forwarder.errors import LocalError
 from gateway.relay import forwards
 from gateway.relay.forwards import Forward, Forwards
-from tests.gateway.relay.test_policy import LAN
+from tests.helpers.gateway_policies import LAN
 
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda address: not address.scope_id))
 PORTS = st.integers(1, 65535)
@@ -26,7 +26,7 @@ def web(guest="192.168.127.2", port=8080):
 
 
 @given(st.sampled_from(["tcp", "udp"]), ADDRESSES, PORTS, ADDRESSES, PORTS)
-def test_what_is_written_is_read_again(kind, host, port, guest, guest_port):
+def test_a_written_forward_is_read_again(kind, host, port, guest, guest_port):
     forward = Forward(kind, guest, guest_port, host, port)
     assert Forward.parse(str(forward)) == forward
 
@@ -63,7 +63,7 @@ def test_brackets_hold_ipv6_and_no_host_means_loopback():
         ("unix:/" + "x" * 107 + ":192.168.127.2:80", "at most 107 bytes"),
     ],
 )
-def test_errors_quote_the_text_and_say_what_is_wrong(text, said):
+def test_errors_quote_the_text_and_name_the_mistake(text, said):
     with pytest.raises(LocalError, match="forward ") as caught:
         Forward.parse(text)
     assert said in str(caught.value)
@@ -95,7 +95,7 @@ def test_a_guest_has_to_be_in_the_lan(table):
     assert not list(table)
 
 
-def test_only_what_is_there_can_be_removed(table):
+def test_only_existing_forwards_can_be_removed(table):
     with pytest.raises(LocalError, match=r"no forward at tcp:127\.0\.0\.1:8080"):
         table.remove(web())
     table.add(web())

@@ -1,6 +1,5 @@
-"""Listeners of forwards: what they leave on the file system, what is said when they cannot be had, pauses."""
+"""Listeners of forwards: files, error lines, and pauses."""
 
-import contextlib
 import errno
 import socket
 
@@ -8,20 +7,8 @@ import pytest
 
 from forwarder.errors import LocalError
 from gateway.relay.forwards import Forward
-from tests.gateway.relay.test_relay import POLICY
-from tests.helpers.gateway_world import World, client, descriptors, drain, server, try_accept
+from tests.helpers.gateway_world import client, descriptors, drain, server, try_accept
 from tests.helpers.guests.fixtures import short_directory
-
-
-@pytest.fixture
-def stack():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def world(stack):
-    return stack.enter_context(contextlib.closing(World(POLICY)))
 
 
 def test_a_unix_forward_is_private_and_leaves_nothing(world, stack):
@@ -69,7 +56,7 @@ def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, sta
     world.relay.add(Forward.parse(f"unix:{dead}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="another process listens on"):
         world.relay.add(Forward.parse(f"unix:{alive}:127.1.0.2:80"))
-    with pytest.raises(LocalError, match="exists and is no socket; move it away"):
+    with pytest.raises(LocalError, match="exists and is not a socket; move it away"):
         world.relay.add(Forward.parse(f"unix:{file}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="no does not exist; create it"):
         world.relay.add(Forward.parse(f"unix:{directory}/no/such:127.1.0.2:80"))

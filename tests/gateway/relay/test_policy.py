@@ -1,20 +1,14 @@
-"""Where guests may go: aliases, the deny list, switches, and what is never allowed."""
+"""Where guests may go: aliases, the deny list, switches, and addresses that are never allowed."""
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.policy import OutboundPolicy, Verdict, is_guest, judge, shown, told
+from gateway.relay.policy import Verdict, is_guest, judge, shown, told
+from tests.helpers.gateway_policies import LAN
 
-LAN = OutboundPolicy(
-    subnet=IPv4Network("192.168.127.0/24"),
-    prefix=IPv6Network("fd12:3456:789a::/64"),
-    gateway4=IPv4Address("192.168.127.1"),
-    host4=IPv4Address("192.168.127.254"),
-    host6=IPv6Address("fd12:3456:789a::fe"),
-)
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 
 
@@ -61,7 +55,7 @@ def test_the_deny_list_goes_by_the_address_that_is_asked_for():
         *("192.168.127.1", "192.168.127.77", "fd12:3456:789a::77"),
     ],
 )
-def test_what_the_host_would_take_for_itself_is_never_reached(asked):
+def test_addresses_that_mean_the_host_itself_are_never_reached(asked):
     assert judge(LAN, ip_address(asked)) == Verdict(None, "unroutable")
 
 
@@ -92,7 +86,7 @@ def test_metadata_addresses_of_clouds_are_refused_unless_they_are_allowed(asked)
         *[("64:ff9b::cb00:7107", ""), ("2002:cb00:7107::1", "")],  # 203.0.113.7
     ],
 )
-def test_an_address_that_stands_for_another_is_judged_as_that_one(asked, refused):
+def test_an_address_that_embeds_another_is_judged_as_the_embedded_one(asked, refused):
     assert judge(LAN, ip_address(asked)).refused == refused
 
 
@@ -123,13 +117,13 @@ def test_loopback_is_reached_by_the_alias_alone(asked, host_access, no_outbound)
 
 
 @given(addresses)
-def test_what_a_guest_sees_leads_back_to_where_it_came_from(asked):
+def test_an_answers_source_leads_back_to_its_origin(asked):
     target, _ = judge(LAN, asked)
     if target is not None:
         assert shown(LAN, target) == asked
 
 
-def test_an_operator_is_told_the_lan_and_what_is_refused():
+def test_an_operator_gets_the_lan_and_the_refusals():
     policy = LAN._replace(deny=(ip_network("203.0.113.0/24"),), host_access=False)
     asked = [
         "203.0.113.9",

@@ -1,4 +1,4 @@
-"""TCP through a real relay on loopback: half-closes, resets, slow peers, time-outs, bounds, what is left."""
+"""TCP through a real relay on loopback: half-closes, resets, slow peers, time-outs, bounds, no remains."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import time
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -14,29 +14,20 @@ from gateway.relay import descriptors as descriptor_budget
 from gateway.relay import socket_options, splice
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.pipes import PIPE_BYTES
-from gateway.relay.policy import OutboundPolicy
 from gateway.relay.relay import is_own
 from gateway.relay.splice import LINGER_S
-from tests.helpers.gateway_world import World, client, descriptors, drain, is_reset, reset, server, try_accept
-
-POLICY = OutboundPolicy(
-    subnet=IPv4Network("127.1.0.0/16"),
-    prefix=IPv6Network("fd00::/64"),
-    gateway4=IPv4Address("127.1.0.1"),
-    host4=IPv4Address("127.1.0.254"),
-    host6=IPv6Address("fd00::fe"),
+from tests.helpers.gateway_policies import LOOPBACK
+from tests.helpers.gateway_world import (
+    World,
+    client,
+    descriptors,
+    drain,
+    is_reset,
+    reset,
+    server,
+    stall,
+    try_accept,
 )
-
-
-@pytest.fixture
-def stack():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def world(stack):
-    return stack.enter_context(contextlib.closing(World(POLICY)))
 
 
 @pytest.fixture
@@ -100,7 +91,7 @@ def test_a_half_that_is_closed_leaves_the_other_open(world, connect, turned):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_reset_comes_after_what_was_sent_before_it(world, connect, turned):
+def test_a_reset_comes_after_the_bytes_before_it(world, connect, turned):
     for size in (1, 72, 40_000):
         one, other = connect()[:: -1 if turned else 1]
         other.send(b"unread, so that closing is a reset")
@@ -173,20 +164,7 @@ def urgent(sock):
         return b""
 
 
-def stall(world, sock):
-    """Send until neither the sockets nor the relay take any more; return how many bytes they took."""
-    block, idle, sent = bytes(1 << 20), 0, 0
-    while idle < 20:
-        try:
-            sent += sock.send(block)
-            idle = 0
-        except BlockingIOError:
-            idle += 1
-        world.turn(0.001)
-    return sent
-
-
-def test_a_stalled_reader_costs_no_calls_and_nobody_elses_bytes(world, connect):
+def test_a_stalled_reader_costs_no_calls_and_delays_no_other(world, connect):
     near, far = connect()
     stall(world, near)
     assert world.count("pipes") == 1
@@ -209,7 +187,7 @@ def test_a_stalled_reader_costs_no_calls_and_nobody_elses_bytes(world, connect):
     assert not any(slow)
 
 
-def test_sockets_of_one_machine_do_not_pace_what_they_send(world, connect):
+def test_sockets_of_one_machine_do_not_pace(world, connect):
     connect()
     world.until(lambda: world.relay._connections._joined, "the connection")
     (joined,) = world.relay._connections._joined
@@ -236,7 +214,8 @@ def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
 
 
 def test_pacing_is_forgone_before_there_is_a_connection(world, stack):
-    """The kernel goes on pacing what has begun under BBR (sk_pacing_status), whatever it uses later."""
+    """The kernel goes on pacing a connection that began under BBR (sk_pacing_status), also under another
+    algorithm."""
     before = []
 
     class Watched(socket.socket):
@@ -301,7 +280,7 @@ def test_a_dial_that_takes_too_long_is_a_reset(world, stack):
     world.delay[0]()
 
 
-def test_who_has_more_than_a_fair_share_is_reset_at_once(world, stack, connect):
+def test_a_connection_beyond_a_fair_share_is_reset_at_once(world, stack, connect):
     world.relay._connections._descriptors.most = 9 * OF_A_CONNECTION
     for _ in range(8):
         connect()
@@ -334,7 +313,7 @@ def test_a_removed_forward_lets_its_connections_finish(world, connect):
 
 def test_closing_resets_and_leaves_nothing(stack):
     before = descriptors()
-    world = World(POLICY)
+    world = World(LOOPBACK)
     listener = server()
     near = client(world.forward(listener))
     accepted = []
@@ -352,7 +331,7 @@ def test_the_bound_follows_the_descriptors():
     assert OF_A_CONNECTION <= descriptor_budget.budget().most <= min(soft, descriptor_budget.MOST)
 
 
-def test_what_a_turn_left_undone_is_due_for_whoever_read_the_clock_before(world):
+def test_the_rest_of_a_turn_is_due_whenever_the_clock_was_read(world):
     now = time.monotonic()
     done = []
     world.relay._poller.soon(done.append)

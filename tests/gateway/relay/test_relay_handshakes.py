@@ -16,51 +16,22 @@ from tests.helpers.gateway_lan import (
     SERVER6,
     SILENT,
     Lan,
+    accept,
     add_silent_host,
     address,
+    connected,
+    dial,
     family,
     in_a_namespace,
+    outcome,
 )
-from tests.helpers.gateway_world import drain, try_accept
+from tests.helpers.gateway_world import drain
 
 pytestmark = pytest.mark.guest
 
 
-def dial(lan, room, number, to, **options):
-    """Begin to connect as a guest."""
-    sock = lan.inside(room, address(lan, number, 6 if ":" in to[0] else 4), socket.SOCK_STREAM)
-    with contextlib.suppress(BlockingIOError):
-        sock.connect(to)
-    return sock
-
-
-def outcome(lan, sock):
-    """Return the errno of a connect, 0 for success."""
-    found = []
-
-    def decided():
-        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error or connected(sock):
-            found.append(error)
-        return found
-
-    lan.world.until(decided, "the connect to be decided")
-    return found[0]
-
-
-def connected(sock):
-    (state,) = struct.unpack_from("B", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))
-    return state == 1
-
-
-def accept(lan, listener):
-    found = []
-    lan.world.until(lambda: found or found.extend(filter(None, [try_accept(listener)])), "a connection")
-    return found[0]
-
-
 @in_a_namespace
-def test_a_guest_reaches_who_listens_and_both_ways_carry_bytes():
+def test_a_guest_reaches_a_listener_and_both_ways_carry_bytes():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack)
         room = lan.guest()
@@ -80,7 +51,7 @@ def test_a_guest_reaches_who_listens_and_both_ways_carry_bytes():
 
 
 @in_a_namespace
-def test_refused_unreachable_denied_and_silent_are_what_they_are():
+def test_a_guest_gets_refused_unreachable_denied_and_silent_as_they_are():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack, deny=["198.51.100.0/24", "2001:db8:bad::/48"])
         room = lan.guest()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.relay.frames import UNKNOWN
-from tests.gateway.relay.test_relay_udp import received
 from tests.helpers.gateway_lan import SERVER, SERVER6, Lan, address, in_a_namespace, ip
+from tests.helpers.gateway_world import received
 from tests.helpers.guests.netns import Namespace
 
 pytestmark = pytest.mark.guest
@@ -41,7 +41,7 @@ def test_datagrams_of_every_size_go_out_and_their_answers_come_back():
 
 
 @in_a_namespace
-def test_one_flow_reaches_many_places_from_one_port_and_hears_nobody_else():
+def test_one_flow_reaches_many_places_from_one_port_and_hears_no_others():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack)
         guest = lan.inside(lan.guest(), address(lan, 1))
@@ -58,7 +58,7 @@ def test_one_flow_reaches_many_places_from_one_port_and_hears_nobody_else():
 
 
 @in_a_namespace
-def test_what_is_refused_is_said_counted_and_logged_once_a_second():
+def test_a_refusal_is_answered_counted_and_logged_once_a_second():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack, deny=["198.51.100.0/24"])
         guest = lan.inside(lan.guest(), address(lan, 1))
@@ -123,7 +123,7 @@ def echo(ident, sequence, payload, kind=8):
 
 
 @in_a_namespace
-def test_who_sends_to_a_port_where_nobody_listens_is_told():
+def test_a_datagram_to_a_closed_port_gets_an_error():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack)
         room = lan.guest()
@@ -218,7 +218,7 @@ def send(sock, data, to):
 
 
 def offender(world, sock, version):
-    """Return who said that a datagram did not arrive."""
+    """Return the sender of an error about a datagram."""
     found = []
 
     def more():

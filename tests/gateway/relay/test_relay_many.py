@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from tests.gateway.relay.test_relay import POLICY, stall
-from tests.helpers.gateway_world import World, client, descriptors, drain, server, try_accept
+from tests.helpers.gateway_policies import LOOPBACK
+from tests.helpers.gateway_world import World, client, descriptors, drain, server, stall, try_accept
 
 MANY = 2000
 DATA = os.urandom(20_000)
@@ -81,7 +81,7 @@ def peer_of(world, near):
 
 def test_two_thousand_connections_with_a_stalled_reader_leave_nothing():
     before = descriptors()
-    with contextlib.closing(World(POLICY)) as world, server() as listener:
+    with contextlib.closing(World(LOOPBACK)) as world, server() as listener:
         if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < MANY * EACH * 2:
             pytest.skip(f"needs {MANY * EACH * 2} descriptors: raise the hard limit (ulimit -Hn)")
         forward = world.forward(listener)
@@ -100,7 +100,7 @@ def test_two_thousand_connections_with_a_stalled_reader_leave_nothing():
 
 def test_two_thousand_that_come_at_once_wait_for_their_dials():
     with contextlib.ExitStack() as stack:
-        world = stack.enter_context(contextlib.closing(World(POLICY)))
+        world = stack.enter_context(contextlib.closing(World(LOOPBACK)))
         listener = stack.enter_context(server())
         if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < MANY * EACH * 2:
             pytest.skip(f"needs {MANY * EACH * 2} descriptors: raise the hard limit (ulimit -Hn)")

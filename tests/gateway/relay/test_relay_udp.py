@@ -1,6 +1,5 @@
 """Datagrams on loopback: forwards, waiting for a socket, silence."""
 
-import contextlib
 import socket
 import time
 from ipaddress import ip_address
@@ -10,8 +9,8 @@ import pytest
 from gateway.relay.flows import FRESH_S, SETTLED_S
 from gateway.relay.forwards import Forward
 from gateway.relay.udp import MOST_WAITING
-from tests.gateway.relay.test_relay import POLICY
-from tests.helpers.gateway_world import World, descriptors
+from tests.helpers.gateway_policies import LOOPBACK
+from tests.helpers.gateway_world import World, descriptors, received
 
 
 def udp(address="127.0.0.1"):
@@ -22,31 +21,8 @@ def udp(address="127.0.0.1"):
 
 
 @pytest.fixture
-def stack():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def world(stack):
-    return stack.enter_context(contextlib.closing(World(POLICY)))
-
-
-@pytest.fixture
 def guest(stack):
     return stack.enter_context(udp("127.1.0.2"))
-
-
-def received(world, sock):
-    got = []
-
-    def more():
-        with contextlib.suppress(BlockingIOError):
-            got.append(sock.recvfrom(65535))
-        return got
-
-    world.until(more, "a datagram")
-    return got[0]
 
 
 def ask(world, forward, guest, data=b"question"):
@@ -167,7 +143,7 @@ def test_a_guest_that_does_not_listen_ends_the_flow(world, stack):
 
 def test_closing_leaves_nothing(guest):
     before = descriptors()
-    world = World(POLICY)
+    world = World(LOOPBACK)
     client, _ = ask(world, world.forward(guest, "udp"), guest)
     world.close()
     client.close()

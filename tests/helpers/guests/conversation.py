@@ -1,6 +1,6 @@
 """Two VMs that send each other numbered frames all the time, and check every byte of what arrives.
 
-A frame's bytes follow from its addresses and its number, so whoever receives one can build it again and
+A frame's bytes follow from its addresses and its number, so a receiver can build it again and
 compare. A number that is not greater than the last one is a frame that came twice or too late; a gap is
 frames lost.
 
@@ -156,7 +156,7 @@ class Conversation:
         return [end.closed for end in self.ends if end.closed]
 
     def begin(self) -> None:
-        """Talk until both hear each other: what was sent before both were there is nobody's loss."""
+        """Talk until both hear each other; frames from before that do not count as lost."""
         assert self.flows()
         self.settle()
         self._lost_before += self.lost

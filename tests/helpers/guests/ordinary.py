@@ -2,7 +2,7 @@
 
 The interpreter, the virtual environment and this tree may be in a directory that only root can enter, like
 root's home. The command then gets a mount namespace of its own in which such a directory is an open one with
-nothing in it but those three; nobody else sees that.
+nothing in it but those three; no other process sees that.
 """
 
 from __future__ import annotations

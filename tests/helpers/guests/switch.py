@@ -1,8 +1,8 @@
 """The switch as a user starts it: ``supervisor run`` as a process, its commands, and what it leaves behind.
 
 Each switch lives in a directory of its own, with its runtime directory and its listeners' sockets, and
-marks its environment, which its workers inherit. So what is left of it can be looked for by that mark and
-by that directory's path, whatever became of the process tree.
+marks its environment, which its workers inherit. So its remains can be found by that mark and by that
+directory's path, also without the process tree.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class Switch:
         return found
 
     def kill(self) -> None:
-        """End whatever is left of this switch, for a test that failed."""
+        """End the remains of this switch, for a test that failed."""
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -57,7 +57,7 @@ class Queue:
         self.set_index(self.index)
 
     def set_index(self, index: int) -> None:
-        """Write the available index, whatever is true."""
+        """Write any available index, also a wrong one."""
         self.words[self.available // 2 + 1] = index
 
     def wants_kick(self, before: int) -> bool:

@@ -2,7 +2,7 @@
 
 Python imports a module of this name when it starts, if it finds one. It is on the path of a switch only where
 a test has put it there (``taken_over.TakenOver``), and in no release. Before the worker is in its cell it
-connects to the test; whatever source the test sends is then run in the worker's loop, and the result sent
+connects to the test; source text from the test is then run in the worker's loop, and the result sent
 back.
 """
 

@@ -44,7 +44,7 @@ def test_listeners() -> None:
         ("qemu", ""),
     ],
 )
-def test_what_is_no_listener_is_named(transport: str, url: str) -> None:
+def test_a_wrong_listener_is_named(transport: str, url: str) -> None:
     with pytest.raises(LocalError) as caught:
         parse_listen(transport, url)
     assert "\n" not in str(caught.value)
@@ -69,7 +69,7 @@ def test_a_path_stands_for_the_url_of_its_socket(transport: str, scheme: str) ->
         ("vfkit", "unix:///run/x", "unixgram:///run/x"),
     ],
 )
-def test_what_is_nearly_right_is_answered_with_the_right_spelling(
+def test_a_nearly_right_address_is_answered_with_the_right_spelling(
     transport: str, url: str, right: str
 ) -> None:
     with pytest.raises(LocalError) as caught:
@@ -89,7 +89,7 @@ def test_taps() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "tap0,", "tap0,netns=", "tap0,mtu=9", "a" * 16, "tap/0", "tap 0"])
-def test_what_is_no_tap_is_named(text: str) -> None:
+def test_a_wrong_tap_is_named(text: str) -> None:
     with pytest.raises(LocalError):
         parse_tap(text)
 

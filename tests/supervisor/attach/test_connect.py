@@ -24,7 +24,7 @@ FRAMES = b"\x3c\0" + bytes(range(60)) + b"\x0e\0" + bytes(14)
 
 
 class Bench:
-    """A listener in a directory of its own, and who calls it."""
+    """A listener in a directory of its own, and its clients."""
 
     def __init__(self, directory: Path, settings: PortOptions | None = None) -> None:
         self.loop = Loop(reraise)
@@ -157,7 +157,7 @@ def test_a_silent_client_is_hung_up_on_in_time(bench: Bench, caplog: pytest.LogC
     assert "no request came within 2 s" in caplog.text
 
 
-def test_silent_clients_keep_nobody_from_attaching(bench: Bench) -> None:
+def test_silent_clients_keep_no_vm_from_attaching(bench: Bench) -> None:
     silent = [bench.call() for _ in range(3 * CALLERS)]
     turn_a_while(bench.loop)
     caller = bench.call(REQUEST + FRAMES)
@@ -169,7 +169,7 @@ def test_silent_clients_keep_nobody_from_attaching(bench: Bench) -> None:
     caller.close()
 
 
-def test_who_has_asked_is_not_the_one_to_make_room(bench: Bench) -> None:
+def test_a_client_whose_request_is_complete_does_not_make_room(bench: Bench) -> None:
     callers = [bench.call() for _ in range(CALLERS)]
     turn_a_while(bench.loop)
     for caller in callers:
@@ -181,7 +181,7 @@ def test_who_has_asked_is_not_the_one_to_make_room(bench: Bench) -> None:
     bench.until(2 * CALLERS)
 
 
-def test_who_leaves_before_its_request_is_over_leaves_nothing(
+def test_a_client_that_leaves_before_its_request_is_complete_leaves_nothing(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))

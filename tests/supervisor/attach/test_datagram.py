@@ -115,7 +115,7 @@ def test_an_abstract_address_is_as_good(bench: Bench) -> None:
     bench.until(lambda: bench.owner.reports)
 
 
-def test_who_has_no_address_is_thrown_away_and_said_once(
+def test_a_sender_without_an_address_is_dropped_and_logged_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     nobody = bench.vm(None)
@@ -155,7 +155,7 @@ def test_an_empty_datagram_is_no_vm(bench: Bench) -> None:
     bench.until(lambda: bench.owner.arrived)
 
 
-def test_nobody_else_gets_frames_in(bench: Bench) -> None:
+def test_other_senders_get_no_frames_in(bench: Bench) -> None:
     vm = bench.vm("one")
     vm.send(b"frame")
     bench.taken()
@@ -234,7 +234,7 @@ def test_a_path_that_is_another_socket_by_now_is_another_vm(bench: Bench) -> Non
     assert new.recv(10) == b"answer"
 
 
-def test_what_the_next_vm_has_queued_meanwhile_is_not_lost(bench: Bench) -> None:
+def test_frames_that_the_next_vm_has_queued_are_not_lost(bench: Bench) -> None:
     vm = bench.vm("one")
     vm.send(b"frame")
     worker = bench.taken()

@@ -27,7 +27,7 @@ FRAMES = b"\x3c\0" + b"\xff" * 60
         b"GET /connect HTTP/1.0\r\n\r\n",
     ],
 )
-def test_what_follows_the_head_are_frames(head: bytes) -> None:
+def test_bytes_behind_the_head_are_frames(head: bytes) -> None:
     assert Head().feed(head) == 0
     assert Head().feed(head + FRAMES) == len(FRAMES)
     assert Head().feed(head + b"\r\n\r\n") == 4
@@ -50,7 +50,7 @@ def test_in_pieces_as_in_one(cuts: list[int]) -> None:
     ("data", "status", "why"),
     [
         (b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n", 404, "--services"),
-        (b"POST /connect/ HTTP/1.1\r\nHost: x\r\n\r\n", 404, "nothing here but /connect"),
+        (b"POST /connect/ HTTP/1.1\r\nHost: x\r\n\r\n", 404, "this socket has only /connect"),
         (b"POST /connect HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", 400, "takes no body"),
         (b"POST /connect HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "takes no body"),
         (b"POST /connect HTTP/1.1\r\n\r\n", 400, "Host"),

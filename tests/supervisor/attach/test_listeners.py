@@ -165,7 +165,7 @@ def test_closing_a_datagram_listener_names_the_port_that_goes_with_it(bench: Ben
     assert bench.listeners.close(url) == bench.owner.arrived[0][0].id
 
 
-def test_what_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
+def test_a_socket_that_a_worker_brought_back_is_not_bound_over(bench: Bench) -> None:
     bench.open("vfkit", "v")
     bench.datagram("vm", "v")
     turn_until(bench.loop, lambda: bench.owner.arrived)

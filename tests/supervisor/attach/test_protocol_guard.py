@@ -28,7 +28,7 @@ VHOST_USER = bytes.fromhex("01000000 01000000 00000000".replace(" ", ""))
         (b"", "says nothing"),
     ],
 )
-def test_what_a_client_speaks_is_said(start: bytes, protocol: str) -> None:
+def test_the_protocol_of_a_client_is_named(start: bytes, protocol: str) -> None:
     assert protocol in looks_like(start)
     assert not is_frame(start)
 

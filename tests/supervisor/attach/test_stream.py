@@ -1,4 +1,4 @@
-"""Stream and seqpacket listeners: many VMs, tuned sockets, refusals that cost nobody else anything."""
+"""Stream and seqpacket listeners: many VMs, tuned sockets, refusals that cost no other VM anything."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_with_pinned_addresses_the_next_vm_waits_for_the_end_of_the_last(
     second.close()
 
 
-def test_who_left_with_nothing_to_read_has_hung_up() -> None:
+def test_a_peer_that_left_with_nothing_to_read_has_hung_up() -> None:
     for kind, word in ((socket.SOCK_STREAM, "stream"), (socket.SOCK_SEQPACKET, "seqpacket")):
         for data in (b"", b"frame"):
             ours, theirs = socket.socketpair(socket.AF_UNIX, kind)

@@ -79,7 +79,7 @@ def test_events_are_the_lines_of_the_log(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_logged_is_an_event_all_the_same(tmp_path: Path) -> None:
+def test_a_line_below_the_log_level_is_still_an_event(tmp_path: Path) -> None:
     kept = EventLog(str(tmp_path / "ring"))
     out = logged(kept, "error", "text")
     say("attach", "port 1 came", port=1)
@@ -165,7 +165,7 @@ def test_long_messages_are_cut_and_still_whole_records(tmp_path: Path, text: str
 
 
 @pytest.mark.parametrize("what", ["directory", "symlink", "other"])
-def test_what_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
     path, elsewhere = tmp_path / "ring", tmp_path / "elsewhere"
     elsewhere.write_text("")  # as long as a file that is to be filled
     if what == "directory":
@@ -185,7 +185,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, what: str) -> None:
     assert what != "other" or path.read_text() == "precious"
 
 
-def test_since_leaves_out_what_is_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_since_leaves_out_older_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = EventLog(str(tmp_path / "ring"))
     for at in (100.0, 200.0, 300.0):
         monkeypatch.setattr("logging.time.time", lambda at=at: at)

@@ -20,7 +20,7 @@ def test_lines_are_written_in_order_and_flush_waits_for_them() -> None:
     assert writer.lost == 0
 
 
-def test_a_full_pipe_blocks_nobody_and_what_is_lost_is_counted_and_said() -> None:
+def test_a_full_pipe_does_not_block_and_lost_lines_are_counted_and_logged() -> None:
     read, write = os.pipe()
     writer = LogWriter(write)
     began = time.monotonic()

@@ -47,7 +47,7 @@ def test_it_is_made_for_us_alone_and_removed_at_the_end(place: Path) -> None:
     assert not (place / "run").exists()
 
 
-def test_a_directory_that_was_there_stays_and_so_does_what_is_not_ours(place: Path) -> None:
+def test_an_existing_directory_and_files_of_others_stay(place: Path) -> None:
     (place / "mine").write_text("x")
     held = RuntimeDir(str(place))
     held.close()
@@ -107,7 +107,7 @@ def test_a_file_and_a_link_are_refused(place: Path) -> None:
 
 
 @root_only
-def test_somebody_elses_is_refused(place: Path) -> None:
+def test_a_directory_of_another_user_is_refused(place: Path) -> None:
     (place / "theirs").mkdir(mode=0o700)
     os.chown(place / "theirs", 12345, 12345)
     assert "belongs to user 12345" in refused(place / "theirs")
@@ -159,8 +159,8 @@ except LocalError as error:
         (True, 100, False, "", "no space left on device; free some space"),
         (False, 1, False, "", "no space left on device; free some space"),
         (False, 1, False, "/run", "no space left on device; free some space"),
-        (False, 100, True, "", "read-only file system; choose a --runtime-dir that can be written to"),
-        (False, 100, True, "/run", "read-only file system; choose a --runtime-dir that can be written to"),
+        (False, 100, True, "", "read-only file system; choose a writable --runtime-dir"),
+        (False, 100, True, "/run", "read-only file system; choose a writable --runtime-dir"),
     ],
 )
 def test_a_full_or_read_only_file_system_is_one_line(

@@ -1,4 +1,4 @@
-"""The file of what was asked for at run time: whole at any instant, and nobody else's file is touched."""
+"""The file of operators' changes: whole at any instant, and no other file is touched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / saved_state.FILE
 
 
-def test_the_next_supervisor_finds_what_was_put_last(path: Path) -> None:
+def test_the_next_supervisor_finds_the_last_value(path: Path) -> None:
     saved = SavedState(str(path), inherit=False)
     saved.put("gateway", {"forward": ["a"]})
     saved.put("attachments", [1])
@@ -42,7 +42,7 @@ def test_a_clean_end_leaves_nothing_and_another_one_all(path: Path) -> None:
     saved.close(keep=False)
 
 
-def test_what_has_not_changed_is_not_written_again(path: Path) -> None:
+def test_unchanged_state_is_not_written_again(path: Path) -> None:
     saved = SavedState(str(path), inherit=False)
     saved.put("a", [1])
     before = path.stat().st_ino
@@ -66,7 +66,7 @@ def test_what_has_not_changed_is_not_written_again(path: Path) -> None:
     ],
     ids=lambda found: repr(found[:20]),
 )
-def test_what_is_no_such_file_is_set_aside_with_one_line(
+def test_another_kind_of_file_is_set_aside_with_one_line(
     path: Path, found: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_bytes(found)
@@ -83,7 +83,7 @@ def test_what_is_no_such_file_is_set_aside_with_one_line(
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "fifo", "dangling"])
-def test_what_is_no_file_at_all_is_not_followed_nor_waited_for(path: Path, kind: str) -> None:
+def test_a_path_that_is_not_a_file_is_not_followed_and_does_not_block(path: Path, kind: str) -> None:
     other = path.parent / "other"
     if kind == "link":
         other.write_text('{"bulkhead": 1, "parts": {"a": 1}}')
@@ -102,13 +102,13 @@ def test_what_is_no_file_at_all_is_not_followed_nor_waited_for(path: Path, kind:
     assert not other.exists() or "1}}" in other.read_text()
 
 
-def test_a_file_that_nobody_has_left_unfinished_is_not_taken(path: Path) -> None:
+def test_a_file_without_a_dead_predecessor_is_not_read(path: Path) -> None:
     SavedState(str(path), inherit=False).put("a", 1)
     assert SavedState(str(path), inherit=False).get("a") is None
     assert Path(f"{path}.refused").exists()
 
 
-def test_what_is_in_the_way_for_good_is_said(path: Path) -> None:
+def test_a_file_that_cannot_be_moved_is_named(path: Path) -> None:
     path.write_text("not ours")
     Path(f"{path}.refused").mkdir()
     (Path(f"{path}.refused") / "full").touch()
@@ -116,7 +116,7 @@ def test_what_is_in_the_way_for_good_is_said(path: Path) -> None:
         SavedState(str(path), inherit=True)
 
 
-def test_what_was_left_of_a_killed_writer_is_in_nobodys_way(path: Path) -> None:
+def test_the_rest_of_a_killed_writer_does_not_disturb(path: Path) -> None:
     beside = Path(f"{path}.new")
     beside.write_text("half of")
     saved = SavedState(str(path), inherit=False)

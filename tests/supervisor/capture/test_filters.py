@@ -1,4 +1,4 @@
-"""Filters are compiled by libpcap; what is wrong with one is said in a line."""
+"""Filters are compiled by libpcap; a mistake in one is reported in a line."""
 
 import struct
 
@@ -23,7 +23,7 @@ def test_a_filter_becomes_instructions() -> None:
 
 
 @pytest.mark.parametrize("expression", ["tcp prt 80", "host", "ether[", "vlan vlan vlan 9999999999"])
-def test_what_does_not_compile_is_named(expression: str) -> None:
+def test_a_filter_that_does_not_compile_is_named(expression: str) -> None:
     with pytest.raises(LocalError, match="does not compile: ") as raised:
         compile_filter(expression)
     assert expression in str(raised.value)

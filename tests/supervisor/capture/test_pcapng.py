@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_tshark_reads_what_was_written(file: Path) -> None:
+def test_tshark_reads_the_file(file: Path) -> None:
     done = subprocess.run(
         ["tshark", "-r", file, "-T", "json", "-x"], capture_output=True, text=True, check=True
     )

@@ -139,7 +139,7 @@ def test_two_captures_of_a_port_have_a_ring_each(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("message", [Drain(), WANTED])
-def test_a_viewer_that_says_what_it_must_not_is_hung_up(bench: Bench, message: Message) -> None:
+def test_a_viewer_that_sends_a_wrong_message_is_disconnected(bench: Bench, message: Message) -> None:
     with contextlib.closing(bench.connect()) as viewer:
         viewer.send(WANTED)
         bench.received(viewer)
@@ -150,7 +150,7 @@ def test_a_viewer_that_says_what_it_must_not_is_hung_up(bench: Bench, message: M
     assert bench.fleet.told[-1][1] == CaptureOver(1)
 
 
-def test_rings_share_what_there_is() -> None:
+def test_rings_share_the_memory() -> None:
     assert ring_bytes(1) == LARGEST_RING
     assert ring_bytes(250) == 512 << 10
     for ports in range(1, 1024):

@@ -50,7 +50,7 @@ def test_a_link_is_never_followed(tmp_path: Path) -> None:
         assert target.exists() == exists
 
 
-def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(LocalError, match="holds no process id"):
         PidFile(str(tmp_path / "fifo"))

@@ -1,4 +1,4 @@
-"""The command line: help everywhere, 0/1/2 as exit codes, and one line for what is wrong."""
+"""The command line: help everywhere, 0/1/2 as exit codes, and one line for each mistake."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def supervisor(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
 
 
 def invoke(*arguments: object) -> Result:
-    """Run the command in this process, for what is found wrong before anything is done."""
+    """Run the command in this process, for mistakes that are found before anything is done."""
     return CliRunner().invoke(cli.main, list(map(str, arguments)), prog_name="supervisor")
 
 
@@ -69,7 +69,7 @@ def test_every_command_has_help_and_takes_a_directory(command: str) -> None:
     assert ("--runtime-dir" in done.output) == (command != "demo")
 
 
-def test_what_is_said_of_a_gateway_needs_one() -> None:
+def test_options_of_a_gateway_need_a_gateway() -> None:
     done = invoke("run", "--subnet", "10.77.0.0/24")
     assert done.exit_code == 2
     assert "--subnet needs --gateway" in done.output
@@ -154,10 +154,10 @@ def test_a_socket_that_cannot_be_listened_on(place: Path) -> None:
     )
     (place / "file").write_text("x")
     for flag in ("--listen-qemu", "--listen"):
-        assert "is no socket" in failed_run(place, flag, f"unix://{place}/file")
+        assert "is not a socket" in failed_run(place, flag, f"unix://{place}/file")
 
 
-def test_what_was_opened_is_closed_again_when_the_next_one_fails(place: Path) -> None:
+def test_opened_listeners_are_closed_when_the_next_one_fails(place: Path) -> None:
     good = ["--listen-qemu", f"unix://{place}/q", "--listen-vfkit", f"unixgram://{place}/v"]
     failed_run(place, *good, "--listen-bess", f"unixpacket://{place}/no/b")
 
@@ -188,7 +188,7 @@ def test_a_runtime_directory_too_long(place: Path) -> None:
     assert "too long by" in done.stderr
 
 
-def test_the_version_names_what_two_processes_must_agree_on() -> None:
+def test_the_version_names_protocol_and_layout() -> None:
     done = supervisor("--version")
     assert done.stdout == f"bulkhead {VERSION} (protocol {PROTOCOL_VERSION}, layout {_core.LAYOUT})\n"
 
@@ -232,7 +232,7 @@ def test_help_names_every_setting_its_form_and_its_default() -> None:
         assert f"--{'no-' if key == 'flood-unknown' else ''}{key} " in attach
 
 
-def test_help_says_what_every_counted_word_means() -> None:
+def test_help_explains_every_counter() -> None:
     for words in (counted.DROPS, counted.REFUSED, counted.RELAYED):
         for word, meaning in words.items():
             assert meaning in invoke("help", word).output

@@ -75,8 +75,8 @@ def test_everything_at_once(tmp_path: Path) -> None:
             Attachment(parse_tap("tap2"), PortOptions(None, limited)),
         ),
         "/run/lab.pid",
-        "debug",
-        "json",
+        log_level="debug",
+        log_format="json",
     )
 
 
@@ -106,7 +106,7 @@ def test_nothing_changes_nothing(tmp_path: Path) -> None:
         (
             '[[tap]]\ndevice = "a"\noffload = "tso"',
             ", line 3: offload: ",
-            "a tap port says that itself; it is for VMs on sockets",
+            "a tap port negotiates this itself; the setting is for VMs on sockets",
         ),
         *[
             (f'[[tap]]\ndevice = "a"\nisolated = true\n\n[[tap]]\ndevice = "b"\n{key} = {value}', where, what)
@@ -118,12 +118,12 @@ def test_nothing_changes_nothing(tmp_path: Path) -> None:
                 ("limit-broadcast", "-1", "-1 is no rate"),
                 ("limit-bandwidth", '"100Mb/s"', "'100Mb/s' is no bandwidth; write its unit"),
                 ("limit-bandwidth", "100", "100 is no bandwidth; write its unit"),
-                ("limit-bandwidth", '"1kB/s"', "from 100,000 to"),
+                ("limit-bandwidth", '"1kB/s"', "write 100,000 to"),
                 ("limit-macs", '"some"', "'some' is no number of addresses"),
-                ("limit-macs", "10241", "from 1 to 10,240 addresses"),
+                ("limit-macs", "10241", "write 1 to 10,240 addresses"),
                 ("isolated", '"yes"', "true or false"),
                 ("offload", "true", "True is none of none, tso"),
-                ("mtu", '"67"', "67 is out of bounds; from 68 to 65,521 bytes can be, or none"),
+                ("mtu", '"67"', "67 is out of bounds; write 68 to 65,521 bytes, or none"),
                 ("mtu", "true", "True is no MTU"),
                 ("receive", '"all"', "'all' is none of mtu, large"),
                 ("isolatde", "true", "unknown key in tap; known are device, name, pin"),

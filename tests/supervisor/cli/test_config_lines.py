@@ -1,4 +1,4 @@
-"""The line of everything in a TOML file: whatever tomllib reads is found, and found where it stands."""
+"""The line of everything in a TOML file: each item that tomllib reads is found at its line."""
 
 import sys
 

@@ -120,7 +120,7 @@ def test_both_behind_one_port(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "word"), [("parked", "parked"), ("silent", "nothing is heard"), ("waiting", "lost")]
+    ("state", "word"), [("parked", "parked"), ("silent", "has a silent worker"), ("waiting", "lost")]
 )
 @pytest.mark.parametrize("name", ["web", "db"])
 def test_a_port_that_does_not_forward(world: World, state: str, word: str, name: str) -> None:
@@ -170,7 +170,7 @@ def test_a_mac_that_goes_to_and_fro_is_named(world: World) -> None:
     [("spoof", "dropped as spoofed"), ("limit", "limit-macs of 1024"), ("storm", "ARP among them (storm)")],
 )
 @pytest.mark.parametrize("name", ["web", "db"])
-def test_what_a_vm_is_refused_for(world: World, event: str, words: str, name: str) -> None:
+def test_refusals_of_a_vm_are_explained(world: World, event: str, words: str, name: str) -> None:
     world.happened(event, name, 500.0)
     answer = world.stopped()
     assert words in answer
@@ -227,11 +227,11 @@ def test_a_vm_that_never_sent(world: World) -> None:
 
 
 def test_frames_that_were_too_long(world: World) -> None:
-    world.ports["db"]["notes"] = ["7 frames to it were refused, being longer than its MTU of 1400"]
+    world.ports["db"]["notes"] = ["7 frames to it were refused: they were longer than its MTU of 1400"]
     assert "MTU of 1400" in world.doubted()
 
 
-def test_what_stops_comes_before_doubts_and_frames_that_were_lost_are_shown(world: World) -> None:
+def test_findings_that_stop_come_before_doubts_and_lost_frames_are_shown(world: World) -> None:
     world.counted["web"]["rx"] = 0
     world.ports["db"]["stalled"] = True
     world.by_source["db"] = [{"port": 1, "egress_full": 7}, {"port": 3, "egress_full": 1}]

@@ -16,7 +16,7 @@ def row(ports, readings, departed=None):
     return dict(zip(live.COLUMNS, found, strict=True))
 
 
-def test_a_row_has_what_its_columns_say() -> None:
+def test_a_row_has_the_numbers_of_its_columns() -> None:
     counters = {"rx_bytes": 1, "tx_bytes": 2, "rx_frames": 3, "tx_frames": 4, "egress_bytes": 5}
     drops = dict.fromkeys(DROPS, 10)
     found = row([view(7, stalled=True)], {7: reading(7, **counters, **drops, flood_lost=3)})
@@ -38,7 +38,7 @@ def test_drops_count_a_full_ring_as_stats_does(made, gone) -> None:
         )
 
 
-def test_who_talks_to_whom_is_a_rate_since_the_last_reading() -> None:
+def test_a_talk_has_its_rate_since_the_last_reading() -> None:
     talks = live.Talks()
     assert talks.rates({1: [(2, 500)]}, 10.0) == []
     told = talks.rates({1: [(2, 700), (3, 40)], 2: [(1, 6000)]}, 12.0)

@@ -1,4 +1,4 @@
-"""Answers made from readings: what is counted where, and that nothing counted ever vanishes."""
+"""Answers made from readings: the place of each counter, and no count ever vanishes."""
 
 import os
 
@@ -103,7 +103,7 @@ def test_every_counter_of_the_core_is_shown_somewhere():
     assert counted == shown | {"flooded", "egress_bytes", "flood_lost"}
 
 
-def test_what_a_source_lost_is_shown_at_the_destination():
+def test_losses_of_a_source_are_shown_at_the_destination():
     readings = {
         1: reading(1, losses=[(2, 2, 100, 0), (3, 3, 5, 0)]),
         2: reading(2, losses=[(1, 1, 0, 7)], flood_lost=7),
@@ -154,7 +154,7 @@ def test_a_departed_port_leaves_its_totals_and_no_row_about_itself():
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 9)), max_size=8),
     st.permutations([1, 2, 3, 4]),
 )
-def test_no_loss_vanishes_whoever_leaves_in_whatever_order(lost, leaving):
+def test_no_loss_vanishes_when_ports_leave_in_any_order(lost, leaving):
     rows = {
         port: [(peer, peer, frames, 0) for source, peer, frames in lost if source == port != peer]
         for port in range(1, 5)
@@ -273,7 +273,7 @@ def notes_of(port_view, **counters):
     return answer["ports"][0]["notes"]
 
 
-def test_status_says_what_cannot_be_seen_in_figures():
+def test_status_has_notes_that_figures_do_not_show():
     plain = view(1)
     limited = plain._replace(record=plain.record._replace(policy=Policy(mtu=1500)))
     large = plain._replace(record=plain.record._replace(policy=Policy(receive="large")))
@@ -281,6 +281,6 @@ def test_status_says_what_cannot_be_seen_in_figures():
     assert "`supervisor set qemu-1 offload=tso`" in unfinished
     assert notes_of(plain, refused=7) == notes_of(limited, refused=0) == []
     assert notes_of(limited, refused=1700) == [
-        "1,700 frames to it were refused, being longer than its MTU of 1500 or than its socket takes"
+        "1,700 frames to it were refused: they were longer than its MTU of 1500, or than its socket takes"
     ]
     assert "longer than packets of 64 KiB" in notes_of(large, refused=1)[0]

@@ -6,7 +6,7 @@ from forwarder.errors import LocalError
 from supervisor.demo import course, view
 from supervisor.demo.course import AFTER, BEFORE, STUCK, Play
 from supervisor.demo.results import MIN_RATE, Evidence, Measured, complaints
-from tests.supervisor.screen.test_tables import answer, port, text
+from tests.helpers.answers import answer, port, text
 
 PORTS = {1: "alice", 2: "bob", 3: "carol", 4: "dave"}
 US = 1000
@@ -44,7 +44,7 @@ def test_the_first_report_only_says_where_the_counters_stood():
     assert made.round_trips == {9: 20}
 
 
-def test_latency_is_what_that_share_did_not_exceed():
+def test_a_percentile_is_the_latency_that_this_share_did_not_exceed():
     made = Measured()
     made.add(report(0.0))
     made.add(report(1.0, round_trips={str(age * US): 1 for age in range(1, 101)}))
@@ -53,7 +53,7 @@ def test_latency_is_what_that_share_did_not_exceed():
     assert made.latency(1.0) == 100e-6
 
 
-def test_nothing_is_complained_about_where_nobody_noticed():
+def test_there_is_no_failure_if_the_others_are_not_affected():
     assert complaints(evidence()) == []
 
 
@@ -71,7 +71,7 @@ def test_nothing_is_complained_about_where_nobody_noticed():
         ({"drops": {"alice": 0, "dave": 0}}, "it was not stuck"),
         ({"lost": 3}, "lost 3"),
         ({"bad": 3}, "damaged|changed"),
-        ({"stalled": False}, "did not say"),
+        ({"stalled": False}, "did not report"),
     ],
 )
 def test_whatever_the_others_notice_is_complained_about(changes, words):
@@ -117,7 +117,7 @@ def played():
     return play
 
 
-def test_what_is_measured_belongs_to_its_phase():
+def test_a_measurement_belongs_to_its_phase():
     play = played()
     found = play.evidence()
     assert complaints(found) == []
@@ -128,7 +128,7 @@ def test_what_is_measured_belongs_to_its_phase():
     assert play.pace() == pytest.approx((1000, 1000))
 
 
-def test_the_screen_fits_and_says_who_is_stuck():
+def test_the_screen_fits_and_names_the_stuck_vm():
     play = Play(PORTS, 10.0, started=0.0)
     play.hear("alice", report(0.0))
     for tick in range(60):
@@ -170,13 +170,13 @@ def test_latencies_have_three_digits(seconds, text):
 
 def test_the_summary_compares_and_judges():
     shown = text(view.summary(evidence(), (20_000, 20_000)))
-    assert "Nobody noticed but dave." in shown
+    assert "Only dave was affected." in shown
     assert "alice 0, bob 0, carol 0, dave 500" in shown
     assert "at least 50%" in shown
     rates = next(line for line in shown.splitlines() if "round trips/s" in line)
     assert rates.split()[-5:] == ["1", "k", "1", "k", "1.00"]
     shown = text(view.summary(evidence(during=Measured(), lost=9), (20_000, 0)))
-    assert "Nobody noticed" not in shown
+    assert "was affected" not in shown
     assert "lost 9 frames" in shown
 
 

@@ -92,7 +92,7 @@ def test_a_repeated_or_late_frame_is_counted_as_bad():
     assert (sink.bad, sink.received) == (2, 1)
 
 
-def test_a_frame_for_somebody_else_is_nothing():
+def test_a_frame_for_another_vm_is_ignored():
     sink = Role(B, A)
     sink.take([BROADCAST + B[::-1] + bytes(48), A + B + bytes(48)], 0)
     assert (sink.bad, sink.received, sink.heard) == (0, 0, False)
@@ -206,4 +206,4 @@ def test_a_vm_announces_itself_obeys_and_ends_with_its_input(listening):
         process.wait()
         process.stdout.close()
         process.stdin.close()
-    assert os.path.exists(f"{path}.vm")  # as a real VM's socket, it is whoever owns the directory's to remove
+    assert os.path.exists(f"{path}.vm")  # like a real VM's socket, it stays for the owner of the directory

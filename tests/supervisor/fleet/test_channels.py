@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,15 +14,6 @@ from forwarder.names import PROTOCOL_VERSION
 from supervisor.fleet.channels import AT_ONCE, BURST, RATE
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import CELL, FleetBench, record
-
-
-@pytest.fixture
-def bench() -> Iterator[FleetBench]:
-    before = len(os.listdir("/proc/self/fd"))
-    made = FleetBench()
-    yield made
-    made.close()
-    assert len(os.listdir("/proc/self/fd")) == before, "descriptors leaked"
 
 
 def test_a_spare_says_that_it_is_ready_and_its_end_is_reported_once(bench: FleetBench) -> None:
@@ -47,7 +37,9 @@ def test_a_claim_brings_its_descriptors(bench: FleetBench) -> None:
 
 
 @pytest.mark.parametrize("first", [WantRing(1, 1), WantFloods(((1, 1),)), Drain(), Hello(), Goodbye("x")])
-def test_who_does_not_begin_with_who_it_is_is_hung_up_on(bench: FleetBench, first: Message) -> None:
+def test_a_worker_whose_first_message_is_another_one_is_disconnected(
+    bench: FleetBench, first: Message
+) -> None:
     channel = bench.channel()
     channel.send(first)
     assert bench.ended(channel)
@@ -55,7 +47,7 @@ def test_who_does_not_begin_with_who_it_is_is_hung_up_on(bench: FleetBench, firs
     assert not bench.reports
 
 
-def test_a_spare_has_no_port_to_speak_of_and_nobody_says_twice_who_he_is(
+def test_a_spare_cannot_report_a_port_and_no_worker_may_introduce_itself_twice(
     bench: FleetBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel, _ = bench.spare()
@@ -117,7 +109,7 @@ def test_a_worker_that_says_too_much_is_held_back_and_another_is_not(
     assert bench.channels.deadline() == pytest.approx(bench.now + AT_ONCE / RATE)
 
 
-def test_a_worker_that_does_not_read_is_given_up_and_nobody_waits_for_it(bench: FleetBench) -> None:
+def test_a_worker_that_does_not_read_is_given_up_and_delays_no_other(bench: FleetBench) -> None:
     bench.worker(1)
     stuck = bench.workers[1]
     for _ in range(100_000):
@@ -126,7 +118,7 @@ def test_a_worker_that_does_not_read_is_given_up_and_nobody_waits_for_it(bench: 
     assert bench.gone == [stuck]
 
 
-def test_what_was_said_before_an_end_that_had_not_read_all_is_heard(bench: FleetBench) -> None:
+def test_messages_before_the_end_of_a_channel_are_read_even_if_it_left_some_unread(bench: FleetBench) -> None:
     channel = bench.worker(1)
     bench.channels.send(bench.workers[1], Drain())
     channel.send(Goodbye("the VM left"))

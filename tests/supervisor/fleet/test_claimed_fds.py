@@ -70,7 +70,7 @@ def replace(descriptors: list[int], index: int, lie: int) -> None:
 
 
 @pytest.mark.parametrize("transport", SOCKETS)
-def test_what_a_worker_of_each_transport_brings_is_taken(honest: list[int], transport: str) -> None:
+def test_the_claim_of_a_worker_of_each_transport_is_accepted(honest: list[int], transport: str) -> None:
     replace(honest, 0, detached(*SOCKETS[transport]))
     claimed_fds.check(record(transport), tuple(honest), -1)
     claimed_fds.check(record(transport), tuple(honest), honest[2])
@@ -115,7 +115,7 @@ def test_a_descriptor_that_lies_is_refused(
 
 def test_a_flood_doorbell_that_the_others_do_not_sleep_on_is_refused(honest: list[int]) -> None:
     other = _core.doorbell_create()
-    with pytest.raises(PeerError, match="another one than the others"):
+    with pytest.raises(PeerError, match="not that of the other workers"):
         claimed_fds.check(record(), tuple(honest), other)
     os.close(other)
 

@@ -1,4 +1,4 @@
-"""Who has set something hears that it is in force, when it is and no later than after a second."""
+"""An operator hears that settings are in force as soon as they are, and after a second at most."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def results(future: Future[bool]) -> list[bool]:
     return found
 
 
-def test_a_worker_confirms_what_it_has_and_nothing_newer_and_no_other_port() -> None:
+def test_a_worker_confirms_its_own_port_up_to_its_sequence() -> None:
     made = Confirmations()
     first, second = results(made.expect(1, 41, 0.0)), results(made.expect(1, 42, 0.0))
     other = results(made.expect(2, 41, 0.0))

@@ -1,4 +1,5 @@
-"""Who hears of what in which order: of a newcomer by channel, one after the other, before it is published."""
+"""The order of changes: workers hear of a newcomer by channel, one after the other, before it is
+published."""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ class World:
             pass
 
 
-def test_a_newcomer_is_introduced_to_everybody_itself_last_and_published_later() -> None:
+def test_a_newcomer_is_sent_to_all_workers_itself_last_and_published_later() -> None:
     world = World(3)
     world.join(4)
     world.settle()
@@ -138,7 +139,7 @@ def test_a_beat_is_never_ahead() -> None:
     assert world.out[-2:] == [("all", "join", 100), "beat"]
 
 
-def test_who_waits_for_something_published_gets_its_own_change_at_once() -> None:
+def test_a_newcomer_that_waits_for_a_published_message_gets_its_own_change_at_once() -> None:
     world = World(1)
     world.cold = True
     world.join(2)
@@ -160,7 +161,7 @@ def test_a_settings_change_is_no_introduction_but_another_worker_is() -> None:
     assert world.out[2:] == [(1, "change", 2), (2, "change", 2)]
 
 
-def test_while_nothing_may_be_said_nobody_is_introduced() -> None:
+def test_during_quiet_no_newcomer_is_rolled_out() -> None:
     world = World(2)
     world.quiet = True
     world.join(2)

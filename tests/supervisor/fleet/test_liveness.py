@@ -1,3 +1,5 @@
+"""Silent workers: called silent once, heard again, and only under the present epoch."""
+
 import math
 
 from supervisor.fleet.liveness import SILENT_PULSES, Liveness

@@ -82,7 +82,7 @@ def test_an_hour_of_refused_frames_is_two_events(said: list[dict[str, Any]], cou
     assert len(said) == 3
 
 
-def test_what_was_counted_before_this_supervisor_is_no_event(said: list[dict[str, Any]]) -> None:
+def test_counts_from_before_this_supervisor_are_no_event(said: list[dict[str, Any]]) -> None:
     Pages().look(1, spoofed=1000)
     assert said == []
 

@@ -1,4 +1,4 @@
-"""Worker processes: started apart from us, watched whoever their parent is, ended step by step."""
+"""Worker processes: started apart from us, watched whatever their parent, ended step by step."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_stopped_process_is_killed_all_the_same(bench: Bench) -> None:
     assert bench.wait(identity) == (False, "it was ended by SIGKILL")
 
 
-def test_somebody_elses_child_is_watched_too(bench: Bench) -> None:
+def test_a_process_that_is_not_our_child_is_watched_too(bench: Bench) -> None:
     """As a worker that another supervisor started is, after that one has died."""
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     identity = Identity(other.pid, start_time(other.pid))
@@ -161,7 +161,7 @@ def test_a_process_that_is_another_by_now_is_not_adopted(bench: Bench) -> None:
     assert len(bench.processes) == 0
 
 
-def test_what_cannot_be_started_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "command", lambda *_: (["/nonexistent"], {}))
     with pytest.raises(LocalError, match="cannot start a worker: No such file"):
         Processes(bench.loop, "/nowhere", bench._ended).start()

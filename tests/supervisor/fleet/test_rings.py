@@ -1,10 +1,9 @@
-"""Who gets which ring: two that may talk, the consumer only what its producer has sealed."""
+"""Rings are given to two ports that may talk, to the consumer only after its producer has sealed them."""
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,15 +26,6 @@ from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import FleetBench, record
 
 ALONE = Policy(isolated=True)
-
-
-@pytest.fixture
-def bench() -> Iterator[FleetBench]:
-    before = len(os.listdir("/proc/self/fd"))
-    made = FleetBench()
-    yield made
-    made.close()
-    assert len(os.listdir("/proc/self/fd")) == before, "descriptors leaked"
 
 
 def nothing(bench: FleetBench, *channels: object) -> bool:
@@ -70,7 +60,7 @@ def test_a_seal_is_looked_at_and_not_believed(bench: FleetBench, caplog: pytest.
     one.send(WantRing(2, 2))
     _, fds = bench.receive(one)
     one.send(RingSealed(2, 2))
-    turn_until(bench.loop, lambda: "is said to be sealed and is not" in caplog.text)
+    turn_until(bench.loop, lambda: "is reported as sealed, but it is not" in caplog.text)
     assert nothing(bench, one, two)
     close_all(fds)
 
@@ -105,7 +95,7 @@ def test_a_port_has_no_ring_to_itself(bench: FleetBench) -> None:
     assert bench.receive(one) == (Floods(()), ())
 
 
-def test_there_is_no_ring_to_who_is_not_there_or_from_a_past_life(bench: FleetBench) -> None:
+def test_there_is_no_ring_to_an_absent_port_or_from_a_past_epoch(bench: FleetBench) -> None:
     one, two = bench.worker(1), bench.worker(2)
     bench.records[1] = record(1, epoch=9)  # another worker has the port
     one.send(WantRing(2, 2))

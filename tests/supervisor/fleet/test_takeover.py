@@ -1,4 +1,4 @@
-"""Supervisors killed at any moment, and those that follow: no link is touched, and nobody is forgotten."""
+"""Supervisors killed at any moment, and those that follow: no link is touched, and no port is forgotten."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Trio:
         return name, self.before[name][0]
 
     def check(self) -> None:
-        """Nothing was lost, no link was touched, nobody was forgotten, and newcomers are heard."""
+        """Nothing was lost, no link was touched, no port was forgotten, and newcomers are heard."""
         for talk in (self.talk, self.aside):
             talk.settle()
             assert talk.closed == []
@@ -166,7 +166,7 @@ def test_vms_that_leave_while_there_is_no_supervisor_leave_nothing_behind(trio: 
     kill_supervisor(trio.switch)
     trio.vms[1].close()
     wait_gone(pid)  # it sees the end of its link
-    trio.vms[2].close()  # which nobody is told
+    trio.vms[2].close()  # without notice
     trio.switch.start(*trio.arguments)
     wait_gone(datagram)
     live(trio.switch, 2)

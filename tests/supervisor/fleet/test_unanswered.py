@@ -8,7 +8,7 @@ from supervisor.fleet.unanswered import HUNG_S, LOOK_S, Unanswered
 ONE = Incarnation(1, 7)
 
 
-def test_a_worker_that_takes_what_its_vm_says_never_hangs() -> None:
+def test_a_worker_that_reads_its_vms_messages_never_hangs() -> None:
     watch = Unanswered()
     for at in range(100):
         assert not watch.seen(ONE, unread=at % 2 == 0, turned_at=0.0, now=at * HUNG_S)

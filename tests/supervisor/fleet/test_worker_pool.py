@@ -48,7 +48,7 @@ def record(port: int, epoch: int = 1) -> PortRecord:
 
 
 class Bench:
-    """A worker pool with its server; every port is given to whoever is idle."""
+    """A worker pool with its server; every port is given to an idle worker."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]))

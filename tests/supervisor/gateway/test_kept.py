@@ -9,7 +9,7 @@ REMEMBERED = {"forward": ["tcp:127.0.0.1:4000:g:22", "udp:[::1]:53:g:53"], "subn
 BEGAN_WITH = frozenset({"tcp:127.0.0.1:4000:g:22"})
 
 
-def test_what_was_added_is_kept_and_what_was_said_is_not() -> None:
+def test_additions_are_saved_and_options_of_the_command_line_are_not() -> None:
     kept = to_keep(REMEMBERED, BEGAN_WITH)
     assert restored(FLAGS, kept) == FLAGS | {"kept-forward": ["udp:[::1]:53:g:53"]}
 
@@ -22,5 +22,5 @@ def test_zones_are_kept_whole_while_the_lan_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("kept", [None, 7, [], {}, {"forward": "x"}, {"forward": [1]}, {"dns-zone": {}}])
-def test_what_nobody_can_have_kept_changes_nothing(kept: object) -> None:
+def test_damaged_saved_state_changes_nothing(kept: object) -> None:
     assert {key: value for key, value in restored(FLAGS, kept).items() if value} == FLAGS

@@ -30,7 +30,7 @@ def test_a_question_is_given_up_when_it_is_due_and_not_before() -> None:
     assert not questions.give_up(LIMIT_S, "it hangs")
 
 
-def test_an_answer_that_comes_late_is_for_nobody_and_takes_no_other_ones_place() -> None:
+def test_a_late_answer_is_dropped_and_does_not_answer_another_question() -> None:
     questions = Questions()
     one, two = asked(questions, 0.0), asked(questions, 1.0)
     questions.give_up(LIMIT_S, "it hangs")

@@ -1,13 +1,15 @@
+"""State machines: every pair of state and event is in exactly one of the two tables."""
+
 import pytest
 
-from forwarder import membership
+from forwarder import replica
 from forwarder.names import TRANSPORT_KIND
 from supervisor.ports import lifecycle
 from supervisor.ports.lifecycle import PortState
 
 MACHINES = [
     (lifecycle, PortState, lifecycle.PortEvent, PortState.PENDING),
-    (membership, membership.ReplicaState, membership.ReplicaEvent, membership.ReplicaState.COLD),
+    (replica, replica.ReplicaState, replica.ReplicaEvent, replica.ReplicaState.COLD),
 ]
 
 

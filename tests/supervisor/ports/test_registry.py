@@ -1,3 +1,5 @@
+"""The registry: numbers, names, workers and losses of ports, and the actions that it decides."""
+
 import math
 
 import pytest
@@ -143,7 +145,7 @@ def test_evidence_of_a_past_life_changes_nothing():
     assert registry.get(1).state is PortState.STARTING
 
 
-def test_a_hello_that_nobody_waits_for_is_not_believed():
+def test_an_unexpected_hello_is_ignored():
     registry = Registry()
     record, _ = registry.attach("qemu", 0.0)
     assert acts(hello(registry, record)) == []  # no worker yet
@@ -267,7 +269,7 @@ def test_the_operator_is_told_of_a_port_that_is_not_there():
         registry.set_policy(7, PINNED)
 
 
-def test_a_shutdown_ends_every_worker_publishes_nothing_and_takes_nobody():
+def test_a_shutdown_ends_every_worker_publishes_nothing_and_accepts_no_vm():
     registry = Registry()
     first = live(registry)
     second = live(registry, "qemu", OTHER)

@@ -61,7 +61,7 @@ def test_every_field_of_a_policy_is_one_setting() -> None:
 
 
 @given(POLICIES)
-def test_what_is_shown_can_be_set_again(policy: Policy) -> None:
+def test_shown_settings_can_be_set_again(policy: Policy) -> None:
     values = {key: from_text(key, text) for key, text in shown(plain(policy))}
     assert changed(Policy(), values) == policy._replace(mtu=mtu_of(policy))
 
@@ -100,7 +100,7 @@ def test_every_policy_that_can_be_set_can_be_sent(policy: Policy) -> None:
         ("receive", "large", "large"),
     ],
 )
-def test_what_text_means(key: str, text: str, value: object) -> None:
+def test_text_is_read_as_values(key: str, text: str, value: object) -> None:
     policy = changed(Policy(isolated=True), {key: from_text(key, text)})
     assert getattr(policy, SETTINGS[key].field) == value
 
@@ -114,19 +114,19 @@ def test_what_text_means(key: str, text: str, value: object) -> None:
         ("limit-broadcast", "-5", "is no rate"),
         ("limit-broadcast", "", "is no rate"),
         ("limit-broadcast", "\N{ARABIC-INDIC DIGIT FIVE}", "is no rate"),
-        ("limit-broadcast", "2G", "out of bounds; from 1 to 1,000,000,000 frames a second can be, or none"),
+        ("limit-broadcast", "2G", "out of bounds; write 1 to 1,000,000,000 frames a second, or none"),
         ("limit-bandwidth", "100", "write its unit like 100Mbit/s"),
         ("limit-bandwidth", "100Mb/s", "write its unit"),
         ("limit-bandwidth", "100mbit/s", "write its unit"),
         ("limit-bandwidth", "100Mbit", "write its unit"),
         ("limit-bandwidth", "10MiB/s", "write its unit"),
         ("limit-bandwidth", "800.001kbit/s", "write its unit"),
-        ("limit-bandwidth", "799kbit/s", "from 100,000 to 1,000,000,000,000 bytes a second"),
+        ("limit-bandwidth", "799kbit/s", "write 100,000 to 1,000,000,000,000 bytes a second"),
         ("limit-macs", "1k", "is no number of addresses"),
-        ("limit-macs", "10241", "from 1 to 10,240 addresses"),
+        ("limit-macs", "10241", "write 1 to 10,240 addresses"),
         ("isolated", "maybe", "neither true nor false"),
         ("offload", "on", "'on' is none of none, tso"),
-        ("mtu", "67", "67 is out of bounds; from 68 to 65,521 bytes can be, or none"),
+        ("mtu", "67", "67 is out of bounds; write 68 to 65,521 bytes, or none"),
         ("mtu", "65522", "out of bounds"),
         ("mtu", "1.5k", "is no MTU; write its bytes like 1500, or none"),
         ("receive", "", "'' is none of mtu, large"),
@@ -142,7 +142,7 @@ def test_what_text_means(key: str, text: str, value: object) -> None:
         ("limit-brodcast", "1", "unknown setting; known are pin, flood-unknown, limit-broadcast"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(key: str, text: str, why: str) -> None:
+def test_a_mistake_is_named_in_one_line(key: str, text: str, why: str) -> None:
     with pytest.raises(SettingError) as caught:
         from_text(key, text)
     line = str(caught.value)
@@ -196,7 +196,7 @@ def test_a_vm_with_offloads_has_an_mtu_if_none_is_said() -> None:
 
 @pytest.mark.parametrize("transport", ["tap", "vhost", "dial_vhost"])
 @pytest.mark.parametrize("setting", [{"offload": "tso"}, {"mtu": 1500}, {"receive": "large"}])
-def test_who_has_headers_says_itself_what_it_takes_and_leaves(
+def test_transports_with_headers_refuse_settings_of_offloads(
     transport: str, setting: dict[str, object]
 ) -> None:
     policy, (key,) = changed(Policy(), setting), setting
@@ -205,5 +205,5 @@ def test_who_has_headers_says_itself_what_it_takes_and_leaves(
     if key == "mtu" and transport != "tap":
         check_transport(transport, policy)
     else:
-        with pytest.raises(SettingError, match=f"{key}: a {transport} port says that itself"):
+        with pytest.raises(SettingError, match=f"{key}: a {transport} port negotiates this itself"):
             check_transport(transport, policy)

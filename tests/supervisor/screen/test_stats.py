@@ -5,7 +5,7 @@ from rich.console import Console
 
 from forwarder import counted
 from supervisor.screen.stats import stats
-from tests.supervisor.screen.test_tables import answer, port, text
+from tests.helpers.answers import answer, port, text
 
 QUIET = {
     "flooded": 0,
@@ -85,7 +85,7 @@ def test_drops_are_red_and_zeros_are_not():
     assert {str(part.style) for part in parts if part.text.strip() == "10"} != {"red"}
 
 
-def test_a_gateway_has_its_flows_and_what_it_refused_with_the_meaning():
+def test_a_gateway_has_its_flows_and_its_refusals_with_their_meaning():
     gateway = {"state": "silent"} | counted.in_order(
         {"connections": 3, "denied": 7, "timed_out": 2, "odd": 1}
     )

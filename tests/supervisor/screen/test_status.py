@@ -1,9 +1,9 @@
-"""``supervisor status`` on 80 columns: what is wrong first, and nothing that is cut."""
+"""``supervisor status`` on 80 columns: problems first, and nothing is cut."""
 
 import pytest
 
 from supervisor.screen.status import MOST_TROUBLES, status
-from tests.supervisor.screen.test_tables import answer, port, text
+from tests.helpers.answers import answer, port, text
 
 
 def shown(*ports, everything=False, room=80, **changes):
@@ -20,7 +20,7 @@ def test_each_port_has_its_addresses_and_the_head_says_how_many_there_are():
     assert any(line.startswith("qemu VMs attach at unix:///run/q.sock") for line in lines)
 
 
-def test_what_is_wrong_comes_first():
+def test_problems_come_first():
     gateway = {"state": "silent"}
     lines = shown(
         port(), port(2, "db", stalled=True), port(3, "web", notes=["set it so"]), gateway=gateway
@@ -45,7 +45,7 @@ def test_many_addresses_are_counted():
     assert len(said.splitlines()) < 15
 
 
-def test_what_is_for_bug_reports_is_there_when_it_is_asked_for():
+def test_figures_for_bug_reports_are_shown_on_request():
     assert "epoch" not in shown(port())
     said = shown(port(), everything=True)
     assert "epoch 815   sequence 12" in said

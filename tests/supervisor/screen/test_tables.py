@@ -9,6 +9,7 @@ from forwarder.names import Policy
 from supervisor.ports.settings import plain
 from supervisor.screen import tables
 from supervisor.screen.figures import bits, duration, exact, octets, percent, scaled
+from tests.helpers.answers import port, text
 
 
 @pytest.mark.parametrize(
@@ -61,79 +62,12 @@ def test_durations_are_as_long_as_they_need_to_be(seconds, text):
     assert duration(seconds) == text
 
 
-def port(number=1, name="qemu-1", **changes):
-    worker = {
-        "pid": 4711,
-        "epoch": 1,
-        "restarts": 0,
-        "cpu_percent": 0.3,
-        "cpu_seconds": 0.42,
-        "rss_bytes": 30 << 20,
-        "pss_bytes": 9 << 20,
-        "threads": 1,
-        "fds": 14,
-        "ctx_switches": 1234,
-    }
-    return {
-        "port": number,
-        "name": name,
-        "transport": "qemu",
-        "state": "live",
-        "stalled": False,
-        "since_s": 2.9,
-        "worker": worker,
-        "macs": ["02:00:00:00:00:01", "02:00:00:00:00:02"],
-        "addresses": ["192.168.127.9"],
-        "rx": {"frames": 10, "bytes": 1514},
-        "tx": {"frames": 11, "bytes": 987654},
-        "flooded": 1,
-        "egress_queue_bytes": 0,
-        "retries": {"eagain": 21, "enobufs": 22},
-        "drops": {
-            "egress_full": 31,
-            "runt": 32,
-            "oversize": 33,
-            "spoofed": 34,
-            "stale_ring": 35,
-            "refused": 36,
-            "storm": 37,
-            "isolated": 38,
-            "offload": 40,
-            "mac_limit": 39,
-        },
-        "filtered": {"hairpin": 41, "filtered": 42},
-        "notes": [],
-    } | changes
-
-
-def answer(*ports, **changes):
-    process = {key: value for key, value in port()["worker"].items() if key not in {"epoch", "restarts"}}
-    process["cell"] = {
-        "required": False,
-        "in_force": ["user", "landlock"],
-        "missing": ["seccomp"],
-        "landlock_abi": 3,
-    }
-    drops = dict.fromkeys(port()["drops"], 0)
-    departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
-    head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
-    head |= {"gateway": None, "lost_log_lines": 0}
-    head["listeners"] = [{"transport": "qemu", "url": "unix:///run/q.sock"}]
-    return head | {"ports": list(ports), "departed": departed} | changes
-
-
-def text(renderable, width=tables.PLAIN_WIDTH):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(renderable)
-    return console.file.getvalue()
-
-
 def styles_of(renderable, words):
     console = Console(width=tables.PLAIN_WIDTH)
     return {str(part.style) for part in console.render(renderable) if words in part.text}
 
 
-def test_macs_say_how_old_they_are_and_what_is_pinned():
+def test_macs_show_age_and_pins():
     rows = [
         {"mac": "02:00:00:00:00:01", "port": 1, "name": "qemu-1", "age_s": 3, "pinned": False},
         {"mac": "02:00:00:00:00:02", "port": 1, "name": "qemu-1", "age_s": None, "pinned": True},
@@ -180,7 +114,7 @@ def test_a_stalled_vm_stands_out_whatever_its_state():
     assert "red" in str(shown.style)
 
 
-def test_the_width_of_a_table_is_what_it_takes():
+def test_the_width_of_a_table_is_that_of_its_text():
     columns = [tables.Column("name", False), tables.Column("in\nframes/s")]
     rows = [["a-long-name", "1"], ["b", "2"]]
     assert tables.width(columns, rows) == len("a-long-name") + len("frames/s") + 2 * tables.GAP

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from supervisor.screen import top
 from supervisor.screen.top import Rates, Trail
-from tests.supervisor.screen.test_tables import answer, port, text
+from tests.helpers.answers import answer, port, text
 
 
 def counted(frames, number=1, since=100.0, dropped=0, **changes):
@@ -45,7 +45,7 @@ def test_there_is_no_rate_where_nothing_can_be_compared(before, after):
     assert rates is None
 
 
-def test_the_sum_leaves_out_what_is_not_known():
+def test_a_sum_leaves_out_unknown_figures():
     assert top.total([Rates(1, 2, 3, 4, 5), None, Rates(1, 1, 1, 1, 1)]) == Rates(2, 3, 4, 5, 6)
     assert top.total([None]) == Rates(0, 0, 0, 0, 0)
 
@@ -72,7 +72,7 @@ def shown(width, *ports):
 
 
 @pytest.mark.parametrize("width", [64, 80, 100, 120, 150, 200])
-def test_what_is_shown_is_never_cut(width):
+def test_shown_columns_are_never_cut(width):
     lines = shown(width, counted(10**9), counted(5, 2, stalled=True), counted(5, 3))
     assert "…" not in lines
     for heading in ("port", "name", "state", "drops/s", "queue", "CPU %"):

@@ -11,7 +11,7 @@ from supervisor.cli.main import main
 from supervisor.gateway.states import GatewayState
 from supervisor.ports.lifecycle import PortState
 from supervisor.screen import stats, status, top, words
-from tests.supervisor.screen.test_tables import answer, port
+from tests.helpers.answers import answer, port
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
 

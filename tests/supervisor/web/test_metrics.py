@@ -50,7 +50,7 @@ def test_a_switch_that_does_not_answer_is_down() -> None:
     assert render(None).decode().splitlines()[-1] == "bulkhead_up 0.0"
 
 
-def test_what_is_not_known_has_no_line() -> None:
+def test_an_unknown_figure_has_no_line() -> None:
     worker = {"pid": None, "epoch": 1, "restarts": 0, "cpu_seconds": None, "pss_bytes": None}
     page = render(answer(port(1, worker=worker))).decode()
     assert "bulkhead_worker_pss_bytes{" not in page

@@ -26,7 +26,7 @@ EVERYBODY = b"\xff" * 6
 MALLORY = b"\x52\x54\0\0\0\x0b"
 LOOKUPS = 20
 SLOW_S = 1.0
-"""What a client still takes for an answer at once on a busy machine; what is lost takes it five seconds."""
+"""Longest time of an immediate answer on a busy machine; a lost question takes a client five seconds."""
 
 
 class Link:
@@ -158,7 +158,7 @@ def reply(name: str, data: bytes, by_tcp: bool) -> bytes | None:
     return None if name.endswith("hole.example") else dns_client.answer(data, FOUND)
 
 
-def test_a_guest_that_floods_disturbs_nobody(place: Callable[..., Place]) -> None:
+def test_a_guest_that_floods_disturbs_no_other(place: Callable[..., Place]) -> None:
     here = place("--resolver", f"{OUTSIDE}:5300")
     made = here.internet.inside(lambda: dns_client.Resolver(reply, OUTSIDE, 5300))
     with contextlib.closing(made), contextlib.ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 ``test_gateway_relay_many`` shows the same of the relay alone. Here all of it takes part: the switch as a user
 starts it, a forward, the namespace's kernel, both workers and a guest with a kernel of its own. The host is
-a namespace of the test's, so that ports and counts of sockets are nobody else's.
+a namespace of the test, so that ports and counts of sockets are its own.
 """
 
 from __future__ import annotations
@@ -216,8 +216,8 @@ def test_two_thousand_connections_to_a_guest_with_a_stalled_reader_leave_nothing
     assert grown < GROWTH
 
 
-def test_what_was_sent_arrives_though_nobody_says_more(place: Place) -> None:
-    """The gateway has to go on by itself with what is more than a fair share of one turn."""
+def test_sent_bytes_arrive_without_further_traffic(place: Place) -> None:
+    """The gateway has to go on by itself with the bytes beyond the fair share of one turn."""
     data = bytes(8 << 20)
     with contextlib.ExitStack() as stack:
         ((near, far),) = connect(place, 1, stack)

@@ -94,7 +94,7 @@ def test_the_hosts_resolvers_are_asked_in_order_and_followed(
     assert dig(here.guest, "+short", "nobody-said.example").strip() == FOUND
 
 
-def test_a_guest_that_holds_connections_and_says_nothing_stops_nobody(
+def test_a_guest_that_holds_silent_connections_stops_no_other(
     place: Callable[..., Place], resolver: Callable[..., Resolver], namespace: NewNamespace
 ) -> None:
     here = place("--resolver", f"{OUTSIDE}:5300")

@@ -1,4 +1,4 @@
-"""A gateway that hangs or is killed: what operators see, how soon, and who is blamed."""
+"""A gateway that hangs or is killed: what operators see, how soon, and which process is named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def state(switch: Switch) -> tuple[str, str]:
     return answer["gateway"]["state"], ports.get("gateway", "none")
 
 
-def test_a_gateway_that_hangs_is_silent_and_nobody_waits_for_it(place: Callable[..., Place]) -> None:
+def test_a_gateway_that_hangs_is_silent_and_delays_no_command(place: Callable[..., Place]) -> None:
     switch = place().switch
     assert state(switch) == ("live", "live")
     pid = process(switch, "gateway")
@@ -82,7 +82,7 @@ def test_a_gateway_that_was_killed_is_said_to_have_been(place: Callable[..., Pla
     assert "detached by the operator" not in switch.log()
 
 
-def test_what_the_gateway_refuses_is_in_stats(place: Callable[..., Place]) -> None:
+def test_refusals_of_the_gateway_are_in_stats(place: Callable[..., Place]) -> None:
     here = place("--deny", "203.0.113.0/24")
     before = here.switch.json("stats")["gateway"]
     assert before["state"] == "live"

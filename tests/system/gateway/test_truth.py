@@ -1,4 +1,4 @@
-"""What a guest hears through a real gateway, by real programs: who refuses, the way, and the end."""
+"""Truth through a real gateway, by real programs: refusals, routes, and ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def connect(room: Namespace, *to: object) -> int:
     return room.inside(make)
 
 
-def test_a_connect_says_what_the_far_side_said(place: Callable[..., Place]) -> None:
+def test_a_connect_gets_the_answer_of_the_far_side(place: Callable[..., Place]) -> None:
     here = place("--deny", "192.0.2.0/24")
     port = here.serve(here.host, "127.0.0.1", "loopback")
     assert connect(here.guest, HOST, port) == 0
@@ -130,7 +130,7 @@ def test_short_connections_in_a_row_do_not_run_out_of_ports(
         assert here.host.inside(lambda: {ask() for _ in range(MANY)}) == {b"ok"}
 
 
-def test_who_is_connected_to_a_vm_that_is_killed_hears_of_it(place: Callable[..., Place]) -> None:
+def test_connections_to_a_killed_vm_are_reset(place: Callable[..., Place]) -> None:
     here = place("--forward", f"tcp:127.0.0.1:2222:{GUEST}:22")
     with contextlib.ExitStack() as stack:
         guest = stack.enter_context(here.guest.inside(lambda: socket.create_server((GUEST, 22))))

@@ -128,7 +128,7 @@ def test_names_of_the_outside_come_from_the_resolver_that_is_named(place: Callab
         (("--deny", "198.51.100.0/24"), True, False),
     ],
 )
-def test_what_guests_may_not_reach(
+def test_guests_do_not_reach_forbidden_addresses(
     place: Callable[..., Place], flags: tuple[str, ...], host: bool, outside: bool
 ) -> None:
     here = place(*flags)

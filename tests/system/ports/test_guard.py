@@ -81,7 +81,7 @@ def _needs() -> None:
     requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
 
 
-def test_nobody_passes_for_the_gateway(switch: StartSwitch) -> None:
+def test_no_vm_passes_for_the_gateway(switch: StartSwitch) -> None:
     lan = Lan(switch("--gateway", qemu=True))
     for number, (name, forgery) in enumerate(FORGERIES.items(), start=1):
         assert not lan.heard(forgery), name

@@ -1,4 +1,4 @@
-"""The oracle of inference: what a kernel has written in front of its frames is what is inferred without it.
+"""The oracle of inference: the inferred header equals the one that the kernel had written.
 
 Two kernels talk TCP and UDP over IPv4 and IPv6. Between their TAPs the test carries the frames with their
 headers, and looks at each as libkrun would have sent it: without. (What a frame does not show is that the
@@ -84,7 +84,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
 
 
 @pytest.mark.parametrize("address", ["10.14.0.2", "fd14::2"])
-def test_what_is_inferred_is_what_the_kernel_said(ends: Ends, address: str) -> None:
+def test_the_inferred_header_is_the_kernels_header(ends: Ends, address: str) -> None:
     ends.right.serve_iperf()
     for words in ("-n 20M", "-n 20M -R", "-n 4M -P 4 --bidir", "-u -b 50M -n 4M -l 1400"):
         ends.left.run_iperf(address, words)

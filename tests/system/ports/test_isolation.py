@@ -42,7 +42,7 @@ class Town:
             self.vms[number].send(build_frame(BROADCAST, mac(number)))
         live(switch, 4)
         self.talk.begin()
-        # Those who have heard a frame from it know where it is.
+        # VMs that have heard a frame from it know its port.
         wait_for(lambda: self.passes(STUCK, SENDER) and self.passes(SENDER, STUCK), "two VMs to meet")
         self.names = {number: name_of(switch, mac(number)) for number in self.vms}
         self.worker = stats(switch, self.names[STUCK])["worker"]["pid"]
@@ -58,7 +58,7 @@ class Town:
         return stats(self.switch, self.names[number])
 
     def drops(self) -> dict[int, int]:
-        """Frames dropped, by who they were for or came from."""
+        """Frames dropped, by the port that they were for or came from."""
         return {number: sum(self.stats(number)["drops"].values()) for number in self.names}
 
     def fill(self) -> None:
@@ -95,7 +95,7 @@ def town(request: pytest.FixtureRequest, switch: StartSwitch) -> Town:
     return Town(switch(qemu=True, bess=True, vfkit=1), request.param)
 
 
-def test_a_vm_that_does_not_read_is_reported_once_and_costs_nobody_anything(town: Town) -> None:
+def test_a_vm_that_does_not_read_is_reported_once_and_costs_no_other_vm_anything(town: Town) -> None:
     town.fill()
     before, used = town.drops(), town.cpu()
     sent = town.pour(*[build_frame(mac(STUCK), mac(SENDER), 1514)] * 20)
@@ -126,7 +126,7 @@ def test_a_vm_that_does_not_read_is_reported_once_and_costs_nobody_anything(town
     wait_for(lambda: town.vms[STUCK].drain() == [] and town.passes(SENDER, STUCK), "frames to pass again")
 
 
-def test_large_frames_to_a_vm_that_does_not_read_cost_nobody_anything(town: Town) -> None:
+def test_large_frames_to_a_vm_that_does_not_read_cost_no_other_vm_anything(town: Town) -> None:
     """Each is finished and cut into 42 by the worker of its sender, which has offloads."""
     ask(town.switch, "set", target=town.names[SENDER], settings={"offload": "tso"})
     flow = Flow(bytes(60_000), 1448, options=bytes(12), destination=mac(STUCK), source=mac(SENDER))
@@ -151,7 +151,7 @@ def test_floods_do_not_wake_a_worker_whose_vm_does_not_read(town: Town) -> None:
     assert town.stats(STUCK)["loop"]["turns"] - turns < 1000
 
 
-def test_a_flooding_vm_does_not_starve_what_is_for_it(town: Town) -> None:
+def test_a_flooding_vm_still_gets_its_frames(town: Town) -> None:
     """Its own worker has to read a flood of its making, and yet writes to it what others send."""
     flooder = town.vms[STUCK]
     flood = build_frame(mac(SENDER), mac(STUCK), 1514)

@@ -58,7 +58,8 @@ def test_a_jumbo_frame_costs_a_vm_with_short_buffers_nothing(switch: StartSwitch
                 take(vm, after)
         wait_for(lambda: stats(running, name)["refused"] == lost, f"{lost} to be counted")
         assert port_of(running, name)["notes"] == [
-            f"{lost} frames to it were refused, being longer than its MTU of 1500 or than its socket takes"
+            f"{lost} frames to it were refused: "
+            "they were longer than its MTU of 1500, or than its socket takes"
         ]
         ask(running, "set", target=name, settings={"mtu": "none"})
         long = build_frame(mac(1), mac(2), JUMBO, seed=99)

@@ -115,7 +115,7 @@ def counted(switch: Switch, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("kind", ["unix", "unixpacket", "unixgram"])
-def test_who_has_no_offloads_gets_whole_and_right_frames(
+def test_a_vm_without_offloads_gets_whole_and_right_frames(
     stage: tuple[Switch, dict[str, End]], kind: str, version: int
 ) -> None:
     switch, ends = stage
@@ -137,7 +137,7 @@ def test_who_has_no_offloads_gets_whole_and_right_frames(
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("kind", ["unix", "unixpacket", "unixgram"])
-def test_what_they_send_arrives(stage: tuple[Switch, dict[str, End]], kind: str, version: int) -> None:
+def test_their_frames_arrive(stage: tuple[Switch, dict[str, End]], kind: str, version: int) -> None:
     _, ends = stage
     assert transfer(ends[kind], ends["left"], version) == DATA
 

@@ -182,8 +182,9 @@ def test_the_host_and_the_gateway_are_talked_to(lab: Lab) -> None:
     assert end["sum_received"]["bytes"] >= ARRIVES
 
 
-def test_what_was_inferred_left_no_trace_in_the_counters(lab: Lab) -> None:
-    """Runs after all that: nothing was dropped as senseless, and nobody was sent what he does not take."""
+def test_inferred_headers_leave_no_trace_in_the_counters(lab: Lab) -> None:
+    """Runs after all others: no frame was dropped as senseless, and no VM was sent a frame that it does not
+    accept."""
     for port in ask(lab.switch, "stats")["ports"]:
         assert port["drops"]["offload"] == port["drops"]["refused"] == port["drops"]["stale_ring"] == 0
         assert port["drops"]["runt"] == port["drops"]["oversize"] == 0

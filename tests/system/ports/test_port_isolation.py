@@ -1,4 +1,4 @@
-"""Isolated ports, seen from outside: they exchange frames with those they name and with nobody else."""
+"""Isolated ports, seen from outside: they exchange frames only with the ports that they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StartSwitch = Callable[..., Switch]
 MULTICAST = b"\x01\x00\x5e\x00\x00\x01"
 
 
-def test_isolated_ports_reach_whom_they_name_and_nobody_else_floods_included(switch: StartSwitch) -> None:
+def test_isolated_ports_reach_only_the_ports_that_they_name_also_by_floods(switch: StartSwitch) -> None:
     running = switch()
     vms = {name: attach(running, name) for name in ("gateway", "one", "two")}
     numbers = {name: number for number, name in enumerate(vms, 1)}

@@ -36,7 +36,7 @@ def test_a_source_that_is_not_pinned_is_dropped_at_ingress(switch: StartSwitch) 
     wait_for(all_there, "what came after")
     assert spoofed not in seen
     assert port(running, "web")["drops"]["spoofed"] == before + 5
-    # An address that is pinned elsewhere is nobody else's, though the other port pins nothing itself.
+    # An address that is pinned elsewhere may not be used, though this port pins nothing itself.
     other.send(build_frame(BROADCAST, mac(1), 90))
     wait_for(lambda: port(running, "other")["drops"]["spoofed"] == 1, "the thief to be refused")
 
@@ -115,7 +115,7 @@ def test_a_vm_that_is_too_fast_is_read_later_and_loses_nothing(switch: StartSwit
     assert not any(port(running, "web")["drops"].values())
 
     def accounted_for() -> bool:
-        stream.receive()  # which nobody did while a command ran
+        stream.receive()  # which the test did not do while a command ran
         return bool(stream.received + port(running, "other")["drops"]["egress_full"] == stream.sent)
 
     wait_for(accounted_for, "every frame to arrive or to be counted")
@@ -232,7 +232,7 @@ def test_a_configuration_sets_ports_and_is_refused_by_file_and_line(
     vm.close()
 
 
-def test_what_a_vm_leaves_undone_is_done_as_set_from_now_on(switch: StartSwitch) -> None:
+def test_unfinished_frames_are_finished_from_the_setting_on(switch: StartSwitch) -> None:
     running = switch()
     vm, other = attach(running, "web", "--offload", "tso"), attach(running, "other")
     running.wait_live(2)

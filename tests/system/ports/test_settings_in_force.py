@@ -80,7 +80,7 @@ def test_a_pin_that_is_set_while_ports_wait_for_their_workers_is_in_force(switch
     )
 
 
-def test_what_is_set_for_a_port_that_forwards_is_in_force_when_the_answer_comes(switch: StartSwitch) -> None:
+def test_settings_of_a_live_port_are_in_force_when_the_answer_comes(switch: StartSwitch) -> None:
     running = switch()
     observer, vm = attach(running, "observer"), attach(running, "web")
     running.wait_live(2)

@@ -81,7 +81,7 @@ def goes_both_ways(neighbour: FakeVM, vm: VhostVM) -> None:
 
     def heard_by(frames: Callable[[], list[bytes]], frame: bytes, send: Callable[[bytes], object]) -> None:
         def heard() -> bool:
-            send(frame)  # again and again: who is not known yet is not heard
+            send(frame)  # again and again: an unknown VM is not heard yet
             return frame in frames()
 
         wait_for(heard, f"a frame of {len(frame)} bytes")
@@ -122,7 +122,7 @@ def test_a_worker_that_is_killed_after_any_message_is_replaced(
     goes_both_ways(neighbour, new)
 
 
-def test_a_worker_that_is_killed_while_the_vm_says_something_takes_what_waits(
+def test_messages_that_wait_while_a_worker_is_killed_are_taken_by_the_next_one(
     switch: Switch, neighbour: FakeVM, vm: NewVm
 ) -> None:
     new = vm()
@@ -167,10 +167,10 @@ def test_nothing_is_said_of_a_worker_that_was_never_asked(
         ),
         pytest.param(HEADER.pack(5, 1, 40) + struct.pack("<II32x", 1, 0), "share=on", id="memory not shared"),
         pytest.param(HEADER.pack(1, 1, 2**31), "a payload of 2147483648 bytes", id="length"),
-        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "none of a vhost-user request", id="HTTP"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not those of a vhost-user request", id="HTTP"),
     ],
 )
-def test_what_makes_no_sense_ends_that_session_with_one_line(
+def test_a_senseless_message_ends_its_session_with_one_line(
     switch: Switch, neighbour: FakeVM, vm: NewVm, data: bytes, says: str
 ) -> None:
     other = introduced(vm())
@@ -231,10 +231,10 @@ def test_a_worker_that_hangs_while_its_vm_waits_is_replaced(
     assert worker(switch) != stopped
     new.start_queue(TO_GUEST, queue, base)
     goes_both_ways(neighbour, new)
-    assert "its worker leaves its VM unanswered" in switch.log()
+    assert "its worker does not answer its VM" in switch.log()
 
 
-def test_a_guest_without_buffers_wakes_nobody(switch: Switch, neighbour: FakeVM, vm: NewVm) -> None:
+def test_a_guest_without_buffers_wakes_no_worker(switch: Switch, neighbour: FakeVM, vm: NewVm) -> None:
     new = vm()
     new.set_up()
     switch.wait_live(2)

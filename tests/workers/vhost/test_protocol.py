@@ -152,7 +152,7 @@ def test_every_row_of_the_table_has_its_method_and_its_number() -> None:
         (56, True, "HOST_USO"),
     ],
 )
-def test_what_is_offered_has_its_reason(bit: int, offered: bool, because: str) -> None:
+def test_every_offered_feature_has_a_reason(bit: int, offered: bool, because: str) -> None:
     assert bool(FEATURES >> bit & 1) is offered, because
 
 
@@ -172,7 +172,7 @@ def test_what_is_offered_has_its_reason(bit: int, offered: bool, because: str) -
         (16, False, "STATUS"),
     ],
 )
-def test_what_the_protocol_offers_has_its_reason(bit: int, offered: bool, because: str) -> None:
+def test_every_offered_protocol_feature_has_a_reason(bit: int, offered: bool, because: str) -> None:
     assert bool(PROTOCOL_FEATURES >> bit & 1) is offered, because
 
 
@@ -219,7 +219,7 @@ def test_without_protocol_features_rings_are_enabled_from_their_start() -> None:
     assert ("enable", 1, False) in front_end.device.taken()
 
 
-def test_what_is_enabled_stays_so_over_the_features_and_a_reset_ends_it() -> None:
+def test_enabled_rings_stay_enabled_until_a_reset() -> None:
     """QEMU enables rings before the driver has accepted anything, and not again after a reboot."""
     front_end = FrontEnd()
     front_end.say("SET_VRING_ENABLE", RING_STATE.pack(0, 1))
@@ -328,7 +328,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "payload", "descriptors", "what"), BAD)
-def test_what_makes_no_sense_ends_the_session_and_names_the_message(
+def test_a_senseless_message_ends_the_session_and_is_named(
     name: str, payload: bytes, descriptors: tuple[int, ...], what: str
 ) -> None:
     with pytest.raises(PeerError) as error:
@@ -349,7 +349,7 @@ def test_a_length_is_bounded_before_anything_is_read() -> None:
         messages.payload_bytes(HEADER.pack(1, VERSION, 2**32 - 1))
 
 
-def test_another_worker_goes_on_with_what_was_kept() -> None:
+def test_another_worker_goes_on_with_the_stored_session() -> None:
     front_end = FrontEnd()
     front_end.set_up()
     front_end.say("SET_BACKEND_REQ_FD", b"", 50)
