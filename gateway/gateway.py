@@ -47,6 +47,10 @@ from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
 
 IDLE_S = 3600.0
+
+LOOK_S = 0.001
+"""Between two looks at what is due while something happens all the time: a look takes as long as an event."""
+
 ONCE = ("ssh-port", "kept-forward")
 """Options that become forwards when the gateway starts to serve."""
 
@@ -71,6 +75,7 @@ class Gateway:
         self._pending_replies: deque[Future[Reply]] = deque()
         self._http: HttpServer | None = None
         self._done = False
+        self._due = self._look = 0.0
         self._own_addresses: tuple[str, ...] = ()
         self._told_owners: dict[str, object] = {}
 
@@ -93,14 +98,22 @@ class Gateway:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        wait = IDLE_S
+        if now >= min(self._due, self._look) or (self._relay is not None and self._relay.busy):
+            self._due, self._look = self._tick(now), now + LOOK_S
+            self._loop.turn(self._due - now)
+        else:  # something has happened since the last look, and may have a time of its own
+            self._loop.turn(min(self._due, self._look) - now)
+
+    def _tick(self, now: float) -> float:
+        """Do what is due; return when something is the next time."""
+        due = now + IDLE_S
         for part in (self._relay, self._provisions, self._http):
             deadline = None if part is None else part.deadline()
             if part is not None and deadline is not None:
                 if deadline <= now:
                     part.tick(now)
-                wait = min(wait, deadline - now)
-        self._loop.turn(wait)
+                due = min(due, deadline)
+        return due
 
     def _receive(self) -> None:
         try:

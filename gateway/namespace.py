@@ -27,6 +27,7 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
+from gateway.stock import Deliver, Stock
 
 START_S = 15.0
 """The namespace is ready after a third of a second, mostly imports; a loaded machine needs seconds."""
@@ -36,11 +37,6 @@ NEEDED = {"unshare": "util-linux", "nft": "nftables"}
 
 USER = ("--user", "--map-root-user")
 PIDS = ("--pid", "--fork", "--kill-child")
-
-SOCKETS_AT_ONCE = 4096
-"""Requests for sockets that may wait for an answer; further ones are refused, with their connections."""
-
-Deliver = Callable[[socket.socket | None], None]
 
 
 class Holder:
@@ -56,8 +52,7 @@ class Holder:
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: LoopChannel | None = None
-        self._wanted: dict[int, Deliver] = {}
-        self._number = 0
+        self._stock = Stock(self._ask_for_sockets)
         self._words = b""
         self._failure = ""
         self._answers: list[Callable[[Reply], None]] = []
@@ -120,16 +115,11 @@ class Holder:
         self._loop.watch(self._child.stderr.fileno(), lambda _: self._listen())
 
     def make(self, kind: str, deliver: Deliver) -> None:
-        """Ask for a new socket of the namespace; ``deliver`` gets it later, or None if there is none."""
-        if self._channel is None or len(self._wanted) >= SOCKETS_AT_ONCE:
+        """Ask for a new socket of the namespace; ``deliver`` gets it, now or later, or None."""
+        if self._channel is None:
             deliver(None)
-            return
-        self._number += 1
-        self._wanted[self._number] = deliver
-        try:
-            self._channel.send(Command("socket", {"kind": kind, "number": self._number}))
-        except PeerError:
-            self._end("its channel has ended")
+        else:
+            self._stock.take(kind, deliver)
 
     def ask(self, command: Command) -> Future[Reply]:
         """Send a request to the process inside; ``answer`` is called in any case."""
@@ -162,9 +152,7 @@ class Holder:
         for sock in self.sockets.values():
             sock.close()
         self.sockets.clear()
-        wanted, self._wanted = self._wanted, {}
-        for deliver in wanted.values():
-            deliver(None)
+        self._stock.close()
         answers, self._answers = self._answers, []
         for answer in answers:
             answer(Reply(False, "the gateway's namespace has ended; see the log"))
@@ -199,13 +187,11 @@ class Holder:
                 self.tap = descriptors[0]
             case Handover("tun"):
                 self.tun = descriptors[0]
-            case Handover("socket", {"number": int(number)}) if number in self._wanted:
-                self._wanted.pop(number)(socket.socket(fileno=descriptors[0]))
+            case Handover("sockets", {"kind": str(kind), "asked": int(asked)}):
+                self._stock.came(kind, asked, descriptors)
             case Handover("listeners", {"names": list(names)}) if len(names) == len(descriptors):
                 for name, descriptor in zip(cast(list[str], names), descriptors, strict=True):
                     self.sockets[name] = socket.socket(fileno=descriptor)
-            case Command("no_socket", {"number": int(number)}) if number in self._wanted:
-                self._wanted.pop(number)(None)
             case Command("log", {"level": str(level), "text": str(text)}):
                 self._log(level, text)
             case Command("failed", {"why": str(why)}):
@@ -215,6 +201,13 @@ class Holder:
             case _:
                 close_all(descriptors)
                 raise PeerError(f"an unexpected {type(message).__name__}")
+
+    def _ask_for_sockets(self, kind: str, count: int) -> None:
+        try:
+            assert self._channel is not None
+            self._channel.send(Command("sockets", {"kind": kind, "count": count}))
+        except PeerError:
+            self._end("its channel has ended")
 
     def _listen(self) -> None:
         """Read the standard error of the process; it is empty unless something is badly wrong."""

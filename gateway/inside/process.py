@@ -77,8 +77,8 @@ class Inside:
     def _on_message(self, message: Message) -> None:
         if not isinstance(message, Command):
             return
-        if message.name == "socket":
-            self._give_socket(message.arguments)
+        if message.name == "sockets":
+            self._give_sockets(str(message.arguments["kind"]), cast(int, message.arguments["count"]))
             return
         result: object = None
         try:
@@ -122,14 +122,19 @@ class Inside:
             for each in listeners.values():
                 each.close()
 
-    def _give_socket(self, arguments: Mapping[str, object]) -> None:
-        number = arguments["number"]
+    def _give_sockets(self, kind: str, count: int) -> None:
+        """Send so many sockets, or as many as there can be: perhaps none."""
+        family, type_ = KINDS[kind]
+        made: list[socket.socket] = []
+        with suppress(OSError):  # no descriptor is left, or no memory
+            while len(made) < count:
+                made.append(socket.socket(family, type_ | socket.SOCK_NONBLOCK))
         try:
-            with socket.socket(*KINDS[str(arguments["kind"])]) as made:
-                made.setblocking(False)
-                self._channel.send(Handover("socket", {"number": number}, 1), (made.fileno(),))
-        except OSError as error:
-            self._channel.send(Command("no_socket", {"number": number, "why": error.strerror}))
+            message = Handover("sockets", {"kind": kind, "asked": count}, len(made))
+            self._channel.send(message, [each.fileno() for each in made])
+        finally:
+            for each in made:
+                each.close()
 
 
 def _listen(settings: Settings) -> dict[str, socket.socket]:

@@ -161,6 +161,11 @@ class Relay:
         if self._poller.busy:
             self._poller.turn()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the last turn left something undone."""
+        return self._poller.busy
+
     def deadline(self) -> float | None:
         """Return when to call ``tick``, in monotonic seconds; None: only when something happens.
 

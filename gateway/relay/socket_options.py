@@ -36,22 +36,25 @@ def forgo_pacing(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
-def tune(sock: socket.socket, *, nearby: bool) -> None:
+def tune(sock: socket.socket, *, nearby: bool, own: bool = False) -> None:
     """Set the options of a relayed TCP socket; sockets that a listener accepts inherit them.
 
     It sends small segments at once, probes silent peers, and keeps urgent data in the stream.
-    ``nearby``: its packets never leave this machine. To be called before there is a connection.
+    ``nearby``: its packets never leave this machine. ``own``: its peer is a process of this host, whose end
+    the kernel tells, so that no probe is needed. To be called before there is a connection.
     """
     if sock.family == socket.AF_UNIX:
         return
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        if nearby:
+            forgo_pacing(sock)
+        if own:
+            return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         ask_after(sock, KEEPALIVE)
-        if nearby:
-            forgo_pacing(sock)
 
 
 def take_segments(sock: socket.socket) -> None:

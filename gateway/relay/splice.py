@@ -78,12 +78,14 @@ class _End:
 
 
 class _Direction:
-    __slots__ = ("held", "marked", "pipe", "sink", "source", "state")
+    __slots__ = ("held", "marked", "opposite", "pipe", "sink", "source", "state")
 
     def __init__(self, source: _End, sink: _End) -> None:
         self.source = source
         self.sink = sink
         self.state = Half.FLOWING
+        self.opposite = self
+        """The other direction of the connection."""
         self.pipe: Pipe | None = None
         self.held = 0
         self.marked = b""
@@ -114,7 +116,8 @@ class Joined:
         self._lingers = lingers
         one, other = map(_End, sockets)
         self._ends = (one, other)
-        self._directions = (_Direction(one, other), _Direction(other, one))
+        there, back = self._directions = (_Direction(one, other), _Direction(other, one))
+        there.opposite, back.opposite = back, there
         poller.watch(one.fd, self._near_event, READ | WRITE | URGENT | CLOSING | EDGE)
         poller.watch(other.fd, self._far_event, READ | WRITE | URGENT | CLOSING | EDGE)
 
@@ -250,7 +253,8 @@ def _move(direction: _Direction, pipes: Pipes) -> bool:
         direction.pipe = None
     if direction.state is Half.DRAINING:
         direction.state = NEXT[direction.state, "pipe empty"]
-        if not direction.source.failed:
+        # Where both have ended the sockets are closed at once, which says the same.
+        if not direction.source.failed and direction.opposite.state is not Half.ENDED:
             _shut(direction.sink)
         return False
     return direction.source.readable and direction.sink.writable

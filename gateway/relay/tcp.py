@@ -169,8 +169,7 @@ class Connections:
         return dial
 
     def join(self, dial: Dial, near: socket.socket, guest: str) -> None:
-        """Join an answered dial with its near end, a guest's connection, which this object closes."""
-        near.setblocking(False)
+        """Join an answered dial with its near end, a guest's non-blocking connection, which it closes."""
         dial.near = near
         self._join(dial, _Entry(dial.owner, guest, is_near=True))
 
@@ -254,9 +253,10 @@ class Connections:
             close(far)
             return
         dial.far = far
-        far.setblocking(False)
+        if far.gettimeout() != 0:
+            far.setblocking(False)
         address, port = dial.target
-        tune(far, nearby=self._nearby(address))
+        tune(far, nearby=self._nearby(address), own=dial.near is None and address.is_loopback)
         try:
             error = far.connect_ex((str(address), port))
         except OSError as failure:
@@ -339,7 +339,7 @@ class Connections:
 def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
     """Make a socket here and deliver it."""
     try:
-        sock = socket.socket(family, kind)
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     except OSError:
         deliver(None)
         return

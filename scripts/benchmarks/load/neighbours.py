@@ -21,6 +21,7 @@ MAC_AT = slice(6, 12)
 Frame = bytes
 ETHERTYPE = b"\x08\x00"
 EVERYBODY = b"\xff" * 6
+PAUSE = bytes.fromhex("0180c2000001")
 HALF_OPEN = 200
 """Connections that one attacker holds."""
 
@@ -179,7 +180,13 @@ def _forged(head: bytes, _own: str, _gateway: str, host: str, number: int) -> Fr
     return head + _datagram(f"203.0.113.{number % 256}", host, port, 9090, b"x")
 
 
+def _nowhere(head: bytes, _own: str, _gateway: str, _host: str, _number: int) -> Frame:
+    """Return a PAUSE frame, which the sender's own worker drops."""
+    return PAUSE + head[6:12] + b"\x88\x08" + bytes(46)
+
+
 ATTACKS: dict[str, Callable[[bytes, str, str, str, int], Frame]] = {
+    "nothing": _nowhere,
     "questions": _named,
     "hopeless names": _hopeless,
     "questions without ARP": _absent,
