@@ -18,7 +18,7 @@ Example: web (1) sends 3,000,000 bytes to db (2) between two questions a second 
 import heapq
 from collections.abc import Iterable, Mapping
 
-from supervisor.console.stats import DROPS, TRAFFIC, Departed, Reading
+from supervisor.console.stats import DROPS, TRAFFIC, Departed, Reading, all_egress_full
 from supervisor.ports.view import PortView
 
 COLUMNS = ("port", "state", "stalled", "rx_bytes", "tx_bytes", "rx_frames", "tx_frames", "queue", "drops")
@@ -35,7 +35,7 @@ def rows(
     views: Iterable[PortView], readings: Mapping[int, Reading], departed: Departed
 ) -> list[tuple[object, ...]]:
     """Return a row for each port; one whose page could not be read yet has zeros."""
-    full = _full(readings, departed)
+    full = all_egress_full(readings, departed)
     made = []
     for view in sorted(views, key=lambda view: view.record.port):
         port = view.record.port
@@ -46,20 +46,6 @@ def rows(
         figures = [counters.get(name, 0) for name in _FRAMES_AND_BYTES]
         made.append((port, view.state, view.stalled, *figures, counters.get("egress_bytes", 0), drops))
     return made
-
-
-def _full(readings: Mapping[int, Reading], departed: Departed) -> dict[int, int]:
-    """Return ``egress_full`` of every port, as ``stats.egress_full`` counts it, in one pass."""
-    born = {port: reading.born for port, reading in readings.items()}
-    full = {
-        port: reading.counters.get("flood_lost", 0) + departed.towards.get((port, reading.born), 0)
-        for port, reading in readings.items()
-    }
-    for reading in readings.values():
-        for peer, peer_born, frames, _ in reading.losses:
-            if born.get(peer) == peer_born:
-                full[peer] += frames
-    return full
 
 
 class Talks:

@@ -110,9 +110,20 @@ class Departed:
 
 def egress_full(port: int, readings: Mapping[int, Reading], departed: Departed) -> int:
     """Return the frames for the VM of ``port`` that a full ring lost, counted at any port."""
-    own = readings[port]
-    lost = own.counters.get("flood_lost", 0) + departed.towards.get((port, own.born), 0)
-    return lost + sum(frames for _, frames in _lost_towards(port, own.born, readings))
+    return all_egress_full(readings, departed)[port]
+
+
+def all_egress_full(readings: Mapping[int, Reading], departed: Departed) -> dict[int, int]:
+    """Return ``egress_full`` of every port, in one pass over all losses."""
+    full = {
+        port: own.counters.get("flood_lost", 0) + departed.towards.get((port, own.born), 0)
+        for port, own in readings.items()
+    }
+    for own in readings.values():
+        for peer, born, frames, _ in own.losses:
+            if peer in readings and readings[peer].born == born:
+                full[peer] += frames
+    return full
 
 
 def _lost_towards(port: int, born: int, readings: Mapping[int, Reading]) -> list[tuple[int, int]]:
@@ -201,6 +212,7 @@ def stats(
     A port whose block could not be read yet has zeros; a process that could not be read has nulls.
     """
     ports = []
+    full = all_egress_full(readings, departed)
     for view in _sorted(views):
         port = view.record.port
         reading = readings.get(port)
@@ -211,7 +223,7 @@ def stats(
             "flooded": counters.get("flooded", 0),
             "egress_queue_bytes": counters.get("egress_bytes", 0),
             "retries": {name: counters.get(name, 0) for name in RETRIES},
-            "drops": _drops(counters, egress_full(port, readings, departed) if reading else 0),
+            "drops": _drops(counters, full.get(port, 0)),
             "filtered": {name: counters.get(name, 0) for name in FILTERED},
             "loop": {name: counters.get(name, 0) for name in LOOP},
         }
