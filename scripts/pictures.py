@@ -7,6 +7,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helpers.guests.fixtures import running_switch
@@ -32,11 +33,14 @@ def main() -> None:
 
 def few(page: Browser, target: Path) -> None:
     """Show some VMs, one of which is stuck: light, dark, and on a phone."""
-    with stage() as (scene, web):
-        for name in ("alice", "bob", "carol", "dave", "build-1", "build-2", "registry", "mail"):
+    with stage("--gateway") as (scene, web):
+        names = ("alice", "bob", "carol", "dave", "build-1", "build-2", "registry", "mail")
+        for name in names:
             scene.add(name, deaf=name == "dave")
-        scene.switch.wait_live(8)
+        scene.switch.wait_live(len(names) + 1)
         scene.greet()
+        for name in names[:-1]:
+            scene.lease(name)
         scene.switch.command("set", "mail", "isolated=true")
         talks = {
             ("alice", "bob"): 3 * MIB, ("bob", "alice"): 900 * KIB, ("carol", "alice"): 120 * KIB,
@@ -47,16 +51,24 @@ def few(page: Browser, target: Path) -> None:
         page.open(web.url)
         waves(scene, talks)
         page.wait("#map .node.stalled .name", "dave", 60)
+        capture(page, "arp or icmp")
+        page.click("#captures .runs button")
+        page.wait("#captures .done .button", "Download")
         choose(page, "dave")
-        page.emulate(prefers_color_scheme="light", prefers_reduced_motion="reduce")
-        take(page, target / "light.png", 1440, 1120)
+        capture(page, "")
+        picture(page, target / "light.png", "light", 1440, 1530)
         choose(page, "alice", "mail")
         page.wait("#answer", "mail is isolated")
-        page.emulate(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
-        take(page, target / "dark.png", 1440, 1120)
+        picture(page, target / "dark.png", "dark", 1440, 1120)
         choose(page, "alice")
-        page.emulate(prefers_color_scheme="light", prefers_reduced_motion="reduce")
-        take(page, target / "phone.png", 390, 844, phone=True)
+        picture(page, target / "phone.png", "light", 390, 844, phone=True)
+
+
+def capture(page: Browser, expression: str) -> None:
+    """Start a capture of what is chosen."""
+    page.run("document.querySelector('#filter').value = arguments[0]", expression)
+    page.click("#capture button")
+    page.wait("#captures .runs .size", "B, ")
 
 
 def many(page: Browser, target: Path) -> None:
@@ -78,15 +90,14 @@ def many(page: Browser, target: Path) -> None:
         page.open(web.url)
         waves(scene, talks)
         page.wait("#map .node.stalled .name", "legacy", 60)
-        page.emulate(prefers_color_scheme="light", prefers_reduced_motion="reduce")
-        take(page, target / "many.png", 1440, 1120)
+        picture(page, target / "many.png", "light", 1440, 1120)
 
 
 @contextlib.contextmanager
-def stage():
+def stage(*flags: str) -> Iterator[tuple[Scene, Web]]:
     """Give a scene on a new switch, and its page."""
     with running_switch() as switch:
-        switch.start("--name", "lab")
+        switch.start("--name", "lab", *flags)
         with playing(switch) as scene, contextlib.closing(Web(switch.runtime_dir)) as web:
             yield scene, web
 
@@ -112,13 +123,12 @@ def choose(page: Browser, *names: str) -> None:
         page.run(f"{lines}.find((line) => line.cells[1].textContent === arguments[0]).click()", name)
 
 
-def take(page: Browser, file: Path, width: int, height: int, *, phone: bool = False) -> None:
+def picture(page: Browser, file: Path, scheme: str, width: int, height: int, *, phone: bool = False) -> None:
     """Take a picture of the top of the page."""
+    page.emulate(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
     page.size(width, height, scale=2 if phone else 1, phone=phone)
     time.sleep(2.5)  # two rounds of answers, drawn in the new size
-    shot = page.driver.execute_cdp_cmd(
-        "Page.captureScreenshot", {"format": "png", "captureBeyondViewport": False}
-    )
+    shot = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
     words = ["pngquant", "--strip", "--speed", "1", "--output", file, "--force", "-"]
     subprocess.run(words, input=base64.b64decode(shot["data"]), check=True)
     print(file, file.stat().st_size >> 10, "KiB")

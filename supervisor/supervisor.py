@@ -28,7 +28,7 @@ from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import open_context
-from supervisor.capture.recorder import Recorder
+from supervisor.capture.recorder import NEEDS_GATEWAY, Recorder
 from supervisor.capture.server import CaptureServer
 from supervisor.console.commands import Commands
 from supervisor.console.server import Console
@@ -168,7 +168,7 @@ class Supervisor:
     def _record(self, file: str) -> None:
         """Begin to write what passes the gateway. Raises LocalError."""
         if self._options.gateway is None:
-            raise LocalError("--pcap writes what passes the gateway; give --gateway, or use `capture`")
+            raise LocalError(NEEDS_GATEWAY)
         self._recorder = Recorder(self._loop, file, self._directory.path, "gateway")
         self._recorder.begin(self._wait, lambda: self._captures.copies("gateway"))
 

@@ -19,6 +19,7 @@ from forwarder.loop import Loop
 from supervisor.base.logs import log
 from supervisor.fleet.processes import command
 
+NEEDS_GATEWAY = "--pcap writes what passes the gateway; give --gateway, or use `capture`"
 ENDS_S = 5.0
 """Time for the last frames to reach the disk; then the process is killed."""
 

@@ -19,6 +19,7 @@ from forwarder.messages import Command, Reply
 from forwarder.names import Policy, format_mac
 from supervisor.attach.addresses import Attachment, Listen, Tap
 from supervisor.base import runtime_dir
+from supervisor.capture.recorder import NEEDS_GATEWAY
 from supervisor.fleet.processes import command
 from supervisor.ports.settings import plain, shown
 from supervisor.run_options import RunOptions
@@ -46,7 +47,18 @@ def look(options: RunOptions) -> tuple[list[str], list[str]]:
     if options.gateway is not None:
         gateway = options.gateway
         try_(lambda: _gateway(dict(gateway)))
+    if options.pcap is not None:
+        try_(lambda: _pcap(options))
     return done, faults
+
+
+def _pcap(options: RunOptions) -> str:
+    path = os.path.abspath(str(options.pcap))
+    if options.gateway is None:
+        raise LocalError(NEEDS_GATEWAY)
+    if not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
+        raise LocalError(f"cannot write to {path}; name a file in a directory of yours")
+    return f"write what passes the gateway to {path}"
 
 
 def _directory(options: RunOptions) -> str:

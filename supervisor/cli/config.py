@@ -60,6 +60,7 @@ TEXT_KEYS = {
     "runtime-dir": "runtime_dir",
     "name": "name",
     "pid-file": "pid_file",
+    "pcap": "pcap",
     "cell": "cell",
     "log-level": "log_level",
     "log-format": "log_format",

@@ -42,3 +42,10 @@ def as_boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise LocalError(f"{name} has to be true or false, not {type(value).__name__}")
     return value
+
+
+def as_ports(name: str, value: object) -> frozenset[int]:
+    """Return ``value``, which has to be a list of ports' numbers."""
+    if not isinstance(value, list | tuple) or not all(type(each) is int for each in value):
+        raise LocalError(f"{name} has to be a list of ports' numbers, not {value!r}")
+    return frozenset(value)

@@ -11,7 +11,7 @@ from typing import cast
 from forwarder.messages import Reply
 from forwarder.version import VERSION
 from supervisor.base.logs import lost
-from supervisor.console.arguments import Arguments, as_boolean, as_number, as_text, take
+from supervisor.console.arguments import Arguments, as_boolean, as_number, as_ports, as_text, take
 from supervisor.console.changes import Changes
 from supervisor.console.server import Handler
 from supervisor.console.surroundings import Owner, Ports
@@ -72,11 +72,17 @@ class Commands:
         return answer | head | {"listeners": listeners, "gateway": gateway}
 
     def stats(self, arguments: Arguments) -> object:
-        """Show all counters; with ``sources`` also the sources of lost frames."""
-        (sources,) = take(arguments, sources=False)
-        now = time.monotonic()
+        """Show all counters; with ``sources`` also the sources of lost frames.
+
+        ``weighed``: the ports whose worker's share of memory is wanted, which costs most; null: all ports.
+        """
+        sources, weighed = take(arguments, sources=False, weighed=None)
         answer = self._sampler.stats(
-            self._owner.summary(), self._ports.views(), now, sources=as_boolean("sources", sources)
+            self._owner.summary(),
+            self._ports.views(),
+            time.monotonic(),
+            sources=as_boolean("sources", sources),
+            weighed=None if weighed is None else as_ports("weighed", weighed),
         )
         return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
 

@@ -24,7 +24,7 @@ def gather(ask: Ask, said: tuple[str, str]) -> Facts:
         status = ask("status")
     return Facts(
         status,
-        ask("stats", sources=True),
+        ask("stats", sources=True, weighed=[]),
         ask("macs")["macs"],
         known,
         _all(ask, "events", "events", 0, lambda rows: rows[-1]["sequence"]),

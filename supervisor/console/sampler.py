@@ -18,7 +18,7 @@ sample is replaced only once it is ``BASELINE_S`` old.
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 import psutil
@@ -68,10 +68,12 @@ class ProcessSampler:
             os.close(kept.smaps)
             os.close(kept.fds)
 
-    def sample(self, identities: Iterable[Identity], now: float) -> dict[Identity, Usage]:
+    def sample(
+        self, identities: Iterable[Identity], now: float, weighed: Container[Identity] | None = None
+    ) -> dict[Identity, Usage]:
         """Return the usage of those that still run; drop the cache of all others.
 
-        ``now``: monotonic seconds.
+        ``now``: monotonic seconds. ``weighed``: whose PSS is wanted, which costs most; None: all.
         """
         found: dict[Identity, Usage] = {}
         watched: dict[Identity, _Watched] = {}
@@ -80,11 +82,18 @@ class ProcessSampler:
                 known = self._watched.get(identity) or _open(identity, now)
                 if not known.process.is_running():
                     continue
-                found[identity], watched[identity] = _measure(known, self._proc.get(identity), now)
+                usage, watched[identity] = _measure(known, self._proc.get(identity), now)
+                if weighed is None or identity in weighed:
+                    usage = usage._replace(pss_bytes=self._weigh(known, identity))
+                found[identity] = usage
             except (psutil.Error, OSError):
                 continue  # it ended meanwhile, or we may not read it
         self._watched = watched
         return found
+
+    def _weigh(self, known: _Watched, identity: Identity) -> int | None:
+        proc = self._proc.get(identity)
+        return _pss(known.process) if proc is None else _pss_of(proc.smaps)
 
 
 def _open(identity: Identity, now: float) -> _Watched:
@@ -112,7 +121,7 @@ def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _W
         cpu_percent=round(percent, 1),
         cpu_seconds=round(used, 3),
         rss_bytes=memory.rss,
-        pss_bytes=_pss(known.process) if proc is None else _pss_of(proc.smaps),
+        pss_bytes=None,
         threads=threads,
         fds=fds,
         ctx_switches=switches.voluntary + switches.involuntary,
@@ -181,11 +190,22 @@ class Sampler:
         known = self._blocks.get(port)
         return known[1].published_at() if known else 0.0
 
-    def stats(self, switch: Switch, views: Iterable[PortView], now: float, *, sources: bool = False) -> Json:
-        """``supervisor stats``."""
+    def stats(
+        self,
+        switch: Switch,
+        views: Iterable[PortView],
+        now: float,
+        *,
+        sources: bool = False,
+        weighed: Container[int] | None = None,
+    ) -> Json:
+        """``supervisor stats``; ``weighed``: the ports whose worker's PSS is wanted, None: all."""
         views = list(views)
         identities = [view.identity for view in views if view.identity] + [switch.identity]
-        usage = self._processes.sample(identities, now)
+        heavy = None
+        if weighed is not None:
+            heavy = {view.identity for view in views if view.identity and view.record.port in weighed}
+        usage = self._processes.sample(identities, now, heavy)
         return stats.stats(switch, views, self._readings(), usage, self._departed, now=now, sources=sources)
 
     def status(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from forwarder.errors import LocalError
 from supervisor.console.client import Client
+from supervisor.web.weighing import Weighing
 
 TIMEOUT_S = 2.0
 """A supervisor answers in milliseconds; after this time the page shows that the switch does not answer."""
@@ -56,19 +57,28 @@ class Desk:
         self._ask = ask
         self._thread = ThreadPoolExecutor(1, "desk")
         self._waiting = 0
-        self._fresh: dict[str, tuple[float, Any]] = {}
+        self._fresh: dict[tuple[str, bool], tuple[float, Any]] = {}
+        self._weighing = Weighing()
 
-    async def answer(self, question: str) -> Any:
-        """Return the answer to a question without arguments, at most a second old. Raises LocalError."""
+    async def answer(self, question: str, job: Callable[[Asker], Any] | None = None) -> Any:
+        """Return the answer to a question, a second old at most. Raises LocalError.
+
+        ``job``: what asks it, if not without arguments.
+        """
+        key = question, job is None
 
         def fresh(ask: Asker) -> Any:
-            at, known = self._fresh.get(question, (float("-inf"), None))
+            at, known = self._fresh.get(key, (float("-inf"), None))
             if time.monotonic() - at >= FRESH_S:
-                known = ask(question)
-                self._fresh[question] = time.monotonic(), known
+                known = job(ask) if job is not None else ask(question)
+                self._fresh[key] = time.monotonic(), known
             return known
 
         return await self.do(fresh)
+
+    async def stats(self) -> Any:
+        """Return ``stats`` for Prometheus, a second old at most (``weighing``). Raises LocalError."""
+        return await self.answer("stats", self._weighing.stats)
 
     async def do(self, job: Callable[[Asker], T]) -> T:
         """Run ``job`` in the thread and return its result. Raises LocalError."""

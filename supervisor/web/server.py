@@ -72,7 +72,7 @@ async def _page(request: web.Request) -> web.StreamResponse:
 
 async def _metrics(request: web.Request) -> web.StreamResponse:
     try:
-        page = metrics.render(await request.app[DESK].answer("stats"))
+        page = metrics.render(await request.app[DESK].stats())
     except LocalError:
         page = metrics.render(None)
     return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})

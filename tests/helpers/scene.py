@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
+from socket import inet_aton
 
+from gateway.lan.frames import Datagram, udp
+from tests.helpers import dhcp_client
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, LinkClosed, build_frame, connect, mac
 from tests.helpers.guests.switch import Switch
 
+EVERYBODY = b"\xff" * 6
 TICK_S = 0.05
 AT_ONCE = 200
 """Frames in a tick from one VM to another, so that none is starved."""
@@ -49,6 +53,24 @@ class Scene:
         with self._lock:
             for name, vm in self._vms.items():
                 vm.offer(build_frame(BROADCAST, self.mac(name), 60))
+
+    def lease(self, name: str) -> None:
+        """Ask the gateway for an address, as a guest does when it starts."""
+        known = {dhcp_client.NAME: name.encode()}
+        with self._lock:
+            offered = self._ask_dhcp(name, dhcp_client.request(dhcp_client.DISCOVER, self.mac(name), known))
+            server = offered.options[dhcp_client.SERVER]
+            known |= {dhcp_client.ASKED: inet_aton(offered.address), dhcp_client.SERVER: server}
+            self._ask_dhcp(name, dhcp_client.request(dhcp_client.REQUEST, self.mac(name), known))
+
+    def _ask_dhcp(self, name: str, data: bytes) -> dhcp_client.Reply:
+        message = Datagram(EVERYBODY, bytes(4), inet_aton("255.255.255.255"), 68, 67, data)
+        self._vms[name].send(udp(self.mac(name), message))
+
+        def is_answer(frame: bytes) -> bool:
+            return frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x43\0\x44"
+
+        return dhcp_client.read(self._vms[name].receive_matching(is_answer)[42:])
 
     def talk(self, talks: Mapping[tuple[str, str], int]) -> None:
         """From now on send so many bytes a second, from one to the other."""

@@ -107,6 +107,14 @@ class Browser:
         event = "new MouseEvent('click', {bubbles: true, cancelable: true})"
         self.run(f"document.querySelector(arguments[0]).dispatchEvent({event})", selector)
 
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other: a character, or the name of a key of selenium's ``Keys``."""
+        from selenium.webdriver.common.action_chains import ActionChains  # noqa: PLC0415
+        from selenium.webdriver.common.keys import Keys  # noqa: PLC0415
+
+        for key in keys:
+            ActionChains(self.driver).send_keys(getattr(Keys, key) if len(key) > 1 else key).perform()
+
     def wait(self, selector: str, words: str, seconds: float = ANSWERS_S) -> str:
         """Wait until an element that matches has these words; return its text."""
         found: list[str] = []

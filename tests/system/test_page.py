@@ -178,3 +178,42 @@ def test_a_phone_has_nothing_beside_the_screen(page: Browser, scene: Scene, serv
     choose(page, 1, 2)
     page.wait("#inspector-title", "→")
     assert page.run("return document.documentElement.scrollWidth") <= 375
+
+
+def test_a_keyboard_is_enough(page: Browser, scene: Scene, served: Web) -> None:
+    for name in ("alice", "bob"):
+        scene.add(name)
+    page.open(served.url)
+    wait_for(lambda: len(page.text("#ports tr")) == 2, "two ports", ANSWERS_S)
+    page.press("ARROW_DOWN", "ENTER")
+    page.wait("#inspector-title", page.text("#ports tr:first-child td:nth-child(2)")[0])
+    page.press("ARROW_DOWN", "ENTER")
+    page.wait("#inspector-title", "→")
+    page.press("ESCAPE")
+    page.wait("#inspector-title", "The switch")
+    page.press("/", *"bob")
+    wait_for(lambda: page.text("#ports tr td:nth-child(2)") == ["bob"], "what was found", ANSWERS_S)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_what_is_behind_them(page: Browser, served: Web, scheme: str) -> None:
+    """WCAG 2.1, 1.4.3: the contrast of text is at least 4.5."""
+    page.emulate(prefers_color_scheme=scheme)
+    page.open(served.url)
+    names = ("ink", "faint", "live", "stalled", "dropping", "away", "panel", "ground", "sunk")
+    script = "return getComputedStyle(document.documentElement).getPropertyValue(`--${arguments[0]}`)"
+    colours = {name: luminance(page.run(script, name).strip()) for name in names}
+    assert (colours["ground"] > colours["ink"]) == (scheme == "light")
+    for word in names[:6]:
+        for ground in ("panel", "ground", *(["sunk"] if word in ("ink", "faint") else [])):
+            light, dark = sorted((colours[word], colours[ground]), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (word, ground)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

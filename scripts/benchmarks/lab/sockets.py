@@ -28,6 +28,8 @@ KINDS = {"stream": "unix", "seqpacket": "unixpacket", "dgram": "unixgram"}
 SEND_BUFFER = 1 << 20
 RECEIVE_BUFFER = 4 << 20
 MEET_PATIENCE = 20.0
+ATTACH_PATIENCE, ATTACHES_S = 20.0, 0.3
+"""At least, and for each VM: a worker is born in some tens of milliseconds on a core of its own."""
 
 
 class Contender(ABC):
@@ -156,7 +158,7 @@ class Bulkhead(Contender):
         for number in range(1, count + 1):
             self.plug(number)
         self.announce()  # a datagram VM is not seen before it has said something
-        self.switch.wait_live(count)
+        self.switch.wait_live(count, ATTACH_PATIENCE + ATTACHES_S * count)
         self.announce()
         wait_for(lambda: len(self.ports()) == count, f"{count} learned addresses")
 

@@ -41,6 +41,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
         name = "lab"
         runtime-dir = "/run/lab"
         pid-file = "/run/lab.pid"
+        pcap = "/run/lab.pcap"
         log-level = "debug"
         log-format = "json"
         listen-qemu = ["unix:///q", { url = "tcp://127.0.0.1:9", name = "web" }]
@@ -75,6 +76,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
             Attachment(parse_tap("tap2"), PortOptions(None, limited)),
         ),
         "/run/lab.pid",
+        "/run/lab.pcap",
         log_level="debug",
         log_format="json",
     )

@@ -135,3 +135,13 @@ def test_the_block_stays_readable_after_its_descriptor_is_closed():
     os.close(fd)
     answer = sampler.stats(Switch(1, 1, 0.0, identity_of(os.getpid())), [view_of(None)], time.monotonic())
     assert answer["ports"][0]["tx"] == {"frames": 0, "bytes": 0}
+
+
+def test_only_those_are_weighed_that_are_asked_for():
+    own, sampler = Identity(os.getpid(), start_time(os.getpid())), ProcessSampler()
+    now = time.monotonic()
+    assert sampler.sample([own], now, ())[own].pss_bytes is None
+    assert sampler.sample([own], now, ())[own].rss_bytes > 0
+    assert sampler.sample([own], now, (own,))[own].pss_bytes == pytest.approx(
+        sampler.sample([own], now)[own].pss_bytes, rel=0.5
+    )

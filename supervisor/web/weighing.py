@@ -1,0 +1,43 @@
+"""What workers' processes cost, without weighing all of them at once.
+
+Theory of operation. The kernel finds a process's share of memory (PSS) by a walk through its page tables,
+which takes 2 ms for a worker with rings to 250 others, and the supervisor does nothing else meanwhile. So
+the page and Prometheus have ``AT_ONCE`` ports weighed with each question, in turn, and what is known of the
+others is put into the answer here.
+
+Example: 250 ports, Prometheus every 15 s: a question takes 32 ms for the memory of 16 workers, not 500 for
+all, and no figure is older than four minutes. Up to 16 ports each figure is new.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Json = dict[str, Any]
+
+AT_ONCE = 16
+
+
+class Weighing:
+    """The figures that are known, for one thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], int] = {}
+        """By port and process."""
+        self._turn: list[int] = list(range(1, AT_ONCE + 1))
+
+    def stats(self, ask: Callable[..., Any]) -> Json:
+        """Return the answer to ``stats``. Raises LocalError."""
+        answer: Json = ask("stats", weighed=self._turn)
+        known: dict[tuple[int, int], int] = {}
+        for row in answer["ports"]:
+            worker, process = row["worker"], (row["port"], row["worker"]["pid"])
+            if worker["pss_bytes"] is None:
+                worker["pss_bytes"] = self._known.get(process)
+            if worker["pss_bytes"] is not None:
+                known[process] = worker["pss_bytes"]
+        self._known = known
+        ports = [row["port"] for row in answer["ports"]]
+        last = self._turn[-1] if self._turn else 0
+        behind = [port for port in ports if port > last]
+        self._turn = (behind + ports)[:AT_ONCE]
+        return answer

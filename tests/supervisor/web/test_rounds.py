@@ -1,0 +1,121 @@
+"""What is asked when, and what follows from two answers: against a switch that is told what to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from forwarder.errors import LocalError
+from supervisor.console.live import COLUMNS
+from supervisor.web.rounds import STATS_PER_PORT_S, STATS_S, STATUS_S, Rounds
+
+
+class Switch:
+    """Answers as the console does."""
+
+    def __init__(self, ports: int = 1) -> None:
+        self.asked: list[str] = []
+        self.epoch, self.sequence, self.uptime = "1", 5, 10.0
+        self.silent = False
+        self.count = ports
+        self.row: dict[str, Any] = dict(zip(COLUMNS, (1, "live", False, 0, 0, 0, 0, 0, {}), strict=True))
+        self.events = [{"sequence": 1, "event": "attach"}]
+
+    def __call__(self, name: str, /, **arguments: Any) -> Any:
+        self.asked.append(name)
+        if self.silent:
+            raise LocalError("no supervisor runs there")
+        head = {"epoch": self.epoch, "sequence": self.sequence, "uptime_s": self.uptime}
+        numbers = range(1, self.count + 1)
+        if name == "live":
+            rows = [[n, *(self.row[column] for column in COLUMNS[1:])] for n in numbers]
+            return head | {"columns": COLUMNS, "ports": rows, "talks": [[1, 2, 9]], "gateway": None}
+        if name == "status":
+            known = {
+                "name": "vm",
+                "transport": "qemu",
+                "since_s": 1.0,
+                "macs": [],
+                "addresses": [],
+                "settings": {},
+                "notes": [],
+            }
+            rows = [known | {"port": n, "worker": {"pid": 7, "restarts": 0}} for n in numbers]
+            return head | {"name": "lab", "version": "1", "listeners": [], "gateway": None, "ports": rows}
+        if name == "stats":
+            return {
+                "ports": [
+                    {"port": n, "worker": {"cpu_percent": 3.0, "pid": 7, "pss_bytes": None}} for n in numbers
+                ],
+                "gateway": None,
+            }
+        assert name == "events"
+        return {"events": [each for each in self.events if each["sequence"] > arguments["after"]]}
+
+
+def ask(rounds: Rounds, now: float) -> dict[str, Any]:
+    return dict(rounds.ask(now))
+
+
+def test_a_rate_is_between_two_answers_and_zero_for_what_begins_again() -> None:
+    switch = Switch()
+    rounds = Rounds(switch)
+    switch.row |= {"rx_bytes": 1000, "drops": {"spoofed": 3}}
+    assert ask(rounds, 0.0)["live"]["ports"] == [[1, "live", False, [0, 0, 0, 0], 0, {"spoofed": 3}, 0]]
+    switch.uptime += 2
+    switch.row |= {"rx_bytes": 5000, "tx_frames": 8, "queue": 7, "drops": {"spoofed": 3, "storm": 4}}
+    live = ask(rounds, 2.0)["live"]
+    assert live["ports"] == [[1, "live", False, [2000, 0, 0, 4], 7, {"spoofed": 3, "storm": 4}, 2]]
+    assert live["talks"] == [[1, 2, 9]]
+    switch.uptime += 1
+    switch.row |= {"rx_bytes": 10}
+    assert ask(rounds, 3.0)["live"]["ports"][0][3] == [0, 0, 0, 0]
+
+
+def test_what_is_dear_is_asked_seldom() -> None:
+    switch = Switch(ports=250)
+    rounds = Rounds(switch)
+    for second in range(121):
+        switch.uptime += 1
+        rounds.ask(float(second))
+    assert switch.asked.count("live") == 121
+    assert switch.asked.count("status") == 121 // STATUS_S + 1
+    assert STATS_PER_PORT_S * 250 > STATS_S
+    assert switch.asked.count("stats") == pytest.approx(120 / (STATS_PER_PORT_S * 250), abs=1.1)
+
+
+def test_a_change_is_told_at_once() -> None:
+    switch = Switch()
+    rounds = Rounds(switch)
+    assert list(ask(rounds, 0.0)) == ["ports", "live", "happened"]
+    assert list(ask(rounds, 1.0)) == ["live"]
+    switch.sequence += 1
+    switch.events.append({"sequence": 2, "event": "set"})
+    told = ask(rounds, 2.0)
+    assert list(told) == ["ports", "live", "happened"]
+    assert told["happened"] == {"anew": False, "events": [{"sequence": 2, "event": "set"}]}
+    assert told["ports"]["ports"][0]["worker"] == {
+        "cpu_percent": 3.0, "pid": 7, "restarts": 0, "pss_bytes": None
+    }  # fmt: skip
+
+
+def test_a_switch_that_comes_back_is_another_one() -> None:
+    switch = Switch()
+    rounds = Rounds(switch)
+    switch.row |= {"rx_bytes": 1000}
+    ask(rounds, 0.0)
+    switch.silent = True
+    assert ask(rounds, 1.0) == {"away": {"error": "no supervisor runs there"}}
+    switch.silent = False
+    switch.epoch, switch.uptime = "2", 11.0
+    switch.row |= {"rx_bytes": 9000}
+    told = ask(rounds, 2.0)
+    assert told["live"]["ports"][0][3] == [0, 0, 0, 0]
+    assert told["happened"] == {"anew": True, "events": switch.events}
+
+
+def test_answers_of_another_version_are_said_to_be() -> None:
+    assert Rounds(lambda name, **_: {"epoch": "1"}).ask(0.0) == [
+        ("away", {"error": "the switch is of another version than this page"})
+    ]

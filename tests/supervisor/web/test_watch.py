@@ -1,0 +1,104 @@
+"""Viewers together: each has everything first, then what is new, and everything again if it was late."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from supervisor.web import watch
+from supervisor.web.watch import MOST_WAITING, Watch
+
+LIVE = ("live", {"ports": [[1, "live", False, [5, 6, 0, 0], 0, {}, 0]]})
+
+
+class Switch:
+    """Says what it is told, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.says: list[tuple[str, dict[str, Any]]] = [LIVE]
+        self.asked = 0
+
+    def __call__(self, now: float) -> list[tuple[str, dict[str, Any]]]:
+        self.asked += 1
+        return self.says
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "INTERVAL_S", 0.001)
+    monkeypatch.setattr(watch, "LINGER_S", 0.01)
+
+
+def read(message: bytes) -> tuple[str, Any]:
+    head, data, *_ = message.decode().split("\n")
+    return head.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def test_a_viewer_has_everything_first_and_then_what_is_new() -> None:
+    async def view() -> None:
+        made = Watch(Switch())
+        messages = made.messages()
+        name, data = read(await anext(messages))
+        assert (name, data["live"], data["events"]) == ("now", LIVE[1], [])
+        assert data["history"]["1"][-1] == [5, 6]
+        assert read(await anext(messages))[0] == "live"
+        await messages.aclose()
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(view(), 10))
+
+
+def test_a_viewer_that_was_late_has_everything_again() -> None:
+    async def view() -> None:
+        switch = Switch()
+        made = Watch(switch)
+        late, quick = made.messages(), made.messages()
+        assert read(await anext(late))[0] == "now"
+        names = [read(await anext(quick))[0] for _ in range(3 * MOST_WAITING)]
+        assert names == ["now", *["live"] * (len(names) - 1)]
+        assert read(await anext(late))[0] == "now"
+        for each in (late, quick):
+            await each.aclose()
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(view(), 10))
+
+
+def test_without_a_viewer_the_switch_is_asked_no_more() -> None:
+    async def view() -> None:
+        switch = Switch()
+        made = Watch(switch)
+        messages = made.messages()
+        await anext(messages)
+        await messages.aclose()
+        assert made._task is not None
+        await made._task
+        asked = switch.asked
+        messages = made.messages()
+        assert read(await anext(messages))[0] == "now"
+        assert switch.asked > asked
+        await messages.aclose()
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(view(), 10))
+
+
+def test_events_of_another_switch_take_the_place_of_the_old() -> None:
+    async def view() -> None:
+        switch = Switch()
+        made = Watch(switch)
+        for number, anew in ((1, False), (2, True)):
+            switch.says = [LIVE, ("happened", {"anew": anew, "events": [{"sequence": number}]})]
+            messages = made.messages()
+            while read(await anext(messages))[0] != "happened":
+                pass
+            await messages.aclose()
+        messages = made.messages()
+        assert read(await anext(messages))[1]["events"] == [{"sequence": 2}]
+        await messages.aclose()
+        await made.close()
+
+    asyncio.run(asyncio.wait_for(view(), 10))
