@@ -95,6 +95,15 @@ def cell_filter() -> list[str]:
 def cell_refused() -> tuple[int, int]:
     """How many system calls of this thread the filter has refused, and the number of the last (-1: none)."""
 
+def fork_sibling() -> int:
+    """Fork a process that is a child of our parent. Returns its number, and 0 in it.
+
+    Raises OSError: out of processes or memory. Only for a process with one thread.
+    """
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process as soon as its parent has ended."""
+
 class EarlyDrop:
     """Early drop at one ring, by itself."""
 

@@ -105,6 +105,18 @@ class Drain(NamedTuple):
     """Supervisor to one worker: end cleanly."""
 
 
+class Fork(NamedTuple):
+    """Supervisor to its template, with one end of a channel: make a worker that has it."""
+
+
+class Forked(NamedTuple):
+    """Template to supervisor, one for each ``Fork``, in order: here is the worker, or why there is none."""
+
+    pid: int
+    """0: there is none."""
+    why: str
+
+
 class Ready(NamedTuple):
     """Worker to supervisor, first on its channel: a spare that waits for a port, in its cell.
 
@@ -295,6 +307,8 @@ Message = (
     | SnapshotRequest
     | SnapshotPart
     | Drain
+    | Fork
+    | Forked
     | Ready
     | Claim
     | Assign

@@ -44,6 +44,8 @@ from forwarder.messages import (
     Command,
     Drain,
     Floods,
+    Fork,
+    Forked,
     Goodbye,
     Guarded,
     Handover,
@@ -87,6 +89,7 @@ _LAYOUT = 8
 _COUNT = integer(0, MAX_COUNT)
 _MILLISECONDS = integer(1, 3_600_000)
 _VERSION = integer(0, 0xFFFF)
+_PID = integer(0, (1 << 31) - 1)
 _REASON = string("one short line", lambda text: len(text) <= MAX_TEXT and text.isprintable())
 _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <= 32)
 _CHANGE = string("a change", ("join", "change", "leave").__contains__)
@@ -137,6 +140,8 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
         ("records", unique_records),
     ),
     Drain: (),
+    Fork: (),
+    Forked: (("pid", _PID), ("why", _REASON)),
     Ready: (("version", _VERSION), ("cell", _CELL)),
     Claim: (("version", _VERSION), ("cell", _CELL), ("record", RECORD)),
     Assign: (

@@ -19,6 +19,12 @@ def exists(identity: Identity) -> bool:
     return int(fields[19]) == identity.start and fields[0] != b"Z"
 
 
+def parent_of(pid: int) -> int:
+    """Return the parent of a process. Raises OSError if there is no such process."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
+
+
 def user_of(pid: int) -> int:
     """Return the effective user of a process; its files in /proc may belong to root. Raises OSError."""
     with open(f"/proc/{pid}/status", "rb") as file:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from supervisor.base.logs import log
-from supervisor.fleet.processes import command
+from supervisor.base.program import command
 
 NEEDS_GATEWAY = "--pcap writes what passes the gateway; give --gateway, or use `capture`"
 ENDS_S = 5.0

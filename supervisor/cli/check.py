@@ -19,8 +19,8 @@ from forwarder.messages import Command, Reply
 from forwarder.names import Policy, format_mac
 from supervisor.attach.addresses import Attachment, Listen, Tap
 from supervisor.base import runtime_dir
+from supervisor.base.program import command
 from supervisor.capture.recorder import NEEDS_GATEWAY
-from supervisor.fleet.processes import command
 from supervisor.ports.settings import plain, shown
 from supervisor.run_options import RunOptions
 

@@ -1,4 +1,4 @@
-"""Start, watch and end worker processes, through pidfds.
+"""Worker processes: known by (pid, start time), watched and ended through pidfds.
 
 A process is known by its id and start time. A pidfd is readable when its process has ended, also if it is not
 our child. So workers that were taken over from a dead supervisor are watched like our own, without a signal
@@ -7,8 +7,7 @@ handler. A signal through a pidfd never reaches a later process with the same id
 A worker is asked first: the caller of ``end`` has sent Drain or closed the channel. If the worker is still
 there after DRAIN_S, it gets SIGTERM, and KILL_S later SIGKILL.
 
-A worker gets its end of the channel as standard input. So a channel belongs to one known process, whatever
-the worker sends over it.
+A worker that our template has forked (``template``) is our child all the same, and reaped here.
 
 Workers run in their own session, so that Ctrl-C in a terminal reaches only the supervisor. They run in ``/``,
 so that they keep no directory busy, and no directory adds modules to them.
@@ -17,23 +16,18 @@ so that they keep no directory busy, and no directory adds modules to them.
 import os
 import select
 import signal
-import site
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import forwarder
-from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
 from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
-from supervisor.base.proc import start_time, user_of
+from supervisor.base.proc import parent_of, start_time, user_of
+from supervisor.base.program import how_it_ended
+from supervisor.fleet.template import MODULE
 
-MODULE = "workers"
 NOBODY = 65534
 """The user that a worker of root changes to (``cell.c``)."""
 DRAIN_S = 1.5
@@ -47,12 +41,12 @@ Ended = Callable[[Identity, bool, str], None]
 class Process:
     """One worker process."""
 
-    __slots__ = ("_child", "end_at", "ending", "identity", "pidfd")
+    __slots__ = ("_is_child", "end_at", "ending", "identity", "pidfd")
 
-    def __init__(self, identity: Identity, pidfd: int, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, identity: Identity, pidfd: int, *, is_child: bool) -> None:
         self.identity = identity
         self.pidfd = pidfd
-        self._child = child
+        self._is_child = is_child
         self.ending = 0
         """The last request to end: 0 none, 1 told, 2 SIGTERM, 3 SIGKILL."""
         self.end_at = float("inf")
@@ -68,14 +62,11 @@ class Process:
 
         A process that is not our child has no exit status for us; it may have ended cleanly.
         """
-        if self._child is None:
-            return True, "it ended"
-        status = self._child.wait()
-        if status >= 0:
-            return status == 0, f"it ended with {status}"
-        with suppress(ValueError):
-            return False, f"it was ended by {signal.Signals(-status).name}"
-        return False, f"it was ended by signal {-status}"
+        if self._is_child:
+            with suppress(ChildProcessError):  # where we were started with SIGCHLD ignored, the kernel reaps
+                code = os.waitstatus_to_exitcode(os.waitpid(self.identity.pid, 0)[1])
+                return code == 0, f"it {how_it_ended(code)}"
+        return True, "it ended"
 
 
 class Processes:
@@ -85,7 +76,6 @@ class Processes:
         self._loop = loop
         self._ended = ended
         self._runtime_dir = runtime_dir
-        self._argv, self._environment = command(MODULE, runtime_dir)
         self._processes: dict[Identity, Process] = {}
 
     def __len__(self) -> int:
@@ -98,40 +88,21 @@ class Processes:
         """Return the process, if it is known and has not ended."""
         return self._processes.get(identity)
 
-    def start(self) -> tuple[Process, Channel]:
-        """Start a worker. Raises LocalError if processes, memory or descriptors run out."""
+    def take(self, pid: int) -> Process:
+        """Watch a worker that our template has forked. Raises LocalError, and has ended it."""
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            return self._watch(Identity(pid, start_time(pid)), is_child=True)
         except OSError as error:
-            raise LocalError(f"cannot make a worker's channel: {error.strerror}") from None
-        channel = Channel(ours)
-        try:
-            return self._start(theirs), channel
-        except LocalError:
-            channel.close()
-            raise
-        finally:
-            theirs.close()
-
-    def _start(self, stdin: socket.socket) -> Process:
-        try:
-            child = subprocess.Popen(
-                self._argv,
-                stdin=stdin.fileno(),
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                env=self._environment,
-                close_fds=True,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LocalError(f"cannot start a worker: {error.strerror}") from None
-        try:
-            return self._watch(Identity(child.pid, start_time(child.pid)), child)
-        except OSError as error:
-            child.kill()
-            child.wait()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
             raise LocalError(f"cannot watch a worker: {error.strerror}") from None
+
+    def end_unknown(self) -> None:
+        """End the workers that are our children and that nobody has told of: their template is dead."""
+        for identity in survivors(self._runtime_dir):
+            with suppress(OSError):  # it has ended meanwhile
+                if identity not in self._processes and parent_of(identity.pid) == os.getpid():
+                    self._watch(identity, is_child=True).signal(signal.SIGKILL)
 
     def adopt(self, identity: Identity) -> Process:
         """Watch a worker that another supervisor started. Raises LocalError if it has ended."""
@@ -139,7 +110,7 @@ class Processes:
         if known is not None:
             return known
         try:
-            process = self._watch(identity, None)
+            process = self._watch(identity, is_child=False)
             if start_time(identity.pid) == identity.start:
                 return process
             self._forget(process)
@@ -188,8 +159,8 @@ class Processes:
         process.signal(signal.SIGTERM if process.ending == 2 else signal.SIGKILL)
         process.end_at = now + KILL_S
 
-    def _watch(self, identity: Identity, child: subprocess.Popen[bytes] | None) -> Process:
-        process = Process(identity, os.pidfd_open(identity.pid), child)
+    def _watch(self, identity: Identity, *, is_child: bool) -> Process:
+        process = Process(identity, os.pidfd_open(identity.pid), is_child=is_child)
         self._processes[identity] = process
         self._loop.watch(process.pidfd, lambda _: self._on_end(process))
         return process
@@ -206,23 +177,8 @@ class Processes:
         remove_sockets(self._runtime_dir, process.identity.pid)
 
 
-def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Return argument list and environment of a process that is one of our packages.
-
-    If the packages are installed, nothing else can add modules (``-I``). In a source tree, their
-    directory has to be named.
-    """
-    root = str(Path(forwarder.__file__).resolve().parents[1])
-    installed = root in [str(Path(each).resolve()) for each in site.getsitepackages()]
-    environment = dict(os.environ)
-    if not installed:
-        inherited = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root
-    return [sys.executable, *(["-I"] if installed else []), "-m", module, *arguments], environment
-
-
 def survivors(runtime_dir: str) -> list[Identity]:
-    """Return the workers of this directory that a dead supervisor has left behind."""
+    """Return the workers of this directory, and what else has their command line: a template."""
     tail = [b"-m", MODULE.encode(), os.fsencode(runtime_dir), b""]
     found = []
     for entry in os.listdir("/proc"):

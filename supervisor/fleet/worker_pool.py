@@ -28,6 +28,7 @@ from supervisor.fleet.channels import WorkerChannel
 from supervisor.fleet.dialer import Dialer
 from supervisor.fleet.pool_policy import READY_S, PoolPolicy
 from supervisor.fleet.processes import Processes
+from supervisor.fleet.template import Template
 
 GOODBYE_S = 0.05
 RETURN_S = 2.0
@@ -67,6 +68,7 @@ class WorkerPool:
     def __init__(self, loop: Loop, runtime_dir: str, owner: PoolOwner) -> None:
         self.processes = Processes(loop, runtime_dir, self._ended)
         self.dialer = Dialer(runtime_dir, owner.connected)
+        self._template = Template(loop, runtime_dir, self)
         self._owner = owner
         self._throttle = Throttle()
         self._policy = PoolPolicy()
@@ -131,12 +133,10 @@ class WorkerPool:
         for _ in range(self._policy.to_start(len(self._waiting), now)):
             self._policy.started()
             try:
-                process, channel = self.processes.start()
+                self._template.fork()
             except LocalError as error:
                 self._start_failed(str(error), now)
                 return
-            self._starting[process.identity] = now + READY_S
-            self._owner.connected(process.identity, channel)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -152,6 +152,7 @@ class WorkerPool:
             ended = self._ended_workers.popleft()
             self._owner.worker_lost(ended.served, ended.how)
         self.processes.tick(now)
+        self._template.tick(now)
         self.dialer.tick(now)
         self.serve(now)
 
@@ -160,6 +161,7 @@ class WorkerPool:
         return min(
             self._policy.deadline(len(self._waiting)) if not self._stopping else float("inf"),
             self.processes.deadline(),
+            self._template.deadline(),
             self.dialer.deadline(),
             min(self._starting.values(), default=float("inf")),
             min(self._disconnected.values(), default=float("inf")),
@@ -178,13 +180,39 @@ class WorkerPool:
         """End workers without a port, and start no more."""
         self._stopping = True
         self._waiting.clear()
+        self._template.close()
         spares = [worker.identity for worker in self._idle]
         for identity in [*self._starting, *spares]:
             self.processes.end(identity, now, notified=False)
 
     def close(self) -> None:
-        """End workers without a port at once and wait for that: they could still make a socket."""
+        """End workers that have no port at once, and wait for that: they could still make a socket."""
+        self._template.close()
         self.processes.clear_away([each for each in self.processes if each not in self._serving])
+
+    # What the template says.
+
+    def forked(self, pid: int, channel: Channel) -> None:
+        """Take a worker that starts."""
+        now = time.monotonic()
+        try:
+            identity = self.processes.take(pid).identity
+        except LocalError as error:
+            channel.close()
+            self._start_failed(str(error), now)
+            return
+        self._starting[identity] = now + READY_S
+        self._owner.connected(identity, channel)
+
+    def not_forked(self, how: str) -> None:
+        """Note that a worker could not be had."""
+        self._start_failed(how, time.monotonic())
+
+    def template_ended(self) -> None:
+        """End what it has forked and not told of."""
+        self.processes.end_unknown()
+
+    # What follows is this file's own.
 
     def _ended(self, identity: Identity, clean: bool, how: str) -> None:
         now = time.monotonic()

@@ -5,7 +5,6 @@ Runs in the supervisor's loop; only ``close`` blocks, for a moment.
 """
 
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from contextlib import suppress
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from supervisor.fleet.processes import command
+from supervisor.base.program import command, how_it_ended
 
 END_S = 3.0
 """The gateway ends milliseconds after its channel; its namespace's process may take a second."""
@@ -65,7 +64,7 @@ class GatewayChild:
         status = self._process.wait()
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
-        return _how(status)
+        return how_it_ended(status)
 
     def close(self) -> None:
         """Wait for END_S at most, then kill the process."""
@@ -73,11 +72,3 @@ class GatewayChild:
             self._process.wait(END_S)
         self.kill()
         self.reap()
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"ended with {status}"
-    with suppress(ValueError):
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"was ended by signal {-status}"

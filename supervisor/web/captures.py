@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
-from supervisor.fleet.processes import command
+from supervisor.base.program import command
 
 MOST = 4
 """Most captures at one time; the switch has a smaller bound of its own, and reports it itself."""

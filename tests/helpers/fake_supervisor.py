@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import zmq
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.membership import Snapshot
-from forwarder.messages import Assign, Beat, Ready, SnapshotRequest
+from forwarder.messages import Assign, Beat, Fork, Forked, Ready, SnapshotRequest
 from forwarder.names import FLOOD_BYTES, TRANSPORT_KIND, Policy, PortRecord
 from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, endpoint, path, worker_path
 from forwarder.wire import encode
@@ -21,6 +23,36 @@ from tests.helpers.mini_switch import SOCKET_TYPES, Vm
 
 PATIENCE_S = 10.0
 EPOCH = 4711
+
+
+class Worker:
+    """A process that is our child, though its template has started it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return how it has ended, None if it has not."""
+        return self._wait(0.0)
+
+    def wait(self, timeout: float) -> int:
+        """Return how it has ended. Raises TimeoutError."""
+        code = self._wait(timeout)
+        if code is None:
+            raise TimeoutError(f"worker {self.pid} has not ended")
+        return code
+
+    def kill(self) -> None:
+        """End it."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _wait(self, timeout: float) -> int | None:
+        if self._code is None and select.select([self._pidfd], [], [], timeout)[0]:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            os.close(self._pidfd)
+        return self._code
 
 
 class FakeSupervisor:
@@ -44,7 +76,7 @@ class FakeSupervisor:
             lock.write(f"{os.getpid()}\n{EPOCH}\n1\n")
         root = os.path.dirname(os.path.dirname(os.path.abspath(_core.__file__)))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.worker = subprocess.Popen(
+        self.template = subprocess.Popen(
             [sys.executable, *program, runtime_dir],
             cwd=root,
             start_new_session=True,
@@ -55,7 +87,21 @@ class FakeSupervisor:
         )
         theirs.close()
         self.channel: Channel | None = Channel(ours)
+        self.worker = self._fork()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    def _fork(self) -> Worker:
+        """Have the template make the worker, whose channel is ours from now on."""
+        assert self.channel is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.send(Fork(), (theirs.fileno(),))
+        theirs.close()
+        answer, _ = self.next_on_channel()
+        assert isinstance(answer, Forked)
+        self.channel.close()
+        assert self.template.wait(PATIENCE_S) == 0
+        self.channel = Channel(ours)
+        return Worker(answer.pid)
 
     def publish_from_now_on(self) -> None:
         """Connect to the worker's subscription, and wait until it is in force."""

@@ -21,6 +21,8 @@ EXAMPLES: list[wire.Message] = [
     wire.SnapshotRequest(),
     wire.SnapshotPart(5, 2, False, (RECORD, RECORD._replace(port=2, name="bess-2", transport="bess"))),
     wire.Drain(),
+    wire.Fork(),
+    wire.Forked(0, "cannot fork: Resource temporarily unavailable"),
     wire.WantCapture(("web", "3"), b"12345678", 65535),
     wire.CaptureRing(3, 5, "web", "qemu"),
     wire.Capture(7, b"", 128),

@@ -186,8 +186,9 @@ def test_a_stopped_worker_is_reported_disturbs_no_other_and_catches_up(switch: S
 
 def test_a_worker_whose_supervisor_never_comes_back_ends(tmp_path: Path) -> None:
     program = (
-        "import sys; from workers.spare import wait_for_port; from workers.worker import Worker; "
-        "sys.exit(Worker(wait_for_port(sys.argv[1]), orphan_s=1.0).serve())"
+        "import functools, sys; from workers import template; "
+        "template.Worker = functools.partial(template.Worker, orphan_s=1.0); "
+        "sys.exit(template.run(sys.argv[1]))"
     )
     fake = FakeSupervisor(str(tmp_path), ("-c", program))
     try:

@@ -69,11 +69,17 @@ def test_workers_can_be_told_apart_in_ps(switch: StartSwitch) -> None:
     running = switch()
     tail = ["-m", "workers", str(running.runtime_dir)]
 
-    def spares() -> list[list[str]]:
-        lines = [Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1] for pid in running.processes()]
-        return [words for words in lines if words[-3:] == tail]
+    def names() -> list[str]:
+        processes = [Path(f"/proc/{pid}") for pid in running.processes()]
+        found = [each for each in processes if (each / "cmdline").read_text().split("\0")[-4:-1] == tail]
+        return sorted((each / "comm").read_text().strip() for each in found)
 
-    wait_for(lambda: len(spares()) == 2, lambda: f"two warm workers, there are {spares()}")
+    def seen() -> bool:
+        first, second, third = (*names(), "", "", "")[:3]
+        return first == second != "" and third == "worker-template"
+
+    wait_for(seen, lambda: f"two warm workers and their template, there are {names()}")
+    assert len(names()) == 3
 
 
 def test_ready_line_pid_file_and_systemd(tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_where_descriptors_run_out_vms_are_refused_and_the_others_go_on() -> Non
 
 def test_an_idle_switch_sleeps(switch: StartSwitch) -> None:
     running = switch(qemu=True, vfkit=1)
-    wait_for(lambda: len(running.processes()) == 3, "two warm workers")
+    wait_for(lambda: len(running.processes()) == 4, "two warm workers")
     wait_for(lambda: quiet(running), "them to have started")
     before = cpu_seconds(running)
     time.sleep(1.0)

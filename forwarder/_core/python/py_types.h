@@ -12,5 +12,6 @@ int py_add_datagrams(PyObject *module);
 int py_add_early_drop(PyObject *module);
 int py_add_fdb(PyObject *module);
 int py_add_ring_ends(PyObject *module);
+int py_add_sibling(PyObject *module);
 
 #endif

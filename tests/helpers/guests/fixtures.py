@@ -23,7 +23,7 @@ import pytest
 
 from tests.helpers.guests import initramfs, kernel, requirements
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.switch import Switch, Wrap
 
 
 class Images(NamedTuple):
@@ -54,10 +54,10 @@ def tmp_path() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running_switch() -> Iterator[Switch]:
+def running_switch(wrap: Wrap = list) -> Iterator[Switch]:
     """Give a switch to be started; in any case it is gone afterwards, and it must go in good order."""
     with short_directory() as directory:
-        switch = Switch(directory)
+        switch = Switch(directory, wrap=wrap)
         try:
             yield switch
             if switch.process is not None and switch.process.poll() is None:

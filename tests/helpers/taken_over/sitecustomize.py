@@ -22,18 +22,25 @@ import struct
 import sys
 import threading
 import time
+import types
 
 where = os.environ.get("BULKHEAD_TAKEN_OVER", "")
 if where and sys.orig_argv[-3:-1] == ["-m", "workers"]:
     from forwarder import messages, names, wire
+    from workers.birth import Birthright
     from workers.worker import Worker
 
-    test = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    test.connect(where)
-    test.send(str(os.getpid()).encode())
-    test.setblocking(False)
-    begin, work = Worker.__init__, Worker._work
+    birth, begin, work = Birthright.__init__, Worker.__init__, Worker._work
     libc = ctypes.CDLL(None, use_errno=True)
+    test = types.SimpleNamespace()
+
+    def be_born(self, *arguments):
+        """Connect to the test, before the cell is closed."""
+        test.link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        test.link.connect(where)
+        test.link.send(str(os.getpid()).encode())
+        test.link.setblocking(False)
+        birth(self, *arguments)
 
     def call(number, *arguments):
         """Make a system call, and raise what it says."""
@@ -44,11 +51,11 @@ if where and sys.orig_argv[-3:-1] == ["-m", "workers"]:
 
     def start(self, *arguments):
         begin(self, *arguments)
-        self._engine.watch(test.fileno())
+        self._engine.watch(test.link.fileno())
 
     def _work(self, now):
         try:
-            source = test.recv(1 << 16)
+            source = test.link.recv(1 << 16)
         except BlockingIOError:
             source = b""
         if source:
@@ -57,7 +64,7 @@ if where and sys.orig_argv[-3:-1] == ["-m", "workers"]:
                 exec(source, {**globals(), "worker": self, "said": said})
             except BaseException as error:
                 said["failed"] = repr(error)
-            test.send(json.dumps(said, default=str).encode())
+            test.link.send(json.dumps(said, default=str).encode())
         work(self, now)
 
-    Worker.__init__, Worker._work = start, _work
+    Birthright.__init__, Worker.__init__, Worker._work = be_born, start, _work

@@ -1,7 +1,8 @@
-"""Worker processes: started apart from us, watched whatever their parent, ended step by step."""
+"""Worker processes: watched whoever their parent is, reaped if we are, ended step by step."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
@@ -23,29 +23,14 @@ from tests.helpers.guests.waiting import wait_for
 
 
 class Bench:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.loop = Loop(reraise)
         self.ended: dict[Identity, tuple[bool, str]] = {}
-        self._monkeypatch = monkeypatch
-        self._channels: list[Channel] = []
-        self.set_code("pass")
-
-    def set_code(self, code: str) -> None:
-        """What the next process does instead of being a worker."""
-        self._monkeypatch.setattr(
-            processes, "command", lambda *_: ([sys.executable, "-c", code], dict(os.environ))
-        )
         self.processes = Processes(self.loop, "/nowhere", self._ended)
 
-    def start(self) -> Process:
-        process, channel = self.processes.start()
-        self._channels.append(channel)
-        return process
-
-    def close(self) -> None:
-        for channel in self._channels:
-            channel.close()
-        self.loop.close()
+    def start(self, code: str) -> Process:
+        """Take a child of ours that runs this."""
+        return self.processes.take(child(code))
 
     def _ended(self, identity: Identity, clean: bool, how: str) -> None:
         self.ended[identity] = (clean, how)
@@ -56,15 +41,19 @@ class Bench:
         return self.ended[identity]
 
 
+def child(code: str) -> int:
+    return os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ)
+
+
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench() -> Iterator[Bench]:
     before = len(os.listdir("/proc/self/fd"))
-    made = Bench(monkeypatch)
+    made = Bench()
     yield made
     for identity in [each.identity for each in made.processes._processes.values()]:
         os.kill(identity.pid, signal.SIGKILL)
         made.wait(identity)
-    made.close()
+    made.loop.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -77,30 +66,16 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     ],
 )
 def test_how_a_process_ended_is_told(bench: Bench, code: str, clean: bool, how: str) -> None:
-    bench.set_code(code)
-    identity = bench.start().identity
+    identity = bench.start(code).identity
     assert bench.wait(identity) == (clean, how)
     assert not exists(identity)
     assert len(bench.processes) == 0
 
 
-def test_a_process_has_a_session_of_its_own_and_nothing_of_ours(bench: Bench) -> None:
-    bench.set_code("import time; time.sleep(60)")
-    leak = os.open("/dev/null", os.O_RDONLY)
-    os.set_inheritable(leak, True)
-    identity = bench.start().identity
-    assert os.getsid(identity.pid) == identity.pid
-    proc = Path(f"/proc/{identity.pid}")
-    turn_until(bench.loop, lambda: os.readlink(proc / "cwd") == "/")
-    turn_until(bench.loop, lambda: "0" in os.listdir(proc / "fd") and len(os.listdir(proc / "fd")) <= 4)
-    assert os.readlink(proc / "fd/0").startswith("socket:"), "its end of the channel"
-    assert identity == Identity(identity.pid, start_time(identity.pid))
-    os.close(leak)
-
-
 def test_one_that_was_told_gets_time_then_a_signal_then_is_killed(bench: Bench) -> None:
-    bench.set_code("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
-    process = bench.start()
+    process = bench.start(
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    )
     turn_until(bench.loop, lambda: ignores_sigterm(process.identity.pid))
     bench.processes.end(process.identity, 100.0)
     bench.processes.end(process.identity, 100.5)
@@ -124,15 +99,13 @@ def is_stopped(pid: int) -> bool:
 
 
 def test_one_that_cannot_be_told_gets_the_signal_at_once(bench: Bench) -> None:
-    bench.set_code("import time; time.sleep(60)")
-    identity = bench.start().identity
+    identity = bench.start("import time; time.sleep(60)").identity
     bench.processes.end(identity, 0.0, notified=False)
     assert bench.wait(identity) == (False, "it was ended by SIGTERM")
 
 
 def test_a_stopped_process_is_killed_all_the_same(bench: Bench) -> None:
-    bench.set_code("import time; time.sleep(60)")
-    identity = bench.start().identity
+    identity = bench.start("import time; time.sleep(60)").identity
     os.kill(identity.pid, signal.SIGSTOP)
     # A signal that comes before it has stopped is delivered first.
     wait_for(lambda: is_stopped(identity.pid), "the process to stop")
@@ -161,10 +134,18 @@ def test_a_process_that_is_another_by_now_is_not_adopted(bench: Bench) -> None:
     assert len(bench.processes) == 0
 
 
-def test_a_failed_start_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "command", lambda *_: (["/nonexistent"], {}))
-    with pytest.raises(LocalError, match="cannot start a worker: No such file"):
-        Processes(bench.loop, "/nowhere", bench._ended).start()
+def test_a_worker_that_cannot_be_watched_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    pid = child("import time; time.sleep(60)")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(LocalError, match="cannot watch a worker: Too many open files"):
+            bench.processes.take(pid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    assert len(bench.processes) == 0
 
 
 def test_survivors_are_found_by_their_command_line(tmp_path: Path) -> None:
@@ -185,18 +166,3 @@ def test_survivors_are_found_by_their_command_line(tmp_path: Path) -> None:
         child.kill()
         child.communicate()
     assert processes.survivors(str(tmp_path / "run")) == []
-
-
-def test_a_worker_of_this_tree_needs_nothing_around_it() -> None:
-    argv, environment = processes.command("workers", "/run/x")
-    assert argv[0] == sys.executable
-    assert argv[-3:] == ["-m", "workers", "/run/x"]
-    done = subprocess.run(
-        [*argv[:-3], "-c", "import workers, forwarder; print('found')"],
-        cwd="/",
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "found\n"

@@ -1,9 +1,8 @@
-"""Workers as the supervisor sees them: real processes that do nothing but what a test needs of a worker."""
+"""Workers as the supervisor sees them: a real template whose forks do nothing but what a test needs."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +13,15 @@ from forwarder.channel import Channel, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Assign, Claim, WantRing
 from forwarder.names import PROTOCOL_VERSION, Identity, Incarnation, Policy, PortRecord
-from supervisor.fleet import processes, worker_pool
+from supervisor.fleet import template, worker_pool
 from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 from supervisor.fleet.pool_policy import SPARES, STARTING
 from supervisor.fleet.worker_pool import WorkerPool
 from tests.helpers.fakes import PATIENCE, reraise, turn_until
+from tests.helpers.forking import forking
 from tests.helpers.guests.fixtures import short_directory
 
 WORKER = """
-import os, select, sys
-from forwarder.channel import Channel, ChannelClosedError
-from forwarder.names import Cell
-from forwarder.messages import Assign, Ready
-import socket
 channel = Channel(socket.socket(fileno=0))
 channel.send(Ready({version}, Cell((), 0)), (1, 1))
 poll = select.poll()
@@ -51,10 +46,7 @@ class Bench:
     """A worker pool with its server; every port is given to an idle worker."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-        environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3]))
-        monkeypatch.setattr(
-            processes, "command", lambda _, path: ([sys.executable, "-c", code, path], environment)
-        )
+        monkeypatch.setattr(template, "command", lambda _, path: forking(code, path))
         self.loop = Loop(reraise)
         self.given: dict[int, WorkerChannel] = {}
         self.losses: list[tuple[int, str]] = []
@@ -177,7 +169,7 @@ def test_where_no_worker_starts_the_waiting_port_is_told_and_the_next_attempt_wa
     made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, "import sys; sys.exit(5)")
+        bench = Bench(directory, monkeypatch, "sys.exit(5)")
         made.append(bench)
         bench.pool.want(record(1).incarnation)
         bench.until(lambda: bench.losses)
@@ -193,7 +185,7 @@ def test_where_no_worker_starts_the_waiting_port_is_told_and_the_next_attempt_wa
 def test_a_worker_that_never_gets_ready_is_ended(made: list[Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "READY_S", 0.1)
     with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, "import time; time.sleep(60)")
+        bench = Bench(directory, monkeypatch, "time.sleep(60)")
         made.append(bench)
         bench.pool.want(record(1).incarnation)
         bench.until(lambda: bench.losses)
@@ -211,8 +203,7 @@ def test_a_worker_that_cannot_be_used_is_ended_and_said(
 
 
 def test_a_stop_ends_spares_and_those_that_start(bench: Bench) -> None:
-    bench.tick(time.monotonic())
-    assert len(bench.pool.processes) > 0
+    bench.until(lambda: len(bench.pool.processes) > 0)
     bench.pool.stop(time.monotonic())
     deadline = time.monotonic() + PATIENCE
     while len(bench.pool.processes):

@@ -1,0 +1,203 @@
+"""The template of workers from the supervisor's side: started, asked for workers, made again when it ends.
+
+Theory of operation. ``python -m workers`` is a process that forks workers (``workers.template``). Each
+request makes a channel and sends the worker's end of it along; the answers come in order, so the oldest
+request is the one that is answered. The worker is our child, not the template's.
+
+A template may end at any moment, and no worker has to do with it. What it has answered is taken first. A
+request that was not answered is made again, of the next template, if the one that ended has ever answered
+one; else it fails with the reason, and the pool decides when to try again. One that does not answer for
+``ANSWER_S`` is ended for good and counts as one that has never answered: it may be stopped.
+
+Between its fork and its answer a template may end, too: then there is a child of ours of which nobody has
+told. Its channel is closed here, so it ends by itself; ``Processes.end_unknown`` finds and reaps it.
+
+Example: the pool asks twice. The template says Forked(102), and is killed. The pool has worker 102; a new
+template gets the second request.
+
+Runs in the supervisor's loop; nothing here waits but ``close``, for a moment.
+"""
+
+import os
+import socket
+import subprocess
+import time
+from collections import deque
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.loop import Loop
+from forwarder.loop_channel import LoopChannel
+from forwarder.messages import Fork, Forked
+from supervisor.base.logs import log
+from supervisor.base.program import command, how_it_ended
+
+MODULE = "workers"
+ANSWER_S = 10.0
+"""An interpreter on a loaded machine takes a second to start; a fork takes a millisecond."""
+
+
+class ForkOwner(Protocol):
+    """Who wants workers; called from the loop."""
+
+    def forked(self, pid: int, channel: Channel) -> None:
+        """Take a worker, a child of this process, and its channel."""
+
+    def not_forked(self, how: str) -> None:
+        """Note that a request has failed."""
+
+    def template_ended(self) -> None:
+        """Note that there may be a worker of which nobody has told."""
+
+
+class Request(NamedTuple):
+    """A worker that was asked for."""
+
+    channel: Channel
+    deadline: float
+
+
+class Template:
+    """The template of one switch, whichever process it is."""
+
+    def __init__(self, loop: Loop, runtime_dir: str, owner: ForkOwner) -> None:
+        self._loop = loop
+        self._runtime_dir = runtime_dir
+        self._owner = owner
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._channel: LoopChannel | None = None
+        self._requests: deque[Request] = deque()
+        self._has_answered = False
+        self._closed = False
+
+    def fork(self) -> None:
+        """Ask for a worker. Raises LocalError: out of processes, memory or descriptors."""
+        if self._process is None:
+            self._start()
+        assert self._channel is not None
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise LocalError(f"cannot make a worker's channel: {error.strerror}") from None
+        self._requests.append(Request(Channel(ours), time.monotonic() + ANSWER_S))
+        with suppress(ChannelClosedError):  # its end is the pidfd's to tell
+            self._channel.send(Fork(), (theirs.fileno(),))
+        theirs.close()
+
+    def tick(self, now: float) -> None:
+        """End a template that does not answer."""
+        if now >= self.deadline() and self._process is not None:
+            log.warning("the template of the workers has not answered for %g s and is ended", ANSWER_S)
+            self._has_answered = False
+            self._requests = deque(each._replace(deadline=float("inf")) for each in self._requests)
+            self._process.kill()
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._requests[0].deadline if self._requests else float("inf")
+
+    def close(self) -> None:
+        """End it, and wait for that; requests are dropped."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+            self._on_end()
+
+    def _start(self) -> None:
+        """Start a template. Raises LocalError: out of processes, memory or descriptors."""
+        argv, environment = command(MODULE, self._runtime_dir)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise LocalError(f"cannot make a template's channel: {error.strerror}") from None
+        channel = LoopChannel(ours)
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env=environment,
+                close_fds=True,
+                start_new_session=True,
+            )
+        except OSError as error:
+            channel.close()
+            raise LocalError(f"cannot start a template of workers: {error.strerror}") from None
+        finally:
+            theirs.close()
+        try:
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError as error:
+            channel.close()
+            process.kill()
+            process.wait()
+            raise LocalError(f"cannot watch a template of workers: {error.strerror}") from None
+        self._process, self._channel, self._has_answered = process, channel, False
+        self._loop.watch(self._pidfd, lambda _: self._on_end())
+        channel.watch(self._loop, self._receive)
+
+    def _receive(self) -> None:
+        """Take what the template has said. It ends with its channel, which its pidfd tells."""
+        try:
+            while self._channel is not None and (received := self._channel.receive()) is not None:
+                message, descriptors = received
+                close_all(descriptors)
+                if not isinstance(message, Forked) or not self._requests:
+                    raise PeerError(f"a {type(message).__name__} that nobody expects")
+                self._take(message)
+        except ChannelClosedError:
+            self._hang_up()
+        except PeerError as error:
+            log.error("the template of the workers sent a bad message and is ended: %s", error)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            self._process.kill()
+
+    def _on_end(self) -> None:
+        assert self._process is not None
+        self._receive()
+        self._hang_up()
+        how = how_it_ended(self._process.wait())
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._process = None
+        unanswered, self._requests = self._requests, deque()
+        for request in unanswered:
+            request.channel.close()
+        if unanswered:
+            self._owner.template_ended()
+        if not self._closed:
+            self._replace(len(unanswered), how)
+
+    def _replace(self, wanted: int, how: str) -> None:
+        """Ask another template for what this one has not answered, unless it has never answered anything."""
+        how = f"the template of the workers {how}"
+        log.warning("%s%s", how, "; another one takes its place" if self._has_answered else "")
+        try:
+            if not self._has_answered:
+                raise LocalError(how)
+            self._start()
+            while wanted:
+                self.fork()
+                wanted -= 1
+        except LocalError as error:
+            for _ in range(wanted):
+                self._owner.not_forked(str(error))
+
+    def _take(self, answer: Forked) -> None:
+        channel = self._requests.popleft().channel
+        self._has_answered = True
+        if answer.pid:
+            self._owner.forked(answer.pid, channel)
+        else:
+            channel.close()
+            self._owner.not_forked(answer.why)
