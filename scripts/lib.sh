@@ -2,7 +2,7 @@
 # What the scripts share: the project's virtual environment, and the system packages that it stands on.
 # Sourced, not run. Everything here looks first and acts only on what is missing, and says so when it does.
 
-# shellcheck disable=SC2034 # for those who source this
+# shellcheck disable=SC2034 # used by the scripts that source this
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 python=${PYTHON:-python3}

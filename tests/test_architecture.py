@@ -114,7 +114,7 @@ def module_of(path):
 
 
 def imports_of(path):
-    """Yield every module that a file imports, wherever in the file that is."""
+    """Yield every module that a file imports, anywhere in the file."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -40,7 +40,7 @@ def test_sanitize_names_the_part_that_does_not_exist() -> None:
     assert done.stderr == "sanitize: there is no part 'everything': python or native\n"
 
 
-def test_an_interpreter_that_is_not_there_is_named() -> None:
+def test_a_missing_interpreter_of_scripts_run_is_named() -> None:
     done = subprocess.run(
         [ROOT / "scripts/run", "status"], capture_output=True, text=True, timeout=30, check=False,
         env={"PATH": "/usr/bin:/bin", "PYTHON": "python9.9"},

@@ -31,11 +31,12 @@ from gateway.ip.answers import reset
 from gateway.ip.packets import Packet, Syn
 from gateway.rates import Rates
 from gateway.relay import socket_errors
+from gateway.relay.dial import Dial, State, make_on_host
 from gateway.relay.flow_context import Common
 from gateway.relay.frames import Sender
 from gateway.relay.nat import Judge
 from gateway.relay.splice import abort
-from gateway.relay.tcp import Connections, Dial, State, make_on_host
+from gateway.relay.tcp import Connections
 from gateway.relay.tun import Speaker
 
 FAILURES = (100.0, 300, 0)

@@ -27,6 +27,7 @@ from forwarder.loop import Loop
 from gateway.relay import descriptors
 from gateway.relay.counts import Counts, Log
 from gateway.relay.departures import Departures
+from gateway.relay.dial import Deliver
 from gateway.relay.flow_context import Common, FlowTable
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.frames import Way
@@ -35,7 +36,7 @@ from gateway.relay.nat import NO_PINGS, may_ping
 from gateway.relay.outbound import Outbound
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
 from gateway.relay.poller import Poller
-from gateway.relay.tcp import Connections, Deliver
+from gateway.relay.tcp import Connections
 from gateway.relay.udp import Datagrams, Route
 
 TUNNEL = "tunnel"

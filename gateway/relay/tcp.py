@@ -8,16 +8,13 @@ complete its own handshake (``join``).
 If the guest then refuses, is unreachable or silent, the near end is reset. If the near end is reset during
 the dial, the dial ends.
 
-A dial (``NEXT``) is *asked* while the namespace makes its socket, then *connecting*, then *answered*, then
-*joined*, when ``splice`` takes over. In each of the first three states an error, a time-out or its near end
-makes it *over*.
+The states of a dial are in ``gateway.relay.dial``.
 
 Bounds: descriptors (``descriptors``) and ``MOST_DIALS`` dials, both shared out by ``fair_share``; ten
 thousand connections to a host that is switched off cost the next guest nothing. A dial that takes longer than
 ``DIAL_S`` is given up, and one that the near end does not take within ``ANSWERED_S``.
 """
 
-import enum
 import errno
 import socket
 from collections import OrderedDict
@@ -29,6 +26,7 @@ from typing import NamedTuple
 from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
+from gateway.relay.dial import NEXT, Dial, Make, State, counter_of
 from gateway.relay.pipes import Pipes
 from gateway.relay.policy import Address
 from gateway.relay.poller import CLOSING, EDGE, FAILED, WRITE, Poller
@@ -48,58 +46,6 @@ ANSWERED_S = 8.0
 
 SETTLE_S = 0.02
 """Time between two checks of a connection of which one end has failed."""
-
-Deliver = Callable[[socket.socket | None], None]
-Make = Callable[[Deliver], None]
-"""Makes a socket to connect with and delivers it, now or later; None if it cannot be made."""
-
-_DOWN = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES})
-
-
-class State(enum.Enum):
-    """Of a dial."""
-
-    ASKED = "asked"
-    CONNECTING = "connecting"
-    ANSWERED = "answered"
-    JOINED = "joined"
-    OVER = "over"
-
-
-NEXT = {
-    (State.ASKED, "socket"): State.CONNECTING,
-    (State.ASKED, "failed"): State.OVER,
-    (State.CONNECTING, "connected"): State.ANSWERED,
-    (State.CONNECTING, "failed"): State.OVER,
-    (State.ANSWERED, "taken"): State.JOINED,
-    (State.ANSWERED, "failed"): State.OVER,
-    # Ignored, not prohibited, since it is only late: a socket or a failure for a dial that is over.
-    (State.OVER, "socket"): State.OVER,
-    (State.OVER, "failed"): State.OVER,
-    # Prohibited: to be connected without a socket, to be taken before the answer, to fail once joined.
-}
-
-
-class Dial:
-    """One connection before it is joined."""
-
-    __slots__ = ("decided", "end", "far", "near", "owner", "state", "target")
-
-    def __init__(
-        self,
-        owner: Hashable,
-        target: tuple[Address, int],
-        near: socket.socket | None,
-        decided: Callable[["Dial", int], None],
-    ) -> None:
-        """``decided`` is called with 0 when the far side has answered, or with an errno before that."""
-        self.near = near
-        self.owner = owner
-        self.target = target
-        self.decided = decided
-        self.end = 0.0
-        self.far: socket.socket | None = None
-        self.state = State.ASKED
 
 
 class _Entry(NamedTuple):
@@ -307,7 +253,7 @@ class Connections:
             return
         self._forget(dial, "failed")
         self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
-        self._counts[_why(error)] += 1
+        self._counts[counter_of(error)] += 1
         for sock in (dial.near, dial.far):
             if sock is not None:
                 self._poller.unwatch(sock.fileno())
@@ -336,30 +282,9 @@ class Connections:
                 yield joined, joined.sockets[0 if entry.is_near else 1]
 
 
-def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
-    """Make a socket here and deliver it."""
-    try:
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-    except OSError:
-        deliver(None)
-        return
-    deliver(sock)
-
-
 def _is_loopback(sock: socket.socket) -> bool:
     """Whether the other end is on this machine, by its address."""
     try:
         return ip_address(sock.getpeername()[0]).is_loopback
     except OSError:  # it has gone
         return False
-
-
-def _why(error: int) -> str:
-    """Return the counter of a failed dial."""
-    if error == errno.ECONNREFUSED:
-        return "refused"
-    if error == errno.ETIMEDOUT:
-        return "timed_out"
-    if error in _DOWN:
-        return "unreachable"
-    return "near_gone" if error == errno.ECONNABORTED else "failed"

@@ -92,7 +92,7 @@ def place() -> Iterator[Place]:
         )
         switch = Switch(directory, wrap=lambda command: ["ip", "netns", "exec", host.netns, *command])
         stack.callback(switch.kill)
-        resolver = ("--resolver", "192.0.2.53")  # nobody is there
+        resolver = ("--resolver", "192.0.2.53")  # no host has this address
         switch.start("--gateway", *resolver, *switch.arguments(qemu=True))
         for number, (room, address) in enumerate(((vm, VM), (other, OTHER)), 1):
             pumped.as_qemu(room, f"52:54:00:00:99:0{number}", 1500, switch.qemu, stack)

@@ -130,7 +130,7 @@ def _books(world: World, pair: Pair) -> dict[str, Any]:
 
 
 def _state(world: World, first: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the switch holds, as soon as that is no more than it held first, or in the end."""
+    """Return the resources of the switch, once they are back at their first level, or at the end."""
     state: dict[str, Any] = {}
 
     def as_before() -> bool:

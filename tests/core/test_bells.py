@@ -105,7 +105,7 @@ def test_each_way_has_its_own_bell(peers: Neighbours) -> None:
 
 
 def test_one_bell_wakes_all_that_sleep(peers: Neighbours) -> None:
-    """Each of them counts as rung, also those behind the first."""
+    """Every sleeper counts as rung, not only the first one."""
     peers.join(OTHER)
     for port in (ONE, OTHER):
         peers.sleep(port, 1)
@@ -115,7 +115,7 @@ def test_one_bell_wakes_all_that_sleep(peers: Neighbours) -> None:
 
 
 def test_a_peer_whose_sleep_word_is_not_known_yet_is_rung(peers: Neighbours) -> None:
-    """It may sleep, and nothing else would wake it. One bell for each burst, however many came before."""
+    """The peer may sleep, and nothing else would wake it: each burst rings once."""
     peers.join(ONE, EPOCH + 1, flood=False)
     peers.engine.run(0)
     assert [peers.send(BROADCAST) for _ in range(3)] == [1, 1, 1]
@@ -139,7 +139,7 @@ def test_a_held_flood_bell_holds_no_other(peers: Neighbours) -> None:
 
 
 def test_a_peer_that_may_have_slept_through_a_flood_is_rung_for_once(peers: Neighbours) -> None:
-    """It may have read our floods before we knew its sleep word."""
+    """The peer may have read our floods before we knew its sleep word."""
     peers.send(BROADCAST)
     peers.join(OTHER)
     for rang in (True, False, False):

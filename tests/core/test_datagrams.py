@@ -116,7 +116,7 @@ def known(world, sock, *, to=LOOPBACK, **what):
     ("family", "source", "asked", "loopback"),
     [(socket.AF_INET, GUEST, ASKED, LOOPBACK), (socket.AF_INET6, GUEST6, ASKED6, LOOPBACK6)],
 )
-def test_what_has_a_way_goes_on_in_its_order_and_by_its_socket(world, family, source, asked, loopback):
+def test_datagrams_with_a_way_are_sent_in_order_by_its_socket(world, family, source, asked, loopback):
     flow, target = world.socket(family), world.socket(family)
     port = target.getsockname()[1]
     known(world, flow, source=source, asked=asked, to=loopback)
@@ -135,7 +135,7 @@ def test_what_has_a_way_goes_on_in_its_order_and_by_its_socket(world, family, so
     "other",
     [{"mac": OTHER_MAC}, {"own": 4001}, {"hops": 63}, {"keep": False}, {"to": LOOPBACK}, {"source": ASKED}],
 )
-def test_what_differs_in_anything_is_left_as_it_came(world, other):
+def test_a_frame_that_differs_in_any_field_is_left_unchanged(world, other):
     flow, target = world.socket(), world.socket()
     known(world, flow)
     foreign = frame(b"other", target.getsockname()[1], **other)
@@ -308,7 +308,7 @@ def test_shed_frames_are_only_counted(world):
 
 
 def test_what_a_socket_refuses_is_left_for_its_reason(world):
-    """A datagram that the way's MTU does not let through: the caller says so to the guest."""
+    """A datagram larger than the MTU of its way: the caller sends the guest the reason."""
     flow, target = world.socket(), world.socket()
     known(world, flow)
     flow.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
@@ -319,7 +319,7 @@ def test_what_a_socket_refuses_is_left_for_its_reason(world):
 
 
 @given(st.binary(max_size=200), st.binary(max_size=60))
-def test_whatever_comes_is_carried_or_left_as_it_came(noise, payload):
+def test_any_frame_is_carried_or_left_unchanged(noise, payload):
     with contextlib.ExitStack() as stack:
         world = World(stack)
         flow, target = world.socket(), world.socket()

@@ -64,7 +64,7 @@ STEP = st.one_of(
 
 
 class Flow:
-    """What is sent to whom, and what has arrived."""
+    """The frames that were sent, by destination, and those that have arrived."""
 
     def __init__(self, switch: MiniSwitch) -> None:
         self.switch = switch
@@ -93,7 +93,7 @@ class Flow:
             self.got[port] += self.switch.read_out(self.switch.vms[port])
             return
         self.is_exact = (
-            False  # test_core_swap counts what is lost with a ring; what is for who has left, all get
+            False  # test_swap counts frames lost with a ring; frames to a port that has left are flooded
         )
         if event == "another ring":
             self.switch.connect(SENDER, port)
@@ -148,7 +148,7 @@ def test_the_rest_of_a_frame_moves_along_when_the_ring_has_no_room_for_a_burst(l
 
 
 def test_frames_that_alternate_between_two_destinations_arrive() -> None:
-    """Each second run was read to the wrong ring."""
+    """Regression test: every second run was read into the wrong ring."""
     with MiniSwitch() as switch:
         start(switch, "stream")
         frames = [numbered(RECEIVERS[number % 2], number, 60) for number in range(20_000)]

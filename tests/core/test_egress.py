@@ -67,7 +67,7 @@ def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
 @pytest.mark.parametrize("kind", LENGTHS)
 @pytest.mark.parametrize("leaver", [2, 3, 4])
 def test_cut_frame_is_completed_even_if_its_source_leaves(leaver: int, kind: str) -> None:
-    """Port 3's frame is cut. The others wait, and neither their leaving nor its own may split it."""
+    """Port 3's frame is cut. The others wait; the frame stays whole if they leave or if port 3 leaves."""
     with MiniSwitch() as switch:
         for port in (2, 3, 4):
             switch.add(port, "stream")
@@ -90,7 +90,7 @@ def test_cut_frame_is_completed_even_if_its_source_leaves(leaver: int, kind: str
 
 
 def test_cut_frame_in_a_ring_that_was_tampered_with_ends_the_link() -> None:
-    """Where its end cannot be known any more, closing is all that is left; a guess would desynchronise."""
+    """If the end of the frame is unknown, the link must be closed; a guess would desynchronise it."""
     with MiniSwitch() as switch:
         for port in (2, 3):
             switch.add(port, "stream")
@@ -128,7 +128,7 @@ def test_ring_with_impossible_lengths_is_given_up_and_counted(kind: str) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ring_with_headers_for_a_vm_that_knows_none_is_given_up_and_counted(kind: str) -> None:
-    """Where a TAP's offloads would reach a VM as if they were frames."""
+    """Otherwise the headers of a TAP's offloads would reach the VM as frames."""
     with MiniSwitch() as switch:
         rings: list[RingScribble] = []
         switch.on_ring = lambda *fds: rings.append(RingScribble(*fds, RING_BYTES))
@@ -183,7 +183,7 @@ def test_stuck_vm_costs_no_turns(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stuck_vm_costs_its_neighbours_no_bells(kind: str) -> None:
-    """Its worker sleeps until the VM reads, and does not announce that it does."""
+    """The worker of a stuck VM sleeps until the VM reads, and asks for no bells meanwhile."""
     with MiniSwitch() as switch:
         switch.add(1, kind, buffer=8192)
         switch.add(2, "stream")
@@ -198,7 +198,7 @@ def test_stuck_vm_costs_its_neighbours_no_bells(kind: str) -> None:
 
 
 def test_datagram_vm_that_is_not_connected_back_costs_few_turns() -> None:
-    """It holds 11 frames only, and full is then another matter than what SO_SNDBUF says."""
+    """Such a socket holds only 11 frames, and is full before SO_SNDBUF is used up."""
     ours, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
     with short_directory() as directory, MiniSwitch() as switch:
         theirs.bind(str(directory / "vm"))

@@ -1,4 +1,4 @@
-"""A share of a busy VM is fair in bytes, whatever the length of the frames and the kind of its socket."""
+"""Shares of a busy VM are fair in bytes, for all lengths of frames and all kinds of sockets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_short_frames_get_as_many_bytes_as_long_ones(kind: str) -> None:
 
 
 def test_a_source_that_was_alone_lets_another_one_in_soon() -> None:
-    """Alone it may write more at a time; the other one waits for what it was granted, and no more."""
+    """Alone, a source may write more at a time; another one waits only until that is written."""
     granted, run = 262_144, 65_536
     with MiniSwitch() as switch:
         slow = switch.add(1, "stream", buffer=1 << 16)

@@ -89,7 +89,7 @@ def test_one_shortage_of_buffers_costs_nothing_but_time(library, kind):
 
 @pytest.mark.parametrize("kind", ["stream", "stream16", "dgram"])
 def test_a_worker_that_sleeps_wakes_for_its_retry(library, kind):
-    """And not only for its pulse, which is a second away or more."""
+    """It does not wait for its pulse, which is a second away or more."""
     result = run(library, "retry", kind, once=errno.ENOBUFS)
     assert result["arrived"]
     assert result["counters"]["enobufs"] == 1

@@ -201,7 +201,7 @@ def test_scribbling_over_a_flood_ring_hurts_no_other(scribbles: list[tuple[Any, 
 
 
 def test_broken_flood_ring_is_counted() -> None:
-    """From then on nothing of that port's floods arrives, so it must show."""
+    """From then on no flood of that port arrives, so the counters must show it."""
     with MiniSwitch() as switch:
         listener = switch.add(1, "stream")
         opened: list[FloodScribble] = []

@@ -176,7 +176,7 @@ def test_vm_that_leaves_is_noticed_after_its_last_frame(kind: str) -> None:
 
 
 def test_empty_message_is_not_taken_for_the_end() -> None:
-    """On seqpacket both read as no bytes; frames may follow an empty message."""
+    """On seqpacket, an empty message and the end both read as no bytes; frames may follow the message."""
     with MiniSwitch() as switch:
         one, two = switch.add(1, "seqpacket"), switch.add(2, "seqpacket")
         good = frame(BROADCAST, mac(1))
@@ -205,7 +205,7 @@ def test_half_a_frame_and_gone(kind: str, bytes_of_it: int) -> None:
 
 
 def test_datagram_vm_that_is_gone_is_noticed_at_the_next_write() -> None:
-    """Its death gives no event: until a frame goes to it there is nothing to see, and nothing must spin."""
+    """The death of such a VM gives no event: until a frame is sent to it, the engine must not spin."""
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
             switch.add(port, "dgram")
@@ -221,7 +221,7 @@ def test_datagram_vm_that_is_gone_is_noticed_at_the_next_write() -> None:
         assert_goes_on(switch, 2, 3)
 
 
-def test_flooding_vm_does_not_keep_its_worker_from_serving_it() -> None:
+def test_a_flooding_vm_is_still_served_by_its_worker() -> None:
     with MiniSwitch() as switch:
         loud, other = switch.add(1, "stream"), switch.add(2, "stream")
         other.send(WORD)
@@ -282,7 +282,7 @@ def test_pen_is_bounded_and_its_frames_are_flooded_when_no_ring_comes() -> None:
 
 
 def test_engine_that_cannot_start_leaves_the_counters_alone() -> None:
-    """The block belongs to the port: a worker that fails to take it over must not clear it."""
+    """The counters belong to the port: a worker that fails to take them over must not clear them."""
     with MiniSwitch() as switch:
         switch.add(1, "stream").send(WORD)
         switch.add(2, "stream")

@@ -43,7 +43,7 @@ def test_unicast_to_a_port_out_of_reach_is_dropped_and_counted(switch: MiniSwitc
     assert switch.counters(2)["isolated"] == switch.counters(3)["isolated"] == 0
 
 
-def test_a_ring_that_is_there_already_carries_nothing_any_more(switch: MiniSwitch) -> None:
+def test_an_existing_ring_to_an_isolated_port_carries_nothing(switch: MiniSwitch) -> None:
     before = frame(mac(2), mac(1), b"before")
     switch.vms[1].send(before)
     switch.settle()
@@ -75,7 +75,7 @@ def test_floods_of_a_port_out_of_reach_are_not_even_read(switch: MiniSwitch, dst
 
 
 def test_a_port_out_of_reach_can_be_given_no_ring_of_any_kind(switch: MiniSwitch) -> None:
-    """Its worker may be hostile, and have got a ring in any way."""
+    """A hostile worker may have got a ring in any way."""
     part(switch, 1, 2)
     with pytest.raises(PermissionError):
         switch.connect(1, 2)
@@ -103,7 +103,7 @@ def test_frames_in_a_ring_from_a_port_that_goes_out_of_reach_are_not_delivered(s
 def test_an_address_that_is_pinned_elsewhere_is_not_believed_of_a_neighbour(
     switch: MiniSwitch, dst: bytes
 ) -> None:
-    """The sender's worker was to refuse it, and has not heard of the pin, or is not to be trusted."""
+    """The sender's worker should refuse it, but may not know the pin yet, or may be hostile."""
     for each in (mac(2), mac(1)):
         switch.vms[1].send(frame(each, mac(1)))
     switch.settle()
@@ -148,7 +148,7 @@ def test_a_ring_that_its_consumer_has_not_emptied_is_kept(switch: MiniSwitch) ->
 
 
 def test_nothing_is_learned_from_a_port_out_of_reach(switch: MiniSwitch) -> None:
-    """It could take the address of another port's station otherwise."""
+    """Otherwise it could take the address of another port's station."""
     part(switch, 1, 2)
     switch.vms[1].send(frame(BROADCAST, mac(3)))
     switch.settle()
@@ -156,7 +156,7 @@ def test_nothing_is_learned_from_a_port_out_of_reach(switch: MiniSwitch) -> None
     assert mac(3) in switch.macs_behind(2, 3)
 
 
-def test_a_port_that_joins_is_in_reach_until_something_else_is_said(switch: MiniSwitch) -> None:
+def test_a_port_that_joins_is_in_reach_by_default(switch: MiniSwitch) -> None:
     part(switch, 1, 2)
     switch.restart(2)  # the same port for its neighbours, and its own engine knows nothing yet
     switch.vms[2].send(frame(BROADCAST, mac(2)))

@@ -19,7 +19,7 @@ ONE_READ = (1 << 18) // 64  # frames of 60 bytes
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vm_that_sends_forbidden_frames_is_read_later(kind: str) -> None:
-    """It loses nothing that it may send, and keeps its order."""
+    """The VM loses no allowed frame, and its frames keep their order."""
     with MiniSwitch() as switch, contextlib.ExitStack() as stack:
         vm, other = switch.add(1, kind), switch.add(2, "stream")
         for src, dst in ((1, 2), (2, 1), (1, 2)):

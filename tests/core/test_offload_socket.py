@@ -93,7 +93,7 @@ def test_two_vms_of_that_kind_get_finished_frames_of_their_mtu(switch: MiniSwitc
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_setting_changes_while_frames_flow(switch: MiniSwitch, kind: str) -> None:
-    """A stream is cut anywhere when it does."""
+    """The change may come at any byte of a stream."""
     chance = random.Random(1)
     pair = Pair(switch, kind, "stream")
     flow = towards(2, Flow(b"s" * 5000, 1448, options=bytes(12)))
@@ -172,7 +172,7 @@ def test_a_tap_gets_a_large_frame_whole(namespace: Callable[[str], Namespace], k
     data=st.lists(st.one_of(st.binary(min_size=14, max_size=200), st.sampled_from(list(SENT))), max_size=20),
     bends=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=5),
 )
-def test_whatever_comes_the_switch_goes_on(data: list[bytes | str], bends: list[tuple[int, int]]) -> None:
+def test_the_switch_survives_any_bytes_of_a_vm(data: list[bytes | str], bends: list[tuple[int, int]]) -> None:
     with MiniSwitch() as switch:
         pair = Pair(switch, "dgram", "stream")
         for each in data:

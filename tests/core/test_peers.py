@@ -78,7 +78,7 @@ def test_an_engine_that_is_closed_gives_back_its_peers(switch):
 
 
 def test_bytes_are_counted_for_the_peer_that_they_are_for(switch):
-    """Floods are for no one peer; the numbers are about one VM, not about the next under its number."""
+    """Floods count for no peer, and a new VM with the same port number begins at zero."""
     switch.add(2, "stream").send(frame(BROADCAST, mac(2)))
     switch.settle()
     page = _core.StatsPage(switch.stats[1])
@@ -93,7 +93,7 @@ def test_bytes_are_counted_for_the_peer_that_they_are_for(switch):
 
 
 def test_frames_that_wait_for_a_ring_go_with_the_peer(switch):
-    """The pending queue is memory, so it shows in the losses only."""
+    """The pending queue is private memory, so only the losses show its frames."""
     switch.add(2, "stream").send(frame(BROADCAST, mac(2)))
     switch.settle()
     switch.rings_given = False

@@ -101,7 +101,7 @@ def test_no_stream_is_ever_gone_on_with_inside_of_a_frame(kind: str, seed: int) 
 
 
 @pytest.mark.parametrize("kind", LENGTHS)
-def test_where_nothing_is_cut_it_can_be_gone_on_with(kind: str) -> None:
+def test_a_link_can_go_on_between_frames(kind: str) -> None:
     play = Play(kind, 0)
     try:
         for number in range(20):

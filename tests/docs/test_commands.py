@@ -63,7 +63,7 @@ def test_no_page_with_commands_is_forgotten() -> None:
 
 
 def test_fences_are_of_languages_that_are_checked() -> None:
-    """A fence without a language would be a way around this test."""
+    """A block without a language would not be checked."""
     for page in PAGES:
         for block in blocks((ROOT / page).read_text()):
             assert block.language in LANGUAGES, (page, block.line)
@@ -98,7 +98,7 @@ def test_first_pages_are_short(page: str, most: int) -> None:
     assert (ROOT / page).stat().st_size <= most
 
 
-def test_the_map_names_files_that_are_there() -> None:
+def test_the_map_names_only_existing_files() -> None:
     text = "\n".join(re.findall(r"`([^`\n]+)`", (ROOT / "ARCHITECTURE.md").read_text()))
     named = set(re.findall(r"^(?:[\w.]+/)+[\w.]*\w$|^[\w]+\.(?:py|c|h)$", text, re.M))
     files = ["bulkhead.py", *(path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/*"))]

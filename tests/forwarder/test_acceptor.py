@@ -108,7 +108,7 @@ def test_one_connection_that_fails_is_closed_and_the_next_one_is_accepted(bench:
     assert len(bench.accepted) == 2
 
 
-def test_it_can_be_held_in_the_middle_of_a_burst(bench: Bench) -> None:
+def test_an_acceptor_can_be_held_in_the_middle_of_a_burst(bench: Bench) -> None:
     def hold(sock: socket.socket) -> None:
         bench.accept(sock)
         bench.acceptor.hold()

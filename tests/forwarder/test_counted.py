@@ -19,7 +19,7 @@ def test_every_word_that_the_relay_counts_has_a_meaning() -> None:
     assert set(re.findall(r'counts\.refuse\("(\w+)"', code)) <= {*counted.REFUSED}
 
 
-def test_every_word_is_there_also_while_it_is_zero() -> None:
+def test_every_counter_is_shown_even_if_it_is_zero() -> None:
     empty = counted.in_order({})
     assert empty["flows"] == {"tcp": 0, "udp": 0, "ping": 0}
     assert {*empty["refused"]} == {*counted.REFUSED}

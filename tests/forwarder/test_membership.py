@@ -330,7 +330,7 @@ def test_time_spent_in_doubt_is_counted():
     assert replica.stale_s(21.0) == 3.0
 
 
-def test_a_change_may_come_on_another_way_than_the_subscription():
+def test_a_change_may_also_come_outside_the_subscription():
     publisher = publisher_of(1)
     replica = live_replica(publisher_of(1))
     update = publisher.update("join", record(2))

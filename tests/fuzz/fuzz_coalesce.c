@@ -63,7 +63,7 @@ static uint32_t make_segment(uint8_t *frame, bool is_ipv4, uint32_t options, uin
     return headers + payload;
 }
 
-/* Of the two forms of zero, which say the same in TCP, the inverse stores the one that UDP wants. */
+/* A checksum of zero has two forms, which are equal in TCP; the inverse stores the form for UDP. */
 static void settle_zero(uint8_t *frame)
 {
     uint8_t *sum = frame + IP + (load_be16(frame + IP - 2) == ETHERTYPE_IPV4 ? IPV4_LEAST : IPV6_BYTES) + TCP_SUM;

@@ -19,7 +19,7 @@ def test_an_owner_that_has_nothing_finds_room_while_there_is_any(most, owners):
         assert shares.take("somebody new")
 
 
-def test_alone_it_may_have_nearly_all():
+def test_a_single_owner_may_have_nearly_all_units():
     shares = Shares(900)
     assert sum(shares.take("alone") for _ in range(2000)) == 800
 

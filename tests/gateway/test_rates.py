@@ -18,7 +18,7 @@ def test_a_burst_then_a_queue_then_nothing() -> None:
     assert rates.take("one", 11.0) == 0.0
 
 
-def test_without_a_queue_it_is_now_or_not() -> None:
+def test_without_a_queue_a_request_is_served_at_once_or_refused() -> None:
     rates = Rates(rate=2, burst=3, queue=0)
     assert [rates.take(1, 0.0) for _ in range(4)] == [0.0, 0.0, 0.0, None]
     assert [rates.take(1, 0.5), rates.take(1, 0.5)] == [0.0, None]

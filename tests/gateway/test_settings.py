@@ -68,7 +68,7 @@ def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> Non
         ("search-domain", ["x\ny"], "is no name"),
     ],
 )
-def test_a_mistake_is_one_line(key: str, value: object, line: str) -> None:
+def test_a_mistake_is_reported_in_one_line(key: str, value: object, line: str) -> None:
     with pytest.raises(LocalError, match=line) as caught:
         read({key: value})
     assert "\n" not in str(caught.value).replace("\\n", "")
@@ -80,7 +80,7 @@ def test_the_ssh_port_is_a_forward_to_the_device_of_the_subnet() -> None:
     assert read({}).forwards == ()
 
 
-def test_zones_of_an_earlier_gateway_are_the_zones_and_else_there_are_gvproxys() -> None:
+def test_zones_of_an_earlier_gateway_are_kept_and_gvproxys_are_the_default() -> None:
     assert [zone.plain()["Name"] for zone in read({}).zones] == ["containers.internal.", "docker.internal."]
     assert [record.name for record in read({"host-access": False}).zones[0].records] == ["gateway"] * 2
     kept = [str(zone) for zone in read({}).zones[:1]]

@@ -128,7 +128,7 @@ class Reader:
             )
 
     def close(self) -> None:
-        """End everything; whatever outlives a clean stop of its switch is named."""
+        """End everything; fail with the name of a process that outlives a clean stop of its switch."""
         for block in self._switches:
             directory = re.search(r"--runtime-dir \S+", block.text)
             self._said(block._replace(text=f"supervisor stop {directory[0] if directory else ''}"))

@@ -103,7 +103,7 @@ class Browser:
         return found
 
     def click(self, selector: str) -> None:
-        """Click on the first element that matches, wherever it is drawn."""
+        """Click on the first element that matches, even if it is outside the window."""
         event = "new MouseEvent('click', {bubbles: true, cancelable: true})"
         self.run(f"document.querySelector(arguments[0]).dispatchEvent({event})", selector)
 

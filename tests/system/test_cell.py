@@ -200,7 +200,7 @@ def test_a_cell_that_is_required_and_not_to_be_had_is_the_end_of_the_start(part:
         switch.assert_nothing_left()
 
 
-def test_a_cell_that_is_required_and_there_serves() -> None:
+def test_a_required_and_complete_cell_serves() -> None:
     with short_directory() as directory:
         switch = Switch(directory)
         try:
@@ -219,8 +219,8 @@ def test_a_cell_that_is_required_and_there_serves() -> None:
             switch.kill()
 
 
-def test_nothing_that_a_worker_says_is_about_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten thousand over its own channel: forged, replayed, garbled, with descriptors and without."""
+def test_a_worker_can_only_report_about_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sends ten thousand messages: forged, replayed, garbled, with and without descriptors."""
     with cells(monkeypatch) as (switch, taken):
         world = World(switch, taken)
         fds = len(os.listdir(f"/proc/{world.switch_pid()}/fd"))

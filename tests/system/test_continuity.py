@@ -129,7 +129,7 @@ def test_a_full_stream_is_closed_if_its_vm_has_half_of_a_frame_and_goes_on_if_no
 
 
 def test_frames_that_a_dead_worker_has_not_taken_are_counted(switch: StartSwitch) -> None:
-    """Frames wait in the ring of a stopped worker; when it dies, they are lost, and that is said."""
+    """Frames wait in the ring of a stopped worker; when it dies they are lost and counted."""
     running = switch(qemu=True, bess=True)
     one, other = running.connect("unix"), running.connect("unixpacket")
     talk = Conversation(one, mac(1), other, mac(2))

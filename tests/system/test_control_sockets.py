@@ -115,7 +115,7 @@ def test_the_console_is_ours_alone(bench: Bench) -> None:
     assert stat.S_IMODE(os.stat(f"{bench.directory}/{CONSOLE}").st_mode) == 0o600
 
 
-def test_a_worker_that_has_subscribed_is_known_by_the_kernels_word(bench: Bench) -> None:
+def test_a_subscribed_worker_is_identified_by_the_kernel(bench: Bench) -> None:
     assert not bench.publisher.assignment(RECORD, ME).subscribed
     bench.worker()
     assert bench.subscribed == [ME]
@@ -163,7 +163,7 @@ def test_changes_are_published_in_their_order(bench: Bench) -> None:
     assert bench.receive(listener) == Beat(7, 1, 1000, 1000)
 
 
-def test_of_a_table_that_is_not_complete_nothing_is_said(bench: Bench) -> None:
+def test_an_incomplete_table_is_not_published(bench: Bench) -> None:
     listener = bench.worker()
     bench.publisher.quiet = True
     bench.publisher.publish(bench.publisher.log.update("join", RECORD))
@@ -223,7 +223,7 @@ def test_a_bad_command_is_not_answered_and_the_next_is(bench: Bench, data: bytes
 
 
 def test_other_users_are_filtered(bench: Bench) -> None:
-    """What keeps a stranger out if the directory's mode ever does not."""
+    """This keeps other users out even if the mode of the directory does not."""
     sock = bench.context.socket(zmq.ROUTER)
     sock.setsockopt(zmq.IPC_FILTER_UID, 12345)
     address = f"ipc://{bench.directory}/filtered"

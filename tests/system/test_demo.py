@@ -72,7 +72,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
         process.wait()
 
 
-def test_a_switch_that_does_not_start_is_one_line(tmp_path):
+def test_a_switch_that_does_not_start_fails_with_one_line(tmp_path):
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
     process = start(deep)

@@ -126,7 +126,7 @@ def test_a_tap_is_attached_once(switch: StartSwitch) -> None:
         assert "tap://bhtwice0 is attached already" in done.stderr.splitlines()[-1]
 
 
-def test_without_a_switch_those_that_run_are_named(switch: StartSwitch) -> None:
+def test_without_a_switch_in_the_directory_the_running_ones_are_named(switch: StartSwitch) -> None:
     running = switch()
     with short_directory() as directory:
         line = refused(Switch(directory), "status", status=1)

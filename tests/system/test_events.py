@@ -86,7 +86,7 @@ def test_spoofing_a_storm_and_a_duplicate_address_are_an_event_each(switch: Star
     def lie() -> None:
         names["pinned"].send(*[build_frame(BROADCAST, mac(9), 70)] * 5)
         names["loud"].send(*[build_frame(BROADCAST, mac(2), 70)] * 5)
-        for name in next(turns):  # the one that is last has the address until the next time
+        for name in next(turns):  # the last one has the address until the next turn
             names[name].send(build_frame(BROADCAST, mac(3), 70))
         for vm in names.values():
             vm.drain()
@@ -110,7 +110,7 @@ def test_spoofing_a_storm_and_a_duplicate_address_are_an_event_each(switch: Star
     assert port(running, "pinned")["drops"]["spoofed"] > 5
 
 
-def test_events_outlive_kills_and_stalls_and_restarts_are_said(switch: StartSwitch) -> None:
+def test_events_outlive_kills_and_report_stalls_and_restarts(switch: StartSwitch) -> None:
     running = switch()
     vm, sender = attach(running, "stuck"), attach(running, "sender")
     running.wait_live(2)

@@ -62,7 +62,9 @@ def test_two_that_talk_by_name_number_and_mac(pair: tuple[Switch, FakeVM, FakeVM
     assert mac(1).hex(":") in text
 
 
-def test_absent_ports_and_isolation_are_explained_each_way(pair: tuple[Switch, FakeVM, FakeVM]) -> None:
+def test_absent_ports_and_isolation_are_explained_in_both_directions(
+    pair: tuple[Switch, FakeVM, FakeVM],
+) -> None:
     running = pair[0]
     missing = running.command("explain", "web", "nobody", check=False)
     assert missing.returncode == 1

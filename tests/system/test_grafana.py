@@ -112,7 +112,7 @@ def test_the_panels_are_whole() -> None:
     assert all(panel["title"] and panel["targets"] for panel in panels())
 
 
-def test_queries_name_metrics_that_there_are() -> None:
+def test_queries_name_existing_metrics() -> None:
     from tests.supervisor.web.test_metrics import answer, port, render  # noqa: PLC0415
 
     gateway = {"state": "live", "flows": {"tcp": 1}, "refused": {"denied": 2}}

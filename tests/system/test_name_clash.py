@@ -79,7 +79,7 @@ def environment(tmp_path: Path) -> Environment:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["ours-first", "theirs-first"])
-def test_each_order_is_one_line_and_so_is_an_uninstall(
+def test_each_order_of_installation_and_an_uninstall_give_one_line(
     environment: Environment, wheels: tuple[str, str], order: tuple[int, int]
 ) -> None:
     for index in order:
@@ -102,7 +102,9 @@ def test_each_order_is_one_line_and_so_is_an_uninstall(
         assert environment.run(name, "--version").stdout.startswith("bulkhead ")
 
 
-def test_alone_it_says_its_version_everywhere(environment: Environment, wheels: tuple[str, str]) -> None:
+def test_every_command_shows_the_version_without_the_other_package(
+    environment: Environment, wheels: tuple[str, str]
+) -> None:
     environment.install(wheels[0])
     version = Path(wheels[0]).name.split("-")[1]
     for name in ("bulkhead", "supervisor"):
@@ -113,7 +115,9 @@ def test_alone_it_says_its_version_everywhere(environment: Environment, wheels: 
 
 
 @pytest.mark.parametrize("upgrade", [False, True])
-def test_one_target_directory(tmp_path: Path, wheels: tuple[str, str], upgrade: bool) -> None:
+def test_both_packages_in_one_target_directory_are_told_apart(
+    tmp_path: Path, wheels: tuple[str, str], upgrade: bool
+) -> None:
     """Pip leaves a package of the first one alone, or replaces it whole."""
     for wheel in wheels:
         pip("install", "--no-deps", "--no-index", *["--upgrade"] * upgrade, "--target", str(tmp_path), wheel)

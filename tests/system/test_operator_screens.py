@@ -118,7 +118,7 @@ def events(running: Switch) -> list[dict[str, object]]:
     return [json.loads(line) for line in running.command("events", "--json").stdout.splitlines()]
 
 
-def test_list_shows_those_that_answer_and_those_that_do_not(switch: StartSwitch) -> None:
+def test_list_shows_live_and_hung_switches(switch: StartSwitch) -> None:
     running, hung = switch(qemu=True), switch(qemu=True)
     assert hung.process is not None
     os.kill(hung.process.pid, signal.SIGSTOP)

@@ -134,7 +134,7 @@ def test_the_switch_is_killed_and_comes_back(page: Browser, scene: Scene, served
 
 
 def test_markup_in_a_name_is_text(page: Browser, scene: Scene, served: Web) -> None:
-    """No port can be called that; a log line, of a worker that was taken over, can say it."""
+    """No port can have such a name, but a log line of a hostile worker can contain it."""
     scene.add("alice")
     scene.switch.wait_live(1)
     page.open(served.url)

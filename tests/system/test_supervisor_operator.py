@@ -110,7 +110,7 @@ def test_the_stats_have_the_promised_shape(switch: StartSwitch) -> None:
     vm.close()
 
 
-def test_no_answer_is_one_clear_line(switch: StartSwitch) -> None:
+def test_a_missing_answer_is_one_clear_line(switch: StartSwitch) -> None:
     running = switch()
     absent = running.directory / "absent"
     done = subprocess.run(

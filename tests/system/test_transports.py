@@ -121,7 +121,7 @@ def test_frames_of_all_sizes_from_a_tap(with_taps: Ports, target: str) -> None:
 
 @pytest.mark.guest
 def test_the_kernel_sends_a_tap_no_larger_frames(with_taps: Ports) -> None:
-    """What ``LARGEST_FROM_TAP`` says is the kernel's limit, not ours."""
+    """``LARGEST_FROM_TAP`` is the kernel's limit, not ours."""
     tap = with_taps.vms["tap-1"]
     assert isinstance(tap, PacketVM)
     with pytest.raises(OSError, match="Message too long"):

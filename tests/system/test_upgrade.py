@@ -141,8 +141,8 @@ def test_a_forward_whose_port_is_taken_is_logged_and_left_out(switch: StartSwitc
     assert "cannot be restored" in running.log()
 
 
-def test_done_is_said_when_it_is_kept(switch: StartSwitch) -> None:
-    """The supervisor is killed the moment that the answer is there, again and again."""
+def test_a_command_returns_only_after_its_change_is_stored(switch: StartSwitch) -> None:
+    """The supervisor is killed as soon as the answer has come, again and again."""
     running = switch("--gateway", qemu=True)
     for number in range(3):
         added = running.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:{90 + number}").stdout.split()[1]

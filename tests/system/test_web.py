@@ -115,7 +115,9 @@ def test_a_mistake_is_reported_in_one_line(words: list[str], line: str, tmp_path
     assert (done.returncode, done.stderr) == (1, f"Error: {line}\n")
 
 
-def test_it_outlives_the_switch_and_says_so(switch: StartSwitch, web: Callable[..., Web]) -> None:
+def test_the_page_outlives_the_switch_and_shows_its_absence(
+    switch: StartSwitch, web: Callable[..., Web]
+) -> None:
     running = switch(qemu=True)
     served = web(running)
     wait_for(lambda: "bulkhead_up 1.0" in served.get("/metrics")[1], "the switch", PATIENCE)

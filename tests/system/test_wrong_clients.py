@@ -107,7 +107,7 @@ def test_a_stranger_is_no_vm_at_a_tcp_port_on_loopback(switch: StartSwitch) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is only for root to be")
-def test_every_user_is_taken_where_the_operator_says_so(switch: StartSwitch) -> None:
+def test_the_operator_can_accept_every_user(switch: StartSwitch) -> None:
     running = switch("--listen-qemu", "tcp://127.0.0.1:0,allow=any")
     port = running.tcp_port()
     assert f"tcp://127.0.0.1:{port},allow=any" in running.ready_line

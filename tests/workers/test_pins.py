@@ -13,7 +13,7 @@ def bench():
     return Bench()
 
 
-def test_an_address_that_finds_no_room_is_left_out_and_said_so(bench):
+def test_an_address_without_room_is_left_out_and_reported(bench):
     bench.engine.crowded.add(MAC)
     bench.links.apply(Joined(port(2, policy=Policy((MAC, OTHER_MAC)))))
     assert bench.engine.took("pin")[-1] == (2, [OTHER_MAC])

@@ -17,7 +17,7 @@ def test_a_slow_vm_does_not_stall():
         assert not watch.stalled
 
 
-def test_a_stall_is_said_once_and_ends_when_a_byte_moves():
+def test_a_stall_is_reported_once_and_ends_when_a_byte_moves():
     watch = StallWatch(now=0.0)
     watch.observe(written=5, queued=100, now=1.0)
     assert watch.deadline(queued=100) == 1.0 + STALL_S

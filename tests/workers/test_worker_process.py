@@ -57,7 +57,7 @@ def test_the_end_of_the_link_is_the_end_of_the_worker(supervisor, transport):
 
 
 def test_a_signal_that_arrives_as_the_worker_falls_asleep_ends_it_at_once(tmp_path, monkeypatch):
-    """With a minute between two beats, nothing else would wake it."""
+    """With a minute between two beats, only the signal can wake it."""
     library, moment = tmp_path / "late_signal.so", os.eventfd(0, os.EFD_NONBLOCK)
     source = Path(__file__).parents[1] / "helpers" / "preload" / "late_signal.c"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-D_GNU_SOURCE"]

@@ -52,7 +52,7 @@ class Lab(ABC):
 
     name: str
     partner: str
-    """The name of our lab that this one is to be compared with; that one's own name if it is ours."""
+    """The name of our lab to compare this one with; its own name if it is ours."""
     needed: ClassVar[dict[str, str]] = NEEDED
 
     def __init__(self, mtu: int) -> None:

@@ -78,7 +78,7 @@ class Visitor(Watched):
         self._number = 0
 
     def say(self, dst: bytes, times: int = 1, src: bytes | None = None) -> None:
-        """Send frames as far as the link takes them at once; ``src``: in that one's name."""
+        """Send frames until the link accepts no more; ``src`` is their source."""
         with self._until_closed():
             for _ in range(times if not self.closed else 0):
                 self._number += 1

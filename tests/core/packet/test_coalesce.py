@@ -96,7 +96,7 @@ def test_segments_that_follow_each_other_go_as_one(world: World, kind: str) -> N
     assert (got[1:2], got[4:6]) == (whole[1:2], whole[4:6])
 
 
-def test_one_that_is_pushed_is_the_last(world: World) -> None:
+def test_a_segment_with_push_is_the_last_of_its_frame(world: World) -> None:
     first, second = to_tap(SHORT), to_tap(SHORT._replace(sequence=3001))
     got = world.pass_on(first.finished() + second.finished())
     assert [each[10:] for each in got] == [first.unfinished()[10:], second.unfinished()[10:]]

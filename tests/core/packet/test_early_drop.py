@@ -55,7 +55,7 @@ class Model:
 
 
 @given(flows=st.integers(1, WAYS), steady=st.integers(1, 40), seed=st.integers(0, 1000))
-def test_it_is_a_frame_of_the_heaviest_one(flows: int, steady: int, seed: int) -> None:
+def test_a_dropped_frame_belongs_to_the_heaviest_flow(flows: int, steady: int, seed: int) -> None:
     chance, early, model = random.Random(seed), _core.EarlyDrop(), Model()
     deep, dropped = False, 0
     for number in range(4000):
@@ -136,7 +136,7 @@ def shares(is_early: bool) -> list[float]:
 
 
 def test_streams_come_to_the_same_rate_whatever_order_they_are_served_in() -> None:
-    assert max(shares(is_early=False)) > 1.3  # the first one is never the one that the ring has no room for
+    assert max(shares(is_early=False)) > 1.3  # the ring always has room for the first one
     assert 0.94 < min(shares(is_early=True)) <= max(shares(is_early=True)) < 1.06
 
 
@@ -174,7 +174,7 @@ def test_another_address_or_port_is_another_flow() -> None:
     assert len(labels) == 13
 
 
-def test_labels_are_spread_over_all_there_are() -> None:
+def test_labels_are_spread_evenly_over_all_sets() -> None:
     (plain,) = Flow(b"x" * 10, 1000).finished()
     labels = []
     for port in range(40_000, 44_096):

@@ -272,7 +272,7 @@ def test_owners_are_checked(lan: Lan, port: int) -> None:
 
 @pytest.mark.parametrize("name", [*ROUTER, *HIDDEN])
 def test_every_beginning_of_a_frame_can_be_read(lan: Lan, name: str) -> None:
-    """Nothing behind the end of a frame is looked at: sanitizers watch this."""
+    """No byte behind the end of a frame is read: sanitizers check this."""
     whole = {**ROUTER, **HIDDEN}[name]
     lan.says(*(whole[:size] for size in range(14, len(whole))))
     assert lan.guarded <= len(whole)

@@ -267,6 +267,6 @@ def test_an_inferred_header_makes_sense_for_any_bytes(
     assert len(frames) == 1 or all(len(each) <= mtu + 14 + 8 for each in frames)
 
 
-def test_the_model_of_chance_is_one() -> None:
+def test_the_model_of_a_chance_match_passes_the_check() -> None:
     assert checksum(b"\0\0") == 0xFFFF
     assert passes(begun_by_chance(Flow(b"chance", 1000)), 1500)

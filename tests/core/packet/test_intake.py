@@ -133,7 +133,7 @@ def test_a_large_frame_is_finished_and_not_cut_for_a_vm_that_accepts_large_ones(
 
 @pytest.mark.guest
 def test_frames_under_way_are_refused_when_the_intake_shrinks(tap: Tap) -> None:
-    """Its ring is a good one, and goes on."""
+    """The ring of these frames stays in use."""
     neighbour = Neighbour(tap)
     flows = [
         FLOWS[kind]._replace(source=mac(9), payload=bytes(9000)) for kind in ("TCP/IPv4", "TCP/IPv6") * 2
@@ -160,7 +160,7 @@ def test_a_finished_frame_behind_a_header_may_be_no_longer_than_a_plain_one(tap:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("buffer", [1 << 20, 4096])
 def test_no_frame_longer_than_the_vm_takes_reaches_it(kind: str, buffer: int) -> None:
-    """Whether it is flooded or not, and wherever the VM's buffer ends."""
+    """Flooded or not, and with any end of the VM's buffer."""
     chance = random.Random(1)
     with MiniSwitch() as switch:
         one, two = switch.add(1, "stream"), switch.add(2, kind, buffer=buffer)

@@ -189,8 +189,7 @@ def test_stats_page_shows_the_addresses_of_a_port() -> None:
 
 
 def test_a_table_that_a_killed_worker_left_half_changed_is_counted_anew() -> None:
-    """It may die between an entry and its count, and addresses of a port with count 0 are not searched
-    for."""
+    """A worker may die between an entry and its count, and a port with count 0 is not searched for."""
     with MiniSwitch() as switch:
         for port in (1, 2):
             switch.add(port, "stream").send(frame(BROADCAST, mac(port)))

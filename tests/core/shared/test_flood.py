@@ -96,7 +96,7 @@ def test_newcomer_hears_older_ports_from_now_on() -> None:
 
 
 def test_newcomer_is_heard_from_its_first_word() -> None:
-    """It may send before any other port knows it."""
+    """A newcomer may send before any other port knows it."""
     with MiniSwitch() as switch:
         older = switch.add(1, "stream")
         switch.add(2, "stream", introduce=False)
@@ -175,7 +175,7 @@ def test_unknown_unicast_can_be_kept_from_a_port() -> None:
 
 
 def test_turn_is_bounded_also_where_nothing_is_delivered() -> None:
-    """A worker that only filters what others flood must still come round to its own VM."""
+    """A worker that only filters the floods of others must still serve its own VM."""
     with MiniSwitch() as switch:
         quiet = switch.add(1, "stream")
         switch.engines[1].set_flood_unknown(False)
@@ -193,7 +193,7 @@ def test_turn_is_bounded_also_where_nothing_is_delivered() -> None:
 
 
 def test_flood_is_not_overtaken_by_later_unicast() -> None:
-    """A frame flooded before its destination was learned comes before those sent there alone."""
+    """A frame that was flooded before its destination was learned arrives before later unicast frames."""
     with MiniSwitch() as switch:
         for port in (1, 3):
             switch.add(port, "stream")

@@ -165,7 +165,7 @@ def test_nothing_is_seen_before_it_is_published() -> None:
 
 
 def test_only_so_many_runs_wait() -> None:
-    """Frames whose sources alternate are a run each, and of 2,048 runs there are descriptions."""
+    """Each frame is a run if sources alternate, and a ring has descriptions of 2,048 runs."""
     with ring() as fds:
         writer, reader = RingWriter(*fds, *IDS), RingReader(*fds, *IDS)
         fitted = [writer.put(body(n, 14), mac(n)) for n in range(2100)]

@@ -182,7 +182,7 @@ def _large(segment: int = 1000, count: int = 4) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("takes", [0, GUEST_CSUM, GUEST_CSUM | GUEST_TSO4])
 def test_a_guests_intake_follows_its_drivers_features(takes: int) -> None:
-    """A guest sends to another one, whose driver changes its mind: whole, only to be summed, or finished."""
+    """The other guest's driver changes its features: frames come large, without checksum, or finished."""
     base = VERSION_1 | MRG_RXBUF
     with a_world(base | CSUM | HOST_TSO4) as world, contextlib.closing(Driver(base | takes)) as other:
         world.switch.attach(3, "vhost", os.eventfd(0))

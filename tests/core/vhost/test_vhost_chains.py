@@ -72,7 +72,7 @@ def test_a_chain_that_makes_no_sense_costs_its_frame(
 
 
 def test_a_table_that_is_the_queue_itself_costs_its_frame() -> None:
-    """And no more: it would lead to itself for ever."""
+    """Only this frame is lost; following the table would never end."""
     with a_world() as world:
         _describe(world, (GUEST + world.driver.queues[FROM_GUEST].descriptors, 16, INDIRECT, 0))
         world.switch.settle()
@@ -132,7 +132,7 @@ def test_a_buffer_that_makes_no_sense_is_skipped(descriptor: tuple[int, int, int
 
 
 def test_a_frame_that_waits_for_a_second_buffer_is_refused_in_the_end() -> None:
-    """Or a driver that never posts as many would get nothing any more."""
+    """Otherwise a driver that never posts enough buffers would get no more frames."""
     with a_world() as world:
         world.driver.post(2, size=100)
         world.introduce()

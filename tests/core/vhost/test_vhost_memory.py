@@ -152,7 +152,7 @@ def test_the_next_worker_goes_on_where_the_last_one_stopped() -> None:
 
 @pytest.mark.parametrize(("says", "goes_on"), [(3, 3), (2, 2), (9999, 2)])
 def test_a_worker_believes_only_possible_indices_of_a_guest(says: int, goes_on: int) -> None:
-    """The last burst went from 2 to 3: the index in memory is one of them, or it is none of ours."""
+    """The last burst went from 2 to 3: any other index in memory was not written by a worker."""
     with a_world() as world:
         for number in range(3):
             world.driver.send(frame(BROADCAST, mac(1), bytes([number])))

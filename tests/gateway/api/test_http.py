@@ -318,7 +318,7 @@ def test_a_head_that_comes_byte_by_byte_has_no_more_time(slow: Served) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_a_client_that_waits_to_be_told_to_go_on_is_told(served: str, method: str) -> None:
+def test_a_client_that_waits_for_100_continue_gets_it(served: str, method: str) -> None:
     head = f"{method} /one HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
     with connect(served) as sock:
         for body in (b"one!", b"two!"):  # on a connection that is kept

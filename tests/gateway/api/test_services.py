@@ -161,7 +161,7 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
         (b'{"local": "x", "remote": "y", "protocol": "\\ud800"}', 500, "unknown protocol"),
     ],
 )
-def test_a_bad_request_is_one_line(body: bytes, status: int, line: str) -> None:
+def test_a_bad_request_is_answered_with_one_line(body: bytes, status: int, line: str) -> None:
     answer = Table().answer("POST", "/services/forwarder/expose", body)
     assert answer.status == status
     assert line in answer.body.decode()
@@ -211,7 +211,7 @@ def test_a_host_without_ipv6_listens_at_every_address_that_it_has(monkeypatch: p
     assert table.post("unexpose", local=":80").status == 200
 
 
-def test_a_port_that_is_taken_for_one_family_is_had_for_neither() -> None:
+def test_a_port_that_one_family_cannot_bind_is_bound_for_neither() -> None:
     table = Table()
     table.taken.add("tcp:[::]:80")
     assert table.post("expose", local=":80", remote="192.168.127.2:80").status == 500

@@ -66,7 +66,7 @@ def test_the_prefix_the_mtu_and_the_resolver_are_announced() -> None:
     assert options[31][8:].rstrip(b"\0") == b"\3lab\7example"
 
 
-def test_all_are_told_quickly_after_a_vm_has_come_and_then_now_and_then() -> None:
+def test_announcements_are_frequent_after_a_vm_has_come_and_rare_later() -> None:
     world = World()
     times = []
     now = 0.0
@@ -85,7 +85,7 @@ def test_all_are_told_quickly_after_a_vm_has_come_and_then_now_and_then() -> Non
     assert world.announcer.deadline() <= now + QUICK_S
 
 
-def test_a_way_out_that_comes_and_goes_is_said_at_once() -> None:
+def test_a_way_out_that_comes_and_goes_is_reported_at_once() -> None:
     world = World()
     for turn in range(QUICKLY + 1):
         world.announcer.tick(QUICK_S * turn)

@@ -46,7 +46,7 @@ def test_a_malformed_lease_is_left_out(tmp_path: Path) -> None:
     assert Journal(str(tmp_path / "absent")).load(0.0) == []
 
 
-def test_a_file_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "absent" / "leases"))
     leases = Leases(3, 253, {})
     lease = leases.offer(MACS[1], Port(1, 1), 0, 0.0)

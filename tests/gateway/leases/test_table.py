@@ -35,7 +35,7 @@ def lease(leases: Leases, address: bytes, through: Port, now: float = 0.0) -> Le
     return None if offered is None else leases.bind(address, through, offered.address, now)
 
 
-def test_two_hundred_and_fifty_one_come_and_go_and_the_first_to_go_makes_room() -> None:
+def test_when_all_addresses_are_leased_the_first_vm_to_leave_makes_room() -> None:
     leases = table()
     first = [lease(leases, mac(n), port(n)) for n in range(251)]
     assert len({each.address for each in first if each is not None}) == 251
@@ -177,7 +177,7 @@ def test_a_declined_lease_is_only_forgotten(event: str) -> None:
 
 
 class Machine(RuleBasedStateMachine):
-    """Whatever guests do, no guest has another's address, and no port more than its share."""
+    """After any requests of guests, no guest has another's address, and no port has more than its share."""
 
     def __init__(self) -> None:
         super().__init__()

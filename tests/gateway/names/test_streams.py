@@ -128,7 +128,7 @@ def test_a_guest_with_too_many_loses_its_own_oldest(world: World) -> None:
     assert world.counters["names_pushed_out"] == 5
 
 
-def test_where_all_are_used_up_the_port_with_most_loses_one(
+def test_when_all_places_are_used_the_port_with_most_connections_loses_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "MOST", 4)

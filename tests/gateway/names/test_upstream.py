@@ -119,7 +119,9 @@ def test_the_next_resolver_is_asked_if_one_is_closed_or_unreachable(
         assert values(world.wait("one")) == [[FOUND]]
 
 
-def test_a_silent_one_costs_a_step_of_each_question_and_moves_no_other(stack: contextlib.ExitStack) -> None:
+def test_a_silent_resolver_delays_each_question_by_a_step_and_keeps_its_place(
+    stack: contextlib.ExitStack,
+) -> None:
     world = World(stack, silent, known)
     for name in ("one", "two", "three"):
         world.ask(name)
@@ -130,7 +132,7 @@ def test_a_silent_one_costs_a_step_of_each_question_and_moves_no_other(stack: co
     assert world.resolvers[0].asked == world.resolvers[1].asked == ["one", "two", "three"]
 
 
-def test_one_that_is_slow_may_still_answer(stack: contextlib.ExitStack) -> None:
+def test_a_slow_resolver_may_still_answer(stack: contextlib.ExitStack) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as slow:
         slow.bind(("127.0.0.4", 0))
         slow.settimeout(PATIENCE)
@@ -206,7 +208,7 @@ def test_a_guest_with_unanswered_questions_pushes_out_its_own(stack: contextlib.
     assert world.given["hole5"] is None
 
 
-def test_where_all_is_used_up_the_owner_with_most_loses_one(
+def test_when_all_places_are_used_the_owner_with_most_questions_loses_one(
     stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "MOST", 10)

@@ -62,7 +62,7 @@ def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, sta
         world.relay.add(Forward.parse(f"unix:{directory}/no/such:127.1.0.2:80"))
 
 
-def test_a_port_in_use_is_said_and_nothing_is_left(world, stack):
+def test_a_port_in_use_is_reported_and_nothing_is_left_behind(world, stack):
     taken = stack.enter_context(server("127.0.0.1"))
     before = descriptors()
     with pytest.raises(LocalError, match=r"cannot listen at tcp:127\.0\.0\.1:\d+: another program listens"):

@@ -302,9 +302,9 @@ class OffloadVM(PacketVM):
 def connect(url: str, *, local: Path | None = None, handshake: bool = False) -> FakeVM:
     """Connect to a listener of the switch and return the VM's end of the link.
 
-    ``local`` is the path that a ``unixgram://`` VM binds (needed there, useless elsewhere); one left behind
-    by an earlier VM is replaced. ``handshake`` sends vfkit's greeting first. Raises OSError when nobody
-    listens.
+    ``local`` is the path that a ``unixgram://`` VM binds (needed there, useless elsewhere); a socket that an
+    earlier VM left behind is replaced. ``handshake`` sends vfkit's greeting first. Raises OSError if no
+    process listens.
     """
     parts = urlsplit(url)
     if parts.scheme == "tcp":

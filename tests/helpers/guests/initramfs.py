@@ -1,12 +1,12 @@
 """The root file system that QEMU guests and User-Mode Linux boot from: busybox, iperf3, modules, an agent.
 
 Written as a "newc" cpio archive by hand: that takes forty lines, neither root nor the cpio tool, and owners
-and device nodes come out right whoever runs it. Left uncompressed, because unpacking it in an emulated CPU
+and device nodes come out right for every user. Left uncompressed, because unpacking it in an emulated CPU
 takes longer than copying it.
 
 The agent is a shell script on the console. It reads lines ``NUMBER COMMAND`` and answers each with the
 command's output between two marks (``console`` is the other end). A command's output goes through a file, not
-a pipe, so that something left running in the background holds nobody up.
+a pipe, so that a process left in the background delays no test.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
    User-Mode Linux before 6.13 takes the size of a process's extended registers for a constant, 2,696 bytes. On a
    processor with AMX there are 11 KB; PTRACE_GETREGSET gives a part of them, but PTRACE_SETREGSET refuses a part, and
    its first process dies with "fatal_sigsegv" from put_fp_registers. Here what is set is filled up with what the
-   process has beyond, which nobody in User-Mode Linux ever changes: it does not let its processes use AMX. */
+   process has beyond, which User-Mode Linux never changes: it does not let its processes use AMX. */
 #include <dlfcn.h>
 #include <elf.h>
 #include <stdarg.h>

@@ -98,11 +98,11 @@ attempt("the console", lambda: unix(socket.SOCK_STREAM, facts["directory"] + "/r
 for pid in victims.values():
     door = f"{facts['directory']}/run/{pid}.channel"
     attempt(f"the door of {pid}", lambda: unix(socket.SOCK_SEQPACKET, door))
-vm = socket.socket(fileno=os.dup(worker._fds.vm))  # of datagrams: it can name whom it sends to
+vm = socket.socket(fileno=os.dup(worker._fds.vm))  # of datagrams: it can name its destination
 attempt("a socket by its name", lambda: vm.sendmsg([b"x" * 60], [], 0, facts["datagram"]))
 attempt("a socket by its name, at once", lambda: vm.sendto(b"x" * 60, facts["datagram"]))
 """
-"""Every one must fail, whatever the kernel lacks, if only the parts named are in force."""
+"""Every one must fail if the named parts are in force, even if the kernel lacks all others."""
 
 MESSAGES = r"""
 import random

@@ -131,7 +131,7 @@ def test_a_sender_without_an_address_is_dropped_and_logged_once(
             bench.listener.tick(time.monotonic())
     assert not bench.owner.arrived
     assert caplog.text.count("without an address") == 1
-    assert sent < 150, "the loop works for nobody at its own pace"
+    assert sent < 150, "no VM can set the pace of the loop"
     somebody = bench.vm()
     bench.until(lambda: try_to_send(somebody))
     bench.taken()
@@ -189,7 +189,7 @@ def test_a_killed_vm_is_noticed_at_once_by_its_process(bench: Bench) -> None:
     process = start_vm(bench, "vm")
     bench.taken()
     end_vm(process)
-    turn_until(bench.loop, lambda: bench.owner.reports)  # no tick: nobody probes
+    turn_until(bench.loop, lambda: bench.owner.reports)  # no tick, so no probes
     ((port, reason),) = bench.owner.reports
     assert port == bench.owner.arrived[0][0].id
     assert f"process {process.pid} ended" in reason

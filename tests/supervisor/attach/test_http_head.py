@@ -34,7 +34,7 @@ def test_bytes_behind_the_head_are_frames(head: bytes) -> None:
 
 
 @given(cuts=st.lists(st.integers(1, len(GVFORWARDER) + len(FRAMES) - 1), max_size=8))
-def test_in_pieces_as_in_one(cuts: list[int]) -> None:
+def test_a_request_in_pieces_is_read_like_one_in_one_piece(cuts: list[int]) -> None:
     data = GVFORWARDER + FRAMES
     head, ends = Head(), sorted({0, *cuts, len(data)})
     for start, end in itertools.pairwise(ends):
@@ -76,7 +76,7 @@ def test_no_bytes_do_more_than_be_refused(data: list[bytes]) -> None:
             assert head.feed(each) is None
 
 
-def test_it_never_keeps_more_than_its_bound() -> None:
+def test_a_head_never_keeps_more_than_its_bound() -> None:
     head, lines = Head(), 0
     assert head.feed(b"POST /connect HTTP/1.1\r\n") is None
     with contextlib.suppress(RefusedError):

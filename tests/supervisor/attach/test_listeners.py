@@ -96,7 +96,7 @@ def test_each_url_once_and_gone_when_closed(bench: Bench) -> None:
         bench.listeners.close(url)
 
 
-def test_an_address_is_pinned_to_one_of_them(bench: Bench) -> None:
+def test_an_address_can_be_pinned_to_one_listener_only(bench: Bench) -> None:
     bench.open("qemu", "q", PortOptions(None, PINNED))
     with pytest.raises(
         LocalError, match=r"02:00:00:00:00:01 is already pinned to unix://.*; detach that first"
@@ -105,9 +105,7 @@ def test_an_address_is_pinned_to_one_of_them(bench: Bench) -> None:
     assert not (bench.directory / "b").exists()
 
 
-def test_there_is_room_for_as_many_ports_as_there_are_descriptors_for(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_descriptors_limit_the_number_of_ports(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.open("qemu", "q")
     (listener,) = bench.listeners
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

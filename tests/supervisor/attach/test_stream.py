@@ -106,7 +106,7 @@ def test_tcp_says_its_port_and_sends_small_frames_at_once(loop: Loop, owner: Fak
             accepted.close()
 
 
-def test_an_address_in_use_or_not_ours_is_one_line(listen: Open, directory: Path) -> None:
+def test_an_address_in_use_or_of_another_host_fails_with_one_line(listen: Open, directory: Path) -> None:
     taken = listen("qemu", "tcp://127.0.0.1:0")
     with pytest.raises(LocalError, match="address in use"):
         listen("qemu", taken.url)
@@ -120,7 +120,7 @@ def test_an_address_in_use_or_not_ours_is_one_line(listen: Open, directory: Path
     assert (directory / "s").exists()
 
 
-def test_a_refused_vm_is_hung_up_on_and_said_once_a_second(
+def test_a_refused_vm_is_disconnected_and_logged_once_a_second(
     loop: Loop, owner: FakeOwner, listen: Open, directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     listen("qemu", f"unix://{directory}/s")

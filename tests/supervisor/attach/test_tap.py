@@ -61,7 +61,7 @@ def test_an_interface_that_is_no_tap_is_refused(namespace: NewNamespace, owner: 
         TapDevice(parse_tap(f"lo,netns={room.netns}"), PortOptions(), owner)
 
 
-def test_a_namespace_that_is_not_there_is_named(owner: FakeOwner) -> None:
+def test_a_missing_namespace_is_named(owner: FakeOwner) -> None:
     with pytest.raises(LocalError, match="network namespace /run/netns/absent: no such file"):
         TapDevice(parse_tap("bh0,netns=absent"), PortOptions(), owner)
 

@@ -38,7 +38,7 @@ def refused(path: Path) -> str:
     return line
 
 
-def test_it_is_made_for_us_alone_and_removed_at_the_end(place: Path) -> None:
+def test_the_directory_is_private_and_removed_at_the_end(place: Path) -> None:
     held = RuntimeDir(str(place / "run"))
     assert stat.S_IMODE(os.stat(held.path).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(held.file(LOCK)).st_mode) == 0o600
@@ -54,14 +54,14 @@ def test_an_existing_directory_and_files_of_others_stay(place: Path) -> None:
     assert os.listdir(place) == ["mine"]
 
 
-def test_a_live_one_is_refused_by_its_pid(place: Path) -> None:
+def test_the_directory_of_a_live_supervisor_is_refused_with_its_pid(place: Path) -> None:
     held = RuntimeDir(str(place / "run"))
     assert f"(pid {os.getpid()})" in refused(place / "run")
     held.close()
     RuntimeDir(str(place / "run")).close()
 
 
-def test_a_dead_one_is_taken_over_with_its_stale_sockets(place: Path) -> None:
+def test_the_directory_of_a_dead_supervisor_is_taken_over_with_its_stale_sockets(place: Path) -> None:
     code = (
         "import os, sys; "
         "from supervisor.base.runtime_dir import RuntimeDir; RuntimeDir(sys.argv[1]); os._exit(9)"
@@ -82,7 +82,7 @@ def test_a_dead_one_is_taken_over_with_its_stale_sockets(place: Path) -> None:
     held.close()
 
 
-def test_a_half_written_lock_is_a_dead_one_too(place: Path) -> None:
+def test_a_half_written_lock_counts_as_the_lock_of_a_dead_supervisor(place: Path) -> None:
     for text in ("12x", "12", "12\n34", "12\n34\n5x"):
         (place / LOCK).write_text(text)
         before = time.time_ns()
@@ -92,7 +92,7 @@ def test_a_half_written_lock_is_a_dead_one_too(place: Path) -> None:
         held.close()
 
 
-def test_one_that_is_open_to_others_is_refused(place: Path) -> None:
+def test_a_directory_that_is_open_to_others_is_refused(place: Path) -> None:
     (place / "open").mkdir()
     (place / "open").chmod(0o755)
     assert "chmod 700" in refused(place / "open")
@@ -113,7 +113,7 @@ def test_a_directory_of_another_user_is_refused(place: Path) -> None:
     assert "belongs to user 12345" in refused(place / "theirs")
 
 
-def test_a_missing_directory_above_it_is_said(place: Path) -> None:
+def test_a_missing_parent_directory_is_reported(place: Path) -> None:
     assert "make the directory above it first" in refused(place / "no" / "run")
 
 

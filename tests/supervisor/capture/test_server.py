@@ -160,7 +160,7 @@ def test_rings_share_the_memory() -> None:
         assert size * ports <= MEMORY or size == SMALLEST_RING
 
 
-def test_a_port_that_is_not_there_is_named(bench: Bench) -> None:
+def test_a_missing_port_is_named(bench: Bench) -> None:
     with contextlib.closing(bench.connect()) as viewer:
         viewer.send(WANTED._replace(ports=("one", "web")))
         assert bench.received(viewer) == [

@@ -11,7 +11,7 @@ from forwarder.errors import LocalError
 from supervisor.cli.announce import PidFile
 
 
-def test_it_holds_the_number_and_goes_with_us(tmp_path: Path) -> None:
+def test_a_pid_file_has_the_pid_and_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     file = PidFile(str(path))
     assert path.read_text() == str(os.getpid()), "no newline: gvproxy writes none, and podman reads none"

@@ -115,7 +115,7 @@ def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
         ["no-such-command"],
     ],
 )
-def test_wrong_usage_is_2_and_names_it(arguments: list[str], place: Path) -> None:
+def test_wrong_usage_exits_with_2_and_names_the_mistake(arguments: list[str], place: Path) -> None:
     done = invoke(*arguments)
     assert done.exit_code == 2
     lines = done.output.splitlines()

@@ -97,7 +97,7 @@ ENDS = ("web", "1", MAC["web"], MAC["web"].upper(), ADDRESS["web"])
 @pytest.mark.parametrize(
     "b", ["db", "2", MAC["db"], ADDRESS["db"], "host", "192.168.127.254", "gateway", "1.1.1.1"]
 )
-def test_all_is_well_whatever_they_are_called(world: World, a: str, b: str) -> None:
+def test_the_answer_is_the_same_for_every_way_to_name_a_port(world: World, a: str, b: str) -> None:
     told = world.explain(a, b)
     assert told["talk"]
     assert told["findings"] == []

@@ -1,4 +1,4 @@
-"""The row of each port, and who sends to whom."""
+"""The row of each port, and the pairs of ports that talk."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ def test_a_second_viewer_does_not_make_the_first_ones_time_short() -> None:
     assert talks.rates({1: [(2, 1000)]}, 11.0) == [(1, 2, 1000)]
 
 
-def test_only_the_heaviest_are_told() -> None:
+def test_only_the_heaviest_talks_are_in_the_answer() -> None:
     talks = live.Talks()
     talks.rates({}, 1.0)
     everybody = {1: [(peer, peer) for peer in range(2, 1024)]}

@@ -87,12 +87,12 @@ def test_a_process_that_is_not_asked_about_any_more_is_forgotten():
         assert sampler._watched == {}
 
 
-def test_another_process_under_the_same_number_is_not_taken_for_it():
+def test_another_process_with_the_same_pid_is_not_sampled():
     own = identity_of(os.getpid())
     assert ProcessSampler().sample([own._replace(start=own.start - 1)], time.monotonic()) == {}
 
 
-def test_where_the_kernel_does_not_say_the_proportional_share_it_is_null(monkeypatch):
+def test_an_unknown_proportional_share_is_null(monkeypatch):
     own = identity_of(os.getpid())
 
     def refused(self):

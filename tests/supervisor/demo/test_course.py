@@ -30,7 +30,7 @@ def evidence(**changes):
     return Evidence(**(usual | {"lost": 0, "bad": 0, "stalled": True} | changes))
 
 
-def test_the_first_report_only_says_where_the_counters_stood():
+def test_the_first_report_is_only_the_baseline():
     made = Measured()
     assert made.rate("sent") == 0
     assert made.latency(0.5) is None
@@ -83,7 +83,7 @@ def test_a_scheduling_hiccup_is_not_held_against_the_switch():
     assert complaints(evidence(before=measured(9, 100 * US), during=measured(9, 9000 * US))) == []
 
 
-def test_dave_is_told_once_when_his_phases_begin():
+def test_dave_gets_one_message_at_the_start_of_each_phase():
     play = Play(PORTS, 10.0, started=50.0)
     told, phases = [], []
     for tick in range(101):

@@ -65,7 +65,7 @@ def test_after_a_takeover_the_doorbell_is_the_one_that_workers_sleep_on() -> Non
     os.close(bell)
 
 
-def test_a_shortage_is_said_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shortage_of_descriptors_is_reported_and_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:
         raise OSError(24, "Too many open files")
 

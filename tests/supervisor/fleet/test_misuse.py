@@ -87,7 +87,7 @@ def test_counts_from_before_this_supervisor_are_no_event(said: list[dict[str, An
     assert said == []
 
 
-def test_an_address_that_moves_once_is_said_once(said: list[dict[str, Any]]) -> None:
+def test_an_address_that_moves_once_is_reported_once(said: list[dict[str, Any]]) -> None:
     pages = Pages()
     pages.look(1, (MAC,))
     for second in range(100):
@@ -113,7 +113,7 @@ def test_two_vms_with_one_address_are_two_events_until_they_are_quiet(said: list
 
 
 def test_a_vm_whose_frames_come_from_elsewhere_has_lost_its_address(said: list[dict[str, Any]]) -> None:
-    """Each page says that the other has it, since what each hears last is the other's flood."""
+    """Both stats pages name the other port, because each port hears the other's flood last."""
     pages = Pages()
     pages.look(1, (MAC,))
     for number, other in ((1, 2), (2, 1)):

@@ -129,7 +129,7 @@ def test_a_ring_whose_reader_has_gone_meanwhile_is_not_opened(bench: FleetBench)
 
 
 def test_no_ring_is_given_whose_reader_might_not_get_its_half(bench: FleetBench) -> None:
-    """What waits in the supervisor is lost with it, and the writer would go on filling half a ring."""
+    """Messages that wait in the supervisor are lost with it; a ring would have a writer and no reader."""
     one, two = bench.worker(1), bench.worker(2)
     reader = bench.workers[2]
     while not reader.channel.backlog:

@@ -29,7 +29,7 @@ def test_a_worker_that_leaves_bytes_unread_and_does_not_turn_hangs_after_a_while
     assert not watch.seen(ONE, unread=True, turned_at=9.0, now=10.1 + HUNG_S)  # it is told once
 
 
-def test_it_looks_often_only_while_something_lies_unread() -> None:
+def test_a_worker_is_looked_at_often_only_while_bytes_are_unread() -> None:
     watch = Unanswered()
     assert watch.due(10.0)
     assert not watch.due(10.0 + LOOK_S / 2)

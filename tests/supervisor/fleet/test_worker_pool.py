@@ -165,7 +165,7 @@ def test_a_spare_that_ends_is_replaced(bench: Bench) -> None:
     bench.until(lambda: bench.idle() == SPARES)
 
 
-def test_where_no_worker_starts_the_waiting_port_is_told_and_the_next_attempt_waits(
+def test_a_failed_start_of_a_worker_is_reported_and_delays_the_next_attempt(
     made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with short_directory() as directory:
@@ -192,7 +192,7 @@ def test_a_worker_that_never_gets_ready_is_ended(made: list[Bench], monkeypatch:
         assert "SIGTERM" in bench.losses[0][1]
 
 
-def test_a_worker_that_cannot_be_used_is_ended_and_said(
+def test_an_unusable_worker_is_ended_and_reported(
     made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with short_directory() as directory:

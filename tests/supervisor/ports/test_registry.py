@@ -230,7 +230,7 @@ def test_a_claim_that_clashes_is_refused(change, version):
     assert len(registry) == 1
 
 
-def test_numbers_go_round_before_one_is_used_again():
+def test_a_port_number_is_reused_as_late_as_possible():
     registry = Registry()
     for number in range(1, MAX_PORTS):
         record, _ = registry.attach("bess", 0.0)
@@ -261,7 +261,7 @@ def test_names_are_unique_and_free_again_when_their_port_is_gone():
     assert registry.attach("tap", 0.0, name="qemu-2")[0].name == "qemu-2"
 
 
-def test_the_operator_is_told_of_a_port_that_is_not_there():
+def test_a_missing_port_is_reported_to_the_operator():
     registry = Registry()
     with pytest.raises(LocalError, match="no port 7"):
         registry.detach(7)

@@ -31,7 +31,7 @@ def test_problems_come_first():
     assert [line.split()[1] for line in lines if line.split()[2:3] == ["qemu"]] == ["db", "qemu-1", "web"]
 
 
-def test_a_switch_in_great_trouble_says_how_much_more_there_is():
+def test_a_long_list_of_problems_ends_with_the_number_of_others():
     ports = [port(number, f"vm-{number}", stalled=True) for number in range(1, 31)]
     said = shown(*ports)
     assert said.count("is stalled: ") == MOST_TROUBLES

@@ -88,7 +88,7 @@ def test_settings_are_shown_as_they_would_be_set():
     assert (rows["isolated"], rows["reach"], rows["pin"]) == ("true", "a,b", "-")
 
 
-def test_no_address_and_no_switch_are_said_so():
+def test_empty_tables_are_replaced_by_a_sentence():
     assert "no MAC addresses" in text(tables.macs({"macs": []}))
     assert "no leases" in text(tables.leases({"leases": []}))
     assert "no switch" in text(tables.running([]))

@@ -40,7 +40,7 @@ def test_rates_are_differences_over_the_supervisors_own_time():
     ],
     ids=["first answer", "new port", "new port, old number", "new supervisor", "same moment"],
 )
-def test_there_is_no_rate_where_nothing_can_be_compared(before, after):
+def test_without_a_comparable_earlier_reading_there_is_no_rate(before, after):
     ((_, rates),) = top.changes(before, after)
     assert rates is None
 

@@ -70,7 +70,7 @@ def test_help_without_a_word_lists_all():
     assert len(done.output.splitlines()) == len(list(words.all_words()))
 
 
-def test_a_word_that_is_none_is_wrong_usage_with_a_hint():
+def test_an_unknown_word_is_wrong_usage_with_a_hint():
     done = CliRunner().invoke(main, ["help", "spofed"])
     assert done.exit_code == 2
     assert "did you mean spoofed" in done.output

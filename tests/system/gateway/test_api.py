@@ -242,7 +242,7 @@ def test_addresses_and_traffic_are_those_of_the_switch_and_never_fall(
 
 
 @either
-def test_more_addresses_than_fit_a_message_are_said_to_be_too_many(
+def test_more_addresses_than_fit_a_message_are_an_error(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
     here, api = start()
@@ -304,7 +304,7 @@ def ended(sock: socket.socket) -> bool:
         return True
 
 
-def test_nothing_of_it_is_reached_from_inside_a_vm(start: Callable[..., tuple[Place, Api]]) -> None:
+def test_the_api_cannot_be_reached_from_inside_a_vm(start: Callable[..., tuple[Place, Api]]) -> None:
     here, api = start()
     assert api.path.stat().st_mode & 0o777 == 0o600
     inside = process(here.switch, "gateway.inside")

@@ -205,7 +205,7 @@ def test_a_supervisor_that_follows_one_that_was_killed_has_one_gateway(
         (["--static-lease", "52:54:00:00:00:01=10.0.0.1"], "10.0.0.1 is outside of 192.168.127.0/24"),
     ],
 )
-def test_a_failed_start_is_one_line_and_leaves_nothing(flags: list[str], line: str) -> None:
+def test_a_failed_start_is_one_line_and_leaves_nothing_behind(flags: list[str], line: str) -> None:
     with short_directory() as directory:
         switch = Switch(directory)
         done = switch.command("run", "--gateway", *flags, check=False)

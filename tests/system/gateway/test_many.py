@@ -217,7 +217,7 @@ def test_two_thousand_connections_to_a_guest_with_a_stalled_reader_leave_nothing
 
 
 def test_sent_bytes_arrive_without_further_traffic(place: Place) -> None:
-    """The gateway has to go on by itself with the bytes beyond the fair share of one turn."""
+    """The gateway must continue by itself with bytes beyond the fair share of one turn."""
     data = bytes(8 << 20)
     with contextlib.ExitStack() as stack:
         ((near, far),) = connect(place, 1, stack)

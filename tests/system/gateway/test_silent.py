@@ -73,7 +73,7 @@ def test_a_gateway_that_hangs_for_good_is_replaced_and_names_are_answered(
     assert GATEWAY in here.guest.run(f"busybox nslookup -type=a gateway.containers.internal {GATEWAY}")
 
 
-def test_a_gateway_that_was_killed_is_said_to_have_been(place: Callable[..., Place]) -> None:
+def test_a_killed_gateway_is_reported_with_the_signal(place: Callable[..., Place]) -> None:
     switch = place().switch
     os.kill(process(switch, "gateway"), signal.SIGKILL)
     wait_for(lambda: "port 1 (gateway): gone" in switch.log(), "its port to go")

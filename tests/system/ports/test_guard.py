@@ -100,7 +100,7 @@ def test_a_lease_is_its_ports_alone(switch: StartSwitch, namespace: Callable[[st
     claim = arp(ME, address, address)
     wait_for(lambda: not lan.heard(claim), "the lease to be known to guards")
     wait_for(lambda: lan.guarded() > 0, "the drop to be counted")
-    assert lan.heard(arp(ME, "192.168.127.200", "192.168.127.200")), "an address that nobody leases"
+    assert lan.heard(arp(ME, "192.168.127.200", "192.168.127.200")), "an address without a lease"
     # The gateway is replaced, and goes on to know the lease and the ports.
     assert not lan.heard(FORGERIES["the gateway's address"])
     kill_supervisor(lan.running)

@@ -1,4 +1,4 @@
-"""The oracle of inference: the inferred header equals the one that the kernel had written.
+"""The oracle of inference: the inferred header equals the header that the kernel wrote.
 
 Two kernels talk TCP and UDP over IPv4 and IPv6. Between their TAPs the test carries the frames with their
 headers, and looks at each as libkrun would have sent it: without. (What a frame does not show is that the

@@ -152,7 +152,7 @@ def test_floods_do_not_wake_a_worker_whose_vm_does_not_read(town: Town) -> None:
 
 
 def test_a_flooding_vm_still_gets_its_frames(town: Town) -> None:
-    """Its own worker has to read a flood of its making, and yet writes to it what others send."""
+    """The VM's worker reads its flood, and still writes the frames of others to it."""
     flooder = town.vms[STUCK]
     flood = build_frame(mac(SENDER), mac(STUCK), 1514)
     deadline = time.monotonic() + 20.0

@@ -77,7 +77,7 @@ def stats(running: Switch, name: str) -> dict[str, int]:
 def test_tcp_of_a_jumbo_tap_is_cut_to_the_mtu(
     switch: StartSwitch, namespace: Callable[[str], Namespace]
 ) -> None:
-    """Its header says how; so nothing of it is lost."""
+    """The TAP's header has the size of segments, so no byte is lost."""
     requirements.require(requirements.NAMESPACE)
     space = namespace("jumbo")
     running = switch(vfkit=1, taps=[f"{space.interface},netns={space.netns}"])

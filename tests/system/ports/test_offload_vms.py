@@ -208,7 +208,7 @@ def test_a_container_behind_such_a_vm_is_talked_to(lab: Lab) -> None:
 
 
 def test_a_tagged_frame_is_finished(lab: Lab) -> None:
-    """The namespaces' kernel knows no VLANs: the frame is one that a program hands to the VM's kernel."""
+    """The kernel of the namespaces has no VLANs, so a program gives the frame to the VM's kernel."""
     krun, address = lab["krun"], mac(1)
     assert isinstance(krun, Namespace)
     source = bytes.fromhex(hardware("krun").replace(":", ""))

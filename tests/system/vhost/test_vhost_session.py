@@ -147,10 +147,8 @@ def test_a_queue_that_is_stopped_goes_on_where_it_stopped(
     goes_both_ways(neighbour, new)
 
 
-def test_nothing_is_said_of_a_worker_that_was_never_asked(
-    switch: Switch, neighbour: FakeVM, vm: NewVm
-) -> None:
-    """A VM that only connects is a port, and its worker may be killed, too."""
+def test_a_worker_that_was_never_asked_is_not_reported(switch: Switch, neighbour: FakeVM, vm: NewVm) -> None:
+    """A VM that only connects is a port, and its worker can be killed, too."""
     new = vm()
     os.kill(worker(switch), signal.SIGKILL)
     wait_for(lambda: vhost_ports(switch)[0]["worker"]["restarts"] == 1, "another worker")
@@ -220,7 +218,7 @@ def test_a_vm_that_takes_its_memory_away_loses_its_port_alone(
 def test_a_worker_that_hangs_while_its_vm_waits_is_replaced(
     switch: Switch, neighbour: FakeVM, vm: NewVm
 ) -> None:
-    """QEMU waits with all of its VM; a worker that is stopped and owes nothing is left alone."""
+    """QEMU and its VM wait for the answer; a stopped worker that owes no answer is left alone."""
     new = introduced(vm())
     goes_both_ways(neighbour, new)
     stopped = worker(switch)
@@ -252,7 +250,7 @@ def _sent(switch: Switch) -> int:
 
 
 def test_dpdk_sends_and_receives(switch: Switch) -> None:
-    """Its own front-end, by two ports of one program that sends back and forth what it gets."""
+    """DPDK's own front-end: one program with two ports sends back the frames that it receives."""
     requirements.require(["dpdk"])
     before = len(switch.ports())
     devices = [

@@ -245,7 +245,7 @@ def test_memory_comes_as_a_table_or_region_by_region() -> None:
 
 
 def test_a_region_that_comes_twice_is_the_same_one() -> None:
-    """A worker that was lost before the message was out of the socket leaves it to the next one."""
+    """A worker that dies before it has taken the message out of the socket leaves it to the next one."""
     front_end = FrontEnd()
     front_end.say("ADD_MEM_REG", ONE_REGION.pack(0, *LOW), 10)
     front_end.device.taken()
@@ -254,7 +254,7 @@ def test_a_region_that_comes_twice_is_the_same_one() -> None:
     assert front_end.machine.released == [11]
 
 
-def test_a_region_for_which_there_is_no_room_is_said_so() -> None:
+def test_a_region_without_room_is_reported() -> None:
     front_end = FrontEnd()
     front_end.say("SET_PROTOCOL_FEATURES", U64.pack(REPLY_ACK))
     front_end.device.refuses = LocalError("no room")
@@ -370,7 +370,7 @@ def test_another_worker_goes_on_with_the_stored_session() -> None:
 
 
 def test_any_message_may_come_twice() -> None:
-    """It is taken out of the socket last, so a worker that is lost before leaves it to the next one."""
+    """A worker takes a message out of the socket last; if it dies before that, the next one gets it again."""
     once, twice = FrontEnd(), FrontEnd()
     once.set_up()
     said = FrontEnd.say
