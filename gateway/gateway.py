@@ -49,7 +49,7 @@ from gateway.settings import Settings, read
 IDLE_S = 3600.0
 
 LOOK_S = 0.001
-"""Between two looks at what is due while something happens all the time: a look takes as long as an event."""
+"""Time between two looks for due work while the loop is busy: a look costs as much as an event."""
 
 ONCE = ("ssh-port", "kept-forward")
 """Options that become forwards when the gateway starts to serve."""
@@ -101,7 +101,7 @@ class Gateway:
         if now >= min(self._due, self._look) or (self._relay is not None and self._relay.busy):
             self._due, self._look = self._tick(now), now + LOOK_S
             self._loop.turn(self._due - now)
-        else:  # something has happened since the last look, and may have a time of its own
+        else:  # an event since the last look may have brought a deadline of its own
             self._loop.turn(min(self._due, self._look) - now)
 
     def _tick(self, now: float) -> float:

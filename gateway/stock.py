@@ -1,12 +1,12 @@
-"""Sockets of the namespace, made ahead of need.
+"""Keep a stock of sockets of the namespace, so that a connection need not wait for one.
 
 Only the process inside can make them. One request for each needs two messages and wakes two processes, which
 costs more than the rest of a connection. So the stock asks for ``BATCH`` at once, when the first socket of a
 kind is needed and again when half of them are used. A request waits while the stock is empty, at most
 ``MOST_WAITING`` of a kind; if the process has no socket to give, each of them gets None.
 
-    Stock(ask): take("tcp4", deliver) asks for 64 and has deliver wait; 64 come, one is delivered. The next 31
-    are delivered at once, and the one after those asks for 32 more.
+    Example: the first ``take("tcp4", deliver)`` asks for 64 sockets; they come, and one is delivered. The
+    next 31 are delivered at once, and the next one asks for 32 more.
 """
 
 import socket
@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from forwarder.channel import close_all
 
 BATCH = 64
-"""More than the connections that come while two messages are under way; a message holds 253."""
+"""Sockets of one request: more than the connections during two messages; a message holds 253."""
 
 MOST_WAITING = 4096
-"""As many as the kernel keeps for a listener."""
+"""Most waiting requests of a kind: as many as the kernel keeps for a listener."""
 
 Deliver = Callable[[socket.socket | None], None]
 
@@ -36,15 +36,15 @@ class _Kind:
 
 
 class Stock:
-    """The sockets that are ready. Owns them until they are delivered."""
+    """The stock; it owns its sockets until it delivers them."""
 
     def __init__(self, ask: Callable[[str, int], None]) -> None:
-        """``ask(kind, count)`` has sockets made, for which ``came`` is called in any case."""
+        """``ask(kind, count)`` requests sockets; then ``came`` must be called, even without a socket."""
         self._ask = ask
         self._kinds: defaultdict[str, _Kind] = defaultdict(_Kind)
 
     def take(self, kind: str, deliver: Deliver) -> None:
-        """Deliver a socket, now or later, or None: there is none."""
+        """Deliver a socket, now or later, or None if there is none."""
         known = self._kinds[kind]
         if known.ready:
             number = known.ready.pop()
@@ -57,7 +57,7 @@ class Stock:
             deliver(None)
 
     def came(self, kind: str, asked: int, descriptors: Sequence[int]) -> None:
-        """Take sockets that were asked for; fewer than ``asked``: there are no more now."""
+        """Take the sockets of a request; fewer than ``asked`` if there are no more now."""
         known = self._kinds[kind]
         known.asked -= asked
         known.ready += descriptors
@@ -70,7 +70,7 @@ class Stock:
             self._refill(kind, known)
 
     def close(self) -> None:
-        """Close the sockets that are ready, and give None to the requests that wait."""
+        """Close all sockets, and give None to the waiting requests."""
         kinds, self._kinds = self._kinds, defaultdict(_Kind)
         for known in kinds.values():
             close_all(known.ready)

@@ -123,7 +123,7 @@ class Inside:
                 each.close()
 
     def _give_sockets(self, kind: str, count: int) -> None:
-        """Send so many sockets, or as many as there can be: perhaps none."""
+        """Send so many sockets, or fewer if descriptors or memory are short: perhaps none."""
         family, type_ = KINDS[kind]
         made: list[socket.socket] = []
         with suppress(OSError):  # no descriptor is left, or no memory

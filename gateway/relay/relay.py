@@ -164,7 +164,7 @@ class Relay:
 
     @property
     def busy(self) -> bool:
-        """Whether the last turn left something undone."""
+        """Whether the last turn left work undone."""
         return self._poller.busy
 
     def deadline(self) -> float | None:

@@ -253,7 +253,7 @@ def _move(direction: _Direction, pipes: Pipes) -> bool:
         direction.pipe = None
     if direction.state is Half.DRAINING:
         direction.state = NEXT[direction.state, "pipe empty"]
-        # Where both have ended the sockets are closed at once, which says the same.
+        # If both have ended, the sockets are closed at once, which has the same effect.
         if not direction.source.failed and direction.opposite.state is not Half.ENDED:
             _shut(direction.sink)
         return False

@@ -115,7 +115,7 @@ class Connections:
         return dial
 
     def join(self, dial: Dial, near: socket.socket, guest: str) -> None:
-        """Join an answered dial with its near end, a guest's non-blocking connection, which it closes."""
+        """Join an answered dial with ``near``, a guest's non-blocking socket, which this object closes."""
         dial.near = near
         self._join(dial, _Entry(dial.owner, guest, is_near=True))
 

@@ -25,8 +25,7 @@ GATEWAY, HOST = "192.168.127.1", "192.168.127.254"
 VM, OTHER = "192.168.127.2", "192.168.127.3"
 CONNECTIONS, LOOKUPS, LEASES, PINGS = WANTED = ("connections", "lookups", "leases", "pings")
 ALONE = "nothing"
-"""The other VM sends as many frames, which its own worker drops: what they cost the machine is no matter of
-the gateway."""
+"""Attack in which the worker of the other VM drops its frames: the cost of frames without the gateway."""
 
 ATTACKS = (
     "questions", "hopeless names", "questions without ARP", "silent TCP", "half questions",

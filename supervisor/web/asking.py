@@ -61,9 +61,9 @@ class Desk:
         self._weighing = Weighing()
 
     async def answer(self, question: str, job: Callable[[Asker], Any] | None = None) -> Any:
-        """Return the answer to a question, a second old at most. Raises LocalError.
+        """Return the answer to a question, at most a second old. Raises LocalError.
 
-        ``job``: what asks it, if not without arguments.
+        ``job`` asks the question, if it has arguments.
         """
         key = question, job is None
 
@@ -77,7 +77,7 @@ class Desk:
         return await self.do(fresh)
 
     async def stats(self) -> Any:
-        """Return ``stats`` for Prometheus, a second old at most (``weighing``). Raises LocalError."""
+        """Return ``stats`` for Prometheus, at most a second old (``weighing``). Raises LocalError."""
         return await self.answer("stats", self._weighing.stats)
 
     async def do(self, job: Callable[[Asker], T]) -> T:

@@ -1,12 +1,12 @@
-"""What workers' processes cost, without weighing all of them at once.
+"""Add the memory of workers' processes to ``stats``, without weighing all of them at once.
 
 Theory of operation. The kernel finds a process's share of memory (PSS) by a walk through its page tables,
-which takes 2 ms for a worker with rings to 250 others, and the supervisor does nothing else meanwhile. So
-the page and Prometheus have ``AT_ONCE`` ports weighed with each question, in turn, and what is known of the
-others is put into the answer here.
+which takes 2 ms for a worker with rings to 250 others and blocks the supervisor. So each question of the page
+and of Prometheus asks for the memory of only ``AT_ONCE`` ports, in turn; the answer gets the known figures of
+the others here.
 
 Example: 250 ports, Prometheus every 15 s: a question takes 32 ms for the memory of 16 workers, not 500 for
-all, and no figure is older than four minutes. Up to 16 ports each figure is new.
+all, and no figure is older than four minutes. With up to 16 ports each figure is new.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ AT_ONCE = 16
 
 
 class Weighing:
-    """The figures that are known, for one thread."""
+    """The known figures, for one thread."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], int] = {}
-        """By port and process."""
+        """Known figures by port and process."""
         self._turn: list[int] = list(range(1, AT_ONCE + 1))
 
     def stats(self, ask: Callable[..., Any]) -> Json:

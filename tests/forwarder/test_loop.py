@@ -58,9 +58,7 @@ def test_a_callback_that_another_one_replaced_before_it_failed_is_not_dropped_wi
     loop.close()
 
 
-def test_the_failure_is_on_stderr_unless_said_otherwise(
-    pipe: tuple[int, int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_is_on_stderr_by_default(pipe: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
     loop = Loop()
     loop.watch(pipe[0], fail)
     os.write(pipe[1], b"x")

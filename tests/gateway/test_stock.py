@@ -1,4 +1,4 @@
-"""Sockets made ahead of need: everybody gets one or hears that there is none, and none is left open."""
+"""A stock of sockets: every request gets a socket or None, and no socket is left open."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from gateway.stock import BATCH, MOST_WAITING, Stock
 
 
 class World:
-    """A stock whose sockets come when the test says so."""
+    """A stock whose sockets come at the test's command."""
 
     def __init__(self):
         self.asked = []
@@ -40,7 +40,7 @@ def is_open(fd):
     return True
 
 
-def test_the_first_waits_and_the_next_ones_do_not():
+def test_the_first_request_waits_and_the_next_ones_do_not():
     world = World()
     world.take()
     assert (world.asked, world.got) == ([("tcp4", BATCH)], [])
@@ -57,7 +57,7 @@ def test_the_first_waits_and_the_next_ones_do_not():
     assert not any(map(is_open, fds))
 
 
-def test_a_crowd_is_asked_for_at_once_and_served_in_its_order():
+def test_many_requests_are_asked_for_at_once_and_served_in_order():
     world = World()
     for number in range(3 * BATCH):
         world.stock.take("tcp6", lambda sock, number=number: world.got.append(sock) or order.append(number))
@@ -69,7 +69,7 @@ def test_a_crowd_is_asked_for_at_once_and_served_in_its_order():
     world.close()
 
 
-def test_those_that_wait_hear_that_there_is_none_and_the_next_one_asks_again():
+def test_waiting_requests_get_none_and_the_next_one_asks_again():
     world = World()
     for _ in range(3):
         world.take()
@@ -82,7 +82,7 @@ def test_those_that_wait_hear_that_there_is_none_and_the_next_one_asks_again():
     world.close()
 
 
-def test_no_more_wait_than_are_bounded():
+def test_the_number_of_waiting_requests_is_bounded():
     world = World()
     for _ in range(MOST_WAITING + 1):
         world.take()
@@ -92,7 +92,7 @@ def test_no_more_wait_than_are_bounded():
 
 
 @given(st.lists(st.sampled_from(["tcp4", "udp4", "come", "some", "none"]), max_size=200))
-def test_whatever_happens_everybody_hears_once(steps):
+def test_every_request_is_answered_once(steps):
     world, wanted = World(), 0
     for step in steps:
         if step in {"tcp4", "udp4"}:

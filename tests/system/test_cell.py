@@ -131,7 +131,7 @@ class World:
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_every_attack_of_a_taken_over_worker_is_refused_and_said(
+def test_every_attack_of_a_hostile_worker_is_refused_and_reported(
     monkeypatch: pytest.MonkeyPatch, user: int | None
 ) -> None:
     with cells(monkeypatch, user) as (switch, taken):

@@ -130,7 +130,7 @@ def test_a_renamed_port_keeps_its_rings(bench):
 
 
 @pytest.mark.parametrize("refuse", [False, True])
-def test_descriptors_are_closed_whatever_becomes_of_them(bench, refuse):
+def test_descriptors_are_closed_after_every_outcome(bench, refuse):
     bench.engine.refuse = refuse
     bench.links.apply(Joined(port(2)))
     received = []

@@ -55,7 +55,7 @@ def flows(draw: st.DrawFn) -> Flow:
 
 @settings(max_examples=400, deadline=None)
 @given(flow=flows())
-def test_a_large_frame_becomes_those_that_its_sender_would_have_sent(flow: Flow) -> None:
+def test_a_large_frame_is_cut_into_the_frames_of_its_senders_kernel(flow: Flow) -> None:
     assert _core.finish_offload(flow.unfinished()) == flow.finished()
 
 
@@ -155,9 +155,7 @@ def test_a_senseless_header_is_refused(what: str) -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(flow=flows(), data=st.data())
-def test_whatever_the_bytes_are_the_addresses_stay_and_the_work_is_bounded(
-    flow: Flow, data: st.DataObject
-) -> None:
+def test_for_any_bytes_the_addresses_stay_and_the_work_is_bounded(flow: Flow, data: st.DataObject) -> None:
     whole = bytearray(flow.unfinished())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.one_of(st.integers(0, min(80, len(whole) - 1)), st.integers(0, len(whole) - 1)))

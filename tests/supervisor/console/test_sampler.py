@@ -137,7 +137,7 @@ def test_the_block_stays_readable_after_its_descriptor_is_closed():
     assert answer["ports"][0]["tx"] == {"frames": 0, "bytes": 0}
 
 
-def test_only_those_are_weighed_that_are_asked_for():
+def test_only_requested_ports_are_weighed():
     own, sampler = Identity(os.getpid(), start_time(os.getpid())), ProcessSampler()
     now = time.monotonic()
     assert sampler.sample([own], now, ())[own].pss_bytes is None

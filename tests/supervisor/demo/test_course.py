@@ -74,7 +74,7 @@ def test_there_is_no_failure_if_the_others_are_not_affected():
         ({"stalled": False}, "did not report"),
     ],
 )
-def test_whatever_the_others_notice_is_complained_about(changes, words):
+def test_every_effect_on_the_other_vms_is_a_complaint(changes, words):
     (complaint,) = complaints(evidence(**changes))
     assert any(word in complaint for word in words.split("|"))
 

@@ -187,7 +187,7 @@ def test_an_address_has_one_place() -> None:
     assert pin_clash((mac,), [there]).startswith(f"{MAC} is already pinned to port 3 (web)")
 
 
-def test_a_vm_with_offloads_has_an_mtu_if_none_is_said() -> None:
+def test_a_vm_with_offloads_has_a_default_mtu() -> None:
     policy = changed(Policy(), {"offload": "tso"})
     assert plain(policy)["mtu"] == 1500
     assert plain(changed(policy, {"mtu": 9000}))["mtu"] == 9000

@@ -54,7 +54,7 @@ def test_figures_for_bug_reports_are_shown_on_request():
     assert "restarts" in shown(port(worker=port()["worker"] | {"restarts": 2}))
 
 
-def test_no_port_is_said_so():
+def test_a_switch_without_ports_is_shown_by_a_sentence():
     assert "no ports   up" in shown()
 
 

@@ -86,7 +86,7 @@ def test_a_wide_terminal_shows_more():
     assert "restarts" in shown(200, counted(5))
 
 
-def test_no_port_is_said_so():
+def test_a_switch_without_ports_is_shown_by_a_sentence():
     assert "no ports yet" in shown(80)
 
 

@@ -1,4 +1,4 @@
-"""What is asked when, and what follows from two answers: against a switch that is told what to say."""
+"""The times of questions, and the news from two answers, with a switch whose answers the test sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.web.rounds import STATS_PER_PORT_S, STATS_S, STATUS_S, Rounds
 
 
 class Switch:
-    """Answers as the console does."""
+    """A console with answers that the test sets."""
 
     def __init__(self, ports: int = 1) -> None:
         self.asked: list[str] = []
@@ -115,7 +115,7 @@ def test_a_switch_that_comes_back_is_another_one() -> None:
     assert told["happened"] == {"anew": True, "events": switch.events}
 
 
-def test_answers_of_another_version_are_said_to_be() -> None:
+def test_answers_of_another_version_are_reported() -> None:
     assert Rounds(lambda name, **_: {"epoch": "1"}).ask(0.0) == [
         ("away", {"error": "the switch is of another version than this page"})
     ]

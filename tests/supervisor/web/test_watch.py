@@ -1,4 +1,4 @@
-"""Viewers together: each has everything first, then what is new, and everything again if it was late."""
+"""Several viewers: each gets everything first, then news, and everything again if it was late."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIVE = ("live", {"ports": [[1, "live", False, [5, 6, 0, 0], 0, {}, 0]]})
 
 
 class Switch:
-    """Says what it is told, and counts how often it was asked."""
+    """Rounds with answers that the test sets; they count the questions."""
 
     def __init__(self) -> None:
         self.says: list[tuple[str, dict[str, Any]]] = [LIVE]

@@ -175,7 +175,7 @@ def test_many_zones_at_once_are_all_in_force(start: Callable[..., tuple[Place, A
 
 
 @either
-def test_what_is_wrong_gets_gvproxys_status_and_one_line_and_changes_nothing(
+def test_a_wrong_request_gets_gvproxys_status_and_one_line_and_changes_nothing(
     start: Callable[..., tuple[Place, Api]], tmp_path: Path
 ) -> None:
     here, api = start()
@@ -260,7 +260,7 @@ def test_more_addresses_than_fit_a_message_are_an_error(
 
 
 @either
-def test_a_supervisor_that_does_not_answer_is_503_and_its_late_answers_are_nobodys(
+def test_a_supervisor_that_does_not_answer_is_503_and_its_late_answers_are_dropped(
     start: Callable[..., tuple[Place, Api]],
 ) -> None:
     here, api = start()

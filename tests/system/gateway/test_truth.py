@@ -60,7 +60,7 @@ def test_the_way_and_its_errors_are_seen_by_traceroute_and_ping(place: Callable[
             assert " 0% packet loss" in here.guest.run(f"busybox ping -c 1 -W 5 -s {size} {to}")
 
 
-def test_the_end_of_pings_is_said_at_the_start(place: Callable[..., Place]) -> None:
+def test_a_host_without_pings_is_reported_at_the_start(place: Callable[..., Place]) -> None:
     here = place(pings=False)
     assert here.switch.log().count("net.ipv4.ping_group_range='0 2147483647'") == 1
     with pytest.raises(CommandError):

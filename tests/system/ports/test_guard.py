@@ -127,7 +127,7 @@ def test_a_guard_is_a_setting_that_can_be_changed_while_frames_pass(switch: Star
 
 
 @pytest.mark.parametrize(("flags", "guarded"), [((), False), (("--guard",), True), (("--no-guard",), False)])
-def test_without_a_gateway_a_vm_may_be_the_router_unless_it_is_said(
+def test_without_a_gateway_a_vm_may_be_the_router_by_default(
     switch: StartSwitch, flags: tuple[str, ...], *, guarded: bool
 ) -> None:
     running = switch(qemu=True)
