@@ -192,13 +192,15 @@ static unsigned sleep_until(struct engine *e, uint64_t deadline, uint64_t now)
     return ready;
 }
 
-/* Poll until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. */
+/* Poll until something comes or the time is over. Neighbours see a worker that is awake, and do not ring. A guest's queues
+   are in memory, so the kernel is asked only once there. */
 static unsigned busy_poll(struct engine *e, uint64_t until)
 {
-    unsigned ready = 0;
+    bool in_memory = e->vhost != NULL;
+    unsigned ready = in_memory ? waiter_wait(&e->waiter, 0) : 0;
     while (ready == 0 && !egress_has_news(e) && monotonic_ns() < until) {
         sched_yield();
-        ready = waiter_wait(&e->waiter, 0) | queues_look(e);
+        ready = in_memory ? queues_gather(e) : waiter_wait(&e->waiter, 0);
     }
     return ready;
 }
@@ -216,19 +218,20 @@ static unsigned rest(struct engine *e, uint64_t deadline, uint64_t now)
 
 static unsigned look(struct engine *e)
 {
-    return e->vhost != NULL && e->count.turns % TURNS_BETWEEN_LOOKS != 0 ? 0 : waiter_wait(&e->waiter, 0);
+    bool ask = e->vhost == NULL || e->count.turns % TURNS_BETWEEN_LOOKS == 0;
+    return queues_gather(e) | (ask ? waiter_wait(&e->waiter, 0) : 0);
 }
 
 unsigned engine_run(struct engine *e, uint64_t timeout_ns)
 {
     uint64_t now = monotonic_ns();
     uint64_t deadline = now + timeout_ns;
-    unsigned ready = waiter_wait(&e->waiter, 0);
+    unsigned ready = waiter_wait(&e->waiter, 0) | queues_look(e);
     unsigned events = 0;
     bells_pay(&e->bells);
     while (!e->down) {
-        events |= absorb(e, ready | queues_look(e), now);
-        bool worked = turn(e, ready | queues_look(e), now);
+        events |= absorb(e, ready, now);
+        bool worked = turn(e, ready, now);
         if (e->any_wanted)
             events |= EVENT_WANTED;
         if (UNLIKELY(e->unfinished.told != e->unfinished.noticed)) {

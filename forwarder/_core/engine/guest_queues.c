@@ -67,29 +67,34 @@ static bool misses_buffers(const struct engine *e)
     return e->out.blocked && e->out.retry_at == 0;
 }
 
-static unsigned ask(struct engine *e, bool (*waits)(struct virtqueue *))
+static unsigned ask(struct engine *e, bool (*has_frames)(struct virtqueue *), bool (*has_buffers)(struct virtqueue *))
 {
     unsigned ready = 0;
-    if (may_read(e) && waits(queue_of(e, QUEUE_FROM_GUEST)))
+    if (may_read(e) && has_frames(queue_of(e, QUEUE_FROM_GUEST)))
         ready |= READY_READ;
-    if (misses_buffers(e) && waits(queue_of(e, QUEUE_TO_GUEST)))
+    if (misses_buffers(e) && has_buffers(queue_of(e, QUEUE_TO_GUEST)))
         ready |= READY_WRITE;
     return ready;
 }
 
-static bool look(struct virtqueue *queue)
+static bool has_any(struct virtqueue *queue)
 {
     return virtqueue_waiting(queue) > 0;
 }
 
 unsigned queues_look(struct engine *e)
 {
-    return e->vhost != NULL ? ask(e, look) : 0;
+    return e->vhost != NULL ? ask(e, has_any, has_any) : 0;
+}
+
+unsigned queues_gather(struct engine *e)
+{
+    return e->vhost != NULL ? ask(e, virtqueue_has_burst, has_any) : 0;
 }
 
 unsigned queues_arm(struct engine *e)
 {
-    return e->vhost != NULL ? ask(e, virtqueue_arm) : 0;
+    return e->vhost != NULL ? ask(e, virtqueue_arm, virtqueue_arm) : 0;
 }
 
 void queues_suppress(struct engine *e)

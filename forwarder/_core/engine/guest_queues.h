@@ -33,6 +33,9 @@ void queues_set_call(struct engine *e, unsigned which, int call);
 /* READY_READ: the guest has sent frames, which may be read. READY_WRITE: it has posted the missing buffers. */
 unsigned queues_look(struct engine *e);
 
+/* The same for a worker that is at work: frames are left to become a burst while the driver still adds to them. */
+unsigned queues_gather(struct engine *e);
+
 /* Ask to be kicked for these, and check once more. */
 unsigned queues_arm(struct engine *e);
 

@@ -166,6 +166,12 @@ int64_t vhost_read(struct vhost_port *port, uint8_t *to, uint32_t size)
     uint32_t bytes = segments->bytes - port->header_bytes + VNET_BYTES;
     if (UNLIKELY(bytes > size))
         return UINT32_MAX;
+    if (LIKELY(segments->count == 1)) {
+        const uint8_t *at = segments->piece->at;
+        memcpy(to, at, VNET_BYTES);
+        memcpy(to + VNET_BYTES, at + port->header_bytes, bytes - VNET_BYTES);
+        return bytes;
+    }
     struct cursor cursor = cursor_of(segments);
     copy_out(&cursor, to, VNET_BYTES);
     copy_out(&cursor, rest_of_header, port->header_bytes - VNET_BYTES);
@@ -229,6 +235,13 @@ static void fill(struct vhost_port *port, const struct chains *chains, const uin
     struct cursor cursor = cursor_of(&port->segments);
     memcpy(full_header, header, VNET_BYTES);
     store_le16(full_header + BUFFERS_AT, port->mergeable ? chains->count : 1);
+    if (LIKELY(port->segments.count == 1)) {
+        uint8_t *at = port->segments.piece->at;
+        memcpy(at, full_header, port->header_bytes);
+        memcpy(at + port->header_bytes, frame, frame_bytes);
+        virtqueue_return(&port->queue[QUEUE_TO_GUEST], chains->head[0], left);
+        return;
+    }
     copy_in(&cursor, full_header, port->header_bytes);
     copy_in(&cursor, frame, frame_bytes);
     for (uint32_t i = 0; i < chains->count; i++) {

@@ -54,11 +54,6 @@ void vhost_memory_changed(struct vhost_port *port);
 /* The contradiction of the guest, as a text; NULL if there is none. */
 const char *vhost_fault(const struct vhost_port *port);
 
-static inline bool vhost_has_frames(struct vhost_port *port)
-{
-    return virtqueue_waiting(&port->queue[QUEUE_FROM_GUEST]) > 0;
-}
-
 /* The next frame from the guest, behind its header of VNET_BYTES, at `to`. Returns the bytes of both, `size` at the
    most; 0: the chain was none (its frame is lost), UINT32_MAX: it is longer; -1: there is none. */
 int64_t vhost_read(struct vhost_port *port, uint8_t *to, uint32_t size);

@@ -76,6 +76,7 @@ bool virtqueue_start(struct virtqueue *queue, const struct guest_memory *memory,
     else
         atomic_store_explicit(queue->moved, index | (uint32_t)index << 16, memory_order_release);
     queue->broken = false;
+    queue->gathered = 0;
     queue->seen = queue->taken = queue->returned = queue->shown = queue->called = index;
     queue->call_due = resumed; /* one may have been lost with the last worker */
     virtqueue_suppress(queue);
@@ -102,6 +103,16 @@ uint16_t virtqueue_waiting(struct virtqueue *queue)
         return 0;
     }
     return waiting;
+}
+
+bool virtqueue_has_burst(struct virtqueue *queue)
+{
+    uint16_t before = queue->gathered;
+    queue->seen = queue->taken; /* so that the driver's index is read again */
+    uint16_t waiting = virtqueue_waiting(queue);
+    bool is_burst = waiting >= BURST_CHAINS || (waiting > 0 && waiting == before);
+    queue->gathered = is_burst ? 0 : waiting;
+    return is_burst;
 }
 
 /* The compiler must not look again at what the guest may have changed. */

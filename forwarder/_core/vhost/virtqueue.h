@@ -23,13 +23,23 @@
                Killed in between: used->idx is 10, and the three chains are used once more. Nothing was shown of them.
 
    Kicks and calls. While a worker is awake it needs no kicks. Before it sleeps, virtqueue_arm asks for one and checks
-   again. virtqueue_call says whether the driver asked for a call for the chains shown since the last call. */
+   again. virtqueue_call says whether the driver asked for a call for the chains shown since the last call.
+
+   Bursts. A driver adds its frames one at a time. A worker that takes each frame as it comes pays a turn for it, and the
+   cache lines of the rings pass between two cores for each frame. So a worker that is awake waits while the number of
+   frames grows from one look to the next, up to BURST_CHAINS. A look takes some 300 ns, and a single frame waits that
+   long. A worker that is about to sleep takes everything that is there.
+
+     example   looks find 5, 19, 31, 31 chains: the fourth look takes 31. Looks find 1, 1: the second look takes it. */
 #ifndef BULKHEAD_VIRTQUEUE_H
 #define BULKHEAD_VIRTQUEUE_H
 
 #include "vhost/guest_memory.h"
 
 #define MOST_ENTRIES 32768u
+
+/* A third of what a driver of 256 entries can have under way, so that it fills the next one meanwhile. */
+#define BURST_CHAINS 64u
 
 /* Pieces of memory of one frame: Linux has 18 at the most, QEMU's own devices allow more. */
 #define MOST_SEGMENTS 128u
@@ -69,6 +79,7 @@ struct virtqueue {
     uint16_t returned;          /* the next used entry */
     uint16_t shown;             /* used->idx as the driver sees it */
     uint16_t called;            /* as it was at the last call */
+    uint16_t gathered;          /* chains seen at the last look, if they were left to become more */
     bool call_due;              /* call, whatever the driver asks for */
     bool event_idx;
     bool enabled;
@@ -93,6 +104,9 @@ static inline bool virtqueue_runs(const struct virtqueue *queue)
 
 /* How many chains wait. 0 where the queue is stopped or broken. */
 uint16_t virtqueue_waiting(struct virtqueue *queue);
+
+/* Look again at how many wait: are they a burst, or at least no more than at the last look? */
+bool virtqueue_has_burst(struct virtqueue *queue);
 
 enum chain { CHAIN_NONE, CHAIN_GOOD, CHAIN_BAD };
 

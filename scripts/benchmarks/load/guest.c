@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -114,12 +113,12 @@ static uint16_t used_index(const struct queue *queue) {
     return atomic_load_explicit(&queue->used[1], memory_order_acquire);
 }
 
-/* Sleep until the device has moved its index on from `seen`. */
+/* Sleep until the device has moved its index past `seen`. */
 static void wait_for_device(struct queue *queue, uint16_t seen, unsigned ms) {
     eventfd_t calls;
     atomic_store_explicit(&queue->available[2 + GUEST_ENTRIES], seen, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
-    if (used_index(queue) != seen) return;
+    if ((int16_t)(used_index(queue) - seen) > 0) return;
     struct pollfd called = {queue->call, POLLIN, 0};
     if (poll(&called, 1, (int)ms) > 0) eventfd_read(queue->call, &calls);
 }
@@ -164,7 +163,6 @@ bool guest_send(struct guest *guest, uint8_t *at, size_t bytes, uint64_t deadlin
     while (in_flight(queue) >= GUEST_IN_FLIGHT) {
         if (stopping || now_ns() >= deadline) return false;
         wait_for_device(queue, (uint16_t)(queue->index - GUEST_IN_FLIGHT / 2 - 1), PATIENCE_MS);
-        sched_yield();
     }
     uint16_t slot = queue->index % GUEST_ENTRIES;
     uint64_t address = (uint64_t)(at - guest->memory), left = GUEST_HEADER + bytes;
