@@ -106,14 +106,14 @@ class Drain(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Supervisor to its template, with one end of a channel: make a worker that has it."""
+    """Supervisor to its template, with one end of a channel: make a worker with it."""
 
 
 class Forked(NamedTuple):
-    """Template to supervisor, one for each ``Fork``, in order: here is the worker, or why there is none."""
+    """Template to supervisor, one for each ``Fork``, in order: the new worker, or a reason."""
 
     pid: int
-    """0: there is none."""
+    """0 if no worker was made."""
     why: str
 
 

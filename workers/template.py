@@ -1,20 +1,20 @@
-"""The template: a process that has imported all that a worker needs, and forks a worker when it is asked to.
+"""The template: a process that has imported all modules of a worker, and forks a worker on request.
 
 Theory of operation. An interpreter that starts and imports takes a tenth of a second and 9 MiB; a fork of
 one that has done so takes a millisecond, and shares its pages until it writes to them. The supervisor starts
 one template and asks it for each worker (``Fork``, with one end of a channel); there is no other way to start
 one.
 
-A template forks while it is nothing yet: one thread, no ZeroMQ context, no port, no secret of a port. What it
-has besides the interpreter is its channel, which the child closes first. The worker is a child of the
-*supervisor* (``fork_sibling``): the end of a template is nothing to any worker, and the supervisor reaps its
-workers itself. It gets the end of its channel as standard input, and a session of its own.
+A template has one thread, no ZeroMQ context, no port and no secret of a port. Besides the interpreter it has
+only its channel, which the child closes first. The worker is a child of the *supervisor* (``fork_sibling``):
+the end of a template does not affect workers, and the supervisor reaps its workers itself. The worker gets
+the end of its channel as standard input, and a session of its own.
 
-The template is its supervisor's: it ends with it, stopped or not (``end_with_parent``, and the end of its
-channel), and a supervisor of another version has a template of its own version.
+A template belongs to its supervisor: it ends with it, even if it is stopped (``end_with_parent``, and the end
+of its channel). A supervisor of another version has a template of its own version.
 
-The collector is off in here and what there is now is frozen, so that no collection in a worker writes to the
-pages of all.
+The garbage collector is off here, and all objects are frozen, so that no collection in a worker writes to
+shared pages.
 
 Example: the supervisor (pid 100) starts the template (101) and sends two Forks. 101 answers Forked(102) and
 Forked(103); 102 and 103 are children of 100, enter their cells and say Ready over their own channels.
@@ -36,7 +36,7 @@ from workers.worker import Worker
 
 COMM = "/proc/self/comm"
 NAME = "worker-template"
-"""What top(1) shows. The command line is that of a worker."""
+"""The name in top(1). The command line is that of a worker."""
 
 
 class Template:
@@ -49,7 +49,7 @@ class Template:
         self._comm = _rename(NAME)
 
     def serve(self) -> int:
-        """Fork for as long as there is a supervisor. Returns the exit status, of the template."""
+        """Fork workers until the supervisor ends. Returns the exit status of the template."""
         poll = select.poll()
         try:
             while True:
@@ -66,7 +66,7 @@ class Template:
             return 0
 
     def _fork(self, end: int) -> None:
-        """Fork a worker with that end of a channel, and say so."""
+        """Fork a worker with this end of a channel, and answer the request."""
         try:
             pid = _core.fork_sibling()
         except OSError as error:
@@ -94,7 +94,7 @@ class Template:
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
-            os._exit(status)  # what an interpreter does at its end would write to the pages of all
+            os._exit(status)  # the end of an interpreter would write to shared pages
 
 
 def serve_port(runtime_dir: str) -> int:
@@ -104,7 +104,7 @@ def serve_port(runtime_dir: str) -> int:
 
 
 def run(runtime_dir: str) -> int:
-    """Be the template of that directory's supervisor. Returns the exit status."""
+    """Be the template of the directory's supervisor. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _core.end_with_parent()
     gc.disable()
@@ -118,7 +118,7 @@ def run(runtime_dir: str) -> int:
 
 
 def _rename(name: str) -> str:
-    """Give this process another name. Returns the one before."""
+    """Give this process another name. Returns its earlier name."""
     try:
         with open(COMM, "r+") as comm:
             before = comm.read().strip()
@@ -126,4 +126,4 @@ def _rename(name: str) -> str:
             comm.write(name)
             return before
     except OSError:
-        return ""  # a kernel that has no such file shows all alike
+        return ""  # without this file in the kernel, all processes have one name

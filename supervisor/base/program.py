@@ -1,4 +1,4 @@
-"""Processes that are our own packages: their command line, and how one has ended, in words."""
+"""Make the command line of a process of our packages, and describe how it ended."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ import forwarder
 def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return argument list and environment of a process that is one of our packages.
 
-    If the packages are installed, nothing else can add modules (``-I``). In a source tree, their
-    directory has to be named.
+    If the packages are installed, no other path can add modules (``-I``). In a source tree, their directory
+    must be named.
     """
     root = str(Path(forwarder.__file__).resolve().parents[1])
     installed = root in [str(Path(each).resolve()) for each in site.getsitepackages()]

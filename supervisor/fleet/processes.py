@@ -98,7 +98,7 @@ class Processes:
             raise LocalError(f"cannot watch a worker: {error.strerror}") from None
 
     def end_unknown(self) -> None:
-        """End the workers that are our children and that nobody has told of: their template is dead."""
+        """End unknown workers that are our children: their template died before it reported them."""
         for identity in survivors(self._runtime_dir):
             with suppress(OSError):  # it has ended meanwhile
                 if identity not in self._processes and parent_of(identity.pid) == os.getpid():

@@ -1,21 +1,21 @@
-"""The template of workers from the supervisor's side: started, asked for workers, made again when it ends.
+"""Run the template of workers for the supervisor: start it, ask it for workers, replace it when it ends.
 
 Theory of operation. ``python -m workers`` is a process that forks workers (``workers.template``). Each
-request makes a channel and sends the worker's end of it along; the answers come in order, so the oldest
-request is the one that is answered. The worker is our child, not the template's.
+request makes a channel and sends the worker's end with it. The answers come in order, so an answer is for the
+oldest request. The worker is our child, not the template's.
 
-A template may end at any moment, and no worker has to do with it. What it has answered is taken first. A
-request that was not answered is made again, of the next template, if the one that ended has ever answered
-one; else it fails with the reason, and the pool decides when to try again. One that does not answer for
-``ANSWER_S`` is ended for good and counts as one that has never answered: it may be stopped.
+A template may end at any moment; its workers go on. Its answers are read first. If it has ever answered, its
+open requests are sent to the next template; else they fail with the reason, and the pool decides when to try
+again. A template that does not answer for ``ANSWER_S`` is killed and counts as one that has never answered:
+it may be stopped.
 
-Between its fork and its answer a template may end, too: then there is a child of ours of which nobody has
-told. Its channel is closed here, so it ends by itself; ``Processes.end_unknown`` finds and reaps it.
+If a template ends between a fork and its answer, we have an unknown child. Its channel is closed here, so it
+ends by itself; ``Processes.end_unknown`` finds and reaps it.
 
 Example: the pool asks twice. The template says Forked(102), and is killed. The pool has worker 102; a new
 template gets the second request.
 
-Runs in the supervisor's loop; nothing here waits but ``close``, for a moment.
+Runs in the supervisor's loop; only ``close`` waits, for a moment.
 """
 
 import os
@@ -40,7 +40,7 @@ ANSWER_S = 10.0
 
 
 class ForkOwner(Protocol):
-    """Who wants workers; called from the loop."""
+    """The receiver of workers; called from the loop."""
 
     def forked(self, pid: int, channel: Channel) -> None:
         """Take a worker, a child of this process, and its channel."""
@@ -49,18 +49,18 @@ class ForkOwner(Protocol):
         """Note that a request has failed."""
 
     def template_ended(self) -> None:
-        """Note that there may be a worker of which nobody has told."""
+        """Note that there may be an unknown worker."""
 
 
 class Request(NamedTuple):
-    """A worker that was asked for."""
+    """A request for a worker."""
 
     channel: Channel
     deadline: float
 
 
 class Template:
-    """The template of one switch, whichever process it is."""
+    """The template of one switch, in one process after the other."""
 
     def __init__(self, loop: Loop, runtime_dir: str, owner: ForkOwner) -> None:
         self._loop = loop
@@ -83,7 +83,7 @@ class Template:
         except OSError as error:
             raise LocalError(f"cannot make a worker's channel: {error.strerror}") from None
         self._requests.append(Request(Channel(ours), time.monotonic() + ANSWER_S))
-        with suppress(ChannelClosedError):  # its end is the pidfd's to tell
+        with suppress(ChannelClosedError):  # the pidfd reports its end
             self._channel.send(Fork(), (theirs.fileno(),))
         theirs.close()
 
@@ -96,11 +96,11 @@ class Template:
             self._process.kill()
 
     def deadline(self) -> float:
-        """When ``tick`` has something to do."""
+        """Return the time of the next ``tick``."""
         return self._requests[0].deadline if self._requests else float("inf")
 
     def close(self) -> None:
-        """End it, and wait for that; requests are dropped."""
+        """End the template, and wait for its end; requests are dropped."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
@@ -141,7 +141,7 @@ class Template:
         channel.watch(self._loop, self._receive)
 
     def _receive(self) -> None:
-        """Take what the template has said. It ends with its channel, which its pidfd tells."""
+        """Read the template's messages. It ends with its channel, and its pidfd reports that."""
         try:
             while self._channel is not None and (received := self._channel.receive()) is not None:
                 message, descriptors = received
@@ -179,7 +179,7 @@ class Template:
             self._replace(len(unanswered), how)
 
     def _replace(self, wanted: int, how: str) -> None:
-        """Ask another template for what this one has not answered, unless it has never answered anything."""
+        """Send open requests to another template, unless this one has never answered."""
         how = f"the template of the workers {how}"
         log.warning("%s%s", how, "; another one takes its place" if self._has_answered else "")
         try:

@@ -1,4 +1,4 @@
-/* What a template of workers needs of the system; what that is, sibling.h says. */
+/* The Python face of sibling.h, for the template of workers. */
 #include <errno.h>
 
 #include "python/py_types.h"

@@ -7,8 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Where the C library keeps the number of the calling thread; NULL where nobody says, or where another library than
-   glibc has it elsewhere. */
+/* The C library's place for the number of the calling thread; NULL if the kernel does not tell it, or if a library
+   other than glibc has it elsewhere. */
 static int *place_of_thread_number(void)
 {
     int *place = NULL;
