@@ -80,17 +80,19 @@ def flow_of(frame: bytes) -> int:
     """The label, 16 bits, of the flow that a frame belongs to."""
 
 CELL_PARTS: Final[tuple[str, ...]]
-"""Names of all parts of a worker's cell."""
+"""Names of all parts of a cell."""
 
-def cell_restrict() -> tuple[list[str], int]:
-    """Enter the first parts of a worker's cell, for good; call it before other threads start.
+def cell_restrict(kind: str, /) -> tuple[list[str], int]:
+    """Give up for good what the process does not need: the parts of its cell that precede its other threads.
+
+    ``kind``: ``worker``, ``gateway`` or ``namespace``.
 
     Returns the names of the parts in force, and Landlock's ABI (0: none). Raises nothing: a part that the
     kernel lacks is left out.
     """
 
-def cell_filter() -> list[str]:
-    """Enter the last parts, for all threads: limits and the call filter. Returns those in force."""
+def cell_filter(kind: str, /) -> list[str]:
+    """Enter the last parts, for all threads: limits, and the filter of calls. Returns those in force."""
 
 def cell_refused() -> tuple[int, int]:
     """How many system calls of this thread the filter has refused, and the number of the last (-1: none)."""

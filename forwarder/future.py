@@ -4,7 +4,8 @@ Exactly one result is set, and the callback is called at most once. A caller tha
 object; the caller itself has to notice a result that comes too late.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -35,3 +36,26 @@ class Future(Generic[T]):
         other: Future[U] = Future()
         self.add_done_callback(lambda result: other.set_result(make(result)))
         return other
+
+    def then(self, begin: Callable[[T], "Future[U]"]) -> "Future[U]":
+        """Return a future whose result is that of what ``begin`` begins with this one's."""
+        other: Future[U] = Future()
+        self.add_done_callback(lambda result: begin(result).add_done_callback(other.set_result))
+        return other
+
+
+def gather(futures: Sequence[Future[T]]) -> Future[list[T]]:
+    """Return a future whose result is the list of theirs, in their order, when the last has come."""
+    every: Future[list[T]] = Future()
+    results: dict[int, T] = {}
+
+    def take(index: int, result: T) -> None:
+        results[index] = result
+        if len(results) == len(futures):
+            every.set_result([results[number] for number in range(len(futures))])
+
+    if not futures:
+        every.set_result([])
+    for index, future in enumerate(futures):
+        future.add_done_callback(partial(take, index))
+    return every

@@ -26,6 +26,17 @@ def print_failure() -> None:
         sys.excepthook(kind, error, trace)
 
 
+def failure() -> str:
+    """Return the exception that is being handled, and where it came from, without opening a file."""
+    _, error, trace = sys.exc_info()
+    places = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{error!r} at {' > '.join(places)}"
+
+
 class Loop:
     """A set of watched descriptors."""
 

@@ -19,11 +19,17 @@ class LoopChannel(Channel):
 
     _loop: Loop | None = None
     _events = 0
+    _held = False
 
     def watch(self, loop: Loop, ready: Callable[[], None]) -> None:
         """Call ``ready`` whenever there may be a message, or the end, to receive."""
         self._loop = loop
         self._ready = ready
+        self._update()
+
+    def hold(self, *, held: bool) -> None:
+        """Leave what arrives in the kernel, or read on: the other end waits when the kernel has enough."""
+        self._held = held
         self._update()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
@@ -47,7 +53,10 @@ class LoopChannel(Channel):
             self._ready()
 
     def _update(self) -> None:
-        events = READ | WRITE if self.wants_write else READ
+        events = (0 if self._held else READ) | (WRITE if self.wants_write else 0)
         if self._loop is not None and events != self._events:
             self._events = events
-            self._loop.watch(self.fileno(), self._event, events)
+            if events:
+                self._loop.watch(self.fileno(), self._event, events)
+            else:
+                self._loop.unwatch(self.fileno())

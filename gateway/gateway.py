@@ -2,11 +2,15 @@
 
 Theory of operation
 -------------------
-One process, one thread. The supervisor starts it with a channel and sends ``serve``. The gateway makes the
-namespace (``namespace``), passes the TAP to the supervisor, starts the relay (``relay``) and answers when it
-can serve guests. From then on it answers the supervisor's requests in order. If the start fails, the answer
-is one line that names cause and remedy. A later failure ends the process, and the supervisor starts another
-one within its restart budget.
+One process, one thread. The supervisor starts it with a channel and says ``serve``; it makes the namespace
+(``holder``), enters its cell, starts to relay (``relay``), passes the TAP on and answers when guests can be
+served. From then on the supervisor asks and it answers, in order. What goes wrong before that is the answer,
+one line that names cause and remedy; what goes wrong later ends the process, and the supervisor starts
+another one under its restart budget.
+
+Guests' packets are read here, so no guest is near before the process is in its cell (``forwarder.cell``):
+from then on it opens no file, starts no program and listens nowhere. What it needs of that kind it asks of
+the supervisor: listeners (``listeners``), and the host's resolvers, which it is told when they change.
 
 Forwards and zones change while the gateway runs. After each change the gateway sends all of them to the
 supervisor, so that the next gateway begins with them. The gateway also asks the supervisor, for its HTTP API;
@@ -20,23 +24,30 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from forwarder import cell
 from forwarder.channel import ChannelClosedError
 from forwarder.counted import in_order
-from forwarder.errors import LocalError, PeerError, UsageError
-from forwarder.future import Future
-from forwarder.loop import Loop
+from forwarder.errors import LocalError, PeerError
+from forwarder.future import Future, gather
+from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import GATEWAY_MAC, format_mac
-from gateway import overlap
+from forwarder.socket_address import SocketAddress
+from gateway import answers, overlap
+from gateway.answers import Answers
 from gateway.api.carry_over import Memory
 from gateway.api.http_server import CONNECTIONS, HttpServer
 from gateway.api.names import Zone
 from gateway.api.services import Services
 from gateway.api.zones import Zones
+from gateway.host_forwards import Added, HostForwards
+from gateway.listeners import Listeners, Outcome
 from gateway.namespace import Holder
 from gateway.ports import Port, Ports
 from gateway.provisions import Provisions
@@ -66,13 +77,19 @@ class Gateway:
 
     def __init__(self, channel: LoopChannel) -> None:
         self._channel = channel
-        self._loop = Loop()
-        self._holder = Holder(self._loop, self._lost, self._log)
+        self._loop = Loop(self._failed)
+        self._holder = Holder(self._loop, self._lost, self._log, partial(self._refused, "namespace"))
         self._relay: Relay | None = None
+        self._forwards: HostForwards | None = None
         self._policy: OutboundPolicy | None = None
         self._provisions: Provisions | None = None
         self._ports = Ports()
+        self._listeners = Listeners(channel.send)
+        self._resolvers: tuple[SocketAddress, ...] = ()
+        """The host's, as the supervisor said last."""
+        self._refusals = cell.Refusals()
         self._pending_replies: deque[Future[Reply]] = deque()
+        self._answers = Answers(channel.send)
         self._http: HttpServer | None = None
         self._done = False
         self._due = self._look = 0.0
@@ -87,19 +104,21 @@ class Gateway:
                 self._turn()
         except ChannelClosedError:
             pass
+        except Exception:
+            self._failed()
         finally:
-            if self._http is not None:
-                self._http.close()
             self._holder.close()
-            for part in (self._relay, self._provisions):
+            for part in (self._http, self._relay, self._provisions):
                 if part is not None:
-                    part.close()
+                    with suppress(ChannelClosedError):  # the supervisor is told of each listener
+                        part.close()
             self._channel.close()
 
     def _turn(self) -> None:
         now = time.monotonic()
         if now >= min(self._due, self._look) or (self._relay is not None and self._relay.busy):
             self._due, self._look = self._tick(now), now + LOOK_S
+            self._tell_refusals()
             self._loop.turn(self._due - now)
         else:  # an event since the last look may have brought a deadline of its own
             self._loop.turn(min(self._due, self._look) - now)
@@ -129,6 +148,12 @@ class Gateway:
         match message:
             case Reply() if self._pending_replies:
                 self._pending_replies.popleft().set_result(message)
+            case Handover("listener", {"number": int(number), "port": int(port)}):
+                self._listeners.made(number, port, descriptors[0])
+            case Command("no_listener", {"number": int(number), "why": str(why)}):
+                self._listeners.refused(number, why)
+            case Command("resolvers", {"servers": list(servers)}):
+                self._resolvers = tuple(map(tuple, servers))
             case Handover("block"):
                 self._ports.map(descriptors[0])
             case Command("ports", {"ports": list(ports)}):
@@ -144,21 +169,30 @@ class Gateway:
 
     def _answer(self, message: Command) -> None:
         try:
-            result = self._run(message.name, message.arguments)
-        except UsageError as error:
-            self._channel.send(Reply(False, {"usage": str(error)}))
+            answer = self._run(message.name, message.arguments)
         except LocalError as error:
-            self._channel.send(Reply(False, str(error)))
-        else:
-            self._channel.send(Reply(True, result))
+            answer = answers.now(answers.refusal(error))
+        self._answers.add(answer)
 
-    def _run(self, name: str, arguments: Mapping[str, object]) -> object:
+    def _run(self, name: str, arguments: Mapping[str, object]) -> Future[Reply]:
         if name == "serve" and self._relay is None:
             return self._serve(arguments)
         if name == "check":
-            return _check(arguments)
+            return answers.now(Reply(True, _check(arguments)))
         if self._relay is None:
             raise LocalError("the gateway does not serve yet")
+        if name == "forward_add":
+            added = self.add_forward(Forward.parse(str(arguments["forward"])))
+            return added.map(
+                lambda result: (
+                    answers.refusal(result)
+                    if isinstance(result, LocalError)
+                    else Reply(True, {"forward": str(result)})
+                )
+            )
+        return answers.now(Reply(True, self._result(name, arguments)))
+
+    def _result(self, name: str, arguments: Mapping[str, object]) -> object:
         if name == "leases":
             assert self._provisions is not None
             return {"leases": self._provisions.leases(str(arguments["after"]))}
@@ -168,51 +202,83 @@ class Gateway:
         if name == "policy":
             assert self._policy is not None
             return told(self._policy, arguments["addresses"])
-        return self._run_forward(name, arguments)
-
-    def _run_forward(self, name: str, arguments: Mapping[str, object]) -> object:
+        assert self._forwards is not None
         if name == "forward_list":
-            return {"forwards": self._texts()}
-        if name == "forward_add":
-            return {"forward": str(self.add_forward(Forward.parse(str(arguments["forward"]))))}
+            return {"forwards": self._forwards.texts()}
         if name == "forward_remove":
-            removed = self._find(str(arguments["forward"]))
-            self.remove_forward(removed)
+            removed = self._forwards.find(str(arguments["forward"]))
+            self._forwards.remove(removed)
             return {"forward": str(removed)}
         raise LocalError(f"there is no command {name}; the gateway is another version")
 
-    def _serve(self, plain: Mapping[str, object]) -> dict[str, object]:
+    def _serve(self, plain: Mapping[str, object]) -> Future[Reply]:
         settings = read(plain)
         policy = self._policy = settings.policy
         overlap.check(policy.subnet, Path("/proc/net/route").read_text())
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._begin_to_remember(plain, settings)
         self._holder.start(plain)
-        relay = self._relay = Relay(self._loop, self._holder.make, policy, log=self._log)
-        sockets, self._holder.sockets = self._holder.sockets, {}
-        tun, self._holder.tun = self._holder.tun, -1
-        self._relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
-        frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
-        self._relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
-        self._ports.when_left(relay.left)
-        flooded = partial(self._holder.ask, Command("flooded", {}))
-        self._provisions = Provisions(self._loop, sockets, settings, self._ports, self._log, flooded=flooded)
-        for forward in forwards:
-            self._relay.add(forward)
-        for text in settings.kept_forwards:
-            self._add_kept(text)
-        self._memory.change("forward", self._relay.forwards())
+        self._channel.send(Handover("namespace", {}, 1), (self._holder.pidfd,))
+        self._begin_to_relay(settings)
         self._own_addresses = tuple(map(str, settings.own_addresses))
         self._reserved = {str(policy.gateway4): format_mac(GATEWAY_MAC)}
         self._reserved |= {str(lease.address): lease.mac for lease in settings.leases}
+        self._cells = {"gateway": cell.plain(cell.enter("gateway")), "namespace": self._holder.cell}
+        return self._open(settings, forwards).map(lambda error: self._served(error, policy))
+
+    def _begin_to_relay(self, settings: Settings) -> None:
+        """Begin with everything that opens files or starts processes."""
+        relay = self._relay = Relay(self._loop, self._holder.make, settings.policy, log=self._log)
+        sockets, self._holder.sockets = self._holder.sockets, {}
+        tun, self._holder.tun = self._holder.tun, -1
+        self._forwards = HostForwards(relay, self._listeners, self._memory, self._log)
+        relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
+        frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
+        relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
+        self._ports.when_left(relay.left)
+        flooded = partial(self._holder.ask, Command("flooded", {}))
+        self._provisions = Provisions(
+            self._loop,
+            sockets,
+            settings,
+            self._ports,
+            self._log,
+            flooded=flooded,
+            resolvers=lambda: settings.resolvers or self._resolvers,
+        )
+
+    def _open(self, settings: Settings, forwards: list[Forward]) -> Future[LocalError | None]:
+        """Listen wherever the operator wants; the result is what cannot be had of it, if anything."""
+        assert self._forwards is not None
+        wanted: list[Future[Any]] = [self._forwards.begin(forward) for forward in forwards]
         if settings.services:
-            self._http = HttpServer(self._loop, settings.services, Services(self).handle)
+            wanted.append(self._listeners.at_path(settings.services).map(self._serve_api))
+        known = {str(forward) for forward in forwards}
+        kept = [self._forwards.begin_again(text) for text in settings.kept_forwards if text not in known]
+        return gather([*wanted, *kept]).map(
+            lambda results: next(
+                (each for each in results[: len(wanted)] if isinstance(each, LocalError)), None
+            )
+        )
+
+    def _served(self, error: LocalError | None, policy: OutboundPolicy) -> Reply:
+        """Tell the supervisor that guests can be served, or why they cannot."""
+        if error is not None:
+            return answers.refusal(error)
+        assert self._forwards is not None
+        self._forwards.remember()
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
         os.close(self._holder.tap)
         self._holder.tap = -1
         self._tell_owners()
-        where = {"subnet": str(policy.subnet), "prefix": str(policy.prefix)}
-        return {**where, "forwards": self._texts(), "figures": self.figures()}
+        where = {"subnet": str(policy.subnet), "prefix": str(policy.prefix), "cells": self._cells}
+        return Reply(True, {**where, "forwards": self._forwards.texts(), "figures": self.figures()})
+
+    def _serve_api(self, listener: Outcome) -> LocalError | None:
+        if isinstance(listener, LocalError):
+            return LocalError(f"services: {listener}")
+        self._http = HttpServer(self._loop, listener, Services(self).handle)
+        return None
 
     def _begin_to_remember(self, plain: Mapping[str, object], settings: Settings) -> None:
         options = {key: value for key, value in plain.items() if key not in ONCE}
@@ -232,25 +298,18 @@ class Gateway:
 
     def forwards(self) -> list[Forward]:
         """Return all forwards."""
-        assert self._relay is not None
-        return self._relay.forwards()
+        assert self._forwards is not None
+        return self._forwards.all()
 
-    def add_forward(self, forward: Forward) -> Forward:
-        """Begin to forward; return the forward with its real port.
-
-        Raises LocalError; nothing has changed then.
-        """
-        assert self._relay is not None
-        self._memory.check("forward", [*self.forwards(), forward._replace(port=65535)])
-        added = self._relay.add(forward)
-        self._memory.change("forward", self.forwards())
-        return added
+    def add_forward(self, forward: Forward) -> Future[Added]:
+        """Begin to forward. Raises LocalError, like a result that is one: nothing has changed."""
+        assert self._forwards is not None
+        return self._forwards.add(forward)
 
     def remove_forward(self, forward: Forward) -> None:
         """End a forward. Raises LocalError if there is no such forward."""
-        assert self._relay is not None
-        self._relay.remove(forward)
-        self._memory.change("forward", self.forwards())
+        assert self._forwards is not None
+        self._forwards.remove(forward)
 
     def leases(self) -> dict[str, str]:
         """Return address to MAC of the leases in use."""
@@ -297,26 +356,6 @@ class Gateway:
     def _neighbours(self) -> Future[Reply]:
         return self._holder.ask(Command("neighbours", {}))
 
-    def _find(self, text: str) -> Forward:
-        """Return the forward that ``text`` names: its whole text, or the host's address alone.
-
-        Raises LocalError.
-        """
-        for forward in self.forwards():
-            if text in (str(forward), forward.near):
-                return forward
-        raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
-
-    def _add_kept(self, text: str) -> None:
-        """Restore the forwards that operators had added before the supervisor was killed."""
-        assert self._relay is not None
-        try:
-            forward = Forward.parse(text)
-            if forward not in self._relay.forwards():
-                self._relay.add(forward)
-        except LocalError as error:
-            self._log("warning", f"a forward that was added at run time cannot be restored: {error}")
-
     def _tell_owners(self) -> None:
         """Tell the supervisor which port has which address, if that has changed: guards of ports use it."""
         assert self._provisions is not None
@@ -325,8 +364,16 @@ class Gateway:
             self._told_owners = owners
             self._channel.send(Command("owners", owners))
 
-    def _texts(self) -> list[str]:
-        return [str(forward) for forward in self.forwards()]
+    def _tell_refusals(self) -> None:
+        news = self._refusals.news()
+        if news is not None:
+            self._refused("gateway", *news)
+
+    def _refused(self, process: str, count: int, last: int) -> None:
+        self._channel.send(Command("refused", {"process": process, "count": count, "last": last}))
+
+    def _failed(self) -> None:
+        self._log("error", f"a part of the gateway failed: {failure()}")
 
     def _lost(self, why: str) -> None:
         self._log("error", f"the gateway's namespace is gone: {why}")

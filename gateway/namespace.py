@@ -7,7 +7,11 @@ options on the sockets that it receives.
 A PID namespace surrounds both: the kernel kills every process in it when the namespace's process ends,
 however it ends.
 
-``unshare`` (util-linux, on every Debian) makes the namespaces; Python itself can from 3.12 on only.
+The process enters its cell when it has made everything (``gateway.inside``), and says what of it is in force.
+The host side is in one, too, by the time that guests come, and cannot end another process any more: the
+supervisor has ``pidfd`` for that.
+
+``unshare`` (util-linux, on every Debian) does what Python can do from 3.12 on only.
 """
 
 import os
@@ -42,11 +46,18 @@ PIDS = ("--pid", "--fork", "--kill-child")
 class Holder:
     """The namespace, seen from the host side."""
 
-    def __init__(self, loop: Loop, lost: Callable[[str], None], log: Callable[[str, str], None]) -> None:
-        """Prepare.
+    def __init__(
+        self,
+        loop: Loop,
+        lost: Callable[[str], None],
+        log: Callable[[str, str], None],
+        refused: Callable[[int, int], None],
+    ) -> None:
+        """Prepare. ``lost``: the namespace is gone, and why; ``log``: (level, text) for the operator.
 
-        ``lost`` is called with the reason when the namespace is gone; ``log`` takes level and text.
+        ``refused``: the cell of the process inside has refused so many calls; and the number of the last.
         """
+        self._refused = refused
         self._loop = loop
         self._lost = lost
         self._log = log
@@ -56,6 +67,10 @@ class Holder:
         self._words = b""
         self._failure = ""
         self._answers: list[Callable[[Reply], None]] = []
+        self.pidfd = -1
+        """Of the process around the namespace, which ends it all."""
+        self.cell: dict[str, object] = {}
+        """Of the process inside, as ``forwarder.cell.plain`` writes it."""
         self.tap = -1
         """Descriptor of the TAP, once it has been made; the user of it closes it."""
         self.tun = -1
@@ -90,6 +105,7 @@ class Holder:
                 env={**os.environ, "PATH": PATH},
                 pass_fds=(theirs.fileno(),),
             )
+            self.pidfd = os.pidfd_open(self._child.pid)
         except OSError as error:
             ours.close()
             raise LocalError(f"cannot start the gateway's namespace: {error.strerror}") from None
@@ -143,12 +159,13 @@ class Holder:
             try:
                 self._child.wait(1.0)
             except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
+                with suppress(PermissionError):  # in a cell; the supervisor ends it
+                    self._child.kill()
+                    self._child.wait()
             self._child.stderr.close()
             self._child = None
-        close_all([each for each in (self.tap, self.tun) if each >= 0])
-        self.tap = self.tun = -1
+        close_all([each for each in (self.tap, self.tun, self.pidfd) if each >= 0])
+        self.tap = self.tun = self.pidfd = -1
         for sock in self.sockets.values():
             sock.close()
         self.sockets.clear()
@@ -168,6 +185,7 @@ class Holder:
             self._receive_all()
         if not made[0].ok:
             raise LocalError(str(made[0].result))
+        self.cell = cast(dict[str, object], made[0].result)
 
     def _receive(self) -> None:
         try:
@@ -196,6 +214,8 @@ class Holder:
                 self._log(level, text)
             case Command("failed", {"why": str(why)}):
                 self._failure = why
+            case Command("refused", {"count": int(count), "last": int(last)}):
+                self._refused(count, last)
             case Reply() if self._answers:
                 self._answers.pop(0)(message)
             case _:

@@ -5,11 +5,12 @@ questions takes turns with the relay's connections.
 """
 
 import heapq
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import cast
 
 from forwarder.acceptor import Acceptor, Pauses
@@ -18,6 +19,7 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.messages import Reply
 from forwarder.names import format_mac, parse_mac
+from forwarder.socket_address import SocketAddress
 from gateway.api.names import Zone
 from gateway.lan.announce import Announcer, has_default_route, interface_id, mac_of
 from gateway.lan.filters import DHCP_PORT, DNS_PORT
@@ -36,7 +38,6 @@ from gateway.rates import Rates
 from gateway.relay.counts import Counts
 from gateway.relay.policy import Address
 from gateway.relay.poller import Poller
-from gateway.resolvers import Resolvers
 from gateway.settings import Settings, lease_range
 
 DHCP_RATE = (500.0, 200, 64)
@@ -60,6 +61,9 @@ it."""
 PAGE = 256
 """Leases in one answer: a message has room for a few more."""
 
+ROUTES_BYTES = 1 << 16
+"""Of the host's routes, read at a time."""
+
 Row = dict[str, object]
 
 
@@ -75,11 +79,13 @@ class Provisions:
         log: Callable[[str, str], None],
         *,
         flooded: Callable[[], Future[Reply]],
+        resolvers: Callable[[], tuple[SocketAddress, ...]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6".
 
-        ``flooded`` asks the kernel how many frames it has dropped in front of these sockets.
+        ``flooded`` asks how many frames the kernel has dropped before they were heard; ``resolvers`` says
+        which servers are to be asked now. All files are opened here: later they cannot be.
         """
         self._flooded = flooded
         self._ports = ports
@@ -96,17 +102,19 @@ class Provisions:
         self._pauses = Pauses(clock)
         self._static = {lease.name: lease.address for lease in settings.leases if lease.name}
         self._journal = Journal(settings.lease_file)
+        self._tell_failure("")
         self._leases = self._remembered(settings, ports)
         packets = [sockets["lan4"], sockets["lan6"]]
         self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
         self._names = Names(settings.policy, settings.records, self._guests, self._guest_name)
         self._names.change_zones(settings.zones)
         self._server = Server(settings, self._leases, self._names.is_configured, self.counters)
-        self._upstream = Upstream(self._poller, Resolvers(settings.resolvers).servers, self.counters, clock)
+        self._upstream = Upstream(self._poller, resolvers, self.counters, clock)
         questions = Rates(*DNS_RATE)
         self._streams = Streams(self._poller, self._ask_by_stream, questions, self.counters, clock=clock)
         self._service = NameService(self._station, self._names, self._upstream, self._streams, self.counters)
-        self._announcer = Announcer(settings, _has_way_out, self._station.send)
+        self._routes = RouteTable()
+        self._announcer = Announcer(settings, self._routes.has_way_out, self._station.send)
         self._acceptors = [
             (sock, Acceptor(self._poller, sock, self._service.accepted, self._pauses))
             for sock in (sockets["dns4"], sockets["dns6"])
@@ -189,6 +197,7 @@ class Provisions:
         self._upstream.close()
         self._station.close()
         self._journal.close()
+        self._routes.close()
         self._loop.unwatch(self._poller.fileno())
         self._poller.close()
 
@@ -207,6 +216,9 @@ class Provisions:
     def _note(self, lease: Lease) -> None:
         before = self._journal.failed
         self._journal.note(lease, self._leases, len(self._leases))
+        self._tell_failure(before)
+
+    def _tell_failure(self, before: str) -> None:
         if self._journal.failed and not before:
             self._log("warning", f"leases are not saved: {self._journal.failed}")
 
@@ -263,9 +275,24 @@ def _row(lease: Lease, now: float) -> Row:
     }
 
 
-def _has_way_out() -> bool:
-    """Whether this host has a default route for IPv6."""
-    try:
-        return has_default_route(Path("/proc/net/ipv6_route").read_text())
-    except OSError:  # a kernel without IPv6
-        return False
+class RouteTable:
+    """The routes of this host for IPv6, by a file that stays open."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open("/proc/net/ipv6_route", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # a kernel without IPv6
+            self._file = -1
+
+    def has_way_out(self) -> bool:
+        """Whether there is a default route."""
+        text = b""
+        with suppress(OSError):
+            while more := os.pread(self._file, ROUTES_BYTES, len(text)):
+                text += more
+        return has_default_route(text.decode(errors="replace"))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)

@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeVar
 
 from forwarder.errors import UsageError
 from forwarder.names import GATEWAY_MAC, parse_mac
+from forwarder.socket_address import SocketAddress, numeric
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
 from gateway.api import names
 from gateway.api.names import Record, Zone
@@ -74,8 +75,8 @@ class Settings(NamedTuple):
     """Taken over from an earlier gateway; may be empty."""
     services: str
     lease_file: str
-    resolvers: tuple[tuple[str, int], ...]
-    """Resolvers to ask instead of the host's, as (address, port), best first."""
+    resolvers: tuple[SocketAddress, ...]
+    """Those that are asked instead of the host's, best first."""
 
     @property
     def own_addresses(self) -> tuple[Address, ...]:
@@ -207,14 +208,15 @@ def _address(text: str) -> Address:
         raise ValueError(f"{text!r} is no IP address") from None
 
 
-def _resolver(text: str) -> tuple[str, int]:
+def _resolver(text: str) -> SocketAddress:
     """Read ``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``."""
     host, separator, port = text.rpartition(":")
     if text.count(":") != 1 and not text.startswith("["):
         host, separator, port = text, "", ""
     if separator and not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
         raise ValueError(f"{text!r} has no port from 1 to 65535")
-    return str(_address((host if separator else text).strip("[]"))), int(port) if separator else 53
+    address = _address((host if separator else text).strip("[]"))
+    return numeric(str(address), int(port) if separator else 53)
 
 
 def _lease(text: str, policy: OutboundPolicy) -> Lease:

@@ -31,6 +31,7 @@ from supervisor.attach.addresses import PortOptions
 from supervisor.attach.kept import KeptAttachments
 from supervisor.attach.listener_common import free_name
 from supervisor.attach.listeners import Listeners
+from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log, say
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
@@ -66,7 +67,10 @@ class PortManager:
         self.listeners = Listeners(loop, self.pauses, self)
         known = facts(self.sampler, self.views)
         self._has_gateway = gateway_options is not None
-        self.gateway = GatewayProcess(loop, self, directory.path, gateway_options or {}, known, saved=saved)
+        cells = CellPolicy(required=cell_required)
+        self.gateway = GatewayProcess(
+            loop, self, directory.path, gateway_options or {}, known, saved=saved, cells=cells
+        )
         self.kept = KeptAttachments(self.listeners, saved)
         self._fd_store = FdStore()
         self._actions: deque[actions.Action] = deque()
@@ -77,7 +81,7 @@ class PortManager:
             MembershipLog(directory.epoch),
             self,
             FleetParts(directory.path, self.registry, self._fd_store, self.sampler, self.listeners),
-            cell_required=cell_required,
+            cells=cells,
         )
         self._steps: tuple[Callable[[float], object], ...] = (
             *self.fleet.steps,

@@ -45,6 +45,8 @@ HOMES = {
         "forwarder/channel.py",
         "forwarder/acceptor.py",
         "forwarder/unix_sockets.py",
+        "forwarder/socket_address.py",
+        "forwarder/tcp_options.py",
         "workers/*",
         "supervisor/*",
         "gateway/*",

@@ -31,6 +31,9 @@ from forwarder.names import Cell
 from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, path, worker_path
 from workers.subscription import Subscription
 
+KIND = "worker"
+"""Of cell."""
+
 DOOR_BACKLOG = 8
 """Connections that may wait at the door. Those of other processes are accepted and closed, so that they do
 not add up."""
@@ -53,9 +56,9 @@ class Birthright:
         self.signals = _signals()
         for standard in (0, 2):
             os.dup2(1, standard)
-        restricted, abi = _core.cell_restrict()
+        restricted, abi = _core.cell_restrict(KIND)
         self.subscription = Subscription(members, worker_path(runtime_dir, os.getpid(), MEMBERSHIP))
-        self.cell = Cell((*restricted, *_core.cell_filter()), abi)
+        self.cell = Cell((*restricted, *_core.cell_filter(KIND)), abi)
 
     def answer_door(self) -> bool:
         """Accept the next supervisor; return whether ``channel`` leads to it now."""

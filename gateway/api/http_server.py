@@ -1,7 +1,7 @@
 """The listener of the HTTP API: a unix socket of the host, in the gateway's loop.
 
-The socket is 0600, and its peer must be of our own user or root. Each client is a ``Connection``, which
-knows the protocol and how long its steps may take.
+The socket is 0600 and the supervisor makes it; the kernel lets nobody in but its owner and root. Each client
+is a ``Connection``, which knows the protocol and how long its steps may take.
 
 Bounds: ``CONNECTIONS`` at once. Beyond that, the client that was silent for longest makes room for the next
 one; a client that waits for our answer does not count as silent. A socket that was handed over is not counted
@@ -11,12 +11,10 @@ any more.
 import socket
 import time
 
-from forwarder import unix_sockets
 from forwarder.acceptor import Acceptor, Pauses
-from forwarder.channel import credentials_of
-from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from gateway.api.http_connection import Connection, Handler, Phase
+from gateway.listeners import Listener
 
 CONNECTIONS = 64
 
@@ -24,17 +22,14 @@ CONNECTIONS = 64
 class HttpServer:
     """The listener and its connections."""
 
-    def __init__(self, loop: Loop, path: str, handler: Handler) -> None:
-        """Listen. Raises LocalError."""
+    def __init__(self, loop: Loop, listener: Listener, handler: Handler) -> None:
+        """Serve at a listener, which is this object's from now on."""
         self._loop = loop
         self._handler = handler
         self._connections: set[Connection] = set()
-        try:
-            self._socket, self._file = unix_sockets.listen(path)
-        except LocalError as error:
-            raise LocalError(f"services: {error}") from None
+        self._listener = listener
         self._pauses = Pauses(time.monotonic)
-        self._acceptor = Acceptor(loop, self._socket, self._on_connection, self._pauses)
+        self._acceptor = Acceptor(loop, listener.sock, self._on_connection, self._pauses)
 
     def tick(self, now: float) -> None:
         """End slow connections, and accept again after a pause."""
@@ -53,11 +48,10 @@ class HttpServer:
         for connection in list(self._connections):
             connection.close()
         self._acceptor.close()
-        self._file.remove()
-        self._socket.close()
+        self._listener.close()
 
     def _on_connection(self, sock: socket.socket) -> None:
-        if not credentials_of(sock).are_ours or not self._has_room():
+        if not self._has_room():
             sock.close()
             return
         self._connections.add(Connection(self._loop, sock, self._handler, self._connections.discard))

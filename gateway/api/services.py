@@ -48,8 +48,8 @@ class Backend(Protocol):
     def forwards(self) -> Iterable[Forward]:
         """Return all forwards."""
 
-    def add_forward(self, forward: Forward) -> Forward:
-        """Begin to forward; return the forward with its real port."""
+    def add_forward(self, forward: Forward) -> Future[Forward | LocalError]:
+        """Begin to forward; the result is the forward with its real port, or why it cannot be had."""
 
     def remove_forward(self, forward: Forward) -> object:
         """End an existing forward."""
@@ -117,20 +117,30 @@ class Services:
         running = {forward.near for forward in self._owner.forwards()}
         if any(forward.near in running and (forward.port or forward.path) for forward in wanted):
             raise LocalError(f"proxy already running for {protocol} on {local}")
-        self._add_all(wanted)
-        return self._done()
+        return self._owner.add_forward(wanted[0]).then(lambda first: self._add_twin(first, wanted[1:]))
 
-    def _add_all(self, wanted: list[Forward]) -> None:
-        """Add a forward, or one for each family: both, or the first alone on a host without IPv6."""
-        first = self._owner.add_forward(wanted[0])
-        for forward in wanted[1:]:
-            if not has_ipv6():
-                return
-            try:
-                self._owner.add_forward(forward._replace(port=first.port))
-            except LocalError:
-                self._owner.remove_forward(first)
-                raise
+    def _add_twin(self, first: Forward | LocalError, more: list[Forward]) -> Future[Answer]:
+        """Add the forward of the other family, if one is wanted and this host has IPv6; then answer."""
+        if isinstance(first, LocalError) or not more or not has_ipv6():
+            return self._added(first)
+        kept = first
+
+        def added(twin: Forward | LocalError) -> Future[Answer]:
+            if isinstance(twin, LocalError):
+                self._owner.remove_forward(kept)
+            return self._added(twin)
+
+        try:
+            return self._owner.add_forward(more[0]._replace(port=first.port)).then(added)
+        except LocalError as error:
+            return added(error)
+
+    def _added(self, result: Forward | LocalError) -> Future[Answer]:
+        if isinstance(result, Forward):
+            return self._done()
+        refused: Future[Answer] = Future()
+        refused.set_result(_line(500, str(result)))
+        return refused
 
     def _unexpose(self, body: bytes) -> Future[Answer]:
         local, _, protocol = _words(body)

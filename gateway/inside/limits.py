@@ -9,10 +9,6 @@ A second rule drops the questions behind the packet sockets: no socket of the na
 ports, so the kernel would answer the guest with an error.
 """
 
-import json
-
-from gateway.inside import nft
-
 MOST_SENDERS = 65_535
 FORGET_S = 10
 """An address that is silent this long would have its whole burst again anyway."""
@@ -27,6 +23,7 @@ RATES = {
 """Name of the rule: match, packets a second, packets in a burst."""
 
 TABLE = "bulkhead"
+COUNTER = "flooded"
 
 
 def rules(interface: str) -> str:
@@ -37,12 +34,12 @@ def rules(interface: str) -> str:
     )
     drops = "".join(
         f"        {what} update @{name} {{ ether saddr limit rate over {rate}/second burst {burst} packets }}"
-        f" counter name flooded drop\n"
+        f" counter name {COUNTER} drop\n"
         for name, (what, rate, burst) in RATES.items()
     )
     return f"""
 table netdev {TABLE} {{
-    counter flooded {{ }}
+    counter {COUNTER} {{ }}
 {sets}    chain questions {{
         type filter hook ingress device "{interface}" priority 0; policy accept;
 {drops}    }}
@@ -54,11 +51,3 @@ table inet {TABLE} {{
     }}
 }}
 """
-
-
-def flooded() -> int:
-    """Return the number of dropped frames. Raises LocalError."""
-    listed = nft.run("-j", "list", "counter", "netdev", TABLE, "flooded")
-    return int(
-        next(each["counter"]["packets"] for each in json.loads(listed)["nftables"] if "counter" in each)
-    )

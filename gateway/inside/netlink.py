@@ -1,4 +1,4 @@
-"""Set up addresses, routes and neighbours of the namespace; only this file uses the netlink library.
+"""Addresses and routes of the namespace: the one place that knows netlink's library.
 
 - ``lan0``, a TAP, has the gateway's MAC and addresses. Its other end is a port of the switch.
 - ``out0``, a TUN, brings in the packets that the host side writes; nothing leaves by it.
@@ -40,14 +40,6 @@ def set_up(settings: Settings) -> None:
         raise LocalError(
             f"cannot set up the gateway's namespace: {errno.errorcode.get(error.code)}"
         ) from None
-
-
-def neighbours() -> list[list[str]]:
-    """Return the neighbours on the LAN that the kernel knows: IP address to MAC address, digits only."""
-    with IPRoute() as netlink:
-        known = netlink.get_neighbours(ifindex=int(netlink.link_lookup(ifname=LAN)[0]))
-        pairs = [(each.get_attr("NDA_DST"), each.get_attr("NDA_LLADDR")) for each in known]
-    return [[address, mac.replace(":", "")] for address, mac in pairs if address and mac]
 
 
 _SYSCTLS = (

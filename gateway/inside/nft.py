@@ -86,16 +86,8 @@ table inet bulkhead {{
 def load(text: str) -> None:
     """Put rules into force in this process's namespace. Raises LocalError."""
     try:
-        run("-f", "-", text=text)
-    except LocalError as error:
-        raise LocalError(f"{error}; does the kernel have nft_tproxy?") from None
-
-
-def run(*words: str, text: str = "") -> str:
-    """Run nft with ``text`` in this process's namespace and return its output. Raises LocalError."""
-    try:
         done = subprocess.run(
-            ["nft", *words], input=text, capture_output=True, text=True, check=False, timeout=20
+            ["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False, timeout=20
         )
     except FileNotFoundError:
         raise LocalError("nft is missing; install nftables") from None
@@ -103,5 +95,4 @@ def run(*words: str, text: str = "") -> str:
         raise LocalError("nft did not end; is the machine out of memory?") from None
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-        raise LocalError(f"nft refused the gateway's rules: {line}")
-    return done.stdout
+        raise LocalError(f"nft refused the gateway's rules: {line}; does the kernel have nft_tproxy?")

@@ -7,7 +7,11 @@ and passes them to the host side. A socket belongs to the namespace in which it 
 uses it. So the host side connects, accepts and answers by itself, and no traffic of a guest passes through
 this process.
 
-It ends with its channel. The kernel removes the network namespace, and everything in it, with its last user.
+When it has made everything it enters its cell (``forwarder.cell``): what it can do afterwards is make sockets
+of TCP and UDP, and ask its kernel two things (``kernel``).
+
+It lives as long as its channel. The network namespace goes with its last user, and what is in it needs no
+cleaning up.
 """
 
 import socket
@@ -16,18 +20,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import cast
 
-from forwarder import _core
+from forwarder import _core, cell
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import BulkheadError, LocalError
-from forwarder.loop import Loop
+from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
+from forwarder.tcp_options import forgo_pacing
 from gateway import bpf
 from gateway.inside import limits, netlink, nft, transparent
+from gateway.inside.kernel import Kernel
 from gateway.lan import filters
 from gateway.lan.frames import IPV4, IPV6
 from gateway.relay import frame_sockets
-from gateway.relay.socket_options import forgo_pacing
 from gateway.relay.tun import open_tun
 from gateway.settings import Settings, read
 
@@ -52,8 +57,10 @@ class Inside:
 
     def __init__(self, channel: LoopChannel) -> None:
         self._channel = channel
-        self._loop = Loop()
+        self._loop = Loop(self._failed)
         self._done = False
+        self._kernel: Kernel | None = None
+        self._refusals = cell.Refusals()
 
     def run(self) -> None:
         """Serve until the channel ends."""
@@ -61,8 +68,14 @@ class Inside:
         try:
             while not self._done:
                 self._loop.turn(IDLE_S)
+                news = self._refusals.news()
+                if news is not None:
+                    self._channel.send(Command("refused", {"count": news[0], "last": news[1]}))
         except ChannelClosedError:
             pass
+
+    def _failed(self) -> None:
+        self._channel.send(Command("log", {"level": "error", "text": f"the namespace failed: {failure()}"}))
 
     def _receive(self) -> None:
         try:
@@ -84,10 +97,11 @@ class Inside:
         try:
             if message.name == "make":
                 self._make(message.arguments)
-            elif message.name == "neighbours":
-                result = netlink.neighbours()
-            elif message.name == "flooded":
-                result = limits.flooded()
+                result = cell.plain(cell.enter("namespace"))
+            elif message.name == "neighbours" and self._kernel is not None:
+                result = self._kernel.neighbours()
+            elif message.name == "flooded" and self._kernel is not None:
+                result = self._kernel.flooded()
             self._channel.send(Reply(True, result))
         except LocalError as error:
             self._channel.send(Reply(False, str(error)))
@@ -108,6 +122,7 @@ class Inside:
             made.append(tun)
             netlink.set_up(settings)
             nft.load(nft.rules(settings, netlink.LAN) + limits.rules(netlink.LAN))
+            self._kernel = Kernel(netlink.LAN)
             listeners = _listen(settings)
             for number, sock in enumerate(frame_sockets.open_all(netlink.LAN, settings.policy)):
                 listeners[f"frames{number}"] = sock

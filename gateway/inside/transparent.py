@@ -6,8 +6,8 @@ address that the guest asked for. There is one listener for each IP version.
 
 import socket
 
+from forwarder.tcp_options import tune
 from gateway.inside.nft import TCP_PORT
-from gateway.relay.socket_options import tune
 
 BACKLOG = 4096
 """Connections that may wait for accept: the kernel's maximum, and no fewer than the relay has dials."""

@@ -1,10 +1,14 @@
 """Save leases on disk for the next gateway: a line for each change; the last line of an address counts.
 
-One call writes one line, so a killed gateway loses no lease that a guest has heard of. Times are monotonic:
-all processes share this clock until the machine restarts. When the file has several times as many lines as
-there are leases, a new file is written and replaces it.
+A line is written by one call, so a gateway that is killed loses nothing that it has told a guest. Times are
+monotonic, which is the same clock for all processes until the machine starts again.
 
     bound 52:54:00:00:00:0a 192.168.127.57 3 17 5023.250 web     state, MAC, address, port, born, ends, name
+
+There are two files, both opened at the start, since a gateway in its cell can open and rename none. When the
+file in use has several times as many lines as there are leases, all leases are written into the other one,
+with a last line ``whole N``, and that is in use from then on. Of two files the one with the higher N counts;
+one without that line was not finished, and counts only where there is no other.
 """
 
 import contextlib
@@ -20,66 +24,87 @@ from gateway.ports import Port
 NONE = "-"
 """Stands for an empty name."""
 
+WHOLE = "whole"
+
 SLACK = 1024
 GROWTH = 4
-"""The file is rewritten beyond this many lines for each lease, and ``SLACK`` more."""
+"""Lines for each lease, and ``SLACK`` more, before the leases are written anew."""
 
 
 class Journal:
-    """The journal file. If it cannot be written, only computed addresses survive a restart of the gateway."""
+    """The files. If they cannot be written, leases outlive the gateway by their computed addresses only."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        """Open both files: ``path``, and the same with ``.2``."""
         self._lines = 0
-        self._file = -1
+        self._number = 0
+        """How often all leases were written anew."""
+        self._files: list[int] = []
         self.failed = ""
-        """The error that stopped the journal; "" while it works."""
+        """Why nothing is written any more."""
+        try:
+            for each in (path, f"{path}.2"):
+                self._files.append(os.open(each, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            self.close()
+            self.failed = error.strerror or str(error)
 
     def load(self, now: float) -> list[tuple[Lease, State, float]]:
         """Return the saved leases, each with its state and its end, in the order in which they end."""
         found: dict[str, tuple[Lease, State, float]] = {}
-        with contextlib.suppress(OSError):
-            for line in _lines(self._path):
-                self._lines += 1
-                with contextlib.suppress(ValueError, IndexError, LocalError):
-                    found[line.split()[2]] = _read(line, now)
+        texts = [_lines(file) for file in self._files]
+        numbers = [_number(lines) for lines in texts]
+        if len(texts) == 2 and numbers[1] > numbers[0]:
+            self._files.reverse()
+            texts.reverse()
+        self._number = max(numbers, default=0)
+        for line in texts[0] if texts else []:
+            self._lines += 1
+            with contextlib.suppress(ValueError, IndexError, LocalError):
+                found[line.split()[2]] = _read(line, now)
         return sorted(found.values(), key=lambda entry: entry[2])
 
     def note(self, lease: Lease, others: Iterable[Lease], count: int) -> None:
         """Write a lease; ``others`` yields all ``count`` leases, for a new file."""
         self._lines += 1
+        if not self._files:
+            return
         try:
             if self._lines > SLACK + GROWTH * count:
                 self._renew(others)
             elif not self.failed:
-                if self._file < 0:
-                    self._file = os.open(
-                        self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-                    )
-                os.write(self._file, _line(lease))
+                os.write(self._files[0], _line(lease))
         except OSError as error:
             self.failed = error.strerror or str(error)
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the files."""
+        while self._files:
+            os.close(self._files.pop())
 
     def _renew(self, leases: Iterable[Lease]) -> None:
-        self.close()
-        beside = f"{self._path}.new"
+        other = self._files[1]
         lines = [_line(lease) for lease in leases if lease.state in (State.BOUND, State.KEPT)]
+        lines.append(f"{WHOLE} {self._number + 1}\n".encode())
+        text = b"".join(lines)
+        os.ftruncate(other, 0)
+        if os.write(other, text) != len(text):
+            raise OSError(None, "not all was written")
+        self._number += 1
         self._lines = len(lines)
-        with open(beside, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(b"".join(lines))
-        os.replace(beside, self._path)
+        self._files.reverse()
         self.failed = ""
 
 
-def _lines(path: str) -> list[str]:
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read().splitlines()
+def _lines(file: int) -> list[str]:
+    with open(file, encoding="ascii", errors="replace", closefd=False) as text:
+        return text.read().splitlines()
+
+
+def _number(lines: list[str]) -> int:
+    """Return which writing anew has made this file; 0: none."""
+    found = [line.split() for line in lines if line.startswith(WHOLE)]
+    return max((int(each[1]) for each in found if len(each) == 2 and each[1].isdecimal()), default=0)
 
 
 def _line(lease: Lease) -> bytes:

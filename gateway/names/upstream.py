@@ -28,10 +28,10 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
+from forwarder.socket_address import SocketAddress
 from gateway.names import message
 from gateway.names.message import NOT_IMPLEMENTED, REFUSED, SERVER_FAILURE, Question
 from gateway.relay.poller import READ, WRITE, Poller
-from gateway.resolvers import Server
 
 STEP_S = 1.5
 """Three resolvers are asked before a client with a time-out of five seconds asks again."""
@@ -63,7 +63,7 @@ class _Way(Protocol):
 
 
 class _Datagrams:
-    def __init__(self, server: Server, data: bytes) -> None:
+    def __init__(self, server: SocketAddress, data: bytes) -> None:
         self._data = data
         self.sock = _socket(server, socket.SOCK_DGRAM)
         try:
@@ -83,7 +83,7 @@ class _Datagrams:
 
 
 class _Stream:
-    def __init__(self, server: Server, data: bytes) -> None:
+    def __init__(self, server: SocketAddress, data: bytes) -> None:
         self._out = len(data).to_bytes(2, "big") + data
         self._in = b""
         self.sock = _socket(server, socket.SOCK_STREAM)
@@ -145,9 +145,9 @@ class _Asked:
         self.give = give
         self.ident = secrets.randbits(16)
         self.wire = message.renamed(data, self.ident)
-        self.servers: tuple[Server, ...] = ()
+        self.servers: tuple[SocketAddress, ...] = ()
         self.end = 0.0
-        self.open: Callable[[Server, bytes], _Way] = _Datagrams
+        self.open: Callable[[SocketAddress, bytes], _Way] = _Datagrams
         self.tries = 0
         self.ways: dict[int, _Way] = {}
         """Sockets by the number of the resolver."""
@@ -160,7 +160,7 @@ class Upstream:
     def __init__(
         self,
         poller: Poller,
-        servers: Callable[[], tuple[Server, ...]],
+        servers: Callable[[], tuple[SocketAddress, ...]],
         counters: "Counter[str]",
         clock: Callable[[], float],
     ) -> None:
@@ -307,7 +307,7 @@ class Upstream:
         asked.give(answer)
 
 
-def _socket(server: Server, kind: int) -> socket.socket:
+def _socket(server: SocketAddress, kind: int) -> socket.socket:
     version = ip_address(server[0]).version
     sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind)
     sock.setblocking(False)

@@ -3,10 +3,11 @@
 TCP itself notices a vanished peer after minutes. The switch knows at once that a port has left, but not which
 IP addresses were behind it. Also, a VM may come back, and keeps its connections if it reconnects. So
 
-1. a port leaves: the namespace returns its neighbours; those with connections and without a port for their
-Ethernet address are *in doubt*;
-2. TCP probes each of their connections once a second (keepalive, ``PROBING``);
-3. after ``WAIT_S``, the connections of guests that have acknowledged nothing are reset.
+1. a port leaves: the namespace is asked who its neighbours are, and those that have connections and whose
+   Ethernet address is behind no port are *in doubt*;
+2. their kernels are asked each second whether they are there, connection by connection
+   (``forwarder.tcp_options.PROBING``);
+3. after ``WAIT_S`` the connections of those that have acknowledged nothing meanwhile are reset.
 
 Example: a VM is killed with one idle connection and one that has bytes under way. Its port leaves at once,
 and both are in doubt; 7 seconds later both are reset. Had the VM reconnected after 3, it would have answered.

@@ -1,11 +1,12 @@
 """The table of inbound forwards: from an address of the host to a port of a guest; pure.
 
 A forward is written ``tcp:HOST:PORT:GUEST:PORT``, ``udp:…`` or ``unix:PATH:GUEST:PORT``; an IPv6 address
-stands in brackets. With port 0 of the host the kernel chooses, and the table holds the chosen port. The table
-checks the settings; ``listening`` finds errors of the kernel (another program has the port). An entry is made
-after its listener, so every forward in the table works.
+stands in brackets. Port 0 of the host lets the kernel choose, and the table then holds what it chose. The
+table knows what the settings forbid; what only the kernel knows (a port that another program has) is found
+by the supervisor, which makes the listeners. An entry is made after its listener, so that the table never
+promises what is not there; meanwhile its place is ``begun``.
 
-Bounds: ``MAX_FORWARDS`` entries, each of which is a descriptor.
+Bounds: ``MAX_FORWARDS`` entries, begun ones included, each of which is a descriptor.
 """
 
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ class Forwards:
     def __init__(self, policy: OutboundPolicy) -> None:
         self._policy = policy
         self._entries: dict[str, Forward] = {}
+        self._begun: list[Forward] = []
+        """Those that have no listener yet."""
 
     def __iter__(self) -> Iterator[Forward]:
         return iter(tuple(self._entries.values()))
@@ -81,15 +84,26 @@ class Forwards:
             check_guest(self._policy, forward.guest)
         except LocalError as error:
             raise LocalError(f"forward {forward}: {error}") from None
-        there = None if forward.kind != "unix" and forward.port == 0 else self._entries.get(forward.near)
+        begun = next((each for each in self._begun if each.near == forward.near), None)
+        any_port = forward.kind != "unix" and forward.port == 0
+        there = None if any_port else self._entries.get(forward.near, begun)
         if there is not None:
             raise LocalError(
                 f"forward {forward}: {forward.near} leads to {_guest(there)} already; remove it first"
             )
-        if len(self._entries) >= MAX_FORWARDS:
+        if len(self._entries) + len(self._begun) >= MAX_FORWARDS:
             raise LocalError(
                 f"forward {forward}: there are {MAX_FORWARDS} forwards already; remove one first"
             )
+
+    def begin(self, forward: Forward) -> None:
+        """Keep a place for a forward whose listener is being made. Raises LocalError like ``check``."""
+        self.check(forward)
+        self._begun.append(forward)
+
+    def end(self, forward: Forward) -> None:
+        """Give the place back that was kept for a forward, which is added now or not at all."""
+        self._begun.remove(forward)
 
     def add(self, forward: Forward) -> None:
         """Add a forward whose listener exists. Raises LocalError like ``check``."""

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 
+from forwarder.tcp_options import take_segments
 from gateway.ip.answers import (
     answer,
     echo_reply,
@@ -46,7 +47,6 @@ from gateway.relay.frames import Sender
 from gateway.relay.policy import Address
 from gateway.relay.poller import FAILED, READ
 from gateway.relay.socket_errors import SocketError
-from gateway.relay.socket_options import take_segments
 from gateway.relay.tun import Speaker
 
 MOST_PEERS = 256

@@ -23,7 +23,9 @@ from ipaddress import ip_address
 from forwarder._core import Datagrams as Core
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.descriptor_limit import raise_descriptor_limit
+from forwarder.errors import LocalError
 from forwarder.loop import Loop
+from gateway.listeners import Listener
 from gateway.relay import descriptors
 from gateway.relay.counts import Counts, Log
 from gateway.relay.departures import Departures
@@ -31,7 +33,6 @@ from gateway.relay.dial import Deliver
 from gateway.relay.flow_context import Common, FlowTable
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.frames import Way
-from gateway.relay.listening import Listening, listen
 from gateway.relay.nat import NO_PINGS, may_ping
 from gateway.relay.outbound import Outbound
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
@@ -84,7 +85,7 @@ class Relay:
         self._outbound: Outbound | None = None
         self._departures: Departures | None = None
         self._served: list[tuple[socket.socket, Acceptor]] = []
-        self._listening: dict[Forward, tuple[Listening, Acceptor | Datagrams]] = {}
+        self._listening: dict[Forward, tuple[Listener, Acceptor | Datagrams]] = {}
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
 
     def serve(self, sockets: Iterable[socket.socket]) -> None:
@@ -109,24 +110,36 @@ class Relay:
         if self._departures is not None:
             self._departures.left()
 
-    def add(self, forward: Forward) -> Forward:
-        """Start to forward; return the forward with its real port.
+    def begin(self, forward: Forward) -> None:
+        """Keep a place for a forward until ``add`` or ``give_up``. Raises LocalError: it cannot be added."""
+        self._forwards.begin(forward)
 
-        Raises LocalError; nothing has changed then.
+    def give_up(self, forward: Forward) -> None:
+        """Forget a forward that was begun: there is no listener for it."""
+        self._forwards.end(forward)
+
+    def add(self, forward: Forward, listener: Listener) -> Forward:
+        """Start to forward what was begun; return the forward with its real port.
+
+        Raises LocalError: the port that the kernel chose is forwarded already. The listener is closed then.
         """
-        self._forwards.check(forward)
-        listening, real = listen(forward)
-        self._forwards.add(real)
+        self._forwards.end(forward)
+        real = forward._replace(port=listener.port)
+        try:
+            self._forwards.add(real)
+        except LocalError:
+            listener.close()
+            raise
         make = self._datagrams if real.kind == "udp" else self._accept
-        self._listening[real] = listening, make(real, listening.sock)
+        self._listening[real] = listener, make(real, listener.sock)
         return real
 
     def remove(self, forward: Forward) -> None:
         """Stop a forward; existing connections stay. Raises LocalError if there is no such forward."""
         self._forwards.remove(forward)
-        listening, acceptor = self._listening.pop(forward)
+        listener, acceptor = self._listening.pop(forward)
         acceptor.close()
-        listening.close()
+        listener.close()
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return a tunnel to a port of ``guest``. Raises LocalError if it is no guest's address."""

@@ -23,6 +23,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from forwarder.tcp_options import KEEPALIVE, PROBING, ask_after, forgo_pacing, silence_s, tune
 from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
@@ -30,7 +31,6 @@ from gateway.relay.dial import NEXT, Dial, Make, State, counter_of
 from gateway.relay.pipes import Pipes
 from gateway.relay.policy import Address
 from gateway.relay.poller import CLOSING, EDGE, FAILED, WRITE, Poller
-from gateway.relay.socket_options import KEEPALIVE, PROBING, ask_after, forgo_pacing, silence_s, tune
 from gateway.relay.splice import LINGER_S, Joined, abort, close
 
 MOST_DIALS = 4096

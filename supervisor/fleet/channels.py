@@ -36,10 +36,8 @@ from forwarder.messages import (
     WantRing,
 )
 from forwarder.names import MAX_PORTS, Cell, Identity, Incarnation
+from supervisor.base.allowance import Allowance
 from supervisor.base.logs import Throttle
-
-AT_ONCE = 64
-"""Messages read from one worker in one turn, so that it cannot keep the loop from the others."""
 
 BURST = 4 * MAX_PORTS
 """The largest allowance of a worker: two messages for a ring to each port, twice."""
@@ -56,30 +54,24 @@ class WorkerChannel:
     """One worker's channel."""
 
     __slots__ = (
+        "allowance",
         "cell",
         "channel",
         "identity",
         "introduced",
-        "resume_at",
-        "saved",
-        "saved_at",
         "served",
     )
 
-    def __init__(self, channel: Channel, identity: Identity) -> None:
+    def __init__(self, channel: Channel, identity: Identity, now: float) -> None:
         self.channel = channel
+        self.allowance = Allowance(BURST, RATE, now)
         self.identity = identity
         self.introduced = False
         """Whether the worker's first message has come."""
         self.cell: Cell | None = None
         """Known after its first message."""
         self.served: Incarnation | None = None
-        """The port that the worker was given, or that it brought."""
-        self.saved = float(BURST)
-        """The worker's allowance of messages at ``saved_at``."""
-        self.saved_at = 0.0
-        self.resume_at = 0.0
-        """When the channel is read again; 0.0 if it is read now."""
+        """The port that it was given, or that it brought."""
 
     @property
     def pid(self) -> int:
@@ -127,9 +119,8 @@ class WorkerChannels:
         """The channels that are not read now."""
 
     def add(self, identity: Identity, channel: Channel) -> None:
-        """Take the channel of a process."""
-        worker = WorkerChannel(channel, identity)
-        worker.saved_at = self._clock()
+        """Take over the channel of that process."""
+        worker = WorkerChannel(channel, identity, self._clock())
         self._workers[worker] = None
         self._watch(worker)
 
@@ -171,14 +162,14 @@ class WorkerChannels:
             self._flush(worker)
 
     def tick(self, now: float) -> None:
-        """Read the channels again whose pause is over."""
-        for worker in [each for each in self._held if each.resume_at <= now]:
+        """Read those again that have been held back for long enough."""
+        for worker in [each for each in self._held if each.allowance.resume_at <= now]:
             self._held.discard(worker)
             self._watch(worker)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        return min((worker.resume_at for worker in self._held), default=float("inf"))
+        return min((worker.allowance.resume_at for worker in self._held), default=float("inf"))
 
     def close(self) -> None:
         """Close everything; nothing is reported."""
@@ -204,17 +195,13 @@ class WorkerChannels:
             self._watch(worker)
 
     def _may_say(self, worker: WorkerChannel) -> int:
-        """Return how many messages to read from a worker now; if none, its channel pauses."""
-        now = self._clock()
-        worker.saved = min(float(BURST), worker.saved + (now - worker.saved_at) * RATE)
-        worker.saved_at = now
-        if worker.saved >= 1.0:
-            return min(AT_ONCE, int(worker.saved))
-        self._throttle.warning("held", f"worker {worker.pid} sends too many messages and is held back")
-        worker.resume_at = now + AT_ONCE / RATE
-        self._held.add(worker)
-        self._watch(worker)
-        return 0
+        """Return how many messages to take of a worker now; where that is none, it is held back."""
+        count = worker.allowance.take(self._clock())
+        if not count:
+            self._throttle.warning("held", f"worker {worker.pid} says too much and is held back")
+            self._held.add(worker)
+            self._watch(worker)
+        return count
 
     def _on_channel(self, worker: WorkerChannel, events: int) -> None:
         if events & WRITE:
@@ -231,13 +218,13 @@ class WorkerChannels:
             received = worker.channel.receive()
             if received is None:
                 return False
-            worker.saved -= 1.0
+            worker.allowance.spend()
             self._on_message(worker, *received)
         except ChannelClosedError:
             self.drop(worker)
             return False
         except PeerError as error:
-            worker.saved -= 1.0
+            worker.allowance.spend()
             self._throttle.warning("bad", f"bad message on the channel of process {worker.pid}: {error}")
             if not worker.introduced:
                 self.drop(worker)

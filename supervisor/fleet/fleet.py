@@ -43,9 +43,9 @@ from forwarder.names import (
     PortRecord,
 )
 from supervisor.attach.listener_common import hung_up
+from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import Throttle, log, say
 from supervisor.base.zmq_sockets import Context
-from supervisor.fleet.cells import CellPolicy
 from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
 from supervisor.fleet.confirmations import Confirmations
 from supervisor.fleet.guards import Guards
@@ -72,14 +72,14 @@ class Fleet:
         owner: FleetOwner,
         parts: FleetParts,
         *,
-        cell_required: bool,
+        cells: CellPolicy,
     ) -> None:
         self._runtime_dir, self._registry, self._fd_store, self._sampler, listeners = parts
         self._owner = owner
         self._channels = WorkerChannels(loop, self, time.monotonic)
         self.publisher = Publisher(loop, context, self._runtime_dir, membership, self._subscribed)
         self.health = Health(BEAT_S, self._sampler.published_at)
-        self.cells = CellPolicy(required=cell_required)
+        self.cells = cells
         self.guards = Guards(self._channels)
         self._confirmations = Confirmations()
         self._misuse = Misuse()

@@ -1,10 +1,13 @@
 """The process of a gateway: start it with a channel, end it, and wait for its end by pidfd.
 
-The process ends when its channel is closed. It has its own session, so a terminal's signals do not reach it.
-Runs in the supervisor's loop; only ``close`` blocks, for a moment.
+It has a session of its own, so a terminal's signals do not reach it. Its namespace's process ends with it;
+the gateway itself may not end any process once it is in its cell, so it hands over a pidfd, and a namespace
+that does not end by itself is ended here. Runs in the supervisor's loop; nothing here waits but ``close``,
+for a moment.
 """
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -43,6 +46,7 @@ class GatewayChild:
             raise LocalError(f"cannot start the gateway: {error.strerror}") from None
         finally:
             theirs.close()
+        self._namespace = -1
         loop.watch(self._pidfd, lambda _: ended())
 
     @property
@@ -59,11 +63,20 @@ class GatewayChild:
         """Kill the process."""
         self._process.kill()
 
+    def takes_along(self, pidfd: int) -> None:
+        """Take over the pidfd of the process that is to end with it."""
+        self._namespace = pidfd
+
     def reap(self) -> str:
         """Wait for the process, which has ended or is about to; return how it ended."""
         status = self._process.wait()
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
+        if self._namespace >= 0:
+            with suppress(OSError):  # it has ended already
+                signal.pidfd_send_signal(self._namespace, signal.SIGKILL)
+            os.close(self._namespace)
+            self._namespace = -1
         return how_it_ended(status)
 
     def close(self) -> None:

@@ -6,12 +6,14 @@ since another program has its port, it is logged and left out; the switch starts
 over whole, unless the LAN has other addresses now.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from supervisor.base.logs import log, say
 from supervisor.base.saved_state import SavedState
 
 PART = "gateway"
+ONCE = ("ssh-port", "kept-forward")
+"""Options that are forwards once the gateway serves, and remembered as that."""
 LAN = ("subnet", "host-access")
 """Options that zones depend on: zones hold the names of the gateway and the host."""
 
@@ -57,6 +59,19 @@ def to_keep(options: Mapping[str, object], began_with: frozenset[str]) -> dict[s
     }
 
 
+def remembered(
+    options: Mapping[str, object], told: Mapping[str, object], has_file: Callable[[str], bool]
+) -> dict[str, object]:
+    """Return what the next gateway is to begin with: ``options``, and what this one has ``told`` of its own.
+
+    A guest may have taken it over, so only forwards and zones count, and of unix sockets those it listens at.
+    """
+    forwards = [text for text in texts(told.get("forward")) if not text.startswith("unix:") or has_file(text)]
+    zones = {"dns-zone": texts(told["dns-zone"])} if "dns-zone" in told else {}
+    lasting = {key: value for key, value in options.items() if key not in ONCE}
+    return {**lasting, **zones, "forward": forwards}
+
+
 def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
     """Return ``options`` with the saved ones in ``kept``."""
     if not isinstance(kept, dict):
@@ -71,6 +86,11 @@ def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
         else:
             log.warning("names that were added at run time are forgotten: the LAN has other addresses now")
     return both
+
+
+def texts(value: object) -> list[str]:
+    """Return the texts of a list of plain data."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, (list, tuple)) else []
 
 
 def say_forwards(before: object, after: object) -> None:

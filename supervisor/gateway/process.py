@@ -12,9 +12,9 @@ or why not. The supervisor owns nothing of the gateway's network; it sees the pr
   worker stay; the next supervisor takes them over, detaches the port and starts a new gateway.
 
 The supervisor tells the gateway which ports come and go. The gateway finds the port of a MAC address in the
-MAC table of its own port's worker (``gateway.ports``). It asks for ``facts`` that its HTTP API shows.
-Forwards and zones that were added outlive the process: after each change the gateway sends the options for
-its successor (``remember``).
+MAC table of its own port's worker (``gateway.ports``). Its process is in a cell, so it asks for what it
+cannot have by itself (``requests``), and is told the host's resolvers. Forwards and zones that were added
+outlive the process: after each change the gateway sends them for its successor (``remember``).
 
 The supervisor passes operators' commands on, and asks for the gateway's figures once a second. So it notices
 a gateway that hangs (``questions``), shows it as silent and does not wait for it. A gateway that hangs for
@@ -25,24 +25,29 @@ long is replaced.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError, UsageError
 from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import PortRecord
 from forwarder.restart_budget import Budget, Losses
-from supervisor.base.logs import LEVELS, log, say
+from forwarder.socket_address import SocketAddress
+from supervisor.base.cells import CellPolicy
+from supervisor.base.logs import log, say
 from supervisor.base.saved_state import SavedState
+from supervisor.gateway import confinement
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
-from supervisor.gateway.kept import KeptAdditions, say_forwards
+from supervisor.gateway.kept import KeptAdditions, remembered, say_forwards
+from supervisor.gateway.limited_channel import LimitedChannel
 from supervisor.gateway.port import GatewayPort, PortHandler
 from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
+from supervisor.gateway.requests import Requests
+from supervisor.gateway.resolvers import Resolvers
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
@@ -61,8 +66,13 @@ class GatewayProcess:
         facts: Facts,
         *,
         saved: SavedState,
+        cells: CellPolicy,
     ) -> None:
         self._loop = loop
+        self._cells = cells
+        self._resolvers = Resolvers()
+        self._told_resolvers: tuple[SocketAddress, ...] = ()
+        self._requests: Requests | None = None
         self._port = GatewayPort(handler)
         self._facts = facts
         self._kept = KeptAdditions(saved)
@@ -75,7 +85,7 @@ class GatewayProcess:
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
         self._child: GatewayChild | None = None
-        self._channel: LoopChannel | None = None
+        self._channel: LimitedChannel | None = None
         self._has_served = False
         self._due = float("inf")
         self._kill_at = float("inf")
@@ -108,8 +118,11 @@ class GatewayProcess:
         self._child = GatewayChild(self._loop, self._ended)
         self._to(GatewayEvent.START)
         self.failure, self._misused = "", False
-        self._channel = LoopChannel(self._child.channel)
+        self._channel = LimitedChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
+        self._requests = Requests(self._say, self._facts, self._options)
+        self._told_resolvers = ()
+        self._tell_resolvers()
         try:
             self._channel.send(Command("ports", {"ports": self._port.present()}))
             self._channel.send(Command("serve", dict(self._options)))
@@ -126,6 +139,8 @@ class GatewayProcess:
             raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
         if len(self._questions) >= MOST:
             raise LocalError("the gateway has not answered for a while; the log may say why")
+        if self._requests is not None and "forward" in arguments:
+            self._requests.expect(str(arguments["forward"]))
         future = self._questions.ask(time.monotonic())
         try:
             self._channel.send(Command(name, arguments))
@@ -156,6 +171,7 @@ class GatewayProcess:
 
     def _ask_figures(self) -> Future[dict[str, object] | None]:
         self._ask_at = time.monotonic() + ASK_S
+        self._tell_resolvers()
         return self.ask("figures", {}).map(self._take_figures)
 
     def _take_figures(self, reply: Reply) -> dict[str, object] | None:
@@ -194,6 +210,8 @@ class GatewayProcess:
 
     def tick(self, now: float) -> None:
         """Do what is due."""
+        if self._channel is not None:
+            self._channel.tick(now)
         if self.state in SERVING:
             self._listen(now)
         if now >= self._kill_at and self._child is not None:
@@ -213,7 +231,8 @@ class GatewayProcess:
         ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
         is_silent = self.state is GatewayState.SILENT
         replace_at = self._questions.began() + REPLACE_S if is_silent else float("inf")
-        return min(due, ask_at, self._questions.deadline(), self._kill_at, replace_at)
+        resume_at = self._channel.deadline() if self._channel is not None else float("inf")
+        return min(due, ask_at, self._questions.deadline(), self._kill_at, replace_at, resume_at)
 
     def _listen(self, now: float) -> None:
         """Ask for the figures, and notice that an answer is late."""
@@ -244,22 +263,29 @@ class GatewayProcess:
         if self._child is not None:
             self._child.close()
             self._child = None
-        with suppress(FileNotFoundError):
-            os.unlink(self._lease_file)
+        for lease_file in (self._lease_file, f"{self._lease_file}.2"):
+            with suppress(FileNotFoundError):
+                os.unlink(lease_file)
 
     def _to(self, event: GatewayEvent) -> None:
         self.state = TRANSITIONS[self.state, event]
 
     def _receive(self) -> None:
+        """Take what it says, as much as it may say now."""
+        if self._channel is not None:
+            self._take(self._channel.heard())
+
+    def _take(self, messages: Iterator[tuple[Message, tuple[int, ...]]]) -> None:
         try:
-            while self._channel is not None and (received := self._channel.receive()) is not None:
-                self._on_message(*received)
+            for message, descriptors in messages:
+                self._on_message(message, descriptors)
         except ChannelClosedError:
             self._hang_up()
             self._kill_at = time.monotonic() + END_S
         except PeerError as error:
             log.error("the gateway sent a bad message and is ended: %s", error)
             self._hang_up()
+            self._kill_at = time.monotonic() + END_S
         except Exception:
             self._hang_up()  # the loop no longer watches it
             raise
@@ -268,44 +294,44 @@ class GatewayProcess:
         match message:
             case Handover("tap") if self.state is GatewayState.STARTING and not self._port.exists:
                 self._arrive(descriptors[0])
+            case Handover("namespace") if self.state is GatewayState.STARTING and self._child is not None:
+                self._child.takes_along(descriptors[0])
             case Reply(ok, result) if self.state is GatewayState.STARTING:
-                if ok:
-                    self._to(GatewayEvent.READY)
-                    say("gateway", "the gateway serves", state="live")
-                    self._take_figures(message)
-                    self._kept.serves(result, self._options)
-                    self._has_served = True
-                    self._ask_at = time.monotonic()
-                else:
-                    self._fail(result)
+                why_not = confinement.refused(self._cells, result) if ok else result
+                if why_not:
+                    self._fail(why_not)
+                    return
+                self._to(GatewayEvent.READY)
+                say("gateway", "the gateway serves", state="live")
+                self._take_figures(message)
+                self._kept.serves(result, self._options)
+                self._has_served = True
+                self._ask_at = time.monotonic()
             case Reply() if self._questions and self.state in SERVING:
                 self._heard()
                 self._questions.answered(message)
             case Command("remember", options):
-                say_forwards(self._options.get("forward"), options.get("forward"))
-                self._options = options
-                self._kept.keep(options)
+                self._remember(options)
             case Command("owners", {"own": list(own), "leases": list(leases)}):
                 self._port.own(own, leases)
-            case Command("ask", {"what": str(what)}):
-                self._tell(what)
-            case Command("log", {"level": str(level), "text": str(text)}):
-                log.log(LEVELS.get(level, LEVELS["warning"]), "%s", text)
+            case Command() if self._requests is not None and self._requests.take(message):
+                return
             case _:
                 close_all(descriptors)
                 raise PeerError(f"an unexpected {type(message).__name__}")
 
-    def _tell(self, what: str) -> None:
-        """Answer a question of the gateway."""
-        assert self._channel is not None
-        fact = self._facts.get(what)
-        reply = Reply(False, f"the switch does not know {what}") if fact is None else Reply(True, fact())
-        with suppress(ChannelClosedError):  # its last messages are still to be read
-            try:
-                self._channel.send(reply)
-            except LocalError:
-                why = f"{what}: too many to tell the gateway; `supervisor macs` has all"
-                self._channel.send(Reply(False, why))
+    def _remember(self, told: Mapping[str, object]) -> None:
+        assert self._requests is not None
+        options = remembered(self._options, told, self._requests.has_file)
+        say_forwards(self._options.get("forward"), options["forward"])
+        self._options = options
+        self._kept.keep(options)
+
+    def _tell_resolvers(self) -> None:
+        servers = self._resolvers.servers()
+        if servers != self._told_resolvers:
+            self._told_resolvers = servers
+            self._say(Command("resolvers", {"servers": [list(each) for each in servers]}))
 
     def _arrive(self, tap: int) -> None:
         try:
@@ -317,7 +343,7 @@ class GatewayProcess:
         self._say(Handover("block", {}, 1), (table,))
         os.close(table)
 
-    def _say(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+    def _say(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send the gateway, if it is there, a message without an answer."""
         if self._channel is not None:
             with suppress(ChannelClosedError):  # its last messages are still to be read
@@ -337,12 +363,15 @@ class GatewayProcess:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        if self._requests is not None:
+            self._requests.close()
         self._questions.end("the gateway ended meanwhile; the log says why")
 
     def _ended(self) -> None:
         if self._child is None or self._child.runs:
             return
-        self._receive()  # the reason may be in the channel
+        if self._channel is not None:
+            self._take(self._channel.last_words())  # the reason may be among them
         self._hang_up()
         how = self._child.reap()
         self._child = None

@@ -81,13 +81,20 @@ def _troubles(answer: Json) -> Iterator[str]:
 
 
 def confinement(cell: Json) -> Text:
-    """Return the parts of the workers' cells, and the missing ones."""
+    """Say what confines workers and the other processes, and what is missing."""
+    if not cell["in_force"]:
+        return Text("no worker is ready yet")
+    said = _confined("workers are", cell)
+    for process, other in cell["others"].items():
+        said.append("\n").append_text(_confined(f"{process} is", other))
+    return said
+
+
+def _confined(subject: str, cell: Json) -> Text:
     parts = [
         f"{part} (ABI {cell['landlock_abi']})" if part == "landlock" else part for part in cell["in_force"]
     ]
-    if not parts and not cell["missing"]:
-        return Text("no worker is ready yet")
-    said = Text(f"workers are confined by {', '.join(parts) or 'nothing'}")
+    said = Text(f"{subject} confined by {', '.join(parts) or 'nothing'}")
     if cell["missing"]:
         said.append(f"; missing: {', '.join(cell['missing'])}", style="yellow")
     return said

@@ -57,6 +57,7 @@ def answer(*ports, **changes):
     process["cell"] = {
         "required": False,
         "in_force": ["user", "landlock"],
+        "others": {},
         "missing": ["seccomp"],
         "landlock_abi": 3,
     }

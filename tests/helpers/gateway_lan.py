@@ -20,6 +20,7 @@ from typing import TypeVar
 from forwarder.future import Future
 from forwarder.messages import Reply
 from gateway.inside import netlink, nft, transparent
+from gateway.inside.kernel import Kernel
 from gateway.inside.process import KINDS
 from gateway.ports import Port
 from gateway.relay import frame_sockets
@@ -148,11 +149,12 @@ class Lan:
         tun = open_tun(netlink.OUT)
         netlink.set_up(self.settings)
         nft.load(nft.rules(self.settings, netlink.LAN))
+        self._kernel = Kernel(netlink.LAN)
         return tun, transparent.listen(), frame_sockets.open_all(netlink.LAN, self.policy)
 
     def _neighbours(self) -> Future[Reply]:
         future: Future[Reply] = Future()
-        future.set_result(Reply(True, self.namespace.inside(netlink.neighbours)))
+        future.set_result(Reply(True, self._kernel.neighbours()))
         return future
 
     def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
+from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from gateway.relay.forwards import Forward
 from gateway.relay.policy import OutboundPolicy
 from gateway.relay.relay import MakeInside, Relay
 from tests.helpers.fakes import reraise
 from tests.helpers.guests.waiting import PATIENCE
+from tests.helpers.host_listeners import HostListeners
 
 KINDS = {"tcp4": socket.SOCK_STREAM, "udp4": socket.SOCK_DGRAM}
 
@@ -33,6 +35,7 @@ class World:
         self.made: list[str] = []
         self.delay: list[Callable[[], None]] | None = None
         self.logged: list[str] = []
+        self._listeners = HostListeners()
         self.relay = Relay(
             self.loop, make or self._make, policy, log=lambda level, text: self.logged.append(text)
         )
@@ -63,7 +66,17 @@ class World:
     def forward(self, server: socket.socket, kind: str = "tcp") -> Forward:
         """Add a forward to ``server``, at a port that the kernel chooses."""
         guest, port = server.getsockname()
-        return self.relay.add(Forward(kind, ip_address(guest), port, ip_address("127.0.0.1"), 0))
+        return self.add(Forward(kind, ip_address(guest), port, ip_address("127.0.0.1"), 0))
+
+    def add(self, forward: Forward) -> Forward:
+        """Add a forward with a listener of its own. Raises LocalError, and nothing is left then."""
+        self.relay.begin(forward)
+        try:
+            listener = self._listeners.at(forward)
+        except LocalError:
+            self.relay.give_up(forward)
+            raise
+        return self.relay.add(forward, listener)
 
     def count(self, name: str) -> int:
         return self.relay.counters().get(name, 0)

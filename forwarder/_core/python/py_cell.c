@@ -1,4 +1,6 @@
-/* The functions with which a process enters its cell (cell.h). */
+/* A process enters its cell; what that is, cell.h says. */
+#include <string.h>
+
 #include "python/py_types.h"
 #include "system/cell.h"
 
@@ -14,18 +16,33 @@ static PyObject *names_of(unsigned parts)
     return names;
 }
 
-static PyObject *core_cell_restrict(PyObject *module, PyObject *unused)
+/* Returns CELL_KINDS, and an exception, for what is no kind. */
+static enum cell_kind kind_named(PyObject *arguments)
 {
-    (void)module, (void)unused;
+    const char *name;
+    if (!PyArg_ParseTuple(arguments, "s", &name))
+        return CELL_KINDS;
+    for (unsigned kind = 0; kind < CELL_KINDS; kind++)
+        if (strcmp(name, cell_kinds[kind]) == 0)
+            return (enum cell_kind)kind;
+    PyErr_Format(PyExc_ValueError, "there is no cell of kind %s", name);
+    return CELL_KINDS;
+}
+
+static PyObject *core_cell_restrict(PyObject *module, PyObject *arguments)
+{
+    (void)module;
     int abi;
-    PyObject *names = names_of(cell_restrict(&abi));
+    enum cell_kind kind = kind_named(arguments);
+    PyObject *names = kind == CELL_KINDS ? NULL : names_of(cell_restrict(kind, &abi));
     return names == NULL ? NULL : Py_BuildValue("(Ni)", names, abi);
 }
 
-static PyObject *core_cell_filter(PyObject *module, PyObject *unused)
+static PyObject *core_cell_filter(PyObject *module, PyObject *arguments)
 {
-    (void)module, (void)unused;
-    return names_of(cell_filter());
+    (void)module;
+    enum cell_kind kind = kind_named(arguments);
+    return kind == CELL_KINDS ? NULL : names_of(cell_filter(kind));
 }
 
 static PyObject *core_cell_refused(PyObject *module, PyObject *unused)
@@ -37,8 +54,8 @@ static PyObject *core_cell_refused(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef functions[] = {
-    {"cell_restrict", core_cell_restrict, METH_NOARGS, NULL},
-    {"cell_filter", core_cell_filter, METH_NOARGS, NULL},
+    {"cell_restrict", core_cell_restrict, METH_VARARGS, NULL},
+    {"cell_filter", core_cell_filter, METH_VARARGS, NULL},
     {"cell_refused", core_cell_refused, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

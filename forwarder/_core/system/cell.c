@@ -16,7 +16,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "system/cell_filter.h"
 
 /* linux/landlock.h of the newest kernel that is known here. */
 #ifndef SYS_landlock_create_ruleset
@@ -32,10 +31,16 @@ struct ruleset {
 /* The user nobody of every distribution: as passt does when it is started by root. */
 #define NOBODY 65534u
 
+/* Landlock's rights of TCP, which a gateway needs the second of. */
+#define BIND_TCP 1u
+#define CONNECT_TCP 2u
+
 /* Frames that wait for the rings of all ports (256 MiB) and messages that wait for a supervisor (as many): twice. */
 #define DATA_BYTES ((rlim_t)1 << 30)
 /* Two doorbells and two rings on their way for each port there can be. */
 #define DESCRIPTORS 4096u
+/* Leases of the largest network are written anew before they take half of this. */
+#define LEASES_BYTES ((rlim_t)64 << 20)
 
 const char *const cell_names[CELL_PARTS] = {
     [CELL_USER] = "user",
@@ -45,6 +50,22 @@ const char *const cell_names[CELL_PARTS] = {
     [CELL_LANDLOCK] = "landlock",
     [CELL_LIMITS] = "limits",
     [CELL_SECCOMP] = "seccomp",
+};
+
+const char *const cell_kinds[CELL_KINDS] = {
+    [CELL_WORKER] = "worker",
+    [CELL_GATEWAY] = "gateway",
+    [CELL_NAMESPACE] = "namespace",
+};
+
+static const struct {
+    unsigned keeps; /* capabilities, as bits */
+    unsigned net;   /* rights of TCP that Landlock takes */
+    bool ends_with_parent;
+} kinds[CELL_KINDS] = {
+    [CELL_WORKER] = {0, BIND_TCP | CONNECT_TCP, false},
+    [CELL_GATEWAY] = {0, BIND_TCP, false},
+    [CELL_NAMESPACE] = {1u << CAP_NET_ADMIN, BIND_TCP | CONNECT_TCP, true},
 };
 
 static int write_file(const char *path, const char *text)
@@ -79,22 +100,38 @@ static bool enter_empty_root(void)
     return gain_chroot() == 0 && chroot("/proc/self/fdinfo") == 0 && chdir("/") == 0;
 }
 
-static bool become_nobody(void)
+/* Whether user 0 of this user namespace is somebody else outside, and there is no other user in here. */
+static bool is_root_in_name_only(void)
 {
-    if (geteuid() != 0)
+    char map[64] = "";
+    unsigned inside, outside, count;
+    int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, map, sizeof map - 1);
+    if (fd >= 0)
+        close(fd);
+    return length > 0 && sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && count == 1 && outside != 0;
+}
+
+static bool become_nobody(bool is_root)
+{
+    if (!is_root)
         return true;
     return setgroups(0, NULL) == 0 && setresgid(NOBODY, NOBODY, NOBODY) == 0
            && setresuid(NOBODY, NOBODY, NOBODY) == 0;
 }
 
-static bool drop_privileges(void)
+static void drop_bounding_set(void)
 {
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[2] = {{0}};
     for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
         prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); /* refused where we have none to drop: then capset has none to keep */
+}
+
+static bool drop_privileges(unsigned but)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct kept[2] = {{.effective = but, .permitted = but}};
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    return syscall(SYS_capset, &header, none) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+    return syscall(SYS_capset, &header, kept) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
 int cell_landlock_abi(void)
@@ -104,7 +141,7 @@ int cell_landlock_abi(void)
 }
 
 /* Every right that this ABI knows is taken, and no rule gives one back. */
-static bool enter_landlock(int abi)
+static bool enter_landlock(enum cell_kind kind, int abi)
 {
     struct ruleset all = {.fs = 0x1fff};
     if (abi >= 2)
@@ -114,7 +151,7 @@ static bool enter_landlock(int abi)
     if (abi >= 5)
         all.fs |= 1u << 15; /* IOCTL_DEV */
     if (abi >= 4)
-        all.net = 3; /* BIND_TCP, CONNECT_TCP */
+        all.net = kinds[kind].net;
     if (abi >= 6)
         all.scoped = 3; /* ABSTRACT_UNIX_SOCKET, SIGNAL */
     int fd = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof all, 0);
@@ -125,27 +162,39 @@ static bool enter_landlock(int abi)
     return entered;
 }
 
-unsigned cell_restrict(int *abi)
+unsigned cell_restrict(enum cell_kind kind, int *abi)
 {
-    unsigned parts = 0;
+    unsigned parts = 0, keeps = kinds[kind].keeps;
+    bool is_root = geteuid() == 0 && !is_root_in_name_only();
     *abi = cell_landlock_abi();
     parts |= (unsigned)enter_empty_root() << CELL_ROOT;
-    parts |= (unsigned)become_nobody() << CELL_USER;
-    parts |= (unsigned)drop_privileges() << CELL_PRIVILEGES;
+    drop_bounding_set();
+    prctl(PR_SET_KEEPCAPS, keeps != 0, 0, 0, 0);
+    parts |= (unsigned)become_nobody(is_root) << CELL_USER;
+    parts |= (unsigned)drop_privileges(keeps) << CELL_PRIVILEGES;
+    if (kinds[kind].ends_with_parent)
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a change of user clears it */
     parts |= (unsigned)(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) << CELL_UNDUMPABLE;
-    if (*abi > 0 && !enter_landlock(*abi))
+    if (*abi > 0 && !enter_landlock(kind, *abi))
         *abi = 0;
     return parts | (unsigned)(*abi > 0) << CELL_LANDLOCK;
 }
 
-static bool set_limits(void)
+/* A gateway has as many descriptors as its process may have: it shares them out. */
+static bool set_limits(enum cell_kind kind)
 {
-    static const struct {
+    const bool is_gateway = kind == CELL_GATEWAY;
+    const struct {
         int resource;
         rlim_t most;
     } limits[] = {
-        {RLIMIT_CORE, 0},     {RLIMIT_FSIZE, 0},           {RLIMIT_NPROC, 0},          {RLIMIT_MEMLOCK, 0},
-        {RLIMIT_MSGQUEUE, 0}, {RLIMIT_NOFILE, DESCRIPTORS}, {RLIMIT_DATA, DATA_BYTES},
+        {RLIMIT_CORE, 0},
+        {RLIMIT_FSIZE, is_gateway ? LEASES_BYTES : 0},
+        {RLIMIT_NPROC, 0},
+        {RLIMIT_MEMLOCK, 0},
+        {RLIMIT_MSGQUEUE, 0},
+        {RLIMIT_NOFILE, is_gateway ? RLIM_INFINITY : DESCRIPTORS},
+        {RLIMIT_DATA, DATA_BYTES},
     };
     bool all = true;
     for (unsigned i = 0; i < sizeof limits / sizeof *limits; i++) {
@@ -173,13 +222,13 @@ static void on_refused(int number, siginfo_t *info, void *context)
 #endif
 }
 
-unsigned cell_filter(void)
+unsigned cell_filter(enum cell_kind kind)
 {
     struct sigaction action = {.sa_sigaction = on_refused, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER};
-    unsigned parts = (unsigned)set_limits() << CELL_LIMITS;
-    bool filtered = cell_filter_calls(0) == 0;
+    unsigned parts = (unsigned)set_limits(kind) << CELL_LIMITS;
+    bool filtered = cell_filter_calls(kind, 0) == 0;
     if (filtered && sigaction(SIGSYS, &action, NULL) == 0)
-        cell_filter_calls(1); /* where it is not to be had, calls are refused and not counted */
+        cell_filter_calls(kind, 1); /* where it is not to be had, calls are refused and not counted */
     return parts | (unsigned)filtered << CELL_SECCOMP;
 }
 

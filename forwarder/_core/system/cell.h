@@ -1,6 +1,6 @@
-/* A worker's cell: what a process gives up once it has what it needs.
+/* A cell: what a process gives up once it has what it needs.
 
-   Theory of operation. A worker reads what a guest writes, so it may one day run what a guest wants. Its cell is made
+   Theory of operation. A process that reads what a guest writes may one day run what a guest wants. Its cell is made
    of parts that each take something away for good, and of which several would be enough for most attacks, so that a
    kernel without one of them still has the others:
 
@@ -11,7 +11,14 @@
      undumpable   being traced, and being read through /proc        PR_SET_DUMPABLE
      landlock     files, TCP, others' signals, abstract sockets     landlock(7), as far as the kernel's ABI goes
      limits       memory, descriptors, processes, files' sizes      setrlimit
-     seccomp      system calls but those that a port is served with seccomp(2)
+     seccomp      system calls but those that the process serves with seccomp(2)
+
+   There are cells of several kinds, since processes need different things afterwards:
+
+     worker       serves a port: no socket, no file, no connection
+     gateway      carries guests' connections: it makes sockets of IP and connects them, and listens nowhere
+     namespace    holds the gateway's network namespace: makes sockets of IP for the gateway, and asks its own kernel
+                  over the netlink sockets that it has, for which it keeps CAP_NET_ADMIN of that namespace
 
    Landlock holds for a thread and for threads that it starts, seccomp can be put on all threads there are. So
    cell_restrict is called while there is one thread, and cell_filter when there are all.
@@ -26,11 +33,13 @@
    cell_filter sets limits and the filter. connect(2) is then refused three times over: by seccomp, by Landlock for TCP
    and abstract names, and since no path leads anywhere.
 
-   Called from a worker's main thread, each once. Nothing is allocated that stays. */
+   Called from the main thread, each once. Nothing is allocated that stays. */
 #ifndef BULKHEAD_CELL_H
 #define BULKHEAD_CELL_H
 
 #include <stdint.h>
+
+#include "system/cell_filter.h"
 
 enum cell_part {
     CELL_USER,
@@ -43,14 +52,15 @@ enum cell_part {
     CELL_PARTS
 };
 
-/* Names of the parts, by number. */
+/* Names of the parts and of the kinds, by number. */
 extern const char *const cell_names[CELL_PARTS];
+extern const char *const cell_kinds[CELL_KINDS];
 
 /* Enter all parts but the last two. Returns those in force as bits (1 << part). Sets *abi to Landlock's, 0: none. */
-unsigned cell_restrict(int *abi);
+unsigned cell_restrict(enum cell_kind kind, int *abi);
 
 /* Enter the last two. Returns them as bits. */
-unsigned cell_filter(void);
+unsigned cell_filter(enum cell_kind kind);
 
 /* Calls that were refused and counted, and the number of the last one (-1: none). */
 uint64_t cell_refused(int *last);

@@ -5,12 +5,15 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,6 +26,10 @@
 #ifndef F_ADD_SEALS
 #define F_ADD_SEALS 1033
 #define F_GET_SEALS 1034
+#endif
+
+#ifndef F_SETPIPE_SZ
+#define F_SETPIPE_SZ 1031
 #endif
 
 #ifndef SYS_epoll_pwait2
@@ -51,10 +58,21 @@ static const int allowed[] = {
     SYS_set_robust_list, SYS_rseq, SYS_sched_getparam, SYS_sched_getscheduler,
 };
 
+/* Guests' connections: dialled, moved by pipes in the kernel, and from whom the leases are written down. A socket is
+   bound only to find out whether an address is the host's own. Its child ends with the namespace. */
+static const int gateway_calls[] = {SYS_connect, SYS_bind,      SYS_sendto,    SYS_pipe2,
+                                    SYS_splice,  SYS_pwrite64, SYS_ftruncate, SYS_wait4};
+
 /* The commands of fcntl that concern a descriptor alone: F_SETOWN would make the kernel send signals for us. */
 static const int descriptor_commands[] = {F_GETFD, F_SETFD,         F_GETFL,     F_SETFL,
                                           F_DUPFD, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS};
 static const int device_commands[] = {FIONBIO, FIOCLEX, FIONCLEX};
+static const int gateway_fcntl[] = {F_GETFD, F_SETFD,         F_GETFL,     F_SETFL,
+                                    F_DUPFD, F_DUPFD_CLOEXEC, F_GET_SEALS, F_SETPIPE_SZ};
+static const int gateway_ioctl[] = {FIONBIO, FIOCLEX, FIONCLEX, SIOCOUTQ, SIOCATMARK};
+static const int ip_families[] = {AF_INET, AF_INET6};
+static const int ip_types[] = {SOCK_STREAM, SOCK_DGRAM};
+static const int ip_protocols[] = {0, IPPROTO_ICMP, IPPROTO_ICMPV6};
 
 static const int own_name[] = {PR_SET_NAME};
 static const int usual_policy[] = {SCHED_OTHER};
@@ -149,6 +167,29 @@ static void with_argument(struct program *p, int call, unsigned argument, const 
     end(p, at);
 }
 
+/* Go on if what is loaded is one of two values. */
+static void either(struct program *p, const int values[2])
+{
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)values[0], 2, 0);
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)values[1], 1, 0);
+    answer(p, p->refuse);
+}
+
+/* Sockets of TCP, UDP and pings alone. */
+static void make_socket(struct program *p)
+{
+    unsigned short at = begin(p, SYS_socket);
+    load(p, low(0));
+    either(p, ip_families);
+    load(p, low(1));
+    add(p, BPF_ALU | BPF_AND | BPF_K, (unsigned)~(SOCK_CLOEXEC | SOCK_NONBLOCK), 0, 0);
+    either(p, ip_types);
+    load(p, low(2));
+    for_each(p, ip_protocols, COUNT(ip_protocols), SECCOMP_RET_ALLOW);
+    answer(p, p->refuse);
+    end(p, at);
+}
+
 /* Only to whom the socket is connected. */
 static void send_to(struct program *p)
 {
@@ -176,7 +217,7 @@ static void add_filter(struct program *p)
     end(p, at);
 }
 
-static void write_program(struct program *p)
+static void write_program(struct program *p, enum cell_kind kind)
 {
     const int myself = getpid(); /* raise and abort */
     load(p, offsetof(struct seccomp_data, arch));
@@ -185,6 +226,13 @@ static void write_program(struct program *p)
     load(p, offsetof(struct seccomp_data, nr));
     for_each(p, allowed, COUNT(allowed), SECCOMP_RET_ALLOW);
     for_each(p, processes, COUNT(processes), SECCOMP_RET_ERRNO | EPERM);
+    if (kind == CELL_GATEWAY) {
+        for_each(p, gateway_calls, COUNT(gateway_calls), SECCOMP_RET_ALLOW);
+        with_argument(p, SYS_fcntl, 1, gateway_fcntl, COUNT(gateway_fcntl));
+        with_argument(p, SYS_ioctl, 1, gateway_ioctl, COUNT(gateway_ioctl));
+    }
+    if (kind != CELL_WORKER)
+        make_socket(p);
     memory(p);
     with_argument(p, SYS_fcntl, 1, descriptor_commands, COUNT(descriptor_commands));
     with_argument(p, SYS_ioctl, 1, device_commands, COUNT(device_commands));
@@ -197,10 +245,10 @@ static void write_program(struct program *p)
     answer(p, p->refuse);
 }
 
-int cell_filter_calls(int trap)
+int cell_filter_calls(enum cell_kind kind, int trap)
 {
     struct program p = {.refuse = trap ? SECCOMP_RET_TRAP : SECCOMP_RET_ERRNO | EPERM};
-    write_program(&p);
+    write_program(&p, kind);
     struct sock_fprog program = {.len = p.length, .filter = p.code};
     unsigned flags = trap ? 0 : SECCOMP_FILTER_FLAG_TSYNC;
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from forwarder.acceptor import PAUSE_S
-from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
@@ -24,6 +23,7 @@ from tests.helpers.fakes import reraise
 from tests.helpers.gateway_world import descriptors, drain
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import PATIENCE
+from tests.helpers.host_listeners import HostListeners
 
 
 class Served:
@@ -33,7 +33,7 @@ class Served:
         self.path = path
         self.loop = loop
         self.waiting: list[Future[Answer]] = []
-        self.server = HttpServer(loop, path, self.handle)
+        self.server = HttpServer(loop, HostListeners().at_path(path), self.handle)
 
     def handle(self, method: str, target: str, body: bytes) -> Answer | Hijack | Future[Answer]:
         if target == "/echo":
@@ -359,17 +359,3 @@ def test_a_server_without_descriptors_pauses_and_serves_the_waiting_clients(slow
         assert not slow.server._connections
         slow.pass_time(PAUSE_S)
         assert is_open(slow, sock)
-
-
-def test_a_file_at_the_servers_path_is_never_removed() -> None:
-    with contextlib.closing(Loop(reraise)) as loop, short_directory() as directory:
-        path = directory / "http.sock"
-        path.write_text("precious")
-        with pytest.raises(LocalError, match="is not a socket"):
-            HttpServer(loop, str(path), lambda *_: Answer(200))
-        path.unlink()
-        server = HttpServer(loop, str(path), lambda *_: Answer(200))
-        path.unlink()
-        path.write_text("precious")
-        server.close()
-        assert path.read_text() == "precious"

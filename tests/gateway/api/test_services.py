@@ -51,12 +51,15 @@ class Table:
     def forwards(self) -> list[Forward]:
         return list(self.table)
 
-    def add_forward(self, forward: Forward) -> Forward:
+    def add_forward(self, forward: Forward) -> Future[Forward | LocalError]:
+        added: Future[Forward | LocalError] = Future()
         if forward.near in self.taken:
-            raise LocalError(f"cannot listen at {forward.near}: another program listens there")
+            added.set_result(LocalError(f"cannot listen at {forward.near}: another program listens there"))
+            return added
         real = forward if forward.port or forward.path else forward._replace(port=40000)
         self.table.add(real)
-        return real
+        added.set_result(real)
+        return added
 
     def remove_forward(self, forward: Forward) -> None:
         self.table.remove(forward)

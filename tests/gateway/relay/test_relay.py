@@ -10,8 +10,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from forwarder import tcp_options
 from gateway.relay import descriptors as descriptor_budget
-from gateway.relay import socket_options, splice
+from gateway.relay import splice
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.pipes import PIPE_BYTES
 from gateway.relay.relay import is_own
@@ -198,7 +199,7 @@ def test_sockets_of_one_machine_do_not_pace(world, connect):
 
 
 def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
-    monkeypatch.setattr(socket_options, "KEEPALIVE", (1, 1, 3))
+    monkeypatch.setattr(tcp_options, "KEEPALIVE", (1, 1, 3))
     listener = stack.enter_context(server())
     near = stack.enter_context(client(world.forward(listener)))
     world.until(lambda: world.relay._connections._joined, "the connection")
@@ -207,7 +208,7 @@ def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
     (joined,) = world.relay._connections._joined
     end = time.monotonic() + 4.5  # an end that did not answer would be reset by now
     world.until(lambda: time.monotonic() > end, "the end of the silence")
-    assert all(socket_options.silence_s(sock) < 2.5 for sock in joined.sockets)
+    assert all(tcp_options.silence_s(sock) < 2.5 for sock in joined.sockets)
     near.send(b"after the silence")
     got = bytearray()
     world.until(lambda: drain(far, got) or got, "the bytes")
@@ -308,7 +309,7 @@ def test_a_removed_forward_lets_its_connections_finish(world, connect):
     near.send(b"still here")
     got = bytearray()
     world.until(lambda: drain(far, got) or got, "the bytes")
-    assert world.relay.add(forward) == forward
+    assert world.add(forward) == forward
 
 
 def test_closing_resets_and_leaves_nothing(stack):

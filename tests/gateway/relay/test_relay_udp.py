@@ -51,7 +51,7 @@ def test_every_client_gets_its_own_answers(world, stack, guest):
 )
 def test_an_answer_comes_from_the_address_that_was_asked(world, stack, guest, everywhere, places):
     at = guest.getsockname()
-    forward = world.relay.add(Forward("udp", ip_address(at[0]), at[1], ip_address(everywhere), 0))
+    forward = world.add(Forward("udp", ip_address(at[0]), at[1], ip_address(everywhere), 0))
     family = socket.AF_INET6 if ":" in everywhere else socket.AF_INET
     one = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
     one.setblocking(False)

@@ -11,7 +11,8 @@ import pytest
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.messages import Beat, Claim, Drain, Goodbye, Hello, Message, Note, WantFloods, WantRing
 from forwarder.names import PROTOCOL_VERSION
-from supervisor.fleet.channels import AT_ONCE, BURST, RATE
+from supervisor.base.allowance import AT_ONCE
+from supervisor.fleet.channels import BURST, RATE
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import CELL, FleetBench, record
 

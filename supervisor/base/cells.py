@@ -1,8 +1,9 @@
-"""The cells of workers: note which parts are in force, show them, and refuse a worker without a required one.
+"""Whether processes are in their cells: what each says when it is ready, noted, shown, and insisted on.
 
-A worker reports the parts of its cell before it has a VM, so its report can be trusted. Parts that the kernel
-lacks are named; the others are in force all the same. With ``--cell required`` no worker without all parts
-serves a VM.
+A worker says what of its cell is in force before a VM is near it, so its word is good; so do the processes of
+the gateway. Parts that the kernel
+does not have are missing, and named: the others still hold. An operator who wants all of them says ``--cell
+required``, and then no process without them serves a VM.
 """
 
 from forwarder._core import CELL_PARTS
@@ -24,25 +25,26 @@ REMEDY = {
 
 
 class CellPolicy:
-    """The cells of this switch's workers."""
+    """What is known of the cells of this switch's processes."""
 
     def __init__(self, *, required: bool) -> None:
         self.required = required
         self.seen: Cell | None = None
-        """The cell of the worker that became ready last; all workers run on one kernel."""
+        """Of the worker that became ready last; they are all of one kernel."""
+        self._others: dict[str, Cell] = {}
+        """Of the other processes, by what they are."""
 
     def note(self, cell: Cell) -> None:
-        """Note a worker's report; log it if it is new."""
-        if cell == self.seen:
-            return
-        self.seen = cell
-        absent = missing(cell)
-        words = ", ".join(_words(cell)) or "nothing"
-        if absent:
-            why = "; ".join(f"{part}: {REMEDY[part]}" for part in absent)
-            say("cell", f"workers are confined by {words}; missing: {why}", "warning", missing=list(absent))
-        else:
-            say("cell", f"workers are confined by {words}")
+        """Take what a worker says; it is logged when it is news."""
+        if cell != self.seen:
+            self.seen = cell
+            _say("workers are", cell)
+
+    def note_other(self, process: str, cell: Cell) -> None:
+        """Take what another process says, ``the gateway`` for example."""
+        if cell != self._others.get(process):
+            self._others[process] = cell
+            _say(f"{process} is", cell)
 
     def refuses(self, cell: Cell) -> str:
         """Return why a worker in this cell must not serve; empty if it may."""
@@ -68,12 +70,27 @@ class CellPolicy:
             "in_force": list(cell.parts) if cell else [],
             "missing": missing(cell) if cell else list(CELL_PARTS),
             "landlock_abi": cell.landlock_abi if cell else 0,
+            "others": {process: _plain(other) for process, other in self._others.items()},
         }
 
 
 def missing(cell: Cell) -> list[str]:
     """Return the parts that are not in force."""
     return [part for part in CELL_PARTS if part not in cell.parts]
+
+
+def _plain(cell: Cell) -> dict[str, object]:
+    return {"in_force": list(cell.parts), "missing": missing(cell), "landlock_abi": cell.landlock_abi}
+
+
+def _say(subject: str, cell: Cell) -> None:
+    absent = missing(cell)
+    words = ", ".join(_words(cell)) or "nothing"
+    if absent:
+        why = "; ".join(f"{part}: {REMEDY[part]}" for part in absent)
+        say("cell", f"{subject} confined by {words}; missing: {why}", "warning", missing=list(absent))
+    else:
+        say("cell", f"{subject} confined by {words}")
 
 
 def _words(cell: Cell) -> list[str]:

@@ -1,8 +1,9 @@
 """The addresses of the host's resolvers: resolv.conf(5), read again when it changes.
 
-Each question checks the file first (one system call, some microseconds) and reads it if it has changed, was
-replaced, or is behind a link that leads elsewhere now. A missing file, or one without a ``nameserver``, means
-the resolver on this machine, as for the C library.
+The gateway cannot open a file, so it is told. The file is looked at once a second (a call of the kernel's,
+some microseconds) and read when it is another one than before: changed, replaced, or behind a link that leads
+elsewhere now. A file that is missing, or names no server, means the resolver of this machine, as for the C
+library.
 """
 
 import os
@@ -10,43 +11,39 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
-Server = tuple[str, int]
-"""Address and port."""
+from forwarder.socket_address import SocketAddress, numeric
 
 PATH = Path("/etc/resolv.conf")
 MOST = 3
 """The C library asks as many."""
 
-HERE: tuple[Server, ...] = (("127.0.0.1", 53),)
+PORT = 53
+HERE: tuple[SocketAddress, ...] = (("127.0.0.1", PORT),)
 
 
-def read(lines: Iterable[str]) -> tuple[Server, ...]:
-    """Return (address, port) of the ``nameserver`` lines of a ``resolv.conf``."""
+def read(lines: Iterable[str]) -> tuple[SocketAddress, ...]:
+    """Return the addresses of the ``nameserver`` lines of a ``resolv.conf``."""
     found = []
     for line in lines:
         words = line.split()
         if words[:1] == ["nameserver"] and len(words) > 1:
             try:
-                found.append((str(ip_address(words[1])), 53))
+                found.append(numeric(str(ip_address(words[1])), PORT))
             except ValueError:
                 continue  # nonsense: the C library skips it as well
     return tuple(found[:MOST])
 
 
 class Resolvers:
-    """The resolvers to ask, best first."""
+    """Which servers are to be asked, best first."""
 
-    def __init__(self, fixed: tuple[Server, ...] = (), path: Path = PATH) -> None:
-        """Return ``fixed`` always, if there are any; else read the file at ``path``."""
-        self._fixed = fixed
+    def __init__(self, path: Path = PATH) -> None:
         self._path = path
         self._seen: tuple[int, ...] | None = None
         self._servers = HERE
 
-    def servers(self) -> tuple[Server, ...]:
-        """Return the present resolvers; there is at least one."""
-        if self._fixed:
-            return self._fixed
+    def servers(self) -> tuple[SocketAddress, ...]:
+        """Return those of now; there is one at least."""
         try:
             now = os.stat(self._path)
             seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)

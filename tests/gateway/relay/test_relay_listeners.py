@@ -16,7 +16,7 @@ def test_a_unix_forward_is_private_and_leaves_nothing(world, stack):
     directory = stack.enter_context(short_directory())
     path = directory / "web.sock"
     guest, port = listener.getsockname()
-    forward = world.relay.add(Forward.parse(f"unix:{path}:{guest}:{port}"))
+    forward = world.add(Forward.parse(f"unix:{path}:{guest}:{port}"))
     assert path.stat().st_mode & 0o777 == 0o600
     near = stack.enter_context(socket.socket(socket.AF_UNIX))
     near.connect(str(path))
@@ -34,7 +34,7 @@ def test_a_unix_forward_is_private_and_leaves_nothing(world, stack):
 def test_a_file_that_took_the_place_of_a_forwards_socket_stays(world, stack):
     directory = stack.enter_context(short_directory())
     for path in (directory / "removed", directory / "closed"):
-        world.relay.add(Forward.parse(f"unix:{path}:127.1.0.2:80"))
+        world.add(Forward.parse(f"unix:{path}:127.1.0.2:80"))
         path.unlink()
         path.write_text("precious")
     for forward in world.relay.forwards():
@@ -53,29 +53,29 @@ def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, sta
         else:
             stack.enter_context(sock).listen()
     file.touch()
-    world.relay.add(Forward.parse(f"unix:{dead}:127.1.0.2:80"))
+    world.add(Forward.parse(f"unix:{dead}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="another process listens on"):
-        world.relay.add(Forward.parse(f"unix:{alive}:127.1.0.2:80"))
+        world.add(Forward.parse(f"unix:{alive}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="exists and is not a socket; move it away"):
-        world.relay.add(Forward.parse(f"unix:{file}:127.1.0.2:80"))
+        world.add(Forward.parse(f"unix:{file}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="no does not exist; create it"):
-        world.relay.add(Forward.parse(f"unix:{directory}/no/such:127.1.0.2:80"))
+        world.add(Forward.parse(f"unix:{directory}/no/such:127.1.0.2:80"))
 
 
 def test_a_port_in_use_is_reported_and_nothing_is_left_behind(world, stack):
     taken = stack.enter_context(server("127.0.0.1"))
     before = descriptors()
     with pytest.raises(LocalError, match=r"cannot listen at tcp:127\.0\.0\.1:\d+: another program listens"):
-        world.relay.add(Forward.parse(f"tcp:127.0.0.1:{taken.getsockname()[1]}:127.1.0.2:80"))
+        world.add(Forward.parse(f"tcp:127.0.0.1:{taken.getsockname()[1]}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="does not have that address"):
-        world.relay.add(Forward.parse("tcp:203.0.113.1:0:127.1.0.2:80"))
+        world.add(Forward.parse("tcp:203.0.113.1:0:127.1.0.2:80"))
     assert (world.relay.forwards(), descriptors()) == ([], before)
 
 
 def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, monkeypatch):
     listener = stack.enter_context(server())
     forward = world.forward(listener)
-    (sock, _), watching = world.relay._listening[forward]
+    (sock, *_), watching = world.relay._listening[forward]
 
     class Exhausted:
         def accept(self):

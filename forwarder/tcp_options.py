@@ -1,4 +1,4 @@
-"""Options of relayed TCP sockets: keepalive, congestion control, and the time of the last acknowledgement."""
+"""What TCP sockets of relayed connections are told, and what they can be asked."""
 
 import contextlib
 import socket

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gateway.resolvers import HERE, MOST, Resolvers, read
+from supervisor.gateway.resolvers import HERE, MOST, Resolvers, read
 
 
 def test_the_file_is_read_as_the_c_library_does() -> None:
@@ -17,7 +17,7 @@ def test_the_file_is_read_as_the_c_library_does() -> None:
         "nameserver",
     ]
     assert read(lines) == (("127.0.0.53", 53),)
-    assert read(["nameserver\tfd00::1", "nameserver fe80::1%eth0"]) == (("fd00::1", 53), ("fe80::1%eth0", 53))
+    assert read(["nameserver\tfd00::1", "nameserver fe80::1%lo"]) == (("fd00::1", 53), ("fe80::1", 53, 0, 1))
     assert len(read([f"nameserver 10.0.0.{number}" for number in range(9)])) == MOST
 
 
@@ -55,11 +55,6 @@ def test_a_file_is_followed_when_it_is_changed_replaced_or_linked_elsewhere(tmp_
     link.unlink()
     link.symlink_to(second)
     assert linked.servers() == (("10.0.0.2", 53),)
-
-
-def test_resolvers_of_the_operator_replace_those_of_the_host(tmp_path: Path) -> None:
-    fixed = (("10.9.9.9", 5353),)
-    assert Resolvers(fixed, tmp_path / "absent").servers() == fixed
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
