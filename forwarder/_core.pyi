@@ -9,6 +9,8 @@ from typing import Final
 
 LAYOUT: Final[int]
 """Version of every shared-memory layout; two processes must agree on it before they share a ring."""
+COUNTERS: Final[tuple[str, ...]]
+"""The names of a port's counters, in the order of ``StatsPage.snapshot``."""
 MAX_PORTS: Final[int]
 """Port numbers run from 1 to MAX_PORTS - 1."""
 MIN_FRAME: Final[int]
@@ -137,6 +139,22 @@ class StatsPage:
 
     def sent(self) -> list[tuple[int, int]]:
         """(peer port, bytes of frames for it alone, those lost on the way included), non-zero rows only."""
+
+    def dealings(self) -> list[tuple[int, int, int, float, int]]:
+        """(peer port, its attachment, frames sent to it, when the last, bytes of the longest), without zeros.
+
+        Times are monotonic seconds. The longest is of the frames that began a run.
+        """
+
+    def questions(self) -> list[tuple[bytes, bytes, float, float, int]]:
+        """(sender, target, first, last, times) of ARP requests and neighbour solicitations that were flooded.
+
+        Addresses have 16 bytes, IPv4 as ::ffff:a.b.c.d, zeros where nothing was said; times are monotonic
+        seconds. Questions within five seconds of each other are one series, from ``first`` to ``last``.
+        """
+
+    def snapshot(self) -> bytes:
+        """All counters in the order of ``COUNTERS``, 8 bytes each, in the machine's own byte order."""
 
     def macs(self, port: int) -> list[tuple[bytes, int, bool]]:
         """MAC addresses of ``port`` in the page's table: (address, seconds since seen, pinned).

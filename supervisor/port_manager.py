@@ -36,6 +36,7 @@ from supervisor.base.logs import log, say
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import Context
+from supervisor.console.history import History
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import is_gateway
 from supervisor.fleet.fd_store import FdStore
@@ -60,9 +61,10 @@ class PortManager:
         *,
         cell_required: bool,
         saved: SavedState,
+        history: History,
     ) -> None:
         self.registry = Registry(first_epoch=directory.first_epoch)
-        self.sampler = Sampler()
+        self.sampler = Sampler(history)
         self.pauses = Pauses(time.monotonic)
         self.listeners = Listeners(loop, self.pauses, self)
         known = facts(self.sampler, self.views)
@@ -87,11 +89,12 @@ class PortManager:
             *self.fleet.steps,
             lambda now: self.do(self.registry.tick(now)),
             self.listeners.tick,
+            self.sampler.tick,
             self.pauses.tick,
             self.gateway.tick,
             saved.tick,
         )
-        self._parts = (self.registry, self.fleet, self.listeners, self.gateway, saved)
+        self._parts = (self.registry, self.fleet, self.listeners, self.sampler, self.gateway, saved)
         self.failed = False
         """Whether a part failed in the last ``tick``."""
 

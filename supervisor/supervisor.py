@@ -30,7 +30,9 @@ from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import open_context
 from supervisor.capture.recorder import NEEDS_GATEWAY, Recorder
 from supervisor.capture.server import CaptureServer
+from supervisor.console import history
 from supervisor.console.commands import Commands
+from supervisor.console.history import History
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch
 from supervisor.port_manager import PortManager
@@ -60,6 +62,7 @@ class Supervisor:
         self._mend_at = 0.0
         self.events = EventLog(directory.file(events.FILE))
         """The events, for operators."""
+        self._history = History(directory.file(history.FILE), inherit=inherit)
         try:
             self._saved = SavedState(directory.file(saved_state.FILE), inherit=inherit)
             self._ports = PortManager(
@@ -69,6 +72,7 @@ class Supervisor:
                 options.gateway,
                 cell_required=options.cell == "required",
                 saved=self._saved,
+                history=self._history,
             )
             path, fleet = self._directory.path, self._ports.fleet
             self._captures = CaptureServer(self._loop, self._ports.pauses, path, fleet)
@@ -76,6 +80,7 @@ class Supervisor:
             self._console = Console(self._loop, self._context, self._directory.path, commands.handlers())
         except LocalError as error:
             self._context.destroy(linger=0)
+            self._history.end(keep=inherit)
             self.events.end(keep=inherit)
             self._directory.close()
             raise LocalError(f"cannot open the sockets in {self._directory.path}: {error}") from None
@@ -137,6 +142,7 @@ class Supervisor:
         self._context.term()
         self._loop.close()
         self._saved.close(keep=orphans)
+        self._history.end(keep=orphans)
         self.events.end(keep=orphans)
         self._directory.close(keep_lock=orphans)
 

@@ -17,6 +17,7 @@ from supervisor.cli.options import (
     PORT,
     SETTINGS_HELP,
     ChangeType,
+    SpanType,
     attachment_options,
     directory,
     given_attachments,
@@ -72,11 +73,27 @@ def status(runtime_dir: str | None, as_json: bool, everything: bool) -> None:
 @json_option
 @all_option
 @click.option("--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Repeat at this interval.")
+@click.option(
+    "--since",
+    type=SpanType(),
+    metavar="TIME",
+    help="Only what was counted in the last 90s, 10m, or 1h at most.",
+)
 @click.option("--by-source", is_flag=True, help="With --json: also the source ports of lost frames.")
 def stats(
-    *, runtime_dir: str | None, as_json: bool, everything: bool, watch: float | None, by_source: bool
+    *,
+    runtime_dir: str | None,
+    as_json: bool,
+    everything: bool,
+    watch: float | None,
+    since: float | None,
+    by_source: bool,
 ) -> None:
-    """Show counters: frames, bytes, drops by reason, processes."""
+    """Show counters: frames, bytes, drops by reason, processes.
+
+    The history that `--since` reads outlives a supervisor that is killed. It has a value for each second of
+    the last minute and for each minute of the last hour.
+    """
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.screen.stats import stats as draw  # noqa: PLC0415
 
@@ -84,7 +101,7 @@ def stats(
         try:
             while True:
                 due = time.monotonic() + (watch or 0)
-                answer = client.ask("stats", sources=by_source)
+                answer = client.ask("stats", sources=by_source, since=since)
                 _show(answer, as_json, partial(draw, everything=everything))
                 if watch is None:
                     return
@@ -96,12 +113,22 @@ def stats(
 @click.command()
 @runtime_dir_option
 def top(runtime_dir: str | None) -> None:
-    """Watch rates, drops, queues, CPU and memory; q ends it."""
+    """Watch rates, drops, queues, CPU and memory; ? shows the keys, q ends it."""
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.screen import top as live_table  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
-        live_table.run(lambda: cast(Json, client.ask("stats")))
+
+        def past(span: str, port: int | None) -> list[Json]:
+            after, found = 0 if port is None else port - 1, list[Json]()
+            while more := cast(Json, client.ask("history", after=after, span=span))["ports"]:
+                if port is not None:
+                    return [each for each in more if each["port"] == port]
+                found += more
+                after = more[-1]["port"]
+            return found
+
+        live_table.run(lambda: cast(Json, client.ask("stats")), past)
 
 
 @click.command()

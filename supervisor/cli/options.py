@@ -1,5 +1,6 @@
 """Options that several commands share, and the parameter types that check them while parsing."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -110,6 +111,19 @@ class ChangeType(click.ParamType[tuple[str, object]]):
             return key, from_text(key, text)
         except SettingError as error:
             self.fail(str(error), param, ctx)
+
+
+class SpanType(click.ParamType[float]):
+    """A time span like 90s, 10m or 1h, in seconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse; what is wrong is wrong usage."""
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h)?", str(value))
+        if found is None or not float(found[1]):
+            self.fail(f"{value!r} is no time; write it like 90s, 10m or 1h", param, ctx)
+        return float(found[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
 
 
 def runtime_dir_option(command: F) -> F:

@@ -8,13 +8,19 @@ import time
 from collections.abc import Mapping
 from typing import cast
 
+from forwarder.errors import LocalError
 from forwarder.messages import Reply
 from forwarder.version import VERSION
 from supervisor.base.logs import lost
 from supervisor.console.arguments import Arguments, as_boolean, as_number, as_ports, as_text, take
 from supervisor.console.changes import Changes
+from supervisor.console.history import SPANS
 from supervisor.console.server import Handler
 from supervisor.console.surroundings import Owner, Ports
+
+HOUR_S = 3600.0
+MOST_HISTORIES = 16
+"""Ports in one answer: a millisecond each."""
 
 
 class Commands:
@@ -34,6 +40,7 @@ class Commands:
             "status": self.status,
             "stats": self.stats,
             "live": self.live,
+            "history": self.history,
             "macs": self.macs,
             "leases": self.leases,
             "attach": self._changes.attach,
@@ -75,15 +82,22 @@ class Commands:
         """Show all counters; with ``sources`` also the sources of lost frames.
 
         ``weighed``: the ports whose worker's share of memory is wanted, which costs most; null: all ports.
+        ``since``: only in so many last seconds, 3600 at most, without the gateway's figures; null: all.
         """
-        sources, weighed = take(arguments, sources=False, weighed=None)
+        sources, weighed, since = take(arguments, sources=False, weighed=None, since=None)
+        span = None if since is None else as_number("since", since)
+        if span is not None and not 0 < span <= HOUR_S:
+            raise LocalError(f"since has to be between 0 and {HOUR_S:g} seconds: the history has an hour")
         answer = self._sampler.stats(
             self._owner.summary(),
             self._ports.views(),
             time.monotonic(),
             sources=as_boolean("sources", sources),
             weighed=None if weighed is None else as_ports("weighed", weighed),
+            since_s=span,
         )
+        if span is not None:
+            return answer | {"gateway": None}
         return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
 
     def live(self, arguments: Arguments) -> object:
@@ -91,6 +105,18 @@ class Commands:
         take(arguments)
         answer = self._sampler.live(self._owner.summary(), self._ports.views(), time.monotonic())
         return answer | {"gateway": self._gateway.summary()}
+
+    def history(self, arguments: Arguments) -> object:
+        """Return what ports did in the last ``span``, which is minute or hour.
+
+        The ports are those of a number above ``after``, a few of them, in their order.
+        """
+        after, span = take(arguments, after=0, span="minute")
+        if span not in SPANS:
+            raise LocalError(f"span has to be one of {', '.join(SPANS)}")
+        least, now = as_number("after", after), time.monotonic()
+        ports = sorted(view.record.port for view in self._ports.views() if view.record.port > least)
+        return {"ports": [self._sampler.history(port, str(span), now) for port in ports[:MOST_HISTORIES]]}
 
     def macs(self, arguments: Arguments) -> object:
         """Show learned and pinned addresses."""

@@ -2,8 +2,9 @@
 
 Theory of operation
 -------------------
-Samples are taken only for a question, so an unwatched switch has no cost. No worker has to answer: its stats
-page is shared memory, and /proc belongs to the kernel. So a worker that hangs is as visible as any other.
+Processes are sampled for a question only. The stats pages of all ports are read once a second for the
+history, and for each answer. No worker has to answer: its page is shared memory, and /proc belongs to the
+kernel. So a worker that hangs is as visible as any other.
 
 ``arrive`` maps a port's stats page; ``depart`` reads it for the last time and folds it into ``Departed``. The
 port has readings only between the two. A restarted worker keeps the page.
@@ -18,6 +19,7 @@ sample is replaced only once it is ``BASELINE_S`` old.
 
 import os
 import time
+from collections import deque
 from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
@@ -27,10 +29,16 @@ from forwarder import _core
 from forwarder.names import Identity
 from supervisor.base.proc import start_time
 from supervisor.console import live, stats
+from supervisor.console.history import FIGURES, MEANT, NAMES, SPANS, History, flood_lost
+from supervisor.console.losses import Losses
 from supervisor.console.stats import Departed, Json, Reading, Switch, Usage
 from supervisor.ports.view import PortView
 
 BASELINE_S = 0.25
+LOOK_S = 1.0
+"""Between two looks at all pages for the history."""
+MOST_LEFT = 1024
+"""Ports that have left and are known one by one, for the last hour."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -153,11 +161,18 @@ def _pss_of(smaps: int) -> int | None:
 class Sampler:
     """The operator's view of the switch, sampled for each question."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: History) -> None:
         self._blocks: dict[int, tuple[int, _core.StatsPage]] = {}
         self._processes = ProcessSampler()
         self._departed = Departed()
         self._talks = live.Talks()
+        self._history = history
+        self._due = 0.0
+        self._seen: dict[int, bytes] = {}
+        """What each port had counted at the last look."""
+        self._losses = Losses()
+        self._left: deque[tuple[float, Reading, int]] = deque(maxlen=MOST_LEFT)
+        """When a port has left, and what it had counted."""
 
     def arrive(self, port: int, born: int, block: int) -> None:
         """Map the stats page of a port that has joined or was taken back. The caller closes the descriptor.
@@ -165,12 +180,38 @@ class Sampler:
         Raises OSError if the page cannot be mapped, ValueError if it is of another version.
         """
         self._blocks[port] = (born, _core.StatsPage(block))
+        self._history.arrive(port, born)
 
     def depart(self, port: int, *, of_gateway: bool = False) -> None:
         """Keep the counters of a leaving port and unmap its page. An unknown port is ignored."""
         if port in self._blocks:
-            self._departed.fold(port, self._readings(), of_gateway=of_gateway)
+            readings = self._readings()
+            full = stats.egress_full(port, readings, self._departed)
+            self._left.append((time.monotonic(), readings[port], full))
+            self._departed.fold(port, readings, of_gateway=of_gateway)
             del self._blocks[port]
+            self._history.depart(port)
+            self._seen.pop(port, None)
+            self._losses.depart(port)
+
+    def tick(self, now: float) -> None:
+        """Note in the history what ports have counted since the last look."""
+        if now < self._due:
+            return
+        self._due = now + LOOK_S
+        seen = {port: page.snapshot() for port, (_, page) in self._blocks.items()}
+        for port, counters in seen.items():
+            if counters[:MEANT] != self._seen.get(port, b"")[:MEANT]:
+                self._losses.told(port, self._blocks[port][1].losses())
+        self._seen = seen
+        for port, counters in seen.items():
+            key = port, self._blocks[port][0]
+            full = self._losses.towards(*key) + self._departed.towards.get(key, 0) + flood_lost(counters)
+            self._history.note(port, counters, full, now)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        return self._due if self._blocks else float("inf")
 
     def meet(self, identity: Identity, proc: tuple[int, ...]) -> None:
         """Keep a worker's descriptors of its own /proc."""
@@ -198,15 +239,37 @@ class Sampler:
         *,
         sources: bool = False,
         weighed: Container[int] | None = None,
+        since_s: float | None = None,
     ) -> Json:
-        """``supervisor stats``; ``weighed``: the ports whose worker's PSS is wanted, None: all."""
+        """``supervisor stats``; ``weighed``: the ports whose worker's PSS is wanted, None: all.
+
+        With ``since_s`` what was counted in so many last seconds.
+        """
         views = list(views)
         identities = [view.identity for view in views if view.identity] + [switch.identity]
         heavy = None
         if weighed is not None:
             heavy = {view.identity for view in views if view.identity and view.record.port in weighed}
         usage = self._processes.sample(identities, now, heavy)
-        return stats.stats(switch, views, self._readings(), usage, self._departed, now=now, sources=sources)
+        answer = stats.stats(switch, views, self._readings(), usage, self._departed, now=now, sources=sources)
+        return answer if since_s is None else self._only_since(answer, since_s, now)
+
+    def _only_since(self, answer: Json, since_s: float, now: float) -> Json:
+        when = now - since_s
+        for row in answer["ports"]:
+            then = self._history.at(row["port"], when)
+            if then is not None:
+                stats.subtract(row, dict(zip(NAMES, then.counters, strict=True)), then.full)
+        left = [(reading, full) for at, reading, full in self._left if at >= when]
+        return answer | {"since_s": since_s, "departed": stats.departed(left)}
+
+    def history(self, port: int, span: str, now: float) -> Json:
+        """Return what a port did in the last minute or hour: its figures in each step, the newest last.
+
+        ``seconds``: of a step. A figure is null where nothing is known.
+        """
+        columns = {name: self._history.values(port, span, now, pick) for name, pick in FIGURES.items()}
+        return {"port": port, "seconds": SPANS[span], **columns}
 
     def status(
         self, switch: Switch, views: Iterable[PortView], addresses: Mapping[int, list[str]], now: float

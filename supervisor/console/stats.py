@@ -239,6 +239,30 @@ def stats(
     }
 
 
+def subtract(row: Json, then: Mapping[str, int], full: int) -> None:
+    """Take from a port's row what it had counted ``then``, ``full`` of it lost for want of room."""
+    for way, (frames, octets) in TRAFFIC.items():
+        row[way] = {"frames": row[way]["frames"] - then[frames], "bytes": row[way]["bytes"] - then[octets]}
+    row["flooded"] -= then["flooded"]
+    row["drops"] = _difference(row["drops"], _drops(then, full))
+    for group in ("retries", "filtered", "loop"):
+        row[group] = _difference(row[group], then)
+
+
+def _difference(now: Mapping[str, int], then: Mapping[str, int]) -> Json:
+    return {name: max(0, value - then[name]) for name, value in now.items()}
+
+
+def departed(left: Iterable[tuple[Reading, int]]) -> Json:
+    """Add up what ports had counted that have left, each with its frames for which there was no room."""
+    totals, ports = Counter[str](), 0
+    for reading, full in left:
+        totals.update(reading.counters)
+        totals["egress_full"] += full
+        ports += 1
+    return {"ports": ports, **_traffic(totals), "drops": _drops(totals, totals["egress_full"])}
+
+
 def status(
     switch: Switch,
     views: Iterable[PortView],

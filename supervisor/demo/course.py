@@ -28,7 +28,7 @@ from supervisor.demo.results import Evidence, Measured, complaints
 from supervisor.demo.stage import ALICE, CAROL, CAST, DAVE, ENDS, Stage
 from supervisor.demo.view import Moment
 from supervisor.screen import tables
-from supervisor.screen.top import Row, Trail, dropped
+from supervisor.screen.rates import Row, Trail, dropped
 
 Json = dict[str, Any]
 SECONDS = 18.0

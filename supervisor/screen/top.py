@@ -1,135 +1,83 @@
-"""``supervisor top``: two answers of ``supervisor stats`` become rates, rates become a table.
+"""``supervisor top``: rates of all ports live, one port in detail, and keys.
 
 Theory of operation
 -------------------
-``Trail`` takes one answer after another and keeps the only state: the answer before and, for each port, the
-last ``TRACE`` rates for its chart. ``changes`` and ``screen`` are pure. ``run`` does the I/O: it fetches,
-draws and waits for a key.
+``screen`` and ``detail`` are pure: from an answer, its rates (``rates``) and what is wanted (``keys``) to
+something to print. ``run`` is the edge: it fetches, draws, waits for keys, and draws again at once after one.
 
-Rates are measured between the supervisor's own time stamps, so a slow answer does not distort them. A port is
-the same in both answers if it is older than the time between them. Any other port (a new one with an old
-number, or of another supervisor) has no rate yet, which is not a rate of zero.
+A terminal is only so high: the rows around the chosen port are shown, and the last line says which they are.
+The traces begin with what the history of the switch knows, so they are there at once.
 
 If the output is not a terminal, one table over one interval is printed.
 """
 
+import os
 import select
 import sys
 import termios
 import threading
 import time
 import tty
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from supervisor.screen import tables
+from supervisor.screen import keys, tables
+from supervisor.screen.detail import detail
 from supervisor.screen.figures import bits, duration, octets, percent, scaled
-from supervisor.screen.tables import Column, Json, alarming
+from supervisor.screen.keys import View
+from supervisor.screen.rates import TRACE, Row, Trail, dropped, total
+from supervisor.screen.tables import Column, Json, alarming, visible
 
 INTERVAL_S = 1.0
-TRACE = 16
-"""Rates kept for each port: one for each column of its chart."""
-_BARS = "▁▂▃▄▅▆▇█"
-_QUIT_KEYS = frozenset("qQ\x03\x04")
+AROUND = 9
+"""Lines of the screen that are no rows of ports."""
+LEAST_ROWS = 3
+MOST_NAMES = 5
+"""Stalled ports that the head names."""
+KEY_BYTES = 64
 
 
-class Rates(NamedTuple):
-    """The rates of one port between two answers."""
-
-    frames_in: float
-    bits_in: float
-    frames_out: float
-    bits_out: float
-    drops: float
-
-
-class Row(NamedTuple):
-    """One port at one moment."""
-
-    port: Json
-    rates: Rates | None
-    trace: str
-    """The last rates as bars, all ports to one scale."""
-
-
-def changes(previous: Json | None, current: Json) -> list[tuple[Json, Rates | None]]:
-    """Pair each port of ``current`` with its rates since ``previous``; None if there are none yet."""
-    before: dict[int, Json] = {}
-    elapsed = 0.0
-    if previous is not None and previous["epoch"] == current["epoch"]:
-        elapsed = current["uptime_s"] - previous["uptime_s"]
-        before = {port["port"]: port for port in previous["ports"]}
-    paired: list[tuple[Json, Rates | None]] = []
-    for port in current["ports"]:
-        then = before.get(port["port"])
-        same = then is not None and 0 < elapsed <= port["since_s"]
-        paired.append((port, _rates(then, port, elapsed) if then is not None and same else None))
-    return paired
+def screen(
+    answer: Json, rows: Sequence[Row], width: int, view: View = keys.FIRST, height: int | None = None
+) -> RenderableType:
+    """Draw one moment of the switch on so many columns, and on so many lines (None: any number)."""
+    shown = keys.ordered(view, rows)
+    if not shown:
+        return Group(*_header(answer, rows), Text(), Text("no ports yet", style="dim"))
+    chosen = keys.chosen(view, shown)
+    first, last = _window([row.port["port"] for row in shown], chosen, height)
+    parts: list[RenderableType] = [*_header(answer, rows), Text(), _ports(shown[first:last], width)]
+    if height is not None:
+        order = f"by {keys.SORTS[view.sort]}{', turned round' if view.turned else ''}"
+        here = f"{first + 1} to {last} of {len(shown)}, {order}"
+        name = next(row.port["name"] for row in shown if row.port["port"] == chosen)
+        parts += [Text(f"{here}; chosen: {visible(name)} (Enter)   ? help   q quit", style="dim")]
+    return Group(*parts)
 
 
-def _rates(then: Json, now: Json, elapsed: float) -> Rates:
-    def per_second(way: str, what: str) -> float:
-        difference: int = now[way][what] - then[way][what]
-        return difference / elapsed
-
-    return Rates(
-        frames_in=per_second("rx", "frames"),
-        bits_in=8 * per_second("rx", "bytes"),
-        frames_out=per_second("tx", "frames"),
-        bits_out=8 * per_second("tx", "bytes"),
-        drops=(dropped(now) - dropped(then)) / elapsed,
-    )
+def _window(numbers: Sequence[int], chosen: int, height: int | None) -> tuple[int, int]:
+    """Return which rows are shown: the first, and the one behind the last."""
+    room = len(numbers) if height is None else max(height - AROUND, LEAST_ROWS)
+    place = numbers.index(chosen)
+    first = max(0, min(place - room // 2, len(numbers) - room))
+    return first, min(first + room, len(numbers))
 
 
-def dropped(port: Json) -> int:
-    """Sum all drops of a port."""
-    return sum(port["drops"].values())
-
-
-def total(rates: Sequence[Rates | None]) -> Rates:
-    """Add up the known values."""
-    known = [each for each in rates if each is not None]
-    return Rates(*map(sum, zip(*known, strict=True))) if known else Rates(0, 0, 0, 0, 0)
-
-
-class Trail:
-    """The answers so far: the last one, and each port's last rates (bounded by the ports)."""
-
-    def __init__(self) -> None:
-        self._previous: Json | None = None
-        self._traces: dict[int, deque[float]] = {}
-
-    def follow(self, current: Json) -> list[Row]:
-        """Take the next answer; return the rows to draw."""
-        changed = changes(self._previous, current)
-        traces: dict[int, deque[float]] = {}
-        for port, rates in changed:
-            kept: deque[float] = deque(maxlen=TRACE)
-            if rates is not None:
-                kept = self._traces.get(port["port"], kept)
-                kept.append(rates.bits_in + rates.bits_out)
-            traces[port["port"]] = kept
-        self._previous, self._traces = current, traces
-        highest = max((value for kept in traces.values() for value in kept), default=0.0)
-        return [Row(port, rates, trace(traces[port["port"]], highest)) for port, rates in changed]
-
-
-def trace(values: Iterable[float], highest: float) -> str:
-    """Draw rates as bars; ``highest`` is a full bar, and only zero traffic is an empty column."""
-    steps = len(_BARS) - 1
-    return "".join(_BARS[round(steps * value / highest)] if value else " " for value in values)
-
-
-def screen(answer: Json, shown: Sequence[Row], width: int) -> RenderableType:
-    """Draw one moment of the switch in ``columns`` columns."""
-    table = _ports(shown, width) if shown else Text("no ports yet", style="dim")
-    return Group(*_header(answer, shown), Text(), table)
+def help_text() -> RenderableType:
+    """Draw the page of ``?``."""
+    lines = [
+        ("j k, arrows", "choose a port"),
+        ("Enter", "show the chosen port in detail; Esc goes back"),
+        *((key, f"sort by {word}; again: the other way round") for key, word in keys.SORTS.items()),
+        ("?", "this page"),
+        ("q", "quit"),
+    ]
+    said = Text("`supervisor help WORD` explains the words on the screen.", style="dim")
+    return Group(tables.table((Column("key", False), Column("does", False)), lines), Text(), said)
 
 
 def _header(answer: Json, shown: Sequence[Row]) -> Iterator[Text]:
@@ -141,7 +89,9 @@ def _header(answer: Json, shown: Sequence[Row]) -> Iterator[Text]:
     )
     if stalled:
         first.append("   ")
-        first.append(f" stalled: {', '.join(stalled)} ", "bold white on red")
+        more = f" and {len(stalled) - MOST_NAMES} more" if len(stalled) > MOST_NAMES else ""
+        names = visible(", ".join(stalled[:MOST_NAMES]))
+        first.append(f" stalled: {names}{more} ", "bold white on red")
     yield first
     sums = total([row.rates for row in shown])
     lost = sum(dropped(row.port) for row in shown) + sum(answer["departed"]["drops"].values())
@@ -200,20 +150,24 @@ def _ports(shown: Sequence[Row], width: int) -> RenderableType:
 
 
 @contextmanager
-def _keyboard() -> Iterator[Callable[[float], bool]]:
-    """Yield a function that waits for some seconds and returns whether a key to quit came meanwhile."""
+def _keyboard() -> Iterator[Callable[[float], Iterable[str]]]:
+    """Give a function that waits for so many seconds at most and returns the keys that came."""
     if not sys.stdin.isatty():
-        yield threading.Event().wait  # never set
+        never = threading.Event()
+
+        def pause(seconds: float) -> Iterable[str]:
+            never.wait(seconds)
+            return ()
+
+        yield pause
         return
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
 
-    def wait(seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([terminal], [], [], left)[0] and sys.stdin.read(1) in _QUIT_KEYS:
-                return True
-        return False
+    def wait(seconds: float) -> Iterable[str]:
+        if not select.select([terminal], [], [], max(0.0, seconds))[0]:
+            return ()
+        return tuple(keys.split(os.read(terminal, KEY_BYTES)))
 
     try:
         tty.setcbreak(terminal)
@@ -222,27 +176,56 @@ def _keyboard() -> Iterator[Callable[[float], bool]]:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
-def run(fetch: Callable[[], Json], interval: float = INTERVAL_S, console: Console | None = None) -> None:
-    """Show the switch until q or Ctrl-C; once, if there is no terminal.
+def run(
+    fetch: Callable[[], Json],
+    past: Callable[[str, int | None], Sequence[Json]],
+    interval: float = INTERVAL_S,
+    console: Console | None = None,
+) -> None:
+    """Show the switch until q or Ctrl-C; where there is no terminal, once.
 
-    ``fetch`` gives one answer of ``supervisor stats``; what it raises ends the table and passes through.
+    ``fetch`` gives one answer of ``supervisor stats``; ``past`` the history of a span (minute, hour), of one
+    port or (None) of all. What they raise ends the table and passes through.
     """
     console = console or tables.console_for()
     trail = Trail()
+    trail.remember(past("minute", None))
     answer = fetch()
-    shown = trail.follow(answer)
+    rows = trail.follow(answer)
     if not console.is_terminal:
         time.sleep(interval)
         answer = fetch()
         console.print(screen(answer, trail.follow(answer), console.width))
         return
-    with _keyboard() as quit_within, Live(console=console, screen=True, auto_refresh=False) as live:
+    view = View()
+    with _keyboard() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
-                live.update(screen(answer, shown, console.width), refresh=True)
-                if quit_within(interval):
-                    return
+                due = time.monotonic() + interval
+                while (left := due - time.monotonic()) > 0:
+                    live.update(_drawn(answer, rows, console, view, past), refresh=True)
+                    for key in wait(left):
+                        if key in keys.QUIT:
+                            return
+                        view = keys.press(view, key, keys.ordered(view, rows))
                 answer = fetch()
-                shown = trail.follow(answer)
+                rows = trail.follow(answer)
         except KeyboardInterrupt:
             return
+
+
+def _drawn(
+    answer: Json,
+    rows: Sequence[Row],
+    console: Console,
+    view: View,
+    past: Callable[[str, int | None], Sequence[Json]],
+) -> RenderableType:
+    """Draw what is wanted: the help, one port, or all."""
+    if view.help:
+        return help_text()
+    row = next((row for row in rows if row.port["port"] == view.port), None) if view.detail else None
+    if row is None:
+        return screen(answer, rows, console.width, view, console.height)
+    spans = {span: next(iter(past(span, view.port)), None) for span in ("minute", "hour")}
+    return detail(row, spans, console.width)

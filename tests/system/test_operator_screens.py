@@ -11,12 +11,14 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from supervisor.console.client import Client
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
 from tests.helpers.guests.fixtures import short_directory
-from tests.helpers.guests.ports import attach
+from tests.helpers.guests.ports import attach, meet
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.probes import kill_supervisor
@@ -186,3 +188,39 @@ def test_check_says_that_a_supervisor_runs_there(switch: StartSwitch) -> None:
     done = running.command("run", "--check", check=False)
     assert done.returncode == 1
     assert "a supervisor runs in" in done.stderr
+
+
+def test_stats_since_a_while_ago_and_the_history_outlive_the_supervisor(switch: StartSwitch) -> None:
+    running = switch(qemu=True)
+    first, second = running.connect("unix"), running.connect("unix")
+    running.wait_live(2)
+    meet({1: first, 2: second})
+
+    def history() -> list[int | None]:
+        with Client(str(running.runtime_dir)) as client:
+            answer = cast(dict[str, Any], client.ask("history", span="minute"))
+        return next(each["rx_frames"] for each in answer["ports"] if each["port"] == 1)
+
+    wait_for(lambda: any(value is not None for value in history()), "a second to pass")
+    first.send(*[build_frame(mac(2), mac(1), 200)] * 70)
+    wait_for(lambda: sum(value or 0 for value in history()) >= 70, "what was sent to be in the history")
+    wait_for((running.runtime_dir / "history.ring").exists, "the file")
+    total = next(port for port in running.ports() if port["port"] == 1)["rx"]["frames"]
+    kill_supervisor(running)
+    running.start(*running.arguments(qemu=True))
+    running.wait_live(2)
+    wait_for(lambda: sum(value or 0 for value in history()) >= 70, "the history of before")
+    since = running.json("stats", "--since", "1h")
+    assert since["since_s"] == 3600
+    row = next(port for port in since["ports"] if port["port"] == 1)
+    assert 70 <= row["rx"]["frames"] <= total
+    recent = next(port for port in running.json("stats", "--since", "0.001s")["ports"] if port["port"] == 1)
+    assert recent["rx"]["frames"] == 0
+    assert "counted in the last 1:00:00" in running.command("stats", "--since", "1h").stdout
+
+
+@pytest.mark.parametrize("span", ["2h", "x", "-1", "0", "10 m", "1e9", "90d"])
+def test_a_span_that_is_none_is_refused(switch: StartSwitch, span: str) -> None:
+    done = switch().command("stats", f"--since={span}", check=False)
+    assert done.returncode in (1, 2)
+    assert "since" in done.stderr or "write it like" in done.stderr

@@ -140,6 +140,8 @@ void send_flood_run(struct engine *e, const struct frame_run *run, enum flood_ki
     for (uint32_t i = 0; i < run->frames; i++) {
         uint32_t bytes = load_be32(record);
         if (rate_limit_admits(rate, e->now)) {
+            if (kind == FLOOD_GROUP)
+                questions_note(&e->stats->questions, record_frame(record), bytes, e->now);
             send_flood(e, record_frame(record), bytes, kind);
         } else {
             e->count.storm++;
@@ -152,9 +154,10 @@ void send_flood_run(struct engine *e, const struct frame_run *run, enum flood_ki
 
 void send_run(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
-    const uint32_t header = LENGTH_BYTES + (run->vnet ? VNET_BYTES : 0);
+    const uint32_t header = run->vnet ? VNET_BYTES : 0;
+    const uint32_t bytes = run->bytes - run->frames * (LENGTH_BYTES + header);
     uint32_t lost = 0;
-    loss_add(&e->stats->sent[peer->port], run->bytes - run->frames * header);
+    sent_note(&e->stats->sent[peer->port], run->frames, bytes, load_be32(run->start) - header, e->now);
     if (peer->path == PATH_NONE)
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {

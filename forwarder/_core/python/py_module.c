@@ -172,6 +172,19 @@ static int add_constants(PyObject *module)
                : 0;
 }
 
+static int add_counters(PyObject *module)
+{
+    PyObject *names = PyTuple_New((Py_ssize_t)COUNTER_COUNT);
+    for (size_t i = 0; names != NULL && i < COUNTER_COUNT; i++) {
+        PyObject *name = PyUnicode_FromString(counter_names[i]);
+        if (name == NULL || PyTuple_SetItem(names, (Py_ssize_t)i, name) < 0)
+            Py_CLEAR(names);
+    }
+    int added = names == NULL ? -1 : PyModule_AddObjectRef(module, "COUNTERS", names);
+    Py_XDECREF(names);
+    return added;
+}
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "forwarder._core", .m_size = -1, .m_methods = functions};
 
@@ -180,7 +193,7 @@ PyMODINIT_FUNC PyInit__core(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    if (add_constants(module) < 0 || py_add_capture_reader(module) < 0 || py_add_cell(module) < 0
+    if (add_constants(module) < 0 || add_counters(module) < 0 || py_add_capture_reader(module) < 0 || py_add_cell(module) < 0
         || py_add_engine(module) < 0 || py_add_stats_page(module) < 0
         || py_add_datagrams(module) < 0 || py_add_early_drop(module) < 0 || py_add_fdb(module) < 0
         || py_add_ring_ends(module) < 0 || py_add_sibling(module) < 0) {

@@ -72,15 +72,65 @@ static PyObject *stats_page_losses(PyObject *self, PyObject *unused)
     return result;
 }
 
+static PyObject *stats_page_snapshot(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct counters counters;
+    stats_page_read(((struct py_stats_page *)self)->page, &counters);
+    return PyBytes_FromStringAndSize((const char *)&counters, sizeof counters);
+}
+
+static double seconds(_Atomic uint64_t *ns)
+{
+    return (double)atomic_load_explicit(ns, memory_order_relaxed) * 1e-9;
+}
+
 static PyObject *stats_page_sent(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct stats_page *page = ((struct py_stats_page *)self)->page;
     PyObject *result = PyList_New(0);
     for (unsigned port = 0; result != NULL && port < MAX_PORTS; port++) {
-        unsigned long long bytes = atomic_load_explicit(&page->sent[port], memory_order_relaxed);
+        unsigned long long bytes = atomic_load_explicit(&page->sent[port].bytes, memory_order_relaxed);
         if (bytes != 0)
             result = append(result, Py_BuildValue("IK", port, bytes));
+    }
+    return result;
+}
+
+static PyObject *stats_page_dealings(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    PyObject *result = PyList_New(0);
+    for (unsigned port = 0; result != NULL && port < MAX_PORTS; port++) {
+        struct sent *sent = &page->sent[port];
+        unsigned long long attachment = atomic_load_explicit(&page->loss[port].attachment, memory_order_relaxed);
+        unsigned long long frames = atomic_load_explicit(&sent->frames, memory_order_relaxed);
+        unsigned long long longest = atomic_load_explicit(&sent->longest, memory_order_relaxed);
+        if (frames != 0)
+            result = append(result, Py_BuildValue("IKKdK", port, attachment, frames, seconds(&sent->at_ns), longest));
+    }
+    return result;
+}
+
+static PyObject *stats_page_questions(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    PyObject *result = PyList_New(0);
+    for (unsigned i = 0; result != NULL && i < QUESTION_ROWS; i++) {
+        struct question_row *row = &page->questions.row[i];
+        unsigned long long times = atomic_load_explicit(&row->times, memory_order_relaxed);
+        uint64_t address[4];
+        for (unsigned half = 0; half < 2; half++) {
+            address[half] = atomic_load_explicit(&row->sender[half], memory_order_relaxed);
+            address[2 + half] = atomic_load_explicit(&row->target[half], memory_order_relaxed);
+        }
+        if (times != 0)
+            result = append(result, Py_BuildValue("y#y#ddK", (char *)address, (Py_ssize_t)ADDRESS_BYTES,
+                                                  (char *)(address + 2), (Py_ssize_t)ADDRESS_BYTES,
+                                                  seconds(&row->first_ns), seconds(&row->last_ns), times));
     }
     return result;
 }
@@ -139,7 +189,10 @@ static PyMethodDef methods[] = {
     {"counters", stats_page_counters, METH_NOARGS, NULL},
     {"published_at", stats_page_published_at, METH_NOARGS, NULL},
     {"losses", stats_page_losses, METH_NOARGS, NULL},
+    {"dealings", stats_page_dealings, METH_NOARGS, NULL},
+    {"questions", stats_page_questions, METH_NOARGS, NULL},
     {"sent", stats_page_sent, METH_NOARGS, NULL},
+    {"snapshot", stats_page_snapshot, METH_NOARGS, NULL},
     {"macs", stats_page_macs, METH_VARARGS, NULL},
     {"port_of", stats_page_port_of, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

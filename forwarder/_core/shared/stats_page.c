@@ -60,7 +60,7 @@ void stats_page_read(const struct stats_page *page, struct counters *counters)
 void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachment)
 {
     struct loss *loss = &page->loss[port];
-    atomic_store_explicit(&page->sent[port], 0, memory_order_relaxed);
+    sent_reset(&page->sent[port]);
     atomic_store_explicit(&loss->towards, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->from, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->attachment, attachment, memory_order_relaxed);

@@ -1,4 +1,5 @@
-/* A port's statistics page: its counters, what it sent to and lost towards and from each peer, and its MAC table.
+/* A port's statistics page: its counters, what it lost towards and from each peer, its dealings with others, its MAC
+   table.
 
    Theory of operation. One worker writes, the supervisor reads without asking, so that a wedged worker is still
    visible. The engine counts in private memory and copies to the page before it sleeps and every so many turns. Each
@@ -18,6 +19,7 @@
 
 #include <stdatomic.h>
 
+#include "shared/dealings.h"
 #include "shared/fdb.h"
 #include "shared/shm.h"
 
@@ -78,7 +80,8 @@ struct stats_page {
     _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
     _Atomic uint64_t published[COUNTER_COUNT];
     struct loss loss[MAX_PORTS];
-    _Atomic uint64_t sent[MAX_PORTS]; /* bytes of frames for that port alone, those lost on the way included */
+    struct sent sent[MAX_PORTS]; /* by peer; of the same attachment as its loss */
+    struct questions questions;
     struct fdb fdb;
 };
 

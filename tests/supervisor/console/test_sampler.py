@@ -12,6 +12,7 @@ import pytest
 from forwarder import _core
 from forwarder.names import Identity, Policy, PortRecord
 from supervisor.base.proc import start_time
+from supervisor.console.history import History
 from supervisor.console.sampler import BASELINE_S, ProcessSampler, Sampler
 from supervisor.console.stats import Switch
 from supervisor.ports.view import PortView
@@ -113,10 +114,17 @@ def view_of(identity):
     return PortView(PortRecord(1, 1, 1, "qemu-1", "qemu", Policy()), "live", False, False, 0.0, identity, 0)
 
 
-def test_a_port_has_readings_from_its_arrival_to_its_departure(block):
+@pytest.fixture
+def history(tmp_path):
+    made = History(str(tmp_path / "history"), inherit=False)
+    yield made
+    made.end(keep=False)
+
+
+def test_a_port_has_readings_from_its_arrival_to_its_departure(block, history):
     own = identity_of(os.getpid())
     switch = Switch(1, 1, 0.0, own)
-    sampler = Sampler()
+    sampler = Sampler(history)
     sampler.arrive(1, 1, block)
     answer = sampler.stats(switch, [view_of(own)], time.monotonic(), sources=True)
     assert answer["ports"][0]["rx"]["frames"] == 0
@@ -128,9 +136,9 @@ def test_a_port_has_readings_from_its_arrival_to_its_departure(block):
     assert sampler.stats(switch, [], time.monotonic())["departed"]["ports"] == 1
 
 
-def test_the_block_stays_readable_after_its_descriptor_is_closed():
+def test_the_block_stays_readable_after_its_descriptor_is_closed(history):
     fd = _core.stats_page_create()
-    sampler = Sampler()
+    sampler = Sampler(history)
     sampler.arrive(1, 1, fd)
     os.close(fd)
     answer = sampler.stats(Switch(1, 1, 0.0, identity_of(os.getpid())), [view_of(None)], time.monotonic())

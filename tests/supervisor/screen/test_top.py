@@ -11,8 +11,9 @@ import time
 import pytest
 from rich.console import Console
 
-from supervisor.screen import top
-from supervisor.screen.top import Rates, Trail
+from supervisor.screen import rates, top
+from supervisor.screen.keys import FIRST, SORTS, ordered, press, split
+from supervisor.screen.rates import Rates, Trail
 from tests.helpers.answers import answer, port, text
 
 
@@ -25,8 +26,8 @@ def counted(frames, number=1, since=100.0, dropped=0, **changes):
 def test_rates_are_differences_over_the_supervisors_own_time():
     before = answer(counted(100), uptime_s=10.0)
     after = answer(counted(200, since=102.0, dropped=6), uptime_s=12.0)
-    ((_, rates),) = top.changes(before, after)
-    assert rates == Rates(50, 400_000, 50, 400_000, 3)
+    ((_, rate),) = rates.changes(before, after)
+    assert rate == Rates(50, 400_000, 50, 400_000, 3)
 
 
 @pytest.mark.parametrize(
@@ -41,27 +42,27 @@ def test_rates_are_differences_over_the_supervisors_own_time():
     ids=["first answer", "new port", "new port, old number", "new supervisor", "same moment"],
 )
 def test_without_a_comparable_earlier_reading_there_is_no_rate(before, after):
-    ((_, rates),) = top.changes(before, after)
-    assert rates is None
+    ((_, rate),) = rates.changes(before, after)
+    assert rate is None
 
 
 def test_a_sum_leaves_out_unknown_figures():
-    assert top.total([Rates(1, 2, 3, 4, 5), None, Rates(1, 1, 1, 1, 1)]) == Rates(2, 3, 4, 5, 6)
-    assert top.total([None]) == Rates(0, 0, 0, 0, 0)
+    assert rates.total([Rates(1, 2, 3, 4, 5), None, Rates(1, 1, 1, 1, 1)]) == Rates(2, 3, 4, 5, 6)
+    assert rates.total([None]) == Rates(0, 0, 0, 0, 0)
 
 
 def test_a_trace_is_bounded_and_belongs_to_its_port():
     trail = Trail()
-    for second in range(top.TRACE + 5):
+    for second in range(rates.TRACE + 5):
         rows = trail.follow(answer(counted(second * 10), uptime_s=10.0 + second))
-    assert rows[0].trace == "█" * top.TRACE
+    assert rows[0].trace == "█" * rates.TRACE
     (row,) = trail.follow(answer(counted(0, since=0.1), uptime_s=11.0 + second))
     assert row.trace == ""
 
 
 def test_bars_are_to_scale_and_only_silence_is_empty():
-    assert top.trace([0, 1, 50, 100], 100) == " ▁▅█"
-    assert top.trace([], 0) == ""
+    assert rates.trace([0, 1, 50, 100], 100) == " ▁▅█"
+    assert rates.trace([], 0) == ""
 
 
 def shown(width, *ports):
@@ -90,6 +91,10 @@ def test_a_switch_without_ports_is_shown_by_a_sentence():
     assert "no ports yet" in shown(80)
 
 
+def nothing(span, number):
+    return []
+
+
 def answers():
     for second in range(1, 100):
         yield answer(counted(second), uptime_s=float(second))
@@ -98,7 +103,7 @@ def answers():
 def test_without_a_terminal_there_is_one_table_with_rates():
     feed = answers()
     console = Console(file=io.StringIO(), width=120)
-    top.run(lambda: next(feed), interval=0, console=console)
+    top.run(lambda: next(feed), nothing, interval=0, console=console)
     printed = console.file.getvalue()
     assert printed.count("Bulkhead") == 1
     assert next(feed)["uptime_s"] == 3.0
@@ -109,7 +114,7 @@ def test_an_error_while_fetching_passes_through():
         raise ConnectionError("nobody answers")
 
     with pytest.raises(ConnectionError):
-        top.run(refused, console=Console(file=io.StringIO()))
+        top.run(refused, nothing, console=Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
@@ -121,7 +126,7 @@ def test_on_a_terminal_a_key_ends_it_and_the_terminal_is_as_before(key):
         from tests.supervisor.screen.test_top import answers
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C means what it means there
         feed = answers()
-        top.run(lambda: next(feed), interval=0.05)
+        top.run(lambda: next(feed), lambda span, port: [], interval=0.05)
         print("ended well")
         """
     )
@@ -152,3 +157,75 @@ def test_on_a_terminal_a_key_ends_it_and_the_terminal_is_as_before(key):
         os.close(ours)
     assert b"\x1b[?1049h" in seen  # it drew on a screen of its own
     assert seen.index(b"\x1b[?1049l") < seen.index(b"ended well")  # and gave the first one back
+
+
+def crowd(count):
+    ports = [counted(number, number) for number in range(1, count + 1)]
+    trail = Trail()
+    trail.follow(answer(*ports, uptime_s=1.0))
+    current = answer(*[counted(2 * number, number) for number in range(1, count + 1)], uptime_s=2.0)
+    return current, trail.follow(current)
+
+
+@pytest.mark.parametrize("height", [14, 24, 60])
+def test_250_ports_fit_the_terminal_around_the_chosen_one(height):
+    current, rows = crowd(250)
+    for chosen in (0, 1, 128, 250):
+        drawn = text(top.screen(current, rows, 80, FIRST._replace(port=chosen), height), 80)
+        assert len(drawn.splitlines()) <= height
+        assert f" qemu-{chosen or 1} " in drawn
+        assert "of 250" in drawn
+
+
+def test_many_stalled_ports_are_counted_in_the_head():
+    ports = [counted(1, number, stalled=True) for number in range(1, 101)]
+    drawn = text(top.screen(answer(*ports), Trail().follow(answer(*ports)), 80), 80)
+    assert "and 95 more" in drawn
+
+
+def test_keys_sort_and_turn_the_order():
+    _, rows = crowd(5)
+    view = press(FIRST, "i", rows)
+    assert [row.port["port"] for row in ordered(view, rows)] == [5, 4, 3, 2, 1]
+    view = press(view, "i", rows)
+    assert [row.port["port"] for row in ordered(view, rows)] == [1, 2, 3, 4, 5]
+    assert press(view, "n", rows) == FIRST._replace(sort="n")
+    for key in SORTS:
+        assert len(ordered(press(FIRST, key, rows), rows)) == 5
+
+
+def test_keys_choose_a_port_show_it_and_go_back():
+    _, rows = crowd(3)
+    view = FIRST
+    for key in ("j", "\x1b[B", "\x1b[B", "k"):
+        view = press(view, key, rows)
+    assert view.port == 2
+    view = press(view, "\r", rows)
+    assert view.detail
+    assert not press(view, "\x1b", rows).detail
+    assert press(press(view, "?", rows), "x", rows) == view
+    assert press(view, "\x00", rows) == view
+    assert not press(FIRST, "\r", []).detail
+
+
+def test_keys_of_a_terminal_are_taken_apart():
+    assert list(split(b"i\x1b[Aq\xff?")) == ["i", "\x1b[A", "q", "?"]
+
+
+def test_a_trace_begins_with_what_the_history_knows():
+    trail = Trail()
+    past = {"port": 1, "seconds": 1.0, "rx_bytes": [None, 0, 10], "tx_bytes": [None, 0, 10]}
+    trail.remember([past])
+    (row,) = trail.follow(answer(counted(5)))
+    assert row.trace == " █"
+
+
+def test_one_port_in_detail_has_bars_of_its_minute_and_hour():
+    figures = {"rx_bytes": [None] * 30 + [10] * 30, "tx_bytes": [0] * 60, "drops": [1] * 60}
+    spans = {span: {"seconds": 1.0, **figures} for span in ("minute", "hour")}
+    (row,) = Trail().follow(answer(counted(5, dropped=7)))
+    drawn = text(top.detail(row, spans, 100), 100)
+    assert drawn.count("·" * 30 + "█" * 30) == 2
+    assert "drops, last hour" in drawn
+    assert "drops egress_full      7" in drawn
+    assert "…" not in text(top.detail(row, {"minute": None, "hour": None}, 60), 60)

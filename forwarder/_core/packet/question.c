@@ -1,0 +1,55 @@
+#include "packet/question.h"
+
+#include <netinet/in.h>
+
+#define ARP_BYTES 28u
+#define ARP_OPERATION 6u
+#define ARP_REQUEST 1u
+#define ARP_SENDER 14u
+#define ARP_TARGET 24u
+#define ND_SOLICIT 135u
+#define ND_TARGET 8u
+#define SOURCE_AT 8u /* in an IPv6 header */
+
+static void write_ipv4(uint8_t *address, const uint8_t *ipv4)
+{
+    static const uint8_t unset[4];
+    memset(address, 0, ADDRESS_BYTES);
+    if (memcmp(ipv4, unset, sizeof unset) == 0)
+        return;
+    memset(address + 10, 0xff, 2);
+    memcpy(address + 12, ipv4, 4);
+}
+
+static bool read_arp(struct question *question, const uint8_t *arp, uint32_t bytes)
+{
+    static const uint8_t ethernet_ipv4[] = {0, 1, 8, 0, MAC_BYTES, 4};
+    if (bytes < ARP_BYTES || memcmp(arp, ethernet_ipv4, sizeof ethernet_ipv4) != 0)
+        return false;
+    if (load_be16(arp + ARP_OPERATION) != ARP_REQUEST)
+        return false;
+    write_ipv4(question->sender, arp + ARP_SENDER);
+    write_ipv4(question->target, arp + ARP_TARGET);
+    return true;
+}
+
+static bool read_solicitation(struct question *question, const uint8_t *ip, uint32_t bytes)
+{
+    if (bytes < IPV6_BYTES + ND_TARGET + ADDRESS_BYTES || ip[IPV6_NEXT] != IPPROTO_ICMPV6)
+        return false;
+    if (ip[IPV6_BYTES] != ND_SOLICIT)
+        return false;
+    memcpy(question->sender, ip + SOURCE_AT, ADDRESS_BYTES);
+    memcpy(question->target, ip + IPV6_BYTES + ND_TARGET, ADDRESS_BYTES);
+    return true;
+}
+
+bool question_read(struct question *question, const uint8_t *frame, uint32_t bytes)
+{
+    const uint8_t *payload = frame + ETHERTYPE_AT + 2;
+    uint32_t left = bytes - (ETHERTYPE_AT + 2);
+    uint32_t type = load_be16(frame + ETHERTYPE_AT);
+    if (type == ETHERTYPE_ARP)
+        return read_arp(question, payload, left);
+    return type == ETHERTYPE_IPV6 && read_solicitation(question, payload, left);
+}

@@ -1,0 +1,119 @@
+"""What a port's page says of its VM's dealings: what it sent to whom, and which neighbours it asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from forwarder import _core
+from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+
+NS_GROUP = bytes.fromhex("3333ff000009")
+Question = tuple[bytes, bytes, float, float, int]
+
+
+def arp(sender: str, target: str, operation: int = 1) -> bytes:
+    head = BROADCAST + mac(1) + bytes.fromhex("0806000108000604") + operation.to_bytes(2, "big")
+    both = mac(1) + IPv4Address(sender).packed + bytes(6) + IPv4Address(target).packed
+    return (head + both).ljust(60, b"\0")
+
+
+def solicitation(sender: str, target: str) -> bytes:
+    body = bytes([135, 0, 0, 0, 0, 0, 0, 0]) + IPv6Address(target).packed
+    ip = bytes.fromhex("60000000") + len(body).to_bytes(2, "big") + bytes([58, 255])
+    addresses = IPv6Address(sender).packed + IPv6Address("ff02::1:ff00:9").packed
+    return NS_GROUP + mac(1) + bytes.fromhex("86dd") + ip + addresses + body
+
+
+def mapped(text: str) -> bytes:
+    return bytes(10) + b"\xff\xff" + IPv4Address(text).packed
+
+
+@pytest.fixture(params=KINDS)
+def switch(request: pytest.FixtureRequest) -> Iterator[MiniSwitch]:
+    with MiniSwitch() as mini:
+        for port in (1, 2, 3):
+            mini.add(port, request.param)
+        for port in (1, 2, 3):
+            mini.vms[port].send(frame(BROADCAST, mac(port)))
+            mini.settle()
+        yield mini
+
+
+def asked(switch: MiniSwitch, *frames: bytes) -> list[Question]:
+    for each in frames:
+        switch.vms[1].send(each)
+        switch.settle()
+    return _core.StatsPage(switch.stats[1]).questions()
+
+
+def test_what_was_sent_to_each_peer(switch: MiniSwitch) -> None:
+    before = time.monotonic()
+    for size in (60, 1514, 200):
+        switch.vms[1].send(frame(mac(2), mac(1), size=size))
+        switch.settle()
+    switch.vms[3].send(frame(mac(1), mac(3), size=70))
+    switch.settle()
+    (row,) = _core.StatsPage(switch.stats[1]).dealings()
+    assert row[:3] == (2, switch.attachments[2], 3)
+    assert before - 1 <= row[3] <= time.monotonic()
+    assert row[4] == 1514
+    assert [each[0] for each in _core.StatsPage(switch.stats[3]).dealings()] == [1]
+    assert _core.StatsPage(switch.stats[2]).dealings() == []
+
+
+def test_what_was_sent_to_a_predecessor_is_forgotten(switch: MiniSwitch) -> None:
+    switch.vms[1].send(frame(mac(2), mac(1)))
+    switch.settle()
+    switch.remove(2)
+    switch.add(2, "stream")
+    assert _core.StatsPage(switch.stats[1]).dealings() == []
+
+
+def test_questions_of_one_series_are_one_row(switch: MiniSwitch) -> None:
+    ((sender, target, first, last, times),) = asked(switch, *[arp("10.0.0.7", "10.0.0.9")] * 3)
+    assert (sender, target, times) == (mapped("10.0.0.7"), mapped("10.0.0.9"), 3)
+    assert first <= last <= time.monotonic()
+
+
+def test_neighbour_solicitations_are_questions(switch: MiniSwitch) -> None:
+    ((sender, target, _, _, times),) = asked(switch, solicitation("fd00::7", "fd00::9"))
+    assert (sender, target, times) == (IPv6Address("fd00::7").packed, IPv6Address("fd00::9").packed, 1)
+
+
+def test_a_probe_has_no_sender(switch: MiniSwitch) -> None:
+    ((sender, target, *_),) = asked(switch, arp("0.0.0.0", "10.0.0.9"))
+    assert (sender, target) == (bytes(16), mapped("10.0.0.9"))
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        arp("10.0.0.7", "10.0.0.9", operation=2),
+        arp("10.0.0.7", "10.0.0.9")[:30],
+        solicitation("fd00::7", "fd00::9")[:70],
+        BROADCAST + mac(1) + b"\x08\x06",
+        BROADCAST + mac(1) + b"\x86\xdd" + bytes(80),
+        frame(BROADCAST, mac(1)),
+    ],
+)
+def test_what_is_no_question_is_not_noted(switch: MiniSwitch, each: bytes) -> None:
+    assert asked(switch, each) == []
+
+
+def test_a_scan_pushes_out_the_oldest_questions_of_its_own_port_only(switch: MiniSwitch) -> None:
+    switch.vms[2].send(arp("10.0.0.2", "10.0.0.99"))
+    switch.settle()
+    rows = asked(switch, *[arp("10.0.0.7", f"10.0.1.{number}") for number in range(1, 101)])
+    assert len(rows) == 16
+    assert {row[1] for row in rows} == {mapped(f"10.0.1.{number}") for number in range(85, 101)}
+    assert len(_core.StatsPage(switch.stats[2]).questions()) == 1
+
+
+def test_what_a_storm_limit_drops_is_no_question(switch: MiniSwitch) -> None:
+    switch.engines[1].set_limits(broadcast=1, multicast=0, unknown=0, bytes=0, macs=0)
+    rows = asked(switch, *[arp("10.0.0.7", f"10.0.1.{number}") for number in range(1, 11)])
+    assert 1 <= len(rows) < 10
