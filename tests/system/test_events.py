@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
-from tests.helpers.guests.ports import attach, meet, port
+from tests.helpers.guests.ports import A_RING_FULL, attach, meet, port
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.probes import kill_supervisor, worker_pids
@@ -115,10 +115,10 @@ def test_events_outlive_kills_and_report_stalls_and_restarts(switch: StartSwitch
     vm, sender = attach(running, "stuck"), attach(running, "sender")
     running.wait_live(2)
     meet({1: vm, 2: sender})
-    frame = build_frame(mac(1), mac(2), 1514)
+    frames = [build_frame(mac(1), mac(2), 1514)] * A_RING_FULL
 
     def stalled() -> bool:
-        sender.send(*[frame] * 50)
+        sender.send(*frames)
         return bool(of_kind(running, "stall"))
 
     wait_for(stalled, "the VM to be stalled")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.gateway_place import MAC, Place, process
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
-from tests.helpers.guests.ports import attach, meet
+from tests.helpers.guests.ports import A_RING_FULL, attach, meet
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
@@ -83,8 +83,8 @@ def test_absent_ports_and_isolation_are_explained_in_both_directions(
 
 def test_a_stalled_vm(pair: tuple[Switch, FakeVM, FakeVM]) -> None:
     running, web, db = pair
-    frame = build_frame(mac(2), mac(1), 1514)
-    wait_told(running, "web", "db", "db is stalled", lambda: web.send(*[frame] * 50))
+    frames = [build_frame(mac(2), mac(1), 1514)] * A_RING_FULL
+    wait_told(running, "web", "db", "db is stalled", lambda: web.send(*frames))
     db.drain()
 
 

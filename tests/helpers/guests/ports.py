@@ -8,6 +8,9 @@ from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
+A_RING_FULL = 500
+"""Frames of 1,514 bytes. Some are dropped if they come at once; a socket is full after two such rings."""
+
 
 def attach(switch: Switch, name: str, *settings: str) -> FakeVM:
     """Attach a listener with settings and one VM to it."""
