@@ -88,7 +88,7 @@ class Fleet:
         self._notes = Throttle()
         self._rings = Rings(self._channels, self._fd_store, self)
         self._pool = WorkerPool(loop, self._runtime_dir, self)
-        self._takeover = TakeOver(self._registry, self._fd_store, self._pool, listeners)
+        self._takeover = TakeOver(self._registry, self._fd_store, self._pool, listeners, self.cells)
         self._join_rollout = JoinRollout(self.publisher, self._channels, self._fd_store, self.record)
         self.steps: tuple[Callable[[float], object], ...] = (
             lambda _: self.publisher.receive(),
@@ -193,22 +193,23 @@ class Fleet:
     def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
         """Take a port back with a worker of a dead supervisor, or a worker that had lost its channel."""
         fds, proc = descriptors[:-2], descriptors[-2:]
-        self._meet(worker, proc)
         served = claim.record.incarnation
         if self._registry.serves(*served, worker.identity):
+            self._meet(worker, proc)
             close_all(fds)
             self._reconnect(worker, served)
             return
         now = time.monotonic()
         adopted, decided = self._takeover.adopt(claim, worker.identity, fds, now)
         if adopted:
+            self._meet(worker, proc)
             self._connect(worker, served)
             self._pool.adopted(worker, served)
             self.publisher.connect(worker.pid)
             self._owner.adopted(claim.record)
             self.health.expect(served, now)
         else:
-            close_all(fds)
+            close_all(descriptors)
             self._pool.refuse(worker.identity)
             self._channels.drop(worker)
         self._owner.do(decided)

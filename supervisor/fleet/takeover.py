@@ -24,6 +24,7 @@ from forwarder.errors import BulkheadError, PeerError
 from forwarder.messages import Claim
 from forwarder.names import Identity
 from supervisor.attach.listeners import Listeners
+from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log
 from supervisor.base.proc import exists
 from supervisor.fleet import claimed_fds, processes
@@ -39,7 +40,12 @@ class TakeOver:
     """The window, the workers that have still to claim, and their claims."""
 
     def __init__(
-        self, registry: Registry, fd_store: FdStore, worker_pool: WorkerPool, listeners: Listeners
+        self,
+        registry: Registry,
+        fd_store: FdStore,
+        worker_pool: WorkerPool,
+        listeners: Listeners,
+        cells: CellPolicy,
     ) -> None:
         self.left: set[Identity] = set()
         """The workers of the dead supervisor that have neither claimed nor ended."""
@@ -48,6 +54,7 @@ class TakeOver:
         self._fd_store = fd_store
         self._worker_pool = worker_pool
         self._listeners = listeners
+        self._cells = cells
         self._deadline = 0.0
 
     def begin(self, runtime_dir: str, now: float) -> None:
@@ -80,6 +87,8 @@ class TakeOver:
             if identity not in self.left:
                 raise PeerError(f"process {identity.pid} is not an expected worker")
             self.left.discard(identity)
+            if why_not := self._cells.refuses(claim.cell):
+                raise PeerError(why_not)
             claimed_fds.check(record, descriptors, self._fd_store.flood_doorbell)
             self._worker_pool.processes.adopt(identity)
         except BulkheadError as error:

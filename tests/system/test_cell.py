@@ -18,7 +18,7 @@ from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.ordinary import as_user
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.guests.watching import ask, live, workers
+from tests.helpers.guests.watching import ask, kill_supervisor, live, workers
 from tests.helpers.taken_over import TakenOver
 from tests.helpers.taken_over.attacks import ATTACKS, MESSAGES
 
@@ -214,6 +214,31 @@ def test_a_required_and_complete_cell_serves() -> None:
             talk = Conversation(switch.connect("unix"), mac(1), switch.connect("unix"), mac(2))
             assert talk.flows()
             assert ask(switch)["supervisor"]["cell"]["required"]
+            switch.stop()
+        finally:
+            switch.kill()
+
+
+@x86
+def test_a_worker_of_a_switch_that_required_no_cell_is_not_taken_over_by_one_that_does() -> None:
+    sandbox = without("landlock")
+
+    def wrap(command: list[str]) -> list[str]:
+        return command if "required" in command else sandbox(command)
+
+    with short_directory() as directory:
+        switch = Switch(directory, wrap=wrap)
+        try:
+            switch.start(*switch.arguments(qemu=True))
+            before = switch.connect("unix")
+            (port,) = switch.wait_live(1)
+            kill_supervisor(switch)
+            switch.start(*switch.arguments(qemu=True), "--cell", "required")
+            assert "not taken over, a cell is required, and it lacks landlock" in switch.log()
+            wait_for(lambda: not Path(f"/proc/{port['worker']['pid']}").exists(), "its worker to end")
+            before.wait_closed()
+            talk = Conversation(switch.connect("unix"), mac(1), switch.connect("unix"), mac(2))
+            assert talk.flows()
             switch.stop()
         finally:
             switch.kill()

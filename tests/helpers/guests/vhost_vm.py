@@ -47,11 +47,15 @@ REPLY_ACK = 1 << 3
 class VhostVM:
     """One VM, connected. ``set_up`` makes its driver work; ``between`` is called after each message sent."""
 
-    def __init__(self, path: Path, driver: Driver | None = None) -> None:
+    def __init__(
+        self, path: Path, driver: Driver | None = None, *, sock: socket.socket | None = None
+    ) -> None:
+        """Connect to ``path``; with ``sock`` it is connected there already, since it was dialled."""
         self.driver = driver or Driver()
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = sock or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(PATIENCE)
-        self.sock.connect(str(path))
+        if sock is None:
+            self.sock.connect(str(path))
         self.acknowledges = False
         self.between: Callable[[str], object] = lambda name: None
 

@@ -16,6 +16,7 @@ from forwarder.channel import close_all
 from forwarder.errors import PeerError
 from forwarder.messages import Claim
 from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, TRANSPORT_KIND, Cell, Identity, Policy, PortRecord
+from supervisor.base.cells import CellPolicy
 from supervisor.base.proc import start_time
 from supervisor.fleet import claimed_fds
 from supervisor.fleet.fd_store import FdStore
@@ -123,12 +124,14 @@ def test_a_flood_doorbell_that_the_others_do_not_sleep_on_is_refused(honest: lis
 class Bench:
     """A takeover whose pool and listeners only note what they are asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cell_required: bool = False) -> None:
         self.asked: list[str] = []
         self.processes = self.dialer = self
         self.registry, self.fd_store = Registry(), FdStore()
         parts: Any = self
-        self.takeover = TakeOver(self.registry, self.fd_store, parts, parts)
+        self.takeover = TakeOver(
+            self.registry, self.fd_store, parts, parts, CellPolicy(required=cell_required)
+        )
 
     def forget(self, *_: object) -> None:
         """Of the dialer."""
@@ -173,6 +176,17 @@ def test_a_claim_with_a_lie_changes_nothing_and_an_honest_one_is_taken_once(hone
     assert len(bench.registry) == 1
     assert not bench.claim(honest)
     bench.fd_store.close()
+
+
+def test_a_worker_of_a_switch_that_required_no_cell_serves_none_that_does(
+    honest: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(cell_required=True)
+    bench.takeover.left = {SELF}
+    assert not bench.claim(honest)
+    assert "not taken over, a cell is required, and it lacks " in caplog.text
+    assert not len(bench.registry)
+    assert not bench.takeover.left, "nobody waits for it"
 
 
 def test_every_transport_that_is_no_tap_is_known_by_its_socket() -> None:
