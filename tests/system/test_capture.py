@@ -322,6 +322,7 @@ def test_pcap_has_the_frames_of_the_gateway_and_no_others(switch: StartSwitch, t
     requirements.require(("tshark", "root", "tun", *requirements.GATEWAY))
     file = tmp_path / "lan.pcap"
     running = switch("--gateway", "--pcap", str(file), qemu=True)
+    assert "a capture of gateway begins" in running.log()  # before a VM can attach
     with contextlib.ExitStack() as stack:
         vms = [stack.enter_context(contextlib.closing(connect(f"unix://{running.qemu}"))) for _ in range(2)]
         running.wait_live(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -9,11 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from supervisor.web import captures
 from supervisor.web.server import MOST_VIEWERS
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, StreamVM, build_frame, connect, mac
@@ -262,6 +265,39 @@ def test_a_viewer_that_goes_ends_its_capture(switch: StartSwitch, web: Callable[
         running.wait_live(1)
         connection, response = capture(web(running), [])
         assert response.status == 200
+        while b"port 1, qemu" not in response.read1():
+            pass  # from here on nothing is written that could fail
         connection.close()
         response.close()
         wait_for(lambda: "the capture of all ports has ended" in running.log(), "its end", PATIENCE)
+
+
+def test_a_capture_is_bounded(switch: StartSwitch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser keeps the whole file; a viewer that forgets its capture must not fill the memory."""
+    monkeypatch.setattr(captures, "MOST_BYTES", 20_000)
+    running = switch(qemu=True)
+    with contextlib.closing(send(running, 1)) as one:
+        running.wait_live(1)
+
+        over = threading.Event()
+
+        def send_on() -> None:
+            while not over.wait(0.01):
+                one.send(build_frame(BROADCAST, mac(1), 1514))
+
+        async def view() -> int:
+            made = captures.Captures(str(running.runtime_dir))
+            _, pieces = await made.start("all", "")
+            total = 0
+            async for piece in pieces:
+                total += len(piece)
+            await made.close()
+            return total
+
+        thread = threading.Thread(target=send_on)
+        thread.start()
+        try:
+            assert 20_000 <= asyncio.run(asyncio.wait_for(view(), PATIENCE)) < 1_000_000
+        finally:
+            over.set()
+            thread.join()
