@@ -5,6 +5,7 @@
     GET /events                    server-sent events (``watch`` and ``rounds``)
     GET /api/status, stats, macs   the JSON of the commands of these names
     GET /api/explain?a=A&b=B       the JSON of ``supervisor explain A B``
+    GET /api/history?port=N&span=S what a port did in the last minute or hour
     POST /api/capture              starts a capture; the answer is its file (``captures``)
     POST /api/capture/NUMBER/stop  ends it
 
@@ -14,8 +15,10 @@
 import asyncio
 import os
 from contextlib import aclosing, suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import PurePath
+from typing import Any
 
 from aiohttp import web
 
@@ -52,6 +55,7 @@ def application(runtime_dir: str, access: Access) -> web.Application:
     app.router.add_get("/events", _events)
     app.router.add_get("/api/{question:status|stats|macs}", _answer)
     app.router.add_get("/api/explain", _explain)
+    app.router.add_get("/api/history", _history)
     app.router.add_post("/api/capture", _capture)
     app.router.add_post(r"/api/capture/{number:\d{1,9}}/stop", _stop_capture)
     app.on_cleanup.append(_close)
@@ -94,6 +98,27 @@ async def _explain(request: web.Request) -> web.StreamResponse:
     except LocalError as error:
         raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
     return web.json_response(explain(*said, facts))
+
+
+async def _history(request: web.Request) -> web.StreamResponse:
+    """Send what a port did in the last minute or hour."""
+    port, span = request.query.get("port", ""), request.query.get("span", "minute")
+    if not (port.isascii() and port.isdigit() and len(port) <= 4):
+        raise web.HTTPBadRequest(text="say which: /api/history?port=NUMBER&span=minute|hour\n")
+    number = int(port)
+    try:
+        job = partial(_history_of, port=number, span=span)
+        found = await request.app[DESK].do(job)
+    except LocalError as error:
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
+    if found is None:
+        raise web.HTTPNotFound(text=f"there is no port {number}\n")
+    return web.json_response(found)
+
+
+def _history_of(ask: Asker, *, port: int, span: str) -> Any:
+    rows = ask("history", after=port - 1, span=span)["ports"] if port else []
+    return rows[0] if rows and rows[0]["port"] == port else None
 
 
 async def _events(request: web.Request) -> web.StreamResponse:

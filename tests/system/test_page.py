@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,25 @@ def test_vms_talk_one_is_stuck_and_one_leaves(page: Browser, scene: Scene, serve
     assert page.hosts() == {f"127.0.0.1:{served.port}"}
 
 
+def test_the_last_hour_of_a_port(page: Browser, scene: Scene, served: Web) -> None:
+    for name in ("alice", "bob"):
+        scene.add(name)
+    scene.switch.wait_live(2)
+    scene.greet()
+    scene.talk({("alice", "bob"): 50_000})
+    answer = json.loads(served.get("/api/history?port=1&span=hour")[1])
+    assert (answer["port"], answer["seconds"], len(answer["rx_bytes"])) == (1, 60, 60)
+    for path, status in (("port=9", 404), ("port=x", 400), ("port=1&span=year", 503), ("", 400)):
+        assert served.get(f"/api/history?{path}")[0] == status
+    page.open(served.url)
+    wait_for(lambda: len(page.text("#ports tr")) == 2, "two ports", ANSWERS_S)
+    choose(page, 1)
+    page.wait(".chart .from", "a minute ago")
+    page.click("#inspector .spans button:last-child")
+    page.wait(".chart .from", "an hour ago")
+    assert page.errors() == []
+
+
 def test_explain_for_two_that_are_clicked(page: Browser, scene: Scene, served: Web) -> None:
     for name in ("alice", "bob"):
         scene.add(name)
@@ -86,7 +106,7 @@ def test_explain_for_two_that_are_clicked(page: Browser, scene: Scene, served: W
     page.wait("#inspector-title", "alice → bob")
     page.wait("#answer.can", "alice can reach bob")
     scene.switch.command("set", "alice", "isolated=true")
-    page.click("#inspector-body button")
+    page.click("#inspector-body button.quiet")
     page.wait("#answer.cannot", "alice is isolated, and bob is not in its reach")
 
 

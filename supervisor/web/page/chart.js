@@ -27,17 +27,18 @@ function ceiling(bytes) {
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value) / 8;
 }
 
-export function chart(history) {
-  const width = 600, height = 130;
-  const most = ceiling(Math.max(...history.flat(), 0));
+// `history` has [in, out] in bytes a second for each of up to 60 steps, the newest last; null: not known.
+export function chart(history, ago = "a minute ago") {
+  const width = 600, height = 130, known = history.map((each) => each ?? [0, 0]);
+  const most = ceiling(Math.max(...known.flat(), 0));
   const area = (values) => (values.length ? `${path(values, most, width, height)}L${width} ${height}L${((SECONDS - values.length) * width) / (SECONDS - 1)} ${height}Z` : "");
   const drawing = element("svg:svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   for (const part of [0.5, 1]) drawing.append(element("svg:path", { class: "grid", d: `M0 ${height - 1 - (height - 3) * part}H${width}` }));
   for (const [index, kind] of [[0, "in"], [1, "out"]]) {
-    const values = history.map((each) => each[index]);
+    const values = known.map((each) => each[index]);
     drawing.append(element("svg:path", { class: `area ${kind}`, d: area(values) }), element("svg:path", { class: kind, d: path(values, most, width, height) }));
   }
-  const last = history.at(-1) ?? [0, 0];
+  const last = known.at(-1) ?? [0, 0];
   const key = element("p", { class: "key" }, element("span", { class: "in" }, `in ${bits(last[0])}`), element("span", { class: "out" }, `out ${bits(last[1])}`));
-  return element("figure", { class: "chart" }, key, element("span", { class: "most" }, bits(most)), drawing, element("span", { class: "from" }, "a minute ago"), element("span", { class: "to" }, "now"));
+  return element("figure", { class: "chart" }, key, element("span", { class: "most" }, bits(most)), drawing, element("span", { class: "from" }, ago), element("span", { class: "to" }, "now"));
 }

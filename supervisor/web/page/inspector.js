@@ -4,6 +4,9 @@ import { at, bits, clock, count, duration, element, facts, octets } from "./dom.
 import { chart } from "./chart.js";
 import { model } from "./model.js";
 
+const past = { port: 0, hour: false, values: [], at: 0 };
+const PAST_MS = 30_000;
+
 const asked = { pair: "", answer: null, error: "", at: 0 };
 
 export function drawInspector() {
@@ -15,8 +18,10 @@ export function drawInspector() {
 }
 
 function put(title, ...parts) {
+  const body = at("inspector-body"), focused = body.contains(document.activeElement) ? document.activeElement.textContent : null;
   at("inspector-title").textContent = title;
-  at("inspector-body").replaceChildren(...parts.filter(Boolean));
+  body.replaceChildren(...parts.filter(Boolean));
+  if (focused !== null) [...body.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
 }
 
 function list(pairs) {
@@ -75,7 +80,7 @@ function drawPort(row) {
   for (const [from, to, rate] of talks) peers.set(from === row.port ? to : from, (peers.get(from === row.port ? to : from) ?? 0) + rate);
   const partners = [...peers].sort(([, one], [, other]) => other - one).slice(0, 4).map(([port, rate]) => `${nameOf(port)} ${bits(rate)}`);
   const notes = row.notes.map((note) => element("p", { class: "note" }, note));
-  put(row.name, badge(row), chart(model.history.get(row.port) ?? []), ...notes, list([
+  put(row.name, badge(row), spans(row), portChart(row), ...notes, list([
     ["talks to", partners.join("\n")],
     ["MAC addresses", row.macs.join("\n") || "none seen yet"], ["IP addresses", row.addresses.join("\n")],
     ["frames", `${count(row.rxFrames)}/s in, ${count(row.txFrames)}/s out`],
@@ -83,6 +88,31 @@ function drawPort(row) {
     ["settings", settings(row)],
     ["worker", row.worker.pid ? `pid ${row.worker.pid}${row.worker.restarts ? `, restarted ${row.worker.restarts} times` : ""}${row.worker.pss_bytes ? `, ${octets(row.worker.pss_bytes)}` : ""}` : "none"],
   ]), element("h3", {}, "Dropped, by reason"), reasons(row.drops));
+}
+
+// The last minute is known here; the last hour is asked from the switch, which keeps it.
+function spans(row) {
+  if (past.port !== row.port) Object.assign(past, { port: row.port, values: [], at: 0 });
+  if (past.hour && Date.now() - past.at > PAST_MS) askHour(row.port);
+  const button = (hour, text) => {
+    const made = element("button", { type: "button", class: "chip", "aria-pressed": past.hour === hour }, text);
+    made.addEventListener("click", () => { past.hour = hour; drawInspector(); });
+    return made;
+  };
+  return element("p", { class: "spans" }, button(false, "minute"), button(true, "hour"));
+}
+
+function portChart(row) {
+  return past.hour ? chart(past.values, "an hour ago") : chart(model.history.get(row.port) ?? []);
+}
+
+async function askHour(port) {
+  past.at = Date.now();
+  const response = await fetch(`api/history?port=${port}&span=hour`).catch(() => null);
+  if (!response?.ok || past.port !== port) return;
+  const { seconds, rx_bytes: rx, tx_bytes: tx } = await response.json();
+  past.values = rx.map((value, index) => (value === null ? null : [value / seconds, tx[index] / seconds]));
+  drawInspector();
 }
 
 function badge(row) {
