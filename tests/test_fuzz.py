@@ -13,7 +13,8 @@ SECONDS = 5
 
 @pytest.mark.timeout(600)  # the first one compiles the core
 @pytest.mark.parametrize(
-    "target", ["stream", "framing", "offload", "coalesce", "claim", "vhost", "ring", "flood", "wire"]
+    "target",
+    ["stream", "framing", "offload", "coalesce", "claim", "vhost", "ring", "flood", "engine", "wire"],
 )
 def test_nothing_is_found(target):
     if target != "wire":

@@ -16,9 +16,13 @@ static void must(bool done)
 
 struct pair *pair_open_as(enum port_kind kind)
 {
+    static const int types[] = {
+        [KIND_STREAM] = SOCK_STREAM, [KIND_STREAM16] = SOCK_STREAM, [KIND_SEQPACKET] = SOCK_SEQPACKET,
+        [KIND_DGRAM] = SOCK_DGRAM,   [KIND_TAP] = SOCK_STREAM,      [KIND_VHOST] = SOCK_STREAM,
+    };
     struct pair *pair = calloc(1, sizeof *pair);
     struct ring_id id = {.src_port = OWN_PORT, .src_epoch = 1, .dst_port = PEER_PORT, .dst_epoch = 2};
-    must(pair != NULL && socketpair(AF_UNIX, SOCK_STREAM, 0, pair->vm) == 0);
+    must(pair != NULL && socketpair(AF_UNIX, types[kind], 0, pair->vm) == 0);
     struct engine *e = &pair->engine;
     e->port = OWN_PORT;
     e->epoch = 1;

@@ -1,4 +1,4 @@
-"""Workers of a running switch that do what a test says."""
+"""Workers and gateways of a running switch that do what a test says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATIENCE_S = 30.0
 
 
 class TakenOver:
-    """The test's ends of the workers that a switch starts while ``environment`` is its environment."""
+    """The test's ends of the processes that a switch starts while ``environment`` is its environment."""
 
     def __init__(self, directory: Path) -> None:
         self._path = str(directory / "taken-over")
@@ -21,24 +21,32 @@ class TakenOver:
         os.chmod(self._path, 0o777)
         self._listener.listen(64)
         self._listener.settimeout(PATIENCE_S)
-        self._workers: dict[int, socket.socket] = {}
+        self._processes: dict[int | str, socket.socket] = {}
 
     def environment(self) -> dict[str, str]:
-        """What makes workers come here."""
+        """What makes them come here."""
         return {"PYTHONPATH": str(Path(__file__).parent), "BULKHEAD_TAKEN_OVER": self._path}
 
-    def run(self, pid: int, source: str, **facts: object) -> dict[str, Any]:
-        """Run source in that worker; it fills ``said``, which is returned."""
-        while pid not in self._workers:
+    def run(self, process: int | str, source: str, **facts: object) -> dict[str, Any]:
+        """Run source in the worker of that pid, or in ``gateway`` or ``gateway.inside``.
+
+        It fills ``said``, which is returned.
+        """
+        while process not in self._processes:
             sock, _ = self._listener.accept()
             sock.settimeout(PATIENCE_S)
-            self._workers[int(sock.recv(64))] = sock
-        self._workers[pid].send(f"facts = {facts!r}\n{source}".encode())
-        answer: dict[str, Any] = json.loads(self._workers[pid].recv(1 << 20))
+            name = sock.recv(64).decode()
+            self._processes[int(name) if name.isdecimal() else name] = sock
+        self._processes[process].send(f"facts = {facts!r}\n{source}".encode())
+        answer: dict[str, Any] = json.loads(self._processes[process].recv(1 << 20))
         assert "failed" not in answer, answer
         return answer
 
+    def forget(self, process: int | str) -> None:
+        """Meet the next process of that name: this one has ended."""
+        self._processes.pop(process).close()
+
     def close(self) -> None:
-        for sock in self._workers.values():
+        for sock in self._processes.values():
             sock.close()
         self._listener.close()

@@ -104,6 +104,29 @@ attempt("a socket by its name, at once", lambda: vm.sendto(b"x" * 60, facts["dat
 """
 """Every one must fail if the named parts are in force, even if the kernel lacks all others."""
 
+GATEWAY_ATTACKS = r"""
+def bind():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+
+def listen():
+    with socket.socket() as sock:
+        sock.listen()
+
+def connect():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", 9))
+
+attempt("bind a TCP port", bind)
+attempt("listen", listen)
+attempt("connect to the host", connect)
+attempt("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 255).close())
+attempt("another network", lambda: call(308, os.open("/proc/1/ns/net", os.O_RDONLY), 0))
+attempt("home", lambda: os.listdir(os.path.expanduser("~")))
+attempt("kill its child", lambda: os.kill(os.getpid() + 1, signal.SIGKILL))
+"""
+"""What a gateway that was taken over would try besides."""
+
 MESSAGES = r"""
 import random
 chance = random.Random(facts["seed"])

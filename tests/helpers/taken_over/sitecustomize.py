@@ -25,46 +25,78 @@ import time
 import types
 
 where = os.environ.get("BULKHEAD_TAKEN_OVER", "")
-if where and sys.orig_argv[-3:-1] == ["-m", "workers"]:
+program = sys.orig_argv[-2] if sys.orig_argv[-3:-2] == ["-m"] else ""
+test = types.SimpleNamespace()
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(number, *arguments):
+    """Make a system call, and raise what it says."""
+    result = libc.syscall(number, *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def meet(name):
+    """Connect to the test, before the cell is closed."""
+    test.link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    test.link.connect(where)
+    test.link.send(name.encode())
+    test.link.setblocking(False)
+
+
+def obey(**process):
+    """Run what the test has sent, if anything, and answer."""
+    try:
+        source = test.link.recv(1 << 16)
+    except BlockingIOError:
+        return
+    if source:
+        said = {}
+        try:
+            exec(source, {**globals(), **process, "said": said})
+        except BaseException as error:
+            said["failed"] = repr(error)
+        test.link.send(json.dumps(said, default=str).encode())
+
+
+if where and program == "workers":
     from forwarder import messages, names, wire
     from workers.birth import Birthright
     from workers.worker import Worker
 
     birth, begin, work = Birthright.__init__, Worker.__init__, Worker._work
-    libc = ctypes.CDLL(None, use_errno=True)
-    test = types.SimpleNamespace()
 
     def be_born(self, *arguments):
-        """Connect to the test, before the cell is closed."""
-        test.link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        test.link.connect(where)
-        test.link.send(str(os.getpid()).encode())
-        test.link.setblocking(False)
+        meet(str(os.getpid()))
         birth(self, *arguments)
-
-    def call(number, *arguments):
-        """Make a system call, and raise what it says."""
-        result = libc.syscall(number, *arguments)
-        if result < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return result
 
     def start(self, *arguments):
         begin(self, *arguments)
         self._engine.watch(test.link.fileno())
 
     def _work(self, now):
-        try:
-            source = test.link.recv(1 << 16)
-        except BlockingIOError:
-            source = b""
-        if source:
-            said = {}
-            try:
-                exec(source, {**globals(), "worker": self, "said": said})
-            except BaseException as error:
-                said["failed"] = repr(error)
-            test.link.send(json.dumps(said, default=str).encode())
+        obey(worker=self)
         work(self, now)
 
     Birthright.__init__, Worker.__init__, Worker._work = be_born, start, _work
+
+if where and program in ("gateway", "gateway.inside"):
+    from forwarder import messages, names, wire
+
+    if program == "gateway":
+        from gateway.gateway import Gateway as Process
+    else:
+        from gateway.inside.process import Inside as Process
+    begin = Process.__init__
+
+    def be_born(self, *arguments):
+        begin(self, *arguments)
+        meet(program)
+        test.pair = socket.socketpair()
+        descriptors = types.SimpleNamespace(vm=test.pair[0].fileno())
+        stand_in = types.SimpleNamespace(_fds=descriptors, _channel=self._channel)
+        self._loop.watch(test.link.fileno(), lambda _: obey(worker=stand_in, process=self))
+
+    Process.__init__ = be_born
