@@ -164,14 +164,14 @@ def _sent(talk: Conversation) -> int:
 
 def _kill_supervisors(options: argparse.Namespace, journal: Journal, moments: random.Random) -> None:
     with _running() as switch:
-        kinds = ("unix", "unixpacket", "unix", "unixgram")
+        kinds = ("vhost", "unixpacket", "unix", "unixgram")
         vms = [switch.connect(kind, kind) for kind in kinds]
         busy = Conversation(vms[0], KEPT[0], vms[1], KEPT[1])
         aside = Conversation(vms[2], KEPT[2], vms[3], KEPT[3])
         for talk in (busy, aside):
             talk.begin()
         for number in range(options.supervisors):
-            with journal.run(killed=SUPERVISOR, link="stream, seqpacket, dgram", number=number) as run:
+            with journal.run(killed=SUPERVISOR, link="vhost, seqpacket, stream, dgram", number=number) as run:
                 newcomer = mac(len(KEPT) + 1 + number)
                 run.update(_kill_supervisor(switch, busy, aside, newcomer, moments))
         for vm in vms:

@@ -15,7 +15,7 @@
 static struct guest_memory regions;
 static uint8_t *memory;
 static _Atomic uint32_t moved;
-static struct virtqueue queue = {.moved = &moved, .kick = -1, .call = -1};
+static struct virtqueue queue = {.moved = &moved, .enabled = true, .kick = -1, .call = -1};
 
 /* The driver has so many chains waiting. */
 static void waiting(uint16_t chains)
