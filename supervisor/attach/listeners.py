@@ -24,7 +24,6 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortId, PortRecord, format_mac
 from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
-from supervisor.attach.connect import ConnectListener
 from supervisor.attach.datagram import PROBE_S, VfkitListener
 from supervisor.attach.dial_vhost import VhostDialer
 from supervisor.attach.listener_common import VHOST_DESCRIPTORS, VmHandler, check_room
@@ -75,8 +74,7 @@ class Listeners:
         elif address.transport == "dial_vhost":
             made = VhostDialer(address, settings, self)
         else:
-            kind = ConnectListener if address.transport == "connect" else StreamListener
-            made = kind(self._loop, self._pauses, address, settings, self)
+            made = _stream_listener(address.transport)(self._loop, self._pauses, address, settings, self)
             port = self._adopted_port(attachment)
             if port is not None:
                 self._unclaimed.discard(port)
@@ -249,3 +247,11 @@ class Listeners:
             if pinned.intersection(record.policy.pinned):
                 return port
         return None
+
+
+def _stream_listener(transport: str) -> type[StreamListener]:
+    if transport != "connect":
+        return StreamListener
+    from supervisor.attach.connect import ConnectListener  # noqa: PLC0415 - only this one speaks HTTP
+
+    return ConnectListener

@@ -1,10 +1,12 @@
-"""The command line: one click group. Heavy modules are imported only by the commands that need them.
+"""The command line: one click group. A command's module is imported when the command is used, or helped with.
 
 Exit codes: 0 done, 1 failed (one line on stderr says what and what to do), 2 wrong usage.
 """
 
 import os
 import sys
+from importlib import import_module
+from typing import cast
 
 import click
 
@@ -20,8 +22,43 @@ class Misused(click.ClickException):
     exit_code = 2
 
 
+COMMANDS = {
+    "attach": "operate:attach",
+    "capture": "capture:capture",
+    "demo": "operate:demo",
+    "detach": "operate:detach",
+    "events": "events:events",
+    "explain": "explain:explain",
+    "forward": "forward:forward",
+    "help": "words:help_",
+    "leases": "operate:leases",
+    "list": "list:list_",
+    "macs": "operate:macs",
+    "run": "run:run",
+    "set": "operate:set_",
+    "show": "operate:show",
+    "stats": "operate:stats",
+    "status": "operate:status",
+    "stop": "operate:stop",
+    "top": "operate:top",
+    "web": "web:web",
+}
+"""Every command: its module in this folder, and its name in there."""
+
+
 class Group(click.Group):
-    """A group whose commands fail with one line."""
+    """A group whose commands are imported when they are used, and fail with one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        return cast(click.Command, getattr(import_module(f"supervisor.cli.{module}"), name))
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; turn our own errors into one line."""
@@ -46,21 +83,3 @@ class Group(click.Group):
 )
 def main() -> None:
     """Bulkhead: an Ethernet switch for virtual machines in which one stuck VM cannot slow another."""
-
-
-def _add_commands() -> None:
-    from supervisor.cli.capture import capture  # noqa: PLC0415 - they need `main` to be there
-    from supervisor.cli.events import events  # noqa: PLC0415
-    from supervisor.cli.explain import explain  # noqa: PLC0415
-    from supervisor.cli.forward import forward  # noqa: PLC0415
-    from supervisor.cli.list import list_  # noqa: PLC0415
-    from supervisor.cli.operate import COMMANDS  # noqa: PLC0415
-    from supervisor.cli.run import run  # noqa: PLC0415
-    from supervisor.cli.web import web  # noqa: PLC0415
-    from supervisor.cli.words import help_  # noqa: PLC0415
-
-    for command in (run, *COMMANDS, explain, events, forward, capture, web, list_, help_):
-        main.add_command(command)
-
-
-_add_commands()

@@ -284,6 +284,3 @@ def demo(seconds: float | None) -> None:
         raise click.exceptions.Exit(1) from None
     if not kept:
         raise click.exceptions.Exit(1)
-
-
-COMMANDS = (status, stats, top, macs, leases, attach, detach, show, set_, stop, demo)

@@ -21,9 +21,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Container, Iterable, Mapping
-from typing import NamedTuple
-
-import psutil
+from typing import TYPE_CHECKING, NamedTuple
 
 from forwarder import _core
 from forwarder.names import Identity
@@ -33,6 +31,9 @@ from supervisor.console.history import FIGURES, MEANT, NAMES, SPANS, History, fl
 from supervisor.console.losses import Losses
 from supervisor.console.stats import Departed, Json, Reading, Switch, Usage
 from supervisor.ports.view import PortView
+
+if TYPE_CHECKING:
+    import psutil
 
 BASELINE_S = 0.25
 LOOK_S = 1.0
@@ -45,7 +46,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 class _Watched(NamedTuple):
     """One sampled process: psutil's handle and the baseline of its CPU use."""
 
-    process: psutil.Process
+    process: "psutil.Process"
     then: float
     cpu_seconds: float
 
@@ -83,6 +84,8 @@ class ProcessSampler:
 
         ``now``: monotonic seconds. ``weighed``: whose PSS is wanted, which costs most; None: all.
         """
+        import psutil  # noqa: PLC0415 - until somebody asks, a switch needs none of it
+
         found: dict[Identity, Usage] = {}
         watched: dict[Identity, _Watched] = {}
         for identity in identities:
@@ -106,6 +109,8 @@ class ProcessSampler:
 
 def _open(identity: Identity, now: float) -> _Watched:
     """Open exactly this process; raises ``psutil.NoSuchProcess`` if another one has its pid now."""
+    import psutil  # noqa: PLC0415
+
     process = psutil.Process(identity.pid)
     start = start_time(identity.pid)
     if start != identity.start:
@@ -137,8 +142,10 @@ def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _W
     return usage, known if elapsed < BASELINE_S else _Watched(known.process, now, used)
 
 
-def _pss(process: psutil.Process) -> int | None:
+def _pss(process: "psutil.Process") -> int | None:
     """Return the proportional share of memory; None if the kernel does not tell it to us."""
+    import psutil  # noqa: PLC0415
+
     try:
         return getattr(process.memory_full_info(), "pss", None) or None
     except psutil.AccessDenied:
