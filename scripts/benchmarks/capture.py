@@ -97,7 +97,7 @@ def _cpu(run: Run) -> float:
 
 def rows(journal: Journal) -> Iterable[Sequence[str]]:
     """Make a row of each way."""
-    without = journal.of(capture=OFF)
+    without = [run for run in journal.of(capture=OFF) if "frames" in run]
     for name in WAYS:
         start = (f"{journal.options.kind}, {journal.options.size:,} B", name)
         trouble = journal.trouble(capture=name)
@@ -106,14 +106,14 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
             continue
         runs = [run for run in journal.of(capture=name) if "frames" in run]
         kept = [_rate(run) / _rate(other) for run, other in zip(runs, without, strict=False)]
-        held = sorted(kept)[len(kept) // 2] >= BOUND
+        held = bool(kept) and sorted(kept)[len(kept) // 2] >= BOUND
         yield (
             *start,
             spread([_rate(run) for run in runs], 2, 1e-6),
             spread(kept, 2),
             median([_cpu(run) for run in runs], 0),
             median([_cpu(run) / _cpu(other) for run, other in zip(runs, without, strict=False)], 2),
-            "" if name == OFF else runs[-1]["captured"],
+            "" if name == OFF else runs[-1].get("captured", ""),
             "" if name == OFF else f"rate ≥ {BOUND:g}",
             "" if name == OFF else "held" if held else "not held",
         )

@@ -158,9 +158,10 @@ class Bulkhead(Contender):
         for number in range(1, count + 1):
             self.plug(number)
         self.announce()  # a datagram VM is not seen before it has said something
-        self.switch.wait_live(count, ATTACH_PATIENCE + ATTACHES_S * count)
+        patience = ATTACH_PATIENCE + ATTACHES_S * count
+        self.switch.wait_live(count, patience)
         self.announce()
-        wait_for(lambda: len(self.ports()) == count, f"{count} learned addresses")
+        wait_for(lambda: len(self.ports()) == count, f"{count} learned addresses", patience)
 
     def listen(self, kind: str, count: int) -> None:
         """Start it with room for ``count`` VMs of a kind and none plugged in."""
