@@ -88,23 +88,23 @@ def _capturing(way: Bulkhead, name: str, run: Run) -> Iterator[None]:
 
 
 def _rate(run: Run) -> float:
-    return float(run["frames"] / run["seconds"])
+    return float(run["received"] / run["seconds"])
 
 
 def _cpu(run: Run) -> float:
-    return float(run["cpu_ns"] / run["frames"])
+    return float(run["cpu_ns"] / run["received"])
 
 
 def rows(journal: Journal) -> Iterable[Sequence[str]]:
     """Make a row of each way."""
-    without = [run for run in journal.of(capture=OFF) if "frames" in run]
+    without = [run for run in journal.of(capture=OFF) if "received" in run]
     for name in WAYS:
         start = (f"{journal.options.kind}, {journal.options.size:,} B", name)
         trouble = journal.trouble(capture=name)
         if trouble:
             yield (*start, trouble)
             continue
-        runs = [run for run in journal.of(capture=name) if "frames" in run]
+        runs = [run for run in journal.of(capture=name) if "received" in run]
         kept = [_rate(run) / _rate(other) for run, other in zip(runs, without, strict=False)]
         held = bool(kept) and sorted(kept)[len(kept) // 2] >= BOUND
         yield (
