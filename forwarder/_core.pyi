@@ -165,6 +165,42 @@ class StatsPage:
     def port_of(self, mac: bytes) -> int:
         """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0 if unknown."""
 
+class Splices:
+    """Connections of two sockets each, joined in the kernel (relay/splices.h). Descriptors are borrowed."""
+
+    def __init__(self) -> None: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable when ``turn`` has something to do."""
+
+    def join(self, near: int, far: int, near_is_unix: bool, far_is_unix: bool, /) -> int:
+        """Join two connected, non-blocking sockets; the connection's number. Raises OSError."""
+
+    def turn(self) -> list[tuple[int, bool, int]]:
+        """Move what can be moved; what has become of connections: (number, whether it is over, errno or 0).
+
+        One that is not over has an end that has failed: ask ``settle``. One that is over is forgotten.
+        """
+
+    def busy(self) -> bool:
+        """Whether ``turn`` has something to do without an event."""
+
+    def settle(self, number: int, /) -> int:
+        """The errno to end a connection with whose end has failed; -1: the other has bytes to take."""
+
+    def end(self, number: int, /) -> None:
+        """Forget a connection, before its sockets are closed."""
+
+    def lent(self) -> int:
+        """How many pipes have bytes in them."""
+
+    def close(self) -> None:
+        """Forget all connections and close the pipes."""
+
+SPLICE_PIPE_BYTES: Final[int]
+"""What a direction moves at once."""
+SPLICE_KEPT_PIPES: Final[int]
+"""Empty pipes that are kept for the next connections."""
+
 class Datagrams:
     """Carry the relay's datagrams in batches, along ways that the relay has decided (relay/datagrams.h).
 

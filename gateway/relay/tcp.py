@@ -28,10 +28,9 @@ from gateway.fair_share import Shares
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.dial import NEXT, Dial, Make, State, counter_of
-from gateway.relay.pipes import Pipes
 from gateway.relay.policy import Address
 from gateway.relay.poller import CLOSING, EDGE, FAILED, WRITE, Poller
-from gateway.relay.splice import LINGER_S, Joined, abort, close
+from gateway.relay.splice import LINGER_S, Joined, Splices, abort, close
 
 MOST_DIALS = 4096
 """As many as the kernel keeps for a listener, so that a burst is not refused. A dead destination takes a dial
@@ -73,7 +72,7 @@ class Connections:
         self._poller = poller
         self._counts = counts
         self._clock = clock
-        self._pipes = Pipes()
+        self._splices = Splices(poller)
         self._nearby = lru_cache(maxsize=1024)(nearby)
         self._descriptors = descriptors
         self._dial_places = Shares(MOST_DIALS)
@@ -144,7 +143,7 @@ class Connections:
         return {
             "connections": len(self._joined),
             "dials": len(self._dials) + len(self._answered),
-            "pipes": self._pipes.lent,
+            "pipes": self._splices.lent,
             "connections_most": self._descriptors.most // OF_A_CONNECTION,
         }
 
@@ -175,7 +174,7 @@ class Connections:
             self._fail(dial, errno.ECONNABORTED)
         for joined in list(self._joined):
             joined.reset()
-        self._pipes.close()
+        self._splices.close()
 
     def _begin(self, dial: Dial) -> Dial | None:
         address, port = dial.target
@@ -244,8 +243,17 @@ class Connections:
         assert dial.near is not None
         assert dial.far is not None
         self._forget(dial, "taken")
+        for sock in (dial.near, dial.far):
+            self._poller.unwatch(sock.fileno())
+        try:
+            joined = Joined(self._splices, (dial.near, dial.far), self._ended, self._linger)
+        except OSError:  # user.max_epoll_watches, or no memory
+            self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
+            self._counts["failed"] += 1
+            abort(dial.near)
+            abort(dial.far)
+            return
         self._counts["joined"] += 1
-        joined = Joined(self._poller, self._pipes, (dial.near, dial.far), self._ended, self._linger)
         self._joined[joined] = entry
 
     def _fail(self, dial: Dial, error: int) -> None:

@@ -196,7 +196,7 @@ PyMODINIT_FUNC PyInit__core(void)
     if (add_constants(module) < 0 || add_counters(module) < 0 || py_add_capture_reader(module) < 0 || py_add_cell(module) < 0
         || py_add_engine(module) < 0 || py_add_stats_page(module) < 0
         || py_add_datagrams(module) < 0 || py_add_early_drop(module) < 0 || py_add_fdb(module) < 0
-        || py_add_ring_ends(module) < 0 || py_add_sibling(module) < 0) {
+        || py_add_ring_ends(module) < 0 || py_add_sibling(module) < 0 || py_add_splices(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

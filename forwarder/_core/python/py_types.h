@@ -11,6 +11,7 @@ int py_add_cell(PyObject *module);
 int py_add_datagrams(PyObject *module);
 int py_add_early_drop(PyObject *module);
 int py_add_fdb(PyObject *module);
+int py_add_splices(PyObject *module);
 int py_add_ring_ends(PyObject *module);
 int py_add_sibling(PyObject *module);
 

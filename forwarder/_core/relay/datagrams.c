@@ -206,7 +206,8 @@ static void take_frame(struct datagrams *datagrams, struct departing *departing,
     message->left = false;
     message->segment = cut ? vnet.segment : 0;
     datagrams->carried++;
-    departing_add(departing, &datagrams->outlet, way, port, message, heading.transport + UDP_BYTES, length - UDP_BYTES, now);
+    departing_add(departing, &datagrams->outlet, way, port, message, heading.transport + UDP_BYTES, length - UDP_BYTES,
+                  now);
 }
 
 int datagrams_from_guests(struct datagrams *datagrams, int packet_socket, uint64_t now)

@@ -73,9 +73,9 @@ def push_more(sock):
 def peer_of(world, near):
     """The address that the relay has towards the guest, for a connection of ``near``."""
     for joined in world.relay._connections._joined:
-        one, other = joined._ends
-        if one.sock.getpeername() == near.getsockname():
-            return other.sock.getsockname()
+        one, other = joined.sockets
+        if one.getpeername() == near.getsockname():
+            return other.getsockname()
     raise AssertionError("no such connection")
 
 
