@@ -23,7 +23,7 @@ from forwarder.names import Identity
 from supervisor.attach.listener_common import RLIMIT_WANTED
 from supervisor.base import events, saved_state
 from supervisor.base.events import EventLog
-from supervisor.base.logs import log
+from supervisor.base.logs import Throttle, log
 from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
@@ -60,6 +60,7 @@ class Supervisor:
         self._recorder: Recorder | None = None
         self._stop_at: float | None = None
         self._mend_at = 0.0
+        self._throttle = Throttle()
         self.events = EventLog(directory.file(events.FILE))
         """The events, for operators."""
         self._history = History(directory.file(history.FILE), inherit=inherit)
@@ -164,9 +165,22 @@ class Supervisor:
         self._captures.tick(now)
         if now >= self._mend_at and self._stop_at is None:
             self._mend_at = now + MEND_S
-            self._console.mend()
-            self._ports.listeners.mend()
+            self._mend()
         return (not self._ports.fleet.publisher.quiet and self._console.receive()) or more
+
+    def _mend(self) -> None:
+        """Make again what was deleted of the runtime directory, as cleaners of temporary files do."""
+        try:
+            deleted = self._directory.mend()
+        except LocalError as error:
+            self._throttle.warning("mend", str(error))
+            return
+        if deleted:
+            log.warning("%s was deleted and is made again", deleted)
+        self._console.mend()
+        self._captures.mend()
+        self._ports.listeners.mend()
+        self._ports.fleet.look_for_doors()
 
     def _finished(self) -> bool:
         return self._stop_at is not None and self._ports.ended

@@ -78,6 +78,8 @@ class RuntimeDir:
         self.predecessor: Predecessor | None = None
         self._made = False
         self._lock = -1
+        self._old_locks: list[int] = []
+        """Deleted ones, which workers of that time still read."""
         names = [worker_path(self.path, HIGHEST_PID, kind) for kind in (CHANNEL, MEMBERSHIP)]
         longest = max(len(os.fsencode(name)) for name in names)
         if longest > SOCKET_PATH_BYTES:
@@ -101,6 +103,24 @@ class RuntimeDir:
     def file(self, name: str) -> str:
         """Return the path of a file in the directory."""
         return rendezvous.path(self.path, name)
+
+    def mend(self) -> str:
+        """Make the directory and the lock again if they were deleted; return what was, or nothing.
+
+        Workers go on with the file that they have open; the next ones open the new one. Raises LocalError.
+        """
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), os.stat(self.file(LOCK))):
+                return ""
+        deleted = self.path if not os.path.isdir(self.path) else self.file(LOCK)
+        try:
+            self._made = _make(self.path) or self._made
+            self._old_locks.append(self._lock)
+            self._lock = self._acquire()
+            self._sign()
+        except OSError as error:
+            raise LocalError(f"{deleted} was deleted and cannot be made again: {_advice(error)}") from None
+        return deleted
 
     def close(self, *, keep_lock: bool = False) -> None:
         """Remove the files that were made here and give the directory up.
@@ -148,6 +168,10 @@ class RuntimeDir:
         before = self.predecessor
         self.epoch = max(time.time_ns(), before.epoch + 1 if before else 0)
         self.first_epoch = before.first_epoch + EPOCH_STRIDE if before else 1
+        self._sign()
+
+    def _sign(self) -> None:
+        """Write into the lock file which supervisor holds it."""
         text = f"{os.getpid()}\n{self.epoch}\n{self.first_epoch}\n".encode()
         if os.pwrite(self._lock, text, 0) != len(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -163,8 +187,10 @@ class RuntimeDir:
             if not keep_lock:
                 with suppress(OSError):
                     os.unlink(self.file(LOCK))
-            os.close(self._lock)
+            for lock in (self._lock, *self._old_locks):
+                os.close(lock)
             self._lock = -1
+            self._old_locks.clear()
         if self._made:
             with suppress(OSError):  # it holds files of others
                 os.rmdir(self.path)

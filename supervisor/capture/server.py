@@ -33,7 +33,8 @@ from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Capture, CaptureOver, CaptureRing, Message, Reply, WantCapture
 from forwarder.names import Incarnation, PortRecord
 from forwarder.rendezvous import CAPTURES, path
-from supervisor.base.logs import log
+from forwarder.unix_sockets import SocketFile
+from supervisor.base.logs import Throttle, log
 
 MOST = 4
 """Most captures at one time: two of an operator, one of the page, and one that runs for days."""
@@ -85,6 +86,7 @@ class CaptureServer:
     def __init__(self, loop: Loop, pauses: Pauses, runtime_dir: str, workers: Workers) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop
+        self._pauses = pauses
         self._workers = workers
         self._sock, self._file = unix_sockets.listen(path(runtime_dir, CAPTURES), socket.SOCK_SEQPACKET)
         self._acceptor = Acceptor(loop, self._sock, self._accepted, pauses)
@@ -93,6 +95,23 @@ class CaptureServer:
         """The connected viewers, by the number of their capture."""
         self._captures: dict[int, Capturing] = {}
         self._look_at = float("inf")
+        self._throttle = Throttle()
+
+    def mend(self) -> None:
+        """Listen again if the socket's file was deleted; another file at its path is left alone."""
+        file = self._file
+        if file.is_there() or SocketFile.at(file.path).identity is not None:
+            return
+        try:
+            sock, self._file = unix_sockets.listen(file.path, socket.SOCK_SEQPACKET)
+        except LocalError as error:
+            self._throttle.warning("mend", f"{file.path} was deleted and cannot be made again: {error}")
+            return
+        self._acceptor.close()
+        self._sock.close()
+        self._sock = sock
+        self._acceptor = Acceptor(self._loop, sock, self._accepted, self._pauses)
+        log.warning("%s was deleted and is made again", file.path)
 
     def tick(self, now: float) -> None:
         """Give rings for ports that are new or have another worker."""

@@ -53,6 +53,7 @@ from supervisor.fleet.health import Health
 from supervisor.fleet.join_rollout import JoinRollout
 from supervisor.fleet.misuse import Misuse
 from supervisor.fleet.pool_policy import READY_S
+from supervisor.fleet.processes import has_door
 from supervisor.fleet.publisher import Publisher
 from supervisor.fleet.rings import Rings
 from supervisor.fleet.surroundings import FleetOwner, FleetParts
@@ -85,6 +86,7 @@ class Fleet:
         self._misuse = Misuse()
         self._unanswered = Unanswered()
         self._workers: dict[int, WorkerChannel] = {}
+        self._without_door = 0
         self._notes = Throttle()
         self._rings = Rings(self._channels, self._fd_store, self)
         self._pool = WorkerPool(loop, self._runtime_dir, self)
@@ -125,6 +127,18 @@ class Fleet:
         while self.cells.required and self.cells.seen is None and time.monotonic() < deadline:
             turn()
         self.cells.check()
+
+    def look_for_doors(self) -> None:
+        """Say when the sockets of workers were deleted: in their cells they cannot make them again."""
+        lost = sum(not has_door(self._runtime_dir, worker.pid) for worker in self._workers.values())
+        if lost > self._without_door:
+            log.warning(
+                "the sockets of %d workers in %s were deleted: they go on, but the next supervisor cannot "
+                "take them over; their VMs lose their link then",
+                lost,
+                self._runtime_dir,
+            )
+        self._without_door = lost
 
     def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
         """Take over the workers of a dead supervisor; ``turn`` runs the loop for at most that long."""

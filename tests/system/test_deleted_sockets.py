@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
@@ -38,3 +39,31 @@ def test_a_file_in_the_place_of_a_socket_is_left_alone(switch: StartSwitch) -> N
     assert running.qemu.read_text() == "precious"
     running.qemu.unlink()
     wait_for(running.qemu.is_socket, "the socket")
+
+
+def test_a_deleted_runtime_directory_is_made_again_and_what_cannot_be_is_said(switch: StartSwitch) -> None:
+    running = switch(qemu=True)
+    first = running.connect("unix")
+    running.wait_live(1)
+    shutil.rmtree(running.runtime_dir)
+    sockets = [running.runtime_dir / name for name in ("console.sock", "capture.sock")]
+    wait_for(lambda: all(path.is_socket() for path in sockets), running.log)
+    assert (running.runtime_dir / "supervisor.lock").read_text().split()[0].isdecimal()
+    assert running.runtime_dir.stat().st_mode & 0o777 == 0o700
+    wait_for(lambda: "the sockets of 1 workers" in running.log(), "what is said of workers")
+    second, third = running.connect("unix"), running.connect("unix")
+    running.wait_live(3)
+    for vm in (second, third):
+        wait_for(lambda vm=vm: gets_through(first, vm, build_frame(BROADCAST, mac(1))), "a broadcast")  # type: ignore[misc]
+
+
+def test_a_capture_works_when_its_socket_was_deleted(switch: StartSwitch) -> None:
+    running = switch(qemu=True)
+    vm = running.connect("unix")
+    running.wait_live(1)
+    path = running.runtime_dir / "capture.sock"
+    path.unlink()
+    wait_for(path.is_socket, running.log)
+    done = running.command("capture", "all", "--seconds", "1", "--write", str(running.directory / "x.pcapng"))
+    assert done.returncode == 0, done.stderr
+    vm.close()
