@@ -49,7 +49,9 @@ class EngineDevice:
         except OSError as error:
             memory = error.errno == errno.EFAULT
             raise PeerError(
-                f"ring {index} is not in the guest's memory" if memory else "its kick cannot be waited for"
+                f"ring {index} is not in the guest's memory; is all of it shared (share=on)?"
+                if memory
+                else "its kick cannot be waited for"
             ) from None
 
     def stop_ring(self, index: int) -> int:
