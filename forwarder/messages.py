@@ -123,14 +123,14 @@ class Ready(NamedTuple):
     With it come descriptors of its ``smaps_rollup`` and ``fd`` in /proc, which no other process can open.
     """
 
-    version: int
+    layout: int
     cell: Cell
 
 
 class Claim(NamedTuple):
     """Worker to a new supervisor, first on its channel, with its descriptors: take me over with this port."""
 
-    version: int
+    layout: int
     cell: Cell
     record: PortRecord
 

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 5
-"""The version of messages, their order and shared-memory layouts; two processes need the same one."""
+PROTOCOL_VERSION = 9
+"""The version of the messages, of their fields and of their order: it is in front of each (``wire``), and a
+receiver refuses another one. ``_core.LAYOUT`` is the version of what lies in shared memory; a worker says its
+own with ``Ready`` and ``Claim``."""
 
 MAX_PORTS = 1024
 """Port numbers run from 1 to MAX_PORTS - 1; the compiled core sizes its tables by it, and a snapshot of all

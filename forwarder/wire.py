@@ -6,7 +6,7 @@ unpacks, and then each field by the table ``MESSAGES``, which shows the whole pr
 ``decode`` raises only PeerError, whatever the bytes, so a receiver's loop needs one handler and never stops
 for a bad message.
 
-To add a message or a field: change the NamedTuple and its row, and raise ``_LAYOUT``. There are no
+To add a message or a field: change the NamedTuple and its row, and raise ``PROTOCOL_VERSION``. There are no
 optional fields: one switch is one installation, and a worker of another version is refused by name.
 """
 
@@ -70,7 +70,7 @@ from forwarder.messages import (
     WantFloods,
     WantRing,
 )
-from forwarder.names import MAX_PORTS, Cell
+from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, Cell
 from forwarder.record_checks import EPOCH, MAX_COUNT, PORT, RECORD, unique_records
 from forwarder.vhost_session import check_session
 
@@ -84,11 +84,9 @@ REPLY_BYTES = 16 << 20
 """Longest reply to an operator: statistics of every port with its sources (1023 ports, 1 kB and some
 hundred talking pairs of 30 bytes each)."""
 
-_LAYOUT = 8
-
 _COUNT = integer(0, MAX_COUNT)
 _MILLISECONDS = integer(1, 3_600_000)
-_VERSION = integer(0, 0xFFFF)
+_LAYOUT = integer(0, 0xFFFF)
 _PID = integer(0, (1 << 31) - 1)
 _REASON = string("one short line", lambda text: len(text) <= MAX_TEXT and text.isprintable())
 _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <= 32)
@@ -142,8 +140,8 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Drain: (),
     Fork: (),
     Forked: (("pid", _PID), ("why", _REASON)),
-    Ready: (("version", _VERSION), ("cell", _CELL)),
-    Claim: (("version", _VERSION), ("cell", _CELL), ("record", RECORD)),
+    Ready: (("layout", _LAYOUT), ("cell", _CELL)),
+    Claim: (("layout", _LAYOUT), ("cell", _CELL), ("record", RECORD)),
     Assign: (
         ("record", RECORD),
         ("supervisor_epoch", EPOCH),
@@ -180,7 +178,7 @@ def encode(message: Message) -> bytes:
     """Return the bytes of ``message``. Raises LocalError if it is too long or not plain data."""
     kind = type(message)
     try:
-        data = cast(bytes, msgpack.packb((_LAYOUT, kind.__name__, *message)))
+        data = cast(bytes, msgpack.packb((PROTOCOL_VERSION, kind.__name__, *message)))
     except (TypeError, ValueError, OverflowError) as error:
         raise LocalError(f"cannot encode a {kind.__name__}: {error}") from None
     limit = REPLY_BYTES if kind is Reply else MESSAGE_BYTES
@@ -203,9 +201,9 @@ def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
         raise PeerError(f"not msgpack: {type(error).__name__}") from None
     if type(parts) is not list or len(parts) < 2:
         raise PeerError(f"{show(parts)} is not a message")
-    layout, tag, *values = parts
-    if layout != _LAYOUT or type(layout) is not int:
-        raise PeerError(f"message layout {show(layout)}, not {_LAYOUT}: the sender is another version")
+    version, tag, *values = parts
+    if version != PROTOCOL_VERSION or type(version) is not int:
+        raise PeerError(f"protocol {show(version)}, not {PROTOCOL_VERSION}: the sender is another version")
     check = _DECODERS.get(tag) if type(tag) is str else None
     if check is None:
         raise PeerError(f"{show(tag)} is not a message")

@@ -8,10 +8,10 @@ import select
 import signal
 from typing import NamedTuple
 
+from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import PeerError
 from forwarder.messages import Assign, KeepSession, Message, Ready
-from forwarder.names import PROTOCOL_VERSION
 from workers.birth import Birthright
 
 
@@ -47,7 +47,7 @@ def wait_for_port(runtime_dir: str) -> Assignment | None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     birthright = Birthright(runtime_dir)
     try:
-        birthright.channel.send(Ready(PROTOCOL_VERSION, birthright.cell), birthright.proc)
+        birthright.channel.send(Ready(_core.LAYOUT, birthright.cell), birthright.proc)
         assign, descriptors, kept = _next_assign(birthright)
     except ChannelClosedError:
         birthright.close()

@@ -56,7 +56,7 @@ from forwarder.messages import (
     SnapshotRequest,
     Update,
 )
-from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND
+from forwarder.names import TRANSPORT_KIND
 from forwarder.replica import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
 from forwarder.vhost_session import VhostSession
 from workers.links import NEVER, Links
@@ -331,7 +331,7 @@ class Worker:
         self._snapshot = SnapshotParts()
         self._engine.unwatch(self._birthright.door.fileno())
         self._engine.watch(channel.fileno())
-        claim = Claim(PROTOCOL_VERSION, self._birthright.cell, self._record)
+        claim = Claim(_core.LAYOUT, self._birthright.cell, self._record)
         try:
             channel.send(claim, (*self._fds, *self._birthright.proc))
             if self._session is not None:

@@ -82,7 +82,7 @@ class WorkerChannel:
 class ChannelHandler(Protocol):
     """The part that decides about workers; called from the loop."""
 
-    def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
+    def ready(self, worker: WorkerChannel, layout: int, proc: tuple[int, ...]) -> None:
         """Take a spare worker that waits for a port; the owner closes the descriptors."""
 
     def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
@@ -239,7 +239,7 @@ class WorkerChannels:
             worker.introduced = True
             worker.cell = message.cell
             if isinstance(message, Ready):
-                self._owner.ready(worker, message.version, descriptors)
+                self._owner.ready(worker, message.layout, descriptors)
             else:
                 self._owner.claimed(worker, message, descriptors)
         elif (

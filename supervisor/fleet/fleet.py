@@ -16,6 +16,7 @@ Runs in the thread of the loop, like all of the supervisor.
 import time
 from collections.abc import Callable
 
+from forwarder._core import LAYOUT
 from forwarder.channel import Channel, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.future import Future
@@ -35,7 +36,6 @@ from forwarder.messages import (
     SnapshotRequest,
 )
 from forwarder.names import (
-    PROTOCOL_VERSION,
     TRANSPORT_KIND,
     Cell,
     Identity,
@@ -195,11 +195,11 @@ class Fleet:
 
     # Messages of workers.
 
-    def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
+    def ready(self, worker: WorkerChannel, layout: int, proc: tuple[int, ...]) -> None:
         """Take a spare worker, with its cell."""
         cell = self._meet(worker, proc)
-        other = f"it speaks protocol {version}, not {PROTOCOL_VERSION}"
-        why_not = other if version != PROTOCOL_VERSION else self.cells.refuses(cell)
+        other = f"its shared memory has layout {layout}, not {LAYOUT}"
+        why_not = other if layout != LAYOUT else self.cells.refuses(cell)
         self.publisher.connect(worker.pid)
         if not self._pool.ready(worker, why_not):
             self._channels.drop(worker)

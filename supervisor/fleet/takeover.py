@@ -94,7 +94,7 @@ class TakeOver:
         except BulkheadError as error:
             log.warning("port %d (%s): not taken over, %s", record.port, record.name, error)
             return False, []
-        actions = self._registry.adopt(record, identity, claim.version, now)
+        actions = self._registry.adopt(record, identity, claim.layout, now)
         if not self._registry.serves(record.port, record.epoch, identity):
             return False, actions
         self.adopted += 1

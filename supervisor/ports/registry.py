@@ -23,10 +23,10 @@ Invariants, each checked by the stateful test:
 
 from collections.abc import Iterator
 
+from forwarder._core import LAYOUT
 from forwarder.errors import LocalError
 from forwarder.names import (
     MAX_PORTS,
-    PROTOCOL_VERSION,
     TRANSPORT_KIND,
     Identity,
     Policy,
@@ -204,7 +204,7 @@ class Registry:
         if why:
             raise LocalError(why)
 
-    def adopt(self, record: PortRecord, identity: Identity, version: int, now: float) -> list[Action]:
+    def adopt(self, record: PortRecord, identity: Identity, layout: int, now: float) -> list[Action]:
         """Take over a port with its worker, which has outlived its supervisor.
 
         If that is impossible, the worker is told to end, and its VM connects again.
@@ -213,8 +213,8 @@ class Registry:
         why = ""
         if self._stopping:
             why = "the switch is stopping"
-        elif version != PROTOCOL_VERSION:
-            why = f"its worker speaks protocol {version}, not {PROTOCOL_VERSION}"
+        elif layout != LAYOUT:
+            why = f"its worker's shared memory has layout {layout}, not {LAYOUT}"
         elif number in self._ports:
             why = f"number {number} belongs to {self._ports[number].record.name}"
         elif record.name in self._names:

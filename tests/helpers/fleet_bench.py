@@ -6,10 +6,11 @@ import os
 import socket
 
 from forwarder import _core
+from forwarder._core import LAYOUT
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Claim, KeepSession, Message, Ready, RingSealed, RingTx
-from forwarder.names import PROTOCOL_VERSION, Cell, Identity, Incarnation, Policy, PortRecord
+from forwarder.names import Cell, Identity, Incarnation, Policy, PortRecord
 from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.rings import Rings
@@ -80,7 +81,7 @@ class FleetBench:
     def spare(self) -> tuple[Channel, WorkerChannel]:
         channel, before = self.channel(), len(self.spares)
         null = os.open(os.devnull, os.O_RDONLY)
-        channel.send(Ready(PROTOCOL_VERSION, CELL), (null, null))
+        channel.send(Ready(LAYOUT, CELL), (null, null))
         os.close(null)
         turn_until(self.loop, lambda: len(self.spares) > before)
         return channel, self.spares[-1]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from forwarder import _core
+from forwarder._core import LAYOUT
 from forwarder.channel import close_all
 from forwarder.messages import Beat, Claim, Drain, Goodbye, Heartbeat, Hello
-from forwarder.names import PROTOCOL_VERSION
 from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
 from forwarder.wire import encode
 from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
@@ -28,7 +28,7 @@ def supervisor(tmp_path):
 
 def test_a_spare_ends_when_its_supervisor_does(supervisor):
     ready = supervisor.meet()
-    assert ready.version == PROTOCOL_VERSION
+    assert ready.layout == LAYOUT
     supervisor.channel.close()
     assert supervisor.worker.wait(PATIENCE_S) == 0
 

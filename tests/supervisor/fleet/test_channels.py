@@ -8,9 +8,9 @@ import struct
 
 import pytest
 
+from forwarder._core import LAYOUT
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.messages import Beat, Claim, Drain, Goodbye, Hello, Message, Note, WantFloods, WantRing
-from forwarder.names import PROTOCOL_VERSION
 from supervisor.base.allowance import AT_ONCE
 from supervisor.fleet.channels import BURST, RATE
 from tests.helpers.fakes import turn_a_while, turn_until
@@ -28,7 +28,7 @@ def test_a_spare_says_that_it_is_ready_and_its_end_is_reported_once(bench: Fleet
 
 def test_a_claim_brings_its_descriptors(bench: FleetBench) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
-    bench.channel().send(Claim(PROTOCOL_VERSION, CELL, record(3)), [null] * 7)
+    bench.channel().send(Claim(LAYOUT, CELL, record(3)), [null] * 7)
     os.close(null)
     turn_until(bench.loop, lambda: bench.claims)
     ((_, claim, fds),) = bench.claims
@@ -55,7 +55,7 @@ def test_a_spare_cannot_report_a_port_and_no_worker_may_introduce_itself_twice(
     for message in (Hello(), Goodbye("the VM left"), WantRing(1, 1), Beat(1, 1, 1000, 1000)):
         channel.send(message)
     null = os.open(os.devnull, os.O_RDONLY)
-    channel.send(Claim(PROTOCOL_VERSION, CELL, record(1)), [null] * 7)
+    channel.send(Claim(LAYOUT, CELL, record(1)), [null] * 7)
     os.close(null)
     turn_a_while(bench.loop)
     assert not bench.reports

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from forwarder import _core
+from forwarder._core import LAYOUT
 from forwarder.channel import close_all
 from forwarder.errors import PeerError
 from forwarder.messages import Claim
-from forwarder.names import FLOOD_BYTES, PROTOCOL_VERSION, TRANSPORT_KIND, Cell, Identity, Policy, PortRecord
+from forwarder.names import FLOOD_BYTES, TRANSPORT_KIND, Cell, Identity, Policy, PortRecord
 from supervisor.base.cells import CellPolicy
 from supervisor.base.proc import start_time
 from supervisor.fleet import claimed_fds
@@ -144,7 +145,7 @@ class Bench:
 
     def claim(self, descriptors: list[int]) -> bool:
         copies = tuple(os.dup(each) for each in descriptors)
-        adopted, _ = self.takeover.adopt(Claim(PROTOCOL_VERSION, CELL, record()), SELF, copies, 1.0)
+        adopted, _ = self.takeover.adopt(Claim(LAYOUT, CELL, record()), SELF, copies, 1.0)
         if not adopted:
             close_all(copies)
         return adopted

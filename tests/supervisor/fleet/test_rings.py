@@ -191,7 +191,7 @@ def test_flood_rings_are_sent_in_batches_without_those_that_are_missing(bench: F
         bench.fd_store.for_worker(Incarnation(port, port))
     other = bench.channel()
     for port in range(2, 252):
-        worker = type(bench.workers[1])(other, bench.workers[1].identity)
+        worker = type(bench.workers[1])(other, bench.workers[1].identity, 0.0)
         worker.served = Incarnation(port, port)
         bench.workers[port], bench.records[port] = worker, record(port)
         bench.live.add((port, port))

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from forwarder._core import LAYOUT
 from forwarder.channel import Channel, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Assign, Claim, WantRing
-from forwarder.names import PROTOCOL_VERSION, Identity, Incarnation, Policy, PortRecord
+from forwarder.names import Identity, Incarnation, Policy, PortRecord
 from supervisor.fleet import template, worker_pool
 from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 from supervisor.fleet.pool_policy import SPARES, STARTING
@@ -23,7 +24,7 @@ from tests.helpers.guests.fixtures import short_directory
 
 WORKER = """
 channel = Channel(socket.socket(fileno=0))
-channel.send(Ready({version}, Cell((), 0)), (1, 1))
+channel.send(Ready({layout}, Cell((), 0)), (1, 1))
 poll = select.poll()
 poll.register(channel.fileno(), select.POLLIN)
 while True:
@@ -35,7 +36,7 @@ while True:
     if message is not None and not isinstance(message[0], Assign):
         sys.exit(message[0].port)
 """
-GOOD = WORKER.format(version=PROTOCOL_VERSION)
+GOOD = WORKER.format(layout=LAYOUT)
 
 
 def record(port: int, epoch: int = 1) -> PortRecord:
@@ -75,9 +76,9 @@ class Bench:
     def worker_lost(self, lost: Incarnation, how: str) -> None:
         self.losses.append((lost.port, how))
 
-    def ready(self, worker: WorkerChannel, version: int, proc: tuple[int, ...]) -> None:
+    def ready(self, worker: WorkerChannel, layout: int, proc: tuple[int, ...]) -> None:
         close_all(proc)
-        if not self.pool.ready(worker, "" if version == PROTOCOL_VERSION else "it is too old"):
+        if not self.pool.ready(worker, "" if layout == LAYOUT else "it is too old"):
             self.channels.drop(worker)
 
     def claimed(self, worker: WorkerChannel, claim: Claim, descriptors: tuple[int, ...]) -> None:
@@ -196,7 +197,7 @@ def test_an_unusable_worker_is_ended_and_reported(
     made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, WORKER.format(version=PROTOCOL_VERSION + 1))
+        bench = Bench(directory, monkeypatch, WORKER.format(layout=LAYOUT + 1))
         made.append(bench)
         bench.until(lambda: "is not used: it is too old" in caplog.text)
         assert not bench.given

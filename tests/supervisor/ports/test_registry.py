@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from forwarder._core import LAYOUT
 from forwarder.errors import LocalError
-from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
+from forwarder.names import MAX_PORTS, TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
 from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, ReleaseVm
 from supervisor.ports.lifecycle import PortState, resumable
@@ -194,7 +195,7 @@ def test_an_address_is_pinned_to_one_port_however_it_is_asked_for():
         ) as caught:
             ask()
         assert str(caught.value).endswith(": supervisor set web pin=")
-    (refusal,) = registry.adopt(claim, Identity(300, 3), PROTOCOL_VERSION, 5.0)
+    (refusal,) = registry.adopt(claim, Identity(300, 3), LAYOUT, 5.0)
     assert isinstance(refusal, Log)
     assert "pinned to port 1 (web)" in refusal.text
     assert registry.get(2).record == second
@@ -207,7 +208,7 @@ def test_an_address_is_pinned_to_one_port_however_it_is_asked_for():
 def test_a_claimed_port_is_taken_over_and_epochs_go_on_past_it():
     registry = Registry()
     record = PortRecord(4, 70, 33, "web", "qemu", PINNED)
-    assert acts(registry.adopt(record, WORKER, PROTOCOL_VERSION, 5.0)) == [Publish("join", record)]
+    assert acts(registry.adopt(record, WORKER, LAYOUT, 5.0)) == [Publish("join", record)]
     assert registry.live(4, 70)
     assert registry.get(4).since == 5.0
     assert hello(registry, record) == []
@@ -217,9 +218,9 @@ def test_a_claimed_port_is_taken_over_and_epochs_go_on_past_it():
 @pytest.mark.parametrize(
     ("change", "version"),
     [
-        ({"port": 1}, PROTOCOL_VERSION),
-        ({"name": "vfkit-1"}, PROTOCOL_VERSION),
-        ({}, PROTOCOL_VERSION + 1),
+        ({"port": 1}, LAYOUT),
+        ({"name": "vfkit-1"}, LAYOUT),
+        ({}, LAYOUT + 1),
     ],
 )
 def test_a_claim_that_clashes_is_refused(change, version):
@@ -283,7 +284,7 @@ def test_a_shutdown_ends_every_worker_publishes_nothing_and_accepts_no_vm():
     with pytest.raises(LocalError, match="stopping"):
         registry.attach("qemu", 0.0)
     claim = PortRecord(9, 70, 33, "web", "qemu", Policy())
-    assert acts(registry.adopt(claim, WORKER, PROTOCOL_VERSION, 0.0)) == []
+    assert acts(registry.adopt(claim, WORKER, LAYOUT, 0.0)) == []
     assert acts(registry.worker_lost(1, 1, "exit 0", 1.0)) == [ReleaseVm(first, reason)]
     assert acts(registry.worker_lost(2, 2, "exit 0", 1.0)) == [ReleaseVm(second, reason)]
     assert len(registry) == 0
@@ -292,12 +293,12 @@ def test_a_shutdown_ends_every_worker_publishes_nothing_and_accepts_no_vm():
 
 def test_ports_are_listed_by_number():
     registry = Registry()
-    registry.adopt(PortRecord(4, 70, 33, "web", "qemu", Policy()), WORKER, PROTOCOL_VERSION, 5.0)
-    registry.adopt(PortRecord(2, 71, 34, "db", "qemu", Policy()), OTHER, PROTOCOL_VERSION, 5.0)
+    registry.adopt(PortRecord(4, 70, 33, "web", "qemu", Policy()), WORKER, LAYOUT, 5.0)
+    registry.adopt(PortRecord(2, 71, 34, "db", "qemu", Policy()), OTHER, LAYOUT, 5.0)
     assert [port.record.port for port in registry] == [2, 4]
 
 
 def test_the_number_of_an_adopted_port_is_used_again_as_late_as_any():
     registry = Registry()
-    registry.adopt(PortRecord(4, 70, 33, "web", "qemu", Policy()), WORKER, PROTOCOL_VERSION, 5.0)
+    registry.adopt(PortRecord(4, 70, 33, "web", "qemu", Policy()), WORKER, LAYOUT, 5.0)
     assert registry.attach("qemu", 6.0)[0].port == 5

@@ -6,9 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from forwarder._core import LAYOUT
 from forwarder.errors import LocalError
 from forwarder.membership import MembershipLog
-from forwarder.names import PROTOCOL_VERSION, TRANSPORT_KIND, Identity, Policy, PortRecord
+from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
 from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, ReleaseVm
 from supervisor.ports.lifecycle import HAS_WORKER, PortState, resumable
@@ -173,7 +174,7 @@ class Ports(RuleBasedStateMachine):
         epoch = max(self.epochs, default=0) + ahead
         record = PortRecord(number, epoch, epoch, name, "qemu", Policy(macs))
         identity = Identity(next(self.pids), 1)
-        actions = self.registry.adopt(record, identity, PROTOCOL_VERSION, self.now)
+        actions = self.registry.adopt(record, identity, LAYOUT, self.now)
         if any(isinstance(action, Publish) for action in actions):
             self.open[epoch] = number
             self.epochs[epoch] = epoch
