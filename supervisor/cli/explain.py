@@ -24,9 +24,10 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     from supervisor.console import explain as explanation  # noqa: PLC0415 - a page of help needs no zmq
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.console.facts import gather  # noqa: PLC0415
+    from supervisor.console.reach import reach  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
-        told = explanation.explain(a, b, gather(client.ask, (a, b)))
+        told = explanation.explain(a, b, gather(client.ask, (a, b), reach))
     if as_json:
         click.echo(json.dumps(told))
     else:
@@ -41,6 +42,13 @@ def _lines(told: Json) -> list[str]:
     lines = [f"{told['answer']}.", *found, f"  path: {told['path']}"]
     for end in told["ends"]:
         lines += ["", f"{end['said']}:", *(f"  {key}: {value}" for key, value in _end(end).items() if value)]
+    for row in told["sent"]:
+        way = f"from {row['source']} to {row['target']}"
+        last = f"the last {row['age_s']:.1f} s ago, the longest {row['longest']:,} bytes"
+        lines.append(f"\n{way}: {row['frames']:,} frames, {last}")
+    for asked in told["unanswered"]:
+        last = f"{asked['times']} times, the last {asked['age_s']:.1f} s ago"
+        lines.append(f"\nno answer: {asked['name']} asks for {asked['target']}, {last}")
     for lost in told["lost_between"]:
         way = f"from {lost['source']} to {lost['target']}"
         lines.append(f"\nlost {way}: {lost['egress_full']:,} frames, for which the ring had no room")
@@ -63,13 +71,19 @@ def _end(end: Json) -> dict[str, str]:
         + (", stalled" if end["stalled"] else ""),
         "macs": ", ".join(macs) or "none seen",
         "leases": ", ".join(end["leases"]),
+        "uses": ", ".join(end["uses"]),
         "isolated": f"reaches {', '.join(settings['reaches']) or 'nothing'}" if settings["isolated"] else "",
         "guard": "on" if settings["guard"] else "off",
         "mtu": str(settings["mtu"] or "none"),
         "offload": f"{settings['offload']}, receive {settings['receive']}",
         "frames": f"{end['rx']['frames']:,} from the VM, {end['tx']['frames']:,} to it" if end["rx"] else "",
-        "drops": ", ".join(f"{count:,} {word}" for word, count in end["drops"].items()),
+        "drops": _drops(end["drops"]),
+        "in the last minute": _drops(end["recent_drops"]),
     }
+
+
+def _drops(drops: Json) -> str:
+    return ", ".join(f"{count:,} {word}" for word, count in drops.items())
 
 
 def _seen(age_s: int | None) -> str:

@@ -41,6 +41,7 @@ class Commands:
             "stats": self.stats,
             "live": self.live,
             "history": self.history,
+            "dealings": self.dealings,
             "macs": self.macs,
             "leases": self.leases,
             "attach": self._changes.attach,
@@ -105,6 +106,13 @@ class Commands:
         take(arguments)
         answer = self._sampler.live(self._owner.summary(), self._ports.views(), time.monotonic())
         return answer | {"gateway": self._gateway.summary()}
+
+    def dealings(self, arguments: Arguments) -> object:
+        """Return what was sent from and to ``ports`` (numbers), and the neighbours that each VM asked for."""
+        (ports,) = take(arguments, ports=[])
+        if not isinstance(ports, list):
+            raise LocalError("ports has to be a list of numbers")
+        return self._sampler.dealings({int(as_number("ports", each)) for each in ports}, time.monotonic())
 
     def history(self, arguments: Arguments) -> object:
         """Return what ports did in the last ``span``, which is minute or hour.

@@ -18,14 +18,13 @@ Example: ``explain web db``; db's VM takes no frames, web's has no lease.
 Nothing here asks or waits; ``facts`` does.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
-from typing import Any, NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.names import format_mac, parse_mac
-
-Json = dict[str, Any]
+from supervisor.console import dealings
+from supervisor.console.ends import Check, End, Facts, Finding, Json, port_of, rows_of
 
 HOST = "host"
 TWICE_S = 120
@@ -38,6 +37,13 @@ WAITING = {
     "ending": "is about to end",
     "silent": "has a silent worker",
 }
+GATEWAY_STATES = {
+    "silent": "it does not answer, and may be stopped or stuck",
+    "waiting": "its process was lost, and the next one starts in a moment",
+    "starting": "its process does not serve yet",
+    "parked": "its process was lost too often; restart the switch",
+}
+MOST_PORT = 65_535
 REFUSALS = {
     "denied": "--deny names a network that it is in",
     "no_host_access": "--no-host-access forbids it",
@@ -45,47 +51,6 @@ REFUSALS = {
     "metadata": "it is a cloud's metadata address, which --allow does not name",
     "unroutable": "it is no single station elsewhere",
 }
-
-
-class Facts(NamedTuple):
-    """The answers of the console."""
-
-    status: Json
-    stats: Json
-    macs: list[Json]
-    leases: list[Json]
-    events: list[Json]
-    gateway: Json | None
-    """``policy`` of the gateway; None if there is none, or it does not answer."""
-    now: float
-    """Seconds since 1970, as events have them."""
-
-
-class End(NamedTuple):
-    """One end: the operator's A or B."""
-
-    said: str
-    row: Json | None
-    """The port's row in ``status``; None if it is not a port."""
-    address: str | None = None
-    """The IP address, if the operator gave one."""
-    outside: bool = False
-    """Whether it is the host, or an address that only the gateway reaches."""
-    missing: str = ""
-    """Why there is no such end; "" if there is."""
-
-    @property
-    def name(self) -> str:
-        """Its name in a sentence."""
-        return self.said if self.row is None else str(self.row["name"])
-
-
-class Finding(NamedTuple):
-    """The result of a check."""
-
-    check: str
-    stops: bool
-    text: str
 
 
 def find(said: str, facts: Facts) -> End:
@@ -102,10 +67,28 @@ def find(said: str, facts: Facts) -> End:
     except LocalError:
         pass
     try:
-        return _by_address(said, facts, by_number)
+        return _by_address(far_end(said)[0], facts, by_number)._replace(said=said)
     except ValueError:
+        left = next((each for each in reversed(facts.events) if _has_gone(each, said)), None)
+        if left is not None:
+            why = left.get("reason", "no reason is known")
+            return End(said, None, missing=f"its VM left {max(0, facts.now - left['time']):.0f} s ago: {why}")
         urls = ", ".join(each["url"] for each in facts.status["listeners"]) or "none"
         return End(said, None, missing=f"no VM of that name is attached; the listeners are {urls}")
+
+
+def _has_gone(event: Json, name: str) -> bool:
+    return bool(event["event"] == "gone" and event.get("name") == name)
+
+
+def far_end(said: str) -> tuple[str, int | None]:
+    """Return address and port of ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``; ``said`` and None of all else."""
+    host, separator, port = said.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_pair = (
+        bool(separator) and port.isdecimal() and int(port) <= MOST_PORT and (":" in bare) == (bare != host)
+    )
+    return (bare, int(port)) if is_pair else (said, None)
 
 
 def _by_mac(said: str, mac: str, facts: Facts, ports: dict[int, Json]) -> End:
@@ -125,6 +108,9 @@ def _by_address(said: str, facts: Facts, ports: dict[int, Json]) -> End:
             if lease["port"] in ports:
                 return End(said, ports[lease["port"]], said)
             return End(said, None, said, missing=f"it is leased to {lease['mac']}, whose VM is not attached")
+    for number, row in ports.items():
+        if str(address) in dealings.used_by(number, facts):
+            return End(said, row, said)
     lan = facts.gateway
     if lan is not None and str(address) == lan["gateway"]:
         return End(said, next((row for row in ports.values() if row["name"] == "gateway"), None), said)
@@ -153,15 +139,14 @@ def explain(a: str, b: str, facts: Facts) -> Json:
         "path": _path(one, other),
         "ends": [_shown(end, facts) for end in (one, other)],
         "gateway": facts.status["gateway"],
+        "sent": dealings.between(one, other, facts),
+        "unanswered": dealings.open_questions(one, other, facts),
         "lost_between": _lost_between(one, other, facts),
     }
 
 
 def _named(check: str, findings: Iterable[tuple[bool, str]]) -> Iterator[Finding]:
     return (Finding(check, stops, text) for stops, text in findings)
-
-
-Check = Callable[[End, End, Facts], Iterable[tuple[bool, str]]]
 
 
 def _missing(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
@@ -176,13 +161,13 @@ def _missing(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
 
 
 def _state(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
-    for row in _rows(a, b):
+    for row in rows_of(a, b):
         if row["state"] in WAITING:
             yield True, f"{row['name']} {WAITING[row['state']]}"
 
 
 def _isolated(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    one, other = (_port_of(end, facts) for end in (a, b))
+    one, other = (port_of(end, facts) for end in (a, b))
     if one is None or other is None or one is other:
         return
     refusing = [
@@ -197,7 +182,7 @@ def _isolated(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 
 
 def _twice(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    names = {row["name"] for row in _rows(a, b)}
+    names = {row["name"] for row in rows_of(a, b)}
     places: dict[str, set[str]] = {}
     for row in facts.macs:
         if row["age_s"] is not None and row["age_s"] <= TWICE_S:
@@ -220,7 +205,7 @@ def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         "limit": "uses more MAC addresses than its limit-macs of {macs}; others are dropped",
         "storm": "sends more broadcasts than its limits, which are dropped, ARP among them (storm)",
     }
-    for row in _rows(a, b):
+    for row in rows_of(a, b):
         begun: set[str] = set()
         for event in facts.events:
             if event.get("port") == row["port"] and event.get("name") == row["name"]:
@@ -232,7 +217,7 @@ def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 
 
 def _stalled(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
-    for row in _rows(a, b):
+    for row in rows_of(a, b):
         if row["stalled"]:
             yield True, f"{row['name']} is stalled: its VM takes no frames"
 
@@ -243,15 +228,15 @@ def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         yield True, "neither is a VM of this switch"
         return
     known = facts.status["gateway"]
-    over = any(row["name"] == "gateway" for row in _rows(a, b))
+    over = any(row["name"] == "gateway" for row in rows_of(a, b))
     if not wanted and not over:
         return
     state = None if known is None else known["state"]
     if state is None:
         yield True, "this switch has no gateway, which would lead there; run it with --gateway"
     elif state != "live":
-        yield True, f"the gateway is {state}; it may be stopped or stuck"
-    elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(wanted[0].said)):
+        yield True, f"the gateway is {state}: {GATEWAY_STATES.get(state, 'it does not serve')}"
+    elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(far_end(wanted[0].said)[0])):
         yield True, f"the gateway refuses {wanted[0].said} ({refused}): {REFUSALS.get(refused, refused)}"
 
 
@@ -259,14 +244,11 @@ def _addresses(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if facts.gateway is None:
         return
     subnet = facts.gateway["subnet"]
-    for row in _rows(a, b):
+    for row in rows_of(a, b):
         if row["name"] == "gateway":
             continue
         own = [lease["address"] for lease in facts.leases if lease["port"] == row["port"]]
         four = [address for address in own if ip_address(address).version == 4]
-        elsewhere = [address for address in four if ip_address(address) not in ip_network(subnet)]
-        if elsewhere:
-            yield True, f"{row['name']} has {elsewhere[0]}, which is in another subnet than {subnet}"
         if not four:
             yield (
                 False,
@@ -276,13 +258,13 @@ def _addresses(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 
 def _mute(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     counted = {row["port"]: row for row in facts.stats["ports"]}
-    for row in _rows(a, b):
+    for row in rows_of(a, b):
         if row["port"] in counted and not counted[row["port"]]["rx"]["frames"]:
             yield False, f"the VM of {row['name']} has sent nothing yet"
 
 
 def _sizes(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
-    for row in _rows(a, b):
+    for row in rows_of(a, b):
         for note in row["notes"]:
             yield False, f"{row['name']}: {note}"
 
@@ -295,22 +277,19 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("stalled", _stalled),
     ("episode", _episodes),
     ("duplicate", _twice),
-    ("address", _addresses),
+    ("reached", dealings.reached),
+    ("subnet", dealings.subnets),
+    ("unanswered", dealings.unanswered),
+    ("one-way", dealings.one_way),
+    ("restarted", dealings.restarted),
+    ("guarded", dealings.guarded),
     ("mute", _mute),
+    ("route", dealings.no_route),
+    ("address", _addresses),
     ("size", _sizes),
+    ("mtu", dealings.lengths),
 )
 """All checks, in order: the most severe first."""
-
-
-def _rows(a: End, b: End) -> list[Json]:
-    return [end.row for end in (a, b) if end.row is not None]
-
-
-def _port_of(end: End, facts: Facts) -> Json | None:
-    """Return the port that frames for an end go to: the gateway's port for the host and the outside."""
-    if end.outside:
-        return next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
-    return end.row
 
 
 def _path(a: End, b: End) -> str:
@@ -335,7 +314,10 @@ def _shown(end: End, facts: Facts) -> Json:
     row = end.row
     if row is None:
         return {"said": end.said, "port": None, "address": end.address}
-    counted = next((each for each in facts.stats["ports"] if each["port"] == row["port"]), None)
+    counted, recent = (
+        next((each for each in answer["ports"] if each["port"] == row["port"]), None)
+        for answer in (facts.stats, facts.recent)
+    )
     learned = [each for each in facts.macs if each["port"] == row["port"]]
     return {
         "said": end.said,
@@ -343,6 +325,8 @@ def _shown(end: End, facts: Facts) -> Json:
         "macs": [{key: each[key] for key in ("mac", "age_s", "pinned")} for each in learned],
         "leases": [each["address"] for each in facts.leases if each["port"] == row["port"]],
         "drops": {word: count for word, count in counted["drops"].items() if count} if counted else {},
+        "recent_drops": {word: count for word, count in recent["drops"].items() if count} if recent else {},
+        "uses": sorted(dealings.used_by(row["port"], facts)),
         "rx": counted["rx"] if counted else None,
         "tx": counted["tx"] if counted else None,
     }

@@ -20,7 +20,8 @@ sample is replaced only once it is ``BASELINE_S`` old.
 import os
 import time
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
 from forwarder import _core
@@ -41,6 +42,12 @@ LOOK_S = 1.0
 MOST_LEFT = 1024
 """Ports that have left and are known one by one, for the last hour."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def address(packed: bytes) -> str:
+    """Return 16 bytes of a page as an IP address; nothing if they are all zero."""
+    found = IPv6Address(packed)
+    return "" if not any(packed) else str(found.ipv4_mapped or found)
 
 
 class _Watched(NamedTuple):
@@ -269,6 +276,28 @@ class Sampler:
                 stats.subtract(row, dict(zip(NAMES, then.counters, strict=True)), then.full)
         left = [(reading, full) for at, reading, full in self._left if at >= when]
         return answer | {"since_s": since_s, "departed": stats.departed(left)}
+
+    def dealings(self, ports: Collection[int], now: float) -> Json:
+        """Return ``sent`` from and to some ports, and the ``questions`` of all VMs, as numbers and text."""
+        born = {port: born for port, (born, _) in self._blocks.items()}
+        sent = [
+            {"source": port, "target": peer, "frames": frames, "age_s": now - at, "longest": longest}
+            for port, (_, page) in self._blocks.items()
+            for peer, attachment, frames, at, longest in page.dealings()
+            if born.get(peer) == attachment and (port in ports or peer in ports)
+        ]
+        questions = [
+            {
+                "port": port,
+                "sender": address(sender),
+                "target": address(target),
+                "times": times,
+                "age_s": now - last,
+            }
+            for port, (_, page) in self._blocks.items()
+            for sender, target, _, last, times in page.questions()
+        ]
+        return {"sent": sent, "questions": questions}
 
     def history(self, port: int, span: str, now: float) -> Json:
         """Return what a port did in the last minute or hour: its figures in each step, the newest last.

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.console.explain import CHECKS, Facts, explain
+from supervisor.console.ends import Facts
+from supervisor.console.explain import CHECKS, explain, far_end
 
 MAC = {"web": "02:00:00:00:00:01", "db": "02:00:00:00:00:02", "other": "02:00:00:00:00:03"}
 ADDRESS = {"web": "192.168.127.10", "db": "192.168.127.11", "other": "192.168.127.12"}
@@ -34,6 +35,14 @@ class World:
             {"address": ADDRESS[name], "mac": MAC[name], "port": self.ports[name]["port"]} for name in MAC
         ]
         self.events: list[dict[str, Any]] = []
+        self.sent = [
+            {"source": one, "target": other, "frames": 9, "age_s": 1.0, "longest": 98}
+            for one in (1, 2, 3, 4)
+            for other in (1, 2, 3, 4)
+            if one != other
+        ]
+        self.questions: list[dict[str, Any]] = []
+        self.reached: dict[str, Any] = {}
         self.by_source: dict[str, list[dict[str, Any]]] = {}
 
     @staticmethod
@@ -52,6 +61,22 @@ class World:
         port = self.ports[name]["port"]
         self.events.append({"event": event, "port": port, "name": name, "time": NOW - ago} | fields)
 
+    def between(self, source: str, target: str) -> dict[str, Any]:
+        """Return what one has sent to the other, to change it."""
+        wanted = (self.ports[source]["port"], self.ports[target]["port"])
+        return next(row for row in self.sent if (row["source"], row["target"]) == wanted)
+
+    def asks(self, name: str, target: str, sender: str = "", times: int = 5) -> None:
+        self.questions.append(
+            {
+                "port": self.ports[name]["port"],
+                "sender": sender,
+                "target": target,
+                "times": times,
+                "age_s": 1.0,
+            }
+        )
+
     def explain(self, a: str = "web", b: str = "db") -> dict[str, Any]:
         status = {
             "ports": list(self.ports.values()),
@@ -68,7 +93,20 @@ class World:
             }
             for name in self.ports
         ]
-        facts = Facts(status, {"ports": rows}, self.macs, self.leases, self.events, self.policy, NOW)
+        stats = {"ports": rows}
+        facts = Facts(
+            status=status,
+            stats=stats,
+            macs=self.macs,
+            leases=self.leases,
+            sent=self.sent,
+            questions=self.questions,
+            recent=stats,
+            events=self.events,
+            gateway=self.policy,
+            reached=self.reached,
+            now=NOW,
+        )
         return explain(a, b, facts)
 
     def stopped(self, a: str = "web", b: str = "db") -> str:
@@ -197,7 +235,7 @@ def test_no_lease_is_a_doubt_that_says_which_address_would_do(world: World) -> N
 
 def test_another_subnet(world: World) -> None:
     world.leases[1]["address"] = "10.5.5.5"
-    assert "db has 10.5.5.5, which is in another subnet than 192.168.127.0/24" in world.stopped()
+    assert "db uses 10.5.5.5, which is not in the gateway's subnet 192.168.127.0/24" in world.stopped()
 
 
 @pytest.mark.parametrize("state", ["silent", "parked", "starting", "waiting"])
@@ -238,6 +276,111 @@ def test_findings_that_stop_come_before_doubts_and_lost_frames_are_shown(world: 
     told = world.explain()
     assert [each["check"] for each in told["findings"]] == ["stalled", "mute"]
     assert told["lost_between"] == [{"source": "web", "target": "db", "egress_full": 7}]
+
+
+def test_a_vm_that_left_is_missing_with_its_reason(world: World) -> None:
+    world.events.append({"event": "gone", "name": "old", "time": NOW - 12, "reason": "the VM hung up"})
+    assert "its VM left 12 s ago: the VM hung up" in world.stopped("web", "old")
+
+
+def test_a_neighbour_that_does_not_answer(world: World) -> None:
+    world.asks("web", ADDRESS["db"])
+    world.between("db", "web")["age_s"] = 30.0
+    assert f"web asks for {ADDRESS['db']} (5 times, last 1 s ago), and db does not answer" in world.stopped()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_question_that_is_not_repeated_was_answered(world: World, times: int) -> None:
+    world.asks("web", ADDRESS["db"], times=times)
+    world.between("db", "web")["age_s"] = 4.0
+    assert world.explain()["unanswered"] == []
+
+
+def test_a_question_that_was_answered_is_none(world: World) -> None:
+    world.asks("web", ADDRESS["db"])
+    assert world.explain()["findings"] == []
+
+
+def test_a_wrong_gateway_in_the_guest(world: World) -> None:
+    world.asks("web", "192.168.127.99", sender=ADDRESS["web"])
+    answer = world.stopped("web", "1.1.1.1")
+    assert "192.168.127.99" in answer
+    assert "the gateway is 192.168.127.1: the guest's route is wrong" in answer
+    assert "no VM has that address" in world.doubted("web", "db")
+
+
+def test_addresses_in_different_subnets_without_a_gateway(world: World) -> None:
+    world.gateway_state = world.policy = None
+    world.leases = []
+    world.asks("web", "10.99.0.2", sender="10.99.0.1")
+    world.asks("db", "10.77.0.1", sender="10.77.0.2", times=1)
+    world.sent = []
+    said = "web uses 10.99.0.1 and db 10.77.0.2, which are in different subnets"
+    assert said in world.stopped()
+    assert world.explain("web", "10.77.0.2")["ends"][1]["uses"] == ["10.77.0.2"]
+
+
+def test_an_address_outside_of_the_gateways_subnet(world: World) -> None:
+    world.asks("db", "10.5.5.1", sender="10.5.5.5")
+    assert "db uses 10.5.5.5, which is not in the gateway's subnet" in world.stopped()
+
+
+def test_a_filter_in_the_guest(world: World) -> None:
+    world.between("db", "web")["longest"] = 60
+    assert "nothing longer than an ARP answer has come back: a filter in the guest of db" in world.stopped()
+    world.between("db", "web")["longest"] = 98
+    assert world.explain()["talk"]
+    world.between("db", "web")["age_s"] = 40.0
+    assert "none has come back for 40 s: a filter in the guest of db" in world.doubted()
+
+
+def test_no_route_in_the_guest(world: World) -> None:
+    world.sent = [row for row in world.sent if {row["source"], row["target"]} != {1, 4}]
+    assert "web has sent nothing to the gateway: its guest has no route" in world.doubted("web", "1.1.1.1")
+
+
+def test_mtus_that_differ(world: World) -> None:
+    world.between("web", "db")["longest"] = 1514
+    world.between("db", "web")["longest"] = 1414
+    assert "frames of up to 1,514 bytes, and db none above 1,414" in world.doubted()
+    world.ports["db"]["settings"]["mtu"] = 1280
+    assert "web sends packets of 1,500 bytes, and the MTU of db is 1,280" in world.doubted()
+
+
+def test_a_second_dhcp_server(world: World) -> None:
+    world.happened("guard", "db", reason="server", mac=MAC["db"])
+    assert "db sends DHCP answers, as a second DHCP server does" in world.doubted()
+
+
+def test_a_gateway_that_was_lost_a_moment_ago(world: World) -> None:
+    text = "the gateway was ended by SIGKILL and is started again"
+    world.events.append({"event": "gateway", "state": "waiting", "time": NOW - 3, "message": text})
+    assert "the gateway was ended by SIGKILL 3 s ago" in world.doubted("web", "1.1.1.1")
+    assert world.explain()["findings"] == []
+
+
+@pytest.mark.parametrize("way", ["refused", "timeout", "unreachable", "forbidden"])
+def test_a_far_end_that_this_host_does_not_reach(world: World, way: str) -> None:
+    world.reached = {"way": way, "why": "in the kernel's words"}
+    assert "in the kernel's words" in world.stopped("web", "1.1.1.1:443")
+    world.reached = {"way": "open", "why": ""}
+    assert world.explain("web", "1.1.1.1:443")["talk"]
+
+
+@pytest.mark.parametrize(
+    ("said", "address", "number"),
+    [
+        ("1.1.1.1:443", "1.1.1.1", 443),
+        ("[fd00::1]:80", "fd00::1", 80),
+        ("fd00::80", "fd00::80", None),
+        ("1.1.1.1", "1.1.1.1", None),
+        ("1.1.1.1:99999", "1.1.1.1:99999", None),
+        ("02:00:00:00:00:01", "02:00:00:00:00:01", None),
+        ("::", "::", None),
+    ],
+)
+def test_a_far_end_has_an_address_and_perhaps_a_port(said: str, address: str, number: int | None) -> None:
+    assert far_end(said) == (address, number)
 
 
 def test_each_check_has_a_name_of_its_own() -> None:

@@ -1,0 +1,235 @@
+"""What two ends have had to do with each other, as far as the switch saw it, and what that means.
+
+Theory of operation
+-------------------
+Each worker's page says what its VM sent to each peer, when and how long, and which neighbours it asked for
+(ARP and neighbour discovery, flooded). A guest's words are claims: an address is *used by* a port if it was
+leased to it, or if its VM asked with it. A question is *open* if it was repeated and no port that uses the
+address has sent anything to the VM that asked since.
+
+    web asks for 10.0.0.2 at 0, 1, 2 s; db, which uses 10.0.0.2, sends to web at 0.1 s     answered
+    web asks for 10.0.0.2 at 0, 1, 2 s; nobody uses it                                     open
+
+What a guest does inside can only be concluded: those findings say what was seen first.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from supervisor.console.ends import RECENT_S, End, Facts, Json, port_of, rows_of
+
+REPEATED = 3
+"""Questions in a row, at most five seconds apart: a kernel asks three times before it gives up."""
+SUBNET_BITS = 24
+"""Two addresses that differ within as many bits are in other subnets, unless a VM has an unusual netmask."""
+ARP_BYTES = 64
+"""No ARP answer is longer; any answer that carries data is."""
+SILENT_S = 5.0
+LONG_BYTES = 1000
+LINK_BYTES = 14
+GUARDED_S = 3600
+GUARDED = {
+    "router": "router advertisements or redirects",
+    "server": "DHCP answers, as a second DHCP server does",
+    "address": "ARP or neighbour advertisements for an address that is another's",
+    "hidden": "frames whose headers hide what they say",
+}
+REACHED = {
+    "refused": "the far end refuses connections",
+    "timeout": "this host gets no answer from there either: a firewall of this host or beyond drops it",
+    "unreachable": "this host has no way to there either",
+    "forbidden": "a firewall of this host forbids it",
+}
+
+
+def used_by(port: int, facts: Facts) -> set[str]:
+    """Return the IP addresses that a port uses, leased or not; link-local ones left out."""
+    asked = {row["sender"] for row in facts.questions if row["port"] == port}
+    leased = {row["address"] for row in facts.leases if row["port"] == port}
+    return {address for address in asked | leased if address and not ip_address(address).is_link_local}
+
+
+def between(a: End, b: End, facts: Facts) -> list[Json]:
+    """Return what each of two ends has sent to the other: ``frames``, ``age_s`` of the last, ``longest``."""
+    numbers = {row["port"]: row["name"] for end in (a, b) if (row := port_of(end, facts)) is not None}
+    return [
+        row | {"source": numbers[row["source"]], "target": numbers[row["target"]]}
+        for row in facts.sent
+        if row["source"] in numbers and row["target"] in numbers
+    ]
+
+
+def open_questions(a: End, b: End, facts: Facts) -> list[Json]:
+    """Return questions of two ends that got no answer: ``name``, ``target``, ``times``, ``age_s``."""
+    return [
+        {key: asked[key] for key in ("target", "times", "age_s")} | {"name": row["name"]}
+        for row in rows_of(a, b)
+        for asked in facts.questions
+        if asked["port"] == row["port"] and _is_open(asked, facts)
+    ]
+
+
+def _is_open(asked: Json, facts: Facts) -> bool:
+    repeated = asked["times"] >= REPEATED and asked["age_s"] <= RECENT_S
+    return repeated and not _was_answered(asked, facts)
+
+
+def _was_answered(asked: Json, facts: Facts) -> bool:
+    users = {
+        port["port"] for port in facts.status["ports"] if asked["target"] in used_by(port["port"], facts)
+    }
+    users |= _gateway_ports(asked["target"], facts)
+    return any(
+        row["source"] in users and row["target"] == asked["port"] and row["age_s"] <= asked["age_s"] + 1
+        for row in facts.sent
+    )
+
+
+def _gateway_ports(address: str, facts: Facts) -> set[int]:
+    own = () if facts.gateway is None else (facts.gateway["gateway"], facts.gateway["host"])
+    return {row["port"] for row in facts.status["ports"] if row["name"] == "gateway" and address in own}
+
+
+def _name_of_user(address: str, facts: Facts) -> str | None:
+    users = [row["name"] for row in facts.status["ports"] if address in used_by(row["port"], facts)]
+    return users[0] if users else None
+
+
+def unanswered(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find questions for a neighbour that nobody answers."""
+    names = {row["name"] for row in rows_of(a, b)}
+    to_gateway = facts.gateway is not None and (a.outside or b.outside or "gateway" in names)
+    for asked in open_questions(a, b, facts):
+        target, user = asked["target"], _name_of_user(asked["target"], facts)
+        seen = f"{asked['name']} asks for {target} ({asked['times']} times, last {asked['age_s']:.0f} s ago)"
+        if user in names and user != asked["name"]:
+            yield True, f"{seen}, and {user} does not answer: its guest filters ARP, or its interface is down"
+        elif user is None and to_gateway and facts.gateway is not None:
+            gateway = facts.gateway["gateway"]
+            yield True, f"{seen}, which nobody has; the gateway is {gateway}: the guest's route is wrong"
+        elif user is None:
+            yield target in (a.address, b.address), f"{seen}, and nobody answers: no VM has that address"
+
+
+def subnets(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find addresses that no common subnet has."""
+    if facts.gateway is not None:
+        lan = ip_network(facts.gateway["subnet"])
+        for row in rows_of(a, b):
+            for address in _ipv4_of(row["port"], facts) if row["name"] != "gateway" else ():
+                if ip_address(address) not in lan:
+                    yield True, f"{row['name']} uses {address}, which is not in the gateway's subnet {lan}"
+    one, other = a.row, b.row
+    if one is None or other is None or one is other or _talk(one, other, facts):
+        return
+    mine, theirs = _ipv4_of(one["port"], facts), _ipv4_of(other["port"], facts)
+    if not mine or not theirs or {_subnet(each) for each in mine} & {_subnet(each) for each in theirs}:
+        return
+    yield (
+        True,
+        f"{one['name']} uses {mine[0]} and {other['name']} {theirs[0]}, which are in different subnets",
+    )
+
+
+def _ipv4_of(port: int, facts: Facts) -> list[str]:
+    return sorted(each for each in used_by(port, facts) if ip_address(each).version == 4)
+
+
+def _subnet(address: str) -> str:
+    return str(ip_network(f"{address}/{SUBNET_BITS}", strict=False))
+
+
+def _sent(source: Json, target: Json, facts: Facts) -> Json | None:
+    return next(
+        (row for row in facts.sent if (row["source"], row["target"]) == (source["port"], target["port"])),
+        None,
+    )
+
+
+def _talk(one: Json, other: Json, facts: Facts) -> bool:
+    """Whether each has sent something to the other lately."""
+    both = (_sent(one, other, facts), _sent(other, one, facts))
+    return all(row is not None and row["age_s"] <= RECENT_S for row in both)
+
+
+def one_way(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find frames to which nothing comes back."""
+    one, other = port_of(a, facts), port_of(b, facts)
+    if one is None or other is None or one is other:
+        return
+    for source, target in ((one, other), (other, one)):
+        there, back = _sent(source, target, facts), _sent(target, source, facts)
+        if there is None or there["age_s"] > RECENT_S:
+            continue
+        last = f"the last {there['age_s']:.0f} s ago"
+        seen = f"{source['name']} sent {target['name']} {there['frames']:,} frames, {last}"
+        inside = f"a filter in the guest of {target['name']}, or it has no route back"
+        if back is None:
+            yield there["frames"] >= REPEATED, f"{seen}, and none has come back: {inside}"
+        elif back["longest"] <= ARP_BYTES < there["longest"] and there["frames"] >= REPEATED:
+            yield True, f"{seen}, and nothing longer than an ARP answer has come back: {inside}"
+        elif back["age_s"] - there["age_s"] >= SILENT_S:
+            yield False, f"{seen}, and none has come back for {back['age_s']:.0f} s: {inside}"
+
+
+def no_route(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find a VM that sends, and nothing to the gateway."""
+    gateway = next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
+    if gateway is None or not (a.outside or b.outside):
+        return
+    counted = {row["port"]: row["rx"]["frames"] for row in facts.stats["ports"]}
+    for row in rows_of(a, b):
+        sent = _sent(row, gateway, facts)
+        if row is not gateway and sent is None and counted.get(row["port"]):
+            yield False, f"{row['name']} has sent nothing to the gateway: its guest has no route to there"
+
+
+def lengths(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find frames longer than what comes back, or than the MTU of the port that they are for."""
+    one, other = a.row, b.row
+    if one is None or other is None or one is other:
+        return
+    for source, target in ((one, other), (other, one)):
+        there, back = _sent(source, target, facts), _sent(target, source, facts)
+        mtu = target["settings"]["mtu"]
+        if there is None:
+            continue
+        if mtu and there["longest"] > mtu + LINK_BYTES and target["settings"]["receive"] != "large":
+            packets = f"packets of {there['longest'] - LINK_BYTES:,} bytes"
+            yield False, f"{source['name']} sends {packets}, and the MTU of {target['name']} is {mtu:,}"
+        elif back is not None and there["longest"] > back["longest"] > LONG_BYTES:
+            mine, theirs = f"{there['longest']:,} bytes", f"{back['longest']:,}"
+            seen = f"{source['name']} sends frames of up to {mine}, and {target['name']} none above {theirs}"
+            yield False, f"{seen}: their MTUs differ, and longer frames may be lost in the guest"
+
+
+def guarded(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find VMs whose guard drops what only the gateway or another VM may say."""
+    for row in rows_of(a, b):
+        said = set()
+        for event in facts.events:
+            mine = event.get("port") == row["port"] and event.get("name") == row["name"]
+            if event["event"] == "guard" and mine and facts.now - event["time"] <= GUARDED_S:
+                said.add((event["reason"], event["mac"]))
+        for reason, mac in sorted(said):
+            if reason in GUARDED:
+                yield False, f"{row['name']} sends {GUARDED[reason]} (from {mac}), and its guard drops them"
+
+
+def restarted(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find that the gateway was lost a moment ago."""
+    if not (a.outside or b.outside):
+        return
+    lost = [each for each in facts.events if each["event"] == "gateway" and each.get("state") == "waiting"]
+    if lost and facts.now - lost[-1]["time"] <= RECENT_S:
+        what = lost[-1]["message"].removesuffix(" and is started again")
+        ago = f"{facts.now - lost[-1]['time']:.0f} s ago"
+        yield False, f"{what} {ago}: connections of before have ended"
+
+
+def reached(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find that this host itself does not reach the far end."""
+    way = facts.reached.get("way")
+    for end in (a, b):
+        if end.outside and way in REACHED:
+            yield True, f"{REACHED[way]} ({facts.reached['why']})"

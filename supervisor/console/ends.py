@@ -1,0 +1,74 @@
+"""The facts that ``explain`` uses, the two ends, and the result of a check."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+RECENT_S = 60.0
+"""Older facts do not explain a fault of now."""
+
+
+class Facts(NamedTuple):
+    """The answers of the console."""
+
+    status: Json
+    stats: Json
+    macs: list[Json]
+    leases: list[Json]
+    sent: list[Json]
+    """``source``, ``target``, ``frames``, ``age_s``, ``longest``: what ports sent to each other."""
+    questions: list[Json]
+    """``port``, ``sender``, ``target``, ``times``, ``age_s``: the neighbours that each VM asked for."""
+    recent: Json
+    """``stats`` of the last ``RECENT_S``."""
+    events: list[Json]
+    gateway: Json | None
+    """``policy`` of the gateway; None if there is none, or it does not answer."""
+    reached: Json
+    """The result of a connection from this host to the far end: ``way`` and ``why``; {} if none was tried."""
+    now: float
+    """Seconds since 1970, as events have them."""
+
+
+class End(NamedTuple):
+    """One end: the operator's A or B."""
+
+    said: str
+    row: Json | None
+    """The port's row in ``status``; None if it is not a port."""
+    address: str | None = None
+    """The IP address, if the operator gave one."""
+    outside: bool = False
+    """Whether it is the host, or an address that only the gateway reaches."""
+    missing: str = ""
+    """Why there is no such end; "" if there is."""
+
+    @property
+    def name(self) -> str:
+        """Its name in a sentence."""
+        return self.said if self.row is None else str(self.row["name"])
+
+
+class Finding(NamedTuple):
+    """The result of a check."""
+
+    check: str
+    stops: bool
+    text: str
+
+
+Check = Callable[[End, End, Facts], Iterable[tuple[bool, str]]]
+"""From the two ends and the facts to the findings: whether each stops them, and its sentence."""
+
+
+def rows_of(a: End, b: End) -> list[Json]:
+    """Return the ports of both ends, as ``status`` has them."""
+    return [end.row for end in (a, b) if end.row is not None]
+
+
+def port_of(end: End, facts: Facts) -> Json | None:
+    """Return the port that frames for an end go to: the gateway's port for the host and the outside."""
+    if end.outside:
+        return next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
+    return end.row

@@ -1,0 +1,258 @@
+"""Each fault of the table is made for real, and one command names it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.faults import FAULTS
+from tests.helpers.gateway_place import Place, process
+from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
+from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.ports import attach, meet
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
+
+StartSwitch = Callable[..., Switch]
+NewNamespace = Callable[[str], Namespace]
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
+DHCP_ANSWER = (
+    'python3 -c "import socket as s; k = s.socket(s.AF_INET, s.SOCK_DGRAM); '
+    "k.setsockopt(s.SOL_SOCKET, s.SO_BROADCAST, 1); k.bind(('', 67)); "
+    "k.sendto(bytes([2, 1, 6, 0]) + bytes(296), ('255.255.255.255', 68))\""
+)
+
+
+def named(
+    running: Switch, fault: str, names: dict[str, str] | None = None, again: Callable[[], object] = int
+) -> None:
+    """Wait until the command of a fault says its words in the first line.
+
+    ``names``: how ports are called here. ``again`` is done between two questions.
+    """
+    command, words = FAULTS[fault]
+    for ours, theirs in (names or {}).items():
+        command, words = (re.sub(rf"\b{ours}\b", theirs, text) for text in (command, words))
+    last = ""
+
+    def is_named() -> bool:
+        nonlocal last
+        again()
+        last = running.command("explain", *command.split()[2:], check=False).stdout
+        return words in last.split("\n", 1)[0]
+
+    wait_for(is_named, lambda: f"{words!r} in {last!r}")
+
+
+@pytest.fixture
+def pair(switch: StartSwitch) -> tuple[Switch, FakeVM, FakeVM]:
+    running = switch()
+    web, db = attach(running, "web"), attach(running, "db")
+    running.wait_live(2)
+    meet({1: web, 2: db})
+    return running, web, db
+
+
+Pair = tuple[Switch, FakeVM, FakeVM]
+
+
+def test_duplicate_mac(pair: Pair) -> None:
+    running, web, db = pair
+    thief = attach(running, "thief")
+    running.wait_live(3)
+    vms = [db, thief]
+
+    def send() -> None:
+        vms.reverse()
+        for vm in vms:
+            vm.send(build_frame(BROADCAST, mac(2), 70))
+        for vm in (web, *vms):
+            vm.drain()
+
+    named(running, "two VMs have one MAC address", again=send)
+
+
+@pytest.mark.parametrize(
+    ("fault", "setting", "first", "then"),
+    [
+        ("a VM sends from an address that is not its own", "pin=" + mac(1).hex(":"), 7, 8),
+        ("more broadcasts than the limit", "limit-broadcast=1", 1, 1),
+        ("a full table of MAC addresses", "limit-macs=1", 7, 8),
+    ],
+)
+def test_what_the_switch_drops(pair: Pair, fault: str, setting: str, first: int, then: int) -> None:
+    running, web, db = pair
+    running.command("set", "web", setting)
+
+    def send() -> None:
+        web.send(*[build_frame(BROADCAST, mac(number), 70) for number in (first, then)] * 5)
+        db.drain()
+
+    named(running, fault, again=send)
+
+
+def test_isolation(pair: Pair) -> None:
+    running = pair[0]
+    running.command("set", "web", "isolated=true")
+    named(running, "isolation")
+    running.command("set", "web", "reach=db")
+    running.command("set", "db", "isolated=true")
+    named(running, "isolation on one side only")
+
+
+def test_long_packets(pair: Pair) -> None:
+    running, web, db = pair
+    running.command("set", "db", "mtu=1280")
+
+    def send() -> None:
+        web.send(build_frame(mac(2), mac(1), 1514))
+        db.send(build_frame(mac(1), mac(2), 100))
+        db.drain()
+
+    named(running, "a black hole for long packets", again=send)
+
+
+def test_a_vm_that_never_sends(switch: StartSwitch) -> None:
+    running = switch()
+    web, db = attach(running, "web"), attach(running, "db")
+    running.wait_live(2)
+    named(running, "a VM that never sends", again=lambda: web.send(build_frame(BROADCAST, mac(1))))
+    del db
+
+
+def test_a_vm_that_takes_no_frames(pair: Pair) -> None:
+    running, web, db = pair
+    frame = build_frame(mac(2), mac(1), 1514)
+    named(running, "a VM that takes no frames", again=lambda: web.send(*[frame] * 50))
+    db.drain()
+
+
+def test_a_vm_that_has_left(pair: Pair) -> None:
+    running, _, db = pair
+    db.close()
+    named(running, "a VM that has left")
+
+
+def test_a_port_parked_after_crashes(pair: Pair) -> None:
+    running = pair[0]
+
+    def kill() -> None:
+        pid = next(row["worker"]["pid"] for row in running.ports() if row["name"] == "db")
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+
+    named(running, "a port parked after crashes", again=kill)
+    running.command("detach", "db")
+
+
+@pytest.fixture
+def kernels(switch: StartSwitch, namespace: NewNamespace) -> tuple[Switch, Namespace, Namespace]:
+    """Two kernels behind TAPs: web has 10.99.0.1, db has no address yet."""
+    running = switch()
+    rooms = namespace("web"), namespace("db")
+    for room in rooms:
+        running.command("attach", "--tap", f"eth0,netns={room.path}", "--name", room.name)
+        room.run("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip link set eth0 up")
+    rooms[0].run("ip addr add 10.99.0.1/24 dev eth0")
+    running.wait_live(2)
+    return running, *rooms
+
+
+Kernels = tuple[Switch, Namespace, Namespace]
+
+
+def test_another_subnet(kernels: Kernels) -> None:
+    running, web, db = kernels
+    db.run("ip addr add 10.77.0.2/24 dev eth0")
+
+    def ping() -> None:
+        web.run("ping -c 1 -W 1 10.99.0.2 || true")
+        db.run("ping -c 1 -W 1 10.77.0.1 || true")
+
+    named(running, "another subnet", again=ping)
+
+
+def test_mtus_that_differ(kernels: Kernels) -> None:
+    running, web, db = kernels
+    db.run("ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 mtu 1400")
+    named(running, "MTUs that differ", again=lambda: web.run("ping -c 1 -W 2 -s 1472 10.99.0.2"))
+
+
+def test_a_filter_in_the_guest(kernels: Kernels) -> None:
+    running, web, db = kernels
+    db.run("ip addr add 10.99.0.2/24 dev eth0; nft add table ip f")
+    db.run("nft add chain ip f in '{ type filter hook input priority 0; }'")
+    db.run("nft add rule ip f in ip saddr 10.99.0.1 drop")
+    named(running, "a filter in the guest", again=lambda: web.run("ping -c 3 -i 0.2 -W 1 10.99.0.2 || true"))
+
+
+def test_a_guest_that_answers_no_arp(kernels: Kernels) -> None:
+    running, web, db = kernels
+    db.run("ip addr add 10.99.0.2/24 dev eth0; ping -c 1 -W 1 10.99.0.9 || true; ip link set eth0 arp off")
+    named(running, "a guest that answers no ARP", again=lambda: web.run("ping -c 3 -W 1 10.99.0.2 || true"))
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("place", ["root"], indirect=True)
+def test_faults_on_the_way_to_the_outside(place: Callable[..., Place]) -> None:
+    here = place("--deny", "203.0.113.0/24")
+    running = here.switch
+    names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
+    named(running, "refused by policy", names)
+    named(running, "nothing listens at the far end", names)
+    here.host.run("nft add table ip f; nft add chain ip f out '{ type filter hook output priority 0; }'")
+    here.host.run("nft add rule ip f out ip daddr 198.51.100.2 tcp dport 9 drop")
+    named(running, "a firewall on the host", names)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("place", ["root"], indirect=True)
+def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place]) -> None:
+    here = place()
+    running, guest = here.switch, here.guest
+    names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
+    named(running, "no lease", names)
+    quiet = attach(running, "quiet")
+    running.wait_live(3)
+    named(
+        running, "no route in the guest", {"web": "quiet"}, lambda: quiet.send(build_frame(BROADCAST, mac(9)))
+    )
+    named(running, "two DHCP servers", names, lambda: guest.run(DHCP_ANSWER))
+    guest.run("ip route replace default via 192.168.127.99")
+    named(
+        running,
+        "a wrong gateway in the guest",
+        names,
+        lambda: guest.run("ping -c 3 -W 1 203.0.113.9 || true"),
+    )
+    guest.run("ip route replace default via 192.168.127.1")
+    pid = process(running, "gateway")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        named(running, "a gateway that hangs", names)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("place", ["root"], indirect=True)
+def test_a_gateway_that_was_killed(place: Callable[..., Place]) -> None:
+    running = place().switch
+    names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
+    os.kill(process(running, "gateway"), signal.SIGKILL)
+    named(running, "a gateway that was killed", names)
+
+
+def test_the_document_has_the_same_table() -> None:
+    rows = re.findall(r"^\| ([^|`]+) \| `([^`|]+)` \| ([^|]+) \|$", DOCUMENT.read_text(), re.MULTILINE)
+    assert {fault: (command, words) for fault, command, words in rows if fault in FAULTS} == FAULTS
+
+
+def test_each_fault_of_the_table_is_made() -> None:
+    text = Path(__file__).read_text()
+    assert [fault for fault in FAULTS if f'"{fault}"' not in text] == []
