@@ -91,7 +91,8 @@ class VfkitListener:
 
     def close(self) -> None:
         """Stop listening. The worker's duplicate keeps the VM until the port is released."""
-        self._loop.unwatch(self._socket.fileno())
+        if self._socket.fileno() >= 0:  # else it could not be made again
+            self._loop.unwatch(self._socket.fileno())
         self._unwatch_process()
         self._file.remove()
         self._socket.close()

@@ -297,3 +297,11 @@ def test_a_socket_that_a_worker_kept_goes_on_with_its_vm_and_then_with_the_next(
     bench.release()
     bench.vm("two").send(b"frame")
     bench.taken(2)
+
+
+def test_one_whose_directory_was_deleted_can_still_be_closed(bench: Bench) -> None:
+    os.unlink(bench.path)
+    bench.directory.rename(f"{bench.directory}.gone")
+    bench.listener.mend()
+    bench.listener.close()
+    os.rename(f"{bench.directory}.gone", bench.directory)
