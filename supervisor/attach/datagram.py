@@ -41,6 +41,8 @@ AT_ONCE = 16
 PAUSE_S = 0.1
 """Pause after any of these errors. A VM that cannot be accepted fills the queue and waits."""
 PROBE_S = 1.0
+RETRY_S = 1.0
+"""Between two tries to make the socket again, whose directory may be missing."""
 _CREDENTIALS = struct.Struct("3i")
 
 Address = str | bytes
@@ -91,11 +93,8 @@ class VfkitListener:
 
     def close(self) -> None:
         """Stop listening. The worker's duplicate keeps the VM until the port is released."""
-        if self._socket.fileno() >= 0:  # else it could not be made again
-            self._loop.unwatch(self._socket.fileno())
         self._unwatch_process()
-        self._file.remove()
-        self._socket.close()
+        self._close_socket()
 
     def mend(self) -> None:
         """Make a new socket if this one's file was deleted; with a VM, when its port is released."""
@@ -118,22 +117,30 @@ class VfkitListener:
         self.port = None
         try:
             if self._replace:
-                self._loop.unwatch(self._socket.fileno())
-                self._file.remove()
-                self._socket.close()
+                self._close_socket()
                 self._socket, self._file = self._bind()
             else:
                 unix_sockets.dissolve(self._socket)
         except (LocalError, OSError) as error:
-            log.error("%s: accepts no VM any more: %s", self.url, error)
+            self._throttle.warning("listen", f"{self.url} accepts no VM and is tried again: {error}")
+            self._replace = True
+            self._resume_at = time.monotonic() + RETRY_S
             return
         self._wait()
+
+    def _close_socket(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.unwatch(self._socket.fileno())
+        self._file.remove()
+        self._socket.close()
 
     def tick(self, now: float) -> None:
         """Check whether the VM is still there; or listen again after a pause."""
         if self.port is not None:
             if not self._gone and not self._lives():
                 self._report("it does not exist any more")
+        elif now >= self._resume_at and self._replace:
+            self.released()
         elif now >= self._resume_at:
             self._wait()
 

@@ -299,9 +299,31 @@ def test_a_socket_that_a_worker_kept_goes_on_with_its_vm_and_then_with_the_next(
     bench.taken(2)
 
 
-def test_one_whose_directory_was_deleted_can_still_be_closed(bench: Bench) -> None:
+def test_a_socket_whose_directory_is_missing_is_made_again_when_there_is_one(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = os.path.dirname(bench.path)
+    away = f"{directory}.away"
+    os.rename(directory, away)
+    try:
+        bench.listener.mend()
+        bench.listener.tick(bench.listener.deadline())
+        assert "accepts no VM and is tried again" in caplog.text
+    finally:
+        os.rename(away, directory)
     os.unlink(bench.path)
-    bench.directory.rename(f"{bench.directory}.gone")
-    bench.listener.mend()
-    bench.listener.close()
-    os.rename(f"{bench.directory}.gone", bench.directory)
+    bench.listener.tick(bench.listener.deadline())
+    vm = bench.vm()
+    vm.send(b"frame")
+    assert bench.taken().recv(10) == b"frame"
+
+
+def test_a_listener_without_a_socket_ends_without_a_word(bench: Bench) -> None:
+    directory = os.path.dirname(bench.path)
+    os.rename(directory, f"{directory}.away")
+    try:
+        bench.listener.mend()
+        bench.listener.close()
+    finally:
+        os.rename(f"{directory}.away", directory)
+    os.unlink(bench.path)
