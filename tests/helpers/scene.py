@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from socket import inet_aton
 
 from gateway.lan.frames import Datagram, udp
-from tests.helpers import dhcp_client
+from tests.helpers.gateway import dhcp_client
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, LinkClosed, build_frame, connect, mac
 from tests.helpers.guests.switch import Switch
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.gateway_place import MAC, Place, process
+from tests.helpers.gateway.place import MAC, Place, process
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.ports import A_RING_FULL, attach, meet
 from tests.helpers.guests.switch import Switch

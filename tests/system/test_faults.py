@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.faults import FAULTS
-from tests.helpers.gateway_place import Place, process
+from tests.helpers.gateway.place import Place, process
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ports import attach, meet

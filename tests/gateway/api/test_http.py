@@ -20,7 +20,7 @@ from forwarder.loop import Loop
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
 from gateway.api.http_server import CONNECTIONS, HttpServer
 from tests.helpers.fakes import reraise
-from tests.helpers.gateway_world import descriptors, drain
+from tests.helpers.gateway.world import descriptors, drain
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import PATIENCE
 from tests.helpers.host_listeners import HostListeners

@@ -21,7 +21,7 @@ from gateway.api.services import Result, Services
 from gateway.api.zones import Zones
 from gateway.relay.forwards import Forward, Forwards
 from gateway.relay.policy import Address
-from tests.helpers.gateway_policies import LAN
+from tests.helpers.gateway.policies import LAN
 
 TCP = Forward.parse("tcp:127.0.0.1:8080:192.168.127.2:80")
 LEASES = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}

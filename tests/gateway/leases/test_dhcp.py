@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.leases import dhcp
-from tests.helpers.dhcp_client import DISCOVER, REQUEST, read, request
+from tests.helpers.gateway.dhcp_client import DISCOVER, REQUEST, read, request
 
 MAC = b"\x52\x54\0\0\0\x01"
 SERVER = IPv4Address("192.168.127.1")

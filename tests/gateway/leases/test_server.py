@@ -13,8 +13,8 @@ from gateway.leases.table import Leases, State
 from gateway.ports import Port
 from gateway.relay.counts import Counts
 from gateway.settings import lease_range, read
-from tests.helpers import dhcp_client
-from tests.helpers.dhcp_client import (
+from tests.helpers.gateway import dhcp_client
+from tests.helpers.gateway.dhcp_client import (
     ACK,
     ASKED,
     CLIENT,
@@ -30,7 +30,7 @@ from tests.helpers.dhcp_client import (
     Reply,
     request,
 )
-from tests.helpers.dhcp_client import SERVER as SERVER_ID
+from tests.helpers.gateway.dhcp_client import SERVER as SERVER_ID
 
 ALICE, MALLORY = b"\x52\x54\0\0\0\x0a", b"\x52\x54\0\0\0\x0b"
 AT_ALICE, AT_MALLORY = Port(2, 20), Port(3, 30)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.names import message
 from gateway.names.message import NAME_ERROR, NO_ERROR, SERVER_FAILURE, A, Question, parse, write_name
-from tests.helpers.dns_client import query, read
+from tests.helpers.gateway.dns_client import query, read
 
 
 def parsed(data: bytes) -> Question:

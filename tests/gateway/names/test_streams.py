@@ -15,7 +15,7 @@ from gateway.names.streams import MOST_EACH, MOST_QUESTIONS, SILENCE_S, Reply, S
 from gateway.ports import Port
 from gateway.rates import Rates
 from gateway.relay.poller import Poller
-from tests.helpers.gateway_world import descriptors
+from tests.helpers.gateway.world import descriptors
 from tests.helpers.guests.waiting import PATIENCE
 
 GUEST, OTHER = Port(2, 20), Port(3, 30)

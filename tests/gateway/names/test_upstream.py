@@ -13,8 +13,8 @@ import pytest
 from gateway.names import message, upstream
 from gateway.names.upstream import END_S, MOST, MOST_EACH, STEP_S, Upstream
 from gateway.relay.poller import Poller
-from tests.helpers.dns_client import Answer, Resolver, answer, query, read
-from tests.helpers.gateway_world import descriptors
+from tests.helpers.gateway.dns_client import Answer, Resolver, answer, query, read
+from tests.helpers.gateway.world import descriptors
 from tests.helpers.guests.waiting import PATIENCE
 
 FOUND = "203.0.113.7"

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from tests.helpers.gateway_policies import LOOPBACK
-from tests.helpers.gateway_world import World
+from tests.helpers.gateway.policies import LOOPBACK
+from tests.helpers.gateway.world import World
 
 
 @pytest.fixture

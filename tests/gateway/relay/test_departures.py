@@ -7,8 +7,8 @@ import time
 import pytest
 
 from gateway.relay.departures import WAIT_S
-from tests.helpers.gateway_lan import SERVER, Lan, accept, address, dial, in_a_namespace, outcome
-from tests.helpers.gateway_world import drain
+from tests.helpers.gateway.lan import SERVER, Lan, accept, address, dial, in_a_namespace, outcome
+from tests.helpers.gateway.world import drain
 
 pytestmark = pytest.mark.guest
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forwarder.errors import LocalError
 from gateway.relay import forwards
 from gateway.relay.forwards import Forward, Forwards
-from tests.helpers.gateway_policies import LAN
+from tests.helpers.gateway.policies import LAN
 
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda address: not address.scope_id))
 PORTS = st.integers(1, 65535)

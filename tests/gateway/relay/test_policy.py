@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.relay.policy import Verdict, is_guest, judge, shown, told
-from tests.helpers.gateway_policies import LAN
+from tests.helpers.gateway.policies import LAN
 
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 

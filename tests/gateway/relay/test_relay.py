@@ -19,8 +19,8 @@ from gateway.relay import descriptors as descriptor_budget
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.relay import is_own
 from gateway.relay.splice import LINGER_S
-from tests.helpers.gateway_policies import LOOPBACK
-from tests.helpers.gateway_world import (
+from tests.helpers.gateway.policies import LOOPBACK
+from tests.helpers.gateway.world import (
     World,
     client,
     descriptors,

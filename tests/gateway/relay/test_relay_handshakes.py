@@ -11,7 +11,7 @@ import pytest
 
 from gateway.relay.handshakes import FAILURES
 from gateway.relay.tcp import ANSWERED_S, DIAL_S
-from tests.helpers.gateway_lan import (
+from tests.helpers.gateway.lan import (
     SERVER,
     SERVER6,
     SILENT,
@@ -25,7 +25,7 @@ from tests.helpers.gateway_lan import (
     in_a_namespace,
     outcome,
 )
-from tests.helpers.gateway_world import drain
+from tests.helpers.gateway.world import drain
 
 pytestmark = pytest.mark.guest
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.relay.frames import UNKNOWN
-from tests.helpers.gateway_lan import SERVER, SERVER6, Lan, address, in_a_namespace, ip
-from tests.helpers.gateway_world import received
+from tests.helpers.gateway.lan import SERVER, SERVER6, Lan, address, in_a_namespace, ip
+from tests.helpers.gateway.world import received
 from tests.helpers.guests.netns import Namespace
 
 pytestmark = pytest.mark.guest

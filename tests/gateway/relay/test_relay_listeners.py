@@ -7,7 +7,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from gateway.relay.forwards import Forward
-from tests.helpers.gateway_world import client, descriptors, drain, server, try_accept
+from tests.helpers.gateway.world import client, descriptors, drain, server, try_accept
 from tests.helpers.guests.fixtures import short_directory
 
 

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from tests.helpers.gateway_policies import LOOPBACK
-from tests.helpers.gateway_world import World, client, descriptors, drain, server, stall, try_accept
+from tests.helpers.gateway.policies import LOOPBACK
+from tests.helpers.gateway.world import World, client, descriptors, drain, server, stall, try_accept
 
 MANY = 2000
 DATA = os.urandom(20_000)

@@ -9,8 +9,8 @@ import pytest
 from gateway.relay.flows import FRESH_S, SETTLED_S
 from gateway.relay.forwards import Forward
 from gateway.relay.udp import MOST_WAITING
-from tests.helpers.gateway_policies import LOOPBACK
-from tests.helpers.gateway_world import World, descriptors, received
+from tests.helpers.gateway.policies import LOOPBACK
+from tests.helpers.gateway.world import World, descriptors, received
 
 
 def udp(address="127.0.0.1"):

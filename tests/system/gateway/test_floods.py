@@ -14,9 +14,9 @@ from ipaddress import IPv4Address
 import pytest
 
 from gateway.lan.frames import Datagram, udp
-from tests.helpers import dhcp_client, dns_client
-from tests.helpers.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
-from tests.helpers.gateway_place import FOUND, GATEWAY, OUTSIDE, Place
+from tests.helpers.gateway import dhcp_client, dns_client
+from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
+from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]

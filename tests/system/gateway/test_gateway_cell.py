@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.gateway_place import process
+from tests.helpers.gateway.place import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import mac

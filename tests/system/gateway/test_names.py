@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import dns_client
-from tests.helpers.dns_client import Resolver, answer
-from tests.helpers.gateway_place import FOUND, GATEWAY, OUTSIDE, NewNamespace, Place
+from tests.helpers.gateway import dns_client
+from tests.helpers.gateway.dns_client import Resolver, answer
+from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, NewNamespace, Place
 from tests.helpers.guests import requirements
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.pump import Pump

@@ -11,7 +11,7 @@ import pytest
 
 from forwarder import counted
 from supervisor.gateway.questions import REPLACE_S
-from tests.helpers.gateway_place import GATEWAY, Place, process
+from tests.helpers.gateway.place import GATEWAY, Place, process
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from forwarder.names import parse_mac
-from tests.helpers.gateway_place import GATEWAY, HOST, MAC, OUTSIDE, Place
+from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, Place
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import wait_for
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.helpers.gateway_place import GUEST, HOST, OUTSIDE, Place, process
+from tests.helpers.gateway.place import GUEST, HOST, OUTSIDE, Place, process
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import wait_for

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.helpers.gateway_place import (
+from tests.helpers.gateway.place import (
     FOUND,
     GATEWAY,
     GUEST,

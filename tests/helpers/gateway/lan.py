@@ -27,7 +27,7 @@ from gateway.relay import frame_sockets
 from gateway.relay.frames import Way
 from gateway.relay.tun import open_tun
 from gateway.settings import read
-from tests.helpers.gateway_world import World, try_accept
+from tests.helpers.gateway.world import World, try_accept
 from tests.helpers.guests import requirements
 from tests.helpers.guests.netns import Namespace
 
