@@ -1,6 +1,6 @@
 """Faults between two VMs, each with the command that finds it and the words that name it.
 
-The table of docs/operating.md is this one, and tests/system/test_faults.py makes each of them.
+The table of docs/operating.md is this one, and tests/system/operators/test_faults.py makes each of them.
 """
 
 from __future__ import annotations

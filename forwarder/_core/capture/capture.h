@@ -59,8 +59,8 @@ struct wanted_frames {
     uint32_t snap; /* most bytes kept of a frame */
 };
 
-/* Begin the capture `number`, instead of one that has that number. `fd`: a flood ring made for this port and epoch; nobody
-   else can write to it after that. -1 and errno (EINVAL: the program is none), and the list is as it was. */
+/* Begin the capture `number`, instead of one that has that number. `fd`: a flood ring made for this port and epoch, to
+   which no other process can write from then on. -1 and errno (EINVAL: the program is none), and the list is as it was. */
 int captures_add(struct capture **first, uint32_t number, int fd, struct captured_port of, struct wanted_frames wanted);
 
 /* A number that is not there is ignored. The reader finds all that was captured. */

@@ -1,4 +1,4 @@
-/* What a frame asks its neighbours: who has this IP address? ARP requests (RFC 826) and neighbour solicitations
+/* The IP address for which a frame asks its neighbours. ARP requests (RFC 826) and neighbour solicitations
    (RFC 4861) without VLAN tags; a gratuitous one asks for its sender's own address.
 
    Pure functions of one frame, which may be of any length from an Ethernet header on.

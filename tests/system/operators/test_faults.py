@@ -20,7 +20,7 @@ from tests.helpers.guests.waiting import wait_for
 
 StartSwitch = Callable[..., Switch]
 NewNamespace = Callable[[str], Namespace]
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
 DHCP_ANSWER = (
     'python3 -c "import socket as s; k = s.socket(s.AF_INET, s.SOCK_DGRAM); '
     "k.setsockopt(s.SOL_SOCKET, s.SO_BROADCAST, 1); k.bind(('', 67)); "
