@@ -4,6 +4,7 @@ Values only; ``wire`` has their bytes and the check of each field. Both ends of 
 process and its port, so a worker's message does not name its sender.
 """
 
+import struct
 from typing import NamedTuple
 
 from forwarder.names import Cell, PortRecord
@@ -19,6 +20,8 @@ MAX_OWNERS = 2500
 """Addresses in one ``Owners``: two for each port; a channel's message has room for them."""
 
 ADDRESS_BYTES = 16
+OWNER = struct.Struct(f">{ADDRESS_BYTES}sI")
+"""An address and the number of its port."""
 
 MAX_PROGRAM = 4096 * 8
 """Bytes of a filter: the kernel's BPF_MAXINSNS, of 8 bytes each."""
@@ -174,8 +177,9 @@ class Floods(NamedTuple):
 class Owners(NamedTuple):
     """Supervisor to worker: the owners of all known addresses, for its guard."""
 
-    owners: tuple[tuple[bytes, int], ...]
-    """Pairs of address and port; 16 bytes, an IPv4 address is ``::ffff:a.b.c.d``."""
+    owners: bytes
+    """``OWNER`` rows of address and port; an IPv4 address is ``::ffff:a.b.c.d``. One value, since each worker
+    of a crowd gets all of them each second while leases are given."""
 
 
 class Guarded(NamedTuple):

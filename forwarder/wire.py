@@ -35,6 +35,7 @@ from forwarder.messages import (
     MAX_OWNERS,
     MAX_PROGRAM,
     MAX_TEXT,
+    OWNER,
     Assign,
     Beat,
     Capture,
@@ -91,6 +92,17 @@ _PID = integer(0, (1 << 31) - 1)
 _REASON = string("one short line", lambda text: len(text) <= MAX_TEXT and text.isprintable())
 _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <= 32)
 _CHANGE = string("a change", ("join", "change", "leave").__contains__)
+
+
+def _owners(value: object) -> object:
+    """Check the rows of ``Owners``: whole ones, no more than a guard takes, each with a port."""
+    rows = octets_up_to(MAX_OWNERS * OWNER.size)(value)
+    assert isinstance(rows, bytes)
+    if len(rows) % OWNER.size or not all(0 < port < MAX_PORTS for _, port in OWNER.iter_unpack(rows)):
+        raise PeerError(f"{show(rows)} are not addresses and ports")
+    return rows
+
+
 _CELL = fields(
     Cell,
     (
@@ -101,7 +113,6 @@ _CELL = fields(
 
 _LINK = (("port", PORT), ("epoch", EPOCH))
 _PAIR = fields(lambda port, epoch: (port, epoch), _LINK)
-_OWNER = fields(lambda address, port: (address, port), (("address", octets(ADDRESS_BYTES)), ("port", PORT)))
 
 _NAME = string("a port's name", lambda text: 0 < len(text) <= MAX_TEXT and text.isprintable())
 _PROGRAM = octets_up_to(MAX_PROGRAM)
@@ -152,7 +163,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     KeepSession: (("number", integer(0, (1 << 32) - 1)), ("session", check_session)),
     WantFloods: (("ports", many(_PAIR, MAX_PORTS - 1)),),
     Floods: (("ports", many(_PAIR, MAX_FLOODS)),),
-    Owners: (("owners", many(_OWNER, MAX_OWNERS)),),
+    Owners: (("owners", _owners),),
     Guarded: (("kind", _COMMAND), ("source", octets(6)), ("address", octets(ADDRESS_BYTES))),
     WantRing: _LINK,
     RingTx: _LINK,

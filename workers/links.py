@@ -50,6 +50,7 @@ from forwarder.channel import close_all
 from forwarder.messages import (
     MAX_FLOODS,
     MAX_TEXT,
+    OWNER,
     Floods,
     Message,
     Note,
@@ -201,7 +202,7 @@ class Links:
             elif isinstance(message, Update) and descriptors and message.record.port != self._own.port:
                 self._take_flood(message.record.port, message.record.epoch, descriptors[0])
             elif isinstance(message, Owners):
-                self._engine.set_owners([(address, port) for address, port in message.owners])
+                self._engine.set_owners(list(OWNER.iter_unpack(message.owners)))
             elif isinstance(message, RingTx):
                 self._attach_tx(message, descriptors, now)
             elif isinstance(message, RingOpen):

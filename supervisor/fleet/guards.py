@@ -12,7 +12,7 @@ Workers report the first refusal of each kind. A hostile worker can cause one li
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from forwarder.messages import MAX_OWNERS, Guarded, Owners
+from forwarder.messages import MAX_OWNERS, OWNER, Guarded, Owners
 from forwarder.names import PortRecord, format_mac
 from supervisor.base.logs import Throttle
 from supervisor.fleet.channels import WorkerChannel, WorkerChannels
@@ -35,16 +35,17 @@ class Guards:
 
     def __init__(self, channels: WorkerChannels) -> None:
         self._channels = channels
-        self._owners = Owners(())
+        self._owners = Owners(b"")
         self._throttle = Throttle()
 
     def own(self, owners: Mapping[str, int]) -> None:
         """Set the owners: these addresses, and no others, belong to these ports."""
-        packed = tuple(sorted((_packed(address), port) for address, port in owners.items()))
-        if len(packed) > MAX_OWNERS:
-            self._throttle.warning("many", f"guards know only {MAX_OWNERS} of {len(packed)} addresses")
-        if packed[:MAX_OWNERS] != self._owners.owners:
-            self._owners = Owners(packed[:MAX_OWNERS])
+        rows = sorted(OWNER.pack(_packed(address), port) for address, port in owners.items())
+        if len(rows) > MAX_OWNERS:
+            self._throttle.warning("many", f"guards know only {MAX_OWNERS} of {len(rows)} addresses")
+        packed = b"".join(rows[:MAX_OWNERS])
+        if packed != self._owners.owners:
+            self._owners = Owners(packed)
             for worker in self._channels.holders():
                 self.greet(worker)
 

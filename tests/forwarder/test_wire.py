@@ -13,6 +13,7 @@ from forwarder.channel import CHANNEL_BYTES
 from forwarder.checks import DEPTH
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Snapshot
+from forwarder.messages import OWNER
 from forwarder.names import (
     MAX_BYTES_PER_S,
     MAX_FRAMES_PER_S,
@@ -120,8 +121,9 @@ BAD_FIELDS = [
     (wire.SnapshotPart(5, 2, False, (RECORD,)), "records", [RECORD._replace(port=1)] * MAX_PORTS),
     (wire.Floods(()), "ports", [[1, 1]] * 201),
     (wire.WantFloods(()), "ports", [[1]]),
-    (wire.Owners(()), "owners", [[bytes(15), 1]]),
-    (wire.Owners(()), "owners", [[bytes(16), 0]]),
+    (wire.Owners(b""), "owners", bytes(19)),
+    (wire.Owners(b""), "owners", OWNER.pack(bytes(16), 0)),
+    (wire.Owners(b""), "owners", OWNER.pack(bytes(16), 1) * 2501),
     (wire.Guarded("a", bytes(6), bytes(16)), "source", bytes(5)),
     (wire.Command("stats", {}), "name", "rm -rf"),
     (wire.Command("stats", {}), "arguments", []),

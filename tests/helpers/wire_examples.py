@@ -1,6 +1,7 @@
 """An example of every message of the control plane."""
 
 from forwarder import wire
+from forwarder.messages import OWNER
 from forwarder.names import (
     Cell,
     Policy,
@@ -37,7 +38,7 @@ EXAMPLES: list[wire.Message] = [
     wire.KeepSession(3, VhostSession(1 << 56, 1 << 15, (Region(0, 1 << 20, (1 << 64) - 4096, 0),))),
     wire.WantFloods(((1, 7), (2, 8))),
     wire.Floods(()),
-    wire.Owners(((bytes(16), 1), (b"\xfd" + bytes(15), 2))),
+    wire.Owners(OWNER.pack(bytes(16), 1) + OWNER.pack(b"\xfd" + bytes(15), 2)),
     wire.Guarded("router", bytes(6), bytes(16)),
     wire.WantRing(2, 8),
     wire.RingTx(2, 8),
