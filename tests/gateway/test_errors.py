@@ -88,7 +88,8 @@ def test_a_port_in_use_and_a_forward_that_cannot_be() -> None:
 def test_a_services_socket_that_cannot_be() -> None:
     with short_directory() as directory:
         line = refused(Switch(directory), "--services", f"unix://{directory}/absent/socket")
-        assert "services: cannot listen on" in line
+        assert line.startswith("Error: services: ")
+        assert "cannot listen on" in line
         assert "absent does not exist; create it" in line
         assert "relative" not in line
     with short_directory() as directory:

@@ -138,7 +138,7 @@ def test_a_forward_whose_port_is_taken_is_logged_and_left_out(switch: StartSwitc
     with socket.create_server(("127.0.0.1", int(one.split(":")[2]))):
         running.start("--gateway", *running.arguments(qemu=True))
         assert forwards(running) == [other]
-    assert "cannot be restored" in running.log()
+    assert "is not forwarded again" in running.log()
 
 
 def test_a_command_returns_only_after_its_change_is_stored(switch: StartSwitch) -> None:
