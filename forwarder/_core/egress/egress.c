@@ -105,7 +105,7 @@ static void take_floods(struct engine *e, struct peer *peer)
         out->staged_frames++;
     }
     if (UNLIKELY(lost > 0)) {
-        loss_add(&e->stats->loss[peer->port].from, lost);
+        page_add(&e->stats->loss[peer->port].from, lost);
         e->count.flood_lost += lost;
     }
     if (UNLIKELY(peer->flood.broken))

@@ -37,7 +37,7 @@ static void flush_pending(struct engine *e, struct peer *peer)
         if (peer->path != PATH_RING)
             send_flood(e, frame, bytes, FLOOD_UNKNOWN);
         else if (ring_put(&peer->tx, record, LENGTH_BYTES + bytes, 1, frame_src(frame), false) == 0)
-            loss_add(&e->stats->loss[peer->port].towards, 1);
+            page_add(&e->stats->loss[peer->port].towards, 1);
         at += LENGTH_BYTES + bytes;
     }
     free(peer->pending);
@@ -60,7 +60,7 @@ static uint64_t pending_frames(const struct peer *peer)
 static void disconnect(struct engine *e, struct peer *peer)
 {
     ingress_stop_direct_rx(e, peer);
-    loss_add(&e->stats->loss[peer->port].towards, pending_frames(peer) + ring_untaken_frames(&peer->tx));
+    page_add(&e->stats->loss[peer->port].towards, pending_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
     egress_drop_source(e, peer);
     flood_rx_close(&peer->flood);
@@ -134,7 +134,7 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
     if (peer == NULL || ring_tx_open(&tx, fds, &id) < 0)
         return -1;
     ingress_stop_direct_rx(e, peer);
-    loss_add(&e->stats->loss[port].towards, ring_untaken_frames(&peer->tx));
+    page_add(&e->stats->loss[port].towards, ring_untaken_frames(&peer->tx));
     ring_tx_close(&peer->tx);
     if (peer->doorbell >= 0)
         close(peer->doorbell);

@@ -169,5 +169,5 @@ void send_run(struct engine *e, struct peer *peer, const struct frame_run *run)
         send_flood_run(e, run, FLOOD_UNKNOWN);
     }
     if (UNLIKELY(lost > 0))
-        loss_add(&e->stats->loss[peer->port].towards, lost);
+        page_add(&e->stats->loss[peer->port].towards, lost);
 }

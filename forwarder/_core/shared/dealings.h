@@ -45,7 +45,8 @@ struct questions {
     struct question_row row[QUESTION_ROWS];
 };
 
-static inline void sent_add(_Atomic uint64_t *value, uint64_t more)
+/* Add to a value of a page that its worker alone writes. */
+static inline void page_add(_Atomic uint64_t *value, uint64_t more)
 {
     atomic_store_explicit(value, atomic_load_explicit(value, memory_order_relaxed) + more, memory_order_relaxed);
 }
@@ -53,8 +54,8 @@ static inline void sent_add(_Atomic uint64_t *value, uint64_t more)
 /* Note a run of frames, of which the first has `first_bytes`. */
 static inline void sent_note(struct sent *sent, uint32_t frames, uint32_t bytes, uint32_t first_bytes, uint64_t now)
 {
-    sent_add(&sent->bytes, bytes);
-    sent_add(&sent->frames, frames);
+    page_add(&sent->bytes, bytes);
+    page_add(&sent->frames, frames);
     atomic_store_explicit(&sent->at_ns, now, memory_order_relaxed);
     if (first_bytes > atomic_load_explicit(&sent->longest, memory_order_relaxed))
         atomic_store_explicit(&sent->longest, first_bytes, memory_order_relaxed);

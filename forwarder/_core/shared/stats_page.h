@@ -12,7 +12,7 @@
    Example. A worker is killed after 1,000 frames of which it had published 990. Its successor reads 990 and goes on
    from there: ten frames are never counted, and no counter ever goes back.
 
-   Calls. stats_page_publish, loss_add and stats_page_forget from the one worker that has the port; stats_page_read from any
+   Calls. stats_page_publish, page_add and stats_page_forget from the one worker that has the port; stats_page_read from any
    process that maps the page. The descriptor stays the caller's; shm_unmap frees a mapping. */
 #ifndef BULKHEAD_STATS_PAGE_H
 #define BULKHEAD_STATS_PAGE_H
@@ -93,12 +93,5 @@ void stats_page_read(const struct stats_page *page, struct counters *counters);
 
 /* The losses of `port` concern another VM from now on: reset them. */
 void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachment);
-
-/* Add frames to a loss, or bytes to what was sent. */
-static inline void loss_add(_Atomic uint64_t *value, uint64_t more)
-{
-    uint64_t sum = atomic_load_explicit(value, memory_order_relaxed) + more;
-    atomic_store_explicit(value, sum, memory_order_relaxed);
-}
 
 #endif
