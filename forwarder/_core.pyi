@@ -363,7 +363,16 @@ class Engine:
 
     def peer_leave(self, port: int) -> None: ...
     def attach_flood(self, port: int, epoch: int, fd: int, *, from_start: bool) -> None:
-        """Read the flood ring of ``port``: from its start, or from now on."""
+        """Read the flood ring of ``port``: from its start, or from now on.
+
+        An earlier ring of that port is read to its end first, as far as the VM accepts its frames.
+        """
+
+    def move_floods(self, fd: int) -> None:
+        """Write the VM's floods to this ring from now on. Raises OSError; the old ring stays then."""
+
+    def floods_are_over(self, port: int) -> bool:
+        """Whether ``port`` has moved to another flood ring and the one here was read to its end."""
 
     def attach_tx(self, port: int, epoch: int, ring: int, tail: int, doorbell: int) -> None:
         """The ring towards ``port``. Takes ownership of ``doorbell``."""

@@ -74,6 +74,10 @@ class MembershipLog:
         self.sequence += 1
         return Update(self.epoch, self.sequence, change, record)
 
+    def get(self, port: int) -> PortRecord | None:
+        """Return the record of a member."""
+        return self._table.get(port)
+
     def snapshot(self) -> Snapshot:
         """Return the whole table."""
         return Snapshot(self.epoch, self.sequence, tuple(self._table.values()))

@@ -174,6 +174,21 @@ class Floods(NamedTuple):
     ports: tuple[tuple[int, int], ...]
 
 
+class FloodTx(NamedTuple):
+    """Supervisor to worker, with a flood ring: write your VM's floods there from now on."""
+
+
+class FloodMoved(NamedTuple):
+    """Worker to supervisor: I do, and only I can write to it."""
+
+
+class FloodRx(NamedTuple):
+    """Supervisor to worker, with a flood ring: that port writes its floods there from now on."""
+
+    port: int
+    epoch: int
+
+
 class Owners(NamedTuple):
     """Supervisor to worker: the owners of all known addresses, for its guard."""
 
@@ -319,6 +334,9 @@ Message = (
     | KeepSession
     | WantFloods
     | Floods
+    | FloodTx
+    | FloodMoved
+    | FloodRx
     | Owners
     | Guarded
     | WantRing

@@ -33,6 +33,9 @@ port that joins later is read from its start: the port may have heard our VM bef
     our VM asks, port 7 hears it and answers     its introduction has not come to us yet
     port 7 is introduced, with its flood ring    which is read from its start, where the answer is
 
+A port moves its floods to another ring when some port may not hear them any more. The new ring comes unasked
+(``FloodRx``). If it does not, the next beat shows that the old one is over, and the new one is asked for.
+
 A port without a worker has no flood ring, and no VM waits for it. Its next worker has a new one, which is
 read from its start.
 
@@ -51,6 +54,7 @@ from forwarder.messages import (
     MAX_FLOODS,
     MAX_TEXT,
     OWNER,
+    FloodRx,
     Floods,
     Message,
     Note,
@@ -194,13 +198,8 @@ class Links:
             _keep(self._early, message.port, Early(message.epoch, tuple(descriptors)))
             return
         try:
-            if isinstance(message, Floods):
-                for (port, epoch), descriptor in zip(message.ports, descriptors, strict=True):
-                    self._attach_flood(port, epoch, descriptor)
-                if len(message.ports) < MAX_FLOODS:  # the end of the answer: the others do not exist
-                    self._unheard -= self._requested
-            elif isinstance(message, Update) and descriptors and message.record.port != self._own.port:
-                self._take_flood(message.record.port, message.record.epoch, descriptors[0])
+            if isinstance(message, (Floods, FloodRx, Update)):
+                self._receive_floods(message, descriptors)
             elif isinstance(message, Owners):
                 self._engine.set_owners(list(OWNER.iter_unpack(message.owners)))
             elif isinstance(message, RingTx):
@@ -216,6 +215,17 @@ class Links:
             pass
         finally:
             close_all(descriptors)
+
+    def _receive_floods(self, message: Floods | FloodRx | Update, descriptors: Sequence[int]) -> None:
+        if isinstance(message, Floods):
+            for (port, epoch), descriptor in zip(message.ports, descriptors, strict=True):
+                self._attach_flood(port, epoch, descriptor)
+            if len(message.ports) < MAX_FLOODS:  # the end of the answer: the others do not exist
+                self._unheard -= self._requested
+        elif isinstance(message, FloodRx):
+            self._replace_flood(message, descriptors[0])
+        elif descriptors and message.record.port != self._own.port:
+            self._take_flood(message.record.port, message.record.epoch, descriptors[0])
 
     def _is_early(self, message: RingRx) -> bool:
         if self._is_to_come(message.port, message.epoch):
@@ -256,6 +266,14 @@ class Links:
             self._unheard.discard(port)
             self._attach_early(port)
 
+    def _replace_flood(self, message: FloodRx, descriptor: int) -> None:
+        """Read the port's floods in another ring, from its start."""
+        record = self._records.get(message.port)
+        if record is None or record.epoch != message.epoch or message.port in self._floods:
+            self._take_flood(message.port, message.epoch, descriptor)
+        else:
+            self._engine.attach_flood(message.port, message.epoch, descriptor, from_start=True)
+
     def _attach_tx(self, half: RingTx, descriptors: Sequence[int], now: float) -> None:
         ring, tail, doorbell = descriptors
         bell = os.dup(doorbell)
@@ -288,6 +306,12 @@ class Links:
                 self._used.discard(port)
                 self._send(RingIdle(port, self._records[port].epoch))
         self._idle = idle
+
+    def ask_for_moved(self) -> None:
+        """Ask for the rings of ports that have moved their floods to another one."""
+        for port in self._records.keys() - self._floods.keys():
+            if self._engine.floods_are_over(port):
+                self._floods[port] = MissingFloods(NEVER, from_start=True)
 
     def tick(self, now: float) -> None:
         """Ask for missing rings, and stop waiting for those that do not come."""

@@ -46,6 +46,8 @@ from forwarder.messages import (
     CaptureOver,
     Claim,
     Drain,
+    FloodMoved,
+    FloodTx,
     Goodbye,
     Guarded,
     Heartbeat,
@@ -218,6 +220,7 @@ class Worker:
     def _on_beat(self, beat: Beat, now: float) -> None:
         self._follow(self._replica.receive(beat, now))
         self._engine.pulse(beat.pulse_ms / 1000)
+        self._links.ask_for_moved()
         self._interval = beat.interval_ms / 1000
         self._heartbeat_due = min(self._heartbeat_due, now)
 
@@ -299,7 +302,21 @@ class Worker:
             return
         elif isinstance(message, CaptureOver):
             self._engine.end_capture(message.number)
+        elif isinstance(message, FloodTx):
+            self._move_floods(*descriptors)
+            return
         self._links.receive(message, descriptors, now)
+
+    def _move_floods(self, ring: int) -> None:
+        """Move to another flood ring. Without an answer the supervisor replaces this worker."""
+        try:
+            self._engine.move_floods(ring)
+        except OSError:
+            os.close(ring)
+            return
+        before, self._fds = self._fds.flood, self._fds._replace(flood=ring)
+        os.close(before)
+        self._send(FloodMoved())
 
     def _capture(self, message: Capture, descriptors: tuple[int, ...]) -> None:
         """Begin to capture the port's frames; with an invalid ring or program the viewer gets nothing."""

@@ -21,6 +21,7 @@ from forwarder.errors import PeerError
 from forwarder.loop import READ, WRITE, Loop
 from forwarder.messages import (
     Claim,
+    FloodMoved,
     Goodbye,
     Guarded,
     Heartbeat,
@@ -48,6 +49,8 @@ RATE = 1000.0
 
 Report = Hello | Heartbeat | Goodbye | Guarded | Note | SnapshotRequest
 RingRequest = WantRing | WantFloods | RingSealed | RingIdle
+OfRings = RingRequest | FloodMoved
+"""What a worker says about rings."""
 
 
 class WorkerChannel:
@@ -91,7 +94,7 @@ class ChannelHandler(Protocol):
     def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
         """Take a worker's report about its port."""
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
@@ -247,7 +250,10 @@ class WorkerChannels:
             and served is not None
         ):
             self._owner.reported(served, worker, message)
-        elif isinstance(message, (WantRing, WantFloods, RingSealed, RingIdle)) and served is not None:
+        elif (
+            isinstance(message, (WantRing, WantFloods, RingSealed, RingIdle, FloodMoved))
+            and served is not None
+        ):
             self._owner.asked(served, worker, message)
         elif isinstance(message, KeepSession) and served is not None:
             self._owner.kept(served, message, descriptors)

@@ -3,9 +3,9 @@
 For each port: the VM's descriptor, the doorbell, the stats page, and the flood ring of the present epoch.
 Doorbell and stats page live as long as the port. The worker of a vhost-user VM also sends its session
 whenever it changes: the VM's memory and both ends of its rings, which are never mapped here. A flood ring
-never gets a second writer, so each new worker gets a new one. Unicast rings are not stored: both ends have
-them mapped, and a new worker asks for new ones. The whole switch has one flood doorbell; after a takeover it
-is the one that the workers already sleep on.
+never gets a second writer, so each new worker gets a new one (``flood_moves`` has the other reason). Unicast
+rings are not stored: both ends have them mapped, and a new worker asks for new ones. The whole switch has one
+flood doorbell; after a takeover it is the one that the workers already sleep on.
 
 Only this store closes these descriptors; a worker has duplicates, which it got with a message.
 """
@@ -91,6 +91,12 @@ class FdStore:
             raise LocalError(_shortage(error)) from None
         return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood
 
+    def replace_flood(self, moved: Incarnation, flood: int) -> None:
+        """Take the ring to which a worker has moved its port's floods."""
+        held = self._ports[moved.port]
+        close_all((held.flood,))
+        held.flood, held.flood_epoch = flood, moved.epoch
+
     def keep(self, port: int, message: KeepSession, descriptors: tuple[int, ...]) -> None:
         """Store a worker's session and its descriptors, to close later, in place of the ones before."""
         held = self._ports.get(port)
@@ -143,6 +149,14 @@ class FdStore:
         if self._flood_doorbell >= 0:
             os.close(self._flood_doorbell)
             self._flood_doorbell = -1
+
+
+F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h; Python's fcntl has it from 3.13 on
+
+
+def is_sealed(ring: int) -> bool:
+    """Whether no process can map this memory for writing any more."""
+    return bool(fcntl.fcntl(ring, fcntl.F_GET_SEALS) & F_SEAL_FUTURE_WRITE)
 
 
 class Ring(NamedTuple):

@@ -46,14 +46,14 @@ from supervisor.attach.listener_common import hung_up
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import Throttle, log, say
 from supervisor.base.zmq_sockets import Context
-from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
+from supervisor.fleet.channels import OfRings, Report, WorkerChannel, WorkerChannels
 from supervisor.fleet.confirmations import Confirmations
+from supervisor.fleet.doors import Doors
 from supervisor.fleet.guards import Guards
 from supervisor.fleet.health import Health
 from supervisor.fleet.join_rollout import JoinRollout
 from supervisor.fleet.misuse import Misuse
 from supervisor.fleet.pool_policy import READY_S
-from supervisor.fleet.processes import has_door
 from supervisor.fleet.publisher import Publisher
 from supervisor.fleet.rings import Rings
 from supervisor.fleet.surroundings import FleetOwner, FleetParts
@@ -86,7 +86,7 @@ class Fleet:
         self._misuse = Misuse()
         self._unanswered = Unanswered()
         self._workers: dict[int, WorkerChannel] = {}
-        self._without_door = 0
+        self._doors = Doors(self._runtime_dir)
         self._notes = Throttle()
         self._rings = Rings(self._channels, self._fd_store, self)
         self._pool = WorkerPool(loop, self._runtime_dir, self)
@@ -99,11 +99,12 @@ class Fleet:
             self._tick_unanswered,
             self._confirmations.tick,
             self._join_rollout.tick,
+            self._rings.moves.tick,
             self._pool.tick,
         )
         """The steps of each turn; a step returns whether there may be more to do."""
         parts_of_it = (self._channels, self.health, self._unanswered, self._confirmations)
-        self._parts = (*parts_of_it, self._join_rollout, self._pool)
+        self._parts = (*parts_of_it, self._join_rollout, self._rings.moves, self._pool)
 
     def __len__(self) -> int:
         """Return how many processes have not ended."""
@@ -130,15 +131,7 @@ class Fleet:
 
     def look_for_doors(self) -> None:
         """Say when the sockets of workers were deleted: in their cells they cannot make them again."""
-        lost = sum(not has_door(self._runtime_dir, worker.pid) for worker in self._workers.values())
-        if lost > self._without_door:
-            log.warning(
-                "the sockets of %d workers in %s were deleted: they go on, but the next supervisor cannot "
-                "take them over; their VMs lose their link then",
-                lost,
-                self._runtime_dir,
-            )
-        self._without_door = lost
+        self._doors.look([worker.pid for worker in self._workers.values()])
 
     def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
         """Take over the workers of a dead supervisor; ``turn`` runs the loop for at most that long."""
@@ -171,6 +164,7 @@ class Fleet:
 
     def publish(self, change: str, record: PortRecord) -> None:
         """Tell all workers of a change."""
+        self._rings.changing(self.publisher.log.get(record.port), record, time.monotonic())
         self._join_rollout.publish(change, record, time.monotonic())
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
@@ -254,7 +248,7 @@ class Fleet:
                     self._channels.send(worker, part)
         self.health.heard(*served, time.monotonic())
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
         """Take a worker's message about rings."""
         self._rings.asked(served, worker, request, time.monotonic())
 
@@ -272,8 +266,7 @@ class Fleet:
 
     def forwarding(self) -> list[PortRecord]:
         """Return the ports that forward and whose worker has a channel."""
-        records = [port.record for port in self._registry]
-        return [record for record in records if self.holder(*record.incarnation) is not None]
+        return [record for record in self.records() if self.holder(*record.incarnation) is not None]
 
     def tell(self, served: Incarnation, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
         """Send to the worker of this epoch of a port; return False if it is over."""
@@ -337,6 +330,14 @@ class Fleet:
         port = self._registry.get(incarnation.port)
         return None if port is None or port.record.incarnation != incarnation else port.record
 
+    def records(self) -> list[PortRecord]:
+        """Return the present records of all ports."""
+        return [port.record for port in self._registry]
+
+    def replace(self, worker: WorkerChannel) -> None:
+        """Kill a worker; its port gets another one."""
+        self._pool.processes.kill(worker.identity)
+
     # Private to this file.
 
     def _tick_unanswered(self, now: float) -> None:
@@ -351,7 +352,7 @@ class Fleet:
             if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
                 text = f"port {record.port} ({record.name}): its worker does not answer its VM"
                 say("unanswered", text, "warning", port=record.port, name=record.name)
-                self._pool.processes.kill(worker.identity)
+                self.replace(worker)
 
     def _tick_health(self, now: float) -> None:
         self.health.every(self.publisher.last_beat.pulse_ms / 1000)

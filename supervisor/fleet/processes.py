@@ -195,11 +195,6 @@ def _worker_user() -> int:
     return NOBODY if os.geteuid() == 0 else os.geteuid()
 
 
-def has_door(runtime_dir: str, pid: int) -> bool:
-    """Whether the next supervisor could come to a worker that is ready."""
-    return os.path.lexists(worker_path(runtime_dir, pid, CHANNEL))
-
-
 def remove_sockets(runtime_dir: str, pid: int) -> None:
     """Remove the socket files of a worker that has ended."""
     for kind in (CHANNEL, MEMBERSHIP):

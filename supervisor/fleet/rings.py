@@ -20,17 +20,20 @@ Example: port 1 sends to port 2 for the first time. WantRing(2), RingTx(2), Ring
 other, RingOpen(2): about a tenth of a millisecond, in which port 1's frames wait in its ring. A minute after
 the last frame port 1 sends RingIdle(2), port 2 gets RingOver(1), and the memory is freed.
 
+When two ports may not talk any more, both workers unmap the rings between them, and an offer is not opened.
+A flood ring has more readers: ``flood_moves`` takes it back.
+
 An offer (a ring between RingTx and RingSealed) holds descriptors, so a worker has at most ``OFFERS`` of them.
 """
 
-import fcntl
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from forwarder.channel import close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import (
     MAX_FLOODS,
+    FloodMoved,
     Floods,
     RingIdle,
     RingOpen,
@@ -43,25 +46,15 @@ from forwarder.messages import (
 )
 from forwarder.names import Incarnation, PortRecord, may_talk
 from supervisor.base.logs import Throttle
-from supervisor.fleet.channels import RingRequest, WorkerChannel, WorkerChannels
-from supervisor.fleet.fd_store import FdStore, make_ring
+from supervisor.fleet.channels import OfRings, WorkerChannel, WorkerChannels
+from supervisor.fleet.fd_store import FdStore, is_sealed, make_ring
+from supervisor.fleet.flood_moves import FloodMoves
+from supervisor.fleet.surroundings import RingOwner
 
 OFFERS = 256
 """Offered rings that a worker has not sealed yet, at most."""
 AGAIN_S = 0.5
 """The shortest time between two rings of one pair: each costs its consumer some system calls."""
-
-F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h; Python's fcntl has it from 3.13 on
-
-
-class RingOwner(Protocol):
-    """The part that knows the worker and the record of each port."""
-
-    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of this epoch of a port, if it forwards."""
-
-    def record(self, incarnation: Incarnation) -> PortRecord | None:
-        """Return the present record of this epoch of a port; None if it is over."""
 
 
 class Offer(NamedTuple):
@@ -81,13 +74,14 @@ class Rings:
         self._channels = channels
         self._fd_store = fd_store
         self._owner = owner
+        self.moves = FloodMoves(channels, fd_store, owner)
         self._throttle = Throttle()
         self._offers: dict[int, dict[int, Offer]] = {}
         """By the producer's port, then by the consumer's."""
         self._made_at: dict[tuple[int, int], float] = {}
         """When the last ring of a pair was made, if that is less than AGAIN_S ago."""
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest, now: float) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings, now: float) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
         record = self._owner.record(served)
         if record is None:
@@ -101,9 +95,17 @@ class Rings:
                 self._end(record, port, epoch)
             case WantFloods(ports):
                 self._give_floods(worker, record, ports)
+            case FloodMoved():
+                self.moves.answered(served)
+
+    def changing(self, before: PortRecord | None, after: PortRecord, now: float) -> None:
+        """Take rings back that the change of a port's record forbids."""
+        if before is not None and before.incarnation == after.incarnation:
+            self.moves.reach_changed(before, after, now)
 
     def forget(self, port: int) -> None:
         """Close the offers from and to a port whose worker is gone."""
+        self.moves.forget(port)
         for offer in self._offers.pop(port, {}).values():
             close_all((offer.reading, offer.tail))
         for offers in self._offers.values():
@@ -115,6 +117,7 @@ class Rings:
         """Close everything."""
         for port in list(self._offers):
             self.forget(port)
+        self.moves.close()
 
     def _consumer(self, record: PortRecord, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of a port, if the port may talk to that of ``record``."""
@@ -168,7 +171,7 @@ class Rings:
             return
         del self._offers[record.port][port]
         try:
-            if not fcntl.fcntl(offer.reading, fcntl.F_GET_SEALS) & F_SEAL_FUTURE_WRITE:
+            if not is_sealed(offer.reading):
                 raise PeerError(f"a ring to port {port} is reported as sealed, but it is not")
             other = self._consumer(record, port, epoch)
             if other is None or other.channel.backlog:

@@ -1,10 +1,11 @@
-"""The interfaces of the fleet: the owner that carries out actions, and the parts that the fleet uses."""
+"""The interfaces of the fleet: its owner, the parts that it uses, and what rings ask it."""
 
 from typing import NamedTuple, Protocol
 
-from forwarder.names import PortId, PortRecord
+from forwarder.names import Incarnation, PortId, PortRecord
 from supervisor.attach.listeners import Listeners
 from supervisor.console.sampler import Sampler
+from supervisor.fleet.channels import WorkerChannel
 from supervisor.fleet.fd_store import FdStore
 from supervisor.ports.actions import Action
 from supervisor.ports.registry import Registry
@@ -31,3 +32,19 @@ class FleetParts(NamedTuple):
     fd_store: FdStore
     sampler: Sampler
     listeners: Listeners
+
+
+class RingOwner(Protocol):
+    """The part that knows the worker and the record of each port, as the rings see it."""
+
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
+        """Return the worker of this epoch of a port, if it forwards."""
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        """Return the present record of this epoch of a port; None if it is over."""
+
+    def records(self) -> list[PortRecord]:
+        """Return the present records of all ports."""
+
+    def replace(self, worker: WorkerChannel) -> None:
+        """Kill a worker; its port gets another one."""

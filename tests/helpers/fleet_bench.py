@@ -11,7 +11,7 @@ from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Claim, KeepSession, Message, Ready, RingSealed, RingTx
 from forwarder.names import Cell, Identity, Incarnation, Policy, PortRecord
-from supervisor.fleet.channels import Report, RingRequest, WorkerChannel, WorkerChannels
+from supervisor.fleet.channels import OfRings, Report, WorkerChannel, WorkerChannels
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.rings import Rings
 from tests.helpers.fakes import reraise, turn_a_while, turn_until
@@ -31,9 +31,10 @@ class FleetBench:
         self.spares: list[WorkerChannel] = []
         self.claims: list[tuple[WorkerChannel, Claim, tuple[int, ...]]] = []
         self.gone: list[WorkerChannel] = []
+        self.replaced: list[WorkerChannel] = []
         self.reports: list[tuple[int, Report]] = []
         self.workers: dict[int, WorkerChannel] = {}
-        self.records: dict[int, PortRecord] = {}
+        self.registry: dict[int, PortRecord] = {}
         self.live: set[tuple[int, int]] = set()
         self.fd_store = FdStore()
         self.now = 0.0
@@ -56,7 +57,7 @@ class FleetBench:
     def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
         self.reports.append((served.port, report))
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: RingRequest) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
         self.rings.asked(served, worker, request, self.now)
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
@@ -66,8 +67,14 @@ class FleetBench:
         return self.workers.get(port) if (port, epoch) in self.live else None
 
     def record(self, incarnation: Incarnation) -> PortRecord | None:
-        record = self.records.get(incarnation.port)
+        record = self.registry.get(incarnation.port)
         return record if record is not None and record.incarnation == incarnation else None
+
+    def records(self) -> list[PortRecord]:
+        return list(self.registry.values())
+
+    def replace(self, worker: WorkerChannel) -> None:
+        self.replaced.append(worker)
 
     # What the test does.
 
@@ -90,7 +97,7 @@ class FleetBench:
         """A worker that has a port and forwards."""
         channel, worker = self.spare()
         self.fd_store.take(port, os.open(os.devnull, os.O_RDONLY))
-        self.records[port] = record(port, policy=policy)
+        self.registry[port] = record(port, policy=policy)
         self.fd_store.for_worker(Incarnation(port, port))
         worker.served = Incarnation(port, port)
         self.workers[port] = worker
@@ -115,7 +122,7 @@ class FleetBench:
         assert isinstance(message, RingTx)
         source = next(number for number, each in self.workers.items() if self.end_of(each) is producer)
         writer = _core.RingWriter(
-            fds[0], fds[1], source, self.records[source].epoch, message.port, message.epoch
+            fds[0], fds[1], source, self.registry[source].epoch, message.port, message.epoch
         )
         producer.send(RingSealed(port, message.epoch))
         return fds, writer

@@ -43,6 +43,9 @@ EXAMPLES: list[wire.Message] = [
     wire.WantRing(2, 8),
     wire.RingTx(2, 8),
     wire.RingRx(2, 8),
+    wire.FloodTx(),
+    wire.FloodMoved(),
+    wire.FloodRx(2, 8),
     wire.Handover("tap", {"name": "gw0"}, 1),
     wire.Command("stats", {"by_source": True, "ports": [1, 2]}),
     wire.Reply(

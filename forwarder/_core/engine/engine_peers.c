@@ -119,11 +119,27 @@ static struct peer *current(struct engine *e, uint32_t port, uint64_t epoch)
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd, bool from_start)
 {
     struct peer *peer = current(e, port, epoch);
-    if (peer == NULL)
+    struct flood_rx flood;
+    if (peer == NULL || flood_rx_open(&flood, fd, port, epoch, from_start) < 0)
         return -1;
+    while (flood_has_news(&peer->flood) && !e->down && egress_poll(e, monotonic_ns()))
+        continue;
+    e->count.stale_ring += unread_floods(peer);
     flood_rx_close(&peer->flood);
+    peer->flood = flood;
     e->bells.flood_bell_owed = true;
-    return flood_rx_open(&peer->flood, fd, port, epoch, from_start);
+    return 0;
+}
+
+int engine_move_floods(struct engine *e, int fd)
+{
+    return flood_tx_move(&e->flood, fd);
+}
+
+bool engine_floods_are_over(const struct engine *e, uint32_t port)
+{
+    const struct peer *peer = peers_get(&e->peers, port);
+    return peer != NULL && flood_is_over(&peer->flood);
 }
 
 int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell)

@@ -19,7 +19,17 @@
 
 int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment);
 void engine_peer_leave(struct engine *e, uint32_t port);
+
+/* Read the port's floods in this ring. One that was read before is read to its end first, as far as the VM accepts its
+   frames now. */
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd, bool from_start);
+
+/* Write our VM's floods to this ring from now on. */
+int engine_move_floods(struct engine *e, int fd);
+
+/* Has the port moved to another flood ring, and was the one that we have read to its end? */
+bool engine_floods_are_over(const struct engine *e, uint32_t port);
+
 int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds, int doorbell);
 int engine_attach_rx(struct engine *e, uint32_t port, uint64_t epoch, struct ring_fds fds);
 void engine_give_up_ring(struct engine *e, uint32_t port);

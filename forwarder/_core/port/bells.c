@@ -2,10 +2,12 @@
 
 #include "system/waiter.h"
 
-/* A sleep word that is not known yet counts as one of a sleeper. */
+/* A sleep word that is not known yet, or that lies in a ring which is over, counts as one of a sleeper. */
 static bool must_ring(struct peer *peer)
 {
-    return peer->flood.shared == NULL || sleep_needs_bell(&peer->flood.shared->sleep, &peer->rung);
+    const struct flood_shared *theirs = peer->flood.shared;
+    return theirs == NULL || sleep_needs_bell(&theirs->sleep, &peer->rung)
+           || atomic_load_explicit(&theirs->over, memory_order_relaxed) != 0;
 }
 
 static uint32_t ring_touched(struct bells *bells)

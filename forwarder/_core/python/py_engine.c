@@ -173,6 +173,8 @@ static PyMethodDef methods[] = {
     {"peer_join", py_engine_peer_join, METH_VARARGS, NULL},
     {"peer_leave", py_engine_peer_leave, METH_VARARGS, NULL},
     {"attach_flood", (PyCFunction)(void (*)(void))py_engine_attach_flood, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"move_floods", py_engine_move_floods, METH_VARARGS, NULL},
+    {"floods_are_over", py_engine_floods_are_over, METH_VARARGS, NULL},
     {"attach_tx", py_engine_attach_tx, METH_VARARGS, NULL},
     {"attach_rx", py_engine_attach_rx, METH_VARARGS, NULL},
     {"give_up_ring", py_engine_give_up_ring, METH_VARARGS, NULL},

@@ -55,6 +55,24 @@ PyObject *py_engine_attach_flood(PyObject *self, PyObject *args, PyObject *kwarg
     return py_none_or_error(engine_attach_flood(e, port, epoch, fd, from_start != 0));
 }
 
+PyObject *py_engine_move_floods(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    int fd;
+    if (e == NULL || !PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    return py_none_or_error(engine_move_floods(e, fd));
+}
+
+PyObject *py_engine_floods_are_over(PyObject *self, PyObject *args)
+{
+    struct engine *e = engine_of(self);
+    unsigned int port;
+    if (e == NULL || !PyArg_ParseTuple(args, "I", &port))
+        return NULL;
+    return PyBool_FromLong(engine_floods_are_over(e, port));
+}
+
 PyObject *py_engine_attach_rx(PyObject *self, PyObject *args)
 {
     struct engine *e = engine_of(self);

@@ -9,6 +9,8 @@ PyObject *py_engine_peer_join(PyObject *self, PyObject *args);
 PyObject *py_engine_peer_leave(PyObject *self, PyObject *args);
 PyObject *py_engine_attach_flood(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *py_engine_attach_tx(PyObject *self, PyObject *args);
+PyObject *py_engine_move_floods(PyObject *self, PyObject *args);
+PyObject *py_engine_floods_are_over(PyObject *self, PyObject *args);
 PyObject *py_engine_attach_rx(PyObject *self, PyObject *args);
 PyObject *py_engine_give_up_ring(PyObject *self, PyObject *args);
 PyObject *py_engine_pin(PyObject *self, PyObject *args);

@@ -65,6 +65,23 @@ int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch)
     return 0;
 }
 
+int flood_tx_move(struct flood_tx *tx, int fd)
+{
+    struct flood_tx next;
+    struct flood_shared *old = tx->shared;
+    if (flood_tx_open(&next, fd, old->port, old->epoch) < 0)
+        return -1;
+    flood_publish(tx);
+    atomic_store_explicit(&next.shared->intake, atomic_load_explicit(&old->intake, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&next.shared->sleep.number, atomic_load_explicit(&old->sleep.number, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&old->over, 1, memory_order_release);
+    flood_tx_close(tx);
+    *tx = next;
+    return 0;
+}
+
 /* The consistent pair (head, number); false if the writer kept changing it. */
 static bool read_position(const struct flood_shared *shared, uint64_t *head, uint32_t *number)
 {

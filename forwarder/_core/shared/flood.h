@@ -19,6 +19,11 @@
    The header also holds two words that all may read and only the owner may write: the owner's sleep word
    (doorbell.h), and the offloads that its VM accepts (intake.h).
 
+   No reader's mapping can be taken away. If a port may not hear the writer any more, the writer moves to another ring,
+   which only the others get. It copies the two words, and says in the old ring that this one is over. A reader of a ring
+   that is over reads it to its end, always rings its owner, and asks for the other ring, which it reads from its start.
+   So a move loses nothing.
+
    Example. The ring has 512 KiB and 340 frames of 1,514 bytes fit into it. A reader is stuck at frame 100 while the
    writer puts frame 600. The reader's next look finds itself lapped: it goes to the head, frame 601, and counts 500
    lost.
@@ -58,6 +63,7 @@ struct flood_shared {
     _Atomic uint32_t version;
     _Atomic uint32_t number; /* deliverable records before head */
     _Alignas(CACHE_LINE) struct sleep_word sleep;
+    _Atomic uint32_t over; /* 1: the writer has another ring */
 };
 
 struct flood_tx {
@@ -82,6 +88,10 @@ int flood_create(uint32_t size, uint32_t port, uint64_t epoch);
 /* Map for writing and seal: no other process can write from now on. -1 and errno (ESTALE: another port's). */
 int flood_tx_open(struct flood_tx *tx, int fd, uint32_t port, uint64_t epoch);
 
+/* Write to another ring of the same port and epoch from now on; everything put so far is published in the old one. -1
+   and errno: the old ring stays. */
+int flood_tx_move(struct flood_tx *tx, int fd);
+
 /* `from_start`: read everything since the port came, else only new records. */
 int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bool from_start);
 void flood_tx_close(struct flood_tx *tx);
@@ -103,6 +113,19 @@ static inline struct intake flood_intake(const struct flood_rx *rx)
     return (struct intake){.takes = (uint32_t)word, .longest = (uint32_t)(word >> 32)};
 }
 
+static inline bool flood_has_news(const struct flood_rx *rx)
+{
+    return rx->shared != NULL && !rx->broken
+           && atomic_load_explicit(&rx->shared->head, memory_order_relaxed) != rx->cursor;
+}
+
+/* Has the writer another ring, and was this one read to its end? */
+static inline bool flood_is_over(const struct flood_rx *rx)
+{
+    return rx->shared != NULL && atomic_load_explicit(&rx->shared->over, memory_order_acquire) != 0
+           && !flood_has_news(rx);
+}
+
 void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
 
 /* The same with something in front of the frame, in the same record. */
@@ -112,12 +135,6 @@ void flood_put_behind(struct flood_tx *tx, const void *head, uint32_t head_bytes
 /* Whether readers need a ring for the new records. A reply needs no doorbell: a port that still floods to that
    address reads it before its VM's next frame. */
 bool flood_publish(struct flood_tx *tx);
-
-static inline bool flood_has_news(const struct flood_rx *rx)
-{
-    return rx->shared != NULL && !rx->broken
-           && atomic_load_explicit(&rx->shared->head, memory_order_relaxed) != rx->cursor;
-}
 
 enum flood_status { FLOOD_EMPTY, FLOOD_FRAME, FLOOD_NO_ROOM };
 

@@ -240,3 +240,92 @@ def test_flood_ring_of_another_life_is_refused(port: int, epoch: int) -> None:
                     switch.engines[1].attach_flood(2, claimed, foreign, from_start=False)
         finally:
             os.close(foreign)
+
+
+class Mover:
+    """Port 1 floods to two others, and can move to another ring."""
+
+    def __init__(self, switch: MiniSwitch, kind: str, buffer: int = 1 << 20) -> None:
+        self.switch = switch
+        self.vms = [switch.add(port, kind, buffer=buffer) for port in (1, 2, 3)]
+        self.sent: list[bytes] = []
+        greet(switch, 1, 2, 3)
+
+    def flood(self, count: int = 20) -> None:
+        burst = broadcasts(1, len(self.sent), count)
+        self.sent += burst
+        self.vms[0].send(*burst)
+
+    def move(self) -> int:
+        ring = _core.flood_create(FLOOD_BYTES, 1, self.switch.epochs[1])
+        self.switch.engines[1].move_floods(ring)
+        return ring
+
+    def follow(self, port: int, ring: int) -> None:
+        self.switch.engines[port].attach_flood(1, self.switch.epochs[1], ring, from_start=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_move_to_another_ring_loses_nothing_and_the_old_one_falls_silent(kind: str) -> None:
+    with MiniSwitch() as switch:
+        mover = Mover(switch, kind)
+        got: dict[int, list[bytes]] = {2: [], 3: []}
+        for turn in range(4):
+            mover.flood()
+            switch.engines[1].run(0.0)  # written, and read by nobody yet
+            old = switch.floods[1]
+            ring = mover.move()
+            switch.floods[1] = ring
+            mover.flood()
+            switch.engines[1].run(0.0)
+            silent = os.pread(old, FLOOD_BYTES, 65536)
+            mover.follow(2, ring)
+            mover.flood()
+            switch.settle()
+            if turn % 2:
+                assert switch.engines[3].floods_are_over(1)
+            mover.follow(3, ring)
+            switch.settle()
+            assert not switch.engines[3].floods_are_over(1)
+            assert os.pread(old, FLOOD_BYTES, 65536) == silent
+            os.close(old)
+            for port in got:
+                got[port] += switch.vms[port].received()
+        assert got[2] == got[3] == mover.sent
+        assert [switch.counters(port)["flood_lost"] for port in (2, 3)] == [0, 0]
+        assert [switch.counters(port)["stale_ring"] for port in (2, 3)] == [0, 0]
+
+
+def test_what_a_vm_does_not_take_from_the_old_ring_is_counted() -> None:
+    with MiniSwitch() as switch:
+        mover = Mover(switch, "seqpacket", buffer=8192)
+        for _ in range(30):
+            mover.flood()
+            switch.settle()  # port 2's VM does not read
+            switch.vms[3].received()
+        mover.flood()
+        switch.engines[1].run(0.0)
+        ring = mover.move()
+        mover.follow(2, ring)
+        mover.follow(3, ring)
+        os.close(ring)
+        heard: list[bytes] = []
+        while more := switch.vms[2].received():
+            heard += more
+            switch.settle()
+        counters = switch.counters(2)
+        assert counters["stale_ring"] >= 20
+        assert len(heard) + counters["stale_ring"] + counters["flood_lost"] == len(mover.sent)
+
+
+def test_a_ring_that_is_no_flood_ring_of_ours_leaves_the_old_one() -> None:
+    with MiniSwitch() as switch:
+        mover = Mover(switch, "stream")
+        for port, epoch in ((2, switch.epochs[1]), (1, 1 << 40)):
+            ring = _core.flood_create(FLOOD_BYTES, port, epoch)
+            with pytest.raises(OSError, match="tale"):
+                switch.engines[1].move_floods(ring)
+            os.close(ring)
+        mover.flood()
+        switch.settle()
+        assert switch.vms[2].received() == mover.sent

@@ -83,7 +83,7 @@ def test_a_port_that_is_isolated_while_its_ring_is_on_its_way_gets_none(bench: F
     one, two = bench.worker(1), bench.worker(2)
     one.send(WantRing(2, 2))
     fds, _ = bench.sealed(one, 2)
-    bench.records[2] = record(2, policy=ALONE)
+    bench.registry[2] = record(2, policy=ALONE)
     assert nothing(bench, two, one)
     close_all(fds)
 
@@ -97,10 +97,10 @@ def test_a_port_has_no_ring_to_itself(bench: FleetBench) -> None:
 
 def test_there_is_no_ring_to_an_absent_port_or_from_a_past_epoch(bench: FleetBench) -> None:
     one, two = bench.worker(1), bench.worker(2)
-    bench.records[1] = record(1, epoch=9)  # another worker has the port
+    bench.registry[1] = record(1, epoch=9)  # another worker has the port
     one.send(WantRing(2, 2))
     assert nothing(bench, one, two)
-    bench.records[1] = record(1)
+    bench.registry[1] = record(1)
     one.send(WantRing(2, 9))
     one.send(WantRing(3, 3))
     assert nothing(bench, one, two)
@@ -193,7 +193,7 @@ def test_flood_rings_are_sent_in_batches_without_those_that_are_missing(bench: F
     for port in range(2, 252):
         worker = type(bench.workers[1])(other, bench.workers[1].identity, 0.0)
         worker.served = Incarnation(port, port)
-        bench.workers[port], bench.records[port] = worker, record(port)
+        bench.workers[port], bench.registry[port] = worker, record(port)
         bench.live.add((port, port))
     wanted = tuple((port, port) for port in range(2, 252))
     reader.send(WantFloods((*wanted, (252, 252), (2, 99))))

@@ -1,0 +1,155 @@
+"""Move a port's floods to another ring when some port may not hear them any more.
+
+Theory of operation. A worker that has mapped a flood ring can read it for as long as it lives, whatever its
+membership says, and a guest may have taken it over. So when a change of settings takes two ports out of each
+other's reach, each of both gets another flood ring, and the old one falls silent. The new ring goes to those
+that may hear the port now:
+
+    FloodTx → writer          it moves, which seals the ring, and says in the old ring that this one is over
+    FloodMoved → supervisor   checks the seal itself; newcomers get the new ring from now on
+    FloodRx → each reader     reads the old ring to its end and the new one from its start: nothing is lost
+
+A reader whose FloodRx is lost (no descriptors, or another supervisor) sees that its ring is over and asks, as
+it asks for every missing ring (``workers.links``). A unicast ring needs no move: it has one reader and one
+writer, and the honest one of both unmaps it. A worker that does not move within ``ANSWER_S`` is replaced, and
+its successor has a new ring anyway.
+
+Example: ports 1 to 4 talk, and ``set`` isolates port 2, with reach to port 1. Ports 3 and 4 do not hear port
+2 any more, nor does port 2 hear them: ports 2, 3 and 4 move. Port 2's ring goes to 1, port 3's to 1 and 4,
+port 4's to 1 and 3. Port 1 keeps its ring.
+"""
+
+from collections import deque
+from contextlib import suppress
+from typing import NamedTuple
+
+from forwarder import _core
+from forwarder.channel import close_all
+from forwarder.errors import LocalError, PeerError
+from forwarder.messages import FloodRx, FloodTx
+from forwarder.names import FLOOD_BYTES, Incarnation, PortRecord, may_talk
+from supervisor.base.logs import Throttle
+from supervisor.fleet.channels import WorkerChannel, WorkerChannels
+from supervisor.fleet.fd_store import FdStore, is_sealed
+from supervisor.fleet.surroundings import RingOwner
+
+ANSWER_S = 10.0
+"""A worker that has not moved after this time is replaced; a living one takes a millisecond."""
+AT_ONCE = 16
+"""Messages in one turn of the loop: with 250 ports one ``set`` may bring 60,000."""
+AGAIN_S = 0.5
+"""Pause after a lack of descriptors or memory."""
+
+
+class Move(NamedTuple):
+    """A move that its worker has not answered."""
+
+    epoch: int
+    ring: int
+    deadline: float
+
+
+class FloodMoves:
+    """The moves that are due or under way."""
+
+    def __init__(
+        self,
+        channels: WorkerChannels,
+        fd_store: FdStore,
+        owner: RingOwner,
+    ) -> None:
+        self._channels = channels
+        self._fd_store = fd_store
+        self._owner = owner
+        self._throttle = Throttle()
+        self._due: dict[Incarnation, float] = {}
+        """The ports to move, in order, and when."""
+        self._moves: dict[int, Move] = {}
+        self._to_give: deque[tuple[WorkerChannel, Incarnation]] = deque()
+        """The readers that have still to get a ring, and whose ring it is."""
+
+    def reach_changed(self, before: PortRecord, after: PortRecord, now: float) -> None:
+        """Move the floods of all ports that a change has taken out of each other's reach."""
+        parted = [
+            other.incarnation
+            for other in self._owner.records()
+            if other.port != after.port and may_talk(before, other) and not may_talk(after, other)
+        ]
+        for each in [after.incarnation, *parted] if parted else []:
+            self._due[each] = now
+
+    def answered(self, served: Incarnation) -> None:
+        """Take a worker's answer. Raises PeerError for one that our workers never send."""
+        move = self._moves.pop(served.port, None)
+        if move is None or move.epoch != served.epoch:
+            raise PeerError(f"port {served.port} has moved its floods, and was not told to")
+        if not is_sealed(move.ring):
+            self._moves[served.port] = move
+            raise PeerError("a flood ring is reported as sealed, but it is not")
+        self._fd_store.replace_flood(served, move.ring)
+        self._to_give.extend((worker, served) for worker in self._channels.holders())
+
+    def tick(self, now: float) -> bool:
+        """Do what is due; return whether there is more to do at once."""
+        for port, move in list(self._moves.items()):
+            if now >= move.deadline:
+                self._give_up(port, move)
+        due = [each for each, at in self._due.items() if now >= at and each.port not in self._moves]
+        for incarnation in due[:AT_ONCE]:
+            del self._due[incarnation]
+            self._begin(incarnation, now)
+        for _ in range(min(AT_ONCE, len(self._to_give))):
+            self._give(*self._to_give.popleft())
+        return len(due) > AT_ONCE or bool(self._to_give)
+
+    def deadline(self) -> float:
+        """When ``tick`` has something to do, unless it has returned that it has."""
+        due = (at for each, at in self._due.items() if each.port not in self._moves)
+        return min((*due, *(move.deadline for move in self._moves.values())), default=float("inf"))
+
+    def forget(self, port: int) -> None:
+        """Forget the move of a port whose worker is gone."""
+        move = self._moves.pop(port, None)
+        if move is not None:
+            close_all((move.ring,))
+
+    def close(self) -> None:
+        """Close everything."""
+        for port in list(self._moves):
+            self.forget(port)
+
+    def _begin(self, incarnation: Incarnation, now: float) -> None:
+        worker = self._owner.holder(*incarnation)
+        if worker is None:
+            return  # its next worker has another ring
+        try:
+            ring = _core.flood_create(FLOOD_BYTES, *incarnation)
+        except (OSError, MemoryError) as error:
+            why = f"port {incarnation.port} keeps its flood ring for now: {error}"
+            self._throttle.warning("ring", why)
+            self._due[incarnation] = now + AGAIN_S
+            return
+        if self._channels.send(worker, FloodTx(), (ring,)):
+            self._moves[incarnation.port] = Move(incarnation.epoch, ring, now + ANSWER_S)
+        else:
+            close_all((ring,))
+
+    def _give(self, worker: WorkerChannel, moved: Incarnation) -> None:
+        """Send a port's present ring to one reader, if it may have it."""
+        held = self._fd_store.get(moved.port)
+        reader = None if worker.served is None else self._owner.record(worker.served)
+        record = self._owner.record(moved)
+        if held is None or reader is None or record is None or held.flood_epoch != moved.epoch:
+            return
+        if reader.port != record.port and may_talk(reader, record):
+            with suppress(LocalError):  # no descriptors left to queue it; the worker asks
+                self._channels.send(worker, FloodRx(*moved), (held.flood,))
+
+    def _give_up(self, port: int, move: Move) -> None:
+        self.forget(port)
+        worker = self._owner.holder(port, move.epoch)
+        if worker is not None:
+            self._throttle.warning(
+                "late", f"port {port}: its worker does not leave its flood ring; it is replaced"
+            )
+            self._owner.replace(worker)

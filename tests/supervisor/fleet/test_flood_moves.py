@@ -1,0 +1,211 @@
+"""Ports that may not hear each other any more move their floods to rings that only the others get."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import pytest
+
+from forwarder.channel import close_all
+from forwarder.messages import FloodMoved, FloodRx, Floods, FloodTx, Message, WantFloods
+from forwarder.names import Policy
+from supervisor.fleet import flood_moves
+from supervisor.fleet.fd_store import F_SEAL_FUTURE_WRITE
+from supervisor.fleet.flood_moves import AGAIN_S, ANSWER_S
+from tests.helpers.fakes import turn_a_while, turn_until
+from tests.helpers.fleet_bench import FleetBench, record
+
+F_ADD_SEALS = 1033  # linux/fcntl.h
+PORTS = (1, 2, 3, 4)
+TO_ONE = Policy(isolated=True, reaches=("vm-1",))
+ALONE = Policy(isolated=True)
+
+
+class Moving:
+    """Four ports that hear each other, and what their workers are sent."""
+
+    def __init__(self, bench: FleetBench) -> None:
+        self.bench, self.moves = bench, bench.rings.moves
+        self.ends = {port: bench.worker(port) for port in PORTS}
+
+    def set(self, port: int, policy: Policy) -> None:
+        before = self.bench.registry[port]
+        self.bench.registry[port] = before._replace(policy=policy)
+        self.bench.rings.changing(before, self.bench.registry[port], self.bench.now)
+        self.turn()
+
+    def turn(self) -> None:
+        turn_a_while(self.bench.loop)
+        while self.moves.tick(self.bench.now):
+            continue
+        turn_a_while(self.bench.loop)
+
+    def sent(self, port: int) -> list[tuple[Message, tuple[int, ...]]]:
+        found = []
+        while (received := self.ends[port].receive()) is not None:
+            found.append(received)
+        return found
+
+    def ring(self, port: int) -> int:
+        """Take the ring to which the port's worker is told to move."""
+        ((message, (ring,)),) = self.sent(port)
+        assert message == FloodTx()
+        return ring
+
+    def answer(self, port: int) -> int:
+        """Do as a worker does; return its ring."""
+        ring = self.ring(port)
+        fcntl.fcntl(ring, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
+        self.ends[port].send(FloodMoved())
+        return ring
+
+    def given(self, port: int) -> dict[int, int]:
+        """Take the rings of other ports that the port's worker is given."""
+        rings = {}
+        for message, descriptors in self.sent(port):
+            assert isinstance(message, FloodRx)
+            assert message.epoch == message.port
+            (rings[message.port],) = descriptors
+        return rings
+
+
+@pytest.fixture
+def moving(bench: FleetBench) -> Moving:
+    return Moving(bench)
+
+
+def same(one: int, other: int) -> bool:
+    return os.path.samestat(os.fstat(one), os.fstat(other))
+
+
+def test_both_sides_move_and_the_rings_go_to_those_that_may_hear_them(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    assert moving.sent(1) == [], "port 1 has lost nobody"
+    rings = {port: moving.answer(port) for port in (2, 3, 4)}
+    moving.turn()
+    expected = {1: {2, 3, 4}, 2: set(), 3: {4}, 4: {3}}
+    for port, ports in expected.items():
+        given = moving.given(port)
+        assert given.keys() == ports
+        assert all(same(ring, rings[other]) for other, ring in given.items())
+        close_all(tuple(given.values()))
+    moving.ends[1].send(WantFloods(((2, 2),)))
+    turn_a_while(moving.bench.loop)
+    ((message, (ring,)),) = moving.sent(1)
+    assert message == Floods(((2, 2),))
+    assert same(ring, rings[2]), "later ones get the new ring, too"
+    close_all((ring, *rings.values()))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(pinned=(b"\x02\0\0\0\0\1",)),
+        Policy(max_macs=3),
+        Policy(isolated=True, reaches=("vm-1", "vm-3", "vm-4")),
+    ],
+)
+def test_a_change_that_parts_no_ports_moves_nothing(moving: Moving, policy: Policy) -> None:
+    moving.set(2, policy)
+    assert [moving.sent(port) for port in PORTS] == [[], [], [], []]
+
+
+def test_a_reach_that_shrinks_moves_only_what_it_parts(moving: Moving) -> None:
+    moving.set(2, Policy(isolated=True, reaches=("vm-1", "vm-3", "vm-4")))
+    moving.set(2, Policy(isolated=True, reaches=("vm-1", "vm-4")))
+    rings = [moving.ring(port) for port in (2, 3)]
+    assert moving.sent(1) == moving.sent(4) == []
+    moving.set(2, Policy())
+    assert moving.sent(4) == []
+    close_all(rings)
+
+
+def test_a_port_that_is_parted_again_while_it_moves_moves_again(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    first = [moving.answer(port) for port in (2, 3, 4)]
+    moving.set(2, ALONE)
+    (own, to_move), *given = moving.sent(1)
+    assert own == FloodTx()
+    assert [message for message, _ in given] == [FloodRx(3, 3), FloodRx(4, 4)], "and not port 2's"
+    second = moving.ring(2)
+    assert not same(second, first[0])
+    close_all((*first, second, *to_move, *(ring for _, (ring,) in given)))
+
+
+def test_a_seal_is_looked_at_and_not_believed(moving: Moving, caplog: pytest.LogCaptureFixture) -> None:
+    moving.set(2, TO_ONE)
+    ring = moving.ring(2)
+    moving.ends[2].send(FloodMoved())
+    turn_until(moving.bench.loop, lambda: "is reported as sealed, but it is not" in caplog.text)
+    moving.turn()
+    assert moving.sent(1) == []
+    close_all((ring,))
+
+
+def test_nobody_moves_who_was_not_told_to(moving: Moving, caplog: pytest.LogCaptureFixture) -> None:
+    moving.ends[3].send(FloodMoved())
+    turn_until(moving.bench.loop, lambda: "was not told to" in caplog.text)
+    moving.turn()
+    assert moving.sent(1) == []
+
+
+def test_a_worker_that_does_not_move_is_replaced(moving: Moving, caplog: pytest.LogCaptureFixture) -> None:
+    moving.set(2, TO_ONE)
+    rings = [moving.answer(3), moving.answer(4), moving.ring(2)]
+    moving.turn()
+    assert moving.moves.deadline() == ANSWER_S
+    moving.bench.now = ANSWER_S
+    moving.turn()
+    assert moving.bench.replaced == [moving.bench.workers[2]]
+    assert "its worker does not leave its flood ring" in caplog.text
+    assert moving.moves.deadline() == float("inf")
+    close_all(rings)
+
+
+def test_without_descriptors_a_move_is_made_later(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*arguments: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flood_moves._core, "flood_create", none)
+        moving.set(2, TO_ONE)
+        assert moving.sent(2) == []
+    assert moving.moves.deadline() == AGAIN_S
+    moving.bench.now = AGAIN_S
+    moving.turn()
+    close_all([moving.ring(port) for port in (2, 3, 4)])
+
+
+def test_a_port_with_another_worker_has_another_ring_anyway(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    ring = moving.ring(2)
+    moving.bench.rings.forget(2)
+    assert moving.moves.deadline() == ANSWER_S, "ports 3 and 4"
+    before, moving.bench.registry[2] = moving.bench.registry[2], record(2, epoch=9)
+    moving.bench.rings.changing(before, moving.bench.registry[2], 0.0)
+    moving.turn()
+    assert moving.sent(2) == []
+    close_all((ring,))
+
+
+def test_a_newcomer_to_the_table_moves_nothing(moving: Moving) -> None:
+    moving.bench.rings.changing(None, moving.bench.registry[2], 0.0)
+    moving.turn()
+    assert [moving.sent(port) for port in PORTS] == [[], [], [], []]
+
+
+def test_all_descriptors_are_closed(moving: Moving) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+    for _ in range(10):
+        moving.set(2, TO_ONE)
+        rings = [moving.answer(port) for port in (2, 3, 4)]
+        moving.turn()
+        for port in PORTS:
+            rings += moving.given(port).values()
+        moving.set(2, Policy())
+        close_all(rings)
+    assert descriptors() == before
