@@ -6,8 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,127 +15,32 @@ import pytest
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
 from tests.helpers.guests.fixtures import short_directory
-from tests.helpers.guests.ordinary import as_user
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.guests.watching import ask, kill_supervisor, live, workers
-from tests.helpers.taken_over import TakenOver
-from tests.helpers.taken_over.attacks import ATTACKS, MESSAGES
+from tests.helpers.guests.watching import ask, kill_supervisor, workers
+from tests.helpers.taken_over.attacks import ATTACKS, KEEP, LISTEN, MESSAGES
+from tests.helpers.taken_over.world import ROOT, USERS, World, supervisor_of, taken_over, without, x86
 
-ORDINARY = 21_001
-ROOT = os.geteuid() == 0
-USERS = [None, ORDINARY] if ROOT else [None]
 MESSAGES_SENT = 10_000
-DENY = """
-import ctypes, os, struct, sys
-def deny(numbers):
-    libc = ctypes.CDLL(None, use_errno=True)
-    code = [struct.pack("HBBI", 0x20, 0, 0, 0)]
-    for number in numbers:
-        code += [struct.pack("HBBI", 0x15, 0, 1, number), struct.pack("HBBI", 0x06, 0, 0, 0x50000 | 38)]
-    code.append(struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000))
-    buffer = ctypes.create_string_buffer(b"".join(code))
-    class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-    filled = Program(len(code), ctypes.addressof(buffer))
-    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(filled), 0, 0) == 0
-deny([int(each) for each in sys.argv[1].split(",")])
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
-"""As a sandbox around the switch would: these system calls are not there."""
-CALLS = {"landlock": "444,445,446", "seccomp": "317", "root": "161"}
-"""Numbers of x86-64; without chroot there is no empty root, even with user namespaces."""
-
-x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls of x86-64")
-
-
-def without(part: str) -> Callable[[list[str]], list[str]]:
-    """Return what wraps a command so that the kernel has no such part."""
-    return lambda command: [sys.executable, "-c", DENY, CALLS[part], *command]
 
 
 @contextmanager
-def cells(
-    monkeypatch: pytest.MonkeyPatch, user: int | None = None, part: str = ""
-) -> Iterator[tuple[Switch, TakenOver]]:
-    """Give a switch whose workers do what the test says; run by that user, without that part of a cell."""
+def world_of(monkeypatch: pytest.MonkeyPatch, user: int | None = None, part: str = "") -> Iterator[World]:
+    """Give a switch without a gateway, and three VMs."""
 
-    def wrap(command: list[str]) -> list[str]:
-        command = without(part)(command) if part else command
-        return command if user is None else as_user(user, command)
+    def arguments(switch: Switch) -> list[str]:
+        return switch.arguments(qemu=True, bess=True, vfkit=1)
 
-    with short_directory() as directory:
-        switch = Switch(directory, wrap=wrap)
-        for path in (directory, switch.vm_dir):
-            path.chmod(0o777)
-        with closing(TakenOver(switch.vm_dir)) as taken:
-            for name, value in taken.environment().items():
-                monkeypatch.setenv(name, value)
-            try:
-                switch.start(*switch.arguments(qemu=True, bess=True, vfkit=1))
-                yield switch, taken
-                switch.stop()
-            finally:
-                switch.kill()
-                print(switch.log())
-
-
-class World:
-    """Three VMs: the worker of the first is taken over, the other two talk."""
-
-    def __init__(self, switch: Switch, taken: TakenOver, user: int | None = None) -> None:
-        self.switch, self.taken = switch, taken
-        if user is None:
-            self.mallory = switch.connect("unixgram", "mallory")
-            self.mallory.send(build_frame(BROADCAST, mac(1)))
-        else:
-            self.mallory = switch.connect("unix")
-        live(switch, 1)
-        self.victim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.victim.bind(str(switch.vm_dir / "victim"))
-        os.chmod(switch.vm_dir / "victim", 0o777)
-        self.alice, self.bob = switch.connect("unix"), switch.connect("unixpacket")
-        self.talk = Conversation(self.alice, mac(2), self.bob, mac(3))
-        self.talk.begin()
-        self.ports = {port["port"]: port for port in live(switch, 3)}
-        self.pids = {number: port["worker"]["pid"] for number, port in self.ports.items()}
-        assert self.talk.flows()
-        self.before = workers(switch)
-
-    def run(self, source: str, **facts: object) -> dict[str, object]:
-        victims = {"a sibling": self.pids[2], "the supervisor": self.switch_pid()}
-        common = {"victims": victims, "directory": str(self.switch.directory), "address": id(self)}
-        common["skip"] = []
-        common["datagram"] = str(self.switch.vm_dir / "victim")
-        return self.taken.run(self.pids[1], source, **(common | facts))
-
-    def switch_pid(self) -> int:
-        pid = ask(self.switch)["supervisor"]["pid"]
-        assert isinstance(pid, int)
-        return pid
-
-    def check_talk_only(self) -> None:
-        """No frame of others was touched."""
-        self.talk.settle()
-        assert self.talk.lost == 0
-        assert self.talk.wrong == []
-        assert self.talk.closed == []
-
-    def check(self) -> None:
-        """No frame, worker or port of others was touched, and a newcomer is served."""
-        self.check_talk_only()
-        after = workers(self.switch)
-        assert {name: after[name] for name in list(self.before)[1:]} == dict(list(self.before.items())[1:])
-        new = Conversation(self.alice, mac(2), self.switch.connect("unix"), mac(9))
-        assert new.flows()
+    with taken_over(monkeypatch, arguments, user=user, part=part) as (switch, taken):
+        yield World(switch, taken, user)
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_every_attack_of_a_hostile_worker_is_refused_and_reported(
     monkeypatch: pytest.MonkeyPatch, user: int | None
 ) -> None:
-    with cells(monkeypatch, user) as (switch, taken):
-        world = World(switch, taken, user)
+    with world_of(monkeypatch, user) as world:
+        switch = world.switch
         missing = ask(switch)["supervisor"]["cell"]["missing"]
         if missing:
             pytest.skip(f"the kernel has no {', '.join(missing)}")
@@ -155,8 +60,8 @@ def test_every_attack_of_a_hostile_worker_is_refused_and_reported(
 def test_a_missing_part_is_named_and_the_others_stay_in_force(
     monkeypatch: pytest.MonkeyPatch, user: int | None, part: str
 ) -> None:
-    with cells(monkeypatch, user, part) as (switch, taken):
-        world = World(switch, taken, user)
+    with world_of(monkeypatch, user, part) as world:
+        switch = world.switch
         cell = ask(switch)["supervisor"]["cell"]
         assert cell["missing"] == [part]
         assert f"missing: {part}: " in switch.log(), "with the reason"
@@ -246,25 +151,28 @@ def test_a_worker_of_a_switch_that_required_no_cell_is_not_taken_over_by_one_tha
 
 def test_a_worker_can_only_report_about_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """It sends ten thousand messages: forged, replayed, garbled, with and without descriptors."""
-    with cells(monkeypatch) as (switch, taken):
-        world = World(switch, taken)
-        fds = len(os.listdir(f"/proc/{world.switch_pid()}/fd"))
+    with world_of(monkeypatch) as world:
+        switch = world.switch
+        fds = len(os.listdir(f"/proc/{supervisor_of(switch)}/fd"))
         victim = world.ports[2]
         sent = 0
         with world.talk.going_on():
             while sent < MESSAGES_SENT and world.pids[1] in [row[0] for row in workers(switch).values()]:
-                said = world.run(MESSAGES, seed=sent, count=500, port=2, epoch=victim["worker"]["epoch"])
+                said = world.run(
+                    MESSAGES, seed=sent, count=500, port=victim["port"], epoch=victim["worker"]["epoch"]
+                )
                 sent += int(str(said["sent"]))
         world.check()
         world.mallory.close()
         wait_for(
-            lambda: len(os.listdir(f"/proc/{world.switch_pid()}/fd")) <= fds + 16, "descriptors to be closed"
+            lambda: len(os.listdir(f"/proc/{supervisor_of(switch)}/fd")) <= fds + 16,
+            "descriptors to be closed",
         )
 
 
 def test_subscriptions_of_a_worker_cost_the_supervisor_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with cells(monkeypatch) as (switch, taken):
-        world = World(switch, taken)
+    with world_of(monkeypatch) as world:
+        switch = world.switch
         with world.talk.going_on():
             world.run(
                 "for number in range(20_000):\n"
@@ -275,12 +183,12 @@ def test_subscriptions_of_a_worker_cost_the_supervisor_nothing(monkeypatch: pyte
 
 
 def test_a_worker_gets_no_ring_of_a_port_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    with cells(monkeypatch) as (switch, taken):
-        world = World(switch, taken)
+    with world_of(monkeypatch) as world:
+        switch = world.switch
         name = world.ports[2]["name"]
         other = world.ports[3]["name"]
         switch.command("set", name, "isolated=true", f"reach={other}")
-        epoch = world.ports[2]["worker"]["epoch"]
+        number, epoch = world.ports[2]["port"], world.ports[2]["worker"]["epoch"]
         source = (
             "from forwarder.messages import WantRing, WantFloods\n"
             "came = []\n"
@@ -290,8 +198,8 @@ def test_a_worker_gets_no_ring_of_a_port_out_of_reach(monkeypatch: pytest.Monkey
             "    old(message, descriptors, now)\n"
             "worker._links.receive = receive\n"
             f"for _ in range(20):\n"
-            f"    worker._channel.send(WantRing(2, {epoch}))\n"
-            f"    worker._channel.send(WantFloods(((2, {epoch}),)))\n"
+            f"    worker._channel.send(WantRing({number}, {epoch}))\n"
+            f"    worker._channel.send(WantFloods((({number}, {epoch}),)))\n"
             "for _ in range(200):\n"
             "    time.sleep(0.01)\n"
             "    worker._read_channel()\n"
@@ -303,6 +211,47 @@ def test_a_worker_gets_no_ring_of_a_port_out_of_reach(monkeypatch: pytest.Monkey
         assert said["descriptors"] == 0
         assert "out of its reach: refused" in switch.log()
         world.check_talk_only()
+
+
+def test_a_hostile_worker_that_keeps_its_mappings_hears_nothing_of_ports_that_it_was_parted_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with world_of(monkeypatch) as world:
+        switch = world.switch
+        world.run(KEEP)
+        friend, carol = switch.connect("unix"), switch.connect("unix")
+        dave = switch.connect("unixpacket")
+        numbers = {port["name"]: port["port"] for port in switch.wait_live(6)[3:]}
+        to_friend, *names = numbers
+
+        def heard(vm: object, mark: bytes) -> list[int]:
+            """Flood a mark, until a friend has it; return the ports whose rings that mallory kept have it."""
+            frame = build_frame(BROADCAST, mac(50), 60) + mark
+            vm.send(frame)  # type: ignore[attr-defined]
+            friend.receive_matching(lambda each: each == frame)
+            said = world.run(LISTEN, mark=mark)
+            assert set(numbers.values()) <= {int(port) for port in said["kept"]}  # type: ignore[attr-defined]
+            return said["heard"]  # type: ignore[return-value]
+
+        with world.talk.going_on():
+            for vm, name in ((carol, names[0]), (dave, names[1])):
+                assert heard(vm, name.encode() + b" before") == [numbers[name]]
+            # carol is isolated, and hears and is heard by a friend only; then mallory is.
+            for name, vm in ((names[0], carol), (world.ports[1]["name"], dave)):
+                switch.command("set", name, "isolated=true", f"reach={to_friend}")
+                silent = iter(range(1000))
+                wait_for(
+                    lambda vm=vm, silent=silent: heard(vm, b"is it silent, %d?" % next(silent)) == [],  # type: ignore[misc]
+                    "the floods to move",
+                )
+                for number in range(20):
+                    assert heard(vm, b"after, %d" % number) == []
+            assert heard(carol, b"carol is still not heard") == []
+        world.check_talk_only()
+        assert workers(switch).items() >= world.before.items(), "nobody was replaced"
+        switch.command("set", names[0], "isolated=no", "reach=")
+        bob = Conversation(carol, mac(50), world.bob, mac(3))
+        assert bob.flows(), "in reach again"
 
 
 def strangers(path: Path, kind: int, count: int) -> int:
@@ -334,9 +283,9 @@ def strangers(path: Path, kind: int, count: int) -> int:
 def test_garbage_at_every_socket_of_the_runtime_directory_disturbs_no_vm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with cells(monkeypatch) as (switch, taken):
-        world = World(switch, taken)
-        pids = [world.switch_pid(), *world.pids.values()]
+    with world_of(monkeypatch) as world:
+        switch = world.switch
+        pids = [supervisor_of(switch), *world.pids.values()]
         before = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in pids} if ROOT else {}
         sockets = [path for path in switch.runtime_dir.iterdir() if path.is_socket()]
         assert {path.suffix for path in sockets} == {".sock", ".channel", ".members"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,21 @@ from tests.helpers.gateway.place import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import mac
-from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.guests.ordinary import as_user
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, live, workers
 from tests.helpers.taken_over import TakenOver
 from tests.helpers.taken_over.attacks import ATTACKS, GATEWAY_ATTACKS
-from tests.system.test_cell import ORDINARY, USERS, without, x86
+from tests.helpers.taken_over.world import (
+    ORDINARY,
+    ROOT,
+    USERS,
+    common_facts,
+    supervisor_of,
+    taken_over,
+    x86,
+)
 
 NewNamespace = Callable[[str], Namespace]
 PROCESSES = ["gateway", "gateway.inside"]
@@ -34,7 +40,7 @@ NEEDED = {
 
 
 class World:
-    """A switch with a gateway, and two VMs that talk."""
+    """A switch with a gateway, which is taken over, and two VMs that talk."""
 
     def __init__(self, switch: Switch, taken: TakenOver) -> None:
         self.switch, self.taken = switch, taken
@@ -46,16 +52,9 @@ class World:
         self.before = workers(switch)
 
     def run(self, where: str, source: str, **facts: object) -> dict[str, object]:
-        supervisor = ask(self.switch)["supervisor"]["pid"]
         sibling = next(pid for name, (pid, *_) in self.before.items() if name != "gateway")
-        common: dict[str, object] = {
-            "victims": {"a worker": sibling, "the supervisor": supervisor},
-            "directory": str(self.switch.directory),
-            "address": id(self),
-            "datagram": str(self.switch.vm_dir / "nobody"),
-            "skip": [],
-        }
-        return self.taken.run(where, source, **(common | facts))
+        victims = {"a worker": sibling, "the supervisor": supervisor_of(self.switch)}
+        return self.taken.run(where, source, **(common_facts(self.switch, victims) | facts))
 
     def check(self) -> None:
         """No frame was lost or changed, and no other process was touched."""
@@ -73,27 +72,13 @@ def world(monkeypatch: pytest.MonkeyPatch, namespace: NewNamespace) -> Callable[
 
     @contextmanager
     def make(user: int | None, part: str = "", *flags: str) -> Iterator[World]:
-        host = namespace("host")
+        inside = ["ip", "netns", "exec", namespace("host").netns]
 
-        def wrap(command: list[str]) -> list[str]:
-            command = without(part)(command) if part else command
-            command = command if user is None else as_user(user, command)
-            return ["ip", "netns", "exec", host.netns, *command]
+        def arguments(switch: Switch) -> list[str]:
+            return ["--gateway", *flags, *switch.arguments(qemu=True)]
 
-        with short_directory() as directory:
-            switch = Switch(directory, wrap=wrap)
-            for path in (directory, switch.vm_dir):
-                path.chmod(0o777)
-            with closing(TakenOver(switch.vm_dir)) as taken:
-                for name, value in taken.environment().items():
-                    monkeypatch.setenv(name, value)
-                try:
-                    switch.start("--gateway", *flags, *switch.arguments(qemu=True))
-                    yield World(switch, taken)
-                    switch.stop()
-                finally:
-                    switch.kill()
-                    print(switch.log())
+        with taken_over(monkeypatch, arguments, user=user, part=part, inside=inside) as (switch, taken):
+            yield World(switch, taken)
 
     return make
 
@@ -158,7 +143,7 @@ def test_a_part_that_the_gateway_lacks_is_named_and_the_others_hold(
 @x86
 @pytest.mark.parametrize("part", ["landlock", "seccomp"])
 def test_a_required_cell_covers_the_gateway(world, part: str) -> None:
-    with world(ORDINARY if os.geteuid() == 0 else None, "", "--cell", "required") as here:
+    with world(ORDINARY if ROOT else None, "", "--cell", "required") as here:
         assert ask(here.switch)["supervisor"]["cell"]["required"]
         here.check()
 
