@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
 
 PEERS = range(2, 102)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def mappings() -> int:
@@ -43,37 +38,37 @@ def switch():
 
 
 def test_a_hundred_peers_leave_nothing_behind(switch):
-    before = descriptors(), mappings()
+    before = open_descriptors(), mappings()
     for port in PEERS:
         join(switch, port, 1000 + port)
-    assert descriptors() == before[0] + len(PEERS)  # the doorbells
+    assert open_descriptors() == before[0] + len(PEERS)  # the doorbells
     for port in PEERS:
         switch.engines[1].peer_leave(port)
-    assert (descriptors(), mappings()) == before
+    assert (open_descriptors(), mappings()) == before
 
 
 def test_a_hundred_lives_of_one_peer_are_one_at_a_time(switch):
     join(switch, 2, 1000)
-    before = descriptors(), mappings()
+    before = open_descriptors(), mappings()
     for epoch in range(1001, 1101):
         join(switch, 2, epoch)
-    assert (descriptors(), mappings()) == before
+    assert (open_descriptors(), mappings()) == before
 
 
 def test_a_ring_that_is_given_again_takes_the_place_of_the_last_one(switch):
     join(switch, 2, 1000)
-    before = descriptors(), mappings()
+    before = open_descriptors(), mappings()
     for _ in range(100):
         join(switch, 2, 1000)
-    assert (descriptors(), mappings()) == before
+    assert (open_descriptors(), mappings()) == before
 
 
 def test_an_engine_that_is_closed_gives_back_its_peers(switch):
-    stays = descriptors(), mappings()
+    stays = open_descriptors(), mappings()
     for port in PEERS:
         join(switch, port, 1000 + port)
     switch.engines[1].close()
-    assert descriptors() == stays[0] - 1  # its epoll
+    assert open_descriptors() == stays[0] - 1  # its epoll
     assert mappings() < stays[1]
 
 

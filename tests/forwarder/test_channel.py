@@ -13,10 +13,7 @@ from forwarder.channel import BACKLOG, Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import Floods, Goodbye, Handover, RingRx, RingTx, WantRing
 from forwarder.wire import encode
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+from tests.helpers.descriptors import open_descriptors
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
 from gateway.api.http_server import CONNECTIONS, HttpServer
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import reraise
-from tests.helpers.gateway.world import descriptors, drain
+from tests.helpers.gateway.world import drain
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import PATIENCE
 from tests.helpers.host_listeners import HostListeners
@@ -180,13 +181,13 @@ def test_a_missing_answer_is_503_and_a_late_one_is_dropped(
 
 
 def test_a_client_that_leaves_before_its_answer_costs_nothing(slow: Served) -> None:
-    before = descriptors()
+    before = open_descriptors()
     for _ in range(CONNECTIONS):
         with connect(slow.path) as sock:
             slow.ask(sock, "/later")
     for future in slow.waiting:
         future.set_result(Answer(200, b"too late"))
-    assert descriptors() == before
+    assert open_descriptors() == before
     assert slow.server.deadline() is None
 
 

@@ -15,7 +15,7 @@ from gateway.names.streams import MOST_EACH, MOST_QUESTIONS, SILENCE_S, Reply, S
 from gateway.ports import Port
 from gateway.rates import Rates
 from gateway.relay.poller import Poller
-from tests.helpers.gateway.world import descriptors
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.guests.waiting import PATIENCE
 
 GUEST, OTHER = Port(2, 20), Port(3, 30)
@@ -97,7 +97,7 @@ def test_questions_are_answered_in_any_order_on_one_connection(world: World) -> 
 
 
 def test_silent_or_incomplete_connections_end(world: World) -> None:
-    before = descriptors()
+    before = open_descriptors()
     idle, half = world.connect(), world.connect()
     half.send(b"\0\x20half")
     world.poller.turn()
@@ -116,7 +116,7 @@ def test_silent_or_incomplete_connections_end(world: World) -> None:
         sock.close()
     world.until(lambda: len(world.streams) == 0)
     assert world.streams.deadline() is None
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_a_guest_with_too_many_loses_its_own_oldest(world: World) -> None:

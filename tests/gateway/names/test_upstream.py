@@ -13,8 +13,8 @@ import pytest
 from gateway.names import message, upstream
 from gateway.names.upstream import END_S, MOST, MOST_EACH, STEP_S, Upstream
 from gateway.relay.poller import Poller
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.dns_client import Answer, Resolver, answer, query, read
-from tests.helpers.gateway.world import descriptors
 from tests.helpers.guests.waiting import PATIENCE
 
 FOUND = "203.0.113.7"
@@ -194,17 +194,17 @@ def test_a_guest_with_unanswered_questions_pushes_out_its_own(stack: contextlib.
         return None if name.startswith("hole") else answer(data, FOUND)
 
     world = World(stack, hole)
-    before = descriptors()
+    before = open_descriptors()
     for number in range(3 * MOST_EACH):
         world.ask(f"hole{number}", "greedy")
     assert len(world.upstream) == MOST_EACH
-    assert descriptors() <= before + MOST_EACH
+    assert open_descriptors() <= before + MOST_EACH
     assert world.counters["names_pushed_out"] == 2 * MOST_EACH
     world.ask("one", "other")
     world.ask("two", "greedy")
     assert values(world.wait("one", "two")) == [[FOUND]] * 2
     world.upstream.forget("greedy")
-    assert (len(world.upstream), descriptors()) == (0, before)
+    assert (len(world.upstream), open_descriptors()) == (0, before)
     assert world.given["hole5"] is None
 
 

@@ -19,18 +19,9 @@ from gateway.relay import descriptors as descriptor_budget
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.relay import is_own
 from gateway.relay.splice import LINGER_S
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.policies import LOOPBACK
-from tests.helpers.gateway.world import (
-    World,
-    client,
-    descriptors,
-    drain,
-    is_reset,
-    reset,
-    server,
-    stall,
-    try_accept,
-)
+from tests.helpers.gateway.world import World, client, drain, is_reset, reset, server, stall, try_accept
 
 
 def unacknowledged(sock):
@@ -267,9 +258,9 @@ def test_a_near_end_that_goes_ends_the_dial_and_a_late_socket_is_closed(world, s
     world.until(lambda: world.delay, "the request for a socket")
     reset(reset_me)
     world.until(lambda: world.count("near_gone") == 1, "the end of the dial")
-    before = descriptors()
+    before = open_descriptors()
     world.delay[0]()
-    assert descriptors() == before - 1
+    assert open_descriptors() == before - 1
     assert world.count("dials") == 0
 
 
@@ -320,7 +311,7 @@ def test_a_removed_forward_lets_its_connections_finish(world, connect):
 
 
 def test_closing_resets_and_leaves_nothing(stack):
-    before = descriptors()
+    before = open_descriptors()
     world = World(LOOPBACK)
     listener = server()
     near = client(world.forward(listener))
@@ -331,7 +322,7 @@ def test_closing_resets_and_leaves_nothing(stack):
     assert is_reset(accepted[0])
     for sock in (near, accepted[0], listener):
         sock.close()
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_the_bound_follows_the_descriptors():

@@ -7,7 +7,8 @@ import pytest
 
 from forwarder.errors import LocalError
 from gateway.relay.forwards import Forward
-from tests.helpers.gateway.world import client, descriptors, drain, server, try_accept
+from tests.helpers.descriptors import open_descriptors
+from tests.helpers.gateway.world import client, drain, server, try_accept
 from tests.helpers.guests.fixtures import short_directory
 
 
@@ -64,12 +65,12 @@ def test_a_dead_gateways_unix_socket_is_taken_over_and_others_are_not(world, sta
 
 def test_a_port_in_use_is_reported_and_nothing_is_left_behind(world, stack):
     taken = stack.enter_context(server("127.0.0.1"))
-    before = descriptors()
+    before = open_descriptors()
     with pytest.raises(LocalError, match=r"cannot listen at tcp:127\.0\.0\.1:\d+: another program listens"):
         world.add(Forward.parse(f"tcp:127.0.0.1:{taken.getsockname()[1]}:127.1.0.2:80"))
     with pytest.raises(LocalError, match="does not have that address"):
         world.add(Forward.parse("tcp:203.0.113.1:0:127.1.0.2:80"))
-    assert (world.relay.forwards(), descriptors()) == ([], before)
+    assert (world.relay.forwards(), open_descriptors()) == ([], before)
 
 
 def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, monkeypatch):

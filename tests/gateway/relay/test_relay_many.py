@@ -8,8 +8,9 @@ import socket
 
 import pytest
 
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.policies import LOOPBACK
-from tests.helpers.gateway.world import World, client, descriptors, drain, server, stall, try_accept
+from tests.helpers.gateway.world import World, client, drain, server, stall, try_accept
 
 MANY = 2000
 DATA = os.urandom(20_000)
@@ -80,22 +81,22 @@ def peer_of(world, near):
 
 
 def test_two_thousand_connections_with_a_stalled_reader_leave_nothing():
-    before = descriptors()
+    before = open_descriptors()
     with contextlib.closing(World(LOOPBACK)) as world, server() as listener:
         if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < MANY * EACH * 2:
             pytest.skip(f"needs {MANY * EACH * 2} descriptors: raise the hard limit (ulimit -Hn)")
         forward = world.forward(listener)
         storm(world, listener, forward)
         gc.collect()
-        warm, open_then = resident(), descriptors()
+        warm, open_then = resident(), open_descriptors()
         storm(world, listener, forward)
         gc.collect()
-        assert descriptors() == open_then
+        assert open_descriptors() == open_then
         assert resident() - warm < 8 << 20
         figures = world.relay.counters()
         assert (figures["connections"], figures["dials"], figures["pipes"]) == (0, 0, 0)
         assert figures["joined"] == 2 * MANY
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_two_thousand_that_come_at_once_wait_for_their_dials():

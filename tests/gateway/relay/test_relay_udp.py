@@ -9,8 +9,9 @@ import pytest
 from gateway.relay.flows import FRESH_S, SETTLED_S
 from gateway.relay.forwards import Forward
 from gateway.relay.udp import MOST_WAITING
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.policies import LOOPBACK
-from tests.helpers.gateway.world import World, descriptors, received
+from tests.helpers.gateway.world import World, received
 
 
 def udp(address="127.0.0.1"):
@@ -90,7 +91,7 @@ def test_datagrams_wait_for_their_socket_up_to_a_bound(world, stack, guest):
 
 def test_a_silent_flow_ends_and_a_late_socket_is_closed(world, stack, guest):
     forward = world.forward(guest, "udp")
-    before = descriptors()
+    before = open_descriptors()
     client, _ = ask(world, forward, guest)
     stack.enter_context(client)
     world.delay = []
@@ -100,7 +101,7 @@ def test_a_silent_flow_ends_and_a_late_socket_is_closed(world, stack, guest):
     world.relay.tick(later)
     assert world.count("flows") == 0
     world.delay[0]()
-    assert descriptors() == before + 2  # the two clients
+    assert open_descriptors() == before + 2  # the two clients
     assert world.relay.deadline() is None
 
 
@@ -122,12 +123,12 @@ def test_an_answered_flow_is_kept_for_as_long_as_a_conversation_may_pause(world,
 
 
 def test_a_removed_forward_takes_its_flows_along(world, stack, guest):
-    before = descriptors()
+    before = open_descriptors()
     forward = world.forward(guest, "udp")
     client, _ = ask(world, forward, guest)
     world.relay.remove(forward)
     client.close()
-    assert (world.count("flows"), descriptors()) == (0, before)
+    assert (world.count("flows"), open_descriptors()) == (0, before)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind((str(forward.host), forward.port))
 
@@ -142,9 +143,9 @@ def test_a_guest_that_does_not_listen_ends_the_flow(world, stack):
 
 
 def test_closing_leaves_nothing(guest):
-    before = descriptors()
+    before = open_descriptors()
     world = World(LOOPBACK)
     client, _ = ask(world, world.forward(guest, "udp"), guest)
     world.close()
     client.close()
-    assert descriptors() == before
+    assert open_descriptors() == before

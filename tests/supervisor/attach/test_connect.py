@@ -16,6 +16,7 @@ from forwarder.names import Policy
 from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.connect import CALL_S, CALLERS, ConnectListener
 from supervisor.attach.http_head import HEAD_BYTES
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
@@ -184,13 +185,13 @@ def test_a_client_whose_request_is_complete_does_not_make_room(bench: Bench) -> 
 def test_a_client_that_leaves_before_its_request_is_complete_leaves_nothing(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for said in (b"", REQUEST[:-1]):
         caller = bench.call(said)
         turn_until(bench.loop, lambda: bench.listener.deadline() < float("inf"))
         caller.close()
         turn_until(bench.loop, lambda: bench.listener.deadline() == float("inf"))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert not caplog.text
 
 

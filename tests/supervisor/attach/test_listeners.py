@@ -19,6 +19,7 @@ from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_
 from supervisor.attach.connect import CALL_S
 from supervisor.attach.listener_common import PER_PORT, RESERVED
 from supervisor.attach.listeners import Listeners
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
@@ -239,8 +240,8 @@ def test_a_socket_whose_path_is_gone_is_not_listened_on(
     bench.datagram("vm", "v")
     turn_until(bench.loop, lambda: bench.owner.arrived)
     bench.listeners.close_all()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     bench.listeners.adopt(*bench.owner.arrived[0])
     assert not list(bench.listeners)
     assert "is gone" in caplog.text
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

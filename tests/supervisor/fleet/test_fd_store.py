@@ -11,6 +11,7 @@ from forwarder.channel import close_all
 from forwarder.errors import LocalError
 from forwarder.names import LARGE_RING_BYTES, RING_BYTES, Policy, PortRecord
 from supervisor.fleet.fd_store import FdStore, make_ring
+from tests.helpers.descriptors import open_descriptors
 
 
 def record(port: int, epoch: int | None = None) -> PortRecord:
@@ -70,11 +71,11 @@ def test_a_shortage_of_descriptors_is_reported_and_leaks_nothing(monkeypatch: py
         raise OSError(24, "Too many open files")
 
     fd_store = FdStore()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     monkeypatch.setattr(_core, "stats_page_create", fail)
     with pytest.raises(LocalError, match="no descriptors or memory for another port"):
         fd_store.take(1, 0)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert fd_store.get(1) is None
 
 

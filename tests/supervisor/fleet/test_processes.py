@@ -18,6 +18,7 @@ from forwarder.names import Identity
 from supervisor.base.proc import exists, start_time
 from supervisor.fleet import processes
 from supervisor.fleet.processes import DRAIN_S, KILL_S, Process, Processes
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.guests.waiting import wait_for
 
@@ -47,14 +48,14 @@ def child(code: str) -> int:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     made = Bench()
     yield made
     for identity in [each.identity for each in made.processes._processes.values()]:
         os.kill(identity.pid, signal.SIGKILL)
         made.wait(identity)
     made.loop.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from supervisor.base.proc import parent_of
 from supervisor.fleet import template
 from supervisor.fleet.processes import Processes
 from supervisor.fleet.template import Template
+from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.forking import forking
 from tests.helpers.guests.fixtures import short_directory
@@ -74,12 +75,12 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(template, "command", lambda _, path: forking(SLEEP, path))
-    descriptors, children = len(os.listdir("/proc/self/fd")), children_of_ours()
+    descriptors, children = open_descriptors(), children_of_ours()
     with short_directory() as directory:
         made = Bench(directory)
         yield made
         made.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     assert children_of_ours() == children, "none is left, dead or alive"
 
 
