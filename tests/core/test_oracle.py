@@ -11,7 +11,6 @@ import random
 import struct
 from collections import Counter, defaultdict
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -158,7 +157,7 @@ class Switching(RuleBasedStateMachine):
 
 
 Switching.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
-test_switching = pytest.mark.timeout(110)(Switching.TestCase)
+test_switching = Switching.TestCase
 
 
 ACTIONS = {"send": 8, "flood": 2, "read": 1, "sip": 4, "turn": 4, "leave": 1, "restart": 1}

@@ -53,7 +53,7 @@ def cells(text: str, benchmark: Benchmark) -> list[dict[str, str]]:
 def run(directory: Path, output: Path, benchmark: Benchmark, *words: str) -> list[dict[str, str]]:
     process = start(directory, output, benchmark.name, *words)
     try:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=250)
     finally:
         process.kill()
     assert not list(Path("/run").glob(f"netns/bh{process.pid}-*"))

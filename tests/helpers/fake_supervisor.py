@@ -21,7 +21,7 @@ from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, endpoint, path, work
 from forwarder.wire import encode
 from tests.helpers.mini_switch import SOCKET_TYPES, Vm
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 EPOCH = 4711
 
 

@@ -13,7 +13,7 @@ from forwarder.loop import Loop
 from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import PortOptions
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class FakeOwner:

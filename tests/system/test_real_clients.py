@@ -26,7 +26,7 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.uml import UmlGuest
 from tests.helpers.guests.waiting import wait_for
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 NAMES = ("stream", "dgram", "uml", "left", "right")
 PAIRS = list(itertools.combinations(NAMES, 2))

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.helpers.guests.console import Console
 from tests.helpers.guests.machine import Machine
+from tests.helpers.guests.waiting import PATIENCE
 
 BOOT_TIMEOUT = 60.0
 
@@ -39,7 +40,7 @@ class ConsoleMachine(Machine):
         self.run(f"ip link set {self.interface} up")
         return self
 
-    def run(self, command: str, timeout: float = 20.0) -> str:
+    def run(self, command: str, timeout: float = PATIENCE) -> str:
         return self.console.run(command, timeout)
 
     def start(self, command: str) -> None:

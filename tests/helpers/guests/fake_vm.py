@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 # The largest frame a VM may send (libkrun's and vmnet's limit) is 65,550; a little more shows one that grew.
 LARGEST_READ = 1 << 17
 SOCKET_BUFFER = 1 << 20
-DEADLINE = 10.0
+DEADLINE = 60.0
 ETHERTYPE = 0x88B5  # IEEE 802 local experimental: no kernel answers it
 BROADCAST = b"\xff" * 6
 HANDSHAKE = b"VFKT"  # vfkit says this first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 IPERF_PORT = 5201
 
@@ -34,7 +34,7 @@ class Machine:
     def __repr__(self) -> str:
         return self.name
 
-    def run(self, command: str, timeout: float = 20.0) -> str:
+    def run(self, command: str, timeout: float = PATIENCE) -> str:
         """Run a shell command and return what it printed; raises CommandError unless it ends with 0."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class Machine:
 
         return wait_for(usable, f"{self.name} to have a usable link-local address")
 
-    def ping(self, address: str, *, size: int = 56, count: int = 1, timeout: float = 20.0) -> None:
+    def ping(self, address: str, *, size: int = 56, count: int = 1, timeout: float = PATIENCE) -> None:
         """Ping until ``count`` requests in a row are answered; raises TimeoutError."""
         target = f"{address}%{self.interface}" if address.startswith("fe80:") else address
         output = "nothing tried"

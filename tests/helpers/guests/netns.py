@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from tests.helpers.guests.fake_vm import OffloadVM, PacketVM
 from tests.helpers.guests.machine import CommandError, Machine
+from tests.helpers.guests.waiting import PATIENCE
 
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
@@ -56,7 +57,7 @@ class Namespace(Machine):
         """The file that stands for the namespace."""
         return Path("/run/netns") / self.netns
 
-    def run(self, command: str, timeout: float = 20.0) -> str:
+    def run(self, command: str, timeout: float = PATIENCE) -> str:
         done = subprocess.run(
             ["ip", "netns", "exec", self.netns, "sh", "-c", command],
             stdin=subprocess.DEVNULL,

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Long enough for a loaded two-core machine, short enough that a hang is a failure and not a lost run.
-PATIENCE = 20.0
+# Long enough for two cores with ten times the work that they can do, short enough that a hang still fails.
+PATIENCE = 60.0
 
 
 def wait_for(

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class TakenOver:

@@ -15,7 +15,7 @@ from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.ordinary import NOBODY, as_user
 from tests.helpers.guests.switch import Switch
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 UDHCPC = ("busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "40", "-s", "/bin/true")
 """It asks every three seconds. As it comes it gives up after three times, before which the workers of a crowd

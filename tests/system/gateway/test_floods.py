@@ -19,7 +19,7 @@ from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
 from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 OURS = bytes.fromhex("5a94efe40cdd")
 EVERYBODY = b"\xff" * 6

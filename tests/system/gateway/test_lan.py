@@ -21,7 +21,7 @@ from tests.helpers.guests.qemu import QemuGuest, unix_stream
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 CLIENT = r"""#!/bin/sh
 case $1 in bound)

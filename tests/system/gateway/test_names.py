@@ -17,7 +17,7 @@ from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 TYPES = ("A", "AAAA", "CNAME", "MX", "TXT", "NS", "SOA", "SRV", "HTTPS", "CAA", "PTR", "ANY")
 MANY = [f"10.0.0.{number}" for number in range(100)]

@@ -17,7 +17,7 @@ from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import wait_for
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.guest
 FAR = "203.0.113.5"
 MANY = 1500
 """Connections in a row, over a thousand ports: as 60,000 over all of them, and some."""

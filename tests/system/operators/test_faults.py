@@ -128,7 +128,7 @@ def test_a_vm_that_never_sends(switch: StartSwitch) -> None:
 def test_a_vm_that_takes_no_frames(pair: Pair) -> None:
     running, web, db = pair
     frame = build_frame(mac(2), mac(1), 1514)
-    named(running, "a VM that takes no frames", again=lambda: web.send(*[frame] * 50))
+    named(running, "a VM that takes no frames", again=lambda: web.send(*[frame] * 400))
     db.drain()
 
 

@@ -75,7 +75,6 @@ def prometheus(directory: Path, target: str) -> Iterator[Ask]:
 
 
 @pytest.mark.guest
-@pytest.mark.timeout(240)
 def test_each_query_has_data_from_a_real_switch(switch: StartSwitch, tmp_path: Path) -> None:
     requirements.require(("promtool", "root", "tun", *requirements.GATEWAY))
     running = switch("--gateway")

@@ -16,7 +16,7 @@ from tests.helpers.guests.waiting import wait_for
 from tests.helpers.scene import Scene, playing
 from tests.helpers.web import ANSWERS_S, Browser, Web, browser
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 
 @pytest.fixture

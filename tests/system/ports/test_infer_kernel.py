@@ -20,7 +20,7 @@ from forwarder import _core
 from tests.helpers.guests import requirements
 from tests.helpers.guests.netns import TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, VIRTIO_HEADER, Namespace
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.guest
 
 MTU = 1500
 KINDS = {"as krunkit": TUN_F_CSUM | TUN_F_TSO4, "with TSO6": TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6}

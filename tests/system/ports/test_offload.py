@@ -26,7 +26,7 @@ from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, live, port_of
 from tests.helpers.model_segments import is_right
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.guest
 
 DATA = random.Random(1).randbytes(4 << 20)
 MTU = 1500

@@ -26,7 +26,7 @@ from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, port_of
 from tests.helpers.model_segments import Flow
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 NAMES = ("krun", "same", "stream", "connect", "plain", "qemu", "uml", "tap")
 PARTNERS = NAMES[1:]

@@ -22,7 +22,7 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.uml import UmlGuest
 from tests.helpers.guests.waiting import wait_for
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.guest
 
 QEMUS = ("legacy", "modern", "q35")
 NAMES = (*QEMUS, "uml", "tap")

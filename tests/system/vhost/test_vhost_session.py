@@ -21,8 +21,6 @@ from tests.helpers.guests.vhost_vm import HEADER, VhostVM
 from tests.helpers.guests.virtio_driver import MEMORY_BYTES, TO_GUEST
 from tests.helpers.guests.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(120)
-
 MESSAGES = 18
 """Of a VM that is set up."""
 
