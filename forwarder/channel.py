@@ -83,15 +83,15 @@ def credentials_of(sock: socket.socket) -> Credentials:
     return Credentials(pid, uid)
 
 
-def entitled(message: Message) -> tuple[int, ...]:
-    """How many descriptors may come with ``message``; an update comes with its flood ring or without."""
+def entitled(message: Message) -> int:
+    """Return how many descriptors come with ``message``."""
     if isinstance(message, Update):
-        return (0, 1)
+        return len(message.floods)
     if isinstance(message, Handover):
-        return (message.descriptors,)
+        return message.descriptors
     if isinstance(message, KeepSession):
-        return (message.session.descriptors(),)
-    return (len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0),)
+        return message.session.descriptors()
+    return len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0)
 
 
 def close_all(descriptors: Sequence[int]) -> None:
@@ -151,11 +151,9 @@ class Channel:
         Raises ChannelClosedError if the other end is gone or has not read for too long, LocalError if the
         message and its descriptors do not go together.
         """
-        if len(descriptors) not in entitled(message):
+        if len(descriptors) != entitled(message):
             kind = type(message).__name__
-            raise LocalError(
-                f"a {kind} goes with {entitled(message)[-1]} descriptors, not {len(descriptors)}"
-            )
+            raise LocalError(f"a {kind} goes with {entitled(message)} descriptors, not {len(descriptors)}")
         data = encode(message)
         if len(data) > CHANNEL_BYTES:
             raise LocalError(f"a {type(message).__name__} of {len(data)} bytes is over {CHANNEL_BYTES}")
@@ -190,10 +188,10 @@ class Channel:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise PeerError("a truncated message, or more descriptors than can be taken")
             message = decode(data)
-            if len(descriptors) not in entitled(message):
+            if len(descriptors) != entitled(message):
                 raise PeerError(
                     f"{len(descriptors)} descriptors came with a {type(message).__name__}, "
-                    f"not {entitled(message)[-1]}"
+                    f"not {entitled(message)}"
                 )
         except PeerError:
             close_all(descriptors)

@@ -1,11 +1,12 @@
 """Build checks for the fields of control messages: by type, range and size.
 
-A check takes the decoded field and returns its value, or raises PeerError with a short line, whatever the
-other process sent. Checks are built once, with the table of a codec. Types are compared exactly, since
-Python's ``True`` is an integer.
+A check takes the decoded field (a list is a tuple there) and returns its value, or raises PeerError with a
+short line, whatever the other process sent. Checks are built once, with the table of a codec. Types are
+compared exactly, since Python's ``True`` is an integer.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from forwarder.errors import PeerError
 from forwarder.names import valid_mac
@@ -100,21 +101,40 @@ def octets_up_to(most: int) -> Check:
 
 
 def many(check: Check, limit: int) -> Check:
-    """Return the check of a list of at most ``limit`` items, which becomes a tuple."""
+    """Return the check of a list of at most ``limit`` items."""
 
     def check_all(value: object) -> object:
-        if type(value) is not list or len(value) > limit:
+        if type(value) is not tuple or len(value) > limit:
             raise PeerError(f"{show(value)} is not a list of at most {limit}")
         return tuple([check(item) for item in value])
 
     return check_all
 
 
+def remembered(check: Check, most: int) -> Check:
+    """Return a check that remembers the last ``most`` values of a list of fields that ``check`` allowed.
+
+    Equal values become one object, which costs less time and memory when nearly all of them are equal.
+    """
+
+    @lru_cache(most, typed=True)  # typed: True is not 1
+    def check_fields(*value: object) -> object:
+        return check(value)
+
+    def check_or_remember(value: object) -> object:
+        try:
+            return check_fields(*value) if type(value) is tuple else check(value)
+        except TypeError:  # it cannot be hashed: a mapping is in it
+            return check(value)
+
+    return check_or_remember
+
+
 def fields(make: Callable[..., object], checks: tuple[tuple[str, Check], ...]) -> Check:
     """Return the check of an array of exactly these fields; ``make`` is called with their values."""
 
     def check_each(value: object) -> object:
-        if type(value) is not list or len(value) != len(checks):
+        if type(value) is not tuple or len(value) != len(checks):
             raise PeerError(f"{show(value)} is not a list of {len(checks)} fields")
         values = []
         for (name, check), item in zip(checks, value, strict=True):
@@ -132,7 +152,7 @@ def plain(value: object, depth: int = DEPTH) -> object:
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     if depth:
-        if type(value) is list:
+        if type(value) is tuple:
             return [plain(item, depth - 1) for item in value]
         if type(value) is dict and all(type(key) is str for key in value):
             return {key: plain(item, depth - 1) for key, item in value.items()}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
-from forwarder.messages import MAX_PART, Beat, SnapshotPart, Update
+from forwarder.messages import MAX_PART, Beat, Change, SnapshotPart, Update
 from forwarder.names import PortRecord
 
 BEAT_S = 1.0
@@ -72,7 +72,7 @@ class MembershipLog:
         else:
             self._table[record.port] = record
         self.sequence += 1
-        return Update(self.epoch, self.sequence, change, record)
+        return Update(self.epoch, self.sequence, (Change(change, record),), ())
 
     def get(self, port: int) -> PortRecord | None:
         """Return the record of a member."""

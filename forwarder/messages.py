@@ -27,7 +27,8 @@ MAX_PROGRAM = 4096 * 8
 """Bytes of a filter: the kernel's BPF_MAXINSNS, of 8 bytes each."""
 
 MAX_PART = 40
-"""Records in one part of a snapshot: as many of the longest (1.5 kB) as a message on a channel holds."""
+"""Records in one part of a snapshot, and changes in one ``Update``: as many of the longest (1.5 kB) as a
+message on a channel holds."""
 
 
 class Beat(NamedTuple):
@@ -41,17 +42,31 @@ class Beat(NamedTuple):
     """How often a worker publishes to its stats page, to show that its loop turns."""
 
 
-class Update(NamedTuple):
-    """Supervisor to all: one change of membership.
+class Change(NamedTuple):
+    """One change of membership, in an ``Update``."""
 
-    The update of a newcomer comes over the channels first, with its flood ring.
+    change: str
+    """``join``, ``change`` or ``leave``."""
+    record: PortRecord
+
+
+class Update(NamedTuple):
+    """Supervisor to all: changes of membership, in their order.
+
+    Those with newcomers come over the channels, with the newcomers' flood rings; all others are published.
     """
 
     epoch: int
     sequence: int
-    change: str
-    """``join``, ``change`` or ``leave``."""
-    record: PortRecord
+    """The number of the first change."""
+    changes: tuple[Change, ...]
+    floods: tuple[tuple[int, int], ...]
+    """The (port, epoch) of the flood rings that come with it, one descriptor each, in order."""
+
+    @property
+    def last(self) -> int:
+        """The number of the last change."""
+        return self.sequence + len(self.changes) - 1
 
 
 class Hello(NamedTuple):

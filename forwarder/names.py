@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 11
+PROTOCOL_VERSION = 12
 """The version of the messages, of their fields and of their order: it is in front of each (``wire``), and a
 receiver refuses another one. ``_core.LAYOUT`` is the version of what lies in shared memory; a worker says its
 own with ``Ready`` and ``Claim``."""

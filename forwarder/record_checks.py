@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from forwarder.checks import boolean, bound, fields, integer, mac, many, optional, string
+from forwarder.checks import boolean, bound, fields, integer, mac, many, optional, remembered, string
 from forwarder.errors import PeerError
 from forwarder.names import (
     MAX_BYTES_PER_S,
@@ -23,29 +23,34 @@ from forwarder.names import (
 )
 
 MAX_COUNT = (1 << 63) - 1
+MOST_POLICIES = 64
+"""Different policies to remember: most ports have the policy of their listener."""
 PORT = integer(1, MAX_PORTS - 1)
 EPOCH = integer(1, MAX_COUNT)
 
 _NAME = string("a port name", valid_name)
 _TRANSPORT = string("a transport", TRANSPORT_KIND.__contains__)
 _FRAMES = bound(1, MAX_FRAMES_PER_S)
-_POLICY = fields(
-    Policy,
-    (
-        ("pinned", many(mac, MAX_PINNED)),
-        ("flood_unknown", boolean),
-        ("broadcast_per_s", _FRAMES),
-        ("multicast_per_s", _FRAMES),
-        ("unknown_per_s", _FRAMES),
-        ("bytes_per_s", bound(MIN_BYTES_PER_S, MAX_BYTES_PER_S)),
-        ("max_macs", bound(1, MAX_MACS)),
-        ("isolated", boolean),
-        ("reaches", many(_NAME, MAX_REACHES)),
-        ("offload", string("an offload", OFFLOADS.__contains__)),
-        ("mtu", bound(MIN_MTU, MAX_MTU)),
-        ("receive", string("a way to receive", RECEIVES.__contains__)),
-        ("guard", optional(boolean)),
+_POLICY = remembered(
+    fields(
+        Policy,
+        (
+            ("pinned", many(mac, MAX_PINNED)),
+            ("flood_unknown", boolean),
+            ("broadcast_per_s", _FRAMES),
+            ("multicast_per_s", _FRAMES),
+            ("unknown_per_s", _FRAMES),
+            ("bytes_per_s", bound(MIN_BYTES_PER_S, MAX_BYTES_PER_S)),
+            ("max_macs", bound(1, MAX_MACS)),
+            ("isolated", boolean),
+            ("reaches", many(_NAME, MAX_REACHES)),
+            ("offload", string("an offload", OFFLOADS.__contains__)),
+            ("mtu", bound(MIN_MTU, MAX_MTU)),
+            ("receive", string("a way to receive", RECEIVES.__contains__)),
+            ("guard", optional(boolean)),
+        ),
     ),
+    MOST_POLICIES,
 )
 RECORD = fields(
     PortRecord,

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.membership import BEAT_S, Snapshot
-from forwarder.messages import Beat, SnapshotPart, Update
+from forwarder.messages import Beat, Change, SnapshotPart, Update
 from forwarder.names import MAX_PORTS, PortRecord
 
 SILENT_BEATS = 3
@@ -37,7 +37,7 @@ ASK_LONGEST_S = 8.0
 """A snapshot is asked for again after the first of these, doubling up to the second."""
 
 BUFFERED = MAX_PORTS
-"""Updates kept while a snapshot is under way: every port may join or leave once. Beyond that the oldest are
+"""Changes kept while a snapshot is under way: every port may join or leave once. Beyond that the oldest are
 dropped, and a snapshot too old for the rest is asked for again."""
 
 
@@ -167,7 +167,8 @@ class Replica:
         self._heard_epoch = 0
         self._heard_sequence = 0
         self._heard_at = now
-        self._kept: dict[int, Update] = {}
+        self._kept: dict[int, Change] = {}
+        """Changes that came before the one that is next, by their number."""
         self._proven = False
         """Whether a message has arrived since the doubt began."""
         self._due = now
@@ -205,7 +206,7 @@ class Replica:
         if restarted:
             self._heard_epoch = message.epoch
             self._heard_sequence = self.sequence if message.epoch == self.epoch else 0
-        self._heard_sequence = max(self._heard_sequence, message.sequence)
+        self._heard_sequence = max(self._heard_sequence, _last(message))
         if self.state is ReplicaState.LIVE:
             return self._follow(message, restarted, now)
         if self.state is ReplicaState.SYNCING and restarted:
@@ -223,18 +224,16 @@ class Replica:
         return self.tick(now)
 
     def overhear(self, update: Update, now: float) -> list[Action]:
-        """Take a change that came by channel instead of the subscription, before or after the published one.
+        """Take changes that came by channel instead of the subscription.
 
-        It does not prove that the subscription is in force, and a gap before it is none: it is kept until it
-        is the next change.
+        They do not prove that the subscription is in force, and a gap before them is none: they are kept
+        until they are the next ones.
         """
         if update.epoch != self._heard_epoch:
             return []
-        if self.state is ReplicaState.LIVE and update.sequence == self.sequence + 1:
+        if self.state is ReplicaState.LIVE and update.sequence <= self.sequence + 1:
             return self.receive(update, now)
-        if self.state is ReplicaState.SYNCING or (
-            self.state is ReplicaState.LIVE and update.sequence > self.sequence
-        ):
+        if self.state in (ReplicaState.SYNCING, ReplicaState.LIVE):
             self._keep(update)
         return []
 
@@ -265,22 +264,24 @@ class Replica:
         if restarted or message.sequence > following:
             return self._doubt(ReplicaEvent.LOST, now)
         self._move(ReplicaEvent.HEARD)
-        if isinstance(message, Beat) or message.sequence < following:
+        if isinstance(message, Beat):
             return []
+        self._keep(message)
         actions: list[Action] = []
-        update: Update | None = message
-        while update is not None:
-            port = update.record.port
+        while (change := self._kept.pop(self.sequence + 1, None)) is not None:
+            port = change.record.port
             before = self._table.get(port)
-            _apply(self._table, update)
-            self.sequence = update.sequence
+            _apply(self._table, change)
+            self.sequence += 1
             actions += _difference(before, self._table.get(port))
-            update = self._kept.pop(self.sequence + 1, None)
         return actions
 
     def _keep(self, update: Update) -> None:
-        self._kept[update.sequence] = update
-        if len(self._kept) > BUFFERED:
+        """Keep the changes of an update, without those that the table has."""
+        for number, change in enumerate(update.changes, update.sequence):
+            if number > self.sequence or self.state is not ReplicaState.LIVE:
+                self._kept[number] = change
+        while len(self._kept) > BUFFERED:
             del self._kept[min(self._kept)]
 
     def _doubt(self, event: ReplicaEvent, now: float) -> list[Action]:
@@ -307,8 +308,8 @@ class Replica:
             return []
         table = {record.port: record for record in snapshot.records}
         sequence = snapshot.sequence
-        while (update := self._kept.get(sequence + 1)) is not None:
-            _apply(table, update)
+        while (change := self._kept.get(sequence + 1)) is not None:
+            _apply(table, change)
             sequence += 1
         if sequence < self._heard_sequence:
             return []
@@ -323,11 +324,16 @@ class Replica:
         return actions
 
 
-def _apply(table: dict[int, PortRecord], update: Update) -> None:
-    if update.change == "leave":
-        table.pop(update.record.port, None)
+def _last(message: Beat | Update) -> int:
+    """Return the number of the last change that a message tells of."""
+    return message.last if isinstance(message, Update) else message.sequence
+
+
+def _apply(table: dict[int, PortRecord], change: Change) -> None:
+    if change.change == "leave":
+        table.pop(change.record.port, None)
     else:
-        table[update.record.port] = update.record
+        table[change.record.port] = change.record
 
 
 def _difference(before: PortRecord | None, after: PortRecord | None) -> list[Action]:

@@ -33,6 +33,7 @@ from forwarder.messages import (
     ADDRESS_BYTES,
     MAX_FLOODS,
     MAX_OWNERS,
+    MAX_PART,
     MAX_PROGRAM,
     MAX_TEXT,
     OWNER,
@@ -41,6 +42,7 @@ from forwarder.messages import (
     Capture,
     CaptureOver,
     CaptureRing,
+    Change,
     Claim,
     Command,
     Drain,
@@ -81,8 +83,8 @@ from forwarder.vhost_session import check_session
 MESSAGE_BYTES = 2 << 20
 """The longest message other than a reply: a command with all options of a gateway, and room to grow."""
 
-PUBLISHED_BYTES = 4 << 10
-"""The longest published message: an update with the longest record (1.5 kB), and room to grow."""
+PUBLISHED_BYTES = 64 << 10
+"""The longest published message: an update with MAX_PART of the longest records (1.5 kB)."""
 
 REPLY_BYTES = 16 << 20
 """Longest reply to an operator: statistics of every port with its sources (1023 ports, 1 kB and some
@@ -94,7 +96,10 @@ _LAYOUT = integer(0, 0xFFFF)
 _PID = integer(0, (1 << 31) - 1)
 _REASON = string("one short line", lambda text: len(text) <= MAX_TEXT and text.isprintable())
 _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <= 32)
-_CHANGE = string("a change", ("join", "change", "leave").__contains__)
+_CHANGE = fields(
+    Change,
+    (("change", string("a change", ("join", "change", "leave").__contains__)), ("record", RECORD)),
+)
 
 
 def _owners(value: object) -> object:
@@ -129,7 +134,12 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
         ("interval_ms", _MILLISECONDS),
         ("pulse_ms", _MILLISECONDS),
     ),
-    Update: (("epoch", EPOCH), ("sequence", integer(1, MAX_COUNT)), ("change", _CHANGE), ("record", RECORD)),
+    Update: (
+        ("epoch", EPOCH),
+        ("sequence", integer(1, MAX_COUNT)),
+        ("changes", many(_CHANGE, MAX_PART)),
+        ("floods", many(_PAIR, MAX_PART)),
+    ),
     Hello: (),
     Heartbeat: (
         ("supervisor_epoch", _COUNT),
@@ -213,10 +223,10 @@ def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
         raise PeerError(f"a message of {len(data)} bytes is longer than {limit}")
     try:
         # unpackb bounds every string, list and map by the length of the data.
-        parts = msgpack.unpackb(data)
+        parts = msgpack.unpackb(data, use_list=False)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise PeerError(f"not msgpack: {type(error).__name__}") from None
-    if type(parts) is not list or len(parts) < 2:
+    if type(parts) is not tuple or len(parts) < 2:
         raise PeerError(f"{show(parts)} is not a message")
     version, tag, *values = parts
     if version != PROTOCOL_VERSION or type(version) is not int:
@@ -225,6 +235,6 @@ def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
     if check is None:
         raise PeerError(f"{show(tag)} is not a message")
     try:
-        return cast(Message, check(values))
+        return cast(Message, check(tuple(values)))
     except PeerError as error:
         raise PeerError(f"{tag}: {error}") from None

@@ -96,7 +96,7 @@ class MissingFloods(NamedTuple):
     """The missing flood ring of a port."""
 
     since: float
-    """When it was last asked for, or offered."""
+    """When it was last asked for."""
     from_start: bool
     """Whether to read it from its start; otherwise from its position when it comes."""
 
@@ -146,8 +146,8 @@ class Links:
                 engine.pin(port, [])
         self._set_policy(own)
 
-    def apply(self, action: Joined | Changed | Left, offered_at: float = NEVER) -> None:
-        """Take one change of membership; ``offered_at`` is when its flood ring was sent unasked."""
+    def apply(self, action: Joined | Changed | Left) -> None:
+        """Take one change of membership."""
         record = action.record
         if record.port == self._own.port:
             if not isinstance(action, Left):
@@ -161,7 +161,7 @@ class Links:
             self._engine.peer_join(record.port, record.epoch, record.born)
             is_new = record.epoch > self._left.get(record.port, 0)
             from_start = is_new and (self._let_in or record.epoch > self._epoch)
-            self._floods[record.port] = MissingFloods(offered_at, from_start)
+            self._floods[record.port] = MissingFloods(NEVER, from_start)
             if from_start:
                 self._unheard.discard(record.port)
             else:
@@ -224,8 +224,9 @@ class Links:
                 self._unheard -= self._requested
         elif isinstance(message, FloodRx):
             self._replace_flood(message, descriptors[0])
-        elif descriptors and message.record.port != self._own.port:
-            self._take_flood(message.record.port, message.record.epoch, descriptors[0])
+        else:
+            for (port, epoch), descriptor in zip(message.floods, descriptors, strict=True):
+                self._take_flood(port, epoch, descriptor)
 
     def _is_early(self, message: RingRx) -> bool:
         if self._is_to_come(message.port, message.epoch):
@@ -246,6 +247,8 @@ class Links:
             _discard(self._early, port, before=early.epoch + 1)
 
     def _take_flood(self, port: int, epoch: int, descriptor: int) -> None:
+        if port == self._own.port:
+            return
         if self._is_to_come(port, epoch):
             _keep(self._early_floods, port, Early(epoch, (os.dup(descriptor),)))
         else:

@@ -61,7 +61,7 @@ from forwarder.messages import (
 from forwarder.names import TRANSPORT_KIND
 from forwarder.replica import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
 from forwarder.vhost_session import VhostSession
-from workers.links import NEVER, Links
+from workers.links import Links
 from workers.spare import Assignment
 from workers.stall import StallWatch
 from workers.vhost.session import Session
@@ -175,8 +175,9 @@ class Worker:
         """Do everything that is not forwarding."""
         self._engine.age(int(now))
         self._serve_session()
-        self._read_channel()
-        for message in self._subscription.receive(self._birthright.supervisor):
+        published = self._subscription.receive(self._birthright.supervisor)
+        self._read_channel()  # before: a published message may follow changes that came over the channel
+        for message in published:
             self._on_published(message, now)
         self._follow(self._replica.tick(now))
         may_read = self._is_member() and self._links.hears_all
@@ -215,7 +216,7 @@ class Worker:
         if isinstance(message, Beat):
             self._on_beat(message, now)
         elif isinstance(message, Update):
-            self._follow(self._replica.receive(message, now), offered_at=now)
+            self._follow(self._replica.receive(message, now))
 
     def _on_beat(self, beat: Beat, now: float) -> None:
         self._follow(self._replica.receive(beat, now))
@@ -224,12 +225,12 @@ class Worker:
         self._interval = beat.interval_ms / 1000
         self._heartbeat_due = min(self._heartbeat_due, now)
 
-    def _follow(self, actions: list[Action], offered_at: float = NEVER) -> None:
+    def _follow(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, AskSnapshot):
                 self._send(SnapshotRequest())
             else:
-                self._links.apply(action, offered_at)
+                self._links.apply(action)
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
                     self._record = action.record
                     self._engine.release_flood_bell()
@@ -296,7 +297,7 @@ class Worker:
             if snapshot is not None:
                 self._follow(self._replica.receive(snapshot, now))
         elif isinstance(message, Update):
-            self._follow(self._replica.overhear(message, now), offered_at=now if descriptors else NEVER)
+            self._follow(self._replica.overhear(message, now))
         elif isinstance(message, Capture):
             self._capture(message, descriptors)
             return

@@ -165,7 +165,7 @@ class Fleet:
     def publish(self, change: str, record: PortRecord) -> None:
         """Tell all workers of a change."""
         self._rings.changing(self.publisher.log.get(record.port), record, time.monotonic())
-        self._join_rollout.publish(change, record, time.monotonic())
+        self._join_rollout.publish(change, record)
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
     def confirmed(self, port: int) -> Future[bool]:
@@ -183,7 +183,6 @@ class Fleet:
         self.health.forget(port)
         self._misuse.forget(port)
         self._confirmations.forget(port)
-        self.publisher.forget(port)
         self._workers.pop(port, None)
         self._rings.forget(port)
 
@@ -243,7 +242,7 @@ class Fleet:
                 self.guards.report(record, report)
             case Note(text):
                 self._notes.warning("note", f"port {served.port}, its worker: {text}")
-            case SnapshotRequest() if self.publisher.asked_for_table(*served):
+            case SnapshotRequest() if not self.publisher.quiet:
                 for part in self.publisher.log.snapshot().parts():
                     self._channels.send(worker, part)
         self.health.heard(*served, time.monotonic())

@@ -1,21 +1,19 @@
 """Decide how many spare workers to start, and when: a pure policy.
 
-A VM that connects must not wait for an interpreter to start (some 100 ms), so a few spare workers wait for
-it. SPARES is two, because VMs usually come one at a time, and no small number helps with a crowd. For a
-crowd, only ``STARTING`` interpreters start at the same time, so that the first ones are ready soon, instead
-of a hundred that are all late.
+A VM that connects must not wait for a process to start (some 6 ms), so a few spare workers wait for it.
+SPARES is two, because VMs usually come one at a time, and no small number helps with a crowd. For a crowd,
+``STARTING`` workers start at the same time: few enough that the first ones are ready soon, and so many that
+they come together and the others hear of them together (``join_rollout``).
 
-A starting interpreter takes a core, just when a VM has got its worker and all other workers hear of it. So
-while another spare waits, the next one is started ``REFILL_S`` later.
+A starting worker takes a core, just when a VM has got its worker and all other workers hear of it. So while
+another spare waits, the next one is started ``REFILL_S`` later.
 
 A failure to start usually has a lasting cause (an extension that does not load, no memory), so each failure
 in a row doubles the pause before the next attempt.
 """
 
-import os
-
 SPARES = 2
-STARTING = max(2, os.cpu_count() or 1)
+STARTING = 16
 REFILL_S = 0.1
 READY_S = 20.0
 """A worker without Ready after this time is given up; a loaded machine needs a second."""

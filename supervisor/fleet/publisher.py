@@ -32,10 +32,10 @@ from supervisor.base.zmq_sockets import Context
 
 AT_ONCE = 256
 """Subscriptions read in one turn, so that they cannot keep VMs from being accepted."""
-QUEUE = 2048
-"""Messages kept for a worker that does not read: every port may join and leave. Further ones are lost, and
-the next beat shows the worker the gap. All such workers share one copy, so they cost 3 MB together (with
-longest records)."""
+QUEUE = 512
+"""Messages kept for a worker that does not read. Further ones are lost, and the next beat shows the worker
+the gap. All such workers share one copy, so they cost 30 MB together (with as many of the longest records as
+fit)."""
 SUBSCRIPTION_BYTES = 64
 """The longest message from a worker: a subscription to everything, or one of ZeroMQ itself."""
 EVERYTHING, NOTHING = b"\1", b"\0"
@@ -57,14 +57,11 @@ class Publisher:
         """Register a function to call with each process that gets everything published from then on."""
         self.log = log
         self.quiet = False
-        self.published = log.sequence
-        """The last change that went out."""
         self.last_beat = log.beat()
         """The last beat, with the intervals in force."""
         self._runtime_dir = runtime_dir
         self._on_subscribed = subscribed
         self._throttle = Throttle()
-        self._table_requests: dict[int, int] = {}
         self._next_beat = 0.0
         self._connected: dict[int, int] = {}
         """Connected processes, and how often each has changed its subscription."""
@@ -102,29 +99,11 @@ class Publisher:
         self.beat(now)
 
     def publish(self, update: Update) -> None:
-        """Publish the next change of the log."""
-        self.published = update.sequence
+        """Publish the next changes of the log."""
         self._send_all(update)
 
-    def asked_for_table(self, port: int, epoch: int) -> bool:
-        """Note that a port's worker has asked for the table; return whether it can have it now."""
-        if self.quiet:
-            return False
-        self._table_requests[port] = epoch
-        return True
-
-    def has_asked_for_table(self, port: int, epoch: int) -> bool:
-        """Whether this worker has asked for the table."""
-        return self._table_requests.get(port) == epoch
-
-    def forget(self, port: int) -> None:
-        """Forget the request of a port's worker."""
-        self._table_requests.pop(port, None)
-
     def beat(self, now: float) -> None:
-        """Beat now, and again in an interval. A beat ahead of the changes waits, or all workers would ask."""
-        if self.published < self.log.sequence:
-            return
+        """Beat now, and again in an interval."""
         self.last_beat = self.log.beat()
         self._send_all(self.last_beat)
         self._next_beat = now + self.last_beat.interval_ms / 1000

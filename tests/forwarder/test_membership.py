@@ -46,11 +46,11 @@ def live_replica(publisher, now=0.0, jitter=0.0):
 def test_every_change_has_a_number_and_beats_and_snapshots_carry_the_last():
     publisher = MembershipLog(10)
     assert publisher.beat()[:2] == (10, 0)
-    assert publisher.update("join", record(1))[:3] == (10, 1, "join")
-    assert publisher.update("change", record(1, epoch=2))[:3] == (10, 2, "change")
+    assert publisher.update("join", record(1)) == (10, 1, (("join", record(1)),), ())
+    assert publisher.update("change", record(1, epoch=2))[:2] == (10, 2)
     assert publisher.beat()[:2] == (10, 2)
     assert publisher.snapshot() == (10, 2, (record(1, epoch=2),))
-    assert publisher.update("leave", record(1, epoch=2))[:3] == (10, 3, "leave")
+    assert publisher.update("leave", record(1, epoch=2))[:2] == (10, 3)
     assert publisher.snapshot() == (10, 3, ())
 
 
@@ -350,6 +350,29 @@ def test_a_change_that_overtakes_an_earlier_one_waits_for_it():
     assert replica.receive(left, 1.0) == [Left(record(2)), Joined(record(3))]
     assert replica.receive(joined, 2.0) == []
     assert replica.state is ReplicaState.LIVE
+
+
+def test_of_changes_that_come_together_those_that_are_known_count_once():
+    publisher = publisher_of(1)
+    replica = live_replica(publisher_of(1))
+    changes = [publisher.update("join", record(number)) for number in (2, 3, 4)]
+    together = changes[0]._replace(changes=tuple(each.changes[0] for each in changes))
+    assert replica.receive(changes[0], 1.0) == [Joined(record(2))]
+    assert replica.overhear(together, 1.0) == [Joined(record(3)), Joined(record(4))]
+    assert replica.sequence == together.last == publisher.sequence
+    assert replica.receive(together, 2.0) == []
+    assert replica.receive(publisher.beat(), 2.0) == []
+    assert replica.state is ReplicaState.LIVE
+
+
+def test_the_last_of_changes_that_come_together_is_not_missed():
+    publisher = publisher_of(1)
+    replica = live_replica(publisher_of(1))
+    first, second = (publisher.update("join", record(number)) for number in (2, 3))
+    later = publisher.update("join", record(4))
+    together = first._replace(changes=first.changes + second.changes)
+    assert replica.overhear(later, 1.0) == []
+    assert replica.receive(together, 1.0) == [Joined(record(number)) for number in (2, 3, 4)]
 
 
 def test_a_change_that_comes_before_the_table_is_not_forgotten():

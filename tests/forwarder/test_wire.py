@@ -13,7 +13,7 @@ from forwarder.channel import CHANNEL_BYTES
 from forwarder.checks import DEPTH
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import Snapshot
-from forwarder.messages import OWNER
+from forwarder.messages import MAX_PART, OWNER
 from forwarder.names import (
     MAX_BYTES_PER_S,
     MAX_FRAMES_PER_S,
@@ -71,11 +71,14 @@ def test_the_largest_records_fit_into_their_messages():
     records = [
         PortRecord(port, U63, U63, f"{port:x<{MAX_NAME}}", "vfkit", policy) for port in range(1, MAX_PORTS)
     ]
+    changes = tuple(wire.Change("change", record) for record in records[:MAX_PART])
     parts = list(Snapshot(U63, U63, tuple(records)).parts())
     assert max(len(wire.encode(part)) for part in parts) < CHANNEL_BYTES
-    assert len(wire.encode(wire.Update(U63, U63, "change", records[-1]))) < 0.75 * wire.PUBLISHED_BYTES
+    update = wire.Update(U63, U63, changes, ((MAX_PORTS - 1, U63),) * MAX_PART)
+    assert len(wire.encode(update)) < wire.PUBLISHED_BYTES
 
 
+UPDATE = wire.Update(5, 1, (wire.Change("join", RECORD),), ())
 BAD_FIELDS = [
     (wire.Beat(5, 0, 1000, 1000), "epoch", 0),
     (wire.Beat(5, 0, 1000, 1000), "epoch", True),
@@ -83,22 +86,22 @@ BAD_FIELDS = [
     (wire.Beat(5, 0, 1000, 1000), "sequence", -1),
     (wire.Beat(5, 0, 1000, 1000), "interval_ms", 0),
     (wire.Beat(5, 0, 1000, 1000), "interval_ms", 1.5),
-    (wire.Update(5, 1, "join", RECORD), "sequence", 0),
-    (wire.Update(5, 1, "join", RECORD), "change", "explode"),
-    (wire.Update(5, 1, "join", RECORD), "change", ["join"]),
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(port=0)),
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(port=MAX_PORTS)),
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(name="a b")),
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(transport="carrier pigeon")),
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(policy=Policy((b"\x01\0\0\0\0\x01",)))),
+    (UPDATE, "sequence", 0),
+    (UPDATE, "changes", (("explode", RECORD),)),
+    (UPDATE, "changes", ((("join",), RECORD),)),
+    (UPDATE, "changes", (("join", RECORD._replace(port=0)),)),
+    (UPDATE, "changes", (("join", RECORD._replace(port=MAX_PORTS)),)),
+    (UPDATE, "changes", (("join", RECORD._replace(name="a b")),)),
+    (UPDATE, "changes", (("join", RECORD._replace(transport="carrier pigeon")),)),
+    (UPDATE, "changes", (("join", RECORD._replace(policy=Policy((b"\x01\0\0\0\0\x01",)))),)),
     (
-        wire.Update(5, 1, "join", RECORD),
-        "record",
-        RECORD._replace(policy=Policy((b"\x02\0\0\0\0\x01",) * 17)),
+        UPDATE,
+        "changes",
+        (("join", RECORD._replace(policy=Policy((b"\x02\0\0\0\0\x01",) * 17))),),
     ),
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(policy=POLICY[:-1])),
+    (UPDATE, "changes", (("join", RECORD._replace(policy=POLICY[:-1])),)),
     *[
-        (wire.Update(5, 1, "join", RECORD), "record", RECORD._replace(policy=POLICY._replace(**wrong)))
+        (UPDATE, "changes", (("join", RECORD._replace(policy=POLICY._replace(**wrong))),))
         for wrong in (
             {"broadcast_per_s": -1},
             {"multicast_per_s": MAX_FRAMES_PER_S + 1},
@@ -110,7 +113,7 @@ BAD_FIELDS = [
             {"reaches": ("a",) * (MAX_REACHES + 1)},
         )
     ],
-    (wire.Update(5, 1, "join", RECORD), "record", RECORD[:-1]),
+    (UPDATE, "changes", (("join", RECORD[:-1]),)),
     (wire.Ready(1, CELL), "cell", (("a wall",), 7)),
     (wire.Ready(1, CELL), "cell", None),
     (wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1), "stalled", 1),

@@ -2,6 +2,7 @@
 
 import os
 
+from forwarder.messages import Change, Update
 from forwarder.names import Policy, PortRecord
 from workers.links import Links
 
@@ -12,6 +13,11 @@ NOW, START = {"from_start": False}, {"from_start": True}
 
 def port(number, epoch=10, *, born=None, policy=Policy()):  # noqa: B008 (a NamedTuple is immutable)
     return PortRecord(number, epoch, born or epoch, f"vm-{number}", "qemu", policy)
+
+
+def update(sequence, change, record):
+    """One change, with the flood ring of its port."""
+    return Update(7, sequence, (Change(change, record),), (record.incarnation,))
 
 
 class FakeEngine:

@@ -14,7 +14,7 @@ RECORD = PortRecord(1, 7, 3, "qemu-1", "qemu", POLICY)
 CELL = Cell(("user", "seccomp"), 7)
 EXAMPLES: list[wire.Message] = [
     wire.Beat(5, 0, 1000, 1000),
-    wire.Update(5, 1, "join", RECORD),
+    wire.Update(5, 1, (wire.Change("join", RECORD),), ()),
     wire.Hello(),
     wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1),
     wire.Note("no room to pin"),

@@ -6,6 +6,7 @@ import pytest
 
 from forwarder._core import LARGEST_FRAME, MAX_FRAME, TAKES_LARGE
 from forwarder.messages import (
+    Change,
     Floods,
     RingOpen,
     RingRx,
@@ -17,7 +18,7 @@ from forwarder.messages import (
 )
 from forwarder.names import MAX_PORTS, Policy
 from forwarder.replica import Changed, Joined, Left
-from tests.helpers.links_bench import MAC, NOW, OTHER_MAC, Bench, port
+from tests.helpers.links_bench import MAC, NOW, OTHER_MAC, Bench, port, update
 from workers.links import IDLE_S, REPEAT_S
 
 
@@ -253,7 +254,7 @@ def test_rings_of_a_port_that_has_left_are_not_kept(bench):
     bench.links.apply(Left(port(2, epoch=20)))
     late = bench.descriptors(2), bench.descriptors(1)
     bench.links.receive(RingRx(2, 20), late[0], 0.0)
-    bench.links.receive(Update(7, 2, "join", port(2, epoch=20)), late[1], 0.0)
+    bench.links.receive(update(2, "join", port(2, epoch=20)), late[1], 0.0)
     assert not any(is_open(fd) for fds in late for fd in fds)
     assert bench.links._early == bench.links._early_floods == {}
     bench.links.receive(RingRx(2, 21), early := bench.descriptors(2), 0.0)
@@ -263,27 +264,40 @@ def test_rings_of_a_port_that_has_left_are_not_kept(bench):
 
 
 def test_a_newcomers_flood_ring_that_comes_along_is_not_asked_for(bench):
-    bench.links.apply(Joined(port(2)), offered_at=5.0)
-    bench.links.tick(now=5.5)
+    bench.links.apply(Joined(port(2)))
     (fd,) = fds = bench.descriptors(1)
-    bench.links.receive(Update(7, 1, "join", port(2)), fds, 0.0)
+    bench.links.receive(update(1, "join", port(2)), fds, 0.0)
     assert bench.engine.took("attach_flood") == [(2, 10, fd, NOW)]
     assert not is_open(fd)
-    bench.links.tick(now=5.0 + REPEAT_S)
+    bench.links.tick(now=5.0)
+    assert bench.sent == []
+
+
+def test_flood_rings_that_come_together_are_all_read(bench):
+    bench.links.apply(Joined(port(2)))
+    bench.links.apply(Joined(port(3)))
+    fds = bench.descriptors(3)
+    both = (Change("join", port(2)), Change("join", port(3)), Change("join", port(4)))
+    bench.links.receive(Update(7, 1, both, ((2, 10), (3, 10), (4, 10))), fds, 0.0)
+    assert bench.engine.took("attach_flood") == [(2, 10, fds[0], NOW), (3, 10, fds[1], NOW)]
+    assert not any(is_open(fd) for fd in fds)
+    bench.links.apply(Joined(port(4)))
+    assert [call[0] for call in bench.engine.took("attach_flood")] == [2, 3, 4]
+    bench.links.tick(now=5.0)
     assert bench.sent == []
 
 
 def test_a_newcomers_flood_ring_that_does_not_come_is_asked_for(bench):
-    bench.links.apply(Joined(port(2)), offered_at=5.0)
-    bench.links.tick(now=5.0 + REPEAT_S)
+    bench.links.apply(Joined(port(2)))
+    bench.links.tick(now=5.0)
     assert bench.sent == [WantFloods(((2, 10),))]
 
 
 def test_a_flood_ring_that_comes_before_its_port_is_known_is_kept_for_it(bench):
-    bench.links.receive(Update(7, 1, "join", port(2, epoch=10)), bench.descriptors(1), 0.0)
-    bench.links.receive(Update(7, 2, "change", port(2, epoch=12)), bench.descriptors(1), 0.0)
+    bench.links.receive(update(1, "join", port(2, epoch=10)), bench.descriptors(1), 0.0)
+    bench.links.receive(update(2, "change", port(2, epoch=12)), bench.descriptors(1), 0.0)
     assert bench.engine.took("attach_flood") == []
-    bench.links.apply(Joined(port(2, epoch=12)), offered_at=5.0)
+    bench.links.apply(Joined(port(2, epoch=12)))
     ((number, epoch, fd, _),) = bench.engine.took("attach_flood")
     assert (number, epoch) == (2, 12)
     assert not is_open(fd)
@@ -292,6 +306,6 @@ def test_a_flood_ring_that_comes_before_its_port_is_known_is_kept_for_it(bench):
 
 def test_its_own_flood_ring_is_not_kept(bench):
     (fd,) = fds = bench.descriptors(1)
-    bench.links.receive(Update(7, 1, "join", port(1)), fds, 0.0)
+    bench.links.receive(update(1, "join", port(1)), fds, 0.0)
     assert not is_open(fd)
     assert bench.links._early_floods == {}

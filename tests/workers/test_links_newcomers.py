@@ -2,9 +2,9 @@
 
 import pytest
 
-from forwarder.messages import MAX_FLOODS, Floods, Update
+from forwarder.messages import MAX_FLOODS, Floods
 from forwarder.replica import Changed, Joined, Left
-from tests.helpers.links_bench import NOW, START, Bench, port
+from tests.helpers.links_bench import NOW, START, Bench, port, update
 from workers.links import REPEAT_S
 
 
@@ -24,7 +24,7 @@ def test_a_vm_is_read_when_all_earlier_ports_are_heard(bench):
     bench.links.apply(Joined(port(3, 9)))
     assert not bench.links.hears_all
     bench.links.tick(now=5.0)
-    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1), 0.0)
+    bench.links.receive(update(1, "join", port(2, 8)), bench.descriptors(1), 0.0)
     assert not bench.links.hears_all
     give(bench, (3, 9))
     assert bench.links.hears_all
@@ -41,9 +41,9 @@ def test_a_port_that_is_younger_is_read_from_its_start_and_not_waited_for(bench)
 
 def test_a_port_that_joins_when_the_vm_is_let_in_is_read_from_its_start_although_it_is_older(bench):
     bench.links.let_in()
-    bench.links.apply(Joined(port(2, 8)), offered_at=5.0)
+    bench.links.apply(Joined(port(2, 8)))
     assert bench.links.hears_all
-    bench.links.receive(Update(7, 1, "join", port(2, 8)), bench.descriptors(1), 0.0)
+    bench.links.receive(update(1, "join", port(2, 8)), bench.descriptors(1), 0.0)
     assert bench.engine.took("attach_flood")[0][3] == START
 
 
@@ -63,7 +63,7 @@ def test_a_port_that_cannot_be_heard_is_not_waited_for(bench, why):
 def test_the_end_of_an_answer_says_nothing_of_a_port_that_was_not_asked_for(bench):
     bench.links.apply(Joined(port(2, 8)))
     bench.links.tick(now=5.0)
-    bench.links.apply(Joined(port(3, 9)), offered_at=5.0)
+    bench.links.apply(Joined(port(3, 9)))
     give(bench, (2, 8))
     assert not bench.links.hears_all
     bench.links.tick(now=5.0 + REPEAT_S)

@@ -139,7 +139,8 @@ good = [
     messages.WantRing(facts["port"], facts["epoch"]), messages.WantFloods(((facts["port"], facts["epoch"]),)),
     messages.RingSealed(facts["port"], facts["epoch"]), messages.RingIdle(facts["port"], facts["epoch"]),
     messages.Ready(5, Cell((), 0)), messages.Claim(5, Cell((), 0), record), messages.Drain(),
-    messages.Beat(1, 1, 1000, 1000), messages.Update(1, 1, "leave", record), messages.Command("stop", {}),
+    messages.Beat(1, 1, 1000, 1000), messages.Command("stop", {}),
+    messages.Update(1, 1, (messages.Change("leave", record),), ()),
 ]
 encoded = [wire.encode(message) for message in good if type(message) is not messages.Goodbye]
 encoded.append(b"\x94\x06\xa7Goodbye" + bytes([facts["port"], facts["epoch"] & 127]) + b"\xa1x")  # of a port

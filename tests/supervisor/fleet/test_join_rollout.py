@@ -1,5 +1,4 @@
-"""The order of changes: workers hear of a newcomer by channel, one after the other, before it is
-published."""
+"""The order of changes: workers hear of newcomers by channel, several together; all else is published."""
 
 from __future__ import annotations
 
@@ -7,8 +6,9 @@ import os
 from typing import Any, NamedTuple
 
 from forwarder.membership import MembershipLog
-from forwarder.names import Incarnation, Policy, PortRecord, may_talk
-from supervisor.fleet.join_rollout import AT_ONCE, LINGER_S, JoinRollout
+from forwarder.messages import MAX_PART, Update
+from forwarder.names import Incarnation, Policy, PortRecord
+from supervisor.fleet.join_rollout import AT_ONCE, TURN_S, JoinRollout
 
 
 def record(port: int, epoch: int = 0) -> PortRecord:
@@ -35,28 +35,25 @@ class World:
 
     def __init__(self, ports: int) -> None:
         self.log = MembershipLog(7)
-        self.published = 0
+        self.told = 0
         self.quiet = False
-        self.cold = False
         self.out: list[Any] = []
         self.workers = [Worker(record(port)) for port in range(1, ports + 1)]
         self.held = {port: PortFds(port) for port in range(1, ports + 1)}
         self.beat_at = 100.0
         self.made = JoinRollout(self, self, self, self.record)  # type: ignore[arg-type]
 
-    def has_asked_for_table(self, port: int, epoch: int) -> bool:
-        return not self.cold
-
-    def publish(self, update: Any) -> None:
-        assert update.sequence == self.published + 1
-        self.published = update.sequence
-        self.out.append(("all", update.change, update.record.port))
+    def publish(self, update: Update) -> None:
+        assert update.sequence <= self.told + 1, "it would be ahead"
+        assert not update.floods
+        self.told = update.last
+        self.out.append(("all", *_told(update)))
 
     def deadline(self) -> float:
         return self.beat_at
 
     def beat(self, now: float) -> None:
-        assert self.published == self.log.sequence, "it would be ahead"
+        assert self.told == self.log.sequence, "it would be ahead"
         self.beat_at = now + 100.0
         self.out.append("beat")
 
@@ -66,9 +63,10 @@ class World:
     def holders(self) -> list[Worker]:
         return self.workers
 
-    def send(self, worker: Worker, update: Any, descriptors: tuple[object, ...]) -> None:
-        assert descriptors == ((PortFds.flood,) if may_talk(worker.record, update.record) else ())
-        self.out.append((worker.record.port, update.change, update.record.port))
+    def send(self, worker: Worker, update: Update, descriptors: tuple[object, ...]) -> None:
+        assert descriptors == (PortFds.flood,) * len(update.floods)
+        self.told = update.last
+        self.out.append((worker.record.port, *_told(update), *(port for port, _ in update.floods)))
 
     def record(self, served: Incarnation) -> PortRecord | None:
         return next((each.record for each in self.workers if each.served == served), None)
@@ -76,26 +74,63 @@ class World:
     def get(self, port: int) -> PortFds | None:
         return self.held.get(port)
 
-    def join(self, port: int) -> None:
-        self.held.setdefault(port, PortFds(port))
-        if all(worker.record.port != port for worker in self.workers):
-            self.workers.insert(0, Worker(record(port)))
-        self.made.publish("join", record(port), 0.0)
+    def join(self, *ports: int) -> None:
+        for port in ports:
+            self.held.setdefault(port, PortFds(port))
+            if all(worker.record.port != port for worker in self.workers):
+                self.workers.insert(0, Worker(record(port)))
+            self.made.publish("join", record(port))
 
     def settle(self, now: float = 0.0) -> None:
         while self.made.tick(now):
             pass
 
 
-def test_a_newcomer_is_sent_to_all_workers_itself_last_and_published_later() -> None:
+def _told(update: Update) -> list[str]:
+    return [f"{change} {record.port}" for change, record in update.changes]
+
+
+def test_a_newcomer_is_sent_to_all_workers_with_its_flood_ring_and_itself_last() -> None:
     world = World(3)
     world.join(4)
     world.settle()
-    assert world.out == [(1, "join", 4), (2, "join", 4), (3, "join", 4), (4, "join", 4)]
-    assert world.made.deadline() == LINGER_S
-    world.settle(LINGER_S)
-    assert world.out[4:] == [("all", "join", 4)]
+    assert world.out == [(1, "join 4", 4), (2, "join 4", 4), (3, "join 4", 4), (4, "join 4")]
     assert world.made.deadline() == world.beat_at
+
+
+def test_newcomers_of_one_turn_go_together() -> None:
+    world = World(1)
+    world.join(2, 3)
+    world.settle()
+    assert world.out == [
+        (1, "join 2", "join 3", 2, 3),
+        (3, "join 2", "join 3", 2),
+        (2, "join 2", "join 3", 3),
+    ]
+
+
+def test_newcomers_wait_for_the_workers_and_then_go_together() -> None:
+    world = World(2)
+    world.join(3)
+    world.settle()
+    world.out.clear()
+    world.join(4)
+    world.settle()
+    world.join(5)
+    assert world.out == []
+    assert world.made.deadline() == 3 * TURN_S
+    world.settle(3 * TURN_S)
+    assert (1, "join 4", "join 5", 4, 5) in world.out
+    assert len(world.out) == 5
+
+
+def test_more_changes_than_a_message_holds_go_in_several() -> None:
+    world = World(1)
+    world.join(*range(2, MAX_PART + 12))
+    world.settle()
+    world.settle(1.0)
+    mine = [each for each in world.out if each[0] == 1]
+    assert [len(each) for each in mine] == [1 + 2 * MAX_PART, 1 + 2 * 10]
 
 
 def test_a_worker_out_of_reach_hears_of_a_newcomer_without_its_flood_ring() -> None:
@@ -104,29 +139,29 @@ def test_a_worker_out_of_reach_hears_of_a_newcomer_without_its_flood_ring() -> N
     world.workers[0] = Worker(alone._replace(policy=Policy(isolated=True, reaches=("vm-2",))))
     world.join(3)
     world.settle()
-    assert world.out == [(1, "join", 3), (2, "join", 3), (3, "join", 3)]
+    assert world.out == [(1, "join 3"), (2, "join 3", 3), (3, "join 3")]
 
 
-def test_newcomers_share_the_wake_up_and_any_other_change_takes_them_along() -> None:
+def test_other_changes_are_published_together() -> None:
     world = World(1)
     world.join(2)
     world.settle()
-    world.join(3)
-    world.settle()
     world.out.clear()
-    world.made.publish("leave", record(2), 0.0)
-    assert world.out == [("all", "join", 2), ("all", "join", 3), ("all", "leave", 2)]
+    world.made.publish("change", record(2)._replace(name="other"))
+    world.made.publish("leave", record(2))
+    world.settle(1.0)
+    assert world.out == [("all", "change 2", "leave 2")]
 
 
-def test_a_change_waits_for_the_introduction_before_it() -> None:
+def test_a_change_waits_for_the_rollout_before_it() -> None:
     world = World(AT_ONCE + 5)
     world.join(100)
-    world.made.publish("change", record(100)._replace(name="other"), 0.0)
     assert world.made.tick(0.0)
-    assert len(world.out) == AT_ONCE
-    world.settle()
-    assert world.out[-2:] == [("all", "join", 100), ("all", "change", 100)]
-    assert len(world.out) == AT_ONCE + 6 + 2
+    world.made.publish("change", record(100)._replace(name="other"))
+    assert world.made.tick(0.0) is False
+    assert len(world.out) == AT_ONCE + 6
+    world.settle(1.0)
+    assert world.out[-1] == ("all", "change 100")
 
 
 def test_a_beat_is_never_ahead() -> None:
@@ -134,45 +169,59 @@ def test_a_beat_is_never_ahead() -> None:
     world.beat_at = 0.0
     world.join(100)
     assert world.made.tick(0.0)
+    world.join(101)
+    world.settle()
     assert "beat" not in world.out
-    world.settle()
-    assert world.out[-2:] == [("all", "join", 100), "beat"]
+    world.settle(1.0)
+    assert world.out[-1] == "beat"
 
 
-def test_a_newcomer_that_waits_for_a_published_message_gets_its_own_change_at_once() -> None:
-    world = World(1)
-    world.cold = True
-    world.join(2)
-    assert world.out == [("all", "join", 2)]
-    world.settle()
-    assert world.out[1:] == [(1, "join", 2), (2, "join", 2)]
-
-
-def test_a_settings_change_is_no_introduction_but_another_worker_is() -> None:
+def test_a_settings_change_is_no_newcomer_but_another_worker_is() -> None:
     world = World(2)
     world.join(2)
     world.settle()
     world.out.clear()
-    world.made.publish("change", record(2)._replace(name="other"), 0.0)
-    assert world.out == [("all", "join", 2), ("all", "change", 2)]
+    world.made.publish("change", record(2)._replace(name="other"))
+    world.settle(1.0)
+    assert world.out == [("all", "change 2")]
     world.held[2] = PortFds(9)
-    world.made.publish("change", record(2, epoch=9), 0.0)
+    world.made.publish("change", record(2, epoch=9))
+    world.settle(2.0)
+    assert world.out[1:] == [(1, "change 2", 2), (2, "change 2")]
+
+
+def test_a_number_that_is_used_again_at_once_has_the_flood_ring_of_the_last_one() -> None:
+    world = World(1)
+    world.join(2)
+    world.made.publish("leave", record(2))
+    world.held[2] = PortFds(9)
+    world.made.publish("join", record(2, epoch=9)._replace(born=9))
     world.settle()
-    assert world.out[2:] == [(1, "change", 2), (2, "change", 2)]
+    assert (1, "join 2", "leave 2", "join 2", 2) in world.out
+
+
+def test_a_newcomer_that_has_left_again_has_no_flood_ring() -> None:
+    world = World(1)
+    world.join(2, 3)
+    world.made.publish("leave", record(2))
+    del world.held[2]
+    world.settle()
+    assert (1, "join 2", "join 3", "leave 2", 3) in world.out
 
 
 def test_during_quiet_no_newcomer_is_rolled_out() -> None:
     world = World(2)
     world.quiet = True
     world.join(2)
-    assert world.out == [("all", "join", 2)]
-    assert not world.made.tick(LINGER_S)
+    assert not world.made.tick(0.0)
+    assert world.out == []
 
 
-def test_many_changes_behind_an_introduction_need_no_deeper_stack() -> None:
+def test_many_changes_behind_a_newcomer_need_no_deeper_stack() -> None:
     world = World(2)
     world.join(3)
     for number in range(5000):
-        world.made.publish("change", record(3)._replace(name=f"n-{number}"), 0.0)
+        world.made.publish("change", record(3)._replace(name=f"n-{number}"))
     world.settle()
-    assert world.published == 5001
+    world.settle(1.0)
+    assert world.told == 5001

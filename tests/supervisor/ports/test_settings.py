@@ -69,7 +69,7 @@ def test_shown_settings_can_be_set_again(policy: Policy) -> None:
 @given(POLICIES)
 def test_every_policy_that_can_be_set_can_be_sent(policy: Policy) -> None:
     record = PortRecord(1, 1, 1, "a", "qemu", policy)
-    message = wire.Update(1, 1, "change", record)
+    message = wire.Update(1, 1, (wire.Change("change", record),), ())
     assert wire.decode(wire.encode(message)) == message
 
 
@@ -157,7 +157,9 @@ def test_nothing_raises_but_a_setting_error_and_bounds_hold(key: str, value: obj
         policy = changed(Policy(isolated=True), {key: value})
     except SettingError:
         return
-    wire.decode(wire.encode(wire.Update(1, 1, "join", PortRecord(1, 1, 1, "a", "qemu", policy))))
+    wire.decode(
+        wire.encode(wire.Update(1, 1, (wire.Change("join", PortRecord(1, 1, 1, "a", "qemu", policy)),), ()))
+    )
 
 
 def test_the_values_of_toml_need_no_text() -> None:
