@@ -243,6 +243,7 @@ class Gateway:
             settings,
             self._ports,
             self._log,
+            lease_news=lambda record: self._channel.send(Command("lease", record)),
             flooded=flooded,
             resolvers=lambda: settings.resolvers or self._resolvers,
         )

@@ -27,6 +27,7 @@ from gateway.lan.frames import Datagram, Opening, Solicitation, Trial
 from gateway.lan.station import Station
 from gateway.leases import dhcp
 from gateway.leases.journal import Journal
+from gateway.leases.news import News, Record
 from gateway.leases.server import Server
 from gateway.leases.table import Lease, Leases, State
 from gateway.names.answers import Names
@@ -78,14 +79,16 @@ class Provisions:
         ports: Ports,
         log: Callable[[str, str], None],
         *,
+        lease_news: Callable[[Record], object],
         flooded: Callable[[], Future[Reply]],
         resolvers: Callable[[], tuple[SocketAddress, ...]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6".
 
-        ``flooded`` asks how many frames the kernel has dropped before they were heard; ``resolvers`` says
-        which servers are to be asked now. All files are opened here: later they cannot be.
+        ``lease_news`` takes what becomes of leases. ``flooded`` asks how many frames the kernel has dropped
+        before they were heard; ``resolvers`` says which servers are to be asked now. All files are opened
+        here: later they cannot be.
         """
         self._flooded = flooded
         self._ports = ports
@@ -108,7 +111,8 @@ class Provisions:
         self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
         self._names = Names(settings.policy, settings.records, self._guests, self._guest_name)
         self._names.change_zones(settings.zones)
-        self._server = Server(settings, self._leases, self._names.is_configured, self.counters)
+        self._news = News(lease_news, clock)
+        self._server = Server(settings, self._leases, self._names.is_configured, self.counters, self._news)
         self._upstream = Upstream(self._poller, resolvers, self.counters, clock)
         questions = Rates(*DNS_RATE)
         self._streams = Streams(self._poller, self._ask_by_stream, questions, self.counters, clock=clock)
@@ -234,6 +238,7 @@ class Provisions:
 
     def _left(self, port: Port) -> None:
         self._leases.left(port, self._clock())
+        self._news.forget(port)
         self._upstream.forget(port)
         self._streams.forget(port)
 

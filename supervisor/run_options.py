@@ -19,6 +19,8 @@ class RunOptions(NamedTuple):
     pid_file: str | None = None
     pcap: str | None = None
     """Where to write what passes the gateway."""
+    notification: str | None = None
+    """URL of the socket of a program that wants gvproxy's notifications."""
     log_level: str = "info"
     log_format: str = "text"
     cell: str = "auto"

@@ -20,10 +20,12 @@ from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
+from supervisor.attach import notifications
 from supervisor.attach.listener_common import RLIMIT_WANTED
+from supervisor.attach.notifications import Notifications
 from supervisor.base import events, saved_state
 from supervisor.base.events import EventLog
-from supervisor.base.logs import Throttle, log
+from supervisor.base.logs import Throttle, log, say
 from supervisor.base.proc import start_time
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.base.saved_state import SavedState
@@ -53,6 +55,7 @@ class Supervisor:
         """Take the runtime directory and open its sockets. Raises LocalError; nothing is left behind then."""
         raise_descriptor_limit(RLIMIT_WANTED)
         self._options = options
+        told = None if options.notification is None else notifications.parse(options.notification)
         self._directory = directory = RuntimeDir(options.runtime_dir)
         inherit = directory.predecessor is not None
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
@@ -86,6 +89,7 @@ class Supervisor:
             self._directory.close()
             raise LocalError(f"cannot open the sockets in {self._directory.path}: {error}") from None
         own = Identity(os.getpid(), start_time(os.getpid()))
+        self._notifications = None if told is None else Notifications(told)
         self._switch = Switch(self._directory.epoch, 0, time.monotonic(), own)
 
     @property
@@ -109,8 +113,9 @@ class Supervisor:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
         if self._options.pcap is not None:
             self._record(self._options.pcap)
-        opened = [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
-        return opened + self._ports.kept.restore()
+        opened = self._open_all() + self._ports.kept.restore()
+        say("ready", f"{self.name} is ready: VMs can attach")
+        return opened
 
     def run(self) -> bool:
         """Serve until ``stop`` has ended everything; return whether that happened in time."""
@@ -137,6 +142,8 @@ class Supervisor:
         orphans = self._ports.orphans
         self._console.close()
         self._captures.close()
+        if self._notifications is not None:
+            self._notifications.end()
         if self._recorder is not None:
             self._recorder.close()
         self._ports.close()
@@ -156,6 +163,8 @@ class Supervisor:
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
         deadline = min(self._ports.deadline(), self._captures.deadline())
+        if self._notifications is not None:
+            deadline = min(deadline, self._notifications.deadline())
         wait = 0.0 if more or self._finished() else deadline - time.monotonic()
         self._loop.turn(max(wait, FAILED_S) if self._ports.failed else wait)
 
@@ -163,6 +172,8 @@ class Supervisor:
         """Do what is due and handle messages that have arrived; return whether there may be more."""
         more = self._ports.tick(now)
         self._captures.tick(now)
+        if self._notifications is not None:
+            self._notifications.tick(now)
         if now >= self._mend_at and self._stop_at is None:
             self._mend_at = now + MEND_S
             self._mend()
@@ -191,6 +202,14 @@ class Supervisor:
             raise LocalError(NEEDS_GATEWAY)
         self._recorder = Recorder(self._loop, file, self._directory.path, "gateway")
         self._recorder.begin(self._wait, lambda: self._captures.copies("gateway"))
+
+    def _open_all(self) -> list[str]:
+        try:
+            return [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
+        except LocalError:
+            if self._notifications is not None:
+                self._notifications.tell("hypervisor_error")
+            raise
 
     def _wait(self, longest: float) -> None:
         """Take a turn that may last so long, before ``run``."""

@@ -22,7 +22,8 @@ from forwarder.names import format_mac, parse_mac
 from gateway.api import names
 from gateway.leases import dhcp
 from gateway.leases.dhcp import Message
-from gateway.leases.table import LEASE_S, Lease, Leases
+from gateway.leases.news import News
+from gateway.leases.table import LASTS, LEASE_S, Lease, Leases, State
 from gateway.ports import Port
 from gateway.relay.counts import Counts
 from gateway.settings import DOMAIN, Settings
@@ -57,12 +58,15 @@ class Server:
         leases: Leases,
         is_configured: Callable[[str], bool],
         counters: Counts,
+        news: News,
     ) -> None:
         """``is_configured`` says whether the operator has given this name."""
         self.own = settings.policy.gateway4
         self._leases = leases
         self._is_configured = is_configured
         self._counters = counters
+        self._news = news
+        leases.ended = news.ended
         self._fixed_names = {parse_mac(each.mac): each.name for each in settings.leases if each.name}
         self._options = _options(settings)
 
@@ -88,7 +92,8 @@ class Server:
         asked = message.address(dhcp.WANTED) or _NOBODY
         lease = self._leases.offer(message.mac, port, int(asked), now)
         if lease is None:
-            self._refuse("dhcp_no_address", port, message.mac, "DISCOVER")
+            self._counters["dhcp_no_address"] += 1
+            self._news.refused("no-address", port, message.mac)
             return None
         if dhcp.RAPID_COMMIT in message.options:
             return self._granted(message, port, lease.address, now, ((dhcp.RAPID_COMMIT, b""),))
@@ -100,20 +105,29 @@ class Server:
         if server is not None and server != self.own:
             mine = self._leases.of(message.mac, port)  # the guest has taken another server's offer
             if mine is not None:
-                self._leases.release(message.mac, port, mine.address, now)
+                self._leases.release(message.mac, port, mine.address, now, "other-server")
             return None
         return self._granted(message, port, int(wanted), now, ())
 
     def _granted(
         self, message: Message, port: Port, address: int, now: float, more: tuple[tuple[int, bytes], ...]
     ) -> Answer:
+        before = self._leases.of(message.mac, port)
+        again = before is not None and before.state is State.BOUND
         lease = self._leases.bind(message.mac, port, address, now)
         if lease is None:
             self._counters["dhcp_refused"] += 1
+            self._news.refused(self._why_not(address), port, message.mac, address)
             return Answer(_EVERYBODY, dhcp.reply(message, dhcp.NAK, self.own, _NOBODY, ()))
         self._counters["dhcp_leases"] += 1
         self._name(lease, message.name)
+        self._news.granted(lease, again=again)
         return self._given(message, dhcp.ACK, lease, more)
+
+    def _why_not(self, address: int) -> str:
+        """Return why an address cannot be leased to a guest that asks for it, as a word of ``news``."""
+        holder = self._leases.at(address)
+        return "in-use" if holder is not None and holder.state in LASTS else "not-offered"
 
     def _give_up(self, message: Message, port: Port, now: float) -> None:
         if message.kind == dhcp.RELEASE:
@@ -122,6 +136,7 @@ class Server:
         declined = message.address(dhcp.WANTED) or message.own
         if self._leases.decline(message.mac, port, int(declined), now):
             self._counters["dhcp_declined"] += 1
+            self._news.refused("declined", port, message.mac, int(declined))
 
     def _name(self, lease: Lease, said: str) -> None:
         fixed = self._fixed_names.get(lease.mac)

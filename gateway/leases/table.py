@@ -97,6 +97,8 @@ class Leases:
         """
         self.changed: Callable[[Lease], object] = lambda _: None
         """Called with each lease that has become bound or kept, or has a new name."""
+        self.ended: Callable[[Lease, str], object] = lambda _, __: None
+        """Called with each bound lease that ends, and why: one of ``news.ENDS``."""
         self._first, self._last = first, last
         self._fixed = dict(fixed)
         self._taken = frozenset(fixed.values())
@@ -151,11 +153,11 @@ class Leases:
         self._to(lease, "bind", now)
         return lease
 
-    def release(self, mac: bytes, port: Port, address: int, now: float) -> None:
+    def release(self, mac: bytes, port: Port, address: int, now: float, why: str = "released") -> None:
         """Take an address back that its guest releases. An address of another guest is ignored."""
         lease = self._mine(mac, port, address)
         if lease is not None:
-            self._to(lease, "let go", now)
+            self._let_go(lease, now, why)
 
     def decline(self, mac: bytes, port: Port, address: int, now: float) -> bool:
         """Do not give out an address for a while: its guest has found another station with it."""
@@ -172,7 +174,7 @@ class Leases:
             if lease.state is State.DECLINED:
                 self._forget(lease)
             else:
-                self._to(lease, "let go", now)
+                self._let_go(lease, now, "left")
 
     def call(self, lease: Lease, name: str) -> bool:
         """Give a lease a name; return False if another lease in use has it."""
@@ -216,7 +218,7 @@ class Leases:
                 if state is State.DECLINED:
                     self._forget(lease)
                 else:
-                    self._to(lease, "let go", now)
+                    self._let_go(lease, now, "expired")
 
     def _new(self, mac: bytes, port: Port, asked: int) -> Lease | None:
         """Return the oldest kept lease, whose address is not in use; None if there is none."""
@@ -275,6 +277,12 @@ class Leases:
         self._by_address[lease.address] = lease
         self._by_mac.setdefault(lease.mac, []).append(lease)
         self._queues[lease.state][lease] = None
+
+    def _let_go(self, lease: Lease, now: float, why: str) -> None:
+        was_bound = lease.state is State.BOUND
+        self._to(lease, "let go", now)
+        if was_bound:
+            self.ended(lease, why)
 
     def _to(self, lease: Lease, event: str, now: float) -> None:
         state = NEXT[lease.state, event]

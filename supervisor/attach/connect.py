@@ -117,7 +117,9 @@ class ConnectListener(StreamListener):
         self._hang_up(caller)
 
     def _warn(self, why: str) -> None:
-        self._throttle.warning("refused", f"{self.url}: a client was refused: {why}")
+        self._throttle.warning(
+            "refused", f"{self.url}: a client was refused: {why}", "attach-refused", url=self.url, reason=why
+        )
 
     def _hang_up(self, caller: Caller) -> None:
         self._forget(caller)

@@ -213,7 +213,13 @@ class VfkitListener:
                 os.close(vm)
                 raise
         except (LocalError, OSError) as error:
-            self._throttle.warning("refused", f"{self.url}: a VM was refused: {error}")
+            self._throttle.warning(
+                "refused",
+                f"{self.url}: a VM was refused: {error}",
+                "attach-refused",
+                url=self.url,
+                reason=str(error),
+            )
             unix_sockets.dissolve(self._socket)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._pause()

@@ -81,7 +81,13 @@ class VhostDialer:
                 self._throttle.warning("dial", f"{self.url}: cannot be dialled: {error.strerror}")
             sock.close()
         except LocalError as error:
-            self._throttle.warning("dial", f"{self.url}: its VM was refused: {error}")
+            self._throttle.warning(
+                "dial",
+                f"{self.url}: its VM was refused: {error}",
+                "attach-refused",
+                url=self.url,
+                reason=str(error),
+            )
             sock.close()
         else:
             sock.detach()

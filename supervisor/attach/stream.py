@@ -162,7 +162,13 @@ class StreamListener:
                 _tune_tcp(connection)
             record = self._owner.arrive(self.transport, connection.fileno(), self.settings, self.url)
         except LocalError as error:
-            self._throttle.warning("refused", f"{self.url}: a VM was refused: {error}")
+            self._throttle.warning(
+                "refused",
+                f"{self.url}: a VM was refused: {error}",
+                "attach-refused",
+                url=self.url,
+                reason=str(error),
+            )
             connection.close()
         except OSError:
             connection.close()  # the client has gone already

@@ -17,6 +17,7 @@ from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import BulkheadError, LocalError
 from forwarder.messages import Command, Reply
 from forwarder.names import Policy, format_mac
+from supervisor.attach import notifications
 from supervisor.attach.addresses import Attachment, Listen, Tap
 from supervisor.base import runtime_dir
 from supervisor.base.program import command
@@ -49,6 +50,9 @@ def look(options: RunOptions) -> tuple[list[str], list[str]]:
         try_(lambda: _gateway(dict(gateway)))
     if options.pcap is not None:
         try_(lambda: _pcap(options))
+    if options.notification is not None:
+        url = options.notification
+        try_(lambda: f"send notifications to {notifications.parse(url)}")
     return done, faults
 
 

@@ -61,6 +61,7 @@ TEXT_KEYS = {
     "name": "name",
     "pid-file": "pid_file",
     "pcap": "pcap",
+    "notification": "notification",
     "cell": "cell",
     "log-level": "log_level",
     "log-format": "log_format",

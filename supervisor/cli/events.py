@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import click
 
-from supervisor.cli.options import directory, runtime_dir_option
+from supervisor.cli.options import SpanType, directory, runtime_dir_option
 
 FOLLOW_S = 0.25
 """Time between two questions while following; the switch answers in less than a millisecond."""
@@ -17,16 +17,16 @@ FOLLOW_S = 0.25
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
     "--since",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Show only events that are not older than this.",
+    type=SpanType(),
+    metavar="TIME",
+    help="Show only events that are not older than this, like 90s, 10m or 1h.",
 )
 @click.option("--follow", is_flag=True, help="Go on with new events until Ctrl-C.")
 def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: bool) -> None:
-    """Show events: VMs that came, went, stalled or sent forged frames; settings; the gateway.
+    """Show events: VMs that came, went, stalled or sent forged frames; leases; settings; the gateway.
 
     The last 1,000 are kept, and outlive the supervisor. `supervisor run --log-format json` logs the same
-    records.
+    records. `supervisor help EVENT` explains one.
     """
     from supervisor.console.client import Client  # noqa: PLC0415 - a page of help needs no zmq
 
@@ -50,7 +50,7 @@ def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: 
 def _line(event: dict[str, Any]) -> str:
     """Return an event as one line for a person, whatever a worker has put into it."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
-    text = f"{when}  {event['event']:<12}  {event['message']}"
+    text = f"{when}  {event['event']:<14}  {event['message']}"
     if "more" in event and " more like it" not in text:
         text += f" ({event['more']} more like it)"
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -30,6 +30,12 @@ from supervisor.run_options import CELLS, RunOptions
 @option(SWITCH, "--pcap", metavar="FILE", help="Write what passes the gateway to this file, as gvproxy does.")
 @option(
     SWITCH,
+    "--notification",
+    metavar="unix://PATH",
+    help="Tell the program at this socket of VMs that come and go, as gvproxy does.",
+)
+@option(
+    SWITCH,
     "--cell",
     type=click.Choice(CELLS),
     help="Confine workers as far as the kernel can (auto), or serve only if it can fully.  [default: auto]",

@@ -1,4 +1,4 @@
-"""``supervisor help WORD``: the meaning of a word of ``status``, ``stats`` and ``top``, or of a command."""
+"""``supervisor help WORD``: the meaning of a word of the screens and of ``events``, or of a command."""
 
 import click
 
@@ -7,7 +7,7 @@ import click
 @click.argument("word", required=False)
 @click.pass_context
 def help_(context: click.Context, word: str | None) -> None:
-    """Explain WORD of `status`, `stats` or `top`, or a command; without it all words."""
+    """Explain WORD of `status`, `stats`, `top` or `events`, or a command; without it all words."""
     from supervisor.screen import words  # noqa: PLC0415 - a page of help needs no tables
 
     group = context.parent
@@ -27,4 +27,4 @@ def help_(context: click.Context, word: str | None) -> None:
     elif not found:
         similar = ", ".join(words.like(word))
         hint = f"; did you mean {similar}?" if similar else "; `supervisor help` lists all"
-        raise click.UsageError(f"{word!r} is not a word of status, stats or top{hint}")
+        raise click.UsageError(f"{word!r} is not a word of status, stats, top or events{hint}")

@@ -10,9 +10,8 @@ second event ends it, with the total. However many frames a VM sends, it makes t
 If VMs behind two ports use the same address, it moves to and fro between them, and each gets a part of the
 other's frames. The MAC tables of ports that had frames since the last beat are read, ``SCANS`` of them in a
 second. A port's page shows the addresses that its VM used last, and the present port of those that it used
-before. The first move of an address is ``mac-moved``. A second one within ``QUIET_S`` makes it
-``mac-flapping``; then there is no further event until that address has been quiet. A VM that has moved once
-makes one event.
+before. An address that no VM used before is ``mac-new``. Its first move is ``mac-moved``. A second one within
+``QUIET_S`` makes it ``mac-flapping``; then there is no further event until that address has been quiet.
 
 Pure: the contents of a page go in with ``now`` (monotonic seconds).
 """
@@ -94,16 +93,15 @@ class Misuse:
         counters = page.counters()
         counted = {name: counters[name] for name in (*EPISODES, *TRAFFIC)}
         last = self._counted.get(port.port, counted | dict.fromkeys(TRAFFIC, 0))
-        self._counted[port.port] = counted
         self._names[port.port] = port.name
         for counter in EPISODES:
             self._follow(port, counter, last[counter], counted[counter], now)
-        if any(counted[name] != last[name] for name in TRAFFIC) and self._may_scan(now):
-            for mac in tuple(self._behind.get(port.port, ())):
-                self._see(page.port_of(mac), mac, now)
-            for mac, age, _ in page.macs(port.port):
-                if age <= FRESH_S:
-                    self._see(port.port, mac, now)
+        if any(counted[name] != last[name] for name in TRAFFIC):
+            if self._may_scan(now):
+                self._scan(port.port, page, now)
+            else:
+                counted |= {name: last[name] for name in TRAFFIC}  # so the next beat tries again
+        self._counted[port.port] = counted
 
     def forget(self, port: int) -> None:
         """Forget a port that is gone."""
@@ -113,6 +111,13 @@ class Misuse:
             self._episodes.pop((port, counter), None)
         for mac in self._behind.pop(port, ()):
             del self._places[mac]
+
+    def _scan(self, port: int, page: Page, now: float) -> None:
+        for mac in tuple(self._behind.get(port, ())):
+            self._see(page.port_of(mac), mac, now)
+        for mac, age, _ in page.macs(port):
+            if age <= FRESH_S or mac not in self._places:
+                self._see(port, mac, now)
 
     def _may_scan(self, now: float) -> bool:
         if now - self._second >= 1.0:
@@ -145,6 +150,7 @@ class Misuse:
             if len(behind) < SHARE:
                 behind.add(mac)
                 self._places[mac] = _Place(port)
+                self._say_new(port, mac)
             return
         quiet = now - place.moved_at >= QUIET_S
         if port in (0, place.port):
@@ -163,3 +169,8 @@ class Misuse:
             place.flapping = True
             text = f"{address} goes to and fro between ports {before} and {port}: two VMs use one address"
             say("mac-flapping", text, "warning", **fields)
+
+    def _say_new(self, port: int, mac: bytes) -> None:
+        name = self._names.get(port)
+        address = format_mac(mac)
+        say("mac-new", f"port {port} ({name}): its VM uses {address}", port=port, name=name, mac=address)

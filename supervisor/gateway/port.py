@@ -35,6 +35,9 @@ class PortHandler(Protocol):
     def own(self, owners: Mapping[str, int]) -> None:
         """Let guards know that these addresses, and no others, belong to these ports."""
 
+    def current(self, port: PortId) -> PortRecord | None:
+        """Return a port as it is now; None if it has left."""
+
     def block(self, number: int) -> int:
         """Return the descriptor of a present port's stats page; the owner closes it."""
 
@@ -56,6 +59,11 @@ class GatewayPort:
         """Whether ``record`` is of the gateway's port."""
         own = self._record
         return own is not None and (record.port, record.born) == (own.port, own.born)
+
+    def name_of(self, port: PortId) -> str | None:
+        """Return the name of a port of the switch; None if it has left."""
+        record = self._handler.current(port)
+        return None if record is None else record.name
 
     def present(self) -> list[list[int]]:
         """Return number and attachment of every port of the switch."""

@@ -120,7 +120,7 @@ class GatewayProcess:
         self.failure, self._misused = "", False
         self._channel = LimitedChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
-        self._requests = Requests(self._say, self._facts, self._options)
+        self._requests = Requests(self._say, self._facts, self._options, self._port.name_of)
         self._told_resolvers = ()
         self._tell_resolvers()
         try:

@@ -8,6 +8,7 @@ carry what operators have asked for, and no more:
     listen     a listener of TCP or UDP on the host; or a unix socket that an operator has asked for
     unlisten   its file is to be removed
     log        a line, as many as ``LINES`` a second, without control characters
+    lease      what became of a lease, as many again (``lease_events``)
     refused    what its cell has refused
 
 A request that is none raises PeerError, which ends the gateway. Runs in the supervisor's loop.
@@ -25,6 +26,7 @@ from supervisor.base.allowance import Allowance
 from supervisor.base.logs import LEVELS, Throttle, log
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.kept import texts
+from supervisor.gateway.lease_events import NameOf, say_lease
 from supervisor.gateway.listening import Listenings, Place
 
 LINES = 100
@@ -39,7 +41,7 @@ Send = Callable[[Message, Sequence[int]], None]
 class Requests:
     """The requests of one gateway's process."""
 
-    def __init__(self, send: Send, facts: Facts, options: Mapping[str, object]) -> None:
+    def __init__(self, send: Send, facts: Facts, options: Mapping[str, object], name_of: NameOf) -> None:
         """Begin with what operators have asked for until now, by the ``options`` of the gateway."""
         self._send = send
         self._facts = facts
@@ -48,8 +50,11 @@ class Requests:
         named = [*texts(options.get("forward")), *texts(options.get("kept-forward"))]
         self._named: deque[str] = deque(named, MOST_NAMED)
         self._listenings = Listenings(self._may_name)
+        self._name_of = name_of
         self._lines = Allowance(LINES, LINES, time.monotonic())
         self._lost_lines = 0
+        self._leases = Allowance(LINES, LINES, time.monotonic())
+        self._lost_leases = 0
         self._throttle = Throttle()
 
     def expect(self, forward: str) -> None:
@@ -71,6 +76,8 @@ class Requests:
                 self._listenings.close(number)
             case Command("log", {"level": str(level), "text": str(text)}):
                 self._log(level, text)
+            case Command("lease", record):
+                self._say_lease(record)
             case Command("refused", {"process": "gateway" | "namespace" as process} as counted):
                 self._say_refused(str(process), counted)
             case _:
@@ -115,6 +122,14 @@ class Requests:
             text += f" ({self._lost_lines} lines of the gateway were lost before this one)"
             self._lost_lines = 0
         log.log(LEVELS.get(level, LEVELS["warning"]), "%s", " ".join(text.split())[:LONGEST_LINE])
+
+    def _say_lease(self, record: Mapping[str, object]) -> None:
+        if not self._leases.take(time.monotonic()):
+            self._lost_leases += 1
+            return
+        self._leases.spend()
+        more, self._lost_leases = self._lost_leases, 0
+        say_lease(record, more, self._name_of)
 
     def _say_refused(self, process: str, counted: Mapping[str, object]) -> None:
         subject = {"gateway": "the gateway", "namespace": "the gateway's namespace"}[process]

@@ -1,4 +1,4 @@
-"""The words that ``status``, ``stats`` and ``top`` show, with their meaning, for help and documents.
+"""The words that ``status``, ``stats``, ``top`` and ``events`` show, with their meaning.
 
 ``supervisor help WORD`` reads it, and a test compares it with the table of docs/operating.md and with the
 headings of the screens. ``forwarder.counted`` has the meaning of the counters.
@@ -63,9 +63,50 @@ STATES = {
 }
 """States of ports and of the gateway."""
 
+EVENTS = {
+    "ready": "the switch serves, and VMs can attach",
+    "attach": "a VM has attached, or a TAP",
+    "attach-refused": "a VM was refused at its listener: `reason`",
+    "gone": "a port has ended: `reason`",
+    "restart": "a worker was lost (`reason`), and the next one starts",
+    "parked": "a port lost too many workers (`reason`) and waits for the operator",
+    "takeover": "this supervisor follows one that died, and takes its workers over",
+    "taken-over": "a port was taken over with its worker",
+    "refused": "a port was not taken over: `reason`",
+    "stall": "a VM reads nothing, and frames wait for it",
+    "stall-end": "it reads again",
+    "silent": "a worker does not answer",
+    "heard": "it answers again, after `silent_s` seconds",
+    "unanswered": "a worker has not confirmed a change for long",
+    "unfinished": "a VM leaves checksums undone, and its port has no `offload`",
+    "spoof": "a VM sends from addresses that are pinned elsewhere, or not to it",
+    "spoof-end": "no more for ten seconds; `frames` in `seconds`",
+    "storm": "a VM sends more floods than its limit",
+    "storm-end": "no more for ten seconds",
+    "limit": "a VM uses more MAC addresses than its `limit-macs`",
+    "limit-end": "no more for ten seconds",
+    "isolated": "a VM sends to ports that it may not reach",
+    "isolated-end": "no more for ten seconds",
+    "guard": "a guard has refused a frame: `reason`",
+    "mac-new": "a VM has sent from a MAC address that no VM used before",
+    "mac-moved": "a MAC address is at another port now",
+    "mac-flapping": "a MAC address goes to and fro: two VMs use it",
+    "lease": "the gateway's leases: `state` given, renewed (once) or ended; `reason` of the end",
+    "lease-refused": "a guest got no lease: `reason` no-address, in-use, not-offered or declined",
+    "set": "settings were changed, `by` whom",
+    "forward": "a forward was `added` or removed",
+    "gateway": "`state` of the gateway",
+    "cell": "how processes are confined; what is `missing`",
+    "cell-refused": "a cell has refused system calls",
+    "notification": "the program of `--notification` does not listen",
+    "message": "any other line of the log",
+}
+"""Kinds of events; a word in backquotes is a field of the event."""
+
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "column": COLUMNS,
     "state": STATES,
+    "event": EVENTS,
     "drop": counted.DROPS,
     "flow of the gateway": counted.FLOWS,
     "refused by the gateway": counted.REFUSED,

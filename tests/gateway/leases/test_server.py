@@ -8,8 +8,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from gateway.leases.news import BURST, News, Record
 from gateway.leases.server import Server
-from gateway.leases.table import Leases, State
+from gateway.leases.table import LEASE_S, Leases, State
 from gateway.ports import Port
 from gateway.relay.counts import Counts
 from gateway.settings import lease_range, read
@@ -46,7 +47,10 @@ class World:
         fixed = {bytes.fromhex(each.mac.replace(":", "")): int(each.address) for each in self.settings.leases}
         self.leases = Leases(int(first), int(last), fixed)
         self.counters = Counts(lambda: 0.0)
-        self.server = Server(self.settings, self.leases, {"gateway", "db"}.__contains__, self.counters)
+        self.now = 0.0
+        self.told: list[Record] = []
+        news = News(self.told.append, lambda: self.now)
+        self.server = Server(self.settings, self.leases, {"gateway", "db"}.__contains__, self.counters, news)
         self.to = IPv4Address(0)
 
     def say(
@@ -61,7 +65,7 @@ class World:
         source: bytes | None = None,
     ) -> Reply | None:
         data = request(kind, mac, options, own=own, broadcast=broadcast)
-        answer = self.server.answer(data, source or mac, port, 0.0)
+        answer = self.server.answer(data, source or mac, port, self.now)
         if answer is None:
             return None
         self.to = answer.to
@@ -78,6 +82,12 @@ class World:
         got = self.say(REQUEST, mac, port, taken)
         assert got is not None
         return got.address if got.kind == ACK else ""
+
+    def words(self) -> list[object]:
+        """Return what was told of leases since the last time."""
+        told = [record["word"] for record in self.told]
+        self.told.clear()
+        return told
 
     def name(self, name: str) -> str:
         """Return the address of a name."""
@@ -242,3 +252,76 @@ def test_a_full_pool_is_no_answer_and_is_counted() -> None:
     got = [world.lease(bytes((2, 0, 0, 0, 0, port.number)), port) for port in ports]
     assert sum(map(bool, got)) == 11
     assert world.counters["dhcp_no_address"] == len(ports) - 11
+
+
+def test_what_becomes_of_a_lease_is_told_once() -> None:
+    world = World()
+    address = world.lease(ALICE, AT_ALICE, "alice")
+    assert world.told == [
+        {
+            "word": "given",
+            "port": 2,
+            "born": 20,
+            "mac": "52:54:00:00:00:0a",
+            "address": address,
+            "host": "alice",
+            "more": 0,
+        }
+    ]
+    world.words()
+    for _ in range(5):
+        world.say(REQUEST, ALICE, AT_ALICE, own=address)
+    assert world.words() == ["renewed"]
+    world.say(RELEASE, ALICE, AT_ALICE, own=address)
+    assert world.words() == ["released"]
+    world.lease(ALICE, AT_ALICE)
+    world.say(REQUEST, ALICE, AT_ALICE, own=address)
+    assert world.words() == ["given", "renewed"]
+    world.say(DECLINE, ALICE, AT_ALICE, {ASKED: socket.inet_aton(address)})
+    assert world.words() == ["declined"]
+
+
+def test_why_a_lease_has_ended_is_told() -> None:
+    world = World()
+    world.lease(ALICE, AT_ALICE)
+    world.leases.left(AT_ALICE, 0.0)
+    assert world.words() == ["given", "left"]
+    world.lease(ALICE, AT_ALICE)
+    other = {SERVER_ID: socket.inet_aton("192.168.127.9"), ASKED: socket.inet_aton("192.168.127.40")}
+    world.say(REQUEST, ALICE, AT_ALICE, other)
+    assert world.words() == ["given", "other-server"]
+    world.lease(ALICE, AT_ALICE)
+    world.leases.expire(LEASE_S)
+    assert world.words() == ["given", "expired"]
+    world.say(DISCOVER, MALLORY, AT_MALLORY)
+    world.leases.expire(2 * LEASE_S)
+    assert world.words() == []  # an offer that nobody takes is no lease
+
+
+def test_why_a_guest_gets_no_lease_is_told() -> None:
+    world = World()
+    address = world.lease(ALICE, AT_ALICE)
+    world.words()
+    world.say(REQUEST, MALLORY, AT_MALLORY, {ASKED: socket.inet_aton(address)})
+    world.say(REQUEST, MALLORY, AT_MALLORY, {ASKED: socket.inet_aton("10.0.0.1")})
+    assert [(each["word"], each["address"]) for each in world.told] == [
+        ("in-use", address),
+        ("not-offered", "10.0.0.1"),
+    ]
+    small = World(subnet="192.168.9.0/28")
+    while small.lease(bytes((0x52, 0, 0, 0, 0, len(small.leases))), Port(len(small.leases), 1)):
+        pass
+    assert small.words()[-1] == "no-address"
+
+
+def test_a_guest_that_asks_all_the_time_is_told_of_rarely_and_hides_no_other() -> None:
+    world = World()
+    for number in range(1000):
+        world.lease(bytes((0x52, 0, 0, 0, number >> 8, number & 255)), AT_MALLORY)
+    assert len(world.words()) == BURST
+    world.lease(ALICE, AT_ALICE)
+    assert [(each["word"], each["port"], each["more"]) for each in world.told] == [("given", 2, 0)]
+    world.words()
+    world.now = 2.0
+    world.say(REQUEST, MALLORY, AT_MALLORY, {ASKED: socket.inet_aton("10.0.0.1")})
+    assert [(each["word"], each["more"]) for each in world.told] == [("not-offered", 1000 - BURST)]

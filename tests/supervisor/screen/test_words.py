@@ -1,5 +1,6 @@
 """Each word on a screen is explained: by ``supervisor help``, and in the documents by the same table."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 from rich.table import Table
 
+from supervisor.base import logs
 from supervisor.cli.main import main
+from supervisor.fleet import misuse
 from supervisor.gateway.states import GatewayState
 from supervisor.ports.lifecycle import PortState
 from supervisor.screen import stats, status, top, words
@@ -42,9 +45,30 @@ def test_every_state_is_explained():
     assert states == set(words.STATES)
 
 
+def kinds_in(call):
+    """Yield the texts among the arguments of a call that says an event."""
+    called = ast.unparse(call.func)
+    position = {"say": 0, "_Sentence": 0, "Log": 2, "self._throttle.warning": 2}.get(called)
+    given = call.args[position:][:1] if position is not None else []
+    for each in given:
+        if not isinstance(each, ast.JoinedStr):
+            yield from (part.value for part in ast.walk(each) if isinstance(part, ast.Constant))
+
+
+def test_every_event_is_explained():
+    said = {logs.MESSAGE}
+    for path in Path(logs.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                said.update(kinds_in(node))
+    for event, _ in misuse.EPISODES.values():
+        said |= {event, f"{event}-end"}
+    assert said == set(words.EVENTS)
+
+
 def test_the_document_has_the_same_table():
     rows = re.findall(r"^\| (\S[^|]*?) \| ([^|]*?) \|$", DOCUMENT.read_text(), re.MULTILINE)
-    for table in (words.COLUMNS, words.STATES):
+    for table in (words.COLUMNS, words.STATES, words.EVENTS):
         assert [row for row in rows if table.get(row[0]) == row[1]] == list(table.items())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,59 +14,18 @@ import pytest
 
 from gateway.lan.frames import Datagram, udp
 from tests.helpers.gateway import dhcp_client, dns_client
-from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
+from tests.helpers.gateway.dhcp_client import DISCOVER
+from tests.helpers.gateway.link import Link, dhcp_frame
 from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
 
 OURS = bytes.fromhex("5a94efe40cdd")
-EVERYBODY = b"\xff" * 6
 MALLORY = b"\x52\x54\0\0\0\x0b"
 LOOKUPS = 20
 SLOW_S = 1.0
 """Longest time of an immediate answer on a busy machine; a lost question takes a client five seconds."""
-
-
-class Link:
-    """A VM by hand: frames in and out of a stream socket of the switch."""
-
-    def __init__(self, here: Place) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(str(here.switch.qemu))
-        self._data = b""
-
-    def send(self, *frames: bytes) -> None:
-        self.sock.sendall(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames))
-
-    def receive(self) -> bytes:
-        """Return the next frame. Raises TimeoutError."""
-        while len(self._data) < 4 or len(self._data) < 4 + int.from_bytes(self._data[:4], "big"):
-            more = self.sock.recv(1 << 16)
-            assert more, "the switch has closed the link"
-            self._data += more
-        end = 4 + int.from_bytes(self._data[:4], "big")
-        frame, self._data = self._data[4:end], self._data[end:]
-        return frame
-
-    def lease(self, mac: bytes) -> str:
-        """Ask for a lease; return the address."""
-        offered = self._ask(dhcp_client.request(DISCOVER, mac), mac)
-        taken = {ASKED: socket.inet_aton(offered.address), SERVER: offered.options[SERVER]}
-        return self._ask(dhcp_client.request(REQUEST, mac, taken), mac).address
-
-    def _ask(self, data: bytes, mac: bytes) -> dhcp_client.Reply:
-        self.send(dhcp_frame(mac, data))
-        while True:
-            frame = self.receive()
-            if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x43\0\x44":
-                return dhcp_client.read(frame[42:])
-
-
-def dhcp_frame(mac: bytes, data: bytes) -> bytes:
-    everybody = socket.inet_aton("255.255.255.255")
-    return udp(mac, Datagram(EVERYBODY, bytes(4), everybody, 68, 67, data))
 
 
 def dns_frame(mac: bytes, source: IPv4Address, name: str, number: int) -> bytes:
@@ -103,7 +61,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 @contextlib.contextmanager
 def flood(here: Place, make: Callable[[int], bytes]) -> Iterator[None]:
     """Send frames as fast as the switch takes them, and read nothing but what would stop that."""
-    link = Link(here)
+    link = Link(here.switch.qemu)
     link.sock.settimeout(None)  # with a time, recv would wait for it
     stop = threading.Event()
 
@@ -167,7 +125,7 @@ def test_a_guest_that_floods_disturbs_no_other(place: Callable[..., Place]) -> N
         for number, (what, make) in enumerate(FLOODS.items()):
             with flood(here, make):
                 times = look_up(here)
-                newcomer = Link(here)
+                newcomer = Link(here.switch.qemu)
                 stack.callback(newcomer.sock.close)
                 began = time.monotonic()
                 address = newcomer.lease(bytes((0x52, 0x54, 2, 0, 0, number)))

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+from tests.helpers.gateway.link import Link
+from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
 from tests.helpers.guests.ports import A_RING_FULL, attach, meet, port
 from tests.helpers.guests.switch import Switch
@@ -67,7 +69,7 @@ def test_a_port_comes_changes_and_goes(switch: StartSwitch) -> None:
     assert [line for line in logged if line in shown] == logged
     text = running.command("events").stdout
     assert "port 1 (web): attached by" in text
-    assert events(running, "--since", "0") == []
+    assert events(running, "--since", "0.001") == []
     assert events(running, "--since", "1000") == events(running)
 
 
@@ -161,3 +163,21 @@ def test_follow_shows_events_at_once_and_ends_by_a_signal(switch: StartSwitch) -
 def test_wrong_arguments_are_one_line(switch: StartSwitch) -> None:
     running = switch()
     assert running.command("events", "--since", "-1", check=False).returncode == 2
+
+
+def test_leases_are_events_with_the_name_of_the_port(switch: StartSwitch) -> None:
+    requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
+    running = switch("--gateway", qemu=True)
+    web = Link(running.qemu)
+    running.wait_live(2)
+    address = web.lease(mac(1))
+    given = wait_event(running, "lease")
+    wanted = {"state": "given", "mac": mac(1).hex(":"), "address": address, "name": "qemu-2"}
+    assert wanted.items() <= given.items()
+    web.lease(mac(1))
+    web.lease(mac(1))
+    wait_for(lambda: len(of_kind(running, "lease")) == 2, "the first renewal, and only it, to be an event")
+    web.sock.close()
+    wait_for(lambda: len(of_kind(running, "lease")) == 3, "the end of the lease to be an event")
+    assert [event["state"] for event in of_kind(running, "lease")] == ["given", "renewed", "ended"]
+    assert of_kind(running, "lease")[2]["reason"] == "left"
