@@ -53,6 +53,9 @@ def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epo
 def flood_create(size: int, port: int, epoch: int) -> int:
     """A new flood ring as a sealed memfd; its writer maps it first, all later processes may only read."""
 
+def capture_create(size: int, port: int, epoch: int) -> int:
+    """A new capture ring as a sealed memfd: a worker's copies of frames, and its reader's cursor."""
+
 def stats_page_create() -> int:
     """A new statistics page of a port (counters and MAC table) as a sealed memfd."""
 
@@ -288,13 +291,13 @@ class CaptureReader:
     def __init__(self, fd: int, port: int, epoch: int, /) -> None: ...
     @property
     def lost(self) -> int:
-        """Frames that the worker has overwritten before they were read."""
+        """Frames that had no room in the ring, since they came faster than they were read."""
 
     def read(self) -> list[tuple[int, int, int, str, int, bytes]]:
         """Some new frames: (monotonic ns, way, peer, reason, length of the frame, the kept bytes).
 
         ``way``: 1 from the VM, 2 to the VM, 3 dropped; then ``reason`` is the drop's counter and ``peer`` the
-        port that the frame was for, or 0. Raises ValueError if the ring holds something else.
+        port that the frame was for, or 0. A damaged ring yields nothing more.
         """
 
 class Engine:
@@ -338,7 +341,7 @@ class Engine:
         """Publish to the statistics page every ``interval`` seconds even if nothing happens; at first 1.0."""
 
     def capture(self, number: int, fd: int, program: bytes, snap: int, /) -> None:
-        """Copy every frame to a flood ring made for this port and epoch, until ``end_capture`` of ``number``.
+        """Copy every frame to a capture ring of this port and epoch, until ``end_capture`` of ``number``.
 
         A capture that has this number ends. ``program``: classic BPF (``struct bpf_insn``) that chooses
         frames; empty: all. ``snap``: most bytes kept of one. Raises OSError (EINVAL: the program is none).

@@ -284,7 +284,7 @@ class WantCapture(NamedTuple):
 
 
 class CaptureRing(NamedTuple):
-    """Supervisor to viewer, with a flood ring: the worker of that port copies its frames to it."""
+    """Supervisor to viewer, with a capture ring: the worker of that port copies its frames to it."""
 
     port: int
     epoch: int
@@ -293,7 +293,7 @@ class CaptureRing(NamedTuple):
 
 
 class Capture(NamedTuple):
-    """Supervisor to worker, with a flood ring: copy your port's frames to it."""
+    """Supervisor to worker, with a capture ring: copy your port's frames to it."""
 
     number: int
     """Of the capture; a port may have several at one time."""

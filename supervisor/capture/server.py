@@ -195,7 +195,7 @@ class CaptureServer:
                     return
 
     def _give_ring(self, capture: Capturing, record: PortRecord) -> None:
-        ring = _core.flood_create(capture.ring_bytes, record.port, record.epoch)
+        ring = _core.capture_create(capture.ring_bytes, record.port, record.epoch)
         begin = Capture(capture.number, *capture.wanted[1:])
         try:
             if not self._workers.tell(record.incarnation, begin, (ring,)):

@@ -6,9 +6,9 @@ The viewer asks the supervisor for rings (``server``), reads them in turn and wr
 ring after the other, so a frame may be older than a frame that was read before from another ring. Therefore
 frames wait for ``SETTLE_S`` and are written in the order of time.
 
-It never delays a worker. If the viewer is too slow (its disk, or the program that it writes to), frames are
-overwritten; the file's statistics and the summary have their number. If it writes to a pipe and the reader
-has gone, it ends, even while no frame comes.
+It never delays a worker. If the viewer is too slow (its disk, or the program that it writes to), its rings
+are full and further frames are not copied; the file's statistics and the summary have their number. If it
+writes to a pipe and the reader has gone, it ends, even while no frame comes.
 
 Example: ports 1 and 2, a frame from 1 to 2: the file has it as received at interface `qemu-1` and, some
 microseconds later, as sent at `qemu-2`. Had ring 2 been full, it would have a second copy at `qemu-1` with

@@ -18,6 +18,7 @@ from forwarder import _core
 from supervisor.capture.filters import SNAP, _library, compile_filter
 from tests.helpers.guests import requirements
 from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.scribble import CaptureScribble
 
 IN, OUT, DROP = 1, 2, 3
 RING_BYTES = 1 << 22
@@ -54,11 +55,14 @@ class Capture:
         self.bytes: Counter[tuple[int, int]] = Counter()
         self.towards: Counter[int] = Counter()
         self.readers = {}
+        self.memories: dict[int, CaptureScribble] = {}
+        """What a hostile worker or reader can write to."""
         for port, engine in switch.engines.items():
             epoch = switch.epochs[port]
-            ring = _core.flood_create(size, port, epoch)
+            ring = _core.capture_create(size, port, epoch)
             engine.capture(number, ring, program, snap)
             self.readers[port] = _core.CaptureReader(ring, port, epoch)
+            self.memories[port] = CaptureScribble(ring, size)
             os.close(ring)
 
     def read(self) -> list[bytes]:
@@ -176,6 +180,58 @@ def test_a_slow_reader_loses_captured_frames_and_knows_how_many(switch: MiniSwit
     capture.read()
     assert reader.lost > 0
     assert capture.seen[1, IN, ""] + reader.lost == switch.counters(1)["rx_frames"]
+
+
+def test_what_has_no_room_is_counted_and_not_copied(switch: MiniSwitch) -> None:
+    """A ring that was full is written again when a fourth of it is free."""
+    one = switch.add(1, "stream")
+    size = 1 << 18
+    capture = Capture(switch, size=size)
+    reader, memory = capture.readers[1], capture.memories[1]
+    for _ in range(20):
+        one.send(*(frame(BROADCAST, mac(1), size=1514) for _ in range(20)))
+        switch.settle()
+    full = memory["head"]
+    assert size - 1600 < full <= size
+    assert memory["lost"] == reader.lost == 400 - full // 1544
+    memory["tail"] = size // 8
+    one.send(frame(BROADCAST, mac(1), size=1514))
+    switch.settle()
+    assert (memory["head"], reader.lost) == (full, 401 - full // 1544)
+    memory["tail"] = size // 4 // 1544 * 1544 + 1544
+    one.send(frame(BROADCAST, mac(1), size=1514))
+    switch.settle()
+    assert (memory["head"], reader.lost) == (full + 1544, 401 - full // 1544)
+
+
+@pytest.mark.parametrize("tail", [1 << 40, 2**64 - 8, 4096])
+def test_a_reader_that_lies_gets_nothing_and_harms_nobody(switch: MiniSwitch, tail: int) -> None:
+    one, two = switch.add(1, "stream"), switch.add(2, "stream")
+    lied = Capture(switch, number=1, size=1 << 18)
+    honest = Capture(switch, number=2)
+    lied.memories[1]["tail"] = tail
+    for _ in range(20):
+        one.send(*(frame(BROADCAST, mac(1), size=1514) for _ in range(20)))
+        switch.settle()
+        switch.read_out(two)
+    assert lied.memories[1]["lost"] > 0
+    assert lied.memories[1]["head"] <= (1 << 18) + 4096
+    honest.read()
+    assert honest.seen[1, IN, ""] == switch.counters(1)["rx_frames"] == 400
+
+
+@pytest.mark.parametrize("head", [1, 23, 24, 1 << 40, 2**64 - 1])
+@pytest.mark.parametrize("fill", [b"\0", b"\xff"])
+def test_a_worker_that_lies_gives_only_what_is_there(switch: MiniSwitch, head: int, fill: bytes) -> None:
+    switch.add(1, "stream")
+    capture = Capture(switch, size=1 << 18)
+    memory = capture.memories[1]
+    memory.fill(fill)
+    memory["head"] = head
+    found = capture.readers[1].read()
+    assert all(not data for *_, data in found)
+    assert len(found) <= head // 24
+    assert capture.readers[1].read() == []
 
 
 def test_a_capture_ends_and_another_begins(switch: MiniSwitch) -> None:

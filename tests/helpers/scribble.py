@@ -1,7 +1,8 @@
 """The shared memory of a ring, to be scribbled over as a hostile neighbour would.
 
-The offsets are those of ring_memory.h, flood.h and fdb.h in forwarder/_core/shared. A ring must be opened
-here before its writer maps it, because from then on the kernel lets no other process write to it.
+The offsets are those of ring_memory.h, flood.h, fdb.h and capture_ring.h in forwarder/_core. A unicast or
+flood ring must be opened here before its writer maps it, because from then on the kernel lets no other
+process write to it.
 """
 
 from __future__ import annotations
@@ -88,3 +89,11 @@ class FloodScribble(Scribble):
         "number": (84, "I"),
         "sleep": (128, "I"),
     }
+
+
+class CaptureScribble(Scribble):
+    FIELDS: ClassVar = {"head": (64, "Q"), "lost": (72, "Q"), "tail": (128, "Q")}
+
+    def fill(self, byte: bytes) -> None:
+        """Write one byte all over the data."""
+        self.memory[HEADER_BYTES:] = byte * self.size

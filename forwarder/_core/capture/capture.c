@@ -5,11 +5,9 @@
 
 #include "packet/frame.h"
 
-_Static_assert(sizeof(struct capture_head) == 16, "the head of a captured frame is part of the shared layout");
-
 struct capture {
     struct capture *next;
-    struct flood_tx ring;
+    struct capture_tx ring;
     uint32_t number;
     uint32_t snap;
     uint32_t count;
@@ -25,12 +23,12 @@ int captures_add(struct capture **first, uint32_t number, int fd, struct capture
     struct capture *capture = malloc(sizeof *capture + wanted.count * sizeof *wanted.program);
     if (capture == NULL)
         return -1;
-    if (flood_tx_open(&capture->ring, fd, of.port, of.epoch) < 0) {
+    if (capture_tx_open(&capture->ring, fd, of.port, of.epoch) < 0) {
         free(capture);
         return -1;
     }
     capture->number = number;
-    capture->snap = wanted.snap < CAPTURE_SNAP_MOST ? wanted.snap : CAPTURE_SNAP_MOST;
+    capture->snap = wanted.snap;
     capture->count = wanted.count;
     if (wanted.count > 0)
         memcpy(capture->program, wanted.program, wanted.count * sizeof *wanted.program);
@@ -49,8 +47,8 @@ void captures_end(struct capture **first, uint32_t number)
     if (ended == NULL)
         return;
     *link = ended->next;
-    flood_publish(&ended->ring);
-    flood_tx_close(&ended->ring);
+    capture_publish(&ended->ring);
+    capture_tx_close(&ended->ring);
     free(ended);
 }
 
@@ -65,15 +63,14 @@ static void capture_frame(struct capture *capture, const uint8_t *frame, uint32_
     uint32_t wanted = capture->count > 0 ? cbpf_run(capture->program, frame, bytes) : bytes;
     if (wanted == 0)
         return;
+    uint32_t kept = wanted < bytes ? wanted : bytes;
     struct capture_head head = {.time_ns = sighting->now,
                                 .length = bytes,
+                                .kept = kept < capture->snap ? kept : capture->snap,
                                 .peer = sighting->peer,
                                 .way = sighting->way,
                                 .reason = sighting->reason};
-    uint32_t kept = wanted < bytes ? wanted : bytes;
-    if (kept > capture->snap)
-        kept = capture->snap;
-    flood_put_behind(&capture->ring, &head, sizeof head, frame, kept, FLOOD_GROUP);
+    capture_put(&capture->ring, &head, frame);
 }
 
 void captures_frame(struct capture *first, const uint8_t *frame, uint32_t bytes, const struct sighting *sighting)
@@ -94,5 +91,5 @@ void captures_records(struct capture *first, const uint8_t *records, uint32_t by
 void captures_publish(struct capture *first)
 {
     for (struct capture *capture = first; capture != NULL; capture = capture->next)
-        flood_publish(&capture->ring);
+        capture_publish(&capture->ring);
 }

@@ -1,10 +1,9 @@
 /* Copies of what one port sees, for readers outside of the switch.
 
-   Theory of operation. A capture is a flood ring (flood.h) with one frame to a record: the worker writes and never looks at
-   the reader; a reader that is too slow is lapped, and the numbers of the records tell it how many it lost. So a capture
-   costs the worker copies and nothing else, whatever its reader does. A port has a list of captures, each under a number
-   of its own: one that is stuck keeps no other from beginning. While the list is empty that costs a test of a pointer
-   for each run.
+   Theory of operation. A capture is a ring (capture_ring.h) with one frame to a record. The worker copies what has room
+   and counts the rest, so a capture costs it no more than its reader can take, and never a wait. A port has a list of
+   captures, each under a number of its own: one that is stuck keeps no other from beginning. While the list is empty
+   that costs a test of a pointer for each run.
 
    A frame is seen up to three times, by the worker of its port:
 
@@ -24,24 +23,13 @@
 #ifndef BULKHEAD_CAPTURE_H
 #define BULKHEAD_CAPTURE_H
 
+#include "capture/capture_ring.h"
 #include "capture/cbpf.h"
-#include "shared/flood.h"
 
 enum capture_way { CAPTURE_IN = 1, CAPTURE_OUT = 2, CAPTURE_DROP = 3 };
 
 /* The reason of a drop that is counted at another port, so not in this port's page. */
 #define CAPTURE_EGRESS_FULL 255u
-
-/* In front of the kept bytes of a frame. */
-struct capture_head {
-    uint64_t time_ns; /* CLOCK_MONOTONIC, at the start of the turn */
-    uint32_t length;  /* of the frame */
-    uint16_t peer;    /* port that a dropped frame was for; 0: none, or not known */
-    uint8_t way;
-    uint8_t reason;   /* of a drop: the counter's index in struct counters, or CAPTURE_EGRESS_FULL */
-};
-
-#define CAPTURE_SNAP_MOST (MAX_FRAME - (uint32_t)sizeof(struct capture_head))
 
 /* One of a list; NULL is the list without any. */
 struct capture;
@@ -59,8 +47,8 @@ struct wanted_frames {
     uint32_t snap; /* most bytes kept of a frame */
 };
 
-/* Begin the capture `number`, instead of one that has that number. `fd`: a flood ring made for this port and epoch, to
-   which no other process can write from then on. -1 and errno (EINVAL: the program is none), and the list is as it was. */
+/* Begin the capture `number`, instead of one that has that number. `fd`: a capture ring made for this port and epoch.
+   -1 and errno (EINVAL: the program is none), and the list is as it was. */
 int captures_add(struct capture **first, uint32_t number, int fd, struct captured_port of, struct wanted_frames wanted);
 
 /* A number that is not there is ignored. The reader finds all that was captured. */

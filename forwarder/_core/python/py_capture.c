@@ -10,9 +10,7 @@
 
 struct py_capture {
     PyObject_HEAD
-    struct flood_rx rx;
-    unsigned long long lost;
-    uint8_t *frame;
+    struct capture_rx rx;
 };
 
 static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -26,12 +24,7 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     struct py_capture *self = py_allocate(type);
     if (self == NULL)
         return NULL;
-    self->frame = PyMem_Malloc(MAX_FRAME);
-    if (self->frame == NULL) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
-    if (flood_rx_open(&self->rx, fd, port, epoch, true) == 0)
+    if (capture_rx_open(&self->rx, fd, port, epoch) == 0)
         return (PyObject *)self;
     py_os_error();
     Py_DECREF(self);
@@ -41,8 +34,7 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static void reader_dealloc(PyObject *self)
 {
     struct py_capture *capture = (struct py_capture *)self;
-    flood_rx_close(&capture->rx);
-    PyMem_Free(capture->frame);
+    capture_rx_close(&capture->rx);
     py_free(self);
 }
 
@@ -55,41 +47,37 @@ static const char *reason_of(const struct capture_head *head)
     return head->reason < COUNTER_COUNT ? counter_names[head->reason] : "unknown";
 }
 
-/* The record in `frame` as a tuple; a worker that was taken over may have written anything. */
-static PyObject *sighted(const uint8_t *frame, uint32_t bytes)
+/* A record as a tuple; a worker that was taken over may have written anything. */
+static PyObject *sighted(const struct capture_head *head, const uint8_t *frame)
 {
-    struct capture_head head;
-    if (bytes < sizeof head)
-        return PyErr_Format(PyExc_ValueError, "a captured frame has no head");
-    memcpy(&head, frame, sizeof head);
-    return Py_BuildValue("(KIIsIy#)", (unsigned long long)head.time_ns, (unsigned int)head.way, (unsigned int)head.peer,
-                         reason_of(&head), (unsigned int)head.length, (const char *)frame + sizeof head,
-                         (Py_ssize_t)(bytes - sizeof head));
+    return Py_BuildValue("(KIIsIy#)", (unsigned long long)head->time_ns, (unsigned int)head->way,
+                         (unsigned int)head->peer, reason_of(head), (unsigned int)head->length, (const char *)frame,
+                         (Py_ssize_t)head->kept);
 }
 
 static PyObject *reader_read(PyObject *object, PyObject *unused)
 {
     (void)unused;
     struct py_capture *self = (struct py_capture *)object;
-    struct flood_record record;
-    uint64_t lost = 0;
+    struct capture_head head;
     PyObject *list = PyList_New(0);
     for (int i = 0; list != NULL && i < READ_MOST; i++) {
-        if (flood_next(&self->rx, self->frame, MAX_FRAME, &record, &lost) != FLOOD_FRAME)
+        const uint8_t *frame = capture_next(&self->rx, &head);
+        if (frame == NULL)
             break;
-        PyObject *one = sighted(self->frame, record.bytes);
+        PyObject *one = sighted(&head, frame);
         if (one == NULL || PyList_Append(list, one) < 0)
             Py_CLEAR(list);
         Py_XDECREF(one);
     }
-    self->lost += lost;
+    capture_take(&self->rx);
     return list;
 }
 
 static PyObject *reader_lost(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromUnsignedLongLong(((struct py_capture *)self)->lost);
+    return PyLong_FromUnsignedLongLong(capture_lost(&((struct py_capture *)self)->rx));
 }
 
 static PyMethodDef reader_methods[] = {{"read", reader_read, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};

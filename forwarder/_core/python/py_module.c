@@ -2,6 +2,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "capture/capture_ring.h"
 #include "engine/engine.h"
 #include "packet/flow.h"
 #include "packet/infer.h"
@@ -37,14 +38,25 @@ static PyObject *core_ring_create(PyObject *module, PyObject *args)
     return Py_BuildValue("(ii)", fds.ring, fds.tail);
 }
 
-static PyObject *core_flood_create(PyObject *module, PyObject *args)
+static PyObject *create_of_port(PyObject *args, int (*create)(uint32_t size, uint32_t port, uint64_t epoch))
 {
-    (void)module;
     unsigned int size, port;
     unsigned long long epoch;
     if (!PyArg_ParseTuple(args, "IIK", &size, &port, &epoch))
         return NULL;
-    return descriptor(flood_create(size, port, epoch));
+    return descriptor(create(size, port, epoch));
+}
+
+static PyObject *core_capture_create(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return create_of_port(args, capture_ring_create);
+}
+
+static PyObject *core_flood_create(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return create_of_port(args, flood_create);
 }
 
 static PyObject *core_stats_page_create(PyObject *module, PyObject *unused)
@@ -138,6 +150,7 @@ static PyObject *core_flow_of(PyObject *module, PyObject *args)
 static PyMethodDef functions[] = {
     {"doorbell_create", core_doorbell_create, METH_NOARGS, NULL},
     {"ring_create", core_ring_create, METH_VARARGS, NULL},
+    {"capture_create", core_capture_create, METH_VARARGS, NULL},
     {"flood_create", core_flood_create, METH_VARARGS, NULL},
     {"stats_page_create", core_stats_page_create, METH_NOARGS, NULL},
     {"tap_open", core_tap_open, METH_VARARGS, NULL},

@@ -122,26 +122,17 @@ void flood_rx_close(struct flood_rx *rx)
     *rx = (struct flood_rx){0};
 }
 
-void flood_put_behind(struct flood_tx *tx, const void *head, uint32_t head_bytes, const uint8_t *frame, uint32_t rest,
-                      enum flood_kind kind)
+void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
 {
-    uint32_t bytes = head_bytes + rest;
     struct flood_record record = {.bytes = bytes, .number = tx->number, .kind = kind};
     uint8_t *at = tx->shm.data + (tx->head & (tx->shm.size - 1));
     atomic_store_explicit(&tx->shared->reserve, tx->head + footprint(bytes), memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
     memcpy(at, &record, sizeof record);
-    if (head_bytes > 0)
-        memcpy(at + sizeof record, head, head_bytes);
-    memcpy(at + sizeof record + head_bytes, frame, rest);
+    memcpy(at + sizeof record, frame, bytes);
     tx->head += footprint(bytes);
     if (kind != FLOOD_REPLY)
         tx->number++;
-}
-
-void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind)
-{
-    flood_put_behind(tx, NULL, 0, frame, bytes, kind);
 }
 
 bool flood_publish(struct flood_tx *tx)

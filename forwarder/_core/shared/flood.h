@@ -128,10 +128,6 @@ static inline bool flood_is_over(const struct flood_rx *rx)
 
 void flood_put(struct flood_tx *tx, const uint8_t *frame, uint32_t bytes, enum flood_kind kind);
 
-/* The same with something in front of the frame, in the same record. */
-void flood_put_behind(struct flood_tx *tx, const void *head, uint32_t head_bytes, const uint8_t *frame, uint32_t rest,
-                      enum flood_kind kind);
-
 /* Whether readers need a ring for the new records. A reply needs no doorbell: a port that still floods to that
    address reads it before its VM's next frame. */
 bool flood_publish(struct flood_tx *tx);
