@@ -17,9 +17,9 @@ FOLLOW_S = 0.25
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
     "--since",
-    type=SpanType(),
+    type=SpanType(may_be_zero=True),
     metavar="TIME",
-    help="Show only events that are not older than this, like 90s, 10m or 1h.",
+    help="Show only events that are not older than this, like 90s, 10m or 1h; 0: only new ones.",
 )
 @click.option("--follow", is_flag=True, help="Go on with new events until Ctrl-C.")
 def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: bool) -> None:

@@ -118,10 +118,13 @@ class SpanType(click.ParamType[float]):
 
     name = "span"
 
+    def __init__(self, *, may_be_zero: bool = False) -> None:
+        self._may_be_zero = may_be_zero
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse; what is wrong is wrong usage."""
         found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h)?", str(value))
-        if found is None or not float(found[1]):
+        if found is None or not (self._may_be_zero or float(found[1])):
             self.fail(f"{value!r} is no time; write it like 90s, 10m or 1h", param, ctx)
         return float(found[1]) * {"s": 1, "m": 60, "h": 3600, None: 1}[found[2]]
 

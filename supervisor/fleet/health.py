@@ -70,12 +70,13 @@ class Health:
         """Note the worker's report about its VM and its cell."""
         port = record.port
         who: dict[str, Any] = {"port": port, "name": record.name}
+        label = f"port {port} ({record.name})"
         refused = message.refused_calls - self._refused.get(port, 0)
         self._refused[port] = message.refused_calls
         if refused > 0:
             self._throttle.warning(
                 "refused",
-                f"port {port}: its worker's cell has refused {refused} system calls, the last was number "
+                f"{label}: its worker's cell has refused {refused} system calls, the last was number "
                 f"{message.refused_call}; a guest may have taken the worker over",
                 "cell-refused",
                 **who,
@@ -84,14 +85,14 @@ class Health:
             )
         if message.stalled and port not in self._stalled:
             self._stalled.add(port)
-            text = f"port {port}: stalled, its VM takes no frames and {message.queued} bytes wait for it"
+            text = f"{label}: stalled, its VM takes no frames and {message.queued:,} bytes wait for it"
             say("stall", text, "warning", **who, queued_bytes=message.queued)
         elif not message.stalled and port in self._stalled:
             self._stalled.discard(port)
-            say("stall-end", f"port {port}: no longer stalled", **who)
+            say("stall-end", f"{label}: no longer stalled", **who)
         if message.unfinished and port not in self._unfinished:
             self._unfinished.add(port)
-            text = f"port {port} ({record.name}): {notes.unfinished(record)}"
+            text = f"{label}: {notes.unfinished(record)}"
             say("unfinished", text, "warning", **who)
         elif not message.unfinished:
             self._unfinished.discard(port)

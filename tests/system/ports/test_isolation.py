@@ -120,8 +120,8 @@ def test_a_vm_that_does_not_read_is_reported_once_and_costs_no_other_vm_anything
     number = town.stats(STUCK)["port"]
     said = [line.partition(" port ")[2] for line in town.switch.log().splitlines() if "stalled" in line]
     assert [line.partition(", its VM takes no")[0] for line in said] == [
-        f"{number}: stalled",
-        f"{number}: no longer stalled",
+        f"{number} ({town.names[STUCK]}): stalled",
+        f"{number} ({town.names[STUCK]}): no longer stalled",
     ]
     wait_for(lambda: town.vms[STUCK].drain() == [] and town.passes(SENDER, STUCK), "frames to pass again")
 
