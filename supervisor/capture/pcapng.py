@@ -24,6 +24,9 @@ NANOSECONDS = 9
 IN, OUT = 1, 2
 """From the VM into the switch; from the switch to the VM (bits 0 and 1 of a packet's flags)."""
 
+_PACKET, _SIZE = struct.Struct("<IIIIIII"), struct.Struct("<I")
+_PADDING = (b"", b"\0", b"\0\0", b"\0\0\0")
+
 Option = tuple[int, bytes]
 
 
@@ -34,6 +37,13 @@ def _padded(data: bytes) -> bytes:
 def _options(options: Iterable[Option]) -> bytes:
     listed = [struct.pack("<HH", code, len(value)) + _padded(value) for code, value in options]
     return b"".join([*listed, b"\0\0\0\0"]) if listed else b""
+
+
+def _flags(flags: int) -> Option:
+    return FLAGS, struct.pack("<I", flags)
+
+
+_FLAGS_ONLY = {flags: _options([_flags(flags)]) for flags in (IN, OUT)}
 
 
 def _block(kind: int, body: bytes) -> bytes:
@@ -58,11 +68,12 @@ def packet(number: int, time_ns: int, data: bytes, length: int, *, flags: int, c
 
     ``data`` has the kept bytes of ``length``. The time is since 1970. ``flags``: IN or OUT.
     """
-    head = struct.pack("<IIIII", number, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), length)
-    options: list[Option] = [(FLAGS, struct.pack("<I", flags))]
-    if comment:
-        options.insert(0, (COMMENT, comment.encode()))
-    return _block(PACKET, head + _padded(data) + _options(options))
+    options = _FLAGS_ONLY[flags] if not comment else _options([(COMMENT, comment.encode()), _flags(flags)])
+    kept = len(data)
+    padding = -kept % 4
+    size = _PACKET.size + kept + padding + len(options) + _SIZE.size
+    head = _PACKET.pack(PACKET, size, number, time_ns >> 32, time_ns & 0xFFFFFFFF, kept, length)
+    return b"".join((head, data, _PADDING[padding], options, _SIZE.pack(size)))
 
 
 def statistics(number: int, time_ns: int, received: int, lost: int) -> bytes:

@@ -15,14 +15,15 @@ microseconds later, as sent at `qemu-2`. Had ring 2 been full, it would have a s
 the comment "dropped: egress_full, for port 2".
 """
 
-import heapq
 import os
 import select
 import socket
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from operator import itemgetter
 from typing import BinaryIO, NamedTuple, Protocol
 
 from forwarder import _core
@@ -41,6 +42,9 @@ SETTLE_NS = 50_000_000
 DROPPED = 3
 TO_VM = frozenset({"filtered", "refused", "stale_ring", "flood_lost"})
 """Reasons of drops on the way to the VM; all other drops are on the way from it."""
+
+
+_time_of = itemgetter(0)
 
 
 class Summary(NamedTuple):
@@ -91,8 +95,9 @@ class Viewer:
             self._channel.send(wanted)
         self._snap = wanted.snap
         self._ports: dict[tuple[int, int], _Port] = {}
-        self._waiting: list[tuple[int, int, bytes]] = []
-        self._frames = self._order = 0
+        self._waiting: list[tuple[int, bytes]] = []
+        """Time and block of each frame that is not written yet."""
+        self._frames = 0
         self._of_port: Counter[int] = Counter()
         """Frames by interface."""
         self._since_1970 = time.time_ns() - time.monotonic_ns()
@@ -190,9 +195,7 @@ class Viewer:
 
     def _keep(self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]) -> None:
         self._of_port[port.interface] += len(seen)
-        for at, block in self._blocks(port, seen):
-            self._order += 1
-            heapq.heappush(self._waiting, (at, self._order, block))
+        self._waiting.extend(self._blocks(port, seen))
 
     def _blocks(
         self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]
@@ -206,9 +209,11 @@ class Viewer:
             yield at, self._form.packet(port.interface, time_ns, data, length, flags=flags, comment=comment)
 
     def _write(self, until: int) -> None:
-        while self._waiting and self._waiting[0][0] <= until:
-            self._output.write(heapq.heappop(self._waiting)[2])
-            self._frames += 1
+        self._waiting.sort(key=_time_of)  # little work: it is the frames of some ports, each in order
+        due = bisect_right(self._waiting, until, key=_time_of)
+        self._output.write(b"".join([block for _, block in self._waiting[:due]]))
+        del self._waiting[:due]
+        self._frames += due
 
     def _finish(self) -> Summary:
         now = time.time_ns()
