@@ -3,94 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import random
 import struct
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from forwarder import _core
-from supervisor.capture.filters import SNAP, _library, compile_filter
-from tests.helpers.guests import requirements
+from tests.helpers.captures import DROP, IN, OUT, Capture
 from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
-from tests.helpers.scribble import CaptureScribble
 
-IN, OUT, DROP = 1, 2, 3
-RING_BYTES = 1 << 22
-REASONS = (
-    "spoofed",
-    "storm",
-    "isolated",
-    "offload",
-    "mac_limit",
-    "hairpin",
-    "filtered",
-    "refused",
-    "runt",
-    "guarded",
+ARP = b"".join(
+    struct.pack("=HBBI", *each)
+    for each in ((0x28, 0, 0, 12), (0x15, 0, 1, 0x0806), (0x06, 0, 0, 0xFFFFFFFF), (0x06, 0, 0, 0))
 )
+"""The program of `arp`: is the half word at 12 0x0806?"""
+
 PAUSE = (bytes.fromhex("0180c2000001") + mac(2) + b"\x88\x08\x00\x01").ljust(60, b"\0")
-RETURN_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0xFFFFFFFF)
-
-
-class Capture:
-    """Captures of all ports of a switch, read together."""
-
-    def __init__(
-        self,
-        switch: MiniSwitch,
-        *,
-        number: int = 1,
-        size: int = RING_BYTES,
-        program: bytes = b"",
-        snap: int = 1 << 16,
-    ) -> None:
-        self.switch = switch
-        self.seen: Counter[tuple[int, int, str]] = Counter()
-        self.bytes: Counter[tuple[int, int]] = Counter()
-        self.towards: Counter[int] = Counter()
-        self.readers = {}
-        self.memories: dict[int, CaptureScribble] = {}
-        """What a hostile worker or reader can write to."""
-        for port, engine in switch.engines.items():
-            epoch = switch.epochs[port]
-            ring = _core.capture_create(size, port, epoch)
-            engine.capture(number, ring, program, snap)
-            self.readers[port] = _core.CaptureReader(ring, port, epoch)
-            self.memories[port] = CaptureScribble(ring, size)
-            os.close(ring)
-
-    def read(self) -> list[bytes]:
-        """Take everything, and return what was kept of each frame."""
-        frames = []
-        for port, reader in self.readers.items():
-            while some := reader.read():
-                for _, way, peer, reason, length, data in some:
-                    self.seen[port, way, reason] += 1
-                    self.bytes[port, way] += length
-                    self.towards[peer] += reason == "egress_full"
-                    frames.append(data)
-        return frames
-
-    def check(self, before: dict[int, dict[str, int]]) -> None:
-        """Compare with what the counters of all ports have grown by."""
-        self.read()
-        for port in self.readers:
-            then = before[port]
-            counters = {name: value - then[name] for name, value in self.switch.counters(port).items()}
-            assert self.seen[port, IN, ""] == counters["rx_frames"]
-            assert self.seen[port, OUT, ""] == counters["tx_frames"]
-            assert self.bytes[port, IN] == counters["rx_bytes"]
-            assert self.bytes[port, OUT] == counters["tx_bytes"]
-            for reason in REASONS:
-                assert self.seen[port, DROP, reason] == counters[reason], reason
-            lost = self.switch.lost_towards(port) - counters["flood_lost"]
-            assert self.towards[port] == lost
 
 
 @pytest.fixture
@@ -253,7 +180,7 @@ def test_captures_of_several_numbers_go_on_beside_each_other(switch: MiniSwitch)
     one, two = switch.add(1, "stream"), switch.add(2, "stream")
     switch.settle()
     stuck = Capture(switch, number=1, size=1 << 18)
-    arp = Capture(switch, number=2, program=compile_arp(), snap=20)
+    arp = Capture(switch, number=2, program=ARP, snap=20)
     every = Capture(switch, number=3)
     for _ in range(50):
         one.send(*(frame(mac(2), mac(1), size=1514) for _ in range(20)))
@@ -276,131 +203,8 @@ def test_captures_of_several_numbers_go_on_beside_each_other(switch: MiniSwitch)
     assert stuck.seen[1, IN, ""] + stuck.readers[1].lost == 1001
 
 
-def compile_arp() -> bytes:
-    """Return the program of `arp`: is the half word at 12 0x0806?"""
-    load, jump = struct.pack("=HBBI", 0x28, 0, 0, 12), struct.pack("=HBBI", 0x15, 0, 1, 0x0806)
-    return load + jump + RETURN_ALL + struct.pack("=HBBI", 0x06, 0, 0, 0)
-
-
 def test_an_engine_that_captured_leaves_nothing(switch: MiniSwitch) -> None:
     switch.add(1, "stream")
     capture = Capture(switch)
     switch.restart(1)
     assert capture.read() == []
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        b"1234567",
-        struct.pack("=HBBI", 0x28, 0, 0, 12),  # does not end
-        struct.pack("=HBBI", 0x15, 1, 0, 12) + RETURN_ALL,  # jumps behind the end
-        struct.pack("=HBBI", 0x05, 0, 0, 0xFFFFFFFF) + RETURN_ALL,  # and far behind it
-        struct.pack("=HBBI", 0x34, 0, 0, 0) + RETURN_ALL,  # divides by zero
-        struct.pack("=HBBI", 0x60, 0, 0, 16) + RETURN_ALL,  # a word of memory that is not there
-        struct.pack("=HBBI", 0xFF, 0, 0, 0) + RETURN_ALL,
-        RETURN_ALL * 4097,
-    ],
-)
-def test_a_wrong_program_is_refused(switch: MiniSwitch, program: bytes) -> None:
-    switch.add(1, "stream")
-    with pytest.raises(OSError, match="Invalid argument"):
-        Capture(switch, program=program)
-
-
-class _Header(ctypes.Structure):
-    _fields_ = (("time", ctypes.c_long * 2), ("kept", ctypes.c_uint32), ("length", ctypes.c_uint32))
-
-
-class _Code(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.c_char_p))
-
-
-def wanted_by_libpcap(program: bytes, data: bytes) -> bool:
-    """Ask libpcap's own interpreter."""
-    code = _Code(len(program) // 8, program)
-    header = _Header((0, 0), len(data), len(data))
-    return bool(_library().pcap_offline_filter(ctypes.byref(code), ctypes.byref(header), data))
-
-
-ETHERTYPES = (b"\x08\x00", b"\x08\x06", b"\x86\xdd", b"\x81\x00\x00\x07\x08\x00")
-EXPRESSIONS = (
-    "arp",
-    "tcp port 80",
-    "ip6 and udp",
-    "vlan 7",
-    "host 10.0.0.1 or net 192.168.0.0/16",
-    "greater 100",
-    "ether host 02:00:00:00:00:01",
-    "tcp[13] & 2 != 0",
-    "icmp6",
-    "ip[8] % 3 = 1",
-    "not ip and len <= 80",
-    "ether broadcast",
-    "portrange 20-4000",
-    "ip and (ip[2:2] - ((ip[0]&0xf)<<2)) > 60",
-)
-
-
-@pytest.fixture(scope="module")
-def programs() -> list[bytes]:
-    requirements.require(("libpcap",))
-    return [compile_filter(each) for each in EXPRESSIONS]
-
-
-@pytest.mark.parametrize("index", range(len(EXPRESSIONS)), ids=EXPRESSIONS)
-def test_a_filter_chooses_the_same_frames_as_libpcap(
-    switch: MiniSwitch, programs: list[bytes], index: int
-) -> None:
-    one = switch.add(1, "stream")
-    switch.engines[1].set_limits(broadcast=0, multicast=0, unknown=0, bytes=0, macs=0)
-    capture = Capture(switch, program=programs[index], snap=SNAP)
-    draw = random.Random(index)
-    sent = []
-    for _ in range(400):
-        kind = draw.choice(
-            (b"\x08\x00", b"\x08\x06", b"\x86\xdd", b"\x81\x00\x00\x07\x08\x00", draw.randbytes(2))
-        )
-        body = bytearray(draw.randbytes(draw.choice((20, 60, 110))))
-        body[0] = draw.choice((0x45, 0x46, 0x60, body[0]))
-        body[draw.choice((9, 6))] = draw.choice((6, 17, 1, 58))
-        body[12:16] = draw.choice((bytes((10, 0, 0, 1)), bytes((192, 168, 1, 2)), body[12:16]))
-        sent.append(draw.choice((BROADCAST, mac(2))) + mac(draw.choice((1, 5))) + kind + bytes(body))
-    for each in sent:
-        one.send(each)
-        switch.settle()
-    assert capture.read() == [each for each in sent if wanted_by_libpcap(programs[index], each)]
-
-
-# fmt: off
-CODES = (
-    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x0C, 0x15, 0x16, 0x1D, 0x20, 0x25, 0x28, 0x30, 0x34,
-    0x3C, 0x40, 0x44, 0x45, 0x48, 0x50, 0x54, 0x60, 0x61, 0x64, 0x6C, 0x74, 0x80, 0x81, 0x84, 0x87, 0x94,
-    0x9C, 0xA4, 0xB1,
-)
-# fmt: on
-INSTRUCTION = st.builds(
-    lambda code, jt, jf, k: struct.pack("=HBBI", code, jt, jf, k),
-    st.sampled_from(CODES),
-    st.integers(0, 4),
-    st.integers(0, 4),
-    st.sampled_from((0, 1, 2, 12, 14, 15, 16, 40, 59, 60, 0x1F, 0xFFFFFFFF)),
-)
-
-
-@given(body=st.lists(INSTRUCTION, max_size=12), data=st.binary(min_size=46, max_size=80))
-def test_any_accepted_program_does_the_same_as_libpcap(body: list[bytes], data: bytes) -> None:
-    requirements.require(("libpcap",))
-    # libpcap's memory begins as anything, so all of it is written first.
-    cleared = [struct.pack("=HBBI", 0x02, 0, 0, word) for word in range(16)]
-    program = b"".join([*cleared, *body]) + RETURN_ALL
-    with contextlib.closing(MiniSwitch()) as switch:
-        one = switch.add(1, "stream")
-        try:
-            capture = Capture(switch, program=program)
-        except OSError:
-            return
-        sent = BROADCAST + mac(1) + data
-        one.send(sent)
-        switch.settle()
-        assert bool(capture.read()) == wanted_by_libpcap(program, sent)
