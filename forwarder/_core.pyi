@@ -387,6 +387,13 @@ class Engine:
     def set_guard(self, enabled: bool) -> None:
         """Whether to drop messages of the VM that only the gateway or another VM may send (``guard.h``)."""
 
+    def limit_questions(self, gateway: bytes) -> None:
+        """Limit the names, leases and connections that the VM asks of the gateway with this MAC address.
+
+        Empty: no limit. The limits are in ``asking.h``; more is dropped and counted as ``over_rate``.
+        Raises ValueError for another length.
+        """
+
     def set_owners(self, owners: list[tuple[bytes, int]]) -> None:
         """The port of each address; any port may use other addresses.
 

@@ -12,6 +12,7 @@ DROPS = {
     "oversize": "from this VM, longer than the longest frame",
     "spoofed": "from this VM, with a source address that is pinned elsewhere",
     "guarded": "from this VM: refused by its guard, from a group address, or a PAUSE frame",
+    "over_rate": "from this VM: questions and connections to the gateway above its rate",
     "storm": "from this VM, broadcast, multicast or unknown unicast above its limit",
     "isolated": "from this VM, to a port that it may not reach",
     "offload": "from this VM, with a senseless offload, or too long and impossible to cut",
@@ -87,6 +88,7 @@ SERVED = {
     "names_malformed": "malformed questions",
     "lan_malformed": "malformed frames for the gateway",
     "lan_dropped": "answers that the LAN did not accept",
+    "lan_lost": "questions that came faster than the gateway reads them",
 }
 """Counters of the gateway's leases and names since its process began."""
 

@@ -345,7 +345,7 @@ class Gateway:
         """Return the number of flows now, and the counters since this process began."""
         assert self._relay is not None
         assert self._provisions is not None
-        return in_order(self._relay.counters() | self._provisions.counters)
+        return in_order(self._relay.counters() | self._provisions.figures())
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return a tunnel to a port of a guest. Raises LocalError if no guest has that address."""

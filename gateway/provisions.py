@@ -84,7 +84,7 @@ class Provisions:
         resolvers: Callable[[], tuple[SocketAddress, ...]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take over ``sockets``: packet sockets "lan4" and "lan6", listeners "dns4" and "dns6".
+        """Take over ``sockets``: packet sockets "leases", "lan4" and "lan6", listeners "dns4" and "dns6".
 
         ``lease_news`` takes what becomes of leases. ``flooded`` asks how many frames the kernel has dropped
         before they were heard; ``resolvers`` says which servers are to be asked now. All files are opened
@@ -107,7 +107,7 @@ class Provisions:
         self._journal = Journal(settings.lease_file)
         self._tell_failure("")
         self._leases = self._remembered(settings, ports)
-        packets = [sockets["lan4"], sockets["lan6"]]
+        packets = [sockets["leases"], sockets["lan4"], sockets["lan6"]]
         self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
         self._names = Names(settings.policy, settings.records, self._guests, self._guest_name)
         self._names.change_zones(settings.zones)
@@ -165,6 +165,11 @@ class Provisions:
         self._leases.expire(self._clock())
         bound = [each for each in self._leases if each.state is State.BOUND]
         return [(str(IPv4Address(each.address)), *each.port) for each in bound]
+
+    def figures(self) -> Counts:
+        """Return the counters since the start."""
+        self._station.count_lost()
+        return self.counters
 
     def tick(self, now: float) -> None:
         """Do what is due."""

@@ -5,7 +5,7 @@ their records.
 """
 
 from forwarder._core import LARGEST_FRAME, LINK_BYTES, MAX_FRAME, TAKES_LARGE, Engine
-from forwarder.names import SAY_THEMSELVES, TRANSPORT_KIND, Policy, mtu_of
+from forwarder.names import GATEWAY_MAC, SAY_THEMSELVES, TRANSPORT_KIND, Policy, mtu_of
 
 
 class OwnSettings:
@@ -23,6 +23,7 @@ class OwnSettings:
         """Put a policy into force."""
         self._engine.set_flood_unknown(policy.flood_unknown)
         self._engine.set_guard(bool(policy.guard))
+        self._engine.limit_questions(GATEWAY_MAC if policy.guard else b"")
         self._set_limits(policy)
         self._set_offloads(policy)
 

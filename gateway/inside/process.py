@@ -161,9 +161,12 @@ def _listen(settings: Settings) -> dict[str, socket.socket]:
     for sock in (dns4, dns6):
         forgo_pacing(sock)
         sock.listen(BACKLOG)
-    lan4 = _packet_socket(IPV4, filters.ipv4(gateway4.packed))
-    lan6 = _packet_socket(IPV6, filters.ipv6(gateway6.packed))
-    made = {**transparent.listen(), "dns4": dns4, "dns6": dns6, "lan4": lan4, "lan6": lan6}
+    packets = {
+        "leases": _packet_socket(IPV4, filters.leases()),
+        "lan4": _packet_socket(IPV4, filters.ipv4(gateway4.packed)),
+        "lan6": _packet_socket(IPV6, filters.ipv6(gateway6.packed)),
+    }
+    made = {**transparent.listen(), "dns4": dns4, "dns6": dns6, **packets}
     for sock in made.values():
         sock.setblocking(False)
     return made

@@ -1,7 +1,8 @@
 """The kernel's filters for the gateway's packet sockets on the LAN, as BPF programs (``gateway.bpf``).
 
-There is one for each IP version. It accepts DHCP and DNS questions, the first segment of a TCP connection to
-port 53, router solicitations, and a guest's probes for a duplicate of its IPv6 address.
+There is one for each socket: ``leases`` accepts DHCP, ``ipv4`` and ``ipv6`` accept DNS questions and the
+first segment of a TCP connection to port 53, ``ipv6`` also router solicitations and a guest's probes for a
+duplicate of its IPv6 address. So questions for names fill no queue that questions for leases need.
 """
 
 from gateway.bpf import (
@@ -24,14 +25,27 @@ _SYN = 0x02
 _FRAGMENT = 0x3FFF
 
 
-def ipv4(gateway: bytes) -> list[Step]:
-    """Return the filter that accepts DHCP, and UDP and first segments of TCP to port 53 of ``gateway``."""
+def leases() -> list[Step]:
+    """Return the filter that accepts DHCP."""
     return [
         (LOAD_HALF, 20, "", ""),
         (SET, _FRAGMENT, "drop", ""),
         (HEADER_LENGTH, 14, "", ""),
         (LOAD_HALF_X, 16, "", ""),
-        (EQUAL, DHCP_PORT, "dhcp", ""),
+        (EQUAL, DHCP_PORT, "", "drop"),
+        (LOAD_BYTE, 23, "", ""),
+        (EQUAL, UDP, "take", "drop"),
+        *ENDS,
+    ]
+
+
+def ipv4(gateway: bytes) -> list[Step]:
+    """Return the filter that accepts UDP and first segments of TCP to port 53 of ``gateway``."""
+    return [
+        (LOAD_HALF, 20, "", ""),
+        (SET, _FRAGMENT, "drop", ""),
+        (HEADER_LENGTH, 14, "", ""),
+        (LOAD_HALF_X, 16, "", ""),
         (EQUAL, DNS_PORT, "", "drop"),
         (LOAD_WORD, 30, "", ""),
         (EQUAL, int.from_bytes(gateway, "big"), "", "drop"),
@@ -40,9 +54,6 @@ def ipv4(gateway: bytes) -> list[Step]:
         (EQUAL, TCP, "", "drop"),
         (LOAD_BYTE_X, 14 + 13, "", ""),
         (SET, _SYN, "take", "drop"),
-        "dhcp",
-        (LOAD_BYTE, 23, "", ""),
-        (EQUAL, UDP, "take", "drop"),
         *ENDS,
     ]
 

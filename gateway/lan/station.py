@@ -25,6 +25,7 @@ from gateway.lan.frames import HEADERS, Datagram, parse, udp
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
 from gateway.relay.counts import Counts
+from gateway.relay.frame_sockets import lost_since
 from gateway.relay.poller import READ, Poller
 
 LONGEST = 65535 + 14
@@ -48,7 +49,7 @@ class Station:
         *,
         clock: Callable[[], float],
     ) -> None:
-        """Take over ``sockets``, of IPv4 and IPv6; ``listen`` says when to begin."""
+        """Take over ``sockets``, one for each kind of question; ``listen`` says when to begin."""
         self._poller = poller
         self._sockets = sockets
         self._ports = ports
@@ -94,6 +95,11 @@ class Station:
             self._sockets[0].send(frame)
         except OSError:
             self._counters["lan_dropped"] += 1
+
+    def count_lost(self) -> None:
+        """Count the questions that the kernel has lost because the gateway did not read them."""
+        for sock in self._sockets:
+            self._counters["lan_lost"] += lost_since(sock)
 
     def drain(self) -> None:
         """Read all waiting frames now, for a caller that cannot wait for the poller."""

@@ -33,6 +33,7 @@ SHARE = 64
 EPISODES = {
     "spoofed": ("spoof", "sends from addresses that are pinned elsewhere, or not to it"),
     "storm": ("storm", "sends more broadcast, multicast or unknown unicast than its limit"),
+    "over_rate": ("asks", "asks the gateway for more names, leases or connections than its share"),
     "mac_limit": ("limit", "uses more source addresses than it may have"),
     "isolated": ("isolated", "sends to ports that it may not reach"),
 }

@@ -42,6 +42,7 @@ def port(number=1, name="qemu-1", **changes):
             "spoofed": 34,
             "stale_ring": 35,
             "refused": 36,
+            "over_rate": 43,
             "storm": 37,
             "isolated": 38,
             "offload": 40,

@@ -13,6 +13,7 @@ IN, OUT, DROP = 1, 2, 3
 RING_BYTES = 1 << 22
 REASONS = (
     "spoofed",
+    "over_rate",
     "storm",
     "isolated",
     "offload",

@@ -249,8 +249,11 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
     uint64_t taken = 0;
     unsigned n = ring_view(&peer->rx, views, MAX_SPANS, peer->deficit > 0 ? (uint64_t)peer->deficit : 0);
     make_batch(e, peer, views, n, &batch);
+    uint32_t answers = UNLIKELY(asking_awaits(&e->asking, now)) ? asking_answers(&e->asking, views, batch.count) : 0;
     if (batch.count > 0)
         taken = take_batch(e, peer, views, &batch, &garbled, now);
+    if (UNLIKELY(answers > 0) && taken == total_bytes(&batch))
+        asking_answered(&e->asking, answers);
     peer->deficit -= (int64_t)taken;
     e->out.taken += taken;
     if (UNLIKELY(garbled))

@@ -171,6 +171,7 @@ static void decide(struct engine *e, const uint8_t *frame)
     const uint8_t *dst = frame_dst(frame);
     memcpy(verdict->header, frame, sizeof verdict->header);
     verdict->may_claim = may_claim(frame);
+    verdict->may_ask = false;
     verdict->valid = true;
     verdict->where = TO_ALL;
     uint64_t *refused = refuse_addresses(e, dst, frame_src(frame));
@@ -178,6 +179,7 @@ static void decide(struct engine *e, const uint8_t *frame)
         refuse(verdict, refused);
         return;
     }
+    verdict->may_ask = asking_concerns(&e->asking, dst);
     verdict->kind = FLOOD_GROUP;
     if (mac_is_group(dst))
         return;
@@ -192,15 +194,29 @@ static void decide(struct engine *e, const uint8_t *frame)
         verdict->where = TO_PEER;
 }
 
+static void drop_frame(struct engine *e, const uint8_t *frame, uint32_t bytes, uint64_t *counter)
+{
+    ++*counter;
+    port_sight_frame(e, frame, bytes, CAPTURE_IN, NULL);
+    port_sight_frame(e, frame, bytes, CAPTURE_DROP, counter);
+    port_refused(e, 1);
+}
+
 /* Is this frame forbidden to the VM, whatever its addresses? Counts it then. */
 static bool is_guarded(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     if (LIKELY(!claim_possible(frame, bytes)) || !guard_refuses(&e->guard, e->port, &e->stats->fdb, frame, bytes))
         return false;
-    e->count.guarded++;
-    port_sight_frame(e, frame, bytes, CAPTURE_IN, NULL);
-    port_sight_frame(e, frame, bytes, CAPTURE_DROP, &e->count.guarded);
-    port_refused(e, 1);
+    drop_frame(e, frame, bytes, &e->count.guarded);
+    return true;
+}
+
+/* Does this frame ask the gateway too much? Counts it then. */
+static bool is_over_rate(struct engine *e, const uint8_t *frame, uint32_t bytes)
+{
+    if (LIKELY(!asking_possible(frame, bytes)) || !asking_refuses(&e->asking, frame, bytes, e->now))
+        return false;
+    drop_frame(e, frame, bytes, &e->count.over_rate);
     return true;
 }
 
@@ -222,6 +238,12 @@ uint32_t switch_records(struct engine *e, uint8_t *bytes, uint32_t available, en
             flush_run(e, &run);
         if (!same)
             decide(e, frame);
+        if (e->verdict.may_ask && UNLIKELY(is_over_rate(e, frame, size - LENGTH_BYTES - header))) {
+            flush_run(e, &run);
+            frames++;
+            at += size;
+            continue;
+        }
         if (run.frames == 0)
             run.start = bytes + at;
         run.frames++;

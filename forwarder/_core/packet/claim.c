@@ -5,7 +5,6 @@
 #define SNAP_BYTES 8u
 #define MOST_HEADERS 16u
 #define FRAGMENT_BYTES 8u
-#define IPV4_OFFSET 0x1fffu /* of a fragment, in units of 8 bytes */
 #define IPV6_OFFSET 0xfff8u /* the same, in bytes */
 
 #define ARP_BYTES 28u

@@ -15,6 +15,7 @@
 #define IPV4_ID 4u
 #define IPV4_FRAGMENT 6u
 #define IPV4_PART_OF_MORE 0x3fffu /* more fragments, or behind the first one */
+#define IPV4_OFFSET 0x1fffu /* of a fragment, in units of 8 bytes */
 #define IPV4_PROTOCOL 9u
 #define IPV4_SUM 10u
 #define IPV4_ADDRESSES 12u

@@ -15,6 +15,7 @@
 #include "capture/capture.h"
 #include "shared/stats_page.h"
 #include "packet/frame.h"
+#include "port/asking.h"
 #include "port/bells.h"
 #include "port/busy_poll.h"
 #include "port/guard.h"
@@ -67,6 +68,7 @@ static inline const uint8_t *first_frame(const struct frame_run *run)
 struct verdict {
     bool valid;
     bool may_claim; /* frames of this EtherType are to be shown to the guard */
+    bool may_ask;   /* frames to this address may ask the gateway */
     uint8_t header[ETHERNET_BYTES];
     enum { TO_PEER, TO_ALL, TO_NONE } where;
     enum flood_kind kind;      /* TO_ALL */
@@ -127,6 +129,7 @@ struct engine {
     bool flood_unknown;      /* deliver unknown unicast to this VM */
     bool own_pins;           /* only pinned sources may speak */
     struct guard guard;
+    struct asking asking;
     struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */
     struct rate_limit unknown_rate;
     struct rate_limit byte_rate;

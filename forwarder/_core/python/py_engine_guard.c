@@ -12,6 +12,21 @@ PyObject *py_engine_set_guard(PyObject *self, PyObject *enabled)
     Py_RETURN_NONE;
 }
 
+PyObject *py_engine_limit_questions(PyObject *self, PyObject *gateway)
+{
+    struct engine *e = engine_of(self);
+    char *mac;
+    Py_ssize_t size;
+    if (e == NULL || PyBytes_AsStringAndSize(gateway, &mac, &size) < 0)
+        return NULL;
+    if (size != 0 && size != MAC_BYTES)
+        return PyErr_Format(PyExc_ValueError, "an address has %u bytes, not %zd", MAC_BYTES, size);
+    e->asking.enabled = size != 0;
+    memcpy(e->asking.gateway, mac, (size_t)size);
+    e->verdict.valid = false;
+    Py_RETURN_NONE;
+}
+
 static bool read_owner(PyObject *item, struct guard_owner *owner)
 {
     PyObject *address;

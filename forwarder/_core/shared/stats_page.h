@@ -36,6 +36,7 @@
     X(oversize)     /* from the VM, longer than MAX_FRAME */                                                 \
     X(spoofed)      /* from the VM, source address pinned elsewhere */                                       \
     X(guarded)      /* from the VM, what its guard refuses, from a group's address, or PAUSE */              \
+    X(over_rate)    /* from the VM, a question or connection to the gateway above its rate */                \
     X(storm)        /* from the VM, broadcast, multicast or unknown unicast above its rate */                \
     X(isolated)     /* from the VM, to a port that it may not reach */                                       \
     X(offload)      /* from the VM, with an offload that makes no sense, or too long and not to be cut */    \

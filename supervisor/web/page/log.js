@@ -3,7 +3,7 @@
 import { at, clock, count, element, facts, write } from "./dom.js";
 import { model } from "./model.js";
 
-const SERIOUS = new Set(["stall", "spoof", "storm", "limit", "isolated", "guard", "mac-flapping", "parked", "cell-refused", "restart"]);
+const SERIOUS = new Set(["stall", "spoof", "storm", "asks", "limit", "isolated", "guard", "mac-flapping", "parked", "cell-refused", "restart"]);
 const MOST = 80;
 let last = null, leases = "";
 

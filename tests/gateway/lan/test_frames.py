@@ -115,15 +115,15 @@ def filtered() -> Iterator[object]:
 
 
 def test_the_filters_take_questions_and_nothing_else(filtered) -> None:  # type: ignore[no-untyped-def]
-    four, six = filters.ipv4(FOUR[1]), filters.ipv6(SIX[1])
+    leases, four, six = filters.leases(), filters.ipv4(FOUR[1]), filters.ipv6(SIX[1])
     everybody = (bytes(4), b"\xff" * 4)
     other4, other6 = (FOUR[0], IPv4Address("192.168.127.9").packed), (SIX[0], IPv6Address("fd00::2").packed)
     options = datagram(FOUR)[:14] + b"\x46" + datagram(FOUR)[15:34] + bytes(4) + datagram(FOUR)[34:]
     for program, frame in (
         (four, datagram(FOUR)),
         (four, options),
-        (four, datagram(everybody, DHCP)),
-        (four, datagram(FOUR, DHCP)),
+        (leases, datagram(everybody, DHCP)),
+        (leases, datagram(FOUR, DHCP)),
         (four, opening(FOUR)),
         (six, datagram(SIX)),
         (six, opening(SIX)),
@@ -132,6 +132,12 @@ def test_the_filters_take_questions_and_nothing_else(filtered) -> None:  # type:
     ):
         assert filtered(program, frame)
     for program, frame in (
+        (leases, datagram(FOUR)),
+        (leases, datagram(FOUR, 68)),
+        (leases, opening(FOUR, port=DHCP)),
+        (leases, datagram(FOUR, DHCP)[:20] + b"\x20\x00" + datagram(FOUR, DHCP)[22:]),
+        (leases, datagram(FOUR, DHCP)[:30]),
+        (four, datagram(FOUR, DHCP)),
         (four, datagram(FOUR, 54)),
         (four, datagram(other4)),
         (four, opening(FOUR, flags=0x10)),

@@ -23,6 +23,10 @@ class Link:
         self.sock.connect(str(path))
         self._data = b""
 
+    def close(self) -> None:
+        """Unplug."""
+        self.sock.close()
+
     def send(self, *frames: bytes) -> None:
         self.sock.sendall(b"".join(struct.pack(">I", len(frame)) + frame for frame in frames))
 
@@ -44,6 +48,10 @@ class Link:
 
     def _ask(self, data: bytes, mac: bytes) -> dhcp_client.Reply:
         self.send(dhcp_frame(mac, data))
+        return self.answer()
+
+    def answer(self) -> dhcp_client.Reply:
+        """Wait for an answer of the DHCP server. Raises TimeoutError."""
         while True:
             frame = self.receive()
             if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x43\0\x44":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
 import socket
 import threading
 import time
@@ -16,7 +18,7 @@ from gateway.lan.frames import Datagram, udp
 from tests.helpers.gateway import dhcp_client, dns_client
 from tests.helpers.gateway.dhcp_client import DISCOVER
 from tests.helpers.gateway.link import Link, dhcp_frame
-from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place
+from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place, process
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
@@ -24,6 +26,8 @@ pytestmark = pytest.mark.guest
 OURS = bytes.fromhex("5a94efe40cdd")
 MALLORY = b"\x52\x54\0\0\0\x0b"
 LOOKUPS = 20
+MISSED = 5000
+"""Frames of a flood that come while the gateway has no processor."""
 SLOW_S = 1.0
 """Longest time of an immediate answer on a busy machine; a lost question takes a client five seconds."""
 
@@ -81,7 +85,7 @@ def flood(here: Place, make: Callable[[int], bytes]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        link.sock.close()
+        link.close()
 
 
 def ask(sock: socket.socket, name: str, ident: int) -> tuple[list[str], float]:
@@ -126,7 +130,7 @@ def test_a_guest_that_floods_disturbs_no_other(place: Callable[..., Place]) -> N
             with flood(here, make):
                 times = look_up(here)
                 newcomer = Link(here.switch.qemu)
-                stack.callback(newcomer.sock.close)
+                stack.callback(newcomer.close)
                 began = time.monotonic()
                 address = newcomer.lease(bytes((0x52, 0x54, 2, 0, 0, number)))
                 took = time.monotonic() - began
@@ -144,3 +148,32 @@ def test_a_guest_that_floods_disturbs_no_other(place: Callable[..., Place]) -> N
         )
         assert refused["dhcp_spoofed"] > 0
         assert refused["dhcp_no_address"] > 0
+
+
+def received(here: Place, name: str) -> int:
+    """Return how many frames have come from a port's VM."""
+    ports = here.switch.json("stats")["ports"]
+    return next(int(port["rx"]["frames"]) for port in ports if port["name"] == name)
+
+
+@pytest.mark.parametrize("what", ["names that nobody answers", "leases"])
+def test_a_flood_while_the_gateway_has_no_processor_costs_no_other_its_only_question(
+    place: Callable[..., Place], what: str
+) -> None:
+    here = place("--resolver", f"{OUTSIDE}:5300")
+    gateway = process(here.switch, "gateway")
+    with flood(here, FLOODS[what]), contextlib.closing(Link(here.switch.qemu)) as newcomer:
+        here.switch.wait_live(4)
+        mallory, other = (port["name"] for port in here.switch.ports()[-2:])
+        os.kill(gateway, signal.SIGSTOP)
+        try:
+            before = received(here, mallory)
+            wait_for(lambda: received(here, mallory) > before + MISSED, "the flood to go on")
+            mac = bytes((0x52, 0x54, 3, 0, 0, 1))
+            newcomer.send(dhcp_frame(mac, dhcp_client.request(DISCOVER, mac)))
+            wait_for(lambda: received(here, other) > 0, "the question to be read")
+            before = received(here, mallory)
+            wait_for(lambda: received(here, mallory) > before, "the worker of the gateway to have its turn")
+        finally:
+            os.kill(gateway, signal.SIGCONT)
+        assert newcomer.answer().address.startswith("192.168.127.")
