@@ -5,8 +5,7 @@
    the VM, the engine or the neighbour. In half of the runs a second thread goes on scribbling during the engine's turns.
 
    Whatever is written, nothing is read or written outside of the mappings, a turn ends, and a VM of datagrams gets none that
-   is shorter than a frame can be, or longer. A VM of a stream with lengths of 2 bytes stays in step. (Records for a stream
-   of QEMU's are written from the ring as they lie there: what a neighbour writes over is the neighbour's word.) */
+   is shorter than a frame can be, or longer. A VM of a stream stays in step. */
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -100,16 +99,16 @@ static void send_from_vm(uint32_t length, bool to_all)
     (void)!send(pair->vm[1], frame - prefix, prefix + bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static void expect_frames_of_stream(void)
+static void expect_frames_of_stream(uint32_t prefix)
 {
     uint32_t at = 0;
-    while (kept - at >= LENGTH16_BYTES) {
-        uint32_t bytes = stream[at] | (uint32_t)stream[at + 1] << 8;
-        if (bytes < MIN_FRAME)
+    while (kept - at >= prefix) {
+        uint32_t bytes = prefix == LENGTH_BYTES ? load_be32(stream + at) : load_le16(stream + at);
+        if (bytes < MIN_FRAME || bytes > MAX_FRAME)
             abort();
-        if (kept - at < LENGTH16_BYTES + bytes)
+        if (kept - at < prefix + bytes)
             break;
-        at += LENGTH16_BYTES + bytes;
+        at += prefix + bytes;
     }
     kept -= at;
     memmove(stream, stream + at, kept);
@@ -119,15 +118,16 @@ static void read_at_vm(unsigned most)
 {
     enum port_kind kind = pair->engine.vm.kind;
     for (unsigned i = 0; i < most; i++) {
-        uint8_t *to = kind == KIND_STREAM16 ? stream + kept : memory;
-        size_t room = kind == KIND_STREAM16 ? sizeof stream - kept : sizeof memory;
+        bool is_stream = vm_is_stream(&pair->engine.vm);
+        uint8_t *to = is_stream ? stream + kept : memory;
+        size_t room = is_stream ? sizeof stream - kept : sizeof memory;
         ssize_t got = recv(pair->vm[1], to, room, MSG_DONTWAIT);
         if (got < 0 || (got == 0 && pair->engine.down))
             return;
-        if (kind == KIND_STREAM16) {
+        if (is_stream) {
             kept += (uint32_t)got;
-            expect_frames_of_stream();
-        } else if (kind != KIND_STREAM && (got < (ssize_t)MIN_FRAME || got > (ssize_t)MAX_FRAME)) {
+            expect_frames_of_stream(kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES);
+        } else if ((got < (ssize_t)MIN_FRAME || got > (ssize_t)MAX_FRAME) {
             abort();
         }
     }

@@ -1,8 +1,7 @@
 /* Fuzz target: the framings of streams, with lengths of 16 bits and of 32, either way.
 
-   The input is what a VM sends, and then what a hostile ring holds. One chunk must become the same records as byte by
-   byte, also with room for headers, and these the same bytes again; records must never become more bytes than they are. Buffers are exactly as
-   long as the interface says, so that one byte too many is found. */
+   The input is what a VM sends. One chunk must become the same records as byte by byte, also with room for headers, and
+   these the same bytes again. Buffers are exactly as long as the interface says, so that one byte too many is found. */
 #include <stdlib.h>
 
 #include "packet/framing.h"
@@ -36,6 +35,20 @@ static struct unpacked unpack(const uint8_t *data, uint32_t size, uint32_t step)
     return all;
 }
 
+/* The inverse. */
+static uint32_t pack(const struct unpacked *all, uint8_t *out)
+{
+    uint32_t to = 0, size;
+    for (uint32_t at = 0; at < all->bytes; at += size) {
+        if (record_next(all->records + at, all->bytes - at, &size) != RECORD_WHOLE
+            || !framing_seal(framing.prefix, out + to, size - LENGTH_BYTES))
+            abort();
+        memcpy(out + to + framing.prefix, record_frame(all->records + at), size - LENGTH_BYTES);
+        to += framing.prefix + size - LENGTH_BYTES;
+    }
+    return to;
+}
+
 static void there_and_back(const uint8_t *data, uint32_t size)
 {
     struct unpacked once = unpack(data, size, size), bytewise = unpack(data, size, 1);
@@ -48,23 +61,10 @@ static void there_and_back(const uint8_t *data, uint32_t size)
         return;
     }
     uint8_t *again = allocate(once.bytes);
-    struct packed packed = framing_pack(framing.prefix, once.records, once.bytes, MAX_FRAME, again);
-    if (packed.taken != once.bytes || packed.bytes != once.taken || packed.refused != 0
-        || memcmp(again, data, once.taken) != 0)
+    if (pack(&once, again) != once.taken || memcmp(again, data, once.taken) != 0)
         abort();
     free(again);
     free(once.records);
-}
-
-static void from_a_ring(const uint8_t *records, uint32_t size)
-{
-    uint8_t *out = allocate(size);
-    struct packed packed = framing_pack(framing.prefix, records, size, MAX_FRAME, out);
-    struct unpacked again = unpack(out, packed.bytes, size);
-    if (packed.taken > size || packed.bytes > packed.taken || again.taken != packed.bytes)
-        abort();
-    free(again.records);
-    free(out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -76,8 +76,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (unsigned i = 0; i < sizeof framings / sizeof *framings; i++) {
         framing = framings[i];
         there_and_back(data, (uint32_t)size);
-        if (framing.gap == 0)
-            from_a_ring(data, (uint32_t)size);
     }
     return 0;
 }

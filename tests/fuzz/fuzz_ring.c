@@ -41,8 +41,6 @@ static uint64_t touch_all(const uint8_t *bytes, uint32_t count)
 static void consume(uint32_t most)
 {
     struct run_view views[8];
-    const uint8_t *rest;
-    uint32_t cut, begun;
     uint64_t sum = 0;
     ring_refresh(&rx);
     unsigned n = ring_view(&rx, views, 8, most);
@@ -54,8 +52,6 @@ static void consume(uint32_t most)
         total += views[i].bytes;
     }
     ring_consume(&rx, views, n, most < total ? most : total);
-    if (ring_cut_frame(&rx, &rest, &cut, &begun) && cut > 0)
-        sum += touch_all(rest, cut);
     touched += sum + ring_unread_frames(&rx);
 }
 

@@ -8,25 +8,10 @@
    the number of bytes that could be copied in the time of a visit. */
 #define VISIT_BYTES 512u
 
-/* The rest of a cut frame must follow its beginning, even if the ring goes. The frames of an unfinished run were not
-   counted as written yet. */
-static void rescue_cut_frame(struct engine *e, struct peer *peer)
-{
-    const uint8_t *rest;
-    uint32_t bytes, begun;
-    if (e->vm.kind != KIND_STREAM || peer->rx.done == 0 || e->down)
-        return;
-    if (!ring_cut_frame(&peer->rx, &rest, &bytes, &begun))
-        port_link_down(e, "a neighbour's ring was tampered with inside of a frame", 0);
-    else if (egress_stage(e, rest, bytes, begun))
-        port_sight(e, rest - peer->rx.done, peer->rx.done + bytes, 0, CAPTURE_OUT, NULL);
-}
-
 void egress_drop_source(struct engine *e, struct peer *peer)
 {
     if (peer->rx.shared == NULL)
         return;
-    rescue_cut_frame(e, peer);
     e->count.stale_ring += ring_unread_frames(&peer->rx);
     if (peer->rx.broken)
         e->count.stale_ring++;
@@ -65,6 +50,21 @@ static bool seal(const struct engine *e, uint8_t *at, uint32_t bytes)
     return bytes <= e->intake.longest && framing_seal(egress_prefix_bytes(e), at, bytes);
 }
 
+/* The frame at the end of the staging goes to the VM. A message VM's frames are sighted when they are written. */
+static void staged(struct engine *e, const uint8_t *frame, uint32_t bytes)
+{
+    if (vm_is_stream(&e->vm))
+        port_sight_frame(e, frame, bytes, CAPTURE_OUT, NULL);
+    e->out.to += egress_prefix_bytes(e) + bytes;
+    e->out.staged_frames++;
+}
+
+static void refuse(struct engine *e, const uint8_t *frame, uint32_t bytes)
+{
+    e->count.refused++;
+    port_sight_frame(e, frame, bytes, CAPTURE_DROP, &e->count.refused);
+}
+
 /* Learn the source of a peer's frames. True: the address is pinned to another port; the peer's worker should have
    refused it, but does not know that yet or is hostile. */
 static bool is_pinned_elsewhere(struct engine *e, const uint8_t *src, const struct peer *peer)
@@ -95,14 +95,10 @@ static void take_floods(struct engine *e, struct peer *peer)
         if (!accepts(e, &record, at + prefix))
             continue;
         if (UNLIKELY(!seal(e, at, record.bytes))) {
-            e->count.refused++;
-            port_sight_frame(e, at + prefix, record.bytes, CAPTURE_DROP, &e->count.refused);
+            refuse(e, at + prefix, record.bytes);
             continue;
         }
-        if (vm_is_stream(&e->vm))
-            port_sight_frame(e, at + prefix, record.bytes, CAPTURE_OUT, NULL);
-        out->to += prefix + record.bytes;
-        out->staged_frames++;
+        staged(e, at + prefix, record.bytes);
     }
     if (UNLIKELY(lost > 0)) {
         page_add(&e->stats->loss[peer->port].from, lost);
@@ -115,40 +111,29 @@ static void take_floods(struct engine *e, struct peer *peer)
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */
 _Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "viewed records fit into the staging");
 
-/* The result of stage_runs: frames that were staged, and frames that were left out. */
-static void sight_staged(const struct engine *e, const uint8_t *records, uint32_t taken)
+/* Stage a frame that lies in the peer's memory. `bytes` is a copy of its length, and so is what the VM reads. */
+static void stage_frame(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
-    uint32_t prefix = egress_prefix_bytes(e), size;
-    for (uint32_t at = 0; at < taken; at += size) {
-        uint32_t length = load_be32(records + at);
-        bool refused = length > e->intake.longest || (prefix == LENGTH16_BYTES && length > MAX_FRAME16);
-        size = LENGTH_BYTES + length;
-        port_sight(e, records + at, size, 0, refused ? CAPTURE_DROP : CAPTURE_OUT, refused ? &e->count.refused : NULL);
+    uint8_t *at = e->out.staging + e->out.to;
+    uint32_t prefix = egress_prefix_bytes(e);
+    if (UNLIKELY(!seal(e, at, bytes))) {
+        refuse(e, frame, bytes);
+        return;
     }
+    memcpy(at + prefix, frame, bytes);
+    staged(e, at + prefix, bytes);
 }
 
-/* The runs that consuming `bytes` will finish, whose frames a stream has got. */
-static void sight_finished(const struct engine *e, const struct run_view *views, unsigned count, uint64_t bytes)
-{
-    for (unsigned i = 0; i < count && views[i].bytes <= bytes; bytes -= views[i].bytes, i++)
-        port_sight(e, views[i].records - (views[i].run.bytes - views[i].bytes), views[i].run.bytes, 0, CAPTURE_OUT, NULL);
-}
-
-/* Stage the admitted frames of runs for a stream, in its framing; returns what was consumed. */
+/* Stage runs for a stream; returns what was consumed. */
 static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled)
 {
-    struct egress *out = &e->out;
     uint64_t taken = 0;
     for (unsigned i = 0; i < count && !*garbled; i++) {
-        struct packed packed = framing_pack(egress_prefix_bytes(e), spans[i].records, spans[i].bytes,
-                                            e->intake.longest, out->staging + out->to);
-        if (UNLIKELY(e->captures != NULL))
-            sight_staged(e, spans[i].records, packed.taken);
-        out->to += packed.bytes;
-        out->staged_frames += packed.frames;
-        e->count.refused += packed.refused;
-        taken += packed.taken;
-        *garbled = packed.taken < spans[i].bytes;
+        uint32_t at = 0, size;
+        for (; record_next(spans[i].records + at, spans[i].bytes - at, &size) == RECORD_WHOLE; at += size)
+            stage_frame(e, record_frame(spans[i].records + at), size - LENGTH_BYTES);
+        taken += at;
+        *garbled = at < spans[i].bytes;
     }
     return taken;
 }
@@ -159,25 +144,22 @@ struct batch {
     unsigned count;
     uint32_t refused; /* frames: of the only span none may go */
     bool foreign;     /* the only span is from another port's address */
-    bool mixed;       /* the only span is of a stream, and some may */
 };
 
 /* Add a view to the batch; false if the batch ends in front of it or with it. */
-static bool add_view(const struct engine *e, const struct run_view *view, bool begun, struct batch *batch)
+static bool add_view(const struct engine *e, const struct run_view *view, struct batch *batch)
 {
     struct span *span = &batch->spans[batch->count];
     *span = (struct span){.records = view->records, .bytes = view->bytes, .vnet = view->run.vnet != 0};
-    if (e->vm.kind == KIND_STREAM16 || (e->vm.kind == KIND_STREAM && begun)) {
+    if (vm_is_stream(&e->vm)) {
         batch->count++;
         return true;
     }
     struct stretch stretch = egress_admit(e, view);
-    bool mixed = vm_is_stream(&e->vm) && (stretch.bytes < view->bytes || !stretch.admitted);
-    if ((mixed || !stretch.admitted) && batch->count > 0)
+    if (!stretch.admitted && batch->count > 0)
         return false;
-    batch->mixed = mixed;
-    batch->refused = !mixed && !stretch.admitted ? stretch.frames : 0;
-    span->bytes = mixed ? view->bytes : stretch.bytes;
+    batch->refused = stretch.admitted ? 0 : stretch.frames;
+    span->bytes = stretch.bytes;
     batch->count++;
     return stretch.admitted && stretch.bytes == view->bytes;
 }
@@ -186,20 +168,19 @@ static void make_batch(struct engine *e, struct peer *peer, const struct run_vie
                        struct batch *batch)
 {
     batch->count = batch->refused = 0;
-    batch->mixed = batch->foreign = false;
+    batch->foreign = false;
     for (unsigned i = 0; i < n; i++) {
         if (UNLIKELY(views[i].run.vnet && !vm_takes_headers(&e->vm))) {
             peer->rx.broken = true;
             return;
         }
-        bool begun = i == 0 && peer->rx.done > 0;
-        if (UNLIKELY(is_pinned_elsewhere(e, views[i].run.src, peer)) && !begun) {
+        if (UNLIKELY(is_pinned_elsewhere(e, views[i].run.src, peer))) {
             batch->foreign = i == 0;
             if (batch->foreign)
                 batch->spans[batch->count++] = (struct span){.bytes = views[0].bytes};
             return;
         }
-        if (!add_view(e, &views[i], begun, batch))
+        if (!add_view(e, &views[i], batch))
             return;
     }
 }
@@ -227,15 +208,13 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
         port_sight(e, batch->spans[0].records, batch->spans[0].bytes, batch->spans[0].vnet ? VNET_BYTES : 0, CAPTURE_DROP,
                    &e->count.refused);
         ring_consume(&peer->rx, views, batch->count, taken);
-    } else if (e->vm.kind == KIND_STREAM16 || batch->mixed) {
+    } else if (vm_is_stream(&e->vm)) {
         taken = stage_runs(e, batch->spans, batch->count, garbled);
         ring_consume(&peer->rx, views, batch->count, taken); /* its frames count when the staging has been written */
         egress_flush(e, now);
     } else {
-        taken = egress_write(e, batch->spans, batch->count, garbled, now);
-        if (UNLIKELY(e->captures != NULL) && vm_is_stream(&e->vm))
-            sight_finished(e, views, batch->count, taken);
-        egress_count_frames(e, ring_consume(&peer->rx, views, batch->count, taken));
+        taken = egress_write(e, batch->spans, batch->count, e->intake.longest, garbled, now);
+        ring_consume(&peer->rx, views, batch->count, taken);
     }
     return taken;
 }

@@ -5,11 +5,14 @@
    The unicast cursor is read before the flood cursor, so a frame that was flooded before its destination was learned
    is never overtaken by a later one.
 
-   Flooded frames are copied to the staging (their memory may be overwritten at any time); unicast runs go to the
-   kernel straight from the ring. The staging is emptied before any ring is touched, and a ring whose run is begun
-   stays in service until the run is finished: so at any instant at most one record is cut, and the next byte written
-   is the next byte of that record. To a VM with lengths of 16 bits unicast goes through the staging as well
-   (framing.h), as much of it as one visit may take.
+   Flooded frames are copied to the staging, since their memory may be overwritten at any time. So is everything for a
+   stream, as much as one visit may take: each length is read once, checked, and written to the staging. A worker that a
+   guest has taken over may change its ring at any time, also while the kernel copies from it; the bytes of its frames
+   may be anything then, but the VM finds the next frame where its length says. The staging is emptied before any ring
+   is touched, so at any instant at most one record is cut, and its rest is in our own memory.
+
+   Messages (datagrams, TAP) go to the kernel straight from the ring, and their lengths with the call. A ring whose run
+   is begun stays in service until the run is finished.
 
    egress_write.h says what happens when the VM does not take it.
 
@@ -25,8 +28,7 @@
 
 bool egress_poll(struct engine *e, uint64_t now);
 bool egress_has_news(const struct engine *e);
-/* Count the frames in the peer's ring as lost, and free it. The rest of a frame that the VM has begun to read still
-   follows. */
+/* Count the frames in the peer's ring as lost, and free it. */
 void egress_drop_source(struct engine *e, struct peer *peer);
 
 #endif

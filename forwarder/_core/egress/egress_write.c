@@ -48,18 +48,21 @@ static void sight_written(const struct engine *e, const struct span *spans, unsi
     uint32_t frames = sent->frames, refused = sent->refused;
     for (unsigned i = 0; i < count && frames + refused > 0; i++) {
         uint32_t size, header = spans[i].vnet ? VNET_BYTES : 0;
-        for (uint32_t at = 0; at < spans[i].bytes && frames + refused > 0; at += size) {
+        for (uint32_t at = 0; frames + refused > 0; at += size) {
             const uint8_t *record = spans[i].records + at;
             bool written = frames > 0;
-            size = LENGTH_BYTES + load_be32(record);
-            port_sight(e, record, size, header, written ? CAPTURE_OUT : CAPTURE_DROP, written ? NULL : &e->count.refused);
+            if (record_next(record, spans[i].bytes - at, &size) != RECORD_WHOLE || size < MIN_RECORD + header)
+                break;
+            port_sight_frame(e, record_frame(record) + header, size - LENGTH_BYTES - header,
+                             written ? CAPTURE_OUT : CAPTURE_DROP, written ? NULL : &e->count.refused);
             frames -= written;
             refused -= !written;
         }
     }
 }
 
-uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now)
+uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, uint32_t longest, bool *garbled,
+                      uint64_t now)
 {
     struct vm_sent sent;
     uint64_t total = 0;
@@ -67,7 +70,7 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
         total += spans[i].bytes;
     port_in_doubt(e);
     enum vm_status status = e->vhost != NULL ? vhost_write(e->vhost, &e->intake, spans, count, &sent, now)
-                                             : vm_write(&e->vm, spans, count, &sent);
+                                             : vm_write(&e->vm, spans, count, longest, &sent);
     if (UNLIKELY(e->captures != NULL))
         sight_written(e, spans, count, &sent);
     if (sent.bytes > 0)
@@ -85,7 +88,8 @@ uint32_t egress_prefix_bytes(const struct engine *e)
     return e->vm.kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES;
 }
 
-void egress_count_frames(struct engine *e, uint32_t frames)
+/* On a stream a write may end inside of a frame: frames are counted when all of the staging has been written. */
+static void count_frames(struct engine *e, uint32_t frames)
 {
     if (!vm_is_stream(&e->vm))
         return;
@@ -99,24 +103,14 @@ void egress_flush(struct engine *e, uint64_t now)
     while (out->from < out->to && !out->blocked && !e->down) {
         struct span span = {.records = out->staging + out->from, .bytes = out->to - out->from};
         bool garbled;
-        out->from += (uint32_t)egress_write(e, &span, 1, &garbled, now);
+        out->from += (uint32_t)egress_write(e, &span, 1, MAX_FRAME, &garbled, now);
         if (garbled)
             out->from = out->to;
     }
     if (out->from < out->to)
         return;
-    egress_count_frames(e, out->staged_frames);
+    count_frames(e, out->staged_frames);
     out->from = out->to = out->staged_frames = 0;
-}
-
-bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames)
-{
-    if (STAGING_BYTES - e->out.to < count)
-        return false;
-    memcpy(e->out.staging + e->out.to, bytes, count);
-    e->out.to += count;
-    e->out.staged_frames += frames;
-    return true;
 }
 
 uint64_t egress_deadline(const struct engine *e)

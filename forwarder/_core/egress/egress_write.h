@@ -24,17 +24,13 @@
 
 #include "port/port.h"
 
-/* Write spans; returns the bytes taken. Blocks the egress if that was not everything. */
-uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, bool *garbled, uint64_t now);
+/* Write spans, with no frame longer than `longest`, which is garbled then; returns the bytes taken. Blocks the egress if
+   that was not everything. */
+uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, uint32_t longest, bool *garbled,
+                      uint64_t now);
 
 /* Write the staging, as far as the VM accepts it. */
 void egress_flush(struct engine *e, uint64_t now);
-
-/* Write `count` bytes next; `frames` count as written with them. False: there is no room for them. */
-bool egress_stage(struct engine *e, const uint8_t *bytes, uint32_t count, uint32_t frames);
-
-/* On a stream frames are counted by their sources, since a write may end inside of one. */
-void egress_count_frames(struct engine *e, uint32_t frames);
 
 /* Bytes of a frame's length in the VM's framing. */
 uint32_t egress_prefix_bytes(const struct engine *e);

@@ -174,7 +174,7 @@ static bool poll_stream(struct engine *e)
 /* Does the header ask for something that its driver has not negotiated? */
 static bool asks_too_much(const struct engine *e, const uint8_t *vnet, uint32_t bytes)
 {
-    return e->sends != TAKES_ALL && vnet[1] != VNET_GSO_NONE && (offload_needs(vnet, bytes) & ~e->sends) != 0;
+    return e->sends != TAKES_ALL && vnet[1] != VNET_GSO_NONE && (offload_needs(vnet, vnet + VNET_BYTES, bytes - VNET_BYTES) & ~e->sends) != 0;
 }
 
 /* Check `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL if it is good. */

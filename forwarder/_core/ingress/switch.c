@@ -94,7 +94,9 @@ static void finish_run(struct engine *e, const struct frame_run *run, struct int
     for (uint32_t at = 0; at < run->bytes; at += LENGTH_BYTES + load_be32(run->start + at)) {
         uint8_t *record = run->start + at;
         uint32_t bytes = load_be32(record);
-        if ((intake.takes & TAKES_SUM) != 0 && (offload_needs(record_frame(record), bytes) & ~intake.takes) == 0) {
+        const uint8_t *vnet = record_frame(record);
+        if ((intake.takes & TAKES_SUM) != 0
+            && (offload_needs(vnet, vnet + VNET_BYTES, bytes - VNET_BYTES) & ~intake.takes) == 0) {
             if (plain.frames > 0)
                 pass_run(e, &plain);
             if (same.frames++ == 0)

@@ -65,6 +65,7 @@ static inline enum record_status record_next(const uint8_t *p, uint64_t availabl
     if (available < LENGTH_BYTES)
         return RECORD_PARTIAL;
     uint32_t length = load_be32(p);
+    __asm__("" : "+r"(length)); /* read once: the record may lie in memory that a neighbour changes */
     if (UNLIKELY(length < MIN_FRAME))
         return RECORD_RUNT;
     if (UNLIKELY(length > MAX_FRAME))

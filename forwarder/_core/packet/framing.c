@@ -22,22 +22,3 @@ uint32_t framing_unpack(struct framing framing, const uint8_t *stream, uint32_t 
     *used = to;
     return at;
 }
-
-struct packed framing_pack(uint32_t prefix, const uint8_t *records, uint32_t bytes, uint32_t longest, uint8_t *out)
-{
-    struct packed packed = {0};
-    uint32_t size;
-    while (record_next(records + packed.taken, bytes - packed.taken, &size) == RECORD_WHOLE) {
-        const uint8_t *frame = record_frame(records + packed.taken);
-        uint32_t length = size - LENGTH_BYTES;
-        packed.taken += size;
-        if (UNLIKELY(length > longest || !framing_seal(prefix, out + packed.bytes, length))) {
-            packed.refused++;
-            continue;
-        }
-        memcpy(out + packed.bytes + prefix, frame, length);
-        packed.bytes += prefix + length;
-        packed.frames++;
-    }
-    return packed;
-}

@@ -2,13 +2,12 @@
 
    Theory of operation. A frame on a stream follows its length: in 4 bytes, big-endian (QEMU's), or in 2, little-endian
    (what gvproxy's clients speak after POST /connect). Rings, pending queues and flood rings carry records and nothing
-   else (frame.h). QEMU's framing is that of records, so nothing is copied or inspected here, with two exceptions:
-   frames that get a header in front (infer.h), and a run from which a frame is left out. The other framing exists
-   only between the kernel and the engine's private memory. It costs one copy each way, so that all other code has one
-   format.
+   else (frame.h). QEMU's framing is that of records, so what a VM sends is neither copied nor inspected here, except frames
+   that get a header in front (infer.h). The other framing exists only between the kernel and the engine's private
+   memory.
 
      ingress   bytes as they came ── unpack ──► records, in a buffer of their own, all whole ──► switch
-     egress    runs in the ring ───── pack ───► the staging ──► the VM
+     egress    runs in the ring ── egress.c ──► the staging, each frame behind a length of its own ──► the VM
 
    A partial frame stays where it was read, so unpack handles whole frames only and ignores the rest: one large chunk
    gives the same result as single bytes. A length is checked here, in either direction, and nowhere later. Below
@@ -18,9 +17,9 @@
    a frame behind a length that is too small, and the VM reads the rest of it as lengths for ever (pkg/tap/protocols.go,
    hyperkitProtocol).
 
-   A ring is consumed by whole runs, after they have been packed. A short write cuts a frame in the staging, and no
-   ring is in the middle of a run between two writes. So a source may go at any moment: the rest of a frame that the
-   VM has begun to read is in the staging. */
+   A stream's ring is consumed by whole runs. A short write cuts a frame in the staging, and no ring is in the middle of a
+   run between two writes. So a source may go at any moment: the rest of a frame that the VM has begun to read is in the
+   staging. */
 #ifndef BULKHEAD_FRAMING_H
 #define BULKHEAD_FRAMING_H
 
@@ -43,17 +42,6 @@ struct framing {
    the bytes of the stream that are records now. *status says what stopped it: RECORD_PARTIAL or a bad length. */
 uint32_t framing_unpack(struct framing framing, const uint8_t *stream, uint32_t available, uint8_t *records,
                         uint32_t *used, enum record_status *status);
-
-struct packed {
-    uint32_t taken;   /* bytes of records; fewer than there are only where a length does not fit */
-    uint32_t bytes;   /* written */
-    uint32_t frames;  /* written */
-    uint32_t refused; /* left out */
-};
-
-/* Make frames with lengths of `prefix` bytes of records, which may lie in shared memory; `out` has room for as many bytes.
-   Frames longer than `longest` are left out, and those whose length cannot be said. */
-struct packed framing_pack(uint32_t prefix, const uint8_t *records, uint32_t bytes, uint32_t longest, uint8_t *out);
 
 /* Write the length of a frame of `bytes` in front of it; false if it cannot be said. */
 static inline bool framing_seal(uint32_t prefix, uint8_t *at, uint32_t bytes)

@@ -19,7 +19,7 @@ static uint32_t needs_for_udp(const uint8_t *frame, uint32_t bytes)
     return type == ETHERTYPE_IPV6 ? TAKES_USO6 : TAKES_USO4;
 }
 
-uint32_t offload_needs(const uint8_t *header, uint32_t bytes)
+uint32_t offload_needs(const uint8_t *header, const uint8_t *frame, uint32_t bytes)
 {
     struct vnet vnet = vnet_load(header);
     uint32_t needs = (vnet.flags & VNET_NEEDS_SUM) != 0 ? TAKES_SUM : 0;
@@ -32,21 +32,21 @@ uint32_t offload_needs(const uint8_t *header, uint32_t bytes)
     case VNET_GSO_TCPV6:
         return needs | TAKES_TSO6;
     case VNET_GSO_UDP:
-        return needs | needs_for_udp(header + VNET_BYTES, bytes - VNET_BYTES);
+        return needs | needs_for_udp(frame, bytes);
     default:
         return UINT32_MAX;
     }
 }
 
-bool offload_may_go(const struct intake *intake, const uint8_t *frame, uint32_t bytes, bool vnet)
+bool offload_may_go(const struct intake *intake, const uint8_t *header, const uint8_t *frame, uint32_t bytes)
 {
-    if (!vnet)
+    if (header == NULL)
         return bytes <= intake->longest;
-    if ((intake->takes & TAKES_SUM) == 0 || bytes < VNET_BYTES + MIN_FRAME)
+    if ((intake->takes & TAKES_SUM) == 0 || bytes < MIN_FRAME)
         return false;
-    uint32_t needs = offload_needs(frame, bytes);
+    uint32_t needs = offload_needs(header, frame, bytes);
     bool cut = (needs & ~(TAKES_SUM | TAKES_ECN)) != 0;
-    return (needs & ~intake->takes) == 0 && (cut || bytes - VNET_BYTES <= intake->longest);
+    return (needs & ~intake->takes) == 0 && (cut || bytes <= intake->longest);
 }
 
 /* IP and transport match the header, up to the start of the transport. */

@@ -42,13 +42,13 @@ struct offload {
 /* May the header at `vnet` (VNET_BYTES) go on to a TAP? */
 bool offload_is_sound(const uint8_t *vnet);
 
-/* The TAKES_* bits that a VM needs for the frame behind the header at `vnet`, `bytes` together, unchanged; bits that
-   no VM has if the header asks for something unknown. */
-uint32_t offload_needs(const uint8_t *vnet, uint32_t bytes);
+/* The TAKES_* bits that a VM needs for a frame with the header at `vnet`, unchanged; bits that no VM has if the header
+   asks for something unknown. */
+uint32_t offload_needs(const uint8_t *vnet, const uint8_t *frame, uint32_t bytes);
 
-/* May a record's content, a frame with or without a header, go to this intake? A frame to be cut may be longer than
-   another. */
-bool offload_may_go(const struct intake *intake, const uint8_t *frame, uint32_t bytes, bool vnet);
+/* May a frame go to this intake, with the header at `vnet`, or without one (NULL)? A frame to be cut may be longer than
+   another. If it lies in a neighbour's memory, the header must be a copy, or it may become another one. */
+bool offload_may_go(const struct intake *intake, const uint8_t *vnet, const uint8_t *frame, uint32_t bytes);
 
 /* Begin with a frame behind its header, `bytes` together; the frame has at least MIN_FRAME. False: the header makes
    no sense. */

@@ -190,33 +190,16 @@ uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned
     return frames;
 }
 
-/* Walk the current run up to what was consumed: where the first frame not begun starts, and how many were
-   begun. False if the lengths no longer add up. */
-static bool walk_current(const struct ring_rx *rx, uint32_t *boundary, uint32_t *begun)
+/* How many frames of the current run were consumed, as far as its lengths still add up. */
+static uint32_t frames_done(const struct ring_rx *rx)
 {
-    const uint8_t *records = rx_at(rx, rx->run.at);
-    uint32_t size = 0;
-    *boundary = *begun = 0;
-    while (*boundary < rx->done) {
-        if (record_next(records + *boundary, rx->run.bytes - *boundary, &size) != RECORD_WHOLE)
-            return false;
-        *boundary += size;
-        ++*begun;
+    uint32_t at = 0, frames = 0, size;
+    while (at < rx->done
+           && record_next(rx_at(rx, rx->run.at) + at, rx->run.bytes - at, &size) == RECORD_WHOLE) {
+        at += size;
+        frames++;
     }
-    return true;
-}
-
-bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes, uint32_t *begun)
-{
-    uint32_t boundary;
-    *bytes = *begun = 0;
-    if (rx->done == 0)
-        return true;
-    if (!walk_current(rx, &boundary, begun))
-        return false;
-    *rest = rx_at(rx, rx->run.at) + rx->done;
-    *bytes = boundary - rx->done;
-    return true;
+    return frames;
 }
 
 /* Frames of the runs not taken, as far as their descriptions make sense; *end: where the last of them ends. */
@@ -236,13 +219,11 @@ static uint64_t frames_left(const struct ring_rx *rx, uint64_t *end)
 
 uint64_t ring_unread_frames(struct ring_rx *rx)
 {
-    uint32_t boundary, begun = 0;
     uint64_t end;
     ring_refresh(rx);
-    if (rx->done > 0)
-        walk_current(rx, &boundary, &begun);
+    uint32_t done = frames_done(rx);
     uint64_t frames = frames_left(rx, &end);
-    return frames > begun ? frames - begun : 0;
+    return frames > done ? frames - done : 0;
 }
 
 void ring_abandon(struct ring_rx *rx)

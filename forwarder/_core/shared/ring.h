@@ -22,8 +22,7 @@
    in bytes. A frame that finds too little space, or no place for another description, is dropped here, at the tail,
    as a whole, and counted by the caller; the producer never waits.
 
-   The tail moves at ends of runs only: until then the producer may not overwrite the run, so that a
-   consumer that is cut off in the middle of one can still find its frame boundaries.
+   The tail moves at ends of runs only: until then the producer may not overwrite the run.
 
    Distrust. The other end is another process that a guest may have taken over. Each side reads the
    other's cursor once per use, checks it against what it knows itself (never backwards, never more than
@@ -35,12 +34,12 @@
    have one or none has: its description says which.
 
    Example. The head is at run 7, byte 10,000. A burst of three frames of 1,514 bytes (4,554 with their lengths) is put
-   as run 7: `at` 10,000, `bytes` 4,554, `frames` 3; head becomes 8 with ring_publish. The consumer views run 7, writes
-   2,000 bytes of it, and its VM is full: `done` is 2,000, the tail stays at 7. Later the other 2,554 are taken, and the
+   as run 7: `at` 10,000, `bytes` 4,554, `frames` 3; head becomes 8 with ring_publish. The consumer views run 7, writes the
+   first datagram of it, and its VM is full: `done` is 1,518, the tail stays at 7. Later the other two are taken, and the
    tail becomes 8 and 14,554, from where on the producer may write again.
 
-   Calls. Each end from the one thread that opened it (ring_memory.h). ring_depth, ring_has_news and ring_cut_frame
-   change nothing. What ring_view returns points into the ring and is good until ring_consume. */
+   Calls. Each end from the one thread that opened it (ring_memory.h). ring_depth and ring_has_news change
+   nothing. What ring_view returns points into the ring and is good until ring_consume. */
 #ifndef BULKHEAD_RING_H
 #define BULKHEAD_RING_H
 
@@ -90,11 +89,7 @@ unsigned ring_view(struct ring_rx *rx, struct run_view *views, unsigned max, uin
 /* Consume `bytes` of record bytes from the runs viewed; returns the frames in the runs that this finished. */
 uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned count, uint64_t bytes);
 
-/* The rest of a frame that was consumed in part (0 bytes: none was), and how many frames of the run were begun. False
-   if the producer has tampered with the run since, so that the boundary cannot be known. */
-bool ring_cut_frame(const struct ring_rx *rx, const uint8_t **rest, uint32_t *bytes, uint32_t *begun);
-
-/* Frames published and not consumed (a cut frame counts as consumed): closing the ring loses them. */
+/* Frames published and not consumed: closing the ring loses them. */
 uint64_t ring_unread_frames(struct ring_rx *rx);
 
 /* Consumer: abandon a ring whose unread frames have been counted here. The producer, which may go on for a moment,

@@ -54,8 +54,8 @@ struct frames {
     unsigned count;
 };
 
-/* The frames of the spans, up to MAX_SPANS; false if a length does not fit. */
-static bool list_frames(const struct span *spans, unsigned count, struct frames *frames)
+/* The frames of the spans, up to MAX_SPANS; false if a length does not fit. From here on lengths are ours. */
+static bool list_frames(const struct span *spans, unsigned count, uint32_t longest, struct frames *frames)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < count; i++) {
@@ -63,7 +63,7 @@ static bool list_frames(const struct span *spans, unsigned count, struct frames 
         while (at < spans[i].bytes && n < MAX_SPANS) {
             uint32_t size;
             if (record_next(spans[i].records + at, spans[i].bytes - at, &size) != RECORD_WHOLE
-                || size < MIN_RECORD + header) {
+                || size < MIN_RECORD + header || (header == 0 && size - LENGTH_BYTES > longest)) {
                 frames->count = n;
                 return false;
             }
@@ -107,11 +107,12 @@ static int write_frames(const struct vm *vm, struct frames *frames, unsigned fro
     return sendmmsg(vm->fd, messages + from, frames->count - from, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static enum vm_status write_whole(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+static enum vm_status write_whole(const struct vm *vm, const struct span *spans, unsigned count, uint32_t longest,
+                                  struct vm_sent *sent)
 {
     struct frames frames;
     unsigned done = 0;
-    bool sound = list_frames(spans, count, &frames);
+    bool sound = list_frames(spans, count, longest, &frames);
     while (done < frames.count && sent->refused == 0) {
         int n = write_frames(vm, &frames, done);
         if (n < 0 && !refuses_frame(vm, errno)) {
@@ -129,10 +130,11 @@ static enum vm_status write_whole(const struct vm *vm, const struct span *spans,
     return sound ? VM_OK : VM_GARBLED;
 }
 
-enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, uint32_t longest,
+                        struct vm_sent *sent)
 {
     *sent = (struct vm_sent){0};
-    return vm_is_stream(vm) ? write_stream(vm, spans, count, sent) : write_whole(vm, spans, count, sent);
+    return vm_is_stream(vm) ? write_stream(vm, spans, count, sent) : write_whole(vm, spans, count, longest, sent);
 }
 
 long vm_read(const struct vm *vm, uint8_t *buffer, size_t size, enum vm_status *status, int *error)

@@ -45,7 +45,8 @@ static inline bool vm_takes_headers(const struct vm *vm)
     return vm->kind == KIND_TAP || vm->kind == KIND_VHOST;
 }
 
-/* Contiguous records. On a stream the first span may start inside of a record. */
+/* Contiguous records. On a stream they are our own, and the first span may start inside of a record; else they may lie
+   in memory that a neighbour can change. */
 struct span {
     const uint8_t *records;
     uint32_t bytes;
@@ -62,8 +63,10 @@ struct vm_sent {
     int error;        /* errno behind VM_DOWN */
 };
 
-/* Write what one call takes; it ends with a frame that is refused. VM_GARBLED: a record's length does not fit its span (nothing of it was sent). */
-enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent);
+/* Write what one call takes; it ends with a frame that is refused. VM_GARBLED: a record's length does not fit its span,
+   or a frame without a header is longer than `longest` (nothing of it was sent). */
+enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, uint32_t longest,
+                        struct vm_sent *sent);
 
 /* Bytes of header in front of a read frame: from a TAP's kernel or a guest's driver; ingress.c infers others. */
 static inline uint32_t vm_header_bytes(const struct vm *vm)

@@ -293,13 +293,14 @@ static enum written write_frame(struct vhost_port *port, const uint8_t *header, 
 static enum written write_record(struct vhost_port *port, const struct intake *intake, const uint8_t *record,
                                  uint32_t bytes, bool vnet, uint64_t now)
 {
-    static const uint8_t nothing_to_do[VNET_BYTES];
-    const uint8_t *frame = record + LENGTH_BYTES;
-    uint32_t frame_bytes = bytes - LENGTH_BYTES;
-    if (!virtqueue_runs(&port->queue[QUEUE_TO_GUEST]) || !offload_may_go(intake, frame, frame_bytes, vnet))
+    uint8_t header[VNET_BYTES] = {0}; /* a copy: the record may lie in memory that a neighbour changes */
+    uint32_t header_bytes = vnet ? VNET_BYTES : 0;
+    const uint8_t *frame = record + LENGTH_BYTES + header_bytes;
+    bytes -= LENGTH_BYTES + header_bytes;
+    memcpy(header, record + LENGTH_BYTES, header_bytes);
+    if (!virtqueue_runs(&port->queue[QUEUE_TO_GUEST]) || !offload_may_go(intake, vnet ? header : NULL, frame, bytes))
         return WRITTEN_REFUSED;
-    return vnet ? write_frame(port, frame, frame + VNET_BYTES, frame_bytes - VNET_BYTES, now)
-                : write_frame(port, nothing_to_do, frame, frame_bytes, now);
+    return write_frame(port, header, frame, bytes, now);
 }
 
 static enum vm_status write_span(struct vhost_port *port, const struct intake *intake, const struct span *span,

@@ -37,7 +37,7 @@ static uint64_t write_record(struct engine *e, uint32_t bytes)
     bool garbled;
     store_be32(record, bytes);
     e->out.blocked = false;
-    return egress_write(e, &span, 1, &garbled, NS_PER_S);
+    return egress_write(e, &span, 1, MAX_FRAME, &garbled, NS_PER_S);
 }
 
 static void fill(struct engine *e)
@@ -85,21 +85,9 @@ static void a_short_write_blocks_at_once(void)
     close_engine(&e, vm);
 }
 
-static void the_staging_takes_what_fits(void)
-{
-    struct engine e;
-    int vm[2];
-    open_engine(&e, KIND_STREAM, SOCK_STREAM, vm);
-    e.out.to = STAGING_BYTES - 100;
-    CHECK(!egress_stage(&e, record, 101, 1) && e.out.to == STAGING_BYTES - 100, "no room");
-    CHECK(egress_stage(&e, record, 100, 1) && e.out.to == STAGING_BYTES && e.out.staged_frames == 1, "room");
-    close_engine(&e, vm);
-}
-
 int main(void)
 {
     pauses_double_until_something_is_written();
     a_short_write_blocks_at_once();
-    the_staging_takes_what_fits();
     return 0;
 }
