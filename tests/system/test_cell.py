@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, kill_supervisor, workers
 from tests.helpers.taken_over.attacks import ATTACKS, KEEP, LISTEN, MESSAGES
+from tests.helpers.taken_over.strangers import strangers
 from tests.helpers.taken_over.world import ROOT, USERS, World, supervisor_of, taken_over, without, x86
 
 MESSAGES_SENT = 10_000
@@ -252,32 +251,6 @@ def test_a_hostile_worker_that_keeps_its_mappings_hears_nothing_of_ports_that_it
         switch.command("set", names[0], "isolated=no", "reach=")
         bob = Conversation(carol, mac(50), world.bob, mac(3))
         assert bob.flows(), "in reach again"
-
-
-def strangers(path: Path, kind: int, count: int) -> int:
-    """Connect to a socket again and again as another process of the same user, and say what no one says."""
-    code = (
-        "import os, random, socket, struct, sys\n"
-        "path, kind, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
-        "chance, sent = random.Random(count), 0\n"
-        "null = os.open('/dev/null', 0)\n"
-        "while sent < count:\n"
-        "    with socket.socket(socket.AF_UNIX, kind) as sock:\n"
-        "        sock.settimeout(0.05)\n"
-        "        try:\n"
-        "            sock.connect(path)\n"
-        "            for _ in range(chance.randrange(1, 50)):\n"
-        "                sent += 1\n"
-        "                fds = [null] * chance.choice((0, 0, 1, 7, 100))\n"
-        "                rights = [(1, 1, struct.pack(f'{len(fds)}i', *fds))] if fds else []\n"
-        "                sock.sendmsg([chance.randbytes(chance.randrange(1, 3000))], rights)\n"
-        "        except OSError:\n"
-        "            sent += 1\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(kind), str(count)], check=True, timeout=120
-    )
-    return done.returncode
 
 
 def test_garbage_at_every_socket_of_the_runtime_directory_disturbs_no_vm(

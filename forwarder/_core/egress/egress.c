@@ -111,7 +111,7 @@ static void take_floods(struct engine *e, struct peer *peer)
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */
 _Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "viewed records fit into the staging");
 
-/* Stage a frame that lies in the peer's memory. `bytes` is a copy of its length, and so is what the VM reads. */
+/* Stage a frame. It lies in the peer's memory, or further back in the staging; `bytes` is a copy of its length. */
 static void stage_frame(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     uint8_t *at = e->out.staging + e->out.to;
@@ -120,8 +120,26 @@ static void stage_frame(struct engine *e, const uint8_t *frame, uint32_t bytes)
         refuse(e, frame, bytes);
         return;
     }
-    memcpy(at + prefix, frame, bytes);
+    memmove(at + prefix, frame, bytes);
     staged(e, at + prefix, bytes);
+}
+
+/* Records are what the VM reads: copy all of them, and look at the lengths in the copy. Returns the bytes up to the first
+   record that may not go as it is. */
+static uint32_t stage_copy(struct engine *e, const struct span *span)
+{
+    struct egress *out = &e->out;
+    uint8_t *copy = out->staging + out->to;
+    uint32_t at = 0, size;
+    memcpy(copy, span->records, span->bytes);
+    for (; record_next(copy + at, span->bytes - at, &size) == RECORD_WHOLE; at += size) {
+        if (UNLIKELY(size - LENGTH_BYTES > e->intake.longest))
+            break;
+        out->staged_frames++;
+    }
+    port_sight(e, copy, at, 0, CAPTURE_OUT, NULL);
+    out->to += at;
+    return at;
 }
 
 /* Stage runs for a stream; returns what was consumed. */
@@ -129,9 +147,14 @@ static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned 
 {
     uint64_t taken = 0;
     for (unsigned i = 0; i < count && !*garbled; i++) {
+        const uint8_t *records = spans[i].records;
         uint32_t at = 0, size;
-        for (; record_next(spans[i].records + at, spans[i].bytes - at, &size) == RECORD_WHOLE; at += size)
-            stage_frame(e, record_frame(spans[i].records + at), size - LENGTH_BYTES);
+        if (e->vm.kind == KIND_STREAM) {
+            records = e->out.staging + e->out.to;
+            at = stage_copy(e, &spans[i]);
+        }
+        for (; record_next(records + at, spans[i].bytes - at, &size) == RECORD_WHOLE; at += size)
+            stage_frame(e, record_frame(records + at), size - LENGTH_BYTES);
         taken += at;
         *garbled = at < spans[i].bytes;
     }
@@ -226,7 +249,10 @@ static bool take_ring(struct engine *e, struct peer *peer, uint64_t now)
     struct batch batch;
     bool garbled = false;
     uint64_t taken = 0;
-    unsigned n = ring_view(&peer->rx, views, MAX_SPANS, peer->deficit > 0 ? (uint64_t)peer->deficit : 0);
+    uint64_t allowance = peer->deficit > 0 ? (uint64_t)peer->deficit : 0;
+    if (vm_is_stream(&e->vm) && allowance > RUN_BYTES)
+        allowance = RUN_BYTES; /* of it there is a copy, which stays in the cache */
+    unsigned n = ring_view(&peer->rx, views, MAX_SPANS, allowance);
     make_batch(e, peer, views, n, &batch);
     uint32_t answers = UNLIKELY(asking_awaits(&e->asking, now)) ? asking_answers(&e->asking, views, batch.count) : 0;
     if (batch.count > 0)

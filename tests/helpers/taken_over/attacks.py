@@ -127,6 +127,29 @@ attempt("kill its child", lambda: os.kill(os.getpid() + 1, signal.SIGKILL))
 """
 """What a gateway that was taken over would try besides."""
 
+BESIDE_A_GATEWAY = r"""
+def api(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.send(b"GET /leases HTTP/1.0\r\n\r\n")
+        return sock.recv(100)
+
+def forward():
+    socket.create_connection(("127.0.0.1", facts["forward"])).close()
+
+def packets():
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+
+attempt("the API", lambda: api(facts["services"]))
+attempt("the socket of a forward", lambda: api(facts["socket"]))
+attempt("a forward", forward)
+attempt("packets of the network", packets)
+for victim, pid in victims.items():
+    attempt("the network of " + victim, lambda: call(308, os.open("/proc/%d/ns/net" % pid, os.O_RDONLY), 0))
+    attempt("the users of " + victim, lambda: call(308, os.open("/proc/%d/ns/user" % pid, os.O_RDONLY), 0))
+"""
+"""What a worker would try besides where there is a gateway."""
+
 MESSAGES = r"""
 import random
 chance = random.Random(facts["seed"])
@@ -138,6 +161,7 @@ good = [
     messages.Goodbye("the VM left"), messages.Hello(), messages.Note("x"), messages.SnapshotRequest(),
     messages.WantRing(facts["port"], facts["epoch"]), messages.WantFloods(((facts["port"], facts["epoch"]),)),
     messages.RingSealed(facts["port"], facts["epoch"]), messages.RingIdle(facts["port"], facts["epoch"]),
+    messages.FloodMoved(), messages.FloodTx(), messages.FloodRx(facts["port"], facts["epoch"]),
     messages.Ready(5, Cell((), 0)), messages.Claim(5, Cell((), 0), record), messages.Drain(),
     messages.Beat(1, 1, 1000, 1000), messages.Command("stop", {}),
     messages.Update(1, 1, (messages.Change("leave", record),), ()),
