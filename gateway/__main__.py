@@ -1,17 +1,23 @@
-"""``python -m gateway DESCRIPTOR``: the host side of a gateway, with its channel to the supervisor."""
+"""``python -m gateway DESCRIPTOR``: the host side of a gateway, with its channel to the supervisor.
+
+The process in the namespace starts first, so that both import their modules at the same time.
+"""
 
 import signal
 import socket
 import sys
 
-from forwarder.loop_channel import LoopChannel
-from gateway.gateway import Gateway
+from gateway.namespace_process import NamespaceProcess
 
 
 def main() -> None:
     """Run one gateway."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Gateway(LoopChannel(socket.socket(fileno=int(sys.argv[1])))).run()
+    namespace = NamespaceProcess()
+    from forwarder.loop_channel import LoopChannel  # noqa: PLC0415
+    from gateway.gateway import Gateway  # noqa: PLC0415
+
+    Gateway(LoopChannel(socket.socket(fileno=int(sys.argv[1]))), namespace).run()
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from gateway.api.zones import Zones
 from gateway.host_forwards import Added, HostForwards
 from gateway.listeners import Listeners, Outcome
 from gateway.namespace import Holder
+from gateway.namespace_process import NamespaceProcess
 from gateway.ports import Port, Ports
 from gateway.provisions import Provisions
 from gateway.relay.forwards import Forward
@@ -75,10 +76,12 @@ QUESTIONS = CONNECTIONS
 class Gateway:
     """One gateway, from construction to the end of ``run``."""
 
-    def __init__(self, channel: LoopChannel) -> None:
+    def __init__(self, channel: LoopChannel, namespace: NamespaceProcess) -> None:
+        """``namespace``: the process in the namespace, which has just been started."""
         self._channel = channel
         self._loop = Loop(self._failed)
-        self._holder = Holder(self._loop, self._lost, self._log, partial(self._refused, "namespace"))
+        refused = partial(self._refused, "namespace")
+        self._holder = Holder(self._loop, namespace, self._lost, self._log, refused)
         self._relay: Relay | None = None
         self._forwards: HostForwards | None = None
         self._policy: OutboundPolicy | None = None

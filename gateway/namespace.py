@@ -1,28 +1,14 @@
-"""The client of the namespace's process: starts it, and asks it for sockets of the namespace.
+"""The client of the namespace's process: asks it to make the namespace, and for sockets of it.
 
-An ordinary user gets a user namespace around the network namespace. It has every right inside and none
-outside. The creator of a user namespace has all rights in it from outside, too, so the host side may set
-options on the sockets that it receives.
-
-A PID namespace surrounds both: the kernel kills every process in it when the namespace's process ends,
-however it ends.
-
-The process enters its cell when it has made everything (``gateway.inside``), and says what of it is in force.
-The host side is in one, too, by the time that guests come, and cannot end another process any more: the
-supervisor has ``pidfd`` for that.
-
-``unshare`` (util-linux, on every Debian) does what Python can do from 3.12 on only.
+The process (``namespace_process``) enters its cell when it has made everything (``gateway.inside``), and says
+what of it is in force. The host side is in one, too, by the time that guests come, and cannot end another
+process any more: the supervisor has ``pidfd`` for that.
 """
 
-import os
 import select
-import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import cast
 
 from forwarder.channel import ChannelClosedError, close_all
@@ -31,16 +17,11 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
+from gateway.namespace_process import NamespaceProcess
 from gateway.stock import Deliver, Stock
 
 START_S = 15.0
 """The namespace is ready after a third of a second, mostly imports; a loaded machine needs seconds."""
-
-NEEDED = {"unshare": "util-linux", "nft": "nftables"}
-"""The programs that are needed, and their Debian packages."""
-
-USER = ("--user", "--map-root-user")
-PIDS = ("--pid", "--fork", "--kill-child")
 
 
 class Holder:
@@ -49,6 +30,7 @@ class Holder:
     def __init__(
         self,
         loop: Loop,
+        process: NamespaceProcess,
         lost: Callable[[str], None],
         log: Callable[[str, str], None],
         refused: Callable[[int, int], None],
@@ -61,13 +43,12 @@ class Holder:
         self._loop = loop
         self._lost = lost
         self._log = log
-        self._child: subprocess.Popen[bytes] | None = None
-        self._channel: LoopChannel | None = None
+        self._process: NamespaceProcess | None = process
+        self._channel: LoopChannel | None = LoopChannel(process.channel)
         self._stock = Stock(self._ask_for_sockets)
-        self._words = b""
         self._failure = ""
         self._answers: list[Callable[[Reply], None]] = []
-        self.pidfd = -1
+        self.pidfd = process.pidfd
         """Of the process around the namespace, which ends it all."""
         self.cell: dict[str, object] = {}
         """Of the process inside, as ``forwarder.cell.plain`` writes it."""
@@ -80,55 +61,25 @@ class Holder:
 
     def start(self, settings: Mapping[str, object]) -> None:
         """Make the namespace and everything in it. Raises LocalError; nothing is left behind then."""
-        for program, package in NEEDED.items():
-            if shutil.which(program, path=PATH) is None:
-                raise LocalError(f"{program} is missing; install {package}")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        in_user_namespace = os.geteuid() != 0
+        assert self._process is not None
+        assert self._channel is not None
         try:
-            self._child = subprocess.Popen(
-                [
-                    *(
-                        "unshare",
-                        *(USER if in_user_namespace else ()),
-                        "--net",
-                        *PIDS,
-                        "--",
-                    ),
-                    *(sys.executable, *(["-I"] if sys.flags.isolated else [])),
-                    *("-m", "gateway.inside", str(theirs.fileno())),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env={**os.environ, "PATH": PATH},
-                pass_fds=(theirs.fileno(),),
-            )
-            self.pidfd = os.pidfd_open(self._child.pid)
-        except OSError as error:
-            ours.close()
-            raise LocalError(f"cannot start the gateway's namespace: {error.strerror}") from None
-        finally:
-            theirs.close()
-        assert self._child.stderr is not None
-        os.set_blocking(self._child.stderr.fileno(), False)
-        self._channel = LoopChannel(ours)
-        try:
+            if self._process.failure:
+                raise LocalError(self._process.failure)
+            in_user_namespace = self._process.in_user_namespace
             self._channel.send(
                 Command("make", {"settings": dict(settings), "in_user_namespace": in_user_namespace})
             )
             self._await_made(time.monotonic() + START_S)
         except PeerError:
-            self._child.wait()
-            why = self._complaint(in_user_namespace)
+            why = self._process.complaint()
             self.close()
             raise LocalError(why) from None
         except LocalError:
             self.close()
             raise
         self._channel.watch(self._loop, self._receive)
-        self._loop.watch(self._child.stderr.fileno(), lambda _: self._listen())
+        self._loop.watch(self._process.fileno(), lambda _: self._listen())
 
     def make(self, kind: str, deliver: Deliver) -> None:
         """Ask for a new socket of the namespace; ``deliver`` gets it, now or later, or None."""
@@ -153,17 +104,11 @@ class Holder:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if self._child is not None:
-            assert self._child.stderr is not None
-            self._loop.unwatch(self._child.stderr.fileno())
-            try:
-                self._child.wait(1.0)
-            except subprocess.TimeoutExpired:
-                with suppress(PermissionError):  # in a cell; the supervisor ends it
-                    self._child.kill()
-                    self._child.wait()
-            self._child.stderr.close()
-            self._child = None
+        if self._process is not None:
+            if not self._process.failure:
+                self._loop.unwatch(self._process.fileno())
+            self._process.close()
+            self._process = None
         close_all([each for each in (self.tap, self.tun, self.pidfd) if each >= 0])
         self.tap = self.tun = self.pidfd = -1
         for sock in self.sockets.values():
@@ -230,38 +175,12 @@ class Holder:
             self._end("its channel has ended")
 
     def _listen(self) -> None:
-        """Read the standard error of the process; it is empty unless something is badly wrong."""
-        assert self._child is not None
-        assert self._child.stderr is not None
-        with suppress(BlockingIOError):
-            words = os.read(self._child.stderr.fileno(), 4096)
-            self._words = (self._words + words)[-4096:]
-            if not words:
-                self._loop.unwatch(self._child.stderr.fileno())
+        if self._process is not None and not self._process.listen():
+            self._loop.unwatch(self._process.fileno())
 
     def _last_words(self) -> str:
-        self._listen()
-        lines = self._words.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
-
-    def _complaint(self, in_user_namespace: bool) -> str:
-        """Return why the process ended before it had made anything."""
-        why = self._last_words()
-        if why.startswith("unshare:") and in_user_namespace:
-            return (
-                f"no user namespace can be made here ({why.removeprefix('unshare: ')}); allow them "
-                "(sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 "
-                "kernel.apparmor_restrict_unprivileged_userns=0, as far as there are), or run as root"
-            )
-        if why.startswith("unshare:"):
-            why = why.removeprefix("unshare: ")
-            return f"no network namespace can be made here ({why}); root needs CAP_SYS_ADMIN for that"
-        return f"the gateway's namespace ended at once: {why or 'it said nothing'}"
+        return "" if self._process is None else self._process.last_words()
 
     def _end(self, why: str) -> None:
         self.close()
         self._lost(why)
-
-
-PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-"""Find nft, which lies in sbin: not in an ordinary user's PATH."""

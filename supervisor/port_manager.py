@@ -42,6 +42,7 @@ from supervisor.console.stats import is_gateway
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.surroundings import FleetParts
+from supervisor.gateway.child import GatewayChild
 from supervisor.gateway.facts import facts
 from supervisor.gateway.process import GatewayProcess
 from supervisor.ports import actions
@@ -62,7 +63,9 @@ class PortManager:
         cell_required: bool,
         saved: SavedState,
         history: History,
+        gateway: GatewayChild | None,
     ) -> None:
+        """``gateway``: the gateway's first process, if there is one."""
         self.registry = Registry(first_epoch=directory.first_epoch)
         self.sampler = Sampler(history)
         self.pauses = Pauses(time.monotonic)
@@ -71,7 +74,7 @@ class PortManager:
         self._has_gateway = gateway_options is not None
         cells = CellPolicy(required=cell_required)
         self.gateway = GatewayProcess(
-            loop, self, directory.path, gateway_options or {}, known, saved=saved, cells=cells
+            loop, self, directory.path, gateway_options or {}, known, saved=saved, cells=cells, child=gateway
         )
         self.kept = KeptAttachments(self.listeners, saved)
         self._fd_store = FdStore()

@@ -37,6 +37,7 @@ from supervisor.console.commands import Commands
 from supervisor.console.history import History
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch
+from supervisor.gateway.child import GatewayChild
 from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions
 
@@ -51,8 +52,11 @@ FAILED_S = 0.1
 class Supervisor:
     """One supervisor, from construction (nothing is attached yet) to ``close``."""
 
-    def __init__(self, options: RunOptions) -> None:
-        """Take the runtime directory and open its sockets. Raises LocalError; nothing is left behind then."""
+    def __init__(self, options: RunOptions, gateway: GatewayChild | None = None) -> None:
+        """Take the runtime directory and open its sockets; ``gateway``: its process, if it has been started.
+
+        Raises LocalError; nothing but that process is left behind then.
+        """
         raise_descriptor_limit(RLIMIT_WANTED)
         self._options = options
         told = None if options.notification is None else notifications.parse(options.notification)
@@ -77,6 +81,7 @@ class Supervisor:
                 cell_required=options.cell == "required",
                 saved=self._saved,
                 history=self._history,
+                gateway=gateway,
             )
             path, fleet = self._directory.path, self._ports.fleet
             self._captures = CaptureServer(self._loop, self._ports.pauses, path, fleet)

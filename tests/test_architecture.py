@@ -52,7 +52,6 @@ HOMES = {
         "gateway/*",
     ],
     "h11": ["gateway/api/http_connection.py", "supervisor/attach/http_head.py"],
-    "pyroute2": ["gateway/inside/netlink.py"],
     # So is waiting for descriptors.
     "selectors": ["forwarder/loop.py", "workers/*", "supervisor/*", "gateway/*"],
     **{

@@ -28,7 +28,7 @@ from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.tcp_options import forgo_pacing
 from gateway import bpf
-from gateway.inside import limits, netlink, nft, transparent
+from gateway.inside import addresses, limits, nft, transparent
 from gateway.inside.kernel import Kernel
 from gateway.lan import filters
 from gateway.lan.frames import IPV4, IPV6
@@ -109,7 +109,7 @@ class Inside:
     def _make(self, arguments: Mapping[str, object]) -> None:
         settings = read(cast(Mapping[str, object], arguments["settings"]))
         try:
-            tap, _ = _core.tap_open(netlink.LAN)
+            tap, _ = _core.tap_open(addresses.LAN)
         except OSError as error:
             raise LocalError(
                 f"cannot make the gateway's TAP: {error.strerror}; load the tun module, and give this user "
@@ -118,13 +118,13 @@ class Inside:
         made = [tap]
         listeners: dict[str, socket.socket] = {}
         try:
-            tun = open_tun(netlink.OUT)
+            tun = open_tun(addresses.OUT)
             made.append(tun)
-            netlink.set_up(settings)
-            nft.load(nft.rules(settings, netlink.LAN) + limits.rules(netlink.LAN))
-            self._kernel = Kernel(netlink.LAN)
+            addresses.set_up(settings)
+            nft.load(nft.rules(settings, addresses.LAN) + limits.rules(addresses.LAN))
+            self._kernel = Kernel(addresses.LAN)
             listeners = _listen(settings)
-            for number, sock in enumerate(frame_sockets.open_all(netlink.LAN, settings.policy)):
+            for number, sock in enumerate(frame_sockets.open_all(addresses.LAN, settings.policy)):
                 listeners[f"frames{number}"] = sock
             self._channel.send(Handover("tap", {}, 1), (tap,))
             self._channel.send(Handover("tun", {}, 1), (tun,))
@@ -178,7 +178,7 @@ def _packet_socket(kind: int, program: list[bpf.Step]) -> socket.socket:
     bpf.attach(sock, program)
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PACKET_BYTES)
-    sock.bind((netlink.LAN, kind))
+    sock.bind((addresses.LAN, kind))
     return sock
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from forwarder.errors import LocalError
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
@@ -86,6 +87,11 @@ def _check(options: RunOptions) -> bool:
 
 
 def _serve(options: RunOptions) -> bool:
+    gateway = None
+    if options.gateway is not None:
+        from supervisor.gateway.child import GatewayChild  # noqa: PLC0415
+
+        gateway = GatewayChild()  # before the imports below: its own take as long
     from supervisor.base import logs  # noqa: PLC0415
     from supervisor.cli.announce import PidFile, tell_systemd  # noqa: PLC0415
     from supervisor.supervisor import Supervisor  # noqa: PLC0415
@@ -98,7 +104,13 @@ def _serve(options: RunOptions) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])):
         signal.signal(number, lambda *_: None)  # the byte that Python writes to the socket is what counts
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-    supervisor = Supervisor(options)
+    try:
+        supervisor = Supervisor(options, gateway)
+    except LocalError:
+        if gateway is not None:
+            gateway.channel.close()
+            gateway.close()
+        raise
     pid_file = None
     try:
         supervisor.watch(woken.fileno())

@@ -2,8 +2,9 @@
 
 It has a session of its own, so a terminal's signals do not reach it. Its namespace's process ends with it;
 the gateway itself may not end any process once it is in its cell, so it hands over a pidfd, and a namespace
-that does not end by itself is ended here. Runs in the supervisor's loop; nothing here waits but ``close``,
-for a moment.
+that does not end by itself is ended here. The first one starts before the supervisor has imported its
+modules, so that both import at the same time (``cli.run``); its channel keeps what it is asked. Runs in the
+supervisor's loop; nothing here waits but ``close``, for a moment.
 """
 
 import os
@@ -24,9 +25,9 @@ END_S = 3.0
 class GatewayChild:
     """One process, from its start until ``reap``."""
 
-    def __init__(self, loop: Loop, ended: Callable[[], None]) -> None:
-        """Start the process; ``ended`` is called when it may have ended. Raises LocalError."""
-        self._loop = loop
+    def __init__(self) -> None:
+        """Start the process. Raises LocalError."""
+        self._loop: Loop | None = None
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """The supervisor's end of the channel; the caller closes it."""
         argv, environment = command("gateway", str(theirs.fileno()))
@@ -47,6 +48,10 @@ class GatewayChild:
         finally:
             theirs.close()
         self._namespace = -1
+
+    def watch(self, loop: Loop, ended: Callable[[], None]) -> None:
+        """Call ``ended`` when it may have ended."""
+        self._loop = loop
         loop.watch(self._pidfd, lambda _: ended())
 
     @property
@@ -70,7 +75,8 @@ class GatewayChild:
     def reap(self) -> str:
         """Wait for the process, which has ended or is about to; return how it ended."""
         status = self._process.wait()
-        self._loop.unwatch(self._pidfd)
+        if self._loop is not None:
+            self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
         if self._namespace >= 0:
             with suppress(OSError):  # it has ended already

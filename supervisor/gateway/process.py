@@ -67,7 +67,9 @@ class GatewayProcess:
         *,
         saved: SavedState,
         cells: CellPolicy,
+        child: GatewayChild | None,
     ) -> None:
+        """``child``: the first process, if it has been started already."""
         self._loop = loop
         self._cells = cells
         self._resolvers = Resolvers()
@@ -84,6 +86,7 @@ class GatewayProcess:
         self.owners = self._port.owners
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._losses = Losses(Budget())
+        self._first = child
         self._child: GatewayChild | None = None
         self._channel: LimitedChannel | None = None
         self._has_served = False
@@ -115,7 +118,8 @@ class GatewayProcess:
         self._port.took_over(records)
 
     def _start(self) -> None:
-        self._child = GatewayChild(self._loop, self._ended)
+        self._child, self._first = self._first or GatewayChild(), None
+        self._child.watch(self._loop, self._ended)
         self._to(GatewayEvent.START)
         self.failure, self._misused = "", False
         self._channel = LimitedChannel(self._child.channel)
@@ -260,9 +264,10 @@ class GatewayProcess:
     def close(self) -> None:
         """End the process and wait for it; that does not take long."""
         self._hang_up()
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        for child in (self._child, self._first):
+            if child is not None:
+                child.close()
+        self._child = self._first = None
         for lease_file in (self._lease_file, f"{self._lease_file}.2"):
             with suppress(FileNotFoundError):
                 os.unlink(lease_file)

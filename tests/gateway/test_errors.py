@@ -32,15 +32,16 @@ def refused(switch: Switch, *flags: str, status: int = 1) -> str:
     return lines[-1]
 
 
-def test_a_missing_program_is_named_with_its_package() -> None:
+@pytest.mark.parametrize(("program", "package"), [("nft", "nftables"), ("ip", "iproute2")])
+def test_a_missing_program_is_named_with_its_package(program: str, package: str) -> None:
     def without(command: list[str]) -> list[str]:
         """Hide the program in a mount namespace of the command's own, by one that cannot be run."""
-        places = "/usr/sbin/nft /sbin/nft"
+        places = " ".join(f"{folder}/{program}" for folder in ("/usr/sbin", "/sbin", "/usr/bin", "/bin"))
         hide = f"for at in {places}; do [ -e $at ] && mount --bind /dev/null $at; done"
         return ["unshare", "--mount", "sh", "-c", f'{hide}; exec "$@"', "sh", *command]
 
     with short_directory() as directory:
-        assert "nft is missing; install nftables" in refused(Switch(directory, wrap=without))
+        assert f"{program} is missing; install {package}" in refused(Switch(directory, wrap=without))
 
 
 def test_forbidden_user_namespaces_are_named_with_the_remedy() -> None:
