@@ -11,7 +11,7 @@ from supervisor.run_options import RunOptions
 from supervisor.supervisor import FAILED_S, Supervisor
 from tests.helpers.guests.fixtures import short_directory
 
-STEPS = 13
+STEPS = 14
 """Parts that a turn calls, the loop's own not counted."""
 
 
