@@ -54,6 +54,10 @@ class PoolPolicy:
         self.idle -= 1
         self._refill_at = now + REFILL_S
 
+    def dropped(self) -> None:
+        """Note that an idle worker is not to be used."""
+        self.idle -= 1
+
     def failed(self, now: float) -> None:
         """Note that a starting worker has failed."""
         self.starting -= 1

@@ -19,6 +19,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
@@ -34,8 +35,23 @@ DRAIN_S = 1.5
 """A worker that drains has its egress queue to write: a megabyte to a VM that reads."""
 KILL_S = 1.0
 
-Ended = Callable[[Identity, bool, str], None]
-"""Called when a process has ended: whether the exit may be clean, and how it ended in words."""
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE, signal.SIGTRAP)
+"""Signals by which a process ends that has used wrong memory, or noticed that."""
+
+
+class Exit(NamedTuple):
+    """The end of a process."""
+
+    how: str
+    """In words."""
+    clean: bool = False
+    """Whether it may have ended cleanly."""
+    crashed: bool = False
+    """Whether it was one of CRASHES."""
+
+
+Ended = Callable[[Identity, Exit], None]
+"""Called when a process has ended."""
 
 
 class Process:
@@ -57,16 +73,16 @@ class Process:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
-    def reap(self) -> tuple[bool, str]:
-        """Return whether a process that has ended may have ended cleanly, and how it ended in words.
+    def reap(self) -> Exit:
+        """Return how a process that has ended did so.
 
         A process that is not our child has no exit status for us; it may have ended cleanly.
         """
         if self._is_child:
             with suppress(ChildProcessError):  # where we were started with SIGCHLD ignored, the kernel reaps
                 code = os.waitstatus_to_exitcode(os.waitpid(self.identity.pid, 0)[1])
-                return code == 0, f"it {how_it_ended(code)}"
-        return True, "it ended"
+                return Exit(f"it {how_it_ended(code)}", clean=code == 0, crashed=-code in CRASHES)
+        return Exit("it ended", clean=True)
 
 
 class Processes:
@@ -168,7 +184,7 @@ class Processes:
     def _on_end(self, process: Process) -> None:
         if process.identity in self._processes:
             self._forget(process)
-            self._ended(process.identity, *process.reap())
+            self._ended(process.identity, process.reap())
 
     def _forget(self, process: Process) -> None:
         del self._processes[process.identity]

@@ -87,6 +87,11 @@ class Template:
             self._channel.send(Fork(), (theirs.fileno(),))
         theirs.close()
 
+    def renew(self) -> None:
+        """Replace the template, so that further workers have another layout of memory."""
+        if self._process is not None and self._has_answered:
+            self._process.kill()
+
     def tick(self, now: float) -> None:
         """End a template that does not answer."""
         if now >= self.deadline() and self._process is not None:

@@ -10,6 +10,10 @@ dialled again (``dialer``); it has ``RETURN_S`` to answer. A clean exit (status 
 which may arrive after the exit is noticed. ``GOODBYE_S`` gives it time to arrive; otherwise the registry
 would take a clean end for a crash.
 
+All workers of one template have the same layout of memory, which a guest that crashes its worker may be
+guessing. So after a crash (SIGSEGV and the like) template and spares are replaced, and the port gets a worker
+with another layout.
+
 Example: eight VMs attach at once and two spares wait. Ports 1 and 2 get them; 3 to 8 wait, and two workers
 start at a time. Meanwhile the operator pins an address to port 7. When the seventh worker is ready, ``give``
 asks the registry for port 7 as it is then, pin included.
@@ -27,7 +31,7 @@ from supervisor.base.logs import Throttle
 from supervisor.fleet.channels import WorkerChannel
 from supervisor.fleet.dialer import Dialer
 from supervisor.fleet.pool_policy import READY_S, PoolPolicy
-from supervisor.fleet.processes import Processes
+from supervisor.fleet.processes import Exit, Processes
 from supervisor.fleet.template import Template
 
 GOODBYE_S = 0.05
@@ -79,6 +83,8 @@ class WorkerPool:
         self._disconnected: dict[Identity, float] = {}
         """Workers with a port and without a channel, and when to give them up."""
         self._ended_workers: deque[EndedWorker] = deque()
+        self._outdated: set[Identity] = set()
+        """Starting workers with the memory layout of one that has crashed."""
         self._stopping = False
 
     def want(self, wanted: Incarnation) -> None:
@@ -103,6 +109,9 @@ class WorkerPool:
             self.processes.end(worker.identity, time.monotonic(), notified=False)
             return False
         self._policy.ready()
+        if worker.identity in self._outdated:
+            self._drop_spare(worker.identity)
+            return False
         self._idle.append(worker)
         self.serve(time.monotonic())
         return True
@@ -214,9 +223,10 @@ class WorkerPool:
 
     # What follows is this file's own.
 
-    def _ended(self, identity: Identity, clean: bool, how: str) -> None:
-        now = time.monotonic()
+    def _ended(self, identity: Identity, end: Exit) -> None:
+        now, how = time.monotonic(), end.how
         self._owner.process_ended(identity)
+        self._outdated.discard(identity)
         if self._starting.pop(identity, None) is not None:
             if not self._stopping:
                 self._start_failed(f"worker {identity.pid} did not get ready: {how}", now)
@@ -229,8 +239,21 @@ class WorkerPool:
         served = self._serving.pop(identity, None)
         if served is not None:
             how = f"process {identity.pid}: {how}"
-            self._ended_workers.append(EndedWorker(now + GOODBYE_S if clean else now, served, how))
+            self._ended_workers.append(EndedWorker(now + GOODBYE_S if end.clean else now, served, how))
             self._ended_workers = deque(sorted(self._ended_workers))
+            if end.crashed and not self._stopping:
+                self._change_layout()
+
+    def _change_layout(self) -> None:
+        """Replace the template and the workers without a port."""
+        self._template.renew()
+        self._outdated.update(self._starting)
+        while self._idle:
+            self._drop_spare(self._idle.popleft().identity)
+
+    def _drop_spare(self, identity: Identity) -> None:
+        self._policy.dropped()
+        self.processes.end(identity, time.monotonic(), notified=False)
 
     def _start_failed(self, how: str, now: float) -> None:
         self._policy.failed(now)

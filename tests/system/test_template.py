@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import mac
 from tests.helpers.guests.fixtures import running_switch
@@ -52,6 +54,35 @@ def test_a_template_that_is_killed_costs_nobody_anything(switch: StartSwitch) ->
     assert talk.lost == 0
     assert all(port["worker"]["restarts"] == 0 for port in running.ports())
     check(talk, running)
+
+
+def layout(pid: int) -> str:
+    """Return where the C library lies in a process."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return next(line.partition("-")[0] for line in lines if "/libc.so" in line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_after_a_crash_the_port_gets_a_worker_with_another_layout(
+    switch: StartSwitch, number: signal.Signals
+) -> None:
+    running = switch(bess=True)
+    talk = Conversation(running.connect("unixpacket"), mac(1), running.connect("unixpacket"), mac(2))
+    talk.begin()
+    before = template(running)
+    first, second = (port["worker"]["pid"] for port in running.ports())
+    known = layout(first)
+    assert layout(second) == layout(before) == known
+    os.kill(first, number)
+    wait_for(lambda: running.ports()[0]["worker"]["restarts"] == 1, "another worker")
+    running.wait_live(2)
+    after = [port["worker"]["pid"] for port in running.ports()]
+    assert after[1] == second
+    assert template(running) != before
+    assert layout(after[0]) == layout(template(running)) != known
+    late = Conversation(running.connect("unixpacket"), mac(3), running.connect("unixpacket"), mac(4))
+    late.begin()
+    assert known not in [layout(port["worker"]["pid"]) for port in running.ports()[2:]]
 
 
 def test_the_template_of_a_dead_supervisor_ends_and_its_workers_go_on(switch: StartSwitch) -> None:

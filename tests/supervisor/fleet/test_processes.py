@@ -17,7 +17,7 @@ from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor.base.proc import exists, start_time
 from supervisor.fleet import processes
-from supervisor.fleet.processes import DRAIN_S, KILL_S, Process, Processes
+from supervisor.fleet.processes import DRAIN_S, KILL_S, Exit, Process, Processes
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.guests.waiting import wait_for
@@ -33,8 +33,8 @@ class Bench:
         """Take a child of ours that runs this."""
         return self.processes.take(child(code))
 
-    def _ended(self, identity: Identity, clean: bool, how: str) -> None:
-        self.ended[identity] = (clean, how)
+    def _ended(self, identity: Identity, end: Exit) -> None:
+        self.ended[identity] = (end.clean, end.how)
 
     def wait(self, identity: Identity) -> tuple[bool, str]:
         turn_until(self.loop, lambda: identity in self.ended)
