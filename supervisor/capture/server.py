@@ -34,7 +34,7 @@ from forwarder.messages import Capture, CaptureOver, CaptureRing, Message, Reply
 from forwarder.names import Incarnation, PortRecord
 from forwarder.rendezvous import CAPTURES, path
 from forwarder.unix_sockets import SocketFile
-from supervisor.base.logs import Throttle, log
+from supervisor.base.logs import Throttle, log, say
 
 MOST = 4
 """Most captures at one time: two of an operator, one of the page, and one that runs for days."""
@@ -63,6 +63,8 @@ class Capturing(NamedTuple):
     viewer: LoopChannel
     wanted: WantCapture
     ring_bytes: int
+    by: dict[str, int]
+    """User and process of the viewer."""
     given: dict[int, Incarnation]
     """The captured ports, with the epoch of the worker that copies."""
 
@@ -179,9 +181,11 @@ class CaptureServer:
             self._end(number, f"no port {strange[0]!r} forwards now; supervisor status lists the ports")
             return
         size = ring_bytes(len(message.ports) or len(records))
-        self._captures[number] = capture = Capturing(number, viewer, message, size, {})
+        self._captures[number] = capture = Capturing(
+            number, viewer, message, size, viewer.credentials()._asdict(), {}
+        )
         viewer.send(Reply(True, None))
-        log.info("a capture of %s begins", capture.ports)
+        say("capture", f"a capture of {capture.ports} begins", began=True, by=capture.by)
         self._look_at = 0.0
 
     def _give(self, capture: Capturing) -> None:
@@ -217,7 +221,7 @@ class CaptureServer:
         else:
             viewer.close()
         if capture is not None:
-            log.info("the capture of %s has ended", capture.ports)
+            say("capture", f"the capture of {capture.ports} has ended", began=False, by=capture.by)
             for served in capture.given.values():
                 self._workers.tell(served, CaptureOver(number))
 

@@ -1,8 +1,11 @@
 """``supervisor events``: show past events of a switch, and follow new ones."""
 
 import json
+import shutil
+import sys
+import textwrap
 import time
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import click
 
@@ -10,6 +13,9 @@ from supervisor.cli.options import SpanType, directory, runtime_dir_option
 
 FOLLOW_S = 0.25
 """Time between two questions while following; the switch answers in less than a millisecond."""
+
+LEAST_ROOM = 30
+"""Columns for a sentence on a narrow terminal, which folds it itself then."""
 
 
 @click.command()
@@ -30,14 +36,17 @@ def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: 
     """
     from supervisor.console.client import Client  # noqa: PLC0415 - a page of help needs no zmq
 
-    after = 0
+    after, printer = 0, _Printer(sys.stdout)
     try:
         with Client(directory(runtime_dir)) as client:
             while True:
                 answer = cast(dict[str, Any], client.ask("events", after=after, since=since))
                 after, since = answer["next"], None  # later events are not older
                 for event in answer["events"]:
-                    click.echo(json.dumps(event) if as_json else _line(event))
+                    if as_json:
+                        click.echo(json.dumps(event))
+                    else:
+                        printer.show(event)
                 if answer["events"]:
                     continue
                 if not follow:
@@ -47,10 +56,29 @@ def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: 
         return
 
 
-def _line(event: dict[str, Any]) -> str:
-    """Return an event as one line for a person, whatever a worker has put into it."""
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"]))
-    text = f"{when}  {event['event']:<14}  {event['message']}"
-    if "more" in event and " more like it" not in text:
+class _Printer:
+    """Prints events for a person, a line each; a terminal gets the date once a day, and folded lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._columns = shutil.get_terminal_size().columns if stream.isatty() else 0
+        self._day = ""
+
+    def show(self, event: dict[str, Any]) -> None:
+        day, clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"])).split()
+        head = f"{clock}  {event['event']:<14}  "
+        if not self._columns:
+            click.echo(f"{day} {head}{_text(event)}")
+            return
+        if day != self._day:
+            click.echo(day)
+            self._day = day
+        room = max(self._columns - len(head), LEAST_ROOM)
+        click.echo(head + f"\n{' ' * len(head)}".join(textwrap.wrap(_text(event), room)))
+
+
+def _text(event: dict[str, Any]) -> str:
+    """Return the sentence of an event, whatever a worker has put into it."""
+    text = event["message"]
+    if "more" in event and f"{event['more']} more" not in text:
         text += f" ({event['more']} more like it)"
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -56,6 +56,8 @@ def list_(runtime_dir: str | None, as_json: bool) -> None:
     else:
         for text in answer["forwards"]:
             click.echo(text)
+        if not answer["forwards"]:
+            click.echo("no forwards", err=True)
 
 
 def _ask(runtime_dir: str | None, name: str, /, **arguments: object) -> dict[str, Any]:

@@ -174,4 +174,4 @@ class Misuse:
     def _say_new(self, port: int, mac: bytes) -> None:
         name = self._names.get(port)
         address = format_mac(mac)
-        say("mac-new", f"port {port} ({name}): its VM uses {address}", port=port, name=name, mac=address)
+        say("mac-new", f"port {port} ({name}): first frame from {address}", port=port, name=name, mac=address)

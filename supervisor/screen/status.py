@@ -84,17 +84,25 @@ def confinement(cell: Json) -> Text:
     """Say what confines workers and the other processes, and what is missing."""
     if not cell["in_force"]:
         return Text("no worker is ready yet")
-    said = _confined("workers are", cell)
-    for process, other in cell["others"].items():
-        said.append("\n").append_text(_confined(f"{process} is", other))
-    return said
+    processes = {"workers": cell, **cell["others"]}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for process, each in processes.items():
+        alike.setdefault(_confined(each), []).append(process)
+    lines = []
+    for (parts, missing), names in alike.items():
+        verb = "is" if len(names) == 1 and names != ["workers"] else "are"
+        line = Text(f"{_listed(names)} {verb} confined by {parts}")
+        lines.append(line.append(f"; missing: {missing}", style="yellow") if missing else line)
+    return Text("\n").join(lines)
 
 
-def _confined(subject: str, cell: Json) -> Text:
+def _confined(cell: Json) -> tuple[str, str]:
+    """Return the parts of a cell that are in force, and those that are missing."""
     parts = [
         f"{part} (ABI {cell['landlock_abi']})" if part == "landlock" else part for part in cell["in_force"]
     ]
-    said = Text(f"{subject} confined by {', '.join(parts) or 'nothing'}")
-    if cell["missing"]:
-        said.append(f"; missing: {', '.join(cell['missing'])}", style="yellow")
-    return said
+    return ", ".join(parts) or "nothing", ", ".join(cell["missing"])
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

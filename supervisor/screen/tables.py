@@ -174,7 +174,7 @@ def leases(answer: Json) -> RenderableType:
             row["mac"],
             str(row["port"] or "-"),
             row["port_name"] or "-",
-            row["name"] or "-",
+            "-" if row["name"] == row["mac"].replace(":", "-") else row["name"] or "-",
             row["state"],
             "-" if row["expires_s"] is None else duration(row["expires_s"]),
         ]

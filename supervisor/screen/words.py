@@ -94,6 +94,7 @@ EVENTS = {
     "lease": "the gateway's leases: `state` given, renewed (once) or ended; `reason` of the end",
     "lease-refused": "a guest got no lease: `reason` no-address, in-use, not-offered or declined",
     "set": "settings were changed, `by` whom",
+    "capture": "a capture has begun or ended, `by` whom",
     "forward": "a forward was `added` or removed",
     "gateway": "`state` of the gateway",
     "cell": "how processes are confined; what is `missing`",

@@ -1,55 +1,72 @@
-"""Faults between two VMs, each with the command that finds it and the words that name it.
+"""Faults between two VMs, each with the command that finds it, the words that name it, and its exit status.
 
 The table of docs/operating.md is this one, and tests/system/operators/test_faults.py makes each of them.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 PAIR = "supervisor explain web db"
 OUTSIDE = "supervisor explain web 203.0.113.9"
 
+
+class Fault(NamedTuple):
+    """How a fault is found."""
+
+    command: str
+    words: str
+    """In the first line of the answer."""
+    status: int
+    """Exit status: 1: the two cannot reach each other."""
+
+
 FAULTS = {
-    "two VMs have one MAC address": (PAIR, "is a duplicate MAC address: VMs behind db and thief use it"),
-    "a VM sends from an address that is not its own": (
-        PAIR,
-        "web sends from a MAC address that is not pinned to it",
+    "two VMs have one MAC address": Fault(
+        PAIR, "is a duplicate MAC address: VMs behind db and thief use it", 1
     ),
-    "isolation": (PAIR, "web is isolated, and db is not in its reach"),
-    "isolation on one side only": (PAIR, "db is isolated, and web is not in its reach"),
-    "another subnet": (PAIR, "web uses 10.99.0.1 and db 10.77.0.2, which are in different subnets"),
-    "MTUs that differ": (PAIR, "web sends frames of up to 1,514 bytes, and db none above 1,410"),
-    "a black hole for long packets": (PAIR, "they were longer than its MTU of 1280"),
-    "a filter in the guest": (
-        PAIR,
-        "nothing longer than an ARP answer has come back: a filter in the guest of db",
+    "a VM sends from an address that is not its own": Fault(
+        PAIR, "web sends from a MAC address that is not pinned to it", 1
     ),
-    "a guest that answers no ARP": (
+    "isolation": Fault(PAIR, "web is isolated, and db is not in its reach", 1),
+    "isolation on one side only": Fault(PAIR, "db is isolated, and web is not in its reach", 1),
+    "another subnet": Fault(PAIR, "web uses 10.99.0.1 and db 10.77.0.2, which are in different subnets", 1),
+    "MTUs that differ": Fault(PAIR, "web sends frames of up to 1,514 bytes, and db none above 1,410", 0),
+    "a black hole for long packets": Fault(PAIR, "they were longer than its MTU of 1280", 0),
+    "a filter in the guest": Fault(
+        PAIR, "nothing longer than an ARP answer has come back: a filter in the guest of db", 1
+    ),
+    "a guest that answers no ARP": Fault(
         "supervisor explain web 10.99.0.2",
         "and db does not answer: its guest filters ARP, or its interface is down",
+        0,
     ),
-    "a VM that never sends": (PAIR, "the VM of db has sent nothing yet"),
-    "a VM that takes no frames": (PAIR, "db is stalled: its VM takes no frames"),
-    "a VM that has left": (PAIR, "db: its VM left"),
-    "more broadcasts than the limit": (PAIR, "ARP among them (storm)"),
-    "a full table of MAC addresses": (PAIR, "uses more MAC addresses than its limit-macs of 1"),
-    "a port parked after crashes": (PAIR, "db is parked: it lost too many workers"),
-    "no lease": (OUTSIDE, "web has no lease from the gateway"),
-    "a wrong gateway in the guest": (OUTSIDE, "the gateway is 192.168.127.1: the guest's route is wrong"),
-    "no route in the guest": (
-        OUTSIDE,
-        "web has sent nothing to the gateway: its guest has no route to there",
+    "a VM that never sends": Fault(PAIR, "the VM of db has sent nothing yet", 0),
+    "a VM that takes no frames": Fault(PAIR, "db is stalled: its VM takes no frames", 1),
+    "a VM that has left": Fault(PAIR, "db: its VM left", 1),
+    "more broadcasts than the limit": Fault(PAIR, "ARP among them (storm)", 1),
+    "a full table of MAC addresses": Fault(PAIR, "uses more MAC addresses than its limit-macs of 1", 1),
+    "a port parked after crashes": Fault(PAIR, "db is parked: it lost too many workers", 1),
+    "no lease": Fault(OUTSIDE, "web has no lease from the gateway", 0),
+    "a wrong gateway in the guest": Fault(
+        OUTSIDE, "the gateway is 192.168.127.1: the guest's route is wrong", 1
     ),
-    "refused by policy": (OUTSIDE, "the gateway refuses 203.0.113.9 (denied): --deny names a network"),
-    "a gateway that hangs": (OUTSIDE, "the gateway is silent: it does not answer"),
-    "a gateway that was killed": (OUTSIDE, "the gateway was ended by SIGKILL"),
-    "two DHCP servers": (OUTSIDE, "web sends DHCP answers, as a second DHCP server does"),
-    "a firewall on the host": (
+    "no route in the guest": Fault(
+        OUTSIDE, "web has sent nothing to the gateway: its guest has no route to there", 1
+    ),
+    "refused by policy": Fault(
+        OUTSIDE, "the gateway refuses 203.0.113.9 (denied): --deny names a network", 1
+    ),
+    "a gateway that hangs": Fault(OUTSIDE, "the gateway is silent: it does not answer", 1),
+    "a gateway that was killed": Fault(OUTSIDE, "the gateway was ended by SIGKILL", 1),
+    "two DHCP servers": Fault(OUTSIDE, "web sends DHCP answers, as a second DHCP server does", 1),
+    "a firewall on the host": Fault(
         "supervisor explain web 198.51.100.2:9",
         "this host gets no answer from there either: a firewall of this host or beyond drops it",
+        1,
     ),
-    "nothing listens at the far end": (
-        "supervisor explain web 198.51.100.2:1",
-        "the far end refuses connections",
+    "nothing listens at the far end": Fault(
+        "supervisor explain web 198.51.100.2:1", "the far end refuses connections", 1
     ),
 }
-"""By the fault: the command, and words of its first line."""
+"""By the fault."""

@@ -339,6 +339,15 @@ def test_no_route_in_the_guest(world: World) -> None:
     assert "web has sent nothing to the gateway: its guest has no route" in world.doubted("web", "1.1.1.1")
 
 
+def test_a_lease_to_which_nothing_came_back_is_no_filter(world: World) -> None:
+    """The gateway answers a broadcast; a VM that has only got its lease has sent it nothing."""
+    world.sent.remove(world.between("web", "gateway"))
+    told = world.explain("web", "host")
+    assert told["talk"]
+    assert "none has come back" not in str(told["findings"])
+    assert "its guest has no route to there" in told["answer"]
+
+
 def test_mtus_that_differ(world: World) -> None:
     world.between("web", "db")["longest"] = 1514
     world.between("db", "web")["longest"] = 1414

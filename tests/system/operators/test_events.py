@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +163,21 @@ def test_follow_shows_events_at_once_and_ends_by_a_signal(switch: StartSwitch) -
         follower.send_signal(signal.SIGINT)
         assert follower.wait(10) == 0
         web.close()
+
+
+def test_a_terminal_gets_lines_that_fit(switch: StartSwitch) -> None:
+    running = switch()
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("=HHHH", 24, 80, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    with open(master, "rb", buffering=0) as terminal:
+        subprocess.run(running._command("events"), stdout=slave, check=True, timeout=60, env=environment)
+        os.close(slave)
+        shown = terminal.read(1 << 16).decode().splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", shown[0])
+    assert [line[:14] for line in shown].count(" " * 14) >= 1  # a long line goes on below
+    assert any(re.match(r"\d\d:\d\d:\d\d  ready +bulkhead is ready", line) for line in shown)
 
 
 def test_wrong_arguments_are_one_line(switch: StartSwitch) -> None:

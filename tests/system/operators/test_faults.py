@@ -30,12 +30,12 @@ DHCP_ANSWER = (
 
 def named(
     running: Switch, fault: str, names: dict[str, str] | None = None, again: Callable[[], object] = int
-) -> None:
-    """Wait until the command of a fault says its words in the first line.
+) -> str:
+    """Wait until the command of a fault says its words in the first line; return the line.
 
     ``names``: how ports are called here. ``again`` is done between two questions.
     """
-    command, words = FAULTS[fault]
+    command, words, status = FAULTS[fault]
     for ours, theirs in (names or {}).items():
         command, words = (re.sub(rf"\b{ours}\b", theirs, text) for text in (command, words))
     last = ""
@@ -43,10 +43,12 @@ def named(
     def is_named() -> bool:
         nonlocal last
         again()
-        last = running.command("explain", *command.split()[2:], check=False).stdout
-        return words in last.split("\n", 1)[0]
+        done = running.command("explain", *command.split()[2:], check=False)
+        last = f"{done.returncode}: {done.stdout}"
+        return done.returncode == status and words in done.stdout.split("\n", 1)[0]
 
-    wait_for(is_named, lambda: f"{words!r} in {last!r}")
+    wait_for(is_named, lambda: f"{status}: {words!r} in {last!r}")
+    return last.split("\n", 1)[0]
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_duplicate_mac(pair: Pair) -> None:
         for vm in (web, *vms):
             vm.drain()
 
-    named(running, "two VMs have one MAC address", again=send)
+    assert mac(2).hex(":") in named(running, "two VMs have one MAC address", again=send)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_what_the_switch_drops(pair: Pair, fault: str, setting: str, first: int,
         web.send(*[build_frame(BROADCAST, mac(number), 70) for number in (first, then)] * 5)
         db.drain()
 
-    named(running, fault, again=send)
+    assert "web cannot reach db: web " in named(running, fault, again=send)
 
 
 def test_isolation(pair: Pair) -> None:
@@ -234,7 +236,7 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place]) -> 
     pid = process(running, "gateway")
     os.kill(pid, signal.SIGSTOP)
     try:
-        named(running, "a gateway that hangs", names)
+        assert "stopped or stuck" in named(running, "a gateway that hangs", names)
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -249,8 +251,12 @@ def test_a_gateway_that_was_killed(place: Callable[..., Place]) -> None:
 
 
 def test_the_document_has_the_same_table() -> None:
-    rows = re.findall(r"^\| ([^|`]+) \| `([^`|]+)` \| ([^|]+) \|$", DOCUMENT.read_text(), re.MULTILINE)
-    assert {fault: (command, words) for fault, command, words in rows if fault in FAULTS} == FAULTS
+    row = re.compile(r"^\| ([^|`]+) \| `([^`|]+)` \| ([^|]+) \| ([01]) \|$", re.MULTILINE)
+    rows = {
+        fault: (command, words, int(status))
+        for fault, command, words, status in row.findall(DOCUMENT.read_text())
+    }
+    assert rows == FAULTS
 
 
 def test_each_fault_of_the_table_is_made() -> None:
