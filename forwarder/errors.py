@@ -20,3 +20,7 @@ class UsageError(LocalError):
 
 class PeerError(BulkheadError):
     """A message of another process breaks the protocol; the receiver goes on."""
+
+
+class OtherVersionError(PeerError):
+    """A message is of another version of the protocol."""

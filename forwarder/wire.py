@@ -28,7 +28,7 @@ from forwarder.checks import (
     show,
     string,
 )
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, OtherVersionError, PeerError
 from forwarder.messages import (
     ADDRESS_BYTES,
     MAX_FLOODS,
@@ -230,7 +230,8 @@ def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
         raise PeerError(f"{show(parts)} is not a message")
     version, tag, *values = parts
     if version != PROTOCOL_VERSION or type(version) is not int:
-        raise PeerError(f"protocol {show(version)}, not {PROTOCOL_VERSION}: the sender is another version")
+        text = f"protocol {show(version)}, not {PROTOCOL_VERSION}: the sender is another version"
+        raise OtherVersionError(text) if type(version) is int else PeerError(text)
     check = _DECODERS.get(tag) if type(tag) is str else None
     if check is None:
         raise PeerError(f"{show(tag)} is not a message")

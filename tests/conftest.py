@@ -17,7 +17,12 @@ settings.register_profile("search", deadline=None)
 settings.register_profile("same", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("same" if "CI" in os.environ else "search")
 
-pytest_plugins = ["tests.helpers.guests.fixtures", "tests.helpers.gateway.place", "tests.helpers.bench_run"]
+pytest_plugins = [
+    "tests.helpers.guests.fixtures",
+    "tests.helpers.gateway.place",
+    "tests.helpers.bench_run",
+    "tests.helpers.capturing",
+]
 
 
 def pytest_configure() -> None:

@@ -5,7 +5,7 @@ import os
 import zmq
 
 from forwarder import unix_sockets
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, OtherVersionError, PeerError
 from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, decode, encode
@@ -52,6 +52,11 @@ class Client:
             )
         try:
             reply = decode(self._socket.recv(), REPLY_BYTES)
+        except OtherVersionError:
+            raise LocalError(
+                f"the supervisor in {self._runtime_dir} is another version than this command; use the "
+                "command of that version, or kill -9 the supervisor and start this one in its place"
+            ) from None
         except PeerError as error:
             raise LocalError(
                 f"the supervisor's answer makes no sense, is it another version? {error}"

@@ -12,7 +12,7 @@ from typing import cast
 
 import zmq
 
-from forwarder.errors import BulkheadError, LocalError, PeerError
+from forwarder.errors import BulkheadError, LocalError, OtherVersionError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.messages import Command, Reply
@@ -73,6 +73,8 @@ class Console:
                 if not isinstance(command, Command) or len(route) > 2:
                     raise PeerError("not a command")
             except PeerError as error:
+                if isinstance(error, OtherVersionError):  # the answer, too, shows its reader the version
+                    self._answer([part.bytes for part in route], Reply(False, str(error)))
                 self.bad_messages += 1
                 self._throttle.warning("bad", f"bad message on {CONSOLE}, ignored: {error}")
                 continue

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 import zmq
 
@@ -15,7 +17,7 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.membership import MembershipLog
 from forwarder.messages import Beat, Command, Message, Ready, Reply
-from forwarder.names import Cell, Policy, PortRecord
+from forwarder.names import PROTOCOL_VERSION, Cell, Policy, PortRecord
 from forwarder.rendezvous import CONSOLE, MEMBERSHIP, endpoint, path, worker_path
 from forwarder.wire import MESSAGE_BYTES, decode, encode
 from supervisor.console.client import Client
@@ -220,6 +222,26 @@ def test_a_bad_command_is_not_answered_and_the_next_is(bench: Bench, data: bytes
     operator.send(encode(Command("echo", {"n": 1})))
     assert bench.receive(operator) == Reply(True, {"n": 1})
     assert bench.console.bad_messages == 2
+
+
+def test_a_command_of_another_version_is_answered_so_that_its_sender_can_say_so(bench: Bench) -> None:
+    operator = bench.operator(zmq.DEALER)
+    operator.send(msgpack.packb((PROTOCOL_VERSION + 1, "Command", "status", {})))
+    answer = bench.receive(operator)
+    assert isinstance(answer, Reply)
+    assert f"protocol {PROTOCOL_VERSION + 1}, not {PROTOCOL_VERSION}" in str(answer.result)
+    assert bench.console.bad_messages == 1
+
+
+def test_an_operator_hears_that_the_supervisor_is_another_version() -> None:
+    answer = msgpack.packb((PROTOCOL_VERSION - 1, "Reply", True, {}))
+    with short_directory() as directory, zmq.Context() as context, context.socket(zmq.ROUTER) as older:
+        older.bind(endpoint(path(str(directory), CONSOLE)))
+        thread = threading.Thread(target=lambda: older.send_multipart([older.recv_multipart()[0], answer]))
+        thread.start()
+        with Client(str(directory)) as client, pytest.raises(LocalError, match="another version than this"):
+            client.ask("status")
+        thread.join()
 
 
 def test_other_users_are_filtered(bench: Bench) -> None:

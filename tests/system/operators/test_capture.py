@@ -3,101 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
+import resource
 import signal
-import socket
 import subprocess
-import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.capture.server import MOST
-from tests.helpers.claims import arp
-from tests.helpers.guests import requirements
-from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
-from tests.helpers.guests.fixtures import StartSwitch, short_directory
-from tests.helpers.guests.netns import Namespace
+from tests.helpers.capturing import COMMAND, Capturing, expect, pair, stats
+from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
+from tests.helpers.guests.fixtures import StartSwitch
 from tests.helpers.guests.switch import ROOT, Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
-from tests.helpers.guests.watching import ask, port_of
-
-COMMAND = (sys.executable, "-m", "bulkhead", "capture", "--runtime-dir")
-FIELDS = ("frame.interface_name", "frame.packet_flags", "frame.comment", "eth.src", "frame.len")
-
-
-class Capturing:
-    """One ``supervisor capture``, to a file."""
-
-    def __init__(self, switch: Switch, file: Path, *words: str) -> None:
-        self.switch, self.file = switch, file
-        command = [*COMMAND, str(switch.runtime_dir), "-w", str(file), *words]
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-    def begun(self, ports: int) -> None:
-        """Wait until the file has so many interfaces."""
-        wait_for(lambda: self.interfaces() >= ports, f"{ports} interfaces", PATIENCE)
-
-    def interfaces(self) -> int:
-        """Return how many descriptions of ports the file has."""
-        data = self.file.read_bytes() if self.file.exists() else b""
-        return len(re.findall(rb"\x01\0\0\0[^\0].\0\0\x01\0\0\0\xff\xff\0\0", data, re.S))
-
-    def end(self) -> str:
-        """End it as Ctrl-C does; return its summary."""
-        self.process.send_signal(signal.SIGINT)
-        _, said = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, said
-        return said
-
-    def read(self) -> list[dict[str, str]]:
-        """Read the file with tshark."""
-        fields = [word for name in FIELDS for word in ("-e", name)]
-        done = subprocess.run(
-            ["tshark", "-r", self.file, "-T", "fields", "-E", "separator=|", *fields],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return [dict(zip(FIELDS, line.split("|"), strict=True)) for line in done.stdout.splitlines()]
-
-
-@pytest.fixture
-def capture(tmp_path: Path) -> Iterator[Callable[..., Capturing]]:
-    requirements.require(("tshark", "libpcap"))
-    number = itertools.count()
-    with contextlib.ExitStack() as stack:
-
-        def start(switch: Switch, *words: str) -> Capturing:
-            made = Capturing(switch, tmp_path / f"capture-{next(number)}.pcapng", *words)
-            stack.callback(made.process.wait)
-            stack.callback(made.process.kill)
-            return made
-
-        yield start
-
-
-def stats(switch: Switch) -> dict[str, dict[str, Any]]:
-    return {port["name"]: port for port in ask(switch, "stats")["ports"]}
-
-
-def expect(vm: FakeVM, frame: bytes) -> None:
-    vm.receive_matching(frame.__eq__)
-
-
-def pair(switch: Switch, stack: contextlib.ExitStack) -> tuple[FakeVM, FakeVM]:
-    """Attach two VMs that know each other."""
-    one, two = (stack.enter_context(contextlib.closing(connect(f"unix://{switch.qemu}"))) for _ in range(2))
-    switch.wait_live(2)
-    for number, vm, other in ((1, one, two), (2, two, one)):
-        hello = build_frame(BROADCAST, mac(number), 60)
-        vm.send(hello)
-        expect(other, hello)
-    return one, two
+from tests.helpers.guests.watching import port_of
 
 
 def test_sums_equal_the_counters(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
@@ -283,6 +207,31 @@ def test_a_full_disk_ends_it_with_a_line(switch: StartSwitch, capture: Callable[
         expect(two, frame)
 
 
+def test_a_disk_that_gets_full_meanwhile_ends_it_with_a_line(switch: StartSwitch, tmp_path: Path) -> None:
+    running = switch(qemu=True)
+    file = tmp_path / "full.pcapng"
+    with contextlib.ExitStack() as stack:
+        one, two = pair(running, stack)
+        process = subprocess.Popen(
+            [*COMMAND, str(running.runtime_dir), "all", "-w", str(file)],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        stack.callback(process.kill)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        def ends() -> bool:
+            one.send(frame := build_frame(mac(2), mac(1), 1514))
+            expect(two, frame)
+            return process.poll() is not None
+
+        wait_for(ends, "the end of the capture")
+        _, said = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, said) == (
+            1, f"Error: cannot write to {file}: File too large; what came before is there\n"
+        )  # fmt: skip
+        assert 90_000 < file.stat().st_size <= 100_000
+
+
 def test_the_file_has_what_was_copied_before_the_end(
     switch: StartSwitch, capture: Callable[..., Capturing]
 ) -> None:
@@ -319,130 +268,3 @@ def test_a_reader_that_has_seen_enough_ends_it(switch: StartSwitch) -> None:
         os.close(reading)
         assert process.wait(PATIENCE) == 0
         assert process.communicate()[1] == b""
-
-
-def test_pcap_has_the_frames_of_the_gateway_and_no_others(switch: StartSwitch, tmp_path: Path) -> None:
-    requirements.require(("tshark", "root", "tun", *requirements.GATEWAY))
-    file = tmp_path / "lan.pcap"
-    running = switch("--gateway", "--pcap", str(file), qemu=True)
-    assert "a capture of gateway begins" in running.log()  # before a VM can attach
-    with contextlib.ExitStack() as stack:
-        vms = [stack.enter_context(contextlib.closing(connect(f"unix://{running.qemu}"))) for _ in range(2)]
-        running.wait_live(3)
-        question = arp(mac(1), "192.168.127.9", "192.168.127.1")
-        vms[0].send(question)
-        vms[0].receive_matching(lambda frame: frame[12:14] == question[12:14] and frame[:6] == mac(1))
-        vms[1].send(hello := build_frame(mac(1), mac(2), 500))
-        expect(vms[0], hello)
-        running.stop()
-    words = [
-        "tshark",
-        "-r",
-        file,
-        "-Y",
-        "arp",
-        "-T",
-        "fields",
-        "-e",
-        "arp.opcode",
-        "-e",
-        "arp.src.proto_ipv4",
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    said = [line.split() for line in done.stdout.splitlines()]
-    assert ["1", "192.168.127.9"] in said
-    assert ["2", "192.168.127.1"] in said
-    about = subprocess.run(["capinfos", "-t", file], capture_output=True, text=True, check=True).stdout
-    assert "pcap" in about
-    assert "pcapng" not in about
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (
-            ["--gateway", "--pcap", "/nonexistent/x"],
-            "cannot write to /nonexistent/x",
-        ),
-        (["--pcap", "x"], "--pcap writes what passes the gateway; give --gateway, or use `capture`"),
-    ],
-)
-@pytest.mark.parametrize("check", [[], ["--check"]])
-def test_pcap_that_cannot_be_written_is_said_at_the_start(
-    check: list[str], words: list[str], line: str
-) -> None:
-    requirements.require(("root", "tun", *requirements.GATEWAY))
-    with short_directory() as directory:
-        done = subprocess.run(
-            [sys.executable, "-m", "bulkhead", "run", "--runtime-dir", directory / "run", *check, *words],
-            capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"Error: {line}")
-
-
-def test_sums_of_kernels_with_offloads_and_of_a_vhost_user_vm(
-    switch: StartSwitch, capture: Callable[..., Capturing], namespace: Callable[[str], Namespace]
-) -> None:
-    """Large frames of TAPs are as they are there; capinfos counts what the counters count."""
-    running = switch(vhost=True)
-    rooms = [namespace("left"), namespace("right")]
-    for number, room in enumerate(rooms, 1):
-        running.command("attach", "--tap", f"eth0,netns={room.path}", "--name", room.name, "--offload", "tso")
-        room.run("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip link set eth0 up")
-        room.run(f"ip addr add 10.99.0.{number}/24 dev eth0")
-    with contextlib.closing(running.connect("vhost")) as guest:
-        running.wait_live(3)
-        before = stats(running)
-        made = capture(running, "all")
-        made.begun(3)
-        _stream(*rooms, 1_000_000)
-        for number in range(50):
-            guest.send(build_frame(BROADCAST, mac(7), 60 + number))
-        after = wait_for(lambda: _quiet(running, before), "all frames to be counted", PATIENCE)
-        assert "more came faster" not in made.end()
-    read = made.read()
-    ways = Counter((row["frame.interface_name"], row["frame.packet_flags"][-1]) for row in read)
-    counted = {
-        (name, way): port[key]["frames"] - before[name][key]["frames"]
-        for name, port in after.items()
-        for way, key in (("1", "rx"), ("2", "tx"))
-    }
-    assert ways == {each: count for each, count in counted.items() if count}
-    assert counted["vhost-3", "1"] == 50
-    assert max(int(row["frame.len"]) for row in read if row["frame.interface_name"] == "left") > 1514
-    said = subprocess.run(["capinfos", "-c", "-I", made.file], capture_output=True, text=True, check=True)
-    assert re.search(rf"Number of packets: +{len(read)}\n", said.stdout)
-    assert "Number of interfaces in file: 3" in said.stdout
-
-
-def _stream(source: Namespace, target: Namespace, size: int) -> None:
-    """Send so many bytes by TCP from one kernel to the other."""
-    listener = target.inside(lambda: socket.create_server(("10.99.0.2", 0)))
-    port = listener.getsockname()[1]
-    with listener, source.inside(socket.socket) as sender:
-        sender.settimeout(PATIENCE)
-        sender.connect(("10.99.0.2", port))
-        receiver, _ = listener.accept()
-        with receiver:
-            thread = threading.Thread(
-                target=lambda: (sender.sendall(bytes(size)), sender.shutdown(socket.SHUT_WR))
-            )
-            thread.start()
-            got = 0
-            while more := receiver.recv(1 << 16):
-                got += len(more)
-            thread.join()
-            assert got == size
-
-
-def _quiet(switch: Switch, before: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
-    """Return the counters when all of the VM's frames are counted and nothing moves."""
-    then = stats(switch)
-    if then["vhost-3"]["rx"]["frames"] < before["vhost-3"]["rx"]["frames"] + 50:
-        return None
-    for _ in range(3):  # a worker publishes its counters before it sleeps
-        now = stats(switch)
-        if any(now[name][way] != then[name][way] for name in now for way in ("rx", "tx")):
-            return None
-    return now
