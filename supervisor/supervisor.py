@@ -162,7 +162,9 @@ class Supervisor:
     def summary(self) -> Switch:
         """Return the fields that begin every answer to an operator."""
         return self._switch._replace(
-            sequence=self._ports.fleet.publisher.log.sequence, cell=self._ports.fleet.cells.view()
+            sequence=self._ports.fleet.publisher.log.sequence,
+            cell=self._ports.fleet.cells.view(),
+            others=self._ports.gateway.processes(),
         )
 
     def _turn(self) -> None:

@@ -19,6 +19,16 @@ def exists(identity: Identity) -> bool:
     return int(fields[19]) == identity.start and fields[0] != b"Z"
 
 
+def identity_of(pidfd: int) -> Identity | None:
+    """Return the process of a pidfd; None if it has ended."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+            pid = next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+        return Identity(pid, start_time(pid))
+    except OSError:  # also of the number -1, which an ended process has
+        return None
+
+
 def parent_of(pid: int) -> int:
     """Return the parent of a process. Raises OSError if there is no such process."""
     with open(f"/proc/{pid}/stat", "rb") as file:

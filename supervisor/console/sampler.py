@@ -133,7 +133,7 @@ def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _W
         switches = known.process.num_ctx_switches()
         memory = known.process.memory_info()
         threads = known.process.num_threads()
-        fds = known.process.num_fds() if proc is None else _count(proc.fds)
+        fds = _fds(known.process) if proc is None else _count(proc.fds)
     used = times.user + times.system
     elapsed = now - known.then
     percent = 100 * (used - known.cpu_seconds) / elapsed if elapsed > 0 else 0.0
@@ -147,6 +147,16 @@ def _measure(known: _Watched, proc: _Proc | None, now: float) -> tuple[Usage, _W
         ctx_switches=switches.voluntary + switches.involuntary,
     )
     return usage, known if elapsed < BASELINE_S else _Watched(known.process, now, used)
+
+
+def _fds(process: "psutil.Process") -> int | None:
+    """Return the number of descriptors; None if the kernel does not tell it to us."""
+    import psutil  # noqa: PLC0415
+
+    try:
+        return process.num_fds()
+    except psutil.AccessDenied:
+        return None
 
 
 def _pss(process: "psutil.Process") -> int | None:
@@ -261,6 +271,7 @@ class Sampler:
         """
         views = list(views)
         identities = [view.identity for view in views if view.identity] + [switch.identity]
+        identities += [identity for _, identity in switch.others]
         heavy = None
         if weighed is not None:
             heavy = {view.identity for view in views if view.identity and view.record.port in weighed}

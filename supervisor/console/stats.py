@@ -62,7 +62,8 @@ class Usage(NamedTuple):
     rss_bytes: int
     pss_bytes: int | None
     threads: int
-    fds: int
+    fds: int | None
+    """None: the kernel does not tell it to us."""
     ctx_switches: int
 
 
@@ -75,6 +76,8 @@ class Switch(NamedTuple):
     identity: Identity
     cell: Mapping[str, object] = MappingProxyType({})
     """The cells of its workers."""
+    others: tuple[tuple[str, Identity], ...] = ()
+    """Processes beside the supervisor and the workers, by name."""
 
 
 class Departed:
@@ -234,6 +237,7 @@ def stats(
     gone_drops = _drops(gone, gone.get("egress_full", 0))
     return head(switch, now) | {
         "supervisor": _process(switch.identity, usage),
+        "others": [{"name": name} | _process(identity, usage) for name, identity in switch.others],
         "ports": ports,
         "departed": {"ports": departed.ports, **_traffic(gone), "drops": gone_drops},
     }

@@ -16,6 +16,8 @@ from contextlib import suppress
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
+from forwarder.names import Identity
+from supervisor.base.proc import identity_of
 from supervisor.base.program import command, how_it_ended
 
 END_S = 3.0
@@ -58,6 +60,10 @@ class GatewayChild:
     def pid(self) -> int:
         """Its number."""
         return self._process.pid
+
+    def identities(self) -> tuple[Identity | None, Identity | None]:
+        """Return the gateway's process and that of its namespace; None for one that is not there."""
+        return identity_of(self._pidfd), identity_of(self._namespace)
 
     @property
     def runs(self) -> bool:

@@ -33,7 +33,7 @@ from forwarder.errors import LocalError, PeerError, UsageError
 from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.messages import Command, Handover, Message, Reply
-from forwarder.names import PortRecord
+from forwarder.names import Identity, PortRecord
 from forwarder.restart_budget import Budget, Losses
 from forwarder.socket_address import SocketAddress
 from supervisor.base.cells import CellPolicy
@@ -52,6 +52,7 @@ from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, Gatewa
 from supervisor.ports.view import PortView
 
 LEASES = "gateway.leases"
+PROCESSES = ("the gateway", "the gateway's namespace")
 
 
 class GatewayProcess:
@@ -169,6 +170,11 @@ class GatewayProcess:
     def summary(self) -> dict[str, object] | None:
         """Return the state; None if there is no gateway."""
         return None if self.state is GatewayState.OFF else {"state": self.state.value}
+
+    def processes(self) -> tuple[tuple[str, Identity], ...]:
+        """Return its processes by name."""
+        found = self._child.identities() if self._child is not None else ()
+        return tuple((name, each) for name, each in zip(PROCESSES, found, strict=False) if each is not None)
 
     def _shown(self) -> dict[str, object] | None:
         return None if (summary := self.summary()) is None else summary | self._figures

@@ -172,6 +172,7 @@ def _gateway(gateway: Json, *, everything: bool) -> RenderableType:
 
 def _processes(answer: Json, room: int, *, everything: bool) -> list[RenderableType]:
     processes = [("supervisor", answer["supervisor"])]
+    processes += [(other["name"], other) for other in answer["others"]]
     processes += [(port["name"], port["worker"]) for port in worst_first(answer["ports"])]
     wanted = (*_PROCESSES, *_MORE_OF_PROCESSES) if everything else _PROCESSES
     figures = _shown(wanted, [process for _, process in processes], everything=everything)

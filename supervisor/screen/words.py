@@ -30,7 +30,7 @@ COLUMNS = {
     "enobufs": "writes for which the kernel had no buffer and that were repeated",
     "restarts": "workers of this port that were replaced",
     "worker": "process that serves the port",
-    "process": "the supervisor, or the worker of a port",
+    "process": "the supervisor, a process of the gateway, or the worker of a port",
     "pid": "process id",
     "cpu": "share of one processor that the process used lately, and its seconds since it began",
     "memory": "of the process: PSS if the kernel tells it, else RSS",

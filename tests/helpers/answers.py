@@ -65,7 +65,7 @@ def answer(*ports, **changes):
     drops = dict.fromkeys(port()["drops"], 0)
     departed = {"ports": 0, "rx": {}, "tx": {}, "drops": drops}
     head = {"name": "bulkhead", "epoch": "815", "sequence": 12, "uptime_s": 245.0, "supervisor": process}
-    head |= {"gateway": None, "lost_log_lines": 0}
+    head |= {"gateway": None, "lost_log_lines": 0, "others": []}
     head["listeners"] = [{"transport": "qemu", "url": "unix:///run/q.sock"}]
     return head | {"ports": list(ports), "departed": departed} | changes
 
