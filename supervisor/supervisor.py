@@ -118,9 +118,11 @@ class Supervisor:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
         if self._options.pcap is not None:
             self._record(self._options.pcap)
-        opened = self._open_all() + self._ports.kept.restore()
+        return self._open_all() + self._ports.kept.restore()
+
+    def ready(self) -> None:
+        """Say that the start is done."""
         say("ready", f"{self.name} is ready: VMs can attach")
-        return opened
 
     def run(self) -> bool:
         """Serve until ``stop`` has ended everything; return whether that happened in time."""

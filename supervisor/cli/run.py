@@ -120,6 +120,7 @@ def _serve(options: RunOptions) -> bool:
         click.echo(
             f"ready {options.name} in {supervisor.runtime_dir}: {' '.join(urls) or 'nothing attached yet'}"
         )
+        supervisor.ready()
         tell_systemd("READY=1")
         done = supervisor.run()
         tell_systemd("STOPPING=1")
