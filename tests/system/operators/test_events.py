@@ -205,7 +205,7 @@ def test_leases_are_events_with_the_name_of_the_port(switch: StartSwitch) -> Non
     assert wanted.items() <= given.items()
     costs = running.json("stats")["others"]
     assert [each["name"] for each in costs] == ["the gateway", "the gateway's namespace"]
-    assert all(each["pid"] > 0 and each["cpu_seconds"] > 0 and each["rss_bytes"] > 0 for each in costs)
+    assert all(each["pid"] > 0 and each["cpu_seconds"] >= 0 and each["rss_bytes"] > 0 for each in costs)
     assert "the gateway's namespace" in running.command("stats").stdout
     web.lease(mac(1))
     web.lease(mac(1))
