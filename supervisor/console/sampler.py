@@ -194,6 +194,8 @@ class Sampler:
         self._due = 0.0
         self._seen: dict[int, bytes] = {}
         """What each port had counted at the last look."""
+        self._last: dict[int, tuple[tuple[int, bytes], Reading]] = {}
+        """By port: what it had counted at the last ``live``, and the reading of then."""
         self._losses = Losses()
         self._left: deque[tuple[float, Reading, int]] = deque(maxlen=MOST_LEFT)
         """When a port has left, and what it had counted."""
@@ -336,7 +338,7 @@ class Sampler:
         sent = {port: block.sent() for port, (_, block) in self._blocks.items()}
         return stats.head(switch, now) | {
             "columns": live.COLUMNS,
-            "ports": live.rows(views, self._readings(), self._departed),
+            "ports": live.rows(views, self._lately(), self._departed),
             "talks": self._talks.rates(sent, now),
         }
 
@@ -347,6 +349,18 @@ class Sampler:
     def traffic(self, views: Iterable[PortView]) -> Json:
         """Answer the gateway: traffic of all VMs and of the gateway."""
         return stats.traffic(views, self._readings(), self._departed)
+
+    def _lately(self) -> dict[int, Reading]:
+        """Read the pages that have counted something since the last time; only turns of others are old."""
+        found = {}
+        for port, (born, block) in self._blocks.items():
+            counted = born, block.snapshot()[:MEANT]
+            known = self._last.get(port)
+            if known is None or known[0] != counted:
+                known = counted, Reading(born, block.counters(), block.losses(), ())
+            found[port] = known
+        self._last = found
+        return {port: reading for port, (_, reading) in found.items()}
 
     def _readings(self, *, macs: bool = False) -> dict[int, Reading]:
         """Read all stats pages; their MAC tables, which may be long, only if asked for."""

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psutil
 import pytest
@@ -16,6 +16,7 @@ from supervisor.console.history import History
 from supervisor.console.sampler import BASELINE_S, ProcessSampler, Sampler
 from supervisor.console.stats import Switch
 from supervisor.ports.view import PortView
+from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
 def identity_of(pid):
@@ -143,6 +144,31 @@ def test_the_block_stays_readable_after_its_descriptor_is_closed(history):
     os.close(fd)
     answer = sampler.stats(Switch(1, 1, 0.0, identity_of(os.getpid())), [view_of(None)], time.monotonic())
     assert answer["ports"][0]["tx"] == {"frames": 0, "bytes": 0}
+
+
+def test_live_follows_each_page_and_no_page_of_before(history):
+    """Readings of pages that counted nothing are kept from one question to the next."""
+    sampler, head = Sampler(history), Switch(1, 1, 0.0, identity_of(os.getpid()))
+
+    def received():
+        ((_, _, _, rx_bytes, *_),) = sampler.live(head, [view_of(None)], time.monotonic())["ports"]
+        return rx_bytes
+
+    with closing(MiniSwitch()) as switch:
+        vm = switch.add(1, "stream")
+        sampler.arrive(1, 1, switch.stats[1])
+        seen = []
+        for _ in range(3):
+            seen += [received(), received()]
+            vm.send(frame(BROADCAST, mac(1), size=100))
+            switch.settle()
+        assert seen == [0, 0, 100, 100, 200, 200]
+        assert received() == 300
+        sampler.depart(1)
+        page = _core.stats_page_create()
+        sampler.arrive(1, 2, page)
+        os.close(page)
+        assert received() == 0
 
 
 def test_only_requested_ports_are_weighed():
