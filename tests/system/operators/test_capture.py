@@ -150,8 +150,8 @@ def test_a_viewer_that_is_stuck_loses_frames_and_keeps_no_other_from_capturing(
 
 
 def rings(pid: int) -> int:
-    """Count the flood rings that a process has mapped; a capture is one of them."""
-    return Path(f"/proc/{pid}/maps").read_text().count("/memfd:bulkhead-flood")
+    """Count the capture rings that a process has mapped, twice each."""
+    return Path(f"/proc/{pid}/maps").read_text().count("/memfd:bulkhead-capture")
 
 
 def test_captures_end_with_the_supervisor(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
