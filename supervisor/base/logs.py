@@ -52,6 +52,11 @@ def asked_by(caller: dict[str, object] | None) -> Iterator[None]:
         _caller.reset(before)
 
 
+def caller() -> dict[str, object] | None:
+    """Return the user that asks now (``asked_by``); None if it is unknown, or no command runs."""
+    return _caller.get()
+
+
 def record_of(line: logging.LogRecord) -> dict[str, object]:
     """Return a line as plain data: ``time`` (seconds since 1970), ``level``, ``pid``, ``event``, ``message``.
 

@@ -6,9 +6,10 @@ since another program has its port, it is logged and left out; the switch starts
 over whole, unless the LAN has other addresses now.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 
-from supervisor.base.logs import log, say
+from supervisor.base.logs import caller, log, say
 from supervisor.base.saved_state import SavedState
 
 PART = "gateway"
@@ -17,12 +18,17 @@ ONCE = ("ssh-port", "kept-forward")
 LAN = ("subnet", "host-access")
 """Options that zones depend on: zones hold the names of the gateway and the host."""
 
+MOST_ASKED = 64
+"""The gateway answers in a millisecond; this is as many as can wait (``questions.MOST``)."""
+
 
 class KeptAdditions:
     """The additions to the gateway of one switch; they outlive the gateway's processes."""
 
     def __init__(self, saved: SavedState) -> None:
         self._saved = saved
+        self._asked: deque[tuple[str, dict[str, object] | None]] = deque(maxlen=MOST_ASKED)
+        """Forwards that operators have asked for or named to be removed, with the user; the newest first."""
         self._began_with: frozenset[str] | None = None
         """The forwards of the command line, with their real ports; None before the first gateway."""
 
@@ -41,6 +47,26 @@ class KeptAdditions:
             added = before.get("forward", []) if isinstance(before, dict) else []
             self._began_with = frozenset(forwards).difference(added)
             self.keep(options)
+
+    def asked(self, forward: str) -> None:
+        """Note who asks for a change of a forward now: the gateway reports it later."""
+        self._asked.appendleft((forward, caller()))
+
+    def say_changes(self, before: object, after: object) -> None:
+        """Log the forwards that have come and gone."""
+        was, now = (set(texts(each)) for each in (before, after))
+        for text in sorted(now - was):
+            say("forward", f"forward added: {text}", forward=text, added=True, by=self._by(text))
+        for text in sorted(was - now):
+            say("forward", f"forward removed: {text}", forward=text, added=False, by=self._by(text))
+
+    def _by(self, text: str) -> dict[str, object] | None:
+        """Return who asked for a forward, by its text or its first part; None: a client of the API did."""
+        for each in self._asked:
+            if text == each[0] or text.startswith(f"{each[0]}:"):
+                self._asked.remove(each)
+                return each[1]
+        return None
 
     def keep(self, options: Mapping[str, object]) -> None:
         """Save the additions, before any client hears that they are in force."""
@@ -91,12 +117,3 @@ def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
 def texts(value: object) -> list[str]:
     """Return the texts of a list of plain data."""
     return [text for text in value if isinstance(text, str)] if isinstance(value, (list, tuple)) else []
-
-
-def say_forwards(before: object, after: object) -> None:
-    """Log the forwards that have come and gone."""
-    was, now = (set(each) if isinstance(each, (list, tuple)) else set() for each in (before, after))
-    for text in sorted(now - was):
-        say("forward", f"forward added: {text}", forward=text, added=True)
-    for text in sorted(was - now):
-        say("forward", f"forward removed: {text}", forward=text, added=False)

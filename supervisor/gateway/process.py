@@ -42,7 +42,7 @@ from supervisor.base.saved_state import SavedState
 from supervisor.gateway import confinement
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
-from supervisor.gateway.kept import KeptAdditions, remembered, say_forwards
+from supervisor.gateway.kept import KeptAdditions, remembered
 from supervisor.gateway.limited_channel import LimitedChannel
 from supervisor.gateway.port import GatewayPort, PortHandler
 from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
@@ -146,6 +146,7 @@ class GatewayProcess:
             raise LocalError("the gateway has not answered for a while; the log may say why")
         if self._requests is not None and "forward" in arguments:
             self._requests.expect(str(arguments["forward"]))
+            self._kept.asked(str(arguments["forward"]))
         future = self._questions.ask(time.monotonic())
         try:
             self._channel.send(Command(name, arguments))
@@ -334,7 +335,7 @@ class GatewayProcess:
     def _remember(self, told: Mapping[str, object]) -> None:
         assert self._requests is not None
         options = remembered(self._options, told, self._requests.has_file)
-        say_forwards(self._options.get("forward"), options["forward"])
+        self._kept.say_changes(self._options.get("forward"), options["forward"])
         self._options = options
         self._kept.keep(options)
 

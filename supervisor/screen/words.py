@@ -95,7 +95,7 @@ EVENTS = {
     "lease-refused": "a guest got no lease: `reason` no-address, in-use, not-offered or declined",
     "set": "settings were changed, `by` whom",
     "capture": "a capture has begun or ended, `by` whom",
-    "forward": "a forward was `added` or removed",
+    "forward": "a forward was `added` or removed, `by` whom (none: a client of the API)",
     "gateway": "`state` of the gateway",
     "cell": "how processes are confined; what is `missing`",
     "cell-refused": "a cell has refused system calls",
