@@ -94,7 +94,7 @@ class Supervisor:
             self._directory.close()
             raise LocalError(f"cannot open the sockets in {self._directory.path}: {error}") from None
         own = Identity(os.getpid(), start_time(os.getpid()))
-        self._notifications = None if told is None else Notifications(told)
+        self._notifications = Notifications(told)
         self._switch = Switch(self._directory.epoch, 0, time.monotonic(), own)
 
     @property
@@ -149,8 +149,7 @@ class Supervisor:
         orphans = self._ports.orphans
         self._console.close()
         self._captures.close()
-        if self._notifications is not None:
-            self._notifications.end()
+        self._notifications.end()
         if self._recorder is not None:
             self._recorder.close()
         self._ports.close()
@@ -171,9 +170,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         more = self._tick(time.monotonic())
-        deadline = min(self._ports.deadline(), self._captures.deadline())
-        if self._notifications is not None:
-            deadline = min(deadline, self._notifications.deadline())
+        deadline = min(self._ports.deadline(), self._captures.deadline(), self._notifications.deadline())
         wait = 0.0 if more or self._finished() else deadline - time.monotonic()
         self._loop.turn(max(wait, FAILED_S) if self._ports.failed else wait)
 
@@ -181,8 +178,7 @@ class Supervisor:
         """Do what is due and handle messages that have arrived; return whether there may be more."""
         more = self._ports.tick(now)
         self._captures.tick(now)
-        if self._notifications is not None:
-            self._notifications.tick(now)
+        self._notifications.tick(now)
         if now >= self._mend_at and self._stop_at is None:
             self._mend_at = now + MEND_S
             self._mend()
@@ -216,8 +212,7 @@ class Supervisor:
         try:
             return [self._ports.listeners.open(attachment) for attachment in self._options.attachments]
         except LocalError:
-            if self._notifications is not None:
-                self._notifications.tell("hypervisor_error")
+            self._notifications.tell("hypervisor_error")
             raise
 
     def _wait(self, longest: float) -> None:

@@ -48,10 +48,10 @@ def parse(url: str) -> str:
 
 
 class Notifications(logging.Handler):
-    """The messages of one switch; a handler of the log from construction to ``close``."""
+    """The messages of one switch; a handler of the log from construction to ``end``."""
 
-    def __init__(self, path: str) -> None:
-        """Send to the socket at ``path``, which need not be there yet."""
+    def __init__(self, path: str | None) -> None:
+        """Send to the socket at ``path``, which need not be there yet; None: nothing is sent."""
         super().__init__(logging.INFO)
         self._path = path
         self._behind: dict[int, list[str]] = {}
@@ -59,7 +59,8 @@ class Notifications(logging.Handler):
         self._waiting: deque[bytes] = deque()
         self._again_at = float("inf")
         self._throttle = Throttle()
-        log.addHandler(self)
+        if path is not None:
+            log.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send what an event means to gvproxy's clients."""
@@ -81,6 +82,8 @@ class Notifications(logging.Handler):
 
     def tell(self, kind: str, mac: str = "") -> None:
         """Send a message, or keep it until the program accepts."""
+        if self._path is None:
+            return
         message = {"notification_type": kind} | ({"mac_address": mac} if mac else {})
         if len(self._waiting) >= MOST:
             text = f"{self._path} takes no notifications; one is dropped"
@@ -118,7 +121,7 @@ class Notifications(logging.Handler):
     def _send(self, line: bytes) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
-            sock.connect(self._path)
+            sock.connect(str(self._path))
             sock.send(line)  # a new connection has room for it
 
 
