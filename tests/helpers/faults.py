@@ -39,7 +39,7 @@ FAULTS = {
     "a guest that answers no ARP": Fault(
         "supervisor explain web 10.99.0.2",
         "and db does not answer: its guest filters ARP, or its interface is down",
-        0,
+        1,
     ),
     "a VM that never sends": Fault(PAIR, "the VM of db has sent nothing yet", 0),
     "a VM that takes no frames": Fault(PAIR, "db is stalled: its VM takes no frames", 1),
@@ -52,14 +52,14 @@ FAULTS = {
         OUTSIDE, "the gateway is 192.168.127.1: the guest's route is wrong", 1
     ),
     "no route in the guest": Fault(
-        OUTSIDE, "web has sent nothing to the gateway: its guest has no route to there", 1
+        OUTSIDE, "web has sent nothing to the gateway: its guest has no route to there", 0
     ),
     "refused by policy": Fault(
         OUTSIDE, "the gateway refuses 203.0.113.9 (denied): --deny names a network", 1
     ),
     "a gateway that hangs": Fault(OUTSIDE, "the gateway is silent: it does not answer", 1),
-    "a gateway that was killed": Fault(OUTSIDE, "the gateway was ended by SIGKILL", 1),
-    "two DHCP servers": Fault(OUTSIDE, "web sends DHCP answers, as a second DHCP server does", 1),
+    "a gateway that was killed": Fault(OUTSIDE, "the gateway was ended by SIGKILL", 0),
+    "two DHCP servers": Fault(OUTSIDE, "web sends DHCP answers, as a second DHCP server does", 0),
     "a firewall on the host": Fault(
         "supervisor explain web 198.51.100.2:9",
         "this host gets no answer from there either: a firewall of this host or beyond drops it",
