@@ -20,6 +20,8 @@ from forwarder.names import Identity
 from supervisor.base.proc import identity_of
 from supervisor.base.program import command, how_it_ended
 
+NAMES = ("the gateway", "the gateway's namespace")
+"""Of its processes, for operators."""
 END_S = 3.0
 """The gateway ends milliseconds after its channel; its namespace's process may take a second."""
 
@@ -61,9 +63,10 @@ class GatewayChild:
         """Its number."""
         return self._process.pid
 
-    def identities(self) -> tuple[Identity | None, Identity | None]:
-        """Return the gateway's process and that of its namespace; None for one that is not there."""
-        return identity_of(self._pidfd), identity_of(self._namespace)
+    def processes(self) -> tuple[tuple[str, Identity], ...]:
+        """Return the gateway's process and that of its namespace by name, as far as they are there."""
+        found = zip(NAMES, map(identity_of, (self._pidfd, self._namespace)), strict=True)
+        return tuple((name, identity) for name, identity in found if identity is not None)
 
     @property
     def runs(self) -> bool:

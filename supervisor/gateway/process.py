@@ -52,7 +52,6 @@ from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, Gatewa
 from supervisor.ports.view import PortView
 
 LEASES = "gateway.leases"
-PROCESSES = ("the gateway", "the gateway's namespace")
 
 
 class GatewayProcess:
@@ -174,8 +173,7 @@ class GatewayProcess:
 
     def processes(self) -> tuple[tuple[str, Identity], ...]:
         """Return its processes by name."""
-        found = self._child.identities() if self._child is not None else ()
-        return tuple((name, each) for name, each in zip(PROCESSES, found, strict=False) if each is not None)
+        return self._child.processes() if self._child is not None else ()
 
     def _shown(self) -> dict[str, object] | None:
         return None if (summary := self.summary()) is None else summary | self._figures
