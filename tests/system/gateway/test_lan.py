@@ -25,7 +25,7 @@ pytestmark = pytest.mark.guest
 
 CLIENT = r"""#!/bin/sh
 case $1 in bound)
-    ip addr flush dev $interface scope global
+    ip -4 addr flush dev $interface scope global
     ip addr add $ip/$mask dev $interface
     ip route replace default via $router
     echo $ip >SCRIPT.lease
@@ -122,8 +122,8 @@ def test_leases_names_both_protocols_the_host_and_a_forward(
             stack.enter_context(contextlib.closing(Pump(tap, f"unix://{switch.qemu}")))
         machines: list[Machine] = [*[guest.wait_ready() for guest in guests], *rooms]
         switch.wait_live(5)
-        four = {each: lease(each, f"/tmp/dhcp-{switch.directory.name}-{each.name}") for each in machines}
         six = {each: global_ipv6(each) for each in machines}
+        four = {each: lease(each, f"/tmp/dhcp-{switch.directory.name}-{each.name}") for each in machines}
         for each in machines:
             for other in machines:
                 if other is not each:

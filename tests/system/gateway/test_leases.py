@@ -25,7 +25,7 @@ pytestmark = pytest.mark.guest
 
 UDHCPC = """#!/bin/sh
 case $1 in bound|renew)
-    ip addr flush dev $interface scope global
+    ip -4 addr flush dev $interface scope global
     ip addr add $ip/$mask dev $interface
     ip link set $interface mtu ${mtu:-1500}
     ip route replace default via $router
