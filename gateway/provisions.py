@@ -41,13 +41,13 @@ from gateway.relay.policy import Address
 from gateway.relay.poller import Poller
 from gateway.settings import Settings, lease_range
 
-DHCP_RATE = (500.0, 200, 64)
-"""DHCP messages of one port: per second, in a burst, and waiting. A VM may have many guests of its own. Their
-broadcasts stay below the port's limit."""
+DHCP_RATE = (200.0, 200, 64)
+"""DHCP messages of one port: per second, in a burst, and waiting. A VM may have many guests of its own. The
+port's worker drops what is far beyond that (``asking.h``)."""
 
-DNS_RATE = (1000.0, 500, 64)
+DNS_RATE = (1000.0, 250, 64)
 """DNS questions of one port: per second, in a burst, and waiting. At most they take a sixth of this process's
-time."""
+time. The port's worker drops what is far beyond that."""
 
 SOLICITATION_RATE = (2.0, 20, 0)
 OPENING_RATE = (50.0, 100, 0)

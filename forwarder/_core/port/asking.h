@@ -13,9 +13,9 @@
    An opened connection costs little, a failed one much. So the first segment of a connection (SYN) adds to the debt, and
    the gateway's answer (SYN and ACK) takes it back: only connections without an answer count, as those of a scan.
 
-   Example. Of 3,000 questions a second for names, the first 375 pass in an eighth of a second. Then the debt is that of
-   250, it grows by 2 ms with each question, and 100 a second pass. The flood ends: one second later the debt is below
-   that of the burst, and all questions pass again.
+   Example. Of 3,000 questions a second for names, the first 685 pass, in a quarter of a second. Then the debt is that of
+   400, it grows with each question, and 100 a second pass. The flood ends: one second later the debt is below that of
+   the burst, and all questions pass again.
 
    One thread, the engine's. `now` is monotonic, in ns. */
 #ifndef BULKHEAD_ASKING_H

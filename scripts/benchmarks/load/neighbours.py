@@ -1,7 +1,7 @@
 """Load for the benchmark of the gateway: the questions of one VM, and the attacks of another one.
 
 serve ADDRESS PORT · ask connections|lookups|leases|pings GATEWAY HOST PORT SECONDS ·
-attack KIND OWN GATEWAY HOST GATEWAY-MAC RATE, of the kinds in ATTACKS
+attack KIND OWN GATEWAY HOST TO-MAC RATE, of the kinds in ATTACKS and the two of _hold
 
 An asker prints how many failed, and the seconds of each that did not. An attacker runs until it is killed.
 """
@@ -21,7 +21,6 @@ MAC_AT = slice(6, 12)
 Frame = bytes
 ETHERTYPE = b"\x08\x00"
 EVERYBODY = b"\xff" * 6
-PAUSE = bytes.fromhex("0180c2000001")
 HALF_OPEN = 200
 """Connections that one attacker holds."""
 
@@ -114,7 +113,7 @@ def _pings(gateway: str) -> Iterator[None]:
 
 
 def attack(kind: str, own: str, gateway: str, host: str, *rest: str) -> None:
-    """Do it until killed; ``rest``: the gateway's MAC address and the rate."""
+    """Do it until killed; ``rest``: the Ethernet destination (a group's: nobody hears it) and the rate."""
     gateway_mac, rate = rest
     if kind in ("silent TCP", "half questions"):
         _hold(gateway, b"" if kind == "silent TCP" else b"\x00\x40half", float(rate))
@@ -165,7 +164,8 @@ def _absent(head: bytes, own: str, gateway: str, _: str, number: int) -> Frame:
 
 def _leaser(head: bytes, _own: str, _gateway: str, _host: str, number: int) -> Frame:
     message = _dhcp_message(head[MAC_AT], 1, b"", number)
-    return EVERYBODY + head[6:] + _datagram("0.0.0.0", "255.255.255.255", 68, 67, message)
+    to = head[:6] if head[0] & 1 else EVERYBODY
+    return to + head[6:] + _datagram("0.0.0.0", "255.255.255.255", 68, 67, message)
 
 
 def _scan(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
@@ -180,13 +180,7 @@ def _forged(head: bytes, _own: str, _gateway: str, host: str, number: int) -> Fr
     return head + _datagram(f"203.0.113.{number % 256}", host, port, 9090, b"x")
 
 
-def _nowhere(head: bytes, _own: str, _gateway: str, _host: str, _number: int) -> Frame:
-    """Return a PAUSE frame, which the sender's own worker drops."""
-    return PAUSE + head[6:12] + b"\x88\x08" + bytes(46)
-
-
 ATTACKS: dict[str, Callable[[bytes, str, str, str, int], Frame]] = {
-    "nothing": _nowhere,
     "questions": _named,
     "hopeless names": _hopeless,
     "questions without ARP": _absent,

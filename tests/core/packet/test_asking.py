@@ -14,9 +14,9 @@ from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 GATEWAY, SPEAKER, NEIGHBOUR = 1, 2, 3
 GATEWAY_MAC, ME, OTHER = mac(GATEWAY), mac(SPEAKER), mac(NEIGHBOUR)
 SYN, ACK = 2, 16
-BURST = {"names": 250, "streams": 100, "leases": 250, "connections": 1000}
+BURST = {"names": 400, "streams": 100, "leases": 300, "connections": 1000}
 """As in asking.c."""
-PER_S = {"names": 1000, "streams": 100, "leases": 200, "connections": 100}
+PER_S = {"names": 1250, "streams": 100, "leases": 250, "connections": 100}
 FLOOR = {"names": 100, "streams": 20, "leases": 20, "connections": 100}
 TIMES = 4
 """Of the burst, asked at once."""

@@ -155,6 +155,21 @@ def refused(here: Place) -> dict[str, int]:
     return dict(here.switch.json("stats")["gateway"]["refused"])
 
 
+def test_a_client_that_waits_for_its_answers_is_slowed_down_and_loses_nothing(
+    place: Callable[..., Place],
+) -> None:
+    here = place()
+    with here.guest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect((GATEWAY, 53))
+        for number in range(1500):  # above the burst of the gateway, and of the worker
+            assert ask(sock, "gateway", number)[0] == [GATEWAY]
+    with contextlib.closing(Link(here.switch.qemu)) as client:
+        for _ in range(300):
+            assert client.lease(MALLORY).startswith("192.168.127.")
+    assert over_rate(here) == 0
+
+
 def test_the_gateway_limits_a_port_without_a_guard_by_itself(place: Callable[..., Place]) -> None:
     here = place("--resolver", f"{OUTSIDE}:5300")
     made = here.internet.inside(lambda: dns_client.Resolver(reply, OUTSIDE, 5300))
