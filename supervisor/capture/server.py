@@ -65,13 +65,10 @@ class Capturing(NamedTuple):
     ring_bytes: int
     by: dict[str, int]
     """User and process of the viewer."""
+    ports: str
+    """The captured ports, in a sentence."""
     given: dict[int, Incarnation]
     """The captured ports, with the epoch of the worker that copies."""
-
-    @property
-    def ports(self) -> str:
-        """The captured ports, in a sentence."""
-        return ", ".join(self.wanted.ports) or "all ports"
 
 
 def ring_bytes(ports: int) -> int:
@@ -181,9 +178,9 @@ class CaptureServer:
             self._end(number, f"no port {strange[0]!r} forwards now; supervisor status lists the ports")
             return
         size = ring_bytes(len(message.ports) or len(records))
-        self._captures[number] = capture = Capturing(
-            number, viewer, message, size, viewer.credentials()._asdict(), {}
-        )
+        chosen = [record.name for record in records if any(_is(record, name) for name in message.ports)]
+        by, ports = viewer.credentials()._asdict(), ", ".join(chosen) or "all ports"
+        self._captures[number] = capture = Capturing(number, viewer, message, size, by, ports, {})
         viewer.send(Reply(True, None))
         say("capture", f"a capture of {capture.ports} begins", began=True, by=capture.by)
         self._look_at = 0.0
