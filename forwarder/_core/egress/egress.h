@@ -5,14 +5,13 @@
    The unicast cursor is read before the flood cursor, so a frame that was flooded before its destination was learned
    is never overtaken by a later one.
 
-   Flooded frames are copied to the staging, since their memory may be overwritten at any time. So is everything for a
-   stream, as much as one visit may take: each length is read once, checked, and written to the staging. A worker that a
-   guest has taken over may change its ring at any time, also while the kernel copies from it; the bytes of its frames
-   may be anything then, but the VM finds the next frame where its length says. The staging is emptied before any ring
-   is touched, so at any instant at most one record is cut, and its rest is in our own memory.
-
-   Messages (datagrams, TAP) go to the kernel straight from the ring, and their lengths with the call. A ring whose run
-   is begun stays in service until the run is finished.
+   A worker that a guest has taken over may change its rings at any time, also while the kernel copies from them. The
+   bytes of its frames may be anything then, but the VM finds the next frame where its length says: each length is read
+   once into our own memory, checked there, and written from there. Flooded frames and short ones for a stream are copied
+   to the staging. Long ones for a stream of QEMU's go to the kernel where they lie, each behind a length of ours; if the
+   VM takes one in part, its rest is staged. The staging is emptied before any ring is touched, so at any instant at most
+   one record is cut, and its rest is in our own memory. Messages (datagrams, TAP) go to the kernel where they lie, and
+   their lengths with the call. A ring whose run is begun stays in service until the run is finished.
 
    egress_write.h says what happens when the VM does not take it.
 

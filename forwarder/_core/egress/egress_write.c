@@ -42,6 +42,16 @@ static void block(struct engine *e, enum vm_status status, int error, uint64_t n
         waiter_want(&e->waiter, e->vm.fd, WANT_WRITE, true);
 }
 
+static void settle(struct engine *e, enum vm_status status, const struct vm_sent *sent, uint64_t total, uint64_t now)
+{
+    if (sent->bytes > 0)
+        progress(e, sent);
+    if (status != VM_OK && status != VM_GARBLED)
+        block(e, status, sent->error, now);
+    else if (vm_is_stream(&e->vm) && sent->bytes < total)
+        block(e, VM_FULL, 0, now);
+}
+
 /* Count the frames that a message VM has got, and the refused one behind them. */
 static void sight_written(const struct engine *e, const struct span *spans, unsigned count, const struct vm_sent *sent)
 {
@@ -73,13 +83,8 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
                                              : vm_write(&e->vm, spans, count, longest, &sent);
     if (UNLIKELY(e->captures != NULL))
         sight_written(e, spans, count, &sent);
-    if (sent.bytes > 0)
-        progress(e, &sent);
     *garbled = status == VM_GARBLED;
-    if (status != VM_OK && status != VM_GARBLED)
-        block(e, status, sent.error, now);
-    else if (vm_is_stream(&e->vm) && sent.bytes < total)
-        block(e, VM_FULL, 0, now);
+    settle(e, status, &sent, total, now);
     return sent.bytes;
 }
 
@@ -95,6 +100,58 @@ static void count_frames(struct engine *e, uint32_t frames)
         return;
     e->count.tx_frames += frames;
     e->count.tx_bytes -= (uint64_t)frames * egress_prefix_bytes(e);
+}
+
+/* The rest of a frame of which the VM has the beginning follows from the staging. */
+static void stage_rest(struct engine *e, const struct iovec parts[2], uint64_t written)
+{
+    struct egress *out = &e->out;
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t skipped = written < parts[i].iov_len ? written : parts[i].iov_len;
+        uint32_t rest = (uint32_t)(parts[i].iov_len - skipped);
+        memcpy(out->staging + out->to, (const uint8_t *)parts[i].iov_base + skipped, rest);
+        out->to += rest;
+        written -= skipped;
+    }
+    out->staged_frames++;
+}
+
+uint64_t egress_write_gathered(struct engine *e, const struct span *spans, unsigned count, uint64_t now)
+{
+    uint8_t lengths[GATHERED][LENGTH_BYTES];
+    struct iovec parts[2 * GATHERED];
+    struct vm_sent sent;
+    uint64_t total = 0, taken = 0;
+    unsigned n = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t size;
+        for (uint32_t at = 0; n < GATHERED && at < spans[i].bytes; at += size) {
+            const uint8_t *record = spans[i].records + at;
+            if (record_next(record, spans[i].bytes - at, &size) != RECORD_WHOLE || size - LENGTH_BYTES > e->intake.longest) {
+                count = i;
+                break;
+            }
+            store_be32(lengths[n], size - LENGTH_BYTES);
+            parts[2 * n] = (struct iovec){.iov_base = lengths[n], .iov_len = LENGTH_BYTES};
+            parts[2 * n + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)record_frame(record), .iov_len = size - LENGTH_BYTES};
+            total += size;
+            n++;
+        }
+    }
+    if (n == 0)
+        return 0;
+    port_in_doubt(e);
+    settle(e, vm_write_parts(&e->vm, parts, 2 * n, &sent), &sent, total, now);
+    for (unsigned i = 0; i < n && taken < sent.bytes; i++) {
+        uint64_t size = LENGTH_BYTES + parts[2 * i + 1].iov_len;
+        port_sight_frame(e, parts[2 * i + 1].iov_base, (uint32_t)(size - LENGTH_BYTES), CAPTURE_OUT, NULL);
+        if (taken + size > sent.bytes)
+            stage_rest(e, &parts[2 * i], sent.bytes - taken);
+        else
+            count_frames(e, 1);
+        taken += size;
+    }
+    return taken;
 }
 
 void egress_flush(struct engine *e, uint64_t now)

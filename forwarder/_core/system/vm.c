@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "packet/coalesce.h"
@@ -33,12 +32,10 @@ static bool refuses_frame(const struct vm *vm, int error)
     return error == EMSGSIZE || error == EIO || (error == EINVAL && vm->kind == KIND_TAP);
 }
 
-static enum vm_status write_stream(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+enum vm_status vm_write_parts(const struct vm *vm, struct iovec *parts, unsigned count, struct vm_sent *sent)
 {
-    struct iovec iov[MAX_SPANS];
-    for (unsigned i = 0; i < count; i++)
-        iov[i] = (struct iovec){.iov_base = (void *)(uintptr_t)spans[i].records, .iov_len = spans[i].bytes};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+    *sent = (struct vm_sent){0};
     ssize_t n = sendmsg(vm->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0) {
         sent->error = errno;
@@ -46,6 +43,14 @@ static enum vm_status write_stream(const struct vm *vm, const struct span *spans
     }
     sent->bytes = sent->payload = (uint64_t)n;
     return VM_OK;
+}
+
+static enum vm_status write_stream(const struct vm *vm, const struct span *spans, unsigned count, struct vm_sent *sent)
+{
+    struct iovec iov[MAX_SPANS];
+    for (unsigned i = 0; i < count; i++)
+        iov[i] = (struct iovec){.iov_base = (void *)(uintptr_t)spans[i].records, .iov_len = spans[i].bytes};
+    return vm_write_parts(vm, iov, count, sent);
 }
 
 struct frames {

@@ -22,6 +22,8 @@
 #ifndef BULKHEAD_VM_H
 #define BULKHEAD_VM_H
 
+#include <sys/uio.h>
+
 #include "common.h"
 
 enum port_kind { KIND_STREAM, KIND_STREAM16, KIND_SEQPACKET, KIND_DGRAM, KIND_TAP, KIND_VHOST };
@@ -62,6 +64,9 @@ struct vm_sent {
     uint32_t refused;
     int error;        /* errno behind VM_DOWN */
 };
+
+/* Write parts of our own and of others' memory to a stream: parts[i].iov_len is what the kernel goes by. */
+enum vm_status vm_write_parts(const struct vm *vm, struct iovec *parts, unsigned count, struct vm_sent *sent);
 
 /* Write what one call takes; it ends with a frame that is refused. VM_GARBLED: a record's length does not fit its span,
    or a frame without a header is longer than `longest` (nothing of it was sent). */
