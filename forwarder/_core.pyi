@@ -5,6 +5,7 @@ Descriptors returned by the ``*_create`` functions belong to the caller. Descrip
 may close them afterwards; the VM's descriptor and the doorbells must stay open as long as the engine.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 LAYOUT: Final[int]
@@ -87,10 +88,11 @@ def flow_of(frame: bytes) -> int:
 CELL_PARTS: Final[tuple[str, ...]]
 """Names of all parts of a cell."""
 
-def cell_restrict(kind: str, /) -> tuple[list[str], int]:
+def cell_restrict(kind: str, readable: Sequence[str] = ..., /) -> tuple[list[str], int]:
     """Give up for good what the process does not need: the parts of its cell that precede its other threads.
 
-    ``kind``: ``worker``, ``gateway`` or ``namespace``.
+    ``kind``: ``worker``, ``gateway``, ``namespace`` or ``web``. ``readable``: paths, 64 at most, below which
+    it may read and execute files.
 
     Returns the names of the parts in force, and Landlock's ABI (0: none). Raises nothing: a part that the
     kernel lacks is left out.

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from forwarder import unix_sockets
 from forwarder.errors import LocalError
+from supervisor.web import cell
 from supervisor.web.access import Access, is_loopback
 from supervisor.web.server import application
 
@@ -22,7 +23,9 @@ def serve(runtime_dir: str, listen: str, token_file: str | None) -> None:
     token = _token(token_file)
     sock, url, access = _bind(listen, token)
     try:
-        asyncio.run(_run(sock, url, application(runtime_dir, access)))
+        app = application(runtime_dir, access)
+        cell.enter(runtime_dir)
+        asyncio.run(_run(sock, url, app))
     finally:
         sock.close()
 

@@ -17,11 +17,8 @@ static PyObject *names_of(unsigned parts)
 }
 
 /* Returns CELL_KINDS, and an exception, for what is no kind. */
-static enum cell_kind kind_named(PyObject *arguments)
+static enum cell_kind kind_named(const char *name)
 {
-    const char *name;
-    if (!PyArg_ParseTuple(arguments, "s", &name))
-        return CELL_KINDS;
     for (unsigned kind = 0; kind < CELL_KINDS; kind++)
         if (strcmp(name, cell_kinds[kind]) == 0)
             return (enum cell_kind)kind;
@@ -29,19 +26,53 @@ static enum cell_kind kind_named(PyObject *arguments)
     return CELL_KINDS;
 }
 
+#define READABLE 64
+
+/* The bytes of paths, which the returned object owns. */
+static PyObject *encode(PyObject *paths, const char **readable)
+{
+    Py_ssize_t count = paths == NULL ? 0 : PySequence_Size(paths);
+    PyObject *owner = count < 0 ? NULL : PyList_New(0);
+    if (owner != NULL && count > READABLE) {
+        Py_CLEAR(owner);
+        PyErr_Format(PyExc_ValueError, "more than %d paths", READABLE);
+    }
+    for (Py_ssize_t i = 0; owner != NULL && i < count; i++) {
+        PyObject *path = PySequence_GetItem(paths, i), *bytes = path == NULL ? NULL : PyUnicode_EncodeFSDefault(path);
+        if (bytes == NULL || PyList_Append(owner, bytes) < 0)
+            Py_CLEAR(owner);
+        else
+            readable[i] = PyBytes_AsString(bytes);
+        Py_XDECREF(bytes);
+        Py_XDECREF(path);
+    }
+    return owner;
+}
+
 static PyObject *core_cell_restrict(PyObject *module, PyObject *arguments)
 {
     (void)module;
     int abi;
-    enum cell_kind kind = kind_named(arguments);
-    PyObject *names = kind == CELL_KINDS ? NULL : names_of(cell_restrict(kind, &abi));
+    const char *name, *readable[READABLE + 1] = {NULL};
+    PyObject *paths = NULL;
+    if (!PyArg_ParseTuple(arguments, "s|O", &name, &paths))
+        return NULL;
+    enum cell_kind kind = kind_named(name);
+    PyObject *encoded = kind == CELL_KINDS ? NULL : encode(paths, readable);
+    if (encoded == NULL)
+        return NULL;
+    PyObject *names = names_of(cell_restrict(kind, readable, &abi));
+    Py_DECREF(encoded);
     return names == NULL ? NULL : Py_BuildValue("(Ni)", names, abi);
 }
 
 static PyObject *core_cell_filter(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    enum cell_kind kind = kind_named(arguments);
+    const char *name;
+    if (!PyArg_ParseTuple(arguments, "s", &name))
+        return NULL;
+    enum cell_kind kind = kind_named(name);
     return kind == CELL_KINDS ? NULL : names_of(cell_filter(kind));
 }
 

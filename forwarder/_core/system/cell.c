@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -20,9 +21,21 @@
 /* linux/landlock.h of the newest kernel that is known here. */
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule 445
 #define SYS_landlock_restrict_self 446
 #endif
 #define LANDLOCK_VERSION 1u /* LANDLOCK_CREATE_RULESET_VERSION */
+
+#define RULE_PATH_BENEATH 1
+#define RIGHT_EXECUTE 1u
+#define RIGHT_WRITE_FILE 2u
+#define RIGHT_READ_FILE 4u
+#define RIGHT_READ_DIR 8u
+
+struct path_beneath {
+    uint64_t allowed;
+    int32_t fd;
+} __attribute__((packed));
 
 struct ruleset {
     uint64_t fs, net, scoped;
@@ -56,16 +69,19 @@ const char *const cell_kinds[CELL_KINDS] = {
     [CELL_WORKER] = "worker",
     [CELL_GATEWAY] = "gateway",
     [CELL_NAMESPACE] = "namespace",
+    [CELL_WEB] = "web",
 };
 
 static const struct {
     unsigned keeps; /* capabilities, as bits */
     unsigned net;   /* rights of TCP that Landlock takes */
     bool ends_with_parent;
+    bool serves_user; /* goes to sockets by their names, and starts programs, as its user */
 } kinds[CELL_KINDS] = {
-    [CELL_WORKER] = {0, BIND_TCP | CONNECT_TCP, false},
-    [CELL_GATEWAY] = {0, BIND_TCP, false},
-    [CELL_NAMESPACE] = {1u << CAP_NET_ADMIN, BIND_TCP | CONNECT_TCP, true},
+    [CELL_WORKER] = {0, BIND_TCP | CONNECT_TCP, false, false},
+    [CELL_GATEWAY] = {0, BIND_TCP, false, false},
+    [CELL_NAMESPACE] = {1u << CAP_NET_ADMIN, BIND_TCP | CONNECT_TCP, true, false},
+    [CELL_WEB] = {0, BIND_TCP | CONNECT_TCP, false, true},
 };
 
 static int write_file(const char *path, const char *text)
@@ -140,8 +156,24 @@ int cell_landlock_abi(void)
     return abi > 0 ? (int)abi : 0;
 }
 
-/* Every right that this ABI knows is taken, and no rule gives one back. */
-static bool enter_landlock(enum cell_kind kind, int abi)
+/* Give back the right to read and execute what is below a path; /dev/null may be written, too. */
+static void allow_reading(int ruleset, const char *path)
+{
+    struct stat status;
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &status) == 0) {
+        struct path_beneath rule = {.allowed = RIGHT_EXECUTE | RIGHT_READ_FILE, .fd = fd};
+        rule.allowed |= S_ISDIR(status.st_mode) ? RIGHT_READ_DIR : 0;
+        rule.allowed |= S_ISCHR(status.st_mode) ? RIGHT_WRITE_FILE : 0;
+        syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &rule, 0);
+    }
+    close(fd);
+}
+
+/* Every right that this ABI knows is taken; only reading below these paths is given back. */
+static bool enter_landlock(enum cell_kind kind, int abi, const char *const *readable)
 {
     struct ruleset all = {.fs = 0x1fff};
     if (abi >= 2)
@@ -157,25 +189,29 @@ static bool enter_landlock(enum cell_kind kind, int abi)
     int fd = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof all, 0);
     if (fd < 0)
         return false;
+    for (; readable != NULL && *readable != NULL; readable++)
+        allow_reading(fd, *readable);
     bool entered = syscall(SYS_landlock_restrict_self, fd, 0) == 0;
     close(fd);
     return entered;
 }
 
-unsigned cell_restrict(enum cell_kind kind, int *abi)
+unsigned cell_restrict(enum cell_kind kind, const char *const *readable, int *abi)
 {
     unsigned parts = 0, keeps = kinds[kind].keeps;
     bool is_root = geteuid() == 0 && !is_root_in_name_only();
     *abi = cell_landlock_abi();
-    parts |= (unsigned)enter_empty_root() << CELL_ROOT;
+    if (!kinds[kind].serves_user)
+        parts |= (unsigned)enter_empty_root() << CELL_ROOT;
     drop_bounding_set();
     prctl(PR_SET_KEEPCAPS, keeps != 0, 0, 0, 0);
-    parts |= (unsigned)become_nobody(is_root) << CELL_USER;
+    if (!kinds[kind].serves_user)
+        parts |= (unsigned)become_nobody(is_root) << CELL_USER;
     parts |= (unsigned)drop_privileges(keeps) << CELL_PRIVILEGES;
     if (kinds[kind].ends_with_parent)
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a change of user clears it */
     parts |= (unsigned)(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0) << CELL_UNDUMPABLE;
-    if (*abi > 0 && !enter_landlock(kind, *abi))
+    if (*abi > 0 && !enter_landlock(kind, *abi, readable))
         *abi = 0;
     return parts | (unsigned)(*abi > 0) << CELL_LANDLOCK;
 }
@@ -224,6 +260,8 @@ static void on_refused(int number, siginfo_t *info, void *context)
 
 unsigned cell_filter(enum cell_kind kind)
 {
+    if (kinds[kind].serves_user)
+        return (unsigned)(cell_filter_calls(kind, 0) == 0) << CELL_SECCOMP;
     struct sigaction action = {.sa_sigaction = on_refused, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER};
     unsigned parts = (unsigned)set_limits(kind) << CELL_LIMITS;
     bool filtered = cell_filter_calls(kind, 0) == 0;

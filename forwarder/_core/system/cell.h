@@ -19,6 +19,8 @@
      gateway      carries guests' connections: it makes sockets of IP and connects them, and listens nowhere
      namespace    holds the gateway's network namespace: makes sockets of IP for the gateway, and asks its own kernel
                   over the netlink sockets that it has, for which it keeps CAP_NET_ADMIN of that namespace
+     web          shows the switch in a browser: it goes to the switch's console by its name and starts captures, so it
+                  keeps its user and its root; it reads programs and the runtime directory, and no other file
 
    Landlock holds for a thread and for threads that it starts, seccomp can be put on all threads there are. So
    cell_restrict is called while there is one thread, and cell_filter when there are all.
@@ -56,8 +58,9 @@ enum cell_part {
 extern const char *const cell_names[CELL_PARTS];
 extern const char *const cell_kinds[CELL_KINDS];
 
-/* Enter all parts but the last two. Returns those in force as bits (1 << part). Sets *abi to Landlock's, 0: none. */
-unsigned cell_restrict(enum cell_kind kind, int *abi);
+/* Enter all parts but the last two. `readable`: paths below which files may be read and executed, up to NULL; or NULL.
+   Returns the parts in force as bits (1 << part). Sets *abi to Landlock's, 0: none. */
+unsigned cell_restrict(enum cell_kind kind, const char *const *readable, int *abi);
 
 /* Enter the last two. Returns them as bits. */
 unsigned cell_filter(enum cell_kind kind);

@@ -87,6 +87,16 @@ static const int processes[] = {
 #endif
 };
 
+/* What reaches into other processes, or belongs to who runs a machine. */
+static const int refused_to_web[] = {
+    SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_pidfd_getfd, SYS_kcmp, SYS_perf_event_open, SYS_bpf,
+    SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_keyctl, SYS_add_key,
+    SYS_request_key, SYS_unshare, SYS_setns, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_swapon, SYS_swapoff,
+    SYS_reboot, SYS_kexec_load, SYS_init_module, SYS_finit_module, SYS_delete_module, SYS_quotactl, SYS_acct,
+    SYS_settimeofday, SYS_clock_settime, SYS_adjtimex, SYS_clock_adjtime, SYS_sethostname, SYS_setdomainname, SYS_syslog,
+    SYS_open_by_handle_at, SYS_name_to_handle_at,
+};
+
 #define COUNT(table) (sizeof table / sizeof *table)
 #define MOST 512
 
@@ -217,6 +227,16 @@ static void add_filter(struct program *p)
     end(p, at);
 }
 
+static void write_refusals(struct program *p)
+{
+    load(p, offsetof(struct seccomp_data, arch));
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
+    answer(p, SECCOMP_RET_ERRNO | EPERM);
+    load(p, offsetof(struct seccomp_data, nr));
+    for_each(p, refused_to_web, COUNT(refused_to_web), SECCOMP_RET_ERRNO | EPERM);
+    answer(p, SECCOMP_RET_ALLOW);
+}
+
 static void write_program(struct program *p, enum cell_kind kind)
 {
     const int myself = getpid(); /* raise and abort */
@@ -248,7 +268,10 @@ static void write_program(struct program *p, enum cell_kind kind)
 int cell_filter_calls(enum cell_kind kind, int trap)
 {
     struct program p = {.refuse = trap ? SECCOMP_RET_TRAP : SECCOMP_RET_ERRNO | EPERM};
-    write_program(&p, kind);
+    if (kind == CELL_WEB)
+        write_refusals(&p);
+    else
+        write_program(&p, kind);
     struct sock_fprog program = {.len = p.length, .filter = p.code};
     unsigned flags = trap ? 0 : SECCOMP_FILTER_FLAG_TSYNC;
     return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);

@@ -82,6 +82,39 @@ def test_a_killed_gateway_is_reported_with_the_signal(place: Callable[..., Place
     assert "detached by the operator" not in switch.log()
 
 
+@pytest.mark.parametrize("place", ["user"], indirect=True)
+@pytest.mark.parametrize("what", ["gateway", "gateway.inside"])
+def test_a_gateway_that_is_killed_again_and_again_comes_back(place: Callable[..., Place], what: str) -> None:
+    here = place()
+    supervisor = here.switch.process
+    assert supervisor is not None
+    before = len(os.listdir(f"/proc/{supervisor.pid}/fd"))
+    for _ in range(12):
+        pid = wait_for(lambda: process(here.switch, what), "one to kill")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: process(here.switch, what) != pid, "it to end")  # type: ignore[misc]
+    wait_for(lambda: state(here.switch) == ("live", "live"), "the last one to serve", 120)
+    here.switch.wait_live(2)
+    assert GATEWAY in here.guest.run(f"busybox nslookup -type=a gateway.containers.internal {GATEWAY}")
+    wait_for(lambda: len(os.listdir(f"/proc/{supervisor.pid}/fd")) <= before + 8, "descriptors to be closed")
+
+
+@pytest.mark.parametrize("place", ["user"], indirect=True)
+def test_a_namespace_that_hangs_delays_no_command_and_serves_again(place: Callable[..., Place]) -> None:
+    here = place()
+    pid = process(here.switch, "gateway.inside")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert here.switch.command("status").returncode == 0
+        assert here.switch.command("stats").returncode == 0
+        assert time.monotonic() - began < 2 * START_S
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: state(here.switch) == ("live", "live"), "the gateway to serve", 60)
+    assert GATEWAY in here.guest.run(f"busybox nslookup -type=a gateway.containers.internal {GATEWAY}")
+
+
 def test_refusals_of_the_gateway_are_in_stats(place: Callable[..., Place]) -> None:
     here = place("--deny", "203.0.113.0/24")
     before = here.switch.json("stats")["gateway"]
