@@ -132,14 +132,14 @@ def test_a_disk_that_fills_while_the_switch_runs_harms_nothing() -> None:
                 late = switch.connect("unix")
                 switch.wait_live(3)
                 name = max(switch.ports(), key=lambda port: port["port"])["name"]
-                switch.command("set", name, "max-macs=7", check=False)
+                switch.command("set", name, "limit-macs=7", check=False)
                 late.close()
                 switch.wait_live(2)
             (directory / "filler").unlink()
             late = switch.connect("unix")
             switch.wait_live(3)
             name = max(switch.ports(), key=lambda port: port["port"])["name"]
-            switch.command("set", name, "max-macs=7")
+            switch.command("set", name, "limit-macs=7")
             pair.check()
             late.close()
             switch.stop()
