@@ -217,7 +217,7 @@ static uint64_t total_bytes(const struct batch *batch)
 }
 
 /* Frames from so many bytes on cost less as parts of a call than as a copy. */
-#define GATHER_BYTES 1000u
+#define GATHER_BYTES 4096u
 
 /* Do the runs have long frames? The description of a run may lie; then it is only slower. */
 static bool is_worth_gathering(const struct engine *e, const struct run_view *views, unsigned count)
