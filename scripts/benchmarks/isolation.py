@@ -20,6 +20,7 @@ from scripts.benchmarks.isolation_table import (
     COLUMNS,
     FLOOD,
     MANY,
+    OFFLOAD,
     ONE,
     READS,
     ROWS,
@@ -36,11 +37,13 @@ from scripts.benchmarks.report import proc
 from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 from tests.helpers.guests.fake_vm import BROADCAST, mac
 from tests.helpers.guests.watching import ask
+from tests.helpers.model_segments import HEADER, Flow
 
 CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
     ONE: (Bulkhead, VdeSwitch, Gvproxy),
     MANY: (Bulkhead,),
     FLOOD: (Bulkhead,),
+    OFFLOAD: (Bulkhead,),
 }
 # The VMs by number: A sends to C; the sender of a row's second case, and of its third; B, which may be
 # several; the rest are idle.
@@ -55,6 +58,14 @@ RUSH_BYTES = 3 << 20
 read is full before the measurement."""
 SETTLE = 0.3
 """Seconds that the rush may take."""
+KRUNKIT = "dgram"
+"""The socket of VMs that leave segments to the switch."""
+ADDRESSES = 12
+SEGMENTS, MSS = 44, 1460
+LARGE = 54 + SEGMENTS * MSS
+"""Bytes of a frame that is to be cut into so many segments of 1,514 bytes."""
+LARGE_RATE = 250
+"""Such frames a second, 11,000 segments."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +127,7 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
     settings = [
         Setting(row, kind, way, *((options.vms, options.stuck) if row == MANY else (LEAST_VMS, 1)))
         for row in options.row
-        for kind in (options.kind if row == ONE else options.kind[:1])
+        for kind in ((KRUNKIT,) if row == OFFLOAD else options.kind if row == ONE else options.kind[:1])
         for way in CONTENDERS[row]
     ]
     journal.expect(options.rounds * sum(len(ROWS[setting.row].cases) for setting in settings))
@@ -147,8 +158,13 @@ def _start(setting: Setting, options: argparse.Namespace, stack: contextlib.Exit
         for number in range(B, B + setting.stuck):
             for sender in (SENDER[READS], SENDER[STUCK]):
                 way.meet(sender, number)
+    ports = way.ports() if isinstance(way, Bulkhead) else {}
+    if setting.row == OFFLOAD and isinstance(way, Bulkhead):
+        for sender in (SENDER[READS], SENDER[STUCK]):
+            ask(way.switch, "set", target=str(ports[sender]), settings={"offload": "tso"})
+        ask(way.switch, "set", target=str(ports[B]), settings={"mtu": MSS + 40})
     generator.flow(setting.kind, options.size, min(WARM_UP, options.seconds), way.pair(A, C))
-    return Plugged(way, way.ports() if isinstance(way, Bulkhead) else {})
+    return Plugged(way, ports)
 
 
 def _measure(plugged: Plugged, case: str, setting: Setting, options: argparse.Namespace, run: Run) -> None:
@@ -185,11 +201,14 @@ def _disturbed(
                 generator.running("sink", (way.kind, vm.sock.fileno(), vm_mac(0), 0, 0), [vm])
             )
         sender = way.vms[SENDER[case] - 1]
-        to, count, rush = vm_mac(B), setting.stuck, setting.stuck * RUSH_BYTES // options.size
-        rate = options.stuck_rate
+        to, count, size, rate = vm_mac(B), setting.stuck, options.size, options.stuck_rate
+        headers: tuple[str, ...] = ()
+        if setting.row == OFFLOAD:
+            size, rate, headers = LARGE, LARGE_RATE, (unfinished_headers(),)
+        rush = setting.stuck * RUSH_BYTES // size
         if setting.row == FLOOD:
             to, count, rush, rate = BROADCAST.hex(":"), 1, 0, 0
-        words = (way.kind, options.size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), to, count, rush)
+        words = (way.kind, size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), to, count, rush, *headers)
         flood = stack.enter_context(generator.running("flood", words, [sender]))
         begun = time.monotonic()
         time.sleep(SETTLE)
@@ -197,6 +216,12 @@ def _disturbed(
         done.update(generator.stop(flood))
         done["sent"] = max(0, done["sent"] - rush)
         done["seconds"] = time.monotonic() - begun
+
+
+def unfinished_headers() -> str:
+    """Return what comes after the addresses of a frame that is to be cut, in hexadecimal digits."""
+    flow = Flow(bytes(SEGMENTS * MSS), MSS)
+    return flow.unfinished()[HEADER + ADDRESSES : -len(flow.payload)].hex()
 
 
 def vm_mac(number: int) -> str:
@@ -234,10 +259,10 @@ BENCHMARK = Benchmark(
     "isolation",
     "what a pair of VMs loses while another does not read, or floods",
     "A sends to C, closed-loop, then they measure round trips; meanwhile D is silent, or sends to B which"
-    " reads, or sends to B which never reads; or D broadcasts as fast as it can, and B never reads. 'of"
-    " silent' compares with the run of the same round in which D is silent; what 'B is stuck' costs beyond 'B"
-    " reads' is the price of being stuck. The first row also of other switches, where they are: each is one"
-    " process for all its VMs.",
+    " reads, or sends to B which never reads; or D broadcasts as fast as it can, and B never reads; or D"
+    " sends B frames of 64 KiB that the switch has to cut. 'of silent' compares with the run of the same"
+    " round in which D is silent; what 'B is stuck' costs beyond 'B reads' is the price of being stuck. The"
+    " first row also of other switches, where they are: each is one process for all its VMs.",
     COLUMNS,
     arguments,
     measure,

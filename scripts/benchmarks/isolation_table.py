@@ -16,7 +16,7 @@ from scripts.benchmarks.report.journal import Journal, Run
 
 SILENT, READS, STUCK = "D is silent", "B reads", "B is stuck"
 STORM, STORM_OFF = "D floods", "D floods, no storm control"
-ONE, MANY, FLOOD = "one", "many", "flood"
+ONE, MANY, FLOOD, OFFLOAD = "one", "many", "flood", "offload"
 COLUMNS = (
     "row", "frames", "switch", "VMs", "meanwhile", "A→C M frames/s", "Gbit/s", "of silent", "lost",
     "round trip p50 µs", "of silent", "p99 µs", "of silent",
@@ -51,6 +51,15 @@ ROWS = {
     ONE: Row("B is one VM", (SILENT, READS, STUCK), STUCK, 0.95, 1.5, 5.0, drops=True),
     MANY: Row("B is {stuck} VMs", (SILENT, READS, STUCK), STUCK, 0.90, None, 5.0, drops=True),
     FLOOD: Row("D broadcasts", (SILENT, STORM, STORM_OFF), STORM, 0.80),
+    OFFLOAD: Row(
+        "D sends B 64 KiB for the switch to cut",
+        (SILENT, READS, STUCK),
+        STUCK,
+        0.95,
+        None,
+        5.0,
+        drops=True,
+    ),
 }
 """The rows of the table by the name that they have on the command line."""
 

@@ -1,7 +1,8 @@
 /* Open-loop load: send whether or not the other end reads ("flood"), or read everything ("sink"), until told to stop.
  *
  * A flood is paced, in steps, or as fast as its socket takes frames, after a rush of so many without a pause. Its frames
- * go in turn to `count` addresses that follow each other. A sink counts what came from each of so many addresses, and
+ * go in turn to `count` addresses that follow each other. They are its own, which can be checked, or have given bytes
+ * after the addresses: headers of a protocol that the switch looks at. A sink counts what came from each of so many addresses, and
  * reads at most so many bytes a second.
  */
 #include "load.h"
@@ -25,13 +26,26 @@ static void redirect(uint8_t *frame, const uint8_t *first, uint64_t index) {
     memcpy(frame + 2, &tail, sizeof tail);
 }
 
+/* Put bytes given in hexadecimal digits after the addresses of all frames. */
+static void put_headers(struct burst *burst, const char *digits) {
+    size_t bytes = strlen(digits) / 2;
+    if (12 + bytes > burst->size) die("these headers are longer than a frame");
+    for (size_t i = 0; i < bytes; i++) {
+        unsigned byte;
+        if (sscanf(digits + 2 * i, "%2x", &byte) != 1) die("headers are hexadecimal digits");
+        for (unsigned j = 0; j < burst->capacity; j++) burst_frame(burst, j)[12 + i] = (uint8_t)byte;
+    }
+}
+
 static void sleep_until(uint64_t moment) {
     struct timespec until = {(time_t)(moment / 1000000000), (long)(moment % 1000000000)};
     if (moment) clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 }
 
 int run_flood(int count, char **words) {
-    if (count != 8) die("flood KIND SIZE FRAMES_PER_SECOND(0: all it can) FD SRC_MAC FIRST_DST_MAC HOW_MANY RUSH");
+    if (count != 8 && count != 9)
+        die("flood KIND SIZE FRAMES_PER_SECOND(0: all it can) FD SRC_MAC FIRST_DST_MAC HOW_MANY RUSH [HEADERS]");
+    bool own = count == 8;
     size_t size = word_size(words[1]);
     uint64_t rate = word_size(words[2]), targets = word_size(words[6]), rush = word_size(words[7]);
     struct link link = link_open((int)word_size(words[3]), words[0]);
@@ -39,6 +53,7 @@ int run_flood(int count, char **words) {
     word_mac(words[4], src);
     word_mac(words[5], dst);
     struct burst burst = burst_make(&link, size, (uint32_t)getpid(), dst, src);
+    if (!own) put_headers(&burst, words[8]);
 
     uint64_t sent = 0, due = 0, step = 0, waited = 0;
     while (!stopping && !link.ended && !link.cut) {
@@ -55,7 +70,7 @@ int run_flood(int count, char **words) {
         }
         for (unsigned i = 0; i < some; i++) {
             if (targets > 1) redirect(burst_frame(&burst, i), dst, (sent + i) % targets);
-            frame_stamp(burst_frame(&burst, i), size, burst.run, sent + i);
+            if (own) frame_stamp(burst_frame(&burst, i), size, burst.run, sent + i);
         }
         uint64_t begun = now_ns();
         sent += burst_send(&link, &burst, (unsigned)some, UINT64_MAX);
