@@ -127,7 +127,7 @@ static void read_at_vm(unsigned most)
         if (is_stream) {
             kept += (uint32_t)got;
             expect_frames_of_stream(kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES);
-        } else if ((got < (ssize_t)MIN_FRAME || got > (ssize_t)MAX_FRAME) {
+        } else if (got < (ssize_t)MIN_FRAME || got > (ssize_t)MAX_FRAME) {
             abort();
         }
     }
