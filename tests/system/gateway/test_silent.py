@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from forwarder import counted
+from forwarder.restart_budget import Budget
 from supervisor.gateway.questions import REPLACE_S
 from tests.helpers.gateway.place import GATEWAY, Place, process
 from tests.helpers.guests.switch import Switch
@@ -84,12 +85,14 @@ def test_a_killed_gateway_is_reported_with_the_signal(place: Callable[..., Place
 
 @pytest.mark.parametrize("place", ["user"], indirect=True)
 @pytest.mark.parametrize("what", ["gateway", "gateway.inside"])
-def test_a_gateway_that_is_killed_again_and_again_comes_back(place: Callable[..., Place], what: str) -> None:
+def test_a_gateway_that_is_killed_as_often_as_the_budget_allows_comes_back(
+    place: Callable[..., Place], what: str
+) -> None:
     here = place()
     supervisor = here.switch.process
     assert supervisor is not None
     before = len(os.listdir(f"/proc/{supervisor.pid}/fd"))
-    for _ in range(12):
+    for _ in range(Budget().attempts):
         pid = wait_for(lambda: process(here.switch, what), "one to kill")
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda pid=pid: process(here.switch, what) != pid, "it to end")  # type: ignore[misc]
