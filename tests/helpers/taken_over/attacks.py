@@ -193,8 +193,8 @@ old = worker._links.receive
 def receive(message, descriptors, now):
     if isinstance(message, messages.Floods):
         ports = [port for port, _ in message.ports]
-    elif isinstance(message, messages.Update) and descriptors:
-        ports = [message.record.port]
+    elif isinstance(message, messages.Update):
+        ports = [port for port, _ in message.floods]
     elif isinstance(message, (messages.FloodRx, messages.RingRx)):
         ports = [message.port]
     else:
