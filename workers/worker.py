@@ -24,9 +24,9 @@ reads the old supervisor's last messages: a lost half of a ring would be filled 
 without a supervisor for ``ORPHAN_S`` ends, since no operator could see or stop it.
 
 A worker may be killed between any two instructions; another one goes on with its descriptors. Its private
-state is lost and not counted: frames read from the VM and not yet published in a ring, floods (for a stream
-all frames) copied out of a ring and not yet written, and the counts of the unfinished turn. Everything in a
-ring is counted by the end that lives.
+state is lost and not counted: frames read from the VM and not yet published in a ring, floods copied out of a
+flood ring and not yet written (with lengths of 16 bits unicast, too), and the counts of the unfinished turn.
+Everything in a ring is counted by the end that lives.
 """
 
 import os

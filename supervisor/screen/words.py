@@ -85,6 +85,8 @@ EVENTS = {
     "storm-end": "no more for ten seconds",
     "limit": "a VM uses more MAC addresses than its `limit-macs`",
     "limit-end": "no more for ten seconds",
+    "asks": "a VM asks the gateway for more names, leases or connections than its share",
+    "asks-end": "no more for ten seconds",
     "isolated": "a VM sends to ports that it may not reach",
     "isolated-end": "no more for ten seconds",
     "guard": "a guard has refused a frame: `reason`",

@@ -111,7 +111,7 @@ static void take_floods(struct engine *e, struct peer *peer)
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */
 _Static_assert(STAGING_BYTES >= 2 * QUANTUM_BYTES && STAGING_BYTES >= RUN_LIMIT, "viewed records fit into the staging");
 
-/* Stage a frame. It lies in the peer's memory, or further back in the staging; `bytes` is a copy of its length. */
+/* Stage a frame, which lies in the peer's memory; `bytes` is a copy of its length. */
 static void stage_frame(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     uint8_t *at = e->out.staging + e->out.to;
@@ -120,7 +120,7 @@ static void stage_frame(struct engine *e, const uint8_t *frame, uint32_t bytes)
         refuse(e, frame, bytes);
         return;
     }
-    memmove(at + prefix, frame, bytes);
+    memcpy(at + prefix, frame, bytes);
     staged(e, at + prefix, bytes);
 }
 
@@ -152,25 +152,51 @@ static uint32_t stage_copy(struct engine *e, const struct span *span)
     }
     if (copied < at)
         memcpy(copy + copied, span->records + copied, at - copied);
-    port_sight(e, copy, at, 0, CAPTURE_OUT, NULL);
     out->staged_frames += frames;
     out->to += at;
     return at;
 }
 
-/* Stage runs for a stream; returns what was consumed. */
+/* Of the staged frames the VM has the first `out.from` bytes. The frames behind these go back to the ring, where they
+   outlive this worker; the rest of a frame that was cut stays. Returns the bytes of the frames that are begun. */
+static uint64_t keep_begun(struct engine *e, uint64_t now)
+{
+    struct egress *out = &e->out;
+    uint32_t at = 0, frames = 0, size;
+    for (; at < out->from && record_next(out->staging + at, out->to - at, &size) == RECORD_WHOLE; at += size)
+        frames++;
+    out->to = at;
+    out->staged_frames = frames;
+    egress_flush(e, now);
+    return at;
+}
+
+/* Write copies of records to a stream of QEMU's; the staging is empty. False if the first one may not go as it is. */
+static bool write_copies(struct engine *e, const struct span *spans, unsigned count, uint64_t *taken, uint64_t now)
+{
+    uint64_t staged = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t bytes = stage_copy(e, &spans[i]);
+        staged += bytes;
+        if (bytes < spans[i].bytes)
+            break;
+    }
+    if (staged == 0)
+        return false;
+    egress_flush(e, now);
+    *taken = e->out.to == 0 ? staged : keep_begun(e, now);
+    port_sight(e, e->out.staging, (uint32_t)*taken, 0, CAPTURE_OUT, NULL);
+    return true;
+}
+
+/* Stage runs for a stream, frame by frame; returns what was consumed. */
 static uint64_t stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled)
 {
     uint64_t taken = 0;
     for (unsigned i = 0; i < count && !*garbled; i++) {
-        const uint8_t *records = spans[i].records;
         uint32_t at = 0, size;
-        if (e->vm.kind == KIND_STREAM) {
-            records = e->out.staging + e->out.to;
-            at = stage_copy(e, &spans[i]);
-        }
-        for (; record_next(records + at, spans[i].bytes - at, &size) == RECORD_WHOLE; at += size)
-            stage_frame(e, record_frame(records + at), size - LENGTH_BYTES);
+        for (; record_next(spans[i].records + at, spans[i].bytes - at, &size) == RECORD_WHOLE; at += size)
+            stage_frame(e, record_frame(spans[i].records + at), size - LENGTH_BYTES);
         taken += at;
         *garbled = at < spans[i].bytes;
     }
@@ -263,6 +289,8 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
         ring_consume(&peer->rx, views, batch->count, taken);
     } else if (is_worth_gathering(e, views, batch->count)
                && (taken = egress_write_gathered(e, batch->spans, batch->count, now)) > 0) {
+        ring_consume(&peer->rx, views, batch->count, taken);
+    } else if (e->vm.kind == KIND_STREAM && write_copies(e, batch->spans, batch->count, &taken, now)) {
         ring_consume(&peer->rx, views, batch->count, taken);
     } else if (vm_is_stream(&e->vm)) {
         taken = stage_runs(e, batch->spans, batch->count, garbled);

@@ -154,7 +154,7 @@ def test_events_outlive_kills_and_report_stalls_and_restarts(switch: StartSwitch
 
 def test_follow_shows_events_at_once_and_ends_by_a_signal(switch: StartSwitch) -> None:
     running = switch()
-    command = running._command("events", "--follow", "--json", "--since", "0")
+    command = running._command("events", "--follow", "--json", "--since", "1h")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         web = attach(running, "web")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -62,6 +63,14 @@ def prometheus(directory: Path, target: str) -> Iterator[Ask]:
         )
     try:
         port = wait_for(lambda: tcp_port(process.pid), (directory / "log").read_text, PATIENCE)
+
+        def is_ready() -> bool:
+            try:
+                return bool(urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=PATIENCE))
+            except urllib.error.HTTPError:  # 503: it still reads its own files
+                return False
+
+        wait_for(is_ready, "Prometheus to be ready")
 
         def ask(path: str, query: str) -> Any:
             url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode({'query': query})}"
