@@ -161,7 +161,10 @@ def test_ipv6_is_announced(switch: StartSwitch, namespace: NewNamespace) -> None
     assert f"{prefix}::1" in first.look_up("gateway.containers.internal", "aaaa", f"{prefix}::1")
     for guest in (first, second):
         guest.lease()
-    assert theirs in first.look_up("guest2.containers.internal", "aaaa")
+    wait_for(
+        lambda: theirs in first.look_up("guest2.containers.internal", "aaaa"),
+        "the gateway to know whose it is",
+    )
     assert "guest2.containers.internal" in first.room.run(f"busybox nslookup {theirs} 192.168.127.1")
 
 
