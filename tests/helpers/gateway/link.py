@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from pathlib import Path
 
 from gateway.lan.frames import Datagram, udp
@@ -12,6 +13,7 @@ from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, REQUEST, SERVER
 from tests.helpers.guests.waiting import PATIENCE
 
 EVERYBODY = b"\xff" * 6
+AGAIN_S = 2.0
 
 
 class Link:
@@ -47,15 +49,25 @@ class Link:
         return self._ask(dhcp_client.request(REQUEST, mac, taken), mac).address
 
     def _ask(self, data: bytes, mac: bytes) -> dhcp_client.Reply:
-        self.send(dhcp_frame(mac, data))
-        return self.answer()
-
-    def answer(self) -> dhcp_client.Reply:
-        """Wait for an answer of the DHCP server. Raises TimeoutError."""
+        """Ask, and again until there is an answer (RFC 2131, section 4.1). Raises TimeoutError."""
+        end = time.monotonic() + PATIENCE
         while True:
+            self.send(dhcp_frame(mac, data))
+            try:
+                return self.answer(AGAIN_S)
+            except TimeoutError:
+                if time.monotonic() > end:
+                    raise
+
+    def answer(self, within: float = PATIENCE) -> dhcp_client.Reply:
+        """Wait for an answer of the DHCP server. Raises TimeoutError."""
+        end = time.monotonic() + within
+        while (left := end - time.monotonic()) > 0:
+            self.sock.settimeout(left)
             frame = self.receive()
             if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[34:38] == b"\0\x43\0\x44":
                 return dhcp_client.read(frame[42:])
+        raise TimeoutError("no answer of the DHCP server")
 
 
 def dhcp_frame(mac: bytes, data: bytes) -> bytes:

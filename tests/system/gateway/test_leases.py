@@ -163,7 +163,7 @@ def test_ipv6_is_announced(switch: StartSwitch, namespace: NewNamespace) -> None
         guest.lease()
     wait_for(
         lambda: theirs in first.look_up("guest2.containers.internal", "aaaa"),
-        "the gateway to know whose it is",
+        "the gateway to know it",
     )
     assert "guest2.containers.internal" in first.room.run(f"busybox nslookup {theirs} 192.168.127.1")
 
