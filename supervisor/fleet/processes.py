@@ -220,8 +220,9 @@ def remove_sockets(runtime_dir: str, pid: int) -> None:
 
 def remove_stale_sockets(runtime_dir: str) -> None:
     """Remove the socket files of all workers of this directory that have ended."""
+    names = os.listdir(runtime_dir)  # first: sockets of a worker that is born meanwhile are not among these
     living = {each.pid for each in survivors(runtime_dir)}
-    for name in os.listdir(runtime_dir):
+    for name in names:
         pid, dot, kind = name.partition(".")
         if pid.isdigit() and dot + kind in (CHANNEL, MEMBERSHIP) and int(pid) not in living:
             remove_sockets(runtime_dir, int(pid))
