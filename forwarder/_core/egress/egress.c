@@ -1,7 +1,7 @@
 #include "egress/egress.h"
 
 #include "egress/egress_admit.h"
-#include "egress/egress_copy.h"
+#include "egress/egress_stream.h"
 #include "egress/egress_write.h"
 #include "packet/framing.h"
 
@@ -194,20 +194,6 @@ static uint64_t total_bytes(const struct batch *batch)
     return total;
 }
 
-/* Frames from so many bytes on cost less as parts of a call than as a copy. */
-#define GATHER_BYTES 4096u
-
-/* Do the runs have long frames? The description of a run may lie; then it is only slower. */
-static bool is_worth_gathering(const struct engine *e, const struct run_view *views, unsigned count)
-{
-    uint64_t bytes = 0, frames = 0;
-    for (unsigned i = 0; i < count; i++) {
-        bytes += views[i].run.bytes;
-        frames += views[i].run.frames;
-    }
-    return e->vm.kind == KIND_STREAM && bytes >= frames * GATHER_BYTES;
-}
-
 /* Write, stage or refuse the batch; returns the finished bytes. */
 static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run_view *views, const struct batch *batch,
                            bool *garbled, uint64_t now)
@@ -223,10 +209,7 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
         port_sight(e, batch->spans[0].records, batch->spans[0].bytes, batch->spans[0].vnet ? VNET_BYTES : 0, CAPTURE_DROP,
                    &e->count.refused);
         ring_consume(&peer->rx, views, batch->count, taken);
-    } else if (is_worth_gathering(e, views, batch->count)
-               && (taken = egress_write_gathered(e, batch->spans, batch->count, now)) > 0) {
-        ring_consume(&peer->rx, views, batch->count, taken);
-    } else if (e->vm.kind == KIND_STREAM && egress_write_copies(e, batch->spans, batch->count, &taken, now)) {
+    } else if (e->vm.kind == KIND_STREAM && egress_write_stream(e, views, batch->spans, batch->count, &taken, now)) {
         ring_consume(&peer->rx, views, batch->count, taken);
     } else if (vm_is_stream(&e->vm)) {
         taken = stage_runs(e, batch->spans, batch->count, garbled);

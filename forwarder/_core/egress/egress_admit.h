@@ -7,8 +7,8 @@
    A guest's queue is written frame by frame, and each is looked at then (vhost_port.h).
 
    Refused frames of a run are taken from the ring and counted, and the others are written in place. So a view is a
-   stretch of frames that may all go, or of frames that may all not go. Frames for a stream are copied one by one, and
-   each is looked at then. A neighbour may change a length after this check: it is checked again when the kernel gets it
+   stretch of frames that may all go, or of frames that may all not go. Frames for a stream are copied, and each
+   length is looked at then. A neighbour may change a length after this check: it is checked again when the kernel gets it
    (vm.h).
 
    Example. A run of three frames, 1,514, 9,014 and 1,514 bytes, is for a datagram VM with an MTU of 1500: the first is

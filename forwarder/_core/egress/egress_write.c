@@ -88,70 +88,26 @@ uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count
     return sent.bytes;
 }
 
+uint64_t egress_write_parts(struct engine *e, struct iovec *parts, unsigned count, uint64_t total, uint64_t now)
+{
+    struct vm_sent sent;
+    port_in_doubt(e);
+    enum vm_status status = vm_write_parts(&e->vm, parts, count, &sent);
+    settle(e, status, &sent, total, now);
+    return sent.bytes;
+}
+
 uint32_t egress_prefix_bytes(const struct engine *e)
 {
     return e->vm.kind == KIND_STREAM16 ? LENGTH16_BYTES : LENGTH_BYTES;
 }
 
-/* On a stream a write may end inside of a frame: frames are counted when all of the staging has been written. */
-static void count_frames(struct engine *e, uint32_t frames)
+void egress_count_frames(struct engine *e, uint32_t frames)
 {
     if (!vm_is_stream(&e->vm))
         return;
     e->count.tx_frames += frames;
     e->count.tx_bytes -= (uint64_t)frames * egress_prefix_bytes(e);
-}
-
-/* The rest of a frame of which the VM has the beginning follows from the staging. */
-static void stage_rest(struct engine *e, const struct iovec parts[2], uint64_t written)
-{
-    struct egress *out = &e->out;
-    for (unsigned i = 0; i < 2; i++) {
-        uint64_t skipped = written < parts[i].iov_len ? written : parts[i].iov_len;
-        uint32_t rest = (uint32_t)(parts[i].iov_len - skipped);
-        memcpy(out->staging + out->to, (const uint8_t *)parts[i].iov_base + skipped, rest);
-        out->to += rest;
-        written -= skipped;
-    }
-    out->staged_frames++;
-}
-
-uint64_t egress_write_gathered(struct engine *e, const struct span *spans, unsigned count, uint64_t now)
-{
-    uint8_t lengths[GATHERED][LENGTH_BYTES];
-    struct iovec parts[2 * GATHERED];
-    struct vm_sent sent;
-    uint64_t total = 0, taken = 0;
-    unsigned n = 0;
-    for (unsigned i = 0; i < count; i++) {
-        uint32_t size;
-        for (uint32_t at = 0; n < GATHERED && at < spans[i].bytes; at += size) {
-            const uint8_t *record = spans[i].records + at;
-            if (record_next(record, spans[i].bytes - at, &size) != RECORD_WHOLE || size - LENGTH_BYTES > e->intake.longest) {
-                count = i;
-                break;
-            }
-            store_be32(lengths[n], size - LENGTH_BYTES);
-            parts[2 * n] = (struct iovec){.iov_base = lengths[n], .iov_len = LENGTH_BYTES};
-            parts[2 * n + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)record_frame(record), .iov_len = size - LENGTH_BYTES};
-            total += size;
-            n++;
-        }
-    }
-    if (n == 0)
-        return 0;
-    port_in_doubt(e);
-    settle(e, vm_write_parts(&e->vm, parts, 2 * n, &sent), &sent, total, now);
-    for (unsigned i = 0; i < n && taken < sent.bytes; i++) {
-        uint64_t size = LENGTH_BYTES + parts[2 * i + 1].iov_len;
-        port_sight_frame(e, parts[2 * i + 1].iov_base, (uint32_t)(size - LENGTH_BYTES), CAPTURE_OUT, NULL);
-        if (taken + size > sent.bytes)
-            stage_rest(e, &parts[2 * i], sent.bytes - taken);
-        else
-            count_frames(e, 1);
-        taken += size;
-    }
-    return taken;
 }
 
 void egress_flush(struct engine *e, uint64_t now)
@@ -166,7 +122,7 @@ void egress_flush(struct engine *e, uint64_t now)
     }
     if (out->from < out->to)
         return;
-    count_frames(e, out->staged_frames);
+    egress_count_frames(e, out->staged_frames);
     out->from = out->to = out->staged_frames = 0;
 }
 

@@ -29,13 +29,12 @@
 uint64_t egress_write(struct engine *e, const struct span *spans, unsigned count, uint32_t longest, bool *garbled,
                       uint64_t now);
 
-/* Frames that one gathering call takes: RUN_BYTES of the shortest that are worth it, and some more. */
-#define GATHERED 80u
+/* The same with parts of our own and of others' memory, `total` bytes, for a stream; its frames are not counted yet. */
+uint64_t egress_write_parts(struct engine *e, struct iovec *parts, unsigned count, uint64_t total, uint64_t now);
 
-/* Write records from others' memory to a stream of QEMU's, with lengths of our own; the staging is empty. Returns the bytes
-   of the frames that are begun: the rest of the last one is staged. Nothing is written, and 0 returned, if the first record
-   makes no sense or is longer than the VM takes. */
-uint64_t egress_write_gathered(struct engine *e, const struct span *spans, unsigned count, uint64_t now);
+/* Count frames of a stream. Their sources do so, since a write may end inside of a frame; those in the staging count when
+   all of it has been written. */
+void egress_count_frames(struct engine *e, uint32_t frames);
 
 /* Write the staging, as far as the VM accepts it. */
 void egress_flush(struct engine *e, uint64_t now);

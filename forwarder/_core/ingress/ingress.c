@@ -199,12 +199,9 @@ static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool 
         return true;
     }
     uint32_t header = vm_header_bytes(&e->vm), frame_bytes = bytes > header ? bytes - header : 0;
-    ++*counter;
     e->count.rx_frames++;
     e->count.rx_bytes += frame_bytes;
-    port_sight_frame(e, record_frame(record) + header, frame_bytes, CAPTURE_IN, NULL);
-    port_sight_frame(e, record_frame(record) + header, frame_bytes, CAPTURE_DROP, counter);
-    port_refused(e, 1);
+    port_drop(e, record_frame(record) + header, frame_bytes, counter);
     return false;
 }
 

@@ -196,20 +196,12 @@ static void decide(struct engine *e, const uint8_t *frame)
         verdict->where = TO_PEER;
 }
 
-static void drop_frame(struct engine *e, const uint8_t *frame, uint32_t bytes, uint64_t *counter)
-{
-    ++*counter;
-    port_sight_frame(e, frame, bytes, CAPTURE_IN, NULL);
-    port_sight_frame(e, frame, bytes, CAPTURE_DROP, counter);
-    port_refused(e, 1);
-}
-
 /* Is this frame forbidden to the VM, whatever its addresses? Counts it then. */
 static bool is_guarded(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     if (LIKELY(!claim_possible(frame, bytes)) || !guard_refuses(&e->guard, e->port, &e->stats->fdb, frame, bytes))
         return false;
-    drop_frame(e, frame, bytes, &e->count.guarded);
+    port_drop(e, frame, bytes, &e->count.guarded);
     return true;
 }
 
@@ -218,7 +210,7 @@ static bool is_over_rate(struct engine *e, const uint8_t *frame, uint32_t bytes)
 {
     if (LIKELY(!asking_possible(frame, bytes)) || !asking_refuses(&e->asking, frame, bytes, e->now))
         return false;
-    drop_frame(e, frame, bytes, &e->count.over_rate);
+    port_drop(e, frame, bytes, &e->count.over_rate);
     return true;
 }
 

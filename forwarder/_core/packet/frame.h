@@ -74,4 +74,15 @@ static inline enum record_status record_next(const uint8_t *p, uint64_t availabl
     return available < *size ? RECORD_PARTIAL : RECORD_WHOLE;
 }
 
+/* Of `bytes` of records: how many begin in the first `limit` bytes, up to one that makes no sense; *end: where the last
+   of them ends. */
+static inline uint32_t records_begun(const uint8_t *records, uint32_t bytes, uint32_t limit, uint32_t *end)
+{
+    uint32_t at = 0, count = 0, size;
+    for (; at < limit && record_next(records + at, bytes - at, &size) == RECORD_WHOLE; at += size)
+        count++;
+    *end = at;
+    return count;
+}
+
 #endif

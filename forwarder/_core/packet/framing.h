@@ -17,8 +17,8 @@
    a frame behind a length that is too small, and the VM reads the rest of it as lengths for ever (pkg/tap/protocols.go,
    hyperkitProtocol).
 
-   A stream's ring is consumed by whole runs. A short write cuts a frame in the staging, and no ring is in the middle of a
-   run between two writes. So a source may go at any moment: the rest of a frame that the VM has begun to read is in the
+   A stream's ring is consumed by whole frames. A short write cuts a frame in the staging, and no ring is in the middle of
+   a frame between two writes. So a source may go at any moment: the rest of a frame that the VM has begun to read is in the
    staging. */
 #ifndef BULKHEAD_FRAMING_H
 #define BULKHEAD_FRAMING_H

@@ -62,9 +62,9 @@ static enum asked kind_of(const uint8_t *frame, uint32_t bytes)
     uint32_t protocol = 0, port = 0, at = transport_of(frame, bytes, &protocol);
     if (at == 0)
         return ASKED_NOTHING;
-    if (protocol == ASKING_UDP)
+    if (protocol == IPPROTO_UDP)
         return at + UDP_BYTES <= bytes ? kind_of_datagram(load_be16(frame + at + 2)) : ASKED_NOTHING;
-    if (protocol != ASKING_TCP || LIKELY(segment_at(frame, bytes, at, &port) != TCP_SYN))
+    if (protocol != IPPROTO_TCP || LIKELY(segment_at(frame, bytes, at, &port) != TCP_SYN))
         return ASKED_NOTHING;
     return port == DNS_PORT ? ASKED_STREAMS : ASKED_CONNECTIONS;
 }
@@ -88,7 +88,7 @@ bool asking_refuses(struct asking *asking, const uint8_t *frame, uint32_t bytes,
 static bool is_answer(const uint8_t *frame, uint32_t bytes)
 {
     uint32_t protocol = 0, port = 0, at = transport_of(frame, bytes, &protocol);
-    return at != 0 && protocol == ASKING_TCP && segment_at(frame, bytes, at, &port) == (TCP_SYN | TCP_ACK);
+    return at != 0 && protocol == IPPROTO_TCP && segment_at(frame, bytes, at, &port) == (TCP_SYN | TCP_ACK);
 }
 
 uint32_t asking_answers(const struct asking *asking, const struct run_view *views, unsigned count)

@@ -21,12 +21,11 @@
 #ifndef BULKHEAD_ASKING_H
 #define BULKHEAD_ASKING_H
 
+#include <netinet/in.h>
+
 #include "packet/packet.h"
 
 struct run_view;
-
-#define ASKING_TCP 6u
-#define ASKING_UDP 17u
 
 enum asked { ASKED_NAMES, ASKED_STREAMS, ASKED_LEASES, ASKED_CONNECTIONS, ASKED_KINDS, ASKED_NOTHING = ASKED_KINDS };
 
@@ -51,9 +50,9 @@ static inline bool asking_possible(const uint8_t *frame, uint32_t bytes)
     const uint8_t *ip = frame + ETHERTYPE_AT + 2;
     uint32_t type = load_be16(frame + ETHERTYPE_AT);
     if (type == ETHERTYPE_IPV4 && bytes >= ETHERTYPE_AT + 2 + IPV4_LEAST + TCP_LEAST && ip[0] == 0x45
-        && ip[IPV4_PROTOCOL] == ASKING_TCP)
+        && ip[IPV4_PROTOCOL] == IPPROTO_TCP)
         return (ip[IPV4_LEAST + TCP_FLAGS] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-    if (type == ETHERTYPE_IPV6 && bytes >= ETHERTYPE_AT + 2 + IPV6_BYTES + TCP_LEAST && ip[IPV6_NEXT] == ASKING_TCP)
+    if (type == ETHERTYPE_IPV6 && bytes >= ETHERTYPE_AT + 2 + IPV6_BYTES + TCP_LEAST && ip[IPV6_NEXT] == IPPROTO_TCP)
         return (ip[IPV6_BYTES + TCP_FLAGS] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
     return true;
 }

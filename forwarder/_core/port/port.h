@@ -202,4 +202,13 @@ static inline void port_refused(struct engine *e, uint32_t frames)
     rate_limit_charge(&e->refusal_rate, frames, e->now);
 }
 
+/* Drop a frame from the VM: count it, show it to captures, and charge it. */
+static inline void port_drop(struct engine *e, const uint8_t *frame, uint32_t bytes, uint64_t *counter)
+{
+    ++*counter;
+    port_sight_frame(e, frame, bytes, CAPTURE_IN, NULL);
+    port_sight_frame(e, frame, bytes, CAPTURE_DROP, counter);
+    port_refused(e, 1);
+}
+
 #endif

@@ -190,18 +190,6 @@ uint32_t ring_consume(struct ring_rx *rx, const struct run_view *views, unsigned
     return frames;
 }
 
-/* How many frames of the current run were consumed, as far as its lengths still add up. */
-static uint32_t frames_done(const struct ring_rx *rx)
-{
-    uint32_t at = 0, frames = 0, size;
-    while (at < rx->done
-           && record_next(rx_at(rx, rx->run.at) + at, rx->run.bytes - at, &size) == RECORD_WHOLE) {
-        at += size;
-        frames++;
-    }
-    return frames;
-}
-
 /* Frames of the runs not taken, as far as their descriptions make sense; *end: where the last of them ends. */
 static uint64_t frames_left(const struct ring_rx *rx, uint64_t *end)
 {
@@ -220,8 +208,9 @@ static uint64_t frames_left(const struct ring_rx *rx, uint64_t *end)
 uint64_t ring_unread_frames(struct ring_rx *rx)
 {
     uint64_t end;
+    uint32_t boundary;
     ring_refresh(rx);
-    uint32_t done = frames_done(rx);
+    uint32_t done = records_begun(rx_at(rx, rx->run.at), rx->run.bytes, rx->done, &boundary);
     uint64_t frames = frames_left(rx, &end);
     return frames > done ? frames - done : 0;
 }
