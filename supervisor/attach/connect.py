@@ -25,7 +25,7 @@ from forwarder.channel import credentials_of
 from forwarder.loop import Loop
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.http_head import HEAD_BYTES, Head, RefusedError
-from supervisor.attach.listener_common import VmHandler
+from supervisor.attach.listener_common import VmHandler, warn_refused
 from supervisor.attach.stream import StreamListener
 
 CALLERS = BURST
@@ -117,9 +117,7 @@ class ConnectListener(StreamListener):
         self._hang_up(caller)
 
     def _warn(self, why: str) -> None:
-        self._throttle.warning(
-            "refused", f"{self.url}: a client was refused: {why}", "attach-refused", url=self.url, reason=why
-        )
+        warn_refused(self._throttle, self.url, "a client", why)
 
     def _hang_up(self, caller: Caller) -> None:
         self._forget(caller)

@@ -32,7 +32,7 @@ from forwarder.loop import Loop
 from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import Listen, PortOptions
-from supervisor.attach.listener_common import VmHandler, ask_for_buffers
+from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
 from supervisor.base.logs import Throttle, log
 
 GREETING = b"VFKT"
@@ -213,13 +213,7 @@ class VfkitListener:
                 os.close(vm)
                 raise
         except (LocalError, OSError) as error:
-            self._throttle.warning(
-                "refused",
-                f"{self.url}: a VM was refused: {error}",
-                "attach-refused",
-                url=self.url,
-                reason=str(error),
-            )
+            warn_refused(self._throttle, self.url, "a VM", error)
             unix_sockets.dissolve(self._socket)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._pause()

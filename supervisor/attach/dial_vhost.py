@@ -15,7 +15,7 @@ import socket
 from forwarder.errors import LocalError
 from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import Listen, PortOptions
-from supervisor.attach.listener_common import VmHandler
+from supervisor.attach.listener_common import VmHandler, warn_refused
 from supervisor.base.logs import Throttle, log
 
 REDIAL_S = 0.5
@@ -81,13 +81,7 @@ class VhostDialer:
                 self._throttle.warning("dial", f"{self.url}: cannot be dialled: {error.strerror}")
             sock.close()
         except LocalError as error:
-            self._throttle.warning(
-                "dial",
-                f"{self.url}: its VM was refused: {error}",
-                "attach-refused",
-                url=self.url,
-                reason=str(error),
-            )
+            warn_refused(self._throttle, self.url, "its VM", error, "dial")
             sock.close()
         else:
             sock.detach()

@@ -10,6 +10,7 @@ from forwarder.errors import LocalError
 from forwarder.names import PortId, PortRecord
 from forwarder.vhost_session import MOST_REGIONS, RINGS
 from supervisor.attach.addresses import PortOptions
+from supervisor.base.logs import Throttle
 
 SEND_BUFFER = 1 << 20
 RECEIVE_BUFFER = 4 << 20
@@ -48,6 +49,11 @@ class VmHandler(Protocol):
 
     def port_count(self) -> int:
         """Return how many ports there are."""
+
+
+def warn_refused(throttle: Throttle, url: str, what: str, why: object, kind: str = "refused") -> None:
+    """Log that ``what`` was refused at ``url``, as one of the throttled lines of its ``kind``."""
+    throttle.warning(kind, f"{url}: {what} was refused: {why}", "attach-refused", url=url, reason=str(why))
 
 
 def ask_for_buffers(sock: socket.socket) -> None:

@@ -25,7 +25,7 @@ from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach import tcp_owner
 from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
-from supervisor.attach.listener_common import VmHandler, ask_for_buffers
+from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
 from supervisor.attach.protocol_guard import PROBATIONERS, Probation, ProtocolGuard, looks_like
 from supervisor.base.logs import Throttle, log
 
@@ -162,13 +162,7 @@ class StreamListener:
                 _tune_tcp(connection)
             record = self._owner.arrive(self.transport, connection.fileno(), self.settings, self.url)
         except LocalError as error:
-            self._throttle.warning(
-                "refused",
-                f"{self.url}: a VM was refused: {error}",
-                "attach-refused",
-                url=self.url,
-                reason=str(error),
-            )
+            warn_refused(self._throttle, self.url, "a VM", error)
             connection.close()
         except OSError:
             connection.close()  # the client has gone already

@@ -48,7 +48,9 @@ def test_every_state_is_explained():
 def kinds_in(call):
     """Yield the texts among the arguments of a call that says an event."""
     called = ast.unparse(call.func)
-    position = {"say": 0, "_Sentence": 0, "Log": 2, "self._throttle.warning": 2}.get(called)
+    position = {"say": 0, "_Sentence": 0, "Log": 2, "self._throttle.warning": 2, "throttle.warning": 2}.get(
+        called
+    )
     given = call.args[position:][:1] if position is not None else []
     for each in given:
         if not isinstance(each, ast.JoinedStr):
