@@ -50,8 +50,10 @@ BACKLOG = 4096
 """Messages queued for a peer that does not read: two for each possible port, when all of them start to talk
 to one port, and the same again."""
 
-_FIXED = {Fork: 1, Ready: 2, Assign: 5, Claim: 7, RingTx: 3, RingRx: 2, FloodTx: 1, FloodRx: 1}
-_FIXED |= {Capture: 1, CaptureRing: 1}
+_FIXED = {
+    **{Fork: 1, Ready: 2, Assign: 5, Claim: 7},
+    **{RingTx: 3, RingRx: 2, FloodTx: 1, FloodRx: 1, Capture: 1, CaptureRing: 1},
+}
 _INT = struct.calcsize("i")
 _UCRED = struct.Struct("3i")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message

@@ -228,7 +228,7 @@ def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
         raise PeerError(f"not msgpack: {type(error).__name__}") from None
     if type(parts) is not tuple or len(parts) < 2:
         raise PeerError(f"{show(parts)} is not a message")
-    version, tag, *values = parts
+    version, tag = parts[:2]
     if version != PROTOCOL_VERSION or type(version) is not int:
         text = f"protocol {show(version)}, not {PROTOCOL_VERSION}: the sender is another version"
         raise OtherVersionError(text) if type(version) is int else PeerError(text)
@@ -236,6 +236,6 @@ def decode(data: bytes, limit: int = MESSAGE_BYTES) -> Message:
     if check is None:
         raise PeerError(f"{show(tag)} is not a message")
     try:
-        return cast(Message, check(tuple(values)))
+        return cast(Message, check(parts[2:]))
     except PeerError as error:
         raise PeerError(f"{tag}: {error}") from None

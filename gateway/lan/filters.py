@@ -25,14 +25,21 @@ _SYN = 0x02
 _FRAGMENT = 0x3FFF
 
 
-def leases() -> list[Step]:
-    """Return the filter that accepts DHCP."""
+def _whole_to(port: int) -> list[Step]:
+    """Return the steps that drop fragments of IPv4, and what is not for this port of TCP or UDP."""
     return [
         (LOAD_HALF, 20, "", ""),
         (SET, _FRAGMENT, "drop", ""),
         (HEADER_LENGTH, 14, "", ""),
         (LOAD_HALF_X, 16, "", ""),
-        (EQUAL, DHCP_PORT, "", "drop"),
+        (EQUAL, port, "", "drop"),
+    ]
+
+
+def leases() -> list[Step]:
+    """Return the filter that accepts DHCP."""
+    return [
+        *_whole_to(DHCP_PORT),
         (LOAD_BYTE, 23, "", ""),
         (EQUAL, UDP, "take", "drop"),
         *ENDS,
@@ -42,11 +49,7 @@ def leases() -> list[Step]:
 def ipv4(gateway: bytes) -> list[Step]:
     """Return the filter that accepts UDP and first segments of TCP to port 53 of ``gateway``."""
     return [
-        (LOAD_HALF, 20, "", ""),
-        (SET, _FRAGMENT, "drop", ""),
-        (HEADER_LENGTH, 14, "", ""),
-        (LOAD_HALF_X, 16, "", ""),
-        (EQUAL, DNS_PORT, "", "drop"),
+        *_whole_to(DNS_PORT),
         (LOAD_WORD, 30, "", ""),
         (EQUAL, int.from_bytes(gateway, "big"), "", "drop"),
         (LOAD_BYTE, 23, "", ""),

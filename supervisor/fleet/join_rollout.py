@@ -119,13 +119,9 @@ class JoinRollout:
         descriptors: list[int] = []
         for newcomer in self._newcomers:
             held = self._fd_store.get(newcomer.port)
-            is_present = held is not None and held.flood_epoch == newcomer.epoch
-            if (
-                held is not None
-                and is_present
-                and newcomer.port != record.port
-                and may_talk(record, newcomer)
-            ):
+            if held is None or held.flood_epoch != newcomer.epoch or newcomer.port == record.port:
+                continue
+            if may_talk(record, newcomer):
                 floods.append((newcomer.port, newcomer.epoch))
                 descriptors.append(held.flood)
         with suppress(LocalError):  # then the next beat shows the gap

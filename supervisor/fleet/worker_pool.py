@@ -14,9 +14,9 @@ All workers of one template have the same layout of memory, which a guest that c
 guessing. So after a crash (SIGSEGV and the like) template and spares are replaced, and the port gets a worker
 with another layout.
 
-Example: eight VMs attach at once and two spares wait. Ports 1 and 2 get them; 3 to 8 wait, and two workers
-start at a time. Meanwhile the operator pins an address to port 7. When the seventh worker is ready, ``give``
-asks the registry for port 7 as it is then, pin included.
+Example: eight VMs attach at once and two spares wait. Ports 1 and 2 get them; 3 to 8 wait, and eight workers
+start (``pool_policy``). Meanwhile the operator pins an address to port 7. When the seventh worker is ready,
+``give`` asks the registry for port 7 as it is then, pin included.
 """
 
 import time

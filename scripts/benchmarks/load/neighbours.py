@@ -113,14 +113,17 @@ def _pings(gateway: str) -> Iterator[None]:
 
 
 def attack(kind: str, own: str, gateway: str, host: str, *rest: str) -> None:
-    """Do it until killed; ``rest``: the Ethernet destination (a group's: nobody hears it) and the rate."""
-    gateway_mac, rate = rest
+    """Do it until killed; ``rest``: the Ethernet destination and the rate.
+
+    Frames to a group's address reach no other VM: the worker drops them.
+    """
+    to_mac, rate = rest
     if kind in ("silent TCP", "half questions"):
         _hold(gateway, b"" if kind == "silent TCP" else b"\x00\x40half", float(rate))
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     sock.bind(("eth0", 0))
     mac = sock.getsockname()[4]
-    head = bytes.fromhex(gateway_mac.replace(":", "")) + mac + ETHERTYPE
+    head = bytes.fromhex(to_mac.replace(":", "")) + mac + ETHERTYPE
     frames = [ATTACKS[kind](head, own, gateway, host, number) for number in range(4000)]
     begin = time.monotonic()
     for number, frame in enumerate(itertools.cycle(frames)):
