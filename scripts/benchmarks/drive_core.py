@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.helpers.mini_switch import MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import MiniSwitch, frame, mac
 
 AT_ONCE = 32
 TURNS = 2  # of both engines for so many frames: what is left is taken along by the next ones

@@ -35,9 +35,9 @@ from scripts.benchmarks.lab.switches import Gvproxy, VdeSwitch
 from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report import proc
 from scripts.benchmarks.report.journal import Benchmark, Journal, Run
+from tests.helpers.core.model_segments import HEADER, Flow
 from tests.helpers.guests.fake_vm import BROADCAST, mac
 from tests.helpers.guests.watching import ask
-from tests.helpers.model_segments import HEADER, Flow
 
 CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
     ONE: (Bulkhead, VdeSwitch, Gvproxy),

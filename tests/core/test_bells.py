@@ -10,9 +10,9 @@ import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
+from tests.helpers.core.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
+from tests.helpers.core.scribble import FloodScribble
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
-from tests.helpers.scribble import FloodScribble
 
 ONE, OTHER = 9, 10
 EPOCH = 99

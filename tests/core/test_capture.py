@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.captures import DROP, IN, OUT, Capture
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.core.captures import DROP, IN, OUT, Capture
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 ARP = b"".join(
     struct.pack("=HBBI", *each)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.capture.filters import SNAP, _library, compile_filter
-from tests.helpers.captures import Capture
+from tests.helpers.core.captures import Capture
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, mac
 from tests.helpers.guests import requirements
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, mac
 
 RETURN_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0xFFFFFFFF)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.mini_switch import BROADCAST, RING_BYTES, MiniSwitch, frame, mac, record
+from tests.helpers.core.mini_switch import BROADCAST, RING_BYTES, MiniSwitch, frame, mac, record
 
 BURST = 1 << 18
 SENDER, RECEIVERS = 1, (2, 3)

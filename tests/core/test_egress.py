@@ -9,11 +9,11 @@ import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
-from tests.helpers.engine_thread import asleep
+from tests.helpers.core.engine_thread import asleep
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, LENGTHS, RING_BYTES, MiniSwitch, frame, mac
+from tests.helpers.core.scribble import RingScribble
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import PATIENCE
-from tests.helpers.mini_switch import BROADCAST, KINDS, LENGTHS, RING_BYTES, MiniSwitch, frame, mac
-from tests.helpers.scribble import RingScribble
 
 
 def to(dst: int, src: int, number: int, size: int = 1514) -> bytes:

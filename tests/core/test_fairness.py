@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forwarder import _core
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mini_switch import KINDS
+from tests.helpers.core.mini_switch import KINDS
 
 SOURCE = Path(__file__).parents[1] / "helpers" / "preload" / "faults.c"
 FRAMES = 300

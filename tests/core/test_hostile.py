@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from forwarder._core import MAX_FRAME, RingReader, RingWriter, ring_create
 from forwarder.channel import close_all
-from tests.helpers.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, MiniSwitch, frame, mac, record
-from tests.helpers.scribble import FLOOD_RECORD, FloodScribble, RingScribble
+from tests.helpers.core.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, MiniSwitch, frame, mac, record
+from tests.helpers.core.scribble import FLOOD_RECORD, FloodScribble, RingScribble
 
 SIZE = 1 << 18
 IDS = (1, 101, 2, 202)  # source port and epoch, destination port and epoch

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.helpers.mini_switch import (
+from tests.helpers.core.mini_switch import (
     BROADCAST,
     FLOOD_BYTES,
     KINDS,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 UNKNOWN = mac(99)
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.helpers.engine_thread import at_work
+from tests.helpers.core.engine_thread import at_work
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 from tests.helpers.guests.waiting import PATIENCE, wait_for
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 REFUSED_PER_S = 20_000
 BURST_S = 0.1

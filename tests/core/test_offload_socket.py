@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, LENGTHS, MiniSwitch, Vm, frame, mac, record
+from tests.helpers.core.model_segments import UDP, Flow
+from tests.helpers.core.tap import FLOWS, Tap, towards
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.mini_switch import BROADCAST, KINDS, LENGTHS, MiniSwitch, Vm, frame, mac, record
-from tests.helpers.model_segments import UDP, Flow
-from tests.helpers.tap import FLOWS, Tap, towards
 
 HEADER = 10
 MTU = 1500

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.helpers.mini_switch import BROADCAST, KINDS, LENGTHS, LONGEST, MiniSwitch, frame, mac
-from tests.helpers.model_switch import PERIOD_S, ModelSwitch
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, LENGTHS, LONGEST, MiniSwitch, frame, mac
+from tests.helpers.core.model_switch import PERIOD_S, ModelSwitch
 
 PORTS = range(1, 6)
 STATIONS = [mac(number) for number in range(1, 10)]

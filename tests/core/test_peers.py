@@ -6,8 +6,8 @@ import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
+from tests.helpers.core.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
 from tests.helpers.descriptors import open_descriptors
-from tests.helpers.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
 
 PEERS = range(2, 102)
 

@@ -6,8 +6,8 @@ import os
 import threading
 
 from forwarder import _core
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
 def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.helpers.mini_switch import BROADCAST, LENGTHS, MiniSwitch, frame, mac, record
+from tests.helpers.core.mini_switch import BROADCAST, LENGTHS, MiniSwitch, frame, mac, record
 
 SIZES = (14, 60, 61, 1514, 9014)
 ACTIONS = {"say": 4, "hear": 4, "sip": 6, "turn": 3, "restart": 3}

@@ -8,7 +8,7 @@ import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forwarder import _core
+from tests.helpers.core.mini_switch import BROADCAST, frame, mac, record
+from tests.helpers.core.model_segments import NEEDS_CSUM, vnet
+from tests.helpers.core.tap import FLOWS, Neighbour, Tap, device_in, towards
 from tests.helpers.guests.fake_vm import OffloadVM
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.mini_switch import BROADCAST, frame, mac, record
-from tests.helpers.model_segments import NEEDS_CSUM, vnet
-from tests.helpers.tap import FLOWS, Neighbour, Tap, device_in, towards
 
 pytestmark = pytest.mark.guest
 

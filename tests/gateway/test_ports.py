@@ -7,7 +7,7 @@ import os
 import pytest
 
 from gateway.ports import Port, Ports
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from forwarder.messages import Assign, Beat, Fork, Forked, Ready, SnapshotReques
 from forwarder.names import FLOOD_BYTES, TRANSPORT_KIND, Policy, PortRecord
 from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, endpoint, path, worker_path
 from forwarder.wire import encode
-from tests.helpers.mini_switch import SOCKET_TYPES, Vm
+from tests.helpers.core.mini_switch import SOCKET_TYPES, Vm
 
 PATIENCE_S = 60.0
 EPOCH = 4711

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from forwarder.messages import Hello
+from tests.helpers.core.mini_switch import frame
 from tests.helpers.fake_supervisor import FakeSupervisor
 from tests.helpers.guests.conversation import Conversation, numbered
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, StreamVM, build_frame, mac
@@ -20,7 +21,6 @@ from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.guests.watching import ask, check, goes_on, kill_worker, live, name_of, port_of, stats_of
-from tests.helpers.mini_switch import frame
 
 StartSwitch = Callable[..., Switch]
 KILLS = 3  # of the five that a port may lose in a minute

@@ -15,8 +15,8 @@ from forwarder.channel import close_all
 from forwarder.messages import Beat, Claim, Drain, Goodbye, Heartbeat, Hello
 from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
 from forwarder.wire import encode
+from tests.helpers.core.mini_switch import BROADCAST, frame, mac
 from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
-from tests.helpers.mini_switch import BROADCAST, frame, mac
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.claims import IPV4, IPV6, TCP, UDP, ethernet, tagged
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.core.claims import IPV4, IPV6, TCP, UDP, ethernet, tagged
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 GATEWAY, SPEAKER, NEIGHBOUR = 1, 2, 3
 GATEWAY_MAC, ME, OTHER = mac(GATEWAY), mac(SPEAKER), mac(NEIGHBOUR)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.helpers.core.mini_switch import mac, record
+from tests.helpers.core.model_segments import ACK, FIN, NEEDS_CSUM, PSH, UDP, Flow, checksum, sum16
+from tests.helpers.core.tap import Neighbour, Tap
 from tests.helpers.guests.fake_vm import OffloadVM
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.mini_switch import mac, record
-from tests.helpers.model_segments import ACK, FIN, NEEDS_CSUM, PSH, UDP, Flow, checksum, sum16
-from tests.helpers.tap import Neighbour, Tap
 
 pytestmark = pytest.mark.guest
 KINDS = {

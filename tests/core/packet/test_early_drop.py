@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, Vm, frame, mac
-from tests.helpers.model_segments import TCP, UDP, Flow
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, Vm, frame, mac
+from tests.helpers.core.model_segments import TCP, UDP, Flow
 
 MEMORY = 64 << 20
 WAYS = SETS = 8

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from forwarder import _core
-from tests.helpers.claims import (
+from tests.helpers.core.claims import (
     AH,
     FRAGMENT,
     HOP_BY_HOP,
@@ -33,7 +33,7 @@ from tests.helpers.claims import (
     tagged,
     udp,
 )
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 GATEWAY, SPEAKER, NEIGHBOUR = 1, 2, 3
 ME, GATEWAY_MAC, OTHER = mac(SPEAKER), mac(0x99), mac(NEIGHBOUR)

@@ -9,8 +9,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from forwarder import _core
-from tests.helpers.mini_switch import frame, mac
-from tests.helpers.model_segments import (
+from tests.helpers.core.mini_switch import frame, mac
+from tests.helpers.core.model_segments import (
     ACK,
     CWR,
     ECN,

@@ -10,11 +10,11 @@ import pytest
 
 from forwarder import _core
 from forwarder._core import TAKES_ECN, TAKES_SUM, TAKES_TSO4, TAKES_TSO6, TAKES_USO4, TAKES_USO6
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac, record
+from tests.helpers.core.model_segments import ACK, CWR, vnet
+from tests.helpers.core.tap import FLOWS, Neighbour, Tap, device_in, towards
 from tests.helpers.guests.fake_vm import OffloadVM
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac, record
-from tests.helpers.model_segments import ACK, CWR, vnet
-from tests.helpers.tap import FLOWS, Neighbour, Tap, device_in, towards
 
 TAKES_ALL = TAKES_SUM | TAKES_TSO4 | TAKES_TSO6 | TAKES_ECN | TAKES_USO4 | TAKES_USO6
 LONGEST = 1500 + _core.LINK_BYTES

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from forwarder._core import Fdb
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
-from tests.helpers.model_switch import PERIOD_S
-from tests.helpers.scribble import set_fdb_count
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.helpers.core.model_switch import PERIOD_S
+from tests.helpers.core.scribble import set_fdb_count
 
 WAYS, BUCKETS = 5, 2048
 CAPACITY = WAYS * BUCKETS

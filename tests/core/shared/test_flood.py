@@ -8,7 +8,7 @@ import os
 import pytest
 
 from forwarder import _core
-from tests.helpers.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, LENGTHS, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, FLOOD_BYTES, KINDS, LENGTHS, MiniSwitch, frame, mac
 
 
 def broadcasts(src: int, first: int, count: int, size: int = 1514) -> list[bytes]:

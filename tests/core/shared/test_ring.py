@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from forwarder._core import MAX_FRAME, RingReader, RingWriter, ring_create
 from forwarder.channel import close_all
-from tests.helpers.mini_switch import mac, record
-from tests.helpers.scribble import HEADER_BYTES, TAIL_BYTES, RingScribble
+from tests.helpers.core.mini_switch import mac, record
+from tests.helpers.core.scribble import HEADER_BYTES, TAIL_BYTES, RingScribble
 
 SIZE = 1 << 18  # the smallest power of two that holds two of the longest runs
 IDS = (1, 101, 2, 202)  # source port and epoch, destination port and epoch

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from forwarder import _core
-from tests.helpers.guest_world import World, a_world
+from tests.helpers.core.guest_world import World, a_world
+from tests.helpers.core.mini_switch import BROADCAST, frame, mac
 from tests.helpers.guests.virtio_driver import (
     DESCRIPTOR,
     FROM_GUEST,
@@ -16,7 +17,6 @@ from tests.helpers.guests.virtio_driver import (
     TO_GUEST,
     WRITE,
 )
-from tests.helpers.mini_switch import BROADCAST, frame, mac
 
 
 def _describe(world: World, *descriptors: tuple[int, int, int, int]) -> None:

@@ -8,7 +8,8 @@ import struct
 import pytest
 
 from forwarder import _core
-from tests.helpers.guest_world import a_world, start_queues
+from tests.helpers.core.guest_world import a_world, start_queues
+from tests.helpers.core.mini_switch import BROADCAST, frame, mac
 from tests.helpers.guests.virtio_driver import (
     EVENT_IDX,
     FROM_GUEST,
@@ -18,7 +19,6 @@ from tests.helpers.guests.virtio_driver import (
     MRG_RXBUF,
     VERSION_1,
 )
-from tests.helpers.mini_switch import BROADCAST, frame, mac
 
 REGION = (GUEST, MEMORY_BYTES, FRONT_END, 0)
 

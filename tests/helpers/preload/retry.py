@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.helpers.engine_thread import at_work
+from tests.helpers.core.engine_thread import at_work
+from tests.helpers.core.mini_switch import MiniSwitch, frame, mac
 from tests.helpers.guests.waiting import PATIENCE
-from tests.helpers.mini_switch import MiniSwitch, frame, mac
 
 
 def run(kind: str) -> dict[str, object]:

@@ -16,7 +16,7 @@ import random
 import sys
 import time
 
-from tests.helpers.mini_switch import MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import MiniSwitch, frame, mac
 
 PATIENCE_S = 30.0
 

@@ -13,19 +13,12 @@ import pytest
 
 from forwarder.errors import LocalError
 from supervisor.attach.notifications import AGAIN_S, MOST, Notifications, parse
-from supervisor.base import logs
 from supervisor.base.logs import log, say
 
 MAC, OTHER = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = log.handlers[:], log.level, log.propagate
-    logs.set_up("info", "text")
-    log.handlers.clear()
-    yield
-    log.handlers[:], log.level, log.propagate = before
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
 class Program:

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,7 @@ from supervisor.base import events, logs
 from supervisor.base.events import BURST, MANY, MOST, SLOT_BYTES, EventLog
 from supervisor.base.logs import Throttle, asked_by, log, say
 
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    before = log.handlers[:], log.level, log.propagate
-    logs.set_up("info", "text")
-    log.handlers.clear()
-    yield
-    log.handlers[:], log.level, log.propagate = before
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from supervisor.console.history import History
 from supervisor.console.sampler import BASELINE_S, ProcessSampler, Sampler
 from supervisor.console.stats import Switch
 from supervisor.ports.view import PortView
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
 def identity_of(pid):

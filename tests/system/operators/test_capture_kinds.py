@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.capturing import Capturing, expect, stats
-from tests.helpers.claims import arp
+from tests.helpers.core.claims import arp
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
 from tests.helpers.guests.fixtures import StartSwitch, short_directory

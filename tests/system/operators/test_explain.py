@@ -10,7 +10,6 @@ import pytest
 
 from tests.helpers.gateway.place import MAC, Place
 from tests.helpers.guests.fake_vm import FakeVM, mac
-from tests.helpers.guests.ports import attach, meet
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
@@ -22,15 +21,6 @@ def explain(switch: Switch, a: str, b: str) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if told["talk"] else 1)
     return told
-
-
-@pytest.fixture
-def pair(switch: StartSwitch) -> tuple[Switch, FakeVM, FakeVM]:
-    running = switch()
-    web, db = attach(running, "web"), attach(running, "db")
-    running.wait_live(2)
-    meet({1: web, 2: db})
-    return running, web, db
 
 
 def test_two_that_talk_by_name_number_and_mac(pair: tuple[Switch, FakeVM, FakeVM]) -> None:

@@ -14,7 +14,7 @@ from tests.helpers.faults import FAULTS
 from tests.helpers.gateway.place import Place, process
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.guests.ports import attach, meet
+from tests.helpers.guests.ports import attach
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
@@ -49,15 +49,6 @@ def named(
 
     wait_for(is_named, lambda: f"{status}: {words!r} in {last!r}")
     return last.split("\n", 1)[0]
-
-
-@pytest.fixture
-def pair(switch: StartSwitch) -> tuple[Switch, FakeVM, FakeVM]:
-    running = switch()
-    web, db = attach(running, "web"), attach(running, "db")
-    running.wait_live(2)
-    meet({1: web, 2: db})
-    return running, web, db
 
 
 Pair = tuple[Switch, FakeVM, FakeVM]

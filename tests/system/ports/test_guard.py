@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.helpers import claims
-from tests.helpers.claims import NA, RA, arp, icmpv6, ipv4, ipv6, tagged, udp
+from tests.helpers.core import claims
+from tests.helpers.core.claims import NA, RA, arp, icmpv6, ipv4, ipv6, tagged, udp
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
 from tests.helpers.guests.netns import Namespace

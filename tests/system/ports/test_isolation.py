@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from scripts.benchmarks.report import proc
+from tests.helpers.core.model_segments import Flow
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, StreamVM, build_frame, mac
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, live, name_of
-from tests.helpers.model_segments import Flow
 
 StartSwitch = Callable[..., Switch]
 KINDS = ("unix", "unixpacket", "unixgram")

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.helpers.core.model_segments import Flow
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, live, name_of, port_of, stats_of
-from tests.helpers.model_segments import Flow
 
 StartSwitch = Callable[..., Switch]
 KINDS = {"unix": "qemu", "unixpacket": "bess", "unixgram": "vfkit", "connect": "connect"}

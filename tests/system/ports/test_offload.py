@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.core.model_segments import is_right
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fixtures import running_switch
 from tests.helpers.guests.netns import Namespace
@@ -24,7 +25,6 @@ from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, live, port_of
-from tests.helpers.model_segments import is_right
 
 pytestmark = pytest.mark.guest
 

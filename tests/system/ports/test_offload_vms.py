@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from tests.helpers.core.model_segments import Flow
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
 from tests.helpers.guests.fixtures import Images, short_directory
@@ -24,7 +25,6 @@ from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.uml import UmlGuest
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask, port_of
-from tests.helpers.model_segments import Flow
 
 pytestmark = pytest.mark.guest
 

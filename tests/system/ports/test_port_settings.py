@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.helpers.core.model_segments import Flow
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
 from tests.helpers.guests.ports import attach, gets_through, meet, port, settings
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.model_segments import Flow
 
 StartSwitch = Callable[..., Switch]
 MULTICAST = b"\x01\x00\x5e\x00\x00\x01"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forwarder import _core
+from tests.helpers.core.mini_switch import MiniSwitch
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.mini_switch import MiniSwitch
 
 
 def _state(thread: threading.Thread) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from forwarder import _core
+from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, Vm, frame, mac
 from tests.helpers.guests.virtio_driver import FRONT_END, GUEST, MEMORY_BYTES, MRG_RXBUF, VERSION_1, Driver
-from tests.helpers.mini_switch import BROADCAST, MiniSwitch, Vm, frame, mac
 
 
 def start_queues(engine: _core.Engine, driver: Driver, *, index: int = 0, resumed: bool = False) -> None:

@@ -6,8 +6,8 @@ import os
 from collections import Counter
 
 from forwarder import _core
-from tests.helpers.mini_switch import MiniSwitch
-from tests.helpers.scribble import CaptureScribble
+from tests.helpers.core.mini_switch import MiniSwitch
+from tests.helpers.core.scribble import CaptureScribble
 
 IN, OUT, DROP = 1, 2, 3
 RING_BYTES = 1 << 22

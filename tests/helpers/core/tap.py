@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from forwarder import _core
 from forwarder.channel import close_all
+from tests.helpers.core.mini_switch import MiniSwitch, Vm, mac
+from tests.helpers.core.model_segments import UDP, Flow
 from tests.helpers.guests.fake_vm import PacketVM
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.mini_switch import MiniSwitch, Vm, mac
-from tests.helpers.model_segments import UDP, Flow
 
 MTU = 65_521
 FLOWS = {
