@@ -114,11 +114,15 @@ class Processes:
             raise LocalError(f"cannot watch a worker: {error.strerror}") from None
 
     def end_unknown(self) -> None:
-        """End unknown workers that are our children: their template died before it reported them."""
+        """End unknown workers that are our children: their template died before it reported them.
+
+        Such a worker may have ended already. Then only its sockets are left.
+        """
         for identity in survivors(self._runtime_dir):
             with suppress(OSError):  # it has ended meanwhile
                 if identity not in self._processes and parent_of(identity.pid) == os.getpid():
                     self._watch(identity, is_child=True).signal(signal.SIGKILL)
+        remove_stale_sockets(self._runtime_dir)
 
     def adopt(self, identity: Identity) -> Process:
         """Watch a worker that another supervisor started. Raises LocalError if it has ended."""

@@ -9,8 +9,8 @@ open requests are sent to the next template; else they fail with the reason, and
 again. A template that does not answer for ``ANSWER_S`` is killed and counts as one that has never answered:
 it may be stopped.
 
-If a template ends between a fork and its answer, we have an unknown child. Its channel is closed here, so it
-ends by itself; ``Processes.end_unknown`` finds and reaps it.
+If a template ends between a fork and its answer, we have an unknown child. ``Processes.end_unknown`` finds,
+ends and reaps it; its channel is closed afterwards, since a child that has ended by itself cannot be found.
 
 Example: the pool asks twice. The template says Forked(102), and is killed. The pool has worker 102; a new
 template gets the second request.
@@ -176,10 +176,10 @@ class Template:
         os.close(self._pidfd)
         self._process = None
         unanswered, self._requests = self._requests, deque()
-        for request in unanswered:
-            request.channel.close()
         if unanswered:
             self._owner.template_ended()
+        for request in unanswered:
+            request.channel.close()
         if not self._closed:
             self._replace(len(unanswered), how)
 

@@ -14,6 +14,7 @@ import pytest
 from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
+from forwarder.rendezvous import CHANNEL
 from supervisor.base.proc import parent_of
 from supervisor.fleet import template
 from supervisor.fleet.processes import Processes
@@ -185,6 +186,18 @@ def test_a_worker_of_which_its_template_could_not_tell_is_ended_and_reaped(
     bench.until(lambda: unknown not in children_of_ours())
     assert {pid for pid, _ in bench.workers} < children_of_ours()
     assert not bench.failures
+
+
+def test_the_sockets_of_an_unknown_worker_that_has_ended_are_removed(bench: Bench) -> None:
+    """Its sockets outlive it, since a worker in its cell can remove nothing; those of a living one stay."""
+    living = bench.worker()
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    files = [Path(bench.processes._runtime_dir, f"{pid}{CHANNEL}") for pid in (living, ended.pid)]
+    for each in files:
+        each.touch()
+    bench.template_ended()
+    assert [each.exists() for each in files] == [True, False]
 
 
 def test_a_template_that_does_not_answer_is_ended_and_its_requests_fail(

@@ -17,8 +17,8 @@ from tests.helpers.guests.switch import Switch
 
 pytestmark = pytest.mark.guest
 
-UDHCPC = ("busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-s", "/bin/true")
-"""As it comes, it asks three times, three seconds apart, and gives up three seconds later."""
+UDHCPC = ("busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-s", "/bin/true")
+"""As it comes, it asks three times, three seconds apart, and again 20 seconds later, until it has a lease."""
 
 DISCOVER, ACK = 1, 5
 KIND = 282
