@@ -171,40 +171,77 @@ class StatsPage:
         """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0 if unknown."""
 
 class Splices:
-    """Connections of two sockets each, joined in the kernel (relay/splices.h). Descriptors are borrowed."""
+    """Connections of two sockets each, from the dial to the end (relay/splices.h, relay/dials.h).
+
+    Its sockets do not block and belong to it. Addresses have 4 or 16 bytes.
+    """
 
     def __init__(self) -> None: ...
     def fileno(self) -> int:
-        """The descriptor that is readable when ``turn`` has something to do."""
+        """The descriptor that is readable when ``wait`` would return, or move something, at once."""
 
-    def join(self, near: int, far: int, near_is_unix: bool, far_is_unix: bool, /) -> int:
-        """Join two connected, non-blocking sockets; the connection's number. Raises OSError."""
+    def watch(self, fd: int, bit: int, /) -> None:
+        """Have ``wait`` return when the caller's descriptor is readable. Raises OSError."""
 
-    def turn(self) -> list[tuple[int, bool, int]]:
-        """Move what can be moved; what has become of connections: (number, whether it is over, errno or 0).
+    def wait(self, until: float, /) -> tuple[int, list[tuple[int, int, int]]]:
+        """Move what can be moved until something is to be told, or until then (monotonic, in seconds).
 
-        One that is not over has an end that has failed: ask ``settle``. One that is over is forgotten.
+        Return the bits of the caller's readable descriptors, and what has become of connections: (number, one
+        of SPLICE_ANSWERED, _JOINED, _FAILED, _OVER, _LINGERS, errno or 0). End one that has failed; one that
+        lingers has an end that has failed: ask ``settle``; one that is over is forgotten.
         """
 
-    def busy(self) -> bool:
-        """Whether ``turn`` has something to do without an event."""
+    def begin(self, near: int, is_unix: bool, /) -> int:
+        """Begin a connection with this near end, or with none (-1); its number. Raises OSError."""
+
+    def connect(
+        self, number: int, far: int, address: bytes, port: int, is_here: bool, options: bytes, /
+    ) -> int:
+        """Dial the far end, from a socket of the caller's or a new one (-1).
+
+        0: it has answered; EINPROGRESS: a report will say; else why it failed. ``options`` are packed as
+        ``forwarder.tcp_options`` does; ``is_here``: the address is this host's.
+        """
+
+    def join(self, number: int, near: int, /) -> None:
+        """Give an answered connection its near end. Raises OSError: end it."""
+
+    def accept(self, listener: int, with_own: bool, /) -> list[tuple[int, bytes, bytes]]:
+        """Accept some clients: descriptor, the peer's address and port, and the own ones if asked for.
+
+        Each is an address followed by 2 bytes of port, or empty (a unix socket). Raises OSError: none, for
+        lack of descriptors or memory.
+        """
+
+    def sockets(self, number: int, /) -> tuple[int, int]:
+        """The descriptors of both ends, which stay the connection's; -1: none."""
 
     def settle(self, number: int, /) -> int:
         """The errno to end a connection with whose end has failed; -1: the other has bytes to take."""
 
-    def end(self, number: int, /) -> None:
-        """Forget a connection, before its sockets are closed."""
+    def end(self, number: int, is_reset: bool, /) -> None:
+        """End a connection and close its sockets; one that is over is ignored."""
 
     def lent(self) -> int:
         """How many pipes have bytes in them."""
 
+    def busy(self) -> bool:
+        """Whether there is something to move without an event."""
+
     def close(self) -> None:
-        """Forget all connections and close the pipes."""
+        """Reset all connections and close the pipes."""
 
 SPLICE_PIPE_BYTES: Final[int]
 """What a direction moves at once."""
 SPLICE_KEPT_PIPES: Final[int]
 """Empty pipes that are kept for the next connections."""
+SPLICE_COPIED: Final[int]
+"""Most bytes of a message that is copied instead of spliced."""
+SPLICE_ANSWERED: Final[int]
+SPLICE_JOINED: Final[int]
+SPLICE_FAILED: Final[int]
+SPLICE_OVER: Final[int]
+SPLICE_LINGERS: Final[int]
 
 class Datagrams:
     """Carry the relay's datagrams in batches, along ways that the relay has decided (relay/datagrams.h).
@@ -262,10 +299,12 @@ class Datagrams:
         ``target`` is empty if ``out`` is connected, ``source`` if it has only one address.
         """
 
-    def read_frames(self, fd: int, /) -> tuple[int, int, list[bytes]]:
+    def read_frames(self, fd: int, /) -> tuple[int, int, list[bytes | tuple[bytes, bytes, int, bytes]]]:
         """Read frames of a packet socket; return the numbers of read and of carried frames, and the others.
 
-        Each begins with its virtio_net_hdr. Raises BlockingIOError if there is none.
+        Each begins with its virtio_net_hdr. The first segment of a connection is read already: MAC address of
+        its source, key (address and port of the source, and of the destination), hops, and the packet with
+        its header for a TUN device. Raises BlockingIOError if there is none.
         """
 
     def read(

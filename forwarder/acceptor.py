@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 An ``Acceptor`` watches a listening socket in a loop and hands each connection, non-blocking, to ``accepted``,
 which closes it later. It accepts at most ``BURST`` in one turn, so that a crowd of clients does not keep the
-loop from other work.
+loop from other work. ``Accepting`` is all of it but the accepting itself.
 
     ACCEPTING ──no descriptor, or pause()──► PAUSED ──its time is over──► ACCEPTING
         └──── hold() ────► HELD ──resume()──► ACCEPTING
@@ -25,6 +25,7 @@ Single-threaded. The owner of the listening socket closes it, after ``close``.
 
 import errno
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,13 +57,13 @@ class Pauses:
     def __init__(self, clock: Callable[[], float]) -> None:
         """``clock`` is monotonic, in seconds."""
         self._clock = clock
-        self._ends: dict[Acceptor, float] = {}
+        self._ends: dict[Accepting, float] = {}
 
-    def begin(self, acceptor: "Acceptor", seconds: float) -> None:
+    def begin(self, acceptor: "Accepting", seconds: float) -> None:
         """Let ``acceptor`` go on in so many seconds."""
         self._ends[acceptor] = self._clock() + seconds
 
-    def cancel(self, acceptor: "Acceptor") -> None:
+    def cancel(self, acceptor: "Accepting") -> None:
         """Forget ``acceptor``; does nothing if it does not pause."""
         self._ends.pop(acceptor, None)
 
@@ -76,21 +77,19 @@ class Pauses:
         return min(self._ends.values(), default=None)
 
 
-class Acceptor:
-    """Accepts from one listening socket."""
+class Accepting(ABC):
+    """One listening socket that is accepted from, pauses or is held."""
 
     def __init__(
         self,
         watcher: Watcher,
         sock: socket.socket,
-        accepted: Callable[[socket.socket], None],
         pauses: Pauses,
         starved: Callable[[str], None] | None = None,
     ) -> None:
         """Begin to accept. ``starved`` is called with the reason when the acceptor pauses by itself."""
         self._watcher = watcher
         self._sock = sock
-        self._accepted = accepted
         self._pauses = pauses
         self._starved = starved
         self._accepting = False
@@ -120,7 +119,33 @@ class Acceptor:
         """Stop accepting; call it before the socket is closed."""
         self.hold()
 
-    def _on_readable(self, _: int) -> None:
+    @abstractmethod
+    def _on_readable(self, events: int) -> None:
+        """Accept what there is, within bounds."""
+
+    def _starve(self, error: OSError) -> None:
+        """Pause for lack of descriptors or memory."""
+        self.pause(PAUSE_S)
+        if self._starved is not None:
+            self._starved(error.strerror or str(error))
+
+
+class Acceptor(Accepting):
+    """Accepts from one listening socket, and hands on each connection."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket], None],
+        pauses: Pauses,
+        starved: Callable[[str], None] | None = None,
+    ) -> None:
+        """Begin to accept, as ``Accepting``."""
+        self._accepted = accepted
+        super().__init__(watcher, sock, pauses, starved)
+
+    def _on_readable(self, events: int) -> None:
         for _ in range(BURST):
             if not self._accepting:
                 return
@@ -130,9 +155,7 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno in _SHORTAGE:
-                    self.pause(PAUSE_S)
-                    if self._starved is not None:
-                        self._starved(error.strerror or str(error))
+                    self._starve(error)
                     return
                 continue  # the client has gone already (ECONNABORTED), or its network has
             try:

@@ -44,6 +44,18 @@ class Loop:
         """``failed`` is called while the exception of a callback is handled; it must not raise."""
         self.failed = failed
         self._selector = selectors.EpollSelector()
+        self._sleep: Callable[[float], bool] | None = None
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a callback is due."""
+        return self._selector.fileno()
+
+    def sleep_in(self, sleep: Callable[[float], bool] | None) -> None:
+        """Let ``turn`` sleep in ``sleep(seconds)``, which wakes for events of its own, too; None: in here.
+
+        It returns whether ``fileno`` is readable.
+        """
+        self._sleep = sleep
 
     def watch(self, fd: int, callback: Callback, events: int = READ) -> None:
         """Call ``callback`` whenever ``fd`` has one of ``events``; replaces an earlier callback."""
@@ -59,7 +71,12 @@ class Loop:
 
     def turn(self, timeout: float) -> None:
         """Sleep until an event, or for ``timeout`` seconds, and make the calls that are due."""
-        for key, events in self._selector.select(max(timeout, 0.0)):
+        timeout = max(timeout, 0.0)
+        if self._sleep is not None:
+            if not self._sleep(timeout):
+                return
+            timeout = 0.0
+        for key, events in self._selector.select(timeout):
             current = self._selector.get_map().get(key.fd)
             if current is not None and current.data is key.data:
                 try:

@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import struct
+from collections.abc import Sequence
+from typing import TypeAlias
 
 KEEPALIVE = (120, 30, 4)
 """Keepalive: seconds of silence, seconds between probes, probes. A vanished peer is noticed in four
@@ -16,6 +18,15 @@ PROBING = (1, 1, 120)
 
 DATAGRAM_BYTES = 1 << 20
 """Of datagrams that wait to be read; the kernel may allow less."""
+
+Option: TypeAlias = tuple[int, int, int | bytes]
+"""Level, name and value of an option, as ``setsockopt`` takes them."""
+
+_RENO: Option = (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+
+_INT = struct.Struct("=i")
+_PACKED = struct.Struct("=iiI16s")
+"""``struct dial_option`` of the core (forwarder/_core/relay/dials.h)."""
 
 _UDP_GRO = 104
 
@@ -33,28 +44,46 @@ def forgo_pacing(sock: socket.socket) -> None:
     to 18.7).
     """
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+        sock.setsockopt(*_RENO)
 
 
-def tune(sock: socket.socket, *, nearby: bool, own: bool = False) -> None:
-    """Set the options of a relayed TCP socket; sockets that a listener accepts inherit them.
+def of_a_connection(*, nearby: bool, own: bool = False) -> list[Option]:
+    """Return the options of a relayed TCP socket.
 
     It sends small segments at once, probes silent peers, and keeps urgent data in the stream.
     ``nearby``: its packets never leave this machine. ``own``: its peer is a process of this host, whose end
-    the kernel tells, so that no probe is needed. To be called before there is a connection.
+    the kernel tells, so that no probe is needed.
     """
-    if sock.family == socket.AF_UNIX:
-        return
+    options: list[Option] = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+    ]
+    if nearby:
+        options.append(_RENO)
+    if own:
+        return options
+    return [
+        *options,
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
+        *_probes(KEEPALIVE),
+    ]
+
+
+def packed(options: Sequence[Option]) -> bytes:
+    """Return options as the core sets them before it connects (``Splices.connect``)."""
+    values = (
+        (level, name, value if isinstance(value, bytes) else _INT.pack(value))
+        for level, name, value in options
+    )
+    return b"".join(_PACKED.pack(level, name, len(value), value) for level, name, value in values)
+
+
+def tune(sock: socket.socket, *, nearby: bool) -> None:
+    """Set these options at a listener, before it listens: what it accepts inherits them."""
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        if nearby:
-            forgo_pacing(sock)
-        if own:
-            return
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        ask_after(sock, KEEPALIVE)
+        for option in of_a_connection(nearby=nearby):
+            sock.setsockopt(*option)
 
 
 def take_segments(sock: socket.socket) -> None:
@@ -70,10 +99,9 @@ def take_segments(sock: socket.socket) -> None:
 
 def ask_after(sock: socket.socket, times: tuple[int, int, int]) -> None:
     """Set when the kernel probes a silent peer (KEEPALIVE or PROBING)."""
-    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
     with contextlib.suppress(OSError):
-        for option, value in zip(options, times, strict=True):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        for option in _probes(times):
+            sock.setsockopt(*option)
 
 
 def silence_s(sock: socket.socket) -> float:
@@ -81,3 +109,8 @@ def silence_s(sock: socket.socket) -> float:
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_ACK_RECEIVED + 4)
     (milliseconds,) = struct.unpack_from("=I", info, _LAST_ACK_RECEIVED)
     return float(milliseconds) / 1000
+
+
+def _probes(times: tuple[int, int, int]) -> list[Option]:
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    return [(socket.IPPROTO_TCP, name, value) for name, value in zip(names, times, strict=True)]

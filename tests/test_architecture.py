@@ -88,6 +88,9 @@ LINUX_ONLY = {
     "system/cell_filter.c",
     "relay/datagrams.c",
     "relay/departing.c",
+    "relay/dials.c",
+    "relay/direction.c",
+    "relay/pipe_pool.c",
     "relay/splices.c",
     "system/sibling.c",
 }

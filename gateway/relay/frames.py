@@ -11,6 +11,7 @@ lost; the kernel counts them.
 """
 
 import socket
+import struct
 from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from ipaddress import ip_address
@@ -50,6 +51,7 @@ BEHIND_S = 0.001
 UNKNOWN = "an unknown port"
 """Owner of frames from an address whose port has left."""
 
+_PORT = struct.Struct(">H")
 _ETHERNET = 14
 _SOURCE = slice(6, 12)
 _NEEDS_CSUM, _CSUM_VALID = 1, 2
@@ -93,8 +95,11 @@ class Datagrams(Protocol):
 class Connections(Protocol):
     """The part that makes connections."""
 
-    def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
-        """Take the first segment of a connection; ``whole`` is the packet for the TUN device."""
+    def syn(self, key: bytes, hops: int, whole: bytes, sender: Sender) -> None:
+        """Take the first segment of a connection; ``whole`` is the packet for the TUN device.
+
+        ``key`` has the guest's address and port, and the requested ones, as they are in the packet.
+        """
 
 
 class Frames:
@@ -170,7 +175,9 @@ class Frames:
             except OSError:  # nothing more, or the interface is gone: the namespace's process says so
                 return True
             for frame in left:
-                if len(frame) >= VNET_HEADER.size + _ETHERNET:
+                if isinstance(frame, tuple):
+                    self._take_syn(*frame)
+                elif len(frame) >= VNET_HEADER.size + _ETHERNET:
                     self._take(memoryview(frame), now)
             if count < BATCH:
                 return True
@@ -191,14 +198,26 @@ class Frames:
             if packet is None:
                 self._counts.refuse("not_carried", sender, "no IP packet")
             elif not self._is_guest(packet.source):
-                self._counts.refuse("spoofed", sender, ip_address(packet.source))
-                self._core.shed(mac, SHED_FORGED, SHED_S)
+                self._refuse_forged(packet.source, sender)
             elif packet.fragment is None:
                 self._give(packet, header, data, sender, now)
             else:
                 self._rejoin(packet, sender, now)
         except DamagedError:
             self._counts.refuse("damaged", sender, f"{len(data)} bytes")
+
+    def _take_syn(self, mac: bytes, key: bytes, hops: int, whole: bytes) -> None:
+        """Take the first segment of a connection, which the core has read."""
+        sender = Sender(mac, self._owner_of(mac) or UNKNOWN)
+        source = key[: len(key) // 2 - _PORT.size]
+        if self._is_guest(source):
+            self._connections.syn(key, hops, whole, sender)
+        else:
+            self._refuse_forged(source, sender)
+
+    def _refuse_forged(self, source: bytes, sender: Sender) -> None:
+        self._counts.refuse("spoofed", sender, ip_address(source))
+        self._core.shed(sender.mac, SHED_FORGED, SHED_S)
 
     def _rejoin(self, packet: Packet, sender: Sender, now: float) -> None:
         whole = self._reassembly.add(packet, sender.mac, sender.owner, now)
@@ -218,7 +237,10 @@ class Frames:
             syn = read(packet, summed=False)
             if isinstance(syn, Syn):
                 vnet = VNET_HEADER.pack(flags & _NEEDS_CSUM, 0, 0, 0, max(0, start - _ETHERNET), offset)
-                self._connections.syn(syn, [vnet, bytes(data)], packet, sender)
+                key = b"".join(
+                    (syn.source, _PORT.pack(syn.source_port), syn.destination, _PORT.pack(syn.port))
+                )
+                self._connections.syn(key, packet.hops, vnet + data, sender)
         else:
             cut = gso_size if gso == _GSO_UDP_SEGMENTS else 0
             self._carry(packet, sender, now, summed=not flags & (_NEEDS_CSUM | _CSUM_VALID), cut=cut)

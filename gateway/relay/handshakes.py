@@ -27,16 +27,15 @@ from collections.abc import Hashable
 from functools import partial
 
 from forwarder._core import SHED_SYN
-from gateway.ip.answers import reset
-from gateway.ip.packets import Packet, Syn
+from gateway.ip.answers import VNET_HEADER, reset
+from gateway.ip.packets import Syn, parse, read
 from gateway.rates import Rates
 from gateway.relay import socket_errors
-from gateway.relay.dial import Dial, State, make_on_host
+from gateway.relay.connection import Connection, State
 from gateway.relay.flow_context import Common
 from gateway.relay.frames import Sender
 from gateway.relay.nat import Judge
-from gateway.relay.splice import abort
-from gateway.relay.tcp import Connections
+from gateway.relay.tcp import Connections, abort
 from gateway.relay.tun import Speaker
 
 FAILURES = (100.0, 300, 0)
@@ -46,9 +45,11 @@ places again and again stays far below, and a router limits its errors, too (RFC
 SHED_S = 0.01
 """Time for which the SYNs of a port without failures left are only counted: until it has another one."""
 
-Place = tuple[str, int]
-Key = tuple[Place, Place]
-"""The guest's address and port, and the requested ones."""
+Key = bytes
+"""The guest's address and port, and the requested ones, as they are in the packet."""
+
+_BYTES = {12: 4, 36: 16}
+"""Bytes of an address, by those of a key."""
 
 
 class Handshakes:
@@ -67,37 +68,32 @@ class Handshakes:
         self._speaker = speaker
         self._judge = judge
         self._failures = Rates(*FAILURES)
-        self._dials: dict[Key, Dial | None] = {}
+        self._dials: dict[Key, Connection | None] = {}
 
-    def syn(self, syn: Syn, whole: list[bytes], way: Packet, sender: Sender) -> None:
+    def syn(self, key: Key, hops: int, whole: bytes, sender: Sender) -> None:
         """Take the first segment of a connection; ``whole`` is the packet for the TUN device."""
-        family = socket.AF_INET if way.version == 4 else socket.AF_INET6
-        key = (
-            (socket.inet_ntop(family, syn.source), syn.source_port),
-            (socket.inet_ntop(family, syn.destination), syn.port),
-        )
         if key in self._dials:
             dial = self._dials[key]
             if dial is not None and dial.state is State.ANSWERED:
-                self._speaker.write([*whole])
+                self._speaker.write([whole])
             return
+        size = _BYTES[len(key)]
+        source, asked = key[:size], key[size + 2 : -2]
         if self._failures.is_spent(sender.owner, self._clock()):
-            self._counts.refuse("over_limit", sender, f"{key[1][0]} port {syn.port}, after many that failed")
+            self._counts.refuse("over_limit", sender, f"{_place(asked, key)}, after many that failed")
             self._core.shed(sender.mac, SHED_SYN, SHED_S)
             return
-        if way.hops <= 1:
-            self._speaker.refuse(syn.source, (socket_errors.TIME_EXCEEDED[way.version], 0), whole[1])
+        if hops <= 1:
+            self._refuse(source, (socket_errors.TIME_EXCEEDED[_version(key)], 0), whole)
             return
-        target, refused = self._judge(syn.destination)
+        target, refused = self._judge(asked)
         if target is None:
-            self._counts.refuse(refused, sender, f"{key[1][0]} port {syn.port}")
-            self._speaker.refuse(syn.source, socket_errors.PROHIBITED[way.version], whole[1])
+            self._counts.refuse(refused, sender, _place(asked, key))
+            self._refuse(source, socket_errors.PROHIBITED[_version(key)], whole)
             return
         self._dials[key] = None  # the answer may come at once
-        decided = partial(self._decided, key, syn, whole)
-        dial = self._connections.dial(
-            sender.owner, (target, syn.port), partial(make_on_host, family, socket.SOCK_STREAM), decided
-        )
+        decided = partial(self._decided, key, whole)
+        dial = self._connections.dial(sender.owner, (target, _port(key)), source, decided)
         if dial is None:
             del self._dials[key]
         elif key in self._dials:
@@ -107,32 +103,52 @@ class Handshakes:
         """Forget a port that has left."""
         self._failures.forget(owner)
 
-    def accepted(self, near: socket.socket) -> None:
+    def accepted(self, near: int, peer: bytes, own: bytes) -> None:
         """Join a connection of the namespace's kernel with its dial."""
-        try:
-            key = (near.getpeername()[:2], near.getsockname()[:2])
-        except OSError:  # reset before it was accepted
-            abort(near)
-            return
-        dial = self._dials.get(key)
+        dial = self._dials.get(peer + own)
         if dial is None or dial.state is not State.ANSWERED:
             self._counts["stray"] += 1
             abort(near)
             return
-        del self._dials[key]
-        self._connections.join(dial, near, key[0][0])
+        del self._dials[peer + own]
+        self._connections.join(dial, near)
 
-    def _decided(self, key: Key, syn: Syn, whole: list[bytes], dial: Dial, error: int) -> None:
+    def _decided(self, key: Key, whole: bytes, dial: Connection, error: int) -> None:
         if not error:
             self._dials[key] = dial
-            self._speaker.write([*whole])
+            self._speaker.write([whole])
             return
-        del self._dials[key]
+        self._dials.pop(key, None)
         self._failures.take(dial.owner, self._clock())
         if error == errno.ECONNREFUSED:
-            self._speaker.write(reset(syn))
+            self._speaker.write(reset(_syn(whole)))
             return
-        version = 4 if len(syn.source) == 4 else 6
-        said = socket_errors.as_icmp(OSError(error, os.strerror(error)), version)
+        said = socket_errors.as_icmp(OSError(error, os.strerror(error)), _version(key))
         if said is not None:
-            self._speaker.refuse(syn.source, said, whole[1])
+            self._refuse(key[: _BYTES[len(key)]], said, whole)
+
+    def _refuse(self, guest: bytes, said: tuple[int, int], whole: bytes) -> None:
+        self._speaker.refuse(guest, said, whole[VNET_HEADER.size :])
+
+
+def _version(key: Key) -> int:
+    return 4 if _BYTES[len(key)] == 4 else 6
+
+
+def _port(key: Key) -> int:
+    return int.from_bytes(key[-2:], "big")
+
+
+def _place(asked: bytes, key: Key) -> str:
+    """Return what was asked for, to log it."""
+    family = socket.AF_INET if len(asked) == 4 else socket.AF_INET6
+    return f"{socket.inet_ntop(family, asked)} port {_port(key)}"
+
+
+def _syn(whole: bytes) -> Syn:
+    """Read the packet of a SYN that has been read before."""
+    packet = parse(memoryview(whole)[VNET_HEADER.size :])
+    assert packet is not None
+    syn = read(packet, summed=False)
+    assert isinstance(syn, Syn)
+    return syn

@@ -1,19 +1,23 @@
 """The relay: puts together all parts that carry traffic between the LAN's namespace and the host.
 
 ``frames`` reads guests' traffic: SYNs go to ``handshakes``, datagrams to ``nat``. ``policy`` decides where
-guests may go, ``forwards`` is the table of forwards, ``tcp`` and ``splice`` carry TCP, ``udp`` carries
+guests may go, ``forwards`` is the table of forwards, ``tcp`` carries TCP, ``udp`` carries
 datagrams of forwards. The owner of each connection and flow is a port or a forward; ``descriptors`` and
 ``fair_share`` limit what each may have.
 
 A socket belongs to the namespace in which it was made. So the process inside only makes sockets (``make``);
-waiting, connecting, splicing and time-outs happen here. The relay has its own epoll set, which is one
-descriptor in the loop of the process.
+waiting, connecting, splicing and time-outs happen here.
+
+The process sleeps in the core's epoll set (``Splices.wait``), which has the connections, the loop of the
+process and the relay's own set (``poller``). So events of connections reach Python only if there is something
+to decide or to count.
 
 A forward that is removed lets its connections finish; flows of datagrams end with it, since they answer
 through its socket.
 """
 
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -21,15 +25,18 @@ from functools import lru_cache, partial
 from ipaddress import ip_address
 
 from forwarder._core import Datagrams as Core
-from forwarder.acceptor import Acceptor, Pauses
+from forwarder._core import Splices
+from forwarder.acceptor import Pauses
 from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
+from forwarder.tcp_options import forgo_pacing
 from gateway.listeners import Listener
 from gateway.relay import descriptors
+from gateway.relay.acceptor import Acceptor
+from gateway.relay.connection import Deliver
 from gateway.relay.counts import Counts, Log
 from gateway.relay.departures import Departures
-from gateway.relay.dial import Deliver
 from gateway.relay.flow_context import Common, FlowTable
 from gateway.relay.forwards import Forward, Forwards, check_guest
 from gateway.relay.frames import Way
@@ -45,6 +52,9 @@ TUNNEL = "tunnel"
 
 VERDICT_S = 10.0
 """How long the relay remembers whether the host has an address."""
+
+_LOOP, _POLLER = 0, 1
+"""Bits of the sets that are watched in the core's."""
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -73,7 +83,10 @@ class Relay:
         self._counts = Counts(clock, log)
         self._poller = Poller(loop.failed)
         budget = descriptors.budget()
-        self._connections = Connections(self._poller, budget, self._counts, clock, partial(is_nearby, policy))
+        self._splices = Splices()
+        self._connections = Connections(
+            self._splices, budget, self._counts, clock, partial(is_nearby, policy)
+        )
         self._forwards = Forwards(policy)
         self._flows = FlowTable(budget, self._counts)
         net, prefix = policy.subnet, policy.prefix.network_address.packed[:8]
@@ -86,7 +99,9 @@ class Relay:
         self._departures: Departures | None = None
         self._served: list[tuple[socket.socket, Acceptor]] = []
         self._listening: dict[Forward, tuple[Listener, Acceptor | Datagrams]] = {}
-        loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
+        self._splices.watch(loop.fileno(), _LOOP)
+        self._splices.watch(self._poller.fileno(), _POLLER)
+        loop.sleep_in(self._sleep)
 
     def serve(self, sockets: Iterable[socket.socket]) -> None:
         """Accept from the namespace's listeners; the relay closes them.
@@ -94,7 +109,8 @@ class Relay:
         They are transparent: the address of an accepted socket is what the guest asked for.
         """
         for sock in sockets:
-            self._served.append((sock, Acceptor(self._poller, sock, self._accepted, self._pauses)))
+            made = Acceptor(self._poller, sock, self._accepted, self._pauses, self._splices, with_own=True)
+            self._served.append((sock, made))
 
     def carry(self, way: Way) -> None:
         """Carry guests' traffic to the outside, and end connections of guests that leave."""
@@ -145,7 +161,13 @@ class Relay:
         """Return a tunnel to a port of ``guest``. Raises LocalError if it is no guest's address."""
         check_guest(self._policy, guest)
         make = partial(self._make, f"tcp{guest.version}")
-        return lambda near: self._connections.start(near, TUNNEL, (guest, port), make)
+
+        def carry(near: socket.socket) -> None:
+            near.setblocking(False)
+            is_unix = near.family == socket.AF_UNIX
+            self._connections.start(near.detach(), TUNNEL, (guest, port), make, is_unix=is_unix)
+
+        return carry
 
     def forwards(self) -> list[Forward]:
         """Return all forwards, in the order in which they were added."""
@@ -204,17 +226,33 @@ class Relay:
         self._flows.expire(math.inf)
         if self._outbound is not None:
             self._outbound.close()
-        self._loop.unwatch(self._poller.fileno())
+        self._loop.sleep_in(None)
+        self._splices.close()
         self._poller.close()
 
     def _judge(self, asked: bytes) -> Verdict:
         """Apply the policy to a guest's request; keep answers briefly, since the host's addresses change."""
         return self._verdict(asked, int(self._clock() / VERDICT_S))
 
-    def _accepted(self, near: socket.socket) -> None:
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep until an event, or for so long; take what happens to connections and to the relay's sockets.
+
+        Return whether the loop has something to do.
+        """
+        watched, reports = self._splices.wait(time.monotonic() + seconds)
+        for report in reports:
+            try:
+                self._connections.reported(*report)
+            except Exception:
+                self._loop.failed()
+        if watched >> _POLLER & 1:
+            self._poller.turn()
+        return bool(watched >> _LOOP & 1)
+
+    def _accepted(self, near: int, peer: bytes, own: bytes) -> None:
         """Join a guest's connection with its dial."""
         assert self._outbound is not None
-        self._outbound.accepted(near)
+        self._outbound.accepted(near, peer, own)
 
     def _datagrams(self, forward: Forward, near: socket.socket) -> Datagrams:
         make = partial(self._make, f"udp{forward.guest.version}")
@@ -222,12 +260,17 @@ class Relay:
         return Datagrams(self._common, near, forward.near, route)
 
     def _accept(self, forward: Forward, sock: socket.socket) -> Acceptor:
-        return Acceptor(self._poller, sock, partial(self._inbound, forward), self._pauses)
+        return Acceptor(self._poller, sock, partial(self._inbound, forward), self._pauses, self._splices)
 
-    def _inbound(self, forward: Forward, near: socket.socket) -> None:
+    def _inbound(self, forward: Forward, near: int, peer: bytes, _: bytes) -> None:
         """Carry a connection of a client on the host to a guest."""
+        is_unix = forward.kind == "unix"
+        if not is_unix and not forward.host.is_loopback and ip_address(peer[:-2]).is_loopback:
+            with socket.socket(fileno=os.dup(near)) as sock:
+                forgo_pacing(sock)
         make = partial(self._make, f"tcp{forward.guest.version}")
-        self._connections.start(near, forward.near, (forward.guest, forward.guest_port), make)
+        target = forward.guest, forward.guest_port
+        self._connections.start(near, forward.near, target, make, is_unix=is_unix)
 
 
 def _verdict(policy: OutboundPolicy, asked: bytes, _: int) -> Verdict:

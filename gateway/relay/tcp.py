@@ -8,29 +8,45 @@ complete its own handshake (``join``).
 If the guest then refuses, is unreachable or silent, the near end is reset. If the near end is reset during
 the dial, the dial ends.
 
-The states of a dial are in ``gateway.relay.dial``.
+Here it is decided who may connect, and how long to wait. The core (``forwarder/_core/relay/splices.h``) makes
+the system calls of a connection, moves its bytes, and reports what has become of it. If an end of a joined
+connection fails, the other end still gets the bytes that came before: ``settle`` asks whether it has
+acknowledged them, and after ``LINGER_S`` the connection is reset anyway. The states are in
+``gateway.relay.connection``.
 
 Bounds: descriptors (``descriptors``) and ``MOST_DIALS`` dials, both shared out by ``fair_share``; ten
 thousand connections to a host that is switched off cost the next guest nothing. A dial that takes longer than
 ``DIAL_S`` is given up, and one that the near end does not take within ``ANSWERED_S``.
+
+A pipe holds 256 KiB by measurement, loopback TCP through one relay process that competes for two cores:
+64 KiB 9.4 Gbit/s, 128 KiB 12.7, 256 KiB 13.4 and 12.5, 512 KiB 15.6, 1 MiB 13.0. Beyond 256 KiB it is noise,
+and a user without privileges may have 64 MiB of pipes before new ones shrink.
 """
 
+import contextlib
 import errno
+import os
 import socket
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import NamedTuple
 
-from forwarder.tcp_options import KEEPALIVE, PROBING, ask_after, forgo_pacing, silence_s, tune
+from forwarder._core import (
+    SPLICE_ANSWERED,
+    SPLICE_FAILED,
+    SPLICE_JOINED,
+    SPLICE_LINGERS,
+    SPLICE_OVER,
+    Splices,
+)
+from forwarder.tcp_options import KEEPALIVE, PROBING, ask_after, of_a_connection, packed, silence_s
 from gateway.fair_share import Shares
+from gateway.relay.connection import NEXT, Connection, Make, State, counter_of
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
-from gateway.relay.dial import NEXT, Dial, Make, State, counter_of
 from gateway.relay.policy import Address
-from gateway.relay.poller import CLOSING, EDGE, FAILED, WRITE, Poller
-from gateway.relay.splice import LINGER_S, Joined, Splices, abort, close
 
 MOST_DIALS = 4096
 """As many as the kernel keeps for a listener, so that a burst is not refused. A dead destination takes a dial
@@ -46,15 +62,10 @@ ANSWERED_S = 8.0
 SETTLE_S = 0.02
 """Time between two checks of a connection of which one end has failed."""
 
+LINGER_S = 30.0
+"""How long a reader may take for the bytes before a reset."""
 
-class _Entry(NamedTuple):
-    """A joined connection."""
-
-    owner: Hashable
-    guest: Address | str
-    """Address of the guest."""
-    is_near: bool
-    """Whether the guest is at the near end."""
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Connections:
@@ -62,61 +73,77 @@ class Connections:
 
     def __init__(
         self,
-        poller: Poller,
+        core: Splices,
         descriptors: Shares,
         counts: Counts,
         clock: Callable[[], float],
         nearby: Callable[[Address], bool] = lambda address: address.is_loopback,
     ) -> None:
         """``clock`` is monotonic, in seconds; ``nearby``: whether a peer's packets stay on this machine."""
-        self._poller = poller
+        self._core = core
         self._counts = counts
         self._clock = clock
-        self._splices = Splices(poller)
-        self._nearby = lru_cache(maxsize=1024)(nearby)
+        self._options = lru_cache(maxsize=1024)(
+            lambda target, own: packed(of_a_connection(nearby=nearby(target), own=own))
+        )
         self._descriptors = descriptors
         self._dial_places = Shares(MOST_DIALS)
-        self._dials: OrderedDict[Dial, None] = OrderedDict()
-        self._answered: OrderedDict[Dial, None] = OrderedDict()
-        self._joined: dict[Joined, _Entry] = {}
-        self._lingering: dict[Joined, float] = {}
+        self._all: dict[int, Connection] = {}
+        """By the core's number."""
+        self._dials: OrderedDict[Connection, None] = OrderedDict()
+        self._answered: OrderedDict[Connection, None] = OrderedDict()
+        self._joined: dict[Connection, None] = {}
+        self._lingering: dict[Connection, float] = {}
         self._settle_at = 0.0
+        self._take: dict[int, Callable[[Connection, int], None]] = {
+            SPLICE_ANSWERED: self._answer,
+            SPLICE_JOINED: self._meet,
+            SPLICE_FAILED: self._fail,
+            SPLICE_LINGERS: self._linger,
+            SPLICE_OVER: self._end,
+        }
 
     def __len__(self) -> int:
-        return len(self._joined) + len(self._dials) + len(self._answered)
+        return len(self._all)
 
-    def start(self, near: socket.socket, owner: Hashable, target: tuple[Address, int], make: Make) -> None:
-        """Join ``near``, which this object closes, with a new connection to ``target``."""
-        near.setblocking(False)
-        dial = self._begin(Dial(owner, target, near, self._start_decided))
-        if dial is None:
-            abort(near)
-            return
-        if near.family != socket.AF_UNIX and _is_loopback(near):
-            forgo_pacing(near)
-        self._poller.watch(near.fileno(), lambda events: self._near_event(dial, events), CLOSING | EDGE)
-        make(lambda far: self._made(dial, far))
+    def start(
+        self, near: int, owner: Hashable, target: tuple[Address, int], make: Make, *, is_unix: bool
+    ) -> None:
+        """Join ``near``, a non-blocking socket, with a new connection to ``target``, a guest."""
+        connection = self._begin(Connection(owner, target, target[0], None), near, is_unix=is_unix)
+        if connection is not None:
+            make(lambda far: self._made(connection, far))
 
     def dial(
         self,
         owner: Hashable,
         target: tuple[Address, int],
-        make: Make,
-        decided: Callable[[Dial, int], None],
-    ) -> Dial | None:
-        """Connect to ``target``; ``decided`` as for ``Dial``, perhaps at once.
+        guest: bytes,
+        decided: Callable[[Connection, int], None],
+    ) -> Connection | None:
+        """Connect to ``target`` for ``guest``; ``decided`` as for ``Connection``, perhaps at once.
 
         None if the share is used up.
         """
-        dial = self._begin(Dial(owner, target, None, decided))
-        if dial is not None:
-            make(lambda far: self._made(dial, far))
-        return dial
+        connection = self._begin(Connection(owner, target, guest, decided), -1, is_unix=False)
+        if connection is not None:
+            self._connect(connection, -1)
+        return connection
 
-    def join(self, dial: Dial, near: socket.socket, guest: str) -> None:
-        """Join an answered dial with ``near``, a guest's non-blocking socket, which this object closes."""
-        dial.near = near
-        self._join(dial, _Entry(dial.owner, guest, is_near=True))
+    def join(self, connection: Connection, near: int) -> None:
+        """Join an answered connection with ``near``, a guest's non-blocking socket."""
+        try:
+            self._core.join(connection.number, near)
+        except OSError:  # user.max_epoll_watches, or no memory
+            self._fail(connection, errno.ENOMEM)
+        else:
+            self._joins(connection)
+
+    def reported(self, number: int, news: int, error: int) -> None:
+        """Take what the core reports of a connection."""
+        connection = self._all.get(number)
+        if connection is not None:
+            self._take[news](connection, error)
 
     def tick(self, now: float) -> None:
         """Give up old dials, and end failed connections whose bytes have been delivered."""
@@ -125,11 +152,10 @@ class Connections:
                 self._fail(next(iter(waiting)), errno.ETIMEDOUT)
         if self._lingering and self._settle_at <= now:
             self._settle_at = now + SETTLE_S
-            for joined, end in list(self._lingering.items()):
-                if end <= now:
-                    joined.reset()
-                else:
-                    joined.settle()
+            for connection, end in list(self._lingering.items()):
+                error = self._core.settle(connection.number)
+                if end <= now or error >= 0:
+                    self._reset(connection, max(error, errno.ECONNABORTED))
 
     def deadline(self) -> float | None:
         """When to call ``tick``; None while nothing waits."""
@@ -143,156 +169,156 @@ class Connections:
         return {
             "connections": len(self._joined),
             "dials": len(self._dials) + len(self._answered),
-            "pipes": self._splices.lent,
+            "pipes": self._core.lent(),
             "connections_most": self._descriptors.most // OF_A_CONNECTION,
         }
 
     def peers(self) -> set[Address]:
         """Return the addresses of the guests that have connections."""
-        return {ip_address(entry.guest) for entry in self._joined.values()}
+        return {ip_address(connection.guest) for connection in self._joined}
 
     def probe(self, peers: set[Address]) -> None:
         """Make the kernel probe these peers once a second; ``reap`` ends that."""
-        for _, sock in self._ends_at(peers):
-            ask_after(sock, PROBING)
+        for connection in self._of(peers):
+            with self._end_at(connection) as sock:
+                ask_after(sock, PROBING)
 
     def reap(self, peers: set[Address], silent_s: float) -> None:
         """Reset the connections of those peers that have acknowledged nothing for ``silent_s``."""
-        for joined, sock in list(self._ends_at(peers)):
-            try:
-                gone = silence_s(sock) >= silent_s
-            except OSError:  # the connection has ended meanwhile
-                continue
-            ask_after(sock, KEEPALIVE)
+        for connection in self._of(peers):
+            with self._end_at(connection) as sock:
+                try:
+                    gone = silence_s(sock) >= silent_s
+                except OSError:  # the connection has ended meanwhile
+                    continue
+                ask_after(sock, KEEPALIVE)
             if gone:
                 self._counts["guest_gone"] += 1
-                joined.reset()
+                self._reset(connection)
 
     def close(self) -> None:
-        """Reset all connections and close the pool."""
-        for dial in [*self._dials, *self._answered]:
-            self._fail(dial, errno.ECONNABORTED)
-        for joined in list(self._joined):
-            joined.reset()
-        self._splices.close()
+        """Reset all connections."""
+        for connection in [*self._dials, *self._answered]:
+            self._fail(connection, errno.ECONNABORTED)
+        for connection in list(self._joined):
+            self._reset(connection)
 
-    def _begin(self, dial: Dial) -> Dial | None:
-        address, port = dial.target
-        if not self._descriptors.take(dial.owner, OF_A_CONNECTION):
-            self._counts.refuse("over_limit", dial.owner, f"{address} port {port}")
+    def _begin(self, connection: Connection, near: int, *, is_unix: bool) -> Connection | None:
+        """Take the shares of a connection and its number; close ``near`` if there is none."""
+        if not self._admit(connection):
+            if near >= 0:
+                abort(near)
             return None
-        if not self._dial_places.take(dial.owner):
-            self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
-            self._counts.refuse("over_limit", dial.owner, f"{address} port {port}")
-            return None
-        dial.end = self._clock() + DIAL_S
-        self._dials[dial] = None
-        return dial
-
-    def _made(self, dial: Dial, far: socket.socket | None) -> None:
-        if far is None:
-            self._fail(dial, errno.EMFILE)
-            return
-        dial.state = NEXT[dial.state, "socket"]
-        if dial.state is State.OVER:
-            close(far)
-            return
-        dial.far = far
-        if far.gettimeout() != 0:
-            far.setblocking(False)
-        address, port = dial.target
-        tune(far, nearby=self._nearby(address), own=dial.near is None and address.is_loopback)
         try:
-            error = far.connect_ex((str(address), port))
-        except OSError as failure:
-            error = failure.errno or errno.EIO
-        if error == errno.EINPROGRESS:
-            self._poller.watch(far.fileno(), lambda _: self._far_event(dial), WRITE | EDGE)
-        elif error:
-            self._fail(dial, error)
-        else:
-            self._connected(dial)
-
-    def _near_event(self, dial: Dial, events: int) -> None:
-        assert dial.near is not None
-        if events & FAILED and dial.near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self._fail(dial, errno.ECONNABORTED)
-
-    def _far_event(self, dial: Dial) -> None:
-        if dial.state is not State.CONNECTING:
-            return  # events before the join are reported again then
-        assert dial.far is not None
-        error = dial.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self._fail(dial, error)
-        else:
-            self._connected(dial)
-
-    def _connected(self, dial: Dial) -> None:
-        dial.state = NEXT[dial.state, "connected"]
-        del self._dials[dial]
-        dial.end = self._clock() + ANSWERED_S
-        self._answered[dial] = None
-        dial.decided(dial, 0)
-
-    def _start_decided(self, dial: Dial, error: int) -> None:
-        if not error:
-            self._join(dial, _Entry(dial.owner, dial.target[0], is_near=False))
-
-    def _join(self, dial: Dial, entry: _Entry) -> None:
-        assert dial.near is not None
-        assert dial.far is not None
-        self._forget(dial, "taken")
-        for sock in (dial.near, dial.far):
-            self._poller.unwatch(sock.fileno())
-        try:
-            joined = Joined(self._splices, (dial.near, dial.far), self._ended, self._linger)
-        except OSError:  # user.max_epoll_watches, or no memory
-            self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
+            connection.number = self._core.begin(near, is_unix)
+        except OSError:  # user.max_epoll_watches, or no memory; the core has closed it
+            self._descriptors.give_back(connection.owner, OF_A_CONNECTION)
+            self._dial_places.give_back(connection.owner)
             self._counts["failed"] += 1
-            abort(dial.near)
-            abort(dial.far)
-            return
+            return None
+        connection.end = self._clock() + DIAL_S
+        self._all[connection.number] = connection
+        self._dials[connection] = None
+        return connection
+
+    def _admit(self, connection: Connection) -> bool:
+        owner, (address, port) = connection.owner, connection.target
+        if self._descriptors.take(owner, OF_A_CONNECTION):
+            if self._dial_places.take(owner):
+                return True
+            self._descriptors.give_back(owner, OF_A_CONNECTION)
+        self._counts.refuse("over_limit", owner, f"{address} port {port}")
+        return False
+
+    def _made(self, connection: Connection, far: socket.socket | None) -> None:
+        if far is None:
+            self._fail(connection, errno.EMFILE)
+        elif connection.state is State.OVER:
+            far.close()
+        else:
+            self._connect(connection, far.detach())
+
+    def _connect(self, connection: Connection, far: int) -> None:
+        connection.state = NEXT[connection.state, "socket"]
+        address, port = connection.target
+        own = connection.guest_is_near and address.is_loopback
+        options = self._options(address, own)
+        error = self._core.connect(connection.number, far, address.packed, port, own, options)
+        if not error:
+            self._answer(connection, 0)
+        elif error != errno.EINPROGRESS:
+            self._fail(connection, error)
+
+    def _answer(self, connection: Connection, _: int) -> None:
+        """Take the answer of the far side of a guest's connection."""
+        connection.state = NEXT[connection.state, "connected"]
+        del self._dials[connection]
+        connection.end = self._clock() + ANSWERED_S
+        self._answered[connection] = None
+        assert connection.decided is not None
+        connection.decided(connection, 0)
+
+    def _meet(self, connection: Connection, _: int) -> None:
+        """Take note that a guest has answered a client, and that the core has joined them."""
+        connection.state = NEXT[connection.state, "connected"]
+        self._joins(connection)
+
+    def _joins(self, connection: Connection) -> None:
+        self._forget(connection, "taken")
         self._counts["joined"] += 1
-        self._joined[joined] = entry
+        self._joined[connection] = None
 
-    def _fail(self, dial: Dial, error: int) -> None:
-        if dial.state is State.OVER:
+    def _fail(self, connection: Connection, error: int) -> None:
+        """End a connection that is not joined."""
+        if connection.state is State.OVER:
             return
-        self._forget(dial, "failed")
-        self._descriptors.give_back(dial.owner, OF_A_CONNECTION)
+        self._forget(connection, "failed")
+        self._give_back(connection)
         self._counts[counter_of(error)] += 1
-        for sock in (dial.near, dial.far):
-            if sock is not None:
-                self._poller.unwatch(sock.fileno())
-                abort(sock)
-        dial.decided(dial, error)
+        self._core.end(connection.number, True)
+        if connection.decided is not None:
+            connection.decided(connection, error)
 
-    def _forget(self, dial: Dial, event: str) -> None:
-        (self._answered if dial.state is State.ANSWERED else self._dials).pop(dial)
-        dial.state = NEXT[dial.state, event]
-        self._dial_places.give_back(dial.owner)
+    def _forget(self, connection: Connection, event: str) -> None:
+        """Take a connection off the dials."""
+        self._dials.pop(connection, None)
+        self._answered.pop(connection, None)
+        connection.state = NEXT[connection.state, event]
+        self._dial_places.give_back(connection.owner)
 
-    def _linger(self, joined: Joined) -> None:
+    def _linger(self, connection: Connection, _: int) -> None:
+        """Take note that one end of a joined connection has failed."""
         now = self._clock()
         if not self._lingering:
             self._settle_at = now + SETTLE_S
-        self._lingering[joined] = now + LINGER_S
+        self._lingering[connection] = now + LINGER_S
 
-    def _ended(self, joined: Joined, error: int) -> None:
-        self._lingering.pop(joined, None)
-        self._descriptors.give_back(self._joined.pop(joined).owner, OF_A_CONNECTION)
+    def _reset(self, connection: Connection, error: int = errno.ECONNABORTED) -> None:
+        self._core.end(connection.number, True)
+        self._end(connection, error)
+
+    def _end(self, connection: Connection, error: int) -> None:
+        """Take note that a joined connection is over."""
+        connection.state = NEXT[connection.state, "ended"]
+        self._lingering.pop(connection, None)
+        del self._joined[connection]
+        self._give_back(connection)
         self._counts["reset" if error else "ended"] += 1
 
-    def _ends_at(self, peers: set[Address]) -> Iterable[tuple[Joined, socket.socket]]:
-        for joined, entry in self._joined.items():
-            if ip_address(entry.guest) in peers:
-                yield joined, joined.sockets[0 if entry.is_near else 1]
+    def _give_back(self, connection: Connection) -> None:
+        del self._all[connection.number]
+        self._descriptors.give_back(connection.owner, OF_A_CONNECTION)
+
+    def _of(self, peers: set[Address]) -> Iterable[Connection]:
+        return [connection for connection in self._joined if ip_address(connection.guest) in peers]
+
+    def _end_at(self, connection: Connection) -> socket.socket:
+        """Return a duplicate of the guest's end."""
+        near, far = self._core.sockets(connection.number)
+        return socket.socket(fileno=os.dup(near if connection.guest_is_near else far))
 
 
-def _is_loopback(sock: socket.socket) -> bool:
-    """Whether the other end is on this machine, by its address."""
-    try:
-        return ip_address(sock.getpeername()[0]).is_loopback
-    except OSError:  # it has gone
-        return False
+def abort(descriptor: int) -> None:
+    """Close a socket so that its peer sees a reset; a unix socket, without resets, is closed as usual."""
+    with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -295,16 +295,18 @@ def test_shed_frames_are_only_counted(world):
         for mac in (MAC, OTHER_MAC)
     ]
     forged = frame(b"x", 9, source=bytes((203, 0, 113, 1)))
-    assert world.carry(*tcp, forged) == (0, [*tcp, forged])
+    syns = world.carry(*tcp)[1]
+    assert [mac for mac, *_ in syns] == [MAC, OTHER_MAC]
+    assert world.carry(forged) == (0, [forged])
     world.core.shed(MAC, SHED_SYN, 60.0)
-    assert world.carry(*tcp, forged) == (0, [tcp[1], forged])
+    assert world.carry(*tcp, forged) == (0, [syns[1], forged])
     world.core.shed(MAC, SHED_FORGED, 60.0)
     good = frame(b"good", target.getsockname()[1])
-    assert world.carry(*tcp, forged, good) == (1, [tcp[1]])
+    assert world.carry(*tcp, forged, good) == (1, [syns[1]])
     assert world.core.take_counts() == (0, 2, 1)
     assert world.core.take_counts() == (0, 0, 0)
     world.core.shed(MAC, SHED_SYN, 0.0)
-    assert world.carry(tcp[0]) == (0, [tcp[0]])
+    assert world.carry(tcp[0]) == (0, [syns[0]])
 
 
 def test_what_a_socket_refuses_is_left_for_its_reason(world):
@@ -341,3 +343,36 @@ def test_nothing_there_is_blocking_and_a_closed_descriptor_an_error(world):
         world.core.read(number, False)
     with pytest.raises(OSError, match="Bad file descriptor"):
         world.core.open(-1)
+
+
+def tcp_frame(flags, *, source=GUEST, to=ASKED, body=b"", number=6, padding=b"", **way):
+    """Return a segment from port 4000 to port 80 as a packet socket shows it."""
+    tcp = struct.pack(">HHIIBBHHH", 4000, 80, 1, 0, 0x50, flags, 64240, 0, 0) + body
+    vnet = struct.pack("=BBHHHH", NEEDS_SUM, 0, 0, 0, 14 + 20, 16)
+    ethernet = bytes(6) + MAC + (b"\x08\x00" if len(source) == 4 else b"\x86\xdd")
+    return vnet + ethernet + ip(source, to, number, tcp, **way) + padding
+
+
+@pytest.mark.parametrize(
+    ("source", "to"), [(GUEST, ASKED), (socket.inet_pton(socket.AF_INET6, "fd00::2"), bytes(15) + b"\1")]
+)
+def test_the_first_segment_of_a_connection_is_left_already_read(world, source, to):
+    whole = tcp_frame(0x02, source=source, to=to, body=b"options", hops=9)
+    carried, left = world.carry(whole + bytes(6), tcp_frame(0x12, source=source, to=to))
+    assert carried == 0
+    key = source + struct.pack(">H", 4000) + to + struct.pack(">H", 80)
+    vnet = struct.pack("=BBHHHH", NEEDS_SUM, 0, 0, 0, 20, 16)
+    assert left[0] == (MAC, key, 9, vnet + whole[10 + 14 :])
+    assert isinstance(left[1], bytes)
+
+
+def test_a_first_segment_that_is_cut_or_a_fragment_is_left_as_it_is(world):
+    short = ip(GUEST, ASKED, 6, bytes(19))
+    vnet, ethernet = bytes(10), bytes(6) + MAC + b"\x08\x00"
+    whole = tcp_frame(0x02)
+    piece = bytearray(whole[24:])
+    piece[6:8] = struct.pack(">H", 0x2000)
+    piece[10:12] = b"\0\0"
+    piece[10:12] = checksum(bytes(piece[:20]))
+    frames = [vnet + ethernet + short, vnet + ethernet + bytes(piece), whole[:-1]]
+    assert world.carry(*frames) == (0, frames)

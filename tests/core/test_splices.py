@@ -1,15 +1,25 @@
-"""Connections joined by the core: bytes, half-closes and resets pass; nothing is left of one that is over."""
+"""Connections of the core: dialled and joined; bytes, half-closes and resets pass; nothing is left of any."""
 
 import contextlib
 import errno
 import os
+import resource
 import socket
 import struct
+import time
 
 import pytest
 
-from forwarder._core import SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES, Splices
+from forwarder import _core, tcp_options
+from forwarder._core import SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES, Splices
 from tests.helpers.descriptors import open_descriptors
+
+NEWS = {
+    getattr(_core, f"SPLICE_{name.upper()}"): name
+    for name in ("answered", "joined", "failed", "over", "lingers")
+}
+LOOPBACK = socket.inet_aton("127.0.0.1")
+OPTIONS = tcp_options.packed(tcp_options.of_a_connection(nearby=True))
 
 
 @pytest.fixture
@@ -25,39 +35,59 @@ def core(stack):
     return core
 
 
-def tcp(stack):
+@pytest.fixture
+def listener(stack):
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    tcp_options.tune(listener, nearby=True)
+    return listener
+
+
+def tcp(stack, listener):
     """Return both ends of a TCP connection, which do not block."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        one = stack.enter_context(socket.create_connection(listener.getsockname()))
-        other = stack.enter_context(listener.accept()[0])
+    one = stack.enter_context(socket.create_connection(listener.getsockname()))
+    other = stack.enter_context(listener.accept()[0])
     for sock in (one, other):
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     return one, other
 
 
-def unix(stack):
+def unix(stack, _):
     pair = socket.socketpair()
     for sock in pair:
         stack.enter_context(sock).setblocking(False)
     return pair
 
 
-@pytest.fixture(params=[(tcp, tcp), (unix, tcp), (tcp, unix)], ids=["tcp", "near unix", "far unix"])
-def joined(request, core, stack):
-    """Return client, the relay's two ends, server, and the connection's number."""
-    makes = request.param
-    client, near = makes[0](stack)
-    far, server = makes[1](stack)
-    kinds = [sock.family == socket.AF_UNIX for sock in (near, far)]
-    return client, near, far, server, core.join(near.fileno(), far.fileno(), *kinds)
+def connect(core, listener, number, *, here=False):
+    return core.connect(number, -1, LOOPBACK, listener.getsockname()[1], here, OPTIONS)
+
+
+def join(core, stack, listener, make=tcp):
+    """Return a client, a server, and the number of the connection that joins them."""
+    client, near = make(stack, listener)
+    number = core.begin(near.detach(), make is unix)
+    assert connect(core, listener, number) == errno.EINPROGRESS
+    server = stack.enter_context(listener.accept()[0])
+    server.setblocking(False)
+    assert until(core, bool) == [(number, "joined", 0)]
+    return client, server, number
+
+
+@pytest.fixture(params=[tcp, unix], ids=["tcp", "near unix"])
+def joined(request, core, stack, listener):
+    return join(core, stack, listener, request.param)
+
+
+def turn(core, seconds=0.0):
+    _, reports = core.wait(time.monotonic() + seconds)
+    return [(number, NEWS[news], error) for number, news, error in reports]
 
 
 def until(core, done):
     """Turn until it is done; return what was reported."""
     reports = []
-    for _ in range(2000):
-        reports += core.turn()
+    for _ in range(5000):
+        reports += turn(core, 0.001)
         if done(reports):
             return reports
     raise AssertionError(f"not done: {reports}")
@@ -69,24 +99,6 @@ def get(sock, got):
     return got
 
 
-def test_bytes_pass_both_ways_and_a_half_close_leaves_the_other_half(core, joined):
-    client, _, _, server, number = joined
-    data = os.urandom(100_000)
-    client.sendall(data)
-    client.shutdown(socket.SHUT_WR)
-    got = bytearray()
-    until(core, lambda _: len(get(server, got)) == len(data))
-    assert got == data
-    until(core, lambda _: ended(server))
-    server.sendall(b"answer")
-    server.close()
-    back = bytearray()
-    reports = until(core, lambda reports: any(over for _, over, _ in reports))
-    assert get(client, back) == b"answer"
-    assert reports == [(number, True, 0)]
-    assert core.lent() == 0
-
-
 def ended(sock):
     try:
         return sock.recv(1) == b""
@@ -94,11 +106,45 @@ def ended(sock):
         return False
 
 
+def reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    "size", [1, SPLICE_COPIED - 1, SPLICE_COPIED, SPLICE_COPIED + 1, 3 * SPLICE_COPIED, 1_000_000]
+)
+def test_bytes_pass_both_ways_and_a_half_close_leaves_the_other_half(core, joined, size, turned):
+    (one, other), number = joined[:2][:: -1 if turned else 1], joined[2]
+    data, sent = os.urandom(size), 0
+    got = bytearray()
+
+    def passed(_):
+        nonlocal sent
+        with contextlib.suppress(BlockingIOError):
+            sent += one.send(data[sent:]) if sent < size else 0
+        return len(get(other, got)) == size
+
+    until(core, passed)
+    assert got == data
+    one.shutdown(socket.SHUT_WR)
+    until(core, lambda _: ended(other))
+    other.sendall(b"answer")
+    other.close()
+    back = bytearray()
+    reports = until(core, bool)
+    assert get(one, back) == b"answer"
+    assert ended(one)
+    assert reports == [(number, "over", 0)]
+    assert core.lent() == 0
+
+
 def test_a_reader_that_stalls_holds_one_pipe_and_stops_its_source_only(core, joined):
-    client, _, _, server, _ = joined
+    client, server, _ = joined
     sent = 0
     for _ in range(400):
-        core.turn()
+        turn(core)
         with contextlib.suppress(BlockingIOError):
             sent += client.send(bytes(1 << 16))
     assert core.lent() == 1
@@ -112,26 +158,41 @@ def test_a_reader_that_stalls_holds_one_pipe_and_stops_its_source_only(core, joi
     assert not core.busy()
 
 
-def test_what_came_before_a_reset_arrives_first(core, stack):
-    client, near = tcp(stack)
-    far, server = tcp(stack)
-    number = core.join(near.fileno(), far.fileno(), False, False)
+def test_short_messages_to_a_reader_that_stalls_are_all_there_and_in_order(core, joined):
+    client, server, _ = joined
+    pattern = bytes(range(251)) * 100_000
+    sent, idle = 0, 0
+    while idle < 20 and sent < len(pattern):
+        try:
+            sent += client.send(pattern[sent : sent + 999])
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+        turn(core)
+    assert core.lent() == 1
+    got = bytearray()
+    until(core, lambda _: len(get(server, got)) == sent)
+    assert got == pattern[:sent]
+
+
+def test_what_came_before_a_reset_arrives_first(core, stack, listener):
+    client, server, number = join(core, stack, listener)
     client.sendall(b"last words")
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
-    reports = until(core, lambda reports: reports)
-    assert reports[0] == (number, False, errno.ECONNRESET)
+    reset(client)
+    reports = until(core, bool)
+    assert reports[0] == (number, "lingers", errno.ECONNRESET)
     assert server.recv(100) == b"last words"
-    if len(reports) == 1 or not reports[-1][1]:
-        assert core.settle(number) == errno.ECONNRESET
-        core.end(number)
+    if len(reports) == 1:
+        until(core, lambda _: core.settle(number) == errno.ECONNRESET)
+        core.end(number, True)
+    with pytest.raises(ConnectionResetError):
+        server.recv(1)
     assert core.settle(number) == -1
 
 
-def test_urgent_data_keeps_its_mark(core, stack):
-    client, near = tcp(stack)
-    far, server = tcp(stack)
-    core.join(near.fileno(), far.fileno(), False, False)
+def test_urgent_data_keeps_its_mark(core, stack, listener):
+    client, server, _ = join(core, stack, listener)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     client.send(b"before")
     client.send(b"!", socket.MSG_OOB)
     client.send(b"after")
@@ -139,41 +200,152 @@ def test_urgent_data_keeps_its_mark(core, stack):
     until(core, lambda _: get(server, got) == b"before!after")
 
 
-def test_a_number_is_used_again_and_what_is_over_is_ignored(core, stack):
+def test_a_guests_connection_has_its_answer_at_once_and_waits_for_its_near_end(core, stack, listener):
+    number = core.begin(-1, False)
+    assert connect(core, listener, number, here=True) == 0
+    server = stack.enter_context(listener.accept()[0])
+    server.send(b"banner")
+    assert turn(core) == []
+    client, near = tcp(stack, listener)
+    client.send(b"hello")
+    core.join(number, near.detach())
+    got, back = bytearray(), bytearray()
+    until(core, lambda _: get(client, got) == b"banner")
+    server.setblocking(False)
+    until(core, lambda _: get(server, back) == b"hello")
+
+
+def test_the_answer_of_another_place_is_reported(core, stack, listener):
+    number = core.begin(-1, False)
+    assert connect(core, listener, number) == errno.EINPROGRESS
+    assert until(core, bool) == [(number, "answered", 0)]
+    server = stack.enter_context(listener.accept()[0])
+    server.send(b"last words")
+    reset(server)
+    turn(core)
+    client, near = tcp(stack, listener)
+    core.join(number, near.detach())
+    reports = until(core, bool)
+    assert reports[0] == (number, "lingers", errno.ECONNRESET)
+    assert client.recv(100) == b"last words"
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_a_refusal_is_the_answer(core, listener, here):
+    port = listener.getsockname()[1]
+    listener.close()
+    number = core.begin(-1, False)
+    error = core.connect(number, -1, LOOPBACK, port, here, OPTIONS)
+    if not here:
+        assert until(core, bool) == [(number, "failed", errno.ECONNREFUSED)]
+    else:
+        assert error == errno.ECONNREFUSED
+    core.end(number, True)
+    assert core.sockets(number) == (-1, -1)
+
+
+def test_a_near_end_that_goes_before_the_answer_ends_the_dial_once(core, stack, listener):
+    client, near = tcp(stack, listener)
+    number = core.begin(near.detach(), False)
+    reset(client)
+    assert until(core, bool) == [(number, "failed", errno.ECONNABORTED)]
+    assert turn(core, 0.01) == []
+    core.end(number, True)
+    assert connect(core, listener, number) == errno.EINVAL
+
+
+def test_clients_are_accepted_with_their_addresses(core, stack, listener):
+    listener.setblocking(False)
+    clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)]
+    accepted = []
+    while len(accepted) < len(clients):
+        accepted += core.accept(listener.fileno(), True)
+    for client, (fd, peer, own) in zip(clients, accepted, strict=True):
+        with socket.socket(fileno=fd):
+            assert not os.get_blocking(fd)
+            assert peer == LOOPBACK + struct.pack(">H", client.getsockname()[1])
+            assert own == LOOPBACK + struct.pack(">H", listener.getsockname()[1])
+    assert core.accept(listener.fileno(), False) == []
+
+
+def test_without_descriptors_nothing_is_accepted_and_it_is_said(core, stack, listener):
+    listener.setblocking(False)
+    stack.enter_context(socket.create_connection(listener.getsockname()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as full:
+        full.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                full.callback(os.close, os.dup(listener.fileno()))
+        with pytest.raises(OSError, match="Too many open files"):
+            core.accept(listener.fileno(), False)
+    ((fd, *_),) = core.accept(listener.fileno(), False)
+    os.close(fd)
+
+
+def test_the_callers_own_descriptors_end_a_wait(core, stack):
+    one, other = unix(stack, None)
+    core.watch(other.fileno(), 3)
+    assert core.wait(time.monotonic()) == (0, [])
+    one.send(b"x")
+    assert core.wait(time.monotonic() + 60) == (1 << 3, [])
+    with pytest.raises(ValueError, match="below 32"):
+        core.watch(other.fileno(), 32)
+
+
+def test_a_number_is_used_again_and_what_is_over_is_ignored(core, stack, listener):
     numbers = []
     for _ in range(3):
-        (client, near), (far, server) = unix(stack), unix(stack)
-        numbers.append(core.join(near.fileno(), far.fileno(), True, True))
+        client, server, number = join(core, stack, listener)
+        numbers.append(number)
         client.send(b"x")
         got = bytearray()
         until(core, lambda _, server=server, got=got: get(server, got) == b"x")
-        core.end(numbers[-1])
-        core.end(numbers[-1])
+        core.end(number, True)
+        core.end(number, True)
+        turn(core)
     assert numbers == [numbers[0]] * 3
-    core.end(99)
+    core.end(99, True)
     assert core.settle(99) == -1
-    assert core.turn() == []
+    assert turn(core) == []
 
 
-def test_a_crowd_leaves_no_descriptor(core, stack):
-    for _ in range(3):
-        core.turn()
+def test_a_number_that_was_given_up_is_not_used_again_in_the_same_turn(core):
+    first = core.begin(-1, False)
+    core.end(first, True)
+    second = core.begin(-1, False)
+    assert second != first
+    turn(core)
+    assert core.begin(-1, False) == first
+
+
+def test_a_crowd_leaves_no_descriptor(core, stack, listener):
+    turn(core)
     before = open_descriptors()
     with contextlib.ExitStack() as crowd:
-        for _ in range(100):
-            (client, near), (far, server) = unix(crowd), unix(crowd)
-            core.join(near.fileno(), far.fileno(), True, True)
+        for client, server, _ in [join(core, crowd, listener, unix) for _ in range(100)]:
             client.send(b"once")
             client.close()
             server.close()
-        over = until(core, lambda reports: sum(over for _, over, _ in reports) == 100)
-        assert all(error in {0, errno.EPIPE} for _, _, error in over)
+        over = until(core, lambda reports: sum(news == "over" for _, news, _ in reports) == 100)
+        assert {error for _, _, error in over} <= {0, errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
     assert open_descriptors() <= before + 2 * SPLICE_KEPT_PIPES
     core.close()
     core.close()
-    assert core.turn() == []
+    with pytest.raises(ValueError, match="closed"):
+        core.wait(0.0)
 
 
-def test_a_descriptor_that_cannot_be_watched_is_an_error(core):
+def test_what_cannot_be_done_is_an_error(core, listener):
     with pytest.raises(OSError, match="Bad file descriptor"):
-        core.join(-1, -1, False, False)
+        core.begin(9999, False)
+    with pytest.raises(OSError, match="Invalid argument"):
+        core.join(core.begin(-1, False), os.dup(listener.fileno()))
+    for address, options in (
+        (b"12345", b""),
+        (LOOPBACK, b"1"),
+        (LOOPBACK, struct.pack("=iiI16s", 1, 1, 17, b"")),
+    ):
+        with pytest.raises(ValueError, match="has"):
+            core.connect(core.begin(-1, False), -1, address, 1, False, options)

@@ -1,6 +1,8 @@
 /* The datagrams of the relay, carried in batches (relay/datagrams.h). */
 #include "python/py_types.h"
 
+#include "packet/packet.h"
+#include "packet/vnet.h"
 #include "relay/datagrams.h"
 
 struct py_datagrams {
@@ -163,8 +165,38 @@ static PyObject *datagrams_to_socket(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* The first segment of a connection: (MAC address, addresses with their ports, hops, packet for the TUN device). */
+static PyObject *syn_left(const struct message *message)
+{
+    const uint8_t *ip = message->syn, *mac = message->data + VNET_BYTES + MAC_BYTES;
+    bool four = ip[0] >> 4 == 4;
+    uint32_t size = four ? 4 : 16;
+    const uint8_t *addresses = ip + (four ? IPV4_ADDRESSES : IPV6_ADDRESSES);
+    const uint8_t *ports = ip + (four ? IPV4_LEAST : IPV6_BYTES);
+    uint8_t key[2 * (16 + 2)], *at = key;
+    for (uint32_t i = 0; i < 2; i++, at += size + 2) {
+        memcpy(at, addresses + i * size, size);
+        memcpy(at + size, ports + i * 2u, 2);
+    }
+    struct vnet said = vnet_load(message->data);
+    uint32_t ethernet = (uint32_t)(ip - message->data) - VNET_BYTES;
+    struct vnet vnet = {.flags = said.flags & VNET_NEEDS_SUM,
+                        .sum_from = said.sum_from > ethernet ? said.sum_from - ethernet : 0,
+                        .sum_offset = said.sum_offset};
+    PyObject *packet = PyBytes_FromStringAndSize(NULL, VNET_BYTES + message->syn_bytes);
+    if (packet == NULL)
+        return NULL;
+    uint8_t *bytes = (uint8_t *)PyBytes_AsString(packet);
+    vnet_store(bytes, &vnet);
+    memcpy(bytes + VNET_BYTES, ip, message->syn_bytes);
+    return Py_BuildValue("(y#y#IN)", mac, (Py_ssize_t)MAC_BYTES, key, (Py_ssize_t)(at - key),
+                         (unsigned int)(four ? ip[8] : ip[7]), packet);
+}
+
 static PyObject *frame_left(const struct message *message)
 {
+    if (message->syn != NULL)
+        return syn_left(message);
     return PyBytes_FromStringAndSize((const char *)message->data, message->bytes);
 }
 

@@ -63,6 +63,7 @@ static int receive(struct datagrams *datagrams, int fd, bool control)
         message->bytes = headers[i].msg_len;
         message->segment = message->local_bytes = 0;
         message->left = false;
+        message->syn = NULL;
         if (!control)
             continue;
         struct msghdr *header = &headers[i].msg_hdr;
@@ -173,6 +174,12 @@ static bool is_shed(struct datagrams *datagrams, const struct heading *heading, 
     return forged || syn;
 }
 
+static bool is_syn(const struct heading *heading)
+{
+    return heading->protocol == IPPROTO_TCP && heading->whole && heading->bytes >= TCP_LEAST
+           && (heading->transport[TCP_FLAGS] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 /* Carry one frame, count it, or leave it to the caller. */
 static void take_frame(struct datagrams *datagrams, struct departing *departing, struct message *message, uint64_t now)
 {
@@ -187,6 +194,10 @@ static void take_frame(struct datagrams *datagrams, struct departing *departing,
     if (is_shed(datagrams, &heading, frame + SOURCE_MAC_AT, now)) {
         message->left = false;
         return;
+    }
+    if (is_syn(&heading) && vnet.type == VNET_GSO_NONE) {
+        message->syn = frame + ETHERNET_BYTES;
+        message->syn_bytes = (uint32_t)(heading.transport - message->syn) + heading.bytes;
     }
     bool cut = vnet.type == VNET_GSO_UDP;
     if (heading.protocol != IPPROTO_UDP || !heading.whole || heading.bytes < UDP_BYTES

@@ -10,6 +10,8 @@
    No datagram is carried twice and none waits: if a socket or the TUN device does not accept one, it is counted as
    dropped. If a socket *refuses* a guest's datagram, the caller gets it and sends the guest the reason.
 
+   The first segment of a connection is left to the caller, too, with its addresses already found (`syn`).
+
    Frames to shed cost as little as possible: the caller names the Ethernet sources whose SYNs, or whose packets with
    a source outside the LAN, it has just refused. For a while those are only counted here.
 

@@ -28,6 +28,8 @@ struct message {
     uint32_t local_bytes;
     uint8_t local[16];
     bool left; /* to the caller */
+    const uint8_t *syn; /* of a frame: its packet, if that is the first segment of a connection; else NULL */
+    uint32_t syn_bytes;
 };
 
 struct departing {

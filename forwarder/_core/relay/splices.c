@@ -1,7 +1,7 @@
 #include "relay/splices.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -11,7 +11,10 @@
 
 #define ALL_EVENTS (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET)
 #define FAILED_EVENTS (EPOLLERR | EPOLLHUP)
-#define SPLICE_FLAGS (SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+#define OF_THE_CALLER (1ull << 63)
+#define GENERATION_SHIFT 32
+#define GENERATIONS (1u << 31)
+#define NS_PER_MS 1000000u
 
 int splices_open(struct splices *splices)
 {
@@ -23,13 +26,10 @@ int splices_open(struct splices *splices)
 void splices_close(struct splices *splices)
 {
     for (uint32_t i = 0; i < splices->count; i++) {
-        splices_end(splices, i);
+        splices_end(splices, i, true);
         free(splices->all[i]);
     }
-    while (splices->kept > 0) {
-        close(splices->pipes[--splices->kept][0]);
-        close(splices->pipes[splices->kept][1]);
-    }
+    pipe_pool_close(&splices->pool);
     free(splices->all);
     free(splices->reports);
     close(splices->epoll);
@@ -43,42 +43,24 @@ static void report(struct splices *splices, const struct splice *splice, enum sp
     splices->reports[splices->report_count++] = (struct splice_report){splice->number, news, error};
 }
 
-/* --- pipes --- */
-
-static int borrow(struct splices *splices, struct splice_direction *direction)
-{
-    int pipe[2];
-    if (splices->kept > 0) {
-        memcpy(pipe, splices->pipes[--splices->kept], sizeof pipe);
-    } else {
-        if (pipe2(pipe, O_NONBLOCK | O_CLOEXEC) < 0)
-            return -1;
-        /* Beyond the user's share of pipe memory it stays small, and is only slower. */
-        (void)fcntl(pipe[1], F_SETPIPE_SZ, SPLICE_PIPE_BYTES);
-    }
-    direction->out = pipe[0];
-    direction->into = pipe[1];
-    splices->lent++;
-    return 0;
-}
-
-static void give_back(struct splices *splices, struct splice_direction *direction)
-{
-    if (direction->out < 0)
-        return;
-    splices->lent--;
-    if (direction->held == 0 && splices->kept < SPLICE_KEPT_PIPES) {
-        splices->pipes[splices->kept][0] = direction->out;
-        splices->pipes[splices->kept++][1] = direction->into;
-    } else {
-        close(direction->out);
-        close(direction->into);
-    }
-    direction->out = direction->into = -1;
-    direction->held = 0;
-}
-
 /* --- the set --- */
+
+int splices_watch(struct splices *splices, int fd, uint32_t bit)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = OF_THE_CALLER | bit};
+    return epoll_ctl(splices->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+int splices_watch_end(struct splices *splices, struct splice *splice, uint32_t index)
+{
+    uint64_t which = (uint64_t)splice->generation << GENERATION_SHIFT | splice->number << 1 | index;
+    struct epoll_event event = {.events = ALL_EVENTS, .data.u64 = which};
+    struct splice_end *end = &splice->ends[index];
+    if (end->is_watched)
+        return 0;
+    end->is_watched = epoll_ctl(splices->epoll, EPOLL_CTL_ADD, end->fd, &event) == 0;
+    return end->is_watched ? 0 : -1;
+}
 
 static struct splice *make(struct splices *splices)
 {
@@ -103,25 +85,28 @@ static struct splice *make(struct splices *splices)
     return made;
 }
 
-int64_t splices_join(struct splices *splices, const int *fds, const bool *are_unix)
+struct splice *splices_find(const struct splices *splices, uint32_t number)
+{
+    struct splice *splice = number < splices->count ? splices->all[number] : NULL;
+    return splice == NULL || splice->stage == SPLICE_FREE ? NULL : splice;
+}
+
+int64_t splices_begin(struct splices *splices, int near, bool is_unix)
 {
     struct splice *splice = make(splices);
     if (splice == NULL)
         return -1;
-    uint32_t number = splice->number;
-    *splice = (struct splice){.number = number, .is_open = true};
-    for (uint32_t i = 0; i < 2; i++) {
-        splice->ends[i] = (struct splice_end){.fd = fds[i], .is_unix = are_unix[i]};
-        splice->directions[i] = (struct splice_direction){.out = -1, .into = -1};
-    }
-    for (uint32_t i = 0; i < 2; i++) {
-        struct epoll_event event = {.events = ALL_EVENTS, .data.u64 = (uint64_t)number << 1 | i};
-        if (epoll_ctl(splices->epoll, EPOLL_CTL_ADD, fds[i], &event) < 0) {
-            int error = errno;
-            splices_end(splices, number);
-            errno = error;
-            return -1;
-        }
+    uint32_t number = splice->number, generation = (splice->generation + 1) % GENERATIONS;
+    *splice = (struct splice){.number = number, .generation = generation, .stage = SPLICE_BEGUN};
+    splice->ends[0] = (struct splice_end){.fd = near, .is_unix = is_unix};
+    splice->ends[1] = (struct splice_end){.fd = -1};
+    for (uint32_t i = 0; i < 2; i++)
+        splice->directions[i].pipe = (struct pipe_ends){-1, -1, 0};
+    if (near >= 0 && splices_watch_end(splices, splice, 0) < 0) {
+        int error = errno;
+        splices_end(splices, number, true);
+        errno = error;
+        return -1;
     }
     return number;
 }
@@ -135,26 +120,37 @@ static void remove_soon(struct splices *splices, struct splice *splice)
     splice->is_soon = false;
 }
 
-void splices_end(struct splices *splices, uint32_t number)
+static void close_end(struct splice_end *end, bool is_reset)
 {
-    struct splice *splice = number < splices->count ? splices->all[number] : NULL;
-    if (splice == NULL || !splice->is_open)
+    const struct linger now = {1, 0};
+    if (end->fd < 0)
         return;
-    splice->is_open = false;
+    if (is_reset && !end->is_unix)
+        setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(end->fd);
+    end->fd = -1;
+}
+
+void splices_end(struct splices *splices, uint32_t number, bool is_reset)
+{
+    struct splice *splice = splices_find(splices, number);
+    if (splice == NULL)
+        return;
+    splice->stage = SPLICE_FREE;
     if (splice->is_soon)
         remove_soon(splices, splice);
     for (uint32_t i = 0; i < 2; i++) {
-        epoll_ctl(splices->epoll, EPOLL_CTL_DEL, splice->ends[i].fd, NULL);
-        give_back(splices, &splice->directions[i]);
+        close_end(&splice->ends[i], is_reset);
+        pipe_pool_give_back(&splices->pool, &splice->directions[i].pipe);
     }
-    splice->next = splices->free;
-    splices->free = splice;
+    splice->next = splices->resting;
+    splices->resting = splice;
 }
 
 static void end_with(struct splices *splices, struct splice *splice, int error)
 {
-    report(splices, splice, SPLICE_OVER, error);
-    splices_end(splices, splice->number);
+    report(splices, splice, SPLICE_NEWS_OVER, error);
+    splices_end(splices, splice->number, error != 0);
 }
 
 /* --- one connection --- */
@@ -164,102 +160,8 @@ static void fail(struct splices *splices, struct splice *splice, struct splice_e
     if (error == 0 || end->failed != 0)
         return;
     end->failed = error;
-    end->readable = true;
-    report(splices, splice, SPLICE_LINGERS, error);
-}
-
-enum outcome { MOVED, MORE, SOURCE_FAILED, SINK_FAILED, NO_PIPE };
-
-/* Empty the pipe into the sink as far as it goes: MOVED if it is empty, MORE if the sink is full. */
-static enum outcome empty(struct splice_direction *direction, struct splice_end *sink)
-{
-    while (direction->held > 0 || direction->is_marked) {
-        ssize_t count;
-        if (!sink->writable)
-            return MORE;
-        if (direction->held > 0)
-            count = splice(direction->out, NULL, sink->fd, NULL, direction->held, SPLICE_FLAGS);
-        else
-            count = send(sink->fd, &direction->marked, 1, MSG_NOSIGNAL | (sink->is_unix ? 0 : MSG_OOB));
-        if (count < 0 && errno == EAGAIN) {
-            sink->writable = false;
-            return MORE;
-        }
-        if (count < 0)
-            return SINK_FAILED;
-        if (direction->held > 0)
-            direction->held -= (uint32_t)count;
-        else
-            direction->is_marked = false;
-    }
-    return MOVED;
-}
-
-/* Take a byte of urgent data if the stream stands in front of one: MORE if it does. */
-static enum outcome take_mark(struct splice_direction *direction, struct splice_end *source)
-{
-    int at_mark = 0;
-    if (ioctl(source->fd, SIOCATMARK, &at_mark) < 0)
-        return SOURCE_FAILED;
-    if (!at_mark)
-        return MOVED;
-    ssize_t count = recv(source->fd, &direction->marked, 1, MSG_DONTWAIT);
-    if (count < 0)
-        return errno == EAGAIN ? MOVED : SOURCE_FAILED; /* EAGAIN: the mark came before the byte */
-    direction->is_marked = count == 1;
-    source->urgent = false;
-    return MORE;
-}
-
-/* Fill the empty pipe from the source as far as it goes. */
-static enum outcome fill(struct splices *splices, struct splice_direction *direction, struct splice_end *source)
-{
-    if (direction->out < 0 && borrow(splices, direction) < 0)
-        return NO_PIPE;
-    ssize_t count = splice(source->fd, NULL, direction->into, NULL, SPLICE_PIPE_BYTES, SPLICE_FLAGS);
-    if (count > 0) {
-        direction->held = (uint32_t)count;
-    } else if (count == 0) {
-        direction->half = SPLICE_DRAINING;
-    } else if (errno != EAGAIN) {
-        return SOURCE_FAILED;
-    } else {
-        enum outcome marked = source->urgent ? take_mark(direction, source) : MOVED;
-        if (marked != MORE) {
-            source->readable = false;
-            return marked;
-        }
-    }
-    return MOVED;
-}
-
-/* Move bytes of one direction: MORE if it stopped before an end had enough. */
-static enum outcome move(struct splices *splices, struct splice *splice, uint32_t index)
-{
-    struct splice_direction *direction = &splice->directions[index];
-    struct splice_end *source = &splice->ends[index], *sink = &splice->ends[!index];
-    if (sink->failed || direction->half == SPLICE_ENDED)
-        return MOVED;
-    for (uint32_t round = 0; round < SPLICE_ROUNDS; round++) {
-        enum outcome outcome = empty(direction, sink);
-        if (outcome != MOVED)
-            return outcome == MORE ? MOVED : outcome; /* the sink says when there is room again */
-        if (direction->half == SPLICE_DRAINING || !source->readable || !sink->writable)
-            break;
-        outcome = fill(splices, direction, source);
-        if (outcome != MOVED)
-            return outcome;
-    }
-    if (direction->held > 0 || direction->is_marked)
-        return MORE;
-    give_back(splices, direction);
-    if (direction->half == SPLICE_DRAINING) {
-        direction->half = SPLICE_ENDED;
-        if (!source->failed && splice->directions[!index].half != SPLICE_ENDED && shutdown(sink->fd, SHUT_WR) < 0)
-            return SINK_FAILED;
-        return MOVED;
-    }
-    return source->readable && sink->writable ? MORE : MOVED;
+    end->readable = end->has_ended = true;
+    report(splices, splice, SPLICE_NEWS_LINGERS, error);
 }
 
 /* Bytes that the peer has not acknowledged. */
@@ -272,72 +174,102 @@ static bool has_unsent(const struct splice_end *end)
 static int settled(const struct splice *splice)
 {
     for (uint32_t i = 0; i < 2; i++)
-        if (splice->ends[i].failed && splice->directions[i].half == SPLICE_ENDED && !has_unsent(&splice->ends[!i]))
+        if (splice->ends[i].failed && splice->directions[i].half == DIRECTION_ENDED && !has_unsent(&splice->ends[!i]))
             return splice->ends[i].failed;
     return -1;
 }
 
 int splices_settle(struct splices *splices, uint32_t number)
 {
-    const struct splice *splice = number < splices->count ? splices->all[number] : NULL;
-    return splice == NULL || !splice->is_open ? -1 : settled(splice);
+    const struct splice *splice = splices_find(splices, number);
+    return splice == NULL ? -1 : settled(splice);
 }
 
 /* Move what can be moved; go on soon if there is more than a fair share. */
 static void pump(struct splices *splices, struct splice *splice)
 {
+    struct splice_end *ends = splice->ends;
+    struct direction *directions = splice->directions;
     bool has_more = false;
     for (uint32_t i = 0; i < 2; i++) {
-        enum outcome outcome = move(splices, splice, i);
+        bool is_last = directions[!i].half == DIRECTION_ENDED;
+        enum outcome outcome = direction_move(&directions[i], &splices->pool, &ends[i], &ends[!i], is_last);
         int error = errno;
         if (outcome == NO_PIPE) {
             end_with(splices, splice, error);
             return;
         }
         if (outcome == SOURCE_FAILED) {
-            fail(splices, splice, &splice->ends[i], error);
-            splice->directions[i].half = SPLICE_DRAINING; /* an error is the source's end, too */
+            fail(splices, splice, &ends[i], error);
+            directions[i].half = DIRECTION_DRAINING; /* an error is the source's end, too */
         } else if (outcome == SINK_FAILED) {
-            fail(splices, splice, &splice->ends[!i], error);
+            fail(splices, splice, &ends[!i], error);
         }
         has_more |= outcome != MOVED;
     }
-    const struct splice_end *ends = splice->ends;
     if (ends[0].failed && ends[1].failed) {
         end_with(splices, splice, ends[0].failed);
     } else if (ends[0].failed || ends[1].failed) {
         int error = settled(splice);
         if (error > 0)
             end_with(splices, splice, error);
-    } else if (splice->directions[0].half == SPLICE_ENDED && splice->directions[1].half == SPLICE_ENDED) {
+    } else if (directions[0].half == DIRECTION_ENDED && directions[1].half == DIRECTION_ENDED) {
         end_with(splices, splice, 0);
     }
-    if (splice->is_open && has_more && !splice->is_soon) {
+    if (splice->stage == SPLICE_JOINED && has_more && !splice->is_soon) {
         splice->is_soon = true;
         splice->next = splices->soon;
         splices->soon = splice;
     }
 }
 
+/* What happened at an end before the join: the far one has answered or failed, the near one may have failed. */
+static void take_early(struct splices *splices, struct splice *splice, uint32_t index, int error)
+{
+    if (splice->stage != SPLICE_BEGUN || (index == 0 && error == 0))
+        return;
+    if (error != 0) {
+        splice->stage = SPLICE_DEAD;
+        report(splices, splice, SPLICE_NEWS_FAILED, index == 0 ? ECONNABORTED : error);
+    } else if (splice->ends[0].fd < 0) {
+        splice->stage = SPLICE_ANSWERED;
+        report(splices, splice, SPLICE_NEWS_ANSWERED, 0);
+    } else {
+        splice->stage = SPLICE_JOINED;
+        report(splices, splice, SPLICE_NEWS_JOINED, 0);
+        pump(splices, splice);
+    }
+}
+
 static void take_event(struct splices *splices, const struct epoll_event *event)
 {
-    struct splice *splice = splices->all[event->data.u64 >> 1];
-    if (!splice->is_open)
-        return; /* it ended in this turn; a number is used again only after that */
-    struct splice_end *end = &splice->ends[event->data.u64 & 1];
-    if ((event->events & FAILED_EVENTS) != 0 && !end->failed) {
-        int error = 0;
+    uint64_t which = event->data.u64;
+    if ((which & OF_THE_CALLER) != 0) {
+        splices->watched |= 1u << (which & (SPLICE_WATCHED - 1));
+        return;
+    }
+    struct splice *splice = splices_find(splices, (uint32_t)which >> 1);
+    if (splice == NULL || splice->generation != which >> GENERATION_SHIFT)
+        return;
+    struct splice_end *end = &splice->ends[which & 1];
+    int error = 0; /* of an answered one it stays in the socket, behind the bytes that came before it */
+    if ((event->events & FAILED_EVENTS) != 0 && !end->failed && splice->stage != SPLICE_ANSWERED) {
         socklen_t size = sizeof error;
         getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-        fail(splices, splice, end, error);
     }
     end->readable |= (event->events & (EPOLLIN | EPOLLRDHUP | FAILED_EVENTS)) != 0;
     end->writable |= (event->events & (EPOLLOUT | FAILED_EVENTS)) != 0;
     end->urgent |= (event->events & EPOLLPRI) != 0;
-    pump(splices, splice);
+    end->has_ended |= (event->events & (EPOLLRDHUP | FAILED_EVENTS)) != 0;
+    if (splice->stage == SPLICE_JOINED) {
+        fail(splices, splice, end, error);
+        pump(splices, splice);
+    } else {
+        take_early(splices, splice, which & 1, error);
+    }
 }
 
-/* Room for the reports of so many pumps, each of which has three at most. */
+/* Room for the reports of so many pumps, each of which has three at most, and one before it. */
 static int make_room(struct splices *splices, uint32_t pumps)
 {
     uint32_t wanted = splices->report_count + 4 * pumps;
@@ -351,18 +283,31 @@ static int make_room(struct splices *splices, uint32_t pumps)
     return 0;
 }
 
-int splices_turn(struct splices *splices)
+static void wake_resting(struct splices *splices)
+{
+    while (splices->resting != NULL) {
+        struct splice *splice = splices->resting;
+        splices->resting = splice->next;
+        splice->next = splices->free;
+        splices->free = splice;
+    }
+}
+
+int splices_turn(struct splices *splices, int timeout)
 {
     struct epoll_event events[SPLICE_EVENTS];
     uint32_t unfinished = 0;
-    splices->report_count = 0;
+    splices->report_count = splices->watched = 0;
+    wake_resting(splices);
     for (const struct splice *each = splices->soon; each != NULL; each = each->next)
         unfinished++;
     if (make_room(splices, SPLICE_EVENTS + unfinished) < 0)
         return -1;
+    int count = epoll_wait(splices->epoll, events, SPLICE_EVENTS, unfinished ? 0 : timeout);
+    if (count < 0)
+        return -1;
     /* Those that have more to do begin with what is there now; what an event makes unfinished is for the next turn. */
     struct splice *soon = splices->soon;
-    int count = epoll_wait(splices->epoll, events, SPLICE_EVENTS, 0);
     splices->soon = NULL;
     while (soon != NULL) {
         struct splice *next = soon->next;
@@ -373,4 +318,16 @@ int splices_turn(struct splices *splices)
     for (int i = 0; i < count; i++)
         take_event(splices, &events[i]);
     return 0;
+}
+
+int splices_wait(struct splices *splices, uint64_t until)
+{
+    for (;;) {
+        uint64_t now = monotonic_ns();
+        uint64_t left = now < until ? (until - now + NS_PER_MS - 1) / NS_PER_MS : 0;
+        if (splices_turn(splices, left < INT_MAX ? (int)left : INT_MAX) < 0)
+            return -1;
+        if (splices->report_count > 0 || splices->watched != 0 || now >= until)
+            return 0;
+    }
 }

@@ -1,65 +1,52 @@
-/* Connections of two sockets each, joined in the kernel: bytes go through a pipe and are never copied here.
+/* Connections of two sockets each, from the dial to the end: joined here, so that no byte passes Python.
 
-   Theory of operation. Each direction of a connection has its own state: FLOWING, then DRAINING once its source has
-   ended, then ENDED, after the sink's shutdown. The connection is over when both have ended. The directions are
-   independent, so half-closed connections work. Where both have ended the caller closes the sockets at once, so the
-   second shutdown is left out.
+   Theory of operation. A connection has a number from `splices_begin` on. Its near end is there from the beginning (a
+   client of the host) or comes later (a guest, which is let in when the far side has answered); its far end is dialled
+   (dials.h). When both are connected they are *joined*: each direction moves bytes by itself (direction.h). The
+   connection is over when both directions have ended.
 
-   If an end fails (a reset, a time-out), the other one gets a reset, so a stream is never cut silently. But first it
-   gets the bytes that the failed end had sent, as with a direct connection: a kernel delivers received bytes before it
-   reports a reset. So the bytes are moved, and the caller, who is told SPLICE_LINGERS, asks splices_settle now and then
-   until the other end has acknowledged them. Bytes on their way *to* the failed end are lost.
+       BEGUN ──far answers, near is there──► JOINED ──both directions have ended──► FREE
+         └──far answers──► ANSWERED ──near comes──┘
+       BEGUN ──an end fails──► DEAD ──splices_end──► FREE        splices_end ends every stage
 
-   Urgent data (RFC 6093) is one marked byte. splice(2) stops in front of it. It is read by itself, since the sockets
-   keep it in the stream (SO_OOBINLINE), and sent on with its mark.
+   If an end of a joined connection fails (a reset, a time-out), the other one gets a reset, so a stream is never cut
+   silently. But first it gets the bytes that the failed end had sent, as with a direct connection: a kernel delivers
+   received bytes before it reports a reset. So the bytes are moved, and the caller, who is told SPLICE_LINGERS, asks
+   splices_settle now and then until the other end has acknowledged them. Bytes on their way *to* the failed end are
+   lost.
 
-   A direction needs a pipe only while bytes are in it. It borrows one, fills it from its source and empties it into its
-   sink, and returns it when it is empty. So an idle connection needs only its two descriptors. If a sink does not read,
-   the direction keeps one pipe, and its source is not read: this back-pressure concerns only this connection. A pipe is
-   filled only when it is empty, so EAGAIN means that the source is empty; a full pipe would give the same error.
+   The set is edge-triggered: a connection is told once when something has become possible, and remembers it, from
+   before the join, too. What has more than a fair share to move goes on in the next turn. The caller's own sets of
+   descriptors may be in this one (`splices_watch`), so a process sleeps here, and events of connections wake no Python
+   unless there is something to report.
 
-   The set is edge-triggered: a connection is told once when something has become possible, and remembers it. One turn
-   moves at most SPLICE_ROUNDS pipes of a connection in a direction; what has more is gone on with in the next turn.
+   A number is used again only in the turn after its connection was over, and an event carries the generation of the
+   number's use, so a report or an event never reaches a later connection.
 
-   Example: a request of 100 bytes arrives at the near end. One event; three system calls (splice in, splice out, splice
-   in that says EAGAIN); the pipe goes back. Single-threaded. Descriptors are the caller's, who closes them after the
-   connection is over. */
+   Example: a request of 100 bytes and its answer on a joined connection: two events, two recv, two send, no report.
+   Single-threaded. The sockets belong to the set, which closes them. */
 #ifndef BULKHEAD_SPLICES_H
 #define BULKHEAD_SPLICES_H
 
-#include "common.h"
+#include "relay/direction.h"
 
-#define SPLICE_PIPE_BYTES (256u << 10) /* by measurement: gateway/relay/splice.py */
-#define SPLICE_KEPT_PIPES 32u          /* empty ones: more than are filled at a time, unless readers stall */
-#define SPLICE_ROUNDS 4u               /* 1 MiB, or 0.5 ms */
 #define SPLICE_EVENTS 256u
+#define SPLICE_WATCHED 32u /* bits of the caller's descriptors */
 
-enum splice_half { SPLICE_FLOWING, SPLICE_DRAINING, SPLICE_ENDED };
-
-struct splice_end {
-    int fd;
-    bool is_unix; /* has no resets, no urgent data and nothing unacknowledged */
-    bool readable, writable, urgent;
-    int failed; /* the errno that broke it */
-};
-
-struct splice_direction {
-    enum splice_half half;
-    int out, into; /* of the pipe; -1: none */
-    uint32_t held; /* bytes in it */
-    bool is_marked;
-    uint8_t marked; /* a byte of urgent data, which the sink gets before further bytes */
-};
+enum splice_stage { SPLICE_FREE, SPLICE_BEGUN, SPLICE_ANSWERED, SPLICE_DEAD, SPLICE_JOINED };
 
 struct splice {
-    uint32_t number;
-    bool is_open, is_soon;
-    struct splice_end ends[2];
-    struct splice_direction directions[2]; /* from ends[i] to the other one */
-    struct splice *next;                   /* of those that have more to do, or of the free ones */
+    uint32_t number, generation;
+    enum splice_stage stage;
+    bool is_soon;
+    struct splice_end ends[2];     /* near, far */
+    struct direction directions[2]; /* from ends[i] to the other one */
+    struct splice *next;           /* of those that have more to do, or of the free ones */
 };
 
-enum splice_news { SPLICE_OVER, SPLICE_LINGERS };
+/* Of the far end: it has answered; it has, and is joined; the dial has failed. Of a joined connection: it is over; an
+   end has failed, and the other one has bytes to take. */
+enum splice_news { SPLICE_NEWS_ANSWERED, SPLICE_NEWS_JOINED, SPLICE_NEWS_FAILED, SPLICE_NEWS_OVER, SPLICE_NEWS_LINGERS };
 
 struct splice_report {
     uint32_t number;
@@ -71,11 +58,11 @@ struct splices {
     int epoll;
     struct splice **all;
     uint32_t count, room;
-    struct splice *free, *soon;
-    int pipes[SPLICE_KEPT_PIPES][2];
-    uint32_t kept, lent;
+    struct splice *free, *resting, *soon; /* resting: free from the next turn on */
+    struct pipe_pool pool;
     struct splice_report *reports; /* of this turn */
     uint32_t report_count, report_room;
+    uint32_t watched; /* the caller's descriptors that are readable, as bits */
 };
 
 int splices_open(struct splices *splices);
@@ -83,17 +70,29 @@ int splices_open(struct splices *splices);
 /* End all connections; what is called afterwards finds none. */
 void splices_close(struct splices *splices);
 
-/* Join two connected, non-blocking sockets; the number of the connection, or -1 with errno. */
-int64_t splices_join(struct splices *splices, const int *fds, const bool *are_unix);
+/* Watch a descriptor of the caller's, which shows in `watched` as a bit. -1 with errno. */
+int splices_watch(struct splices *splices, int fd, uint32_t bit);
 
-/* Move what can be moved; `reports` says what has become of connections. -1 with errno: no memory. */
-int splices_turn(struct splices *splices);
+/* A new connection with this near end, or with none (-1); its number, or -1 with errno. */
+int64_t splices_begin(struct splices *splices, int near, bool is_unix);
+
+/* Wait for `timeout` ms at most until there are events, and move what can be moved; `reports` says what has become of
+   connections. -1 with errno: no memory, or a signal. */
+int splices_turn(struct splices *splices, int timeout);
+
+/* Make turns until there is a report, a descriptor of the caller's is readable, or it is that late (monotonic, ns). */
+int splices_wait(struct splices *splices, uint64_t until);
 
 /* After a failure: end it if the other end has acknowledged all bytes. The errno to end it with; -1: not yet. */
 int splices_settle(struct splices *splices, uint32_t number);
 
-/* Forget a connection, before its sockets are closed; one that is over is ignored. */
-void splices_end(struct splices *splices, uint32_t number);
+/* End a connection and close its sockets, so that peers see a reset if `is_reset`; one that is over is ignored. */
+void splices_end(struct splices *splices, uint32_t number, bool is_reset);
+
+/* --- for dials.c --- */
+
+struct splice *splices_find(const struct splices *splices, uint32_t number);
+int splices_watch_end(struct splices *splices, struct splice *splice, uint32_t index);
 
 static inline bool splices_are_busy(const struct splices *splices)
 {

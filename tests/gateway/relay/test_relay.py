@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import resource
+import select
 import socket
 import struct
 import termios
@@ -18,7 +19,7 @@ from forwarder._core import SPLICE_PIPE_BYTES as PIPE_BYTES
 from gateway.relay import descriptors as descriptor_budget
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.relay import is_own
-from gateway.relay.splice import LINGER_S
+from gateway.relay.tcp import LINGER_S
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.policies import LOOPBACK
 from tests.helpers.gateway.world import World, client, drain, is_reset, reset, server, stall, try_accept
@@ -167,13 +168,10 @@ def test_a_stalled_reader_costs_no_calls_and_delays_no_other(world, connect):
     near, far = connect()
     stall(world, near)
     assert world.count("pipes") == 1
-    calls, quiet = [], []
-    turn = world.relay._poller.turn
-    world.loop.watch(world.relay._poller.fileno(), lambda _: (calls.append(1), turn()))
-    while len(quiet) < 20:  # never, if it were polled for; a few last bytes may still come
+    core, quiet = world.relay._splices, 0
+    while quiet < 20:  # never, if it were polled for; a few last bytes may still come
+        quiet = 0 if core.busy() or select.select([core.fileno()], [], [], 0)[0] else quiet + 1
         world.turn(0.01)
-        quiet = [] if calls else [*quiet, 1]
-        calls.clear()
     quick, its_far = connect()
     data, got = bytes(3_000_000), bytearray()
     push(world, quick, data, its_far, got)
@@ -186,14 +184,23 @@ def test_a_stalled_reader_costs_no_calls_and_delays_no_other(world, connect):
     assert not any(slow)
 
 
-def test_sockets_of_one_machine_do_not_pace(world, connect):
+def test_sockets_of_one_machine_do_not_pace(world, connect, stack):
     connect()
     world.until(lambda: world.relay._connections._joined, "the connection")
-    (joined,) = world.relay._connections._joined
-    for sock in joined.sockets:
+    for sock in ends(world, stack):
         assert algorithm(sock) == b"reno"
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def ends(world, stack):
+    """Return duplicates of both sockets of the only connection."""
+    (joined,) = world.relay._connections._joined
+    return [
+        stack.enter_context(socket.socket(fileno=os.dup(fd)))
+        for fd in world.relay._splices.sockets(joined.number)
+    ]
 
 
 def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
@@ -203,10 +210,10 @@ def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
     world.until(lambda: world.relay._connections._joined, "the connection")
     far = stack.enter_context(listener.accept()[0])
     far.setblocking(False)
-    (joined,) = world.relay._connections._joined
+    both = ends(world, stack)
     end = time.monotonic() + 4.5  # an end that did not answer would be reset by now
     world.until(lambda: time.monotonic() > end, "the end of the silence")
-    assert all(tcp_options.silence_s(sock) < 2.5 for sock in joined.sockets)
+    assert all(tcp_options.silence_s(sock) < 2.5 for sock in both)
     near.send(b"after the silence")
     got = bytearray()
     world.until(lambda: drain(far, got) or got, "the bytes")
@@ -215,19 +222,19 @@ def test_silence_is_asked_about_and_survived(world, stack, monkeypatch):
 def test_pacing_is_forgone_before_there_is_a_connection(world, stack):
     """The kernel goes on pacing a connection that began under BBR (sk_pacing_status), also under another
     algorithm."""
-    before = []
+    made = []
 
-    class Watched(socket.socket):
-        def connect_ex(self, address):
-            before.append(algorithm(self))
-            return super().connect_ex(address)
+    def make(kind, deliver):
+        sock = socket.socket(socket.AF_INET6)  # cannot connect to the guest's IPv4 address
+        made.append(stack.enter_context(sock.dup()))
+        deliver(sock)
 
-    world.relay._make = lambda kind, deliver: deliver(Watched())
+    world.relay._make = make
     forward = world.forward(stack.enter_context(server()))
-    stack.enter_context(client(forward))
-    world.until(lambda: before, "the dial")
+    with client(forward) as near:
+        world.until(lambda: is_reset(near), "the end of the dial")
     (listening, _), *_ = world.relay._listening.values()
-    assert (before, algorithm(listening.sock)) == ([b"reno"], b"reno")
+    assert [algorithm(sock) for sock in (*made, listening.sock)] == [b"reno"] * 2
 
 
 def algorithm(sock):

@@ -76,21 +76,19 @@ def test_a_port_in_use_is_reported_and_nothing_is_left_behind(world, stack):
 def test_without_descriptors_a_listener_pauses_and_does_not_spin(world, stack, monkeypatch):
     listener = stack.enter_context(server())
     forward = world.forward(listener)
-    (sock, *_), watching = world.relay._listening[forward]
+    _, watching = world.relay._listening[forward]
+    core = watching._core
 
     class Exhausted:
-        def accept(self):
+        def accept(self, listener, with_own):
             raise OSError(errno.EMFILE, "no descriptors")
 
-        def fileno(self):
-            return sock.fileno()
-
-    monkeypatch.setattr(watching, "_sock", Exhausted())
+    monkeypatch.setattr(watching, "_core", Exhausted())
     stack.enter_context(client(forward))
     pauses = world.relay._pauses
     world.until(pauses.deadline, "the pause")
     assert world.relay.deadline() == pauses.deadline()
-    monkeypatch.setattr(watching, "_sock", sock)
+    monkeypatch.setattr(watching, "_core", core)
     pauses.tick(pauses.deadline() - 0.001)
     assert pauses.deadline() is not None
     pauses.tick(pauses.deadline())

@@ -74,9 +74,11 @@ def push_more(sock):
 def peer_of(world, near):
     """The address that the relay has towards the guest, for a connection of ``near``."""
     for joined in world.relay._connections._joined:
-        one, other = joined.sockets
-        if one.getpeername() == near.getsockname():
-            return other.getsockname()
+        fds = world.relay._splices.sockets(joined.number)
+        one, other = (socket.socket(fileno=os.dup(fd)) for fd in fds)
+        with one, other:
+            if one.getpeername() == near.getsockname():
+                return other.getsockname()
     raise AssertionError("no such connection")
 
 

@@ -158,7 +158,8 @@ class Lan:
         return future
 
     def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:
-        deliver(self.namespace.inside(lambda: socket.socket(*KINDS[kind])))
+        family_, type_ = KINDS[kind]
+        deliver(self.namespace.inside(lambda: socket.socket(family_, type_ | socket.SOCK_NONBLOCK)))
 
 
 def address(lan: Lan, number: int, version: int = 4) -> str:

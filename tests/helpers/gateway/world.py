@@ -40,7 +40,7 @@ class World:
 
     def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:
         self.made.append(kind)
-        sock = socket.socket(socket.AF_INET, KINDS[kind])
+        sock = socket.socket(socket.AF_INET, KINDS[kind] | socket.SOCK_NONBLOCK)
         if self.delay is None:
             deliver(sock)
         else:

@@ -1,8 +1,9 @@
-"""One dial: a connection of the relay before it is joined, with its states and its errors.
+"""One connection of the relay, from the dial to its end, with its states and its errors.
 
-A dial is *asked* while the namespace makes its socket, then *connecting*, then *answered*, then *joined*,
-when ``splice`` takes over. In each of the first three states an error, a time-out or its near end makes it
-*over* (``NEXT``). ``tcp`` has the table of all dials and gives up those that take too long.
+A connection is *asked* while the namespace makes its socket, then *connecting*, then *answered*, then
+*joined*, when the core moves its bytes. In each of the first three states an error, a time-out or its near
+end makes it *over*; a joined one is over at its end (``NEXT``). ``tcp`` has the table of all connections and
+gives up dials that take too long.
 """
 
 import enum
@@ -14,13 +15,13 @@ from gateway.relay.policy import Address
 
 Deliver = Callable[[socket.socket | None], None]
 Make = Callable[[Deliver], None]
-"""Makes a socket to connect with and delivers it, now or later; None if it cannot be made."""
+"""Makes a non-blocking socket to connect with and delivers it, now or later; None if it cannot be made."""
 
 _DOWN = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
 class State(enum.Enum):
-    """States of a dial."""
+    """States of a connection."""
 
     ASKED = "asked"
     CONNECTING = "connecting"
@@ -36,43 +37,41 @@ NEXT = {
     (State.CONNECTING, "failed"): State.OVER,
     (State.ANSWERED, "taken"): State.JOINED,
     (State.ANSWERED, "failed"): State.OVER,
-    # Ignored, not prohibited, since it is only late: a socket or a failure for a dial that is over.
+    (State.JOINED, "ended"): State.OVER,
+    # Ignored, not prohibited, since it is only late: a socket or a failure for a connection that is over.
     (State.OVER, "socket"): State.OVER,
     (State.OVER, "failed"): State.OVER,
     # Prohibited: to be connected without a socket, to be taken before the answer, to fail once joined.
 }
 
 
-class Dial:
-    """One connection before it is joined."""
+class Connection:
+    """One connection."""
 
-    __slots__ = ("decided", "end", "far", "near", "owner", "state", "target")
+    __slots__ = ("decided", "end", "guest", "guest_is_near", "number", "owner", "state", "target")
 
     def __init__(
         self,
         owner: Hashable,
         target: tuple[Address, int],
-        near: socket.socket | None,
-        decided: Callable[["Dial", int], None],
+        guest: Address | bytes,
+        decided: Callable[["Connection", int], None] | None,
     ) -> None:
-        """``decided`` is called with 0 when the far side has answered, or with an errno before that."""
-        self.near = near
+        """``decided``: of a guest's, called with 0 when the far side has answered, or with an errno before.
+
+        A client's of the host has none, and is joined when the guest has answered.
+        """
         self.owner = owner
         self.target = target
+        self.guest = guest
+        """The guest's address."""
+        self.guest_is_near = decided is not None
         self.decided = decided
         self.end = 0.0
-        self.far: socket.socket | None = None
+        """When the dial is given up, in monotonic seconds."""
+        self.number = -1
+        """The core's."""
         self.state = State.ASKED
-
-
-def make_on_host(family: int, kind: int, deliver: Deliver) -> None:
-    """Make a socket here and deliver it."""
-    try:
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-    except OSError:
-        deliver(None)
-        return
-    deliver(sock)
 
 
 def counter_of(error: int) -> str:

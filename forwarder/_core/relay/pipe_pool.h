@@ -1,0 +1,35 @@
+/* Pipes of the relay, lent to directions of connections while they have bytes under way.
+
+   Theory of operation. splice(2) moves bytes between a socket and a pipe without copying them. A direction borrows a
+   pipe when it fills it and returns it when it is empty, so an idle connection has none. Empty ones are kept for the
+   next borrower, up to PIPE_POOL_KEPT, since making one costs as much as moving its bytes. One with bytes in it (its
+   connection has ended) is closed.
+
+   Example: 200 connections take turns with short requests: one pipe serves all of them. Single-threaded. */
+#ifndef BULKHEAD_PIPE_POOL_H
+#define BULKHEAD_PIPE_POOL_H
+
+#include "common.h"
+
+#define PIPE_BYTES (256u << 10) /* by measurement: gateway/relay/tcp.py */
+#define PIPE_POOL_KEPT 32u      /* empty ones: more than are filled at a time, unless readers stall */
+
+struct pipe_ends {
+    int out, into; /* -1: none */
+    uint32_t held; /* bytes in it */
+};
+
+struct pipe_pool {
+    struct pipe_ends kept[PIPE_POOL_KEPT];
+    uint32_t kept_count, lent;
+};
+
+/* -1 with errno. */
+int pipe_pool_borrow(struct pipe_pool *pool, struct pipe_ends *ends);
+
+/* `ends` has none afterwards; nothing happens if it has none before. */
+void pipe_pool_give_back(struct pipe_pool *pool, struct pipe_ends *ends);
+
+void pipe_pool_close(struct pipe_pool *pool);
+
+#endif
