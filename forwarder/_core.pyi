@@ -43,7 +43,10 @@ EVENT_GUARDED: Final[int]
 """``Engine.unfinished`` has changed."""
 
 def doorbell_create() -> int:
-    """A new non-blocking eventfd."""
+    """A new bell: an eventfd that is always readable, to be waited for edge-triggered."""
+
+def waiter_create() -> int:
+    """What an engine sleeps on: an epoll instance."""
 
 def ring_create(size: int, src_port: int, src_epoch: int, dst_port: int, dst_epoch: int) -> tuple[int, int]:
     """A new unicast ring, two sealed memfds: what its producer writes, and its consumer's tail.
@@ -359,10 +362,12 @@ class Engine:
         flood_doorbell: int,
         stats: int,
         flood: int,
+        waiter: int = -1,
     ) -> None:
         """``kind``: "stream", "stream16", "seqpacket", "dgram", "tap" or "vhost".
 
         On streams each frame follows its length: in 32 bits, big-endian, or in 16 bits, little-endian.
+        ``waiter``: of ``waiter_create``, now the engine's; -1: the engine makes one.
         """
 
     def watch(self, fd: int) -> None:

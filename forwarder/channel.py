@@ -16,6 +16,7 @@ Invariants:
 """
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -96,6 +97,15 @@ def entitled(message: Message) -> int:
     return len(message.ports) if isinstance(message, Floods) else _FIXED.get(type(message), 0)
 
 
+def unblock(sock: socket.socket) -> None:
+    """Make a socket non-blocking.
+
+    ``setblocking`` does that by an ioctl that can also make descriptors block, which others share; so a
+    worker's cell forbids it.
+    """
+    fcntl.fcntl(sock, fcntl.F_SETFL, fcntl.fcntl(sock, fcntl.F_GETFL) | os.O_NONBLOCK)
+
+
 def close_all(descriptors: Sequence[int]) -> None:
     """Close all descriptors, also after a failure."""
     for descriptor in descriptors:
@@ -110,7 +120,7 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         """Take a connected socket."""
-        sock.setblocking(False)
+        unblock(sock)
         self._sock = sock
         self._backlog: deque[tuple[bytes, list[int]]] = deque()
         self._poll_helps = False

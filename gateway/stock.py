@@ -18,6 +18,9 @@ from forwarder.channel import close_all
 BATCH = 64
 """Sockets of one request: more than the connections during two messages; a message holds 253."""
 
+MOST_KEPT = BATCH + BATCH // 2
+"""Sockets of a kind that are kept at most: asked for when half a batch is left."""
+
 MOST_WAITING = 4096
 """Most waiting requests of a kind: as many as the kernel keeps for a listener."""
 
@@ -68,6 +71,8 @@ class Stock:
                 known.waiting.popleft()(None)
         elif known.waiting:
             self._refill(kind, known)
+        close_all(known.ready[MOST_KEPT:])  # of requests that were given None meanwhile
+        del known.ready[MOST_KEPT:]
 
     def close(self) -> None:
         """Close all sockets, and give None to the waiting requests."""

@@ -46,6 +46,7 @@ from supervisor.gateway.child import GatewayChild
 from supervisor.gateway.facts import facts
 from supervisor.gateway.process import GatewayProcess
 from supervisor.ports import actions
+from supervisor.ports.in_force import NOTHING, Missing, is_wide
 from supervisor.ports.registry import Registry
 from supervisor.ports.view import PortView
 
@@ -165,17 +166,20 @@ class PortManager:
             self.listeners.disconnect(port.record.id)
         self.do(self.registry.detach(number))
 
-    def set_policy(self, number: int, policy: Policy) -> Future[bool]:
-        """Change settings of a port; return a future that says whether they are in force.
+    def set_policy(self, number: int, policy: Policy) -> Future[Missing]:
+        """Change settings of a port; return a future that says what of them is not in force.
 
         Raises LocalError; nothing has changed then.
         """
-        decided = self.registry.set_policy(number, self._guarded(policy))
+        port = self.registry.get(number)
+        before = policy if port is None else port.record.policy
+        policy = self._guarded(policy)
+        decided = self.registry.set_policy(number, policy)
         self.do(decided)
         if decided and self.registry.forwards(number):
-            return self.fleet.confirmed(number)
-        in_force: Future[bool] = Future()
-        in_force.set_result(True)
+            return self.fleet.confirmed(number, everywhere=is_wide(before, policy))
+        in_force: Future[Missing] = Future()
+        in_force.set_result(NOTHING)
         return in_force
 
     # Events of listeners.

@@ -10,6 +10,7 @@ which it can only use what it has:
   next one, and accepts only the process that holds the lock of the runtime directory;
 - the *lock file*, to read the id of that process;
 - the *subscription*, ``PID.members``, to which a supervisor's publisher connects;
+- what its engine sleeps on;
 - descriptors of its own ``smaps_rollup`` and ``fd`` in /proc, for the supervisor to read: once the process
   is not dumpable, an ordinary user cannot open them any more.
 
@@ -54,6 +55,7 @@ class Birthright:
         self._lock = os.open(path(runtime_dir, LOCK), os.O_RDONLY | os.O_CLOEXEC)
         self.proc = (_open_own("smaps_rollup"), _open_own("fd"))
         self.signals = _signals()
+        self.waiter = _core.waiter_create()
         for standard in (0, 2):
             os.dup2(1, standard)
         restricted, abi = _core.cell_restrict(KIND)

@@ -95,6 +95,7 @@ class Worker:
             epoch=self._record.epoch,
             kind=TRANSPORT_KIND[self._record.transport],
             **assignment.fds._asdict(),
+            waiter=assignment.birthright.waiter,
         )
         self._engine.hold(True)
         self._engine.hold_flood_bell()

@@ -12,8 +12,11 @@ from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report import proc
 from scripts.benchmarks.report.figures import median, spread
 from scripts.benchmarks.report.journal import Benchmark, Journal
+from tests.helpers.guests.fake_vm import build_frame, mac
+from tests.helpers.guests.waiting import wait_for
 
 WORKER, SPARE, SUPERVISOR = "worker of an idle VM", "spare worker", "supervisor"
+TALKING, SILENT = "worker of a VM that has talked to all", "the same, after the silence"
 ROLES = (WORKER, SPARE, SUPERVISOR)
 TOGETHER = "all together"
 COLUMNS = (
@@ -29,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vms", type=choose.vms, default=20, help="idle VMs (%(default)s)")
     parser.add_argument("--settle", type=choose.seconds, default=3.0, help="s before it counts (%(default)s)")
     parser.add_argument("--seconds", type=choose.seconds, default=10.0, help="to watch (%(default)s)")
+    parser.add_argument(
+        "--silence", type=choose.seconds,
+        help="then let every VM send to every other, and look again after so many s of silence"
+        " (rings are given back within 50)",
+    )  # fmt: skip
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
@@ -57,6 +65,34 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
             }
             for pid in everybody
         ]
+        if options.silence is not None:
+            run["talked"] = _talk(way, sorted(workers), options, journal)
+
+
+def _talk(
+    way: Bulkhead, workers: list[int], options: argparse.Namespace, journal: Journal
+) -> dict[str, list[dict[str, Any]]]:
+    """Let every VM send to every other; return the sizes of the workers then, and after a silence."""
+    with journal.during(0.0, "talking"):
+        for distance in range(1, options.vms):
+            waiting = {
+                number: (number + distance - 1) % options.vms + 1 for number in range(1, options.vms + 1)
+            }
+            wait_for(lambda waiting=waiting: _all_heard(way, waiting), "every VM to hear the next")  # type: ignore[misc]
+    talking = [_size(pid) for pid in workers]
+    with journal.during(options.silence, "silence"):
+        time.sleep(options.silence)
+    return {TALKING: talking, SILENT: [_size(pid) for pid in workers]}
+
+
+def _all_heard(way: Bulkhead, waiting: dict[int, int]) -> bool:
+    """Send from each VM to the one that it has not reached yet; return whether all have been reached."""
+    for sender, receiver in waiting.items():
+        way.vms[sender - 1].send(build_frame(mac(receiver), mac(sender)))
+    for sender, receiver in list(waiting.items()):
+        if any(frame[6:12] == mac(sender) for frame in way.vms[receiver - 1].drain()):
+            del waiting[sender]
+    return not waiting
 
 
 def _use(pid: int) -> tuple[int, int]:
@@ -88,6 +124,18 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
                 spread([process["cpu_percent"] for process in group], 3),
                 median([process["wakeups"] for process in group], 1),
             )
+
+    for role, group in journal.runs[0].get("talked", {}).items():
+        yield (
+            role,
+            f"{len(group)}",
+            spread([process["pss"] for process in group], 2, 1 / MIB),
+            median([process["rss"] for process in group], 2, 1 / MIB),
+            median([process["descriptors"] for process in group], 0),
+            median([process["threads"] for process in group], 0),
+            "",
+            "",
+        )
 
     def total(key: str) -> list[float | None]:
         values = [process[key] for process in everybody]

@@ -55,6 +55,10 @@ def _show(answer: Any, as_json: bool, draw: Callable[[Any, int], object]) -> Non
 
 
 WORDS_HELP = "`supervisor help WORD` explains a word."
+UNCONFIRMED = "its worker has not confirmed that yet; it may be stopped or stuck"
+UNMOVED = (
+    "ports that are out of reach now may hear its floods for up to 10 s more; then its worker is replaced"
+)
 
 
 @click.command(epilog=WORDS_HELP)
@@ -246,9 +250,9 @@ def set_(runtime_dir: str | None, target: str, changes: tuple[tuple[str, object]
     future = " for VMs that attach from now on" if answer["port"] is None else ""
     click.echo(" ".join([f"set {whose}", *(f"{key}={in_force[key]}" for key in wanted)]) + future)
     _note_nameless(answer)
-    if not answer["confirmed"]:
-        why = "its worker has not confirmed that yet; it may be stopped or stuck"
-        click.echo(f"{answer['name']}: {why}", err=True)
+    for whose, why in ((answer["unconfirmed"], UNCONFIRMED), (answer["unmoved"], UNMOVED)):
+        if whose:
+            click.echo(f"{', '.join(whose)}: {why}", err=True)
 
 
 @click.command()

@@ -4,6 +4,7 @@ A target is a port, by number or name, or a listener, by URL or path, or by the 
 is none. A TAP device is its port. The settings of a listener are for its next VMs; attached VMs keep theirs.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from forwarder.errors import LocalError
@@ -17,6 +18,7 @@ from supervisor.attach.tap import TapDevice
 from supervisor.base.logs import say
 from supervisor.console.arguments import Arguments, as_mapping, as_text, take
 from supervisor.console.surroundings import Ports
+from supervisor.ports.in_force import NOTHING, Missing
 from supervisor.ports.settings import changed, check_transport, plain, shown
 
 
@@ -76,7 +78,9 @@ class Changes:
     def set(self, arguments: Arguments) -> object:
         """Change ``settings`` of ``target``: all of them, or none.
 
-        The answer comes when they are in force; ``confirmed`` is false if the port's worker does not answer.
+        The answer comes when they are in force; ``confirmed`` is false if some worker does not answer in
+        time. ``unconfirmed`` has the names of the ports whose workers have not confirmed them, and
+        ``unmoved`` of those whose floods may still be heard by a port that is out of reach now.
         """
         target, wanted = take(arguments, target="", settings={})
         settings = as_mapping("settings", wanted)
@@ -86,12 +90,12 @@ class Changes:
         policy = changed(found.policy, settings)
         check_transport(found.transport, policy)
         self._listeners.check_pins(policy.pinned, port=found.id)
-        confirmed = self._ports.set_policy(found.port, policy)
+        missing = self._ports.set_policy(found.port, policy)
         record = self._of(found.port)
         label = {"port": found.port, "name": found.name}
         _say(f"port {found.port} ({found.name})", found.policy, record.policy, label)
         result = _settings(record) | {"nameless": self._nameless(record.policy)}
-        return confirmed.map(lambda done: Reply(True, result | {"confirmed": done}))
+        return missing.map(lambda what: Reply(True, result | self._confirmed(what)))
 
     def _set_listener(self, listener: Listener, settings: dict[str, object]) -> object:
         before = listener.settings.policy
@@ -101,7 +105,17 @@ class Changes:
         self._listeners.check_pins(policy.pinned, url=listener.url)
         self._ports.kept.change(listener, settings)
         _say(listener.url, before, policy, {"url": listener.url})
-        return _settings(listener) | {"nameless": self._nameless(policy), "confirmed": True}
+        return _settings(listener) | {"nameless": self._nameless(policy), **self._confirmed(NOTHING)}
+
+    def _confirmed(self, missing: Missing) -> dict[str, object]:
+        return {
+            "confirmed": missing == NOTHING,
+            "unconfirmed": self._names(missing.workers),
+            "unmoved": self._names(missing.floods),
+        }
+
+    def _names(self, ports: Collection[int]) -> list[str]:
+        return [port.record.name for port in self._registry if port.record.port in ports]
 
     def _find(self, said: str) -> PortRecord | Listener:
         """Return the port or listener that ``said`` names. Raises LocalError."""

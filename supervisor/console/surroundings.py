@@ -12,6 +12,7 @@ from supervisor.base.events import EventLog
 from supervisor.console.arguments import Arguments
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import Switch
+from supervisor.ports.in_force import Missing
 from supervisor.ports.registry import Registry
 from supervisor.ports.view import PortView
 
@@ -87,7 +88,7 @@ class Ports(Protocol):
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError."""
 
-    def set_policy(self, number: int, policy: Policy) -> Future[bool]:
+    def set_policy(self, number: int, policy: Policy) -> Future[Missing]:
         """Change settings of a port; return a future that says whether they are in force.
 
         Raises LocalError; nothing has changed then.

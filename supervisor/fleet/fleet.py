@@ -35,13 +35,7 @@ from forwarder.messages import (
     Note,
     SnapshotRequest,
 )
-from forwarder.names import (
-    TRANSPORT_KIND,
-    Cell,
-    Identity,
-    Incarnation,
-    PortRecord,
-)
+from forwarder.names import TRANSPORT_KIND, Cell, Identity, Incarnation, PortRecord
 from supervisor.attach.listener_common import hung_up
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import Throttle, log, say
@@ -60,6 +54,7 @@ from supervisor.fleet.surroundings import FleetOwner, FleetParts
 from supervisor.fleet.takeover import TakeOver
 from supervisor.fleet.unanswered import Unanswered
 from supervisor.fleet.worker_pool import WorkerPool
+from supervisor.ports.in_force import Missing
 
 
 class Fleet:
@@ -88,7 +83,7 @@ class Fleet:
         self._workers: dict[int, WorkerChannel] = {}
         self._doors = Doors(self._runtime_dir)
         self._notes = Throttle()
-        self._rings = Rings(self._channels, self._fd_store, self)
+        self._rings = Rings(self._channels, self._fd_store, self, self._confirmations.moved)
         self._pool = WorkerPool(loop, self._runtime_dir, self)
         self._takeover = TakeOver(self._registry, self._fd_store, self._pool, listeners, self.cells)
         self._join_rollout = JoinRollout(self.publisher, self._channels, self._fd_store, self.record)
@@ -168,9 +163,17 @@ class Fleet:
         self._join_rollout.publish(change, record)
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
-    def confirmed(self, port: int) -> Future[bool]:
-        """Return a future: whether the port's worker has everything that was published until now."""
-        return self._confirmations.expect(port, self.publisher.log.sequence, time.monotonic())
+    def confirmed(self, port: int, *, everywhere: bool) -> Future[Missing]:
+        """Return a future: what is missing until everything that was published is in force.
+
+        ``everywhere``: at the workers of all ports, and in their floods; or only at the worker of ``port``.
+        """
+        ports, floods = {port}, set[int]()
+        if everywhere:
+            ports |= {each.port for each in self.records() if self._registry.forwards(each.port)}
+            floods = self._rings.moves.under_way()
+            self.publisher.beat_soon()  # each worker answers with a heartbeat
+        return self._confirmations.expect(self.publisher.log.sequence, ports, floods, time.monotonic())
 
     def end_worker(self, port: int, identity: Identity) -> None:
         """End this worker of a port."""

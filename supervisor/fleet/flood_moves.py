@@ -12,7 +12,8 @@ that may hear the port now:
 A reader whose FloodRx is lost (no descriptors, or another supervisor) sees that its ring is over and asks, as
 it asks for every missing ring (``workers.links``). A unicast ring needs no move: it has one reader and one
 writer, and the honest one of both unmaps it. A worker that does not move within ``ANSWER_S`` is replaced, and
-its successor has a new ring anyway.
+its successor has a new ring anyway. ``moved`` is called for each port whose floods have moved, and are not to
+move again: an operator waits for that (``confirmations``).
 
 Example: ports 1 to 4 talk, and ``set`` isolates port 2, with reach to port 1. Ports 3 and 4 do not hear port
 2 any more, nor does port 2 hear them: ports 2, 3 and 4 move. Port 2's ring goes to 1, port 3's to 1 and 4,
@@ -20,6 +21,7 @@ port 4's to 1 and 3. Port 1 keeps its ring.
 """
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -57,10 +59,12 @@ class FloodMoves:
         channels: WorkerChannels,
         fd_store: FdStore,
         owner: RingOwner,
+        moved: Callable[[int], None],
     ) -> None:
         self._channels = channels
         self._fd_store = fd_store
         self._owner = owner
+        self._moved = moved
         self._throttle = Throttle()
         self._due: dict[Incarnation, float] = {}
         """The ports to move, in order, and when."""
@@ -78,6 +82,10 @@ class FloodMoves:
         for each in [after.incarnation, *parted] if parted else []:
             self._due[each] = now
 
+    def under_way(self) -> set[int]:
+        """Return the ports whose floods are to move, or have not moved yet."""
+        return {each.port for each in self._due} | self._moves.keys()
+
     def answered(self, served: Incarnation) -> None:
         """Take a worker's answer. Raises PeerError for one that our workers never send."""
         move = self._moves.pop(served.port, None)
@@ -88,6 +96,8 @@ class FloodMoves:
             raise PeerError("a flood ring is reported as sealed, but it is not")
         self._fd_store.replace_flood(served, move.ring)
         self._to_give.extend((worker, served) for worker in self._channels.holders())
+        if served not in self._due:
+            self._moved(served.port)
 
     def tick(self, now: float) -> bool:
         """Do what is due; return whether there is more to do at once."""
@@ -121,7 +131,8 @@ class FloodMoves:
     def _begin(self, incarnation: Incarnation, now: float) -> None:
         worker = self._owner.holder(*incarnation)
         if worker is None:
-            return  # its next worker has another ring
+            self._moved(incarnation.port)  # its next worker has another ring
+            return
         try:
             ring = _core.flood_create(FLOOD_BYTES, *incarnation)
         except (OSError, MemoryError) as error:

@@ -108,6 +108,10 @@ class Publisher:
         self._send_all(self.last_beat)
         self._next_beat = now + self.last_beat.interval_ms / 1000
 
+    def beat_soon(self) -> None:
+        """Have the next beat when all changes until now have gone out."""
+        self._next_beat = 0.0
+
     def deadline(self) -> float:
         """When the next beat is due."""
         return self._next_beat

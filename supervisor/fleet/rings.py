@@ -26,6 +26,7 @@ A flood ring has more readers: ``flood_moves`` takes it back.
 An offer (a ring between RingTx and RingSealed) holds descriptors, so a worker has at most ``OFFERS`` of them.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -70,11 +71,14 @@ class Offer(NamedTuple):
 class Rings:
     """All offers."""
 
-    def __init__(self, channels: WorkerChannels, fd_store: FdStore, owner: RingOwner) -> None:
+    def __init__(
+        self, channels: WorkerChannels, fd_store: FdStore, owner: RingOwner, moved: Callable[[int], None]
+    ) -> None:
+        """Call ``moved`` as ``FloodMoves`` does."""
         self._channels = channels
         self._fd_store = fd_store
         self._owner = owner
-        self.moves = FloodMoves(channels, fd_store, owner)
+        self.moves = FloodMoves(channels, fd_store, owner, moved)
         self._throttle = Throttle()
         self._offers: dict[int, dict[int, Offer]] = {}
         """By the producer's port, then by the consumer's."""

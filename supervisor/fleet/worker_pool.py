@@ -134,8 +134,9 @@ class WorkerPool:
             worker = self._idle[0]
             wanted = self._waiting.popleft()
             if self._owner.give(worker, wanted):
-                self._idle.popleft()
-                self._policy.taken(now)
+                if worker in self._idle:  # or its channel has ended meanwhile
+                    self._idle.remove(worker)
+                    self._policy.taken(now)
                 self._serving[worker.identity] = wanted
         if self._stopping:
             return

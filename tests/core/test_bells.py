@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from forwarder import _core
 from forwarder.channel import close_all
+from tests.helpers.core.bell_listener import BellListener
 from tests.helpers.core.mini_switch import BROADCAST, FLOOD_BYTES, RING_BYTES, MiniSwitch, frame, mac
 from tests.helpers.core.scribble import FloodScribble
 from tests.helpers.guests.waiting import wait_for
@@ -25,7 +27,8 @@ class Neighbours:
     def __init__(self, switch: MiniSwitch) -> None:
         self.switch, self.engine = switch, switch.engines[1]
         self.words: dict[int, FloodScribble] = {}
-        self.bells: dict[int, int] = {}
+        self.bells: dict[int, BellListener] = {}
+        self._flood_bell = BellListener(switch.flood_bell)
         self._fds: list[int] = []
 
     def join(self, port: int, epoch: int = EPOCH, *, ring: bool = True, flood: bool = True) -> None:
@@ -37,7 +40,8 @@ class Neighbours:
             self._fds.append(fd)
         if ring:
             fds = _core.ring_create(RING_BYTES, 1, self.switch.epochs[1], port, epoch)
-            bell = self.bells[port] = _core.doorbell_create()
+            bell = _core.doorbell_create()
+            self.bells[port] = BellListener(bell)
             self.engine.attach_tx(port, epoch, *fds, os.dup(bell))
             self._fds += (*fds, bell)
         self.engine.pin(port, [mac(port)])
@@ -55,13 +59,12 @@ class Neighbours:
 
     def flood_bell_rang(self) -> bool:
         """Whether it has since the last call."""
-        try:
-            return os.eventfd_read(self.switch.flood_bell) > 0
-        except BlockingIOError:
-            return False
+        return self._flood_bell.rang()
 
     def close(self) -> None:
         close_all(self._fds)
+        for each in (self._flood_bell, *self.bells.values()):
+            each.__exit__()
 
 
 @pytest.fixture
@@ -95,13 +98,31 @@ def test_a_sleep_that_was_rung_for_by_one_bell_is_not_by_the_other(peers: Neighb
 def test_each_way_has_its_own_bell(peers: Neighbours) -> None:
     peers.sleep(ONE, 1)
     peers.send(mac(ONE))
-    assert os.eventfd_read(peers.bells[ONE]) == 1
+    assert peers.bells[ONE].rang()
     assert not peers.flood_bell_rang()
     peers.sleep(ONE, 3)
     peers.send(BROADCAST)
     assert peers.flood_bell_rang()
-    with pytest.raises(BlockingIOError):
-        os.eventfd_read(peers.bells[ONE])
+    assert not peers.bells[ONE].rang()
+
+
+@pytest.mark.parametrize("abuse", ["empty", "full"])
+def test_a_bell_that_a_ringer_has_read_empty_or_written_full_rings(peers: Neighbours, abuse: str) -> None:
+    bell = peers.switch.flood_bell
+    for number in range(1, 21, 2):
+        if abuse == "empty":
+            for _ in range(100):
+                os.eventfd_read(bell)
+        else:
+            for shift in range(63, -1, -1):
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_write(bell, 1 << shift)
+        peers.flood_bell_rang()
+        peers.sleep(ONE, number)
+        assert peers.send(BROADCAST) == 1
+        if abuse == "empty":
+            os.eventfd_read(bell)  # before its listener looks
+        assert peers.flood_bell_rang()
 
 
 def test_one_bell_wakes_all_that_sleep(peers: Neighbours) -> None:

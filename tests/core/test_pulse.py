@@ -6,6 +6,7 @@ import os
 import threading
 
 from forwarder import _core
+from tests.helpers.core.bell_listener import BellListener
 from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 from tests.helpers.guests.waiting import wait_for
 
@@ -38,41 +39,33 @@ def test_an_unpublished_stats_page_has_no_time() -> None:
     os.close(fd)
 
 
-def rung(bell: int) -> bool:
-    """Whether that bell was rung since the last call."""
-    try:
-        return os.eventfd_read(bell) > 0
-    except BlockingIOError:
-        return False
-
-
 def test_a_held_flood_bell_does_not_ring_and_rings_once_when_it_is_released() -> None:
-    with MiniSwitch() as switch:
+    with MiniSwitch() as switch, BellListener(switch.flood_bell) as bell:
         vms = {port: switch.add(port, "stream") for port in (1, 2)}
         switch.settle()
         switch.engines[1].hold_flood_bell()
-        rung(switch.flood_bell)
+        bell.rang()
         flooded = frame(BROADCAST, mac(1))
         vms[1].send(flooded)
         wait_for(lambda: switch.engines[1].run(0.0) or switch.counters(1)["flooded"], "the flood")
-        assert not rung(switch.flood_bell)
+        assert not bell.rang()
         switch.engines[1].release_flood_bell()
         switch.engines[1].run(0.0)
-        assert rung(switch.flood_bell)
+        assert bell.rang()
         switch.settle()
         assert vms[2].received() == [flooded]
 
 
 def test_no_worker_is_woken_for_a_reply() -> None:
-    with MiniSwitch() as switch:
+    with MiniSwitch() as switch, BellListener(switch.flood_bell) as bell:
         vms = {port: switch.add(port, "stream") for port in (1, 2)}
         switch.settle()
         vms[2].send(frame(mac(2), mac(2)))  # only its own worker knows it
         switch.engines[2].run(0.0)
         vms[1].send(frame(mac(2), mac(1)))
         switch.engines[1].run(0.0)
-        rung(switch.flood_bell)
+        bell.rang()
         before = switch.counters(2)["doorbells"]
         wait_for(lambda: switch.engines[2].run(0.0) or vms[2].received(), "the flooded frame")
-        assert not rung(switch.flood_bell)
+        assert not bell.rang()
         assert switch.counters(2)["doorbells"] == before

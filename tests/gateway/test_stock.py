@@ -6,7 +6,7 @@ import socket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.stock import BATCH, MOST_WAITING, Stock
+from gateway.stock import BATCH, MOST_KEPT, MOST_WAITING, Stock
 
 
 class World:
@@ -53,6 +53,20 @@ def test_the_first_request_waits_and_the_next_ones_do_not():
     world.take()
     assert world.asked == [("tcp4", BATCH)]
     assert len(world.got) == BATCH // 2
+    world.close()
+    assert not any(map(is_open, fds))
+
+
+def test_sockets_that_come_after_all_requests_were_refused_are_not_kept():
+    world = World()
+    for _ in range(3 * BATCH):
+        world.take()
+    batches = len(world.asked)
+    world.come(0)
+    fds = [fd for _ in range(batches - 1) for fd in world.come()]
+    assert world.got == [None] * 3 * BATCH
+    assert len(fds) > MOST_KEPT
+    assert sum(map(is_open, fds)) == MOST_KEPT
     world.close()
     assert not any(map(is_open, fds))
 

@@ -39,7 +39,8 @@ class FleetBench:
         self.fd_store = FdStore()
         self.now = 0.0
         self.channels = WorkerChannels(self.loop, self, lambda: self.now)
-        self.rings = Rings(self.channels, self.fd_store, self)
+        self.moved: list[int] = []
+        self.rings = Rings(self.channels, self.fd_store, self, self.moved.append)
         self._ends: list[Channel] = []
 
     # As ChannelHandler and RingOwner.

@@ -28,7 +28,7 @@ import struct
 from collections.abc import Callable
 
 from forwarder._core import Engine
-from forwarder.channel import close_all, descriptors_in
+from forwarder.channel import close_all, descriptors_in, unblock
 from forwarder.errors import PeerError
 from forwarder.vhost_session import VhostSession
 from workers.vhost.device import EngineDevice
@@ -52,7 +52,7 @@ class Session:
         self._engine = engine
         self._keep = keep
         self._socket = socket.socket(fileno=os.dup(vm))
-        self._socket.setblocking(False)
+        unblock(self._socket)
         self._machine = Machine(EngineDevice(engine))
         self._kept = self._machine.kept()
         self._number, self._answered = engine.vhost_noted()

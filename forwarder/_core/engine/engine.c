@@ -18,7 +18,8 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
     e->vm = (struct vm){.fd = kind == KIND_VHOST ? -1 : vm, .kind = kind};
     e->flood_unknown = true;
     e->refusal_rate.per_second = REFUSED_PER_S;
-    e->waiter.epoll = -1;
+    if (e->waiter.epoll == 0)
+        e->waiter.epoll = -1;
     e->stats = stats_page_map(&e->stats_shm, stats, SHM_WRITE);
     if (e->stats != NULL) {
         stats_page_read(e->stats, &e->count);

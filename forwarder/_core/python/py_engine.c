@@ -17,13 +17,13 @@ static int kind_of(const char *name)
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"port", "epoch", "kind", "vm", "doorbell", "flood_doorbell", "stats", "flood", NULL};
+    static char *names[] = {"port", "epoch", "kind", "vm", "doorbell", "flood_doorbell", "stats", "flood", "waiter", NULL};
     unsigned int port;
     unsigned long long epoch;
     const char *kind_name;
-    int vm, doorbell, flood_doorbell, stats, flood;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$IKsiiiii", names, &port, &epoch, &kind_name, &vm, &doorbell,
-                                     &flood_doorbell, &stats, &flood))
+    int vm, doorbell, flood_doorbell, stats, flood, waiter = -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKsiiiii|$i", names, &port, &epoch, &kind_name, &vm, &doorbell,
+                                     &flood_doorbell, &stats, &flood, &waiter))
         return NULL;
     int kind = kind_of(kind_name);
     if (kind < 0)
@@ -43,6 +43,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     e->epoch = epoch;
     e->doorbell = doorbell;
     e->bells.flood_doorbell = flood_doorbell;
+    e->waiter.epoll = waiter;
     if (engine_open(e, (enum port_kind)kind, vm, stats, flood) == 0)
         return (PyObject *)self;
     py_os_error();

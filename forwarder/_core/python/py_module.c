@@ -22,6 +22,12 @@ static PyObject *core_doorbell_create(PyObject *module, PyObject *unused)
     return descriptor(doorbell_create());
 }
 
+static PyObject *core_waiter_create(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return descriptor(waiter_create());
+}
+
 static PyObject *core_ring_create(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -149,6 +155,7 @@ static PyObject *core_flow_of(PyObject *module, PyObject *args)
 
 static PyMethodDef functions[] = {
     {"doorbell_create", core_doorbell_create, METH_NOARGS, NULL},
+    {"waiter_create", core_waiter_create, METH_NOARGS, NULL},
     {"ring_create", core_ring_create, METH_VARARGS, NULL},
     {"capture_create", core_capture_create, METH_VARARGS, NULL},
     {"flood_create", core_flood_create, METH_VARARGS, NULL},

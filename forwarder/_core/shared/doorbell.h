@@ -16,7 +16,7 @@
    so no neighbour needs to ring. The flood bell rings for all and may still wake it; then it masks both bells until
    its VM reads again.
 
-   The bell itself is an eventfd that is only ever written: its readers wait for it edge-triggered.
+   The bell itself is an eventfd (system/waiter.h) whose readers wait for it edge-triggered and never read it.
 
    Example. The word is 16. The worker announces 17, sees nothing new and waits. Ports 2 and 3 send: each reads 17 and
    rings, one system call each; port 2 sends twice more and reads 17 again, which it has rung for. The worker wakes and

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -41,15 +42,14 @@ static const int allowed[] = {
     SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_lseek, SYS_close, SYS_recvfrom, SYS_recvmsg,
     SYS_recvmmsg, SYS_sendmsg, SYS_sendmmsg, SYS_shutdown,
     /* the next supervisor comes to a socket that listens already; ZeroMQ asks it for its options */
-    SYS_accept4, SYS_getsockopt, SYS_setsockopt, SYS_getsockname, SYS_getpeername,
+    SYS_accept4, SYS_getsockname, SYS_getpeername,
     /* sleeping */
-    SYS_ppoll, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_eventfd2, SYS_futex,
-    SYS_clock_nanosleep, SYS_nanosleep, SYS_sched_yield, SYS_restart_syscall,
+    SYS_ppoll, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_clock_nanosleep, SYS_nanosleep, SYS_sched_yield, SYS_restart_syscall,
 #ifdef SYS_poll
     SYS_poll, SYS_epoll_wait,
 #endif
     /* memory */
-    SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk,
+    SYS_munmap, SYS_mremap, SYS_brk,
     /* about oneself */
     SYS_fstat, SYS_newfstatat, SYS_dup, SYS_getpid, SYS_gettid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid,
     SYS_getrandom, SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_sched_getaffinity, SYS_rt_sigaction,
@@ -58,21 +58,34 @@ static const int allowed[] = {
     SYS_set_robust_list, SYS_rseq, SYS_sched_getparam, SYS_sched_getscheduler,
 };
 
+/* A worker has its epoll instance and its bells from the start, and its sockets as they are to be. The watches of all
+   processes of a user are limited together, and each further instance could watch everything once more. */
+static const int not_for_workers[] = {SYS_epoll_create1, SYS_eventfd2, SYS_getsockopt, SYS_setsockopt};
+
 /* Guests' connections: dialled, moved by pipes in the kernel, and from whom the leases are written down. A socket is
    bound only to find out whether an address is the host's own. Its child ends with the namespace. */
 static const int gateway_calls[] = {SYS_connect, SYS_bind,      SYS_sendto,    SYS_pipe2,
                                     SYS_splice,  SYS_pwrite64, SYS_ftruncate, SYS_wait4};
 
-/* The commands of fcntl that concern a descriptor alone: F_SETOWN would make the kernel send signals for us. */
-static const int descriptor_commands[] = {F_GETFD, F_SETFD,         F_GETFL,     F_SETFL,
-                                          F_DUPFD, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS};
-static const int device_commands[] = {FIONBIO, FIOCLEX, FIONCLEX};
+/* The commands of fcntl that concern a descriptor alone: F_SETOWN would make the kernel send signals for us. F_SETFL
+   has a rule of its own. */
+static const int descriptor_commands[] = {F_GETFD, F_SETFD, F_GETFL, F_DUPFD, F_DUPFD_CLOEXEC, F_ADD_SEALS, F_GET_SEALS};
+/* Not FIONBIO: its argument is out of a filter's sight. */
+static const int device_commands[] = {FIOCLEX, FIONCLEX};
 static const int gateway_fcntl[] = {F_GETFD, F_SETFD,         F_GETFL,     F_SETFL,
                                     F_DUPFD, F_DUPFD_CLOEXEC, F_GET_SEALS, F_SETPIPE_SZ};
 static const int gateway_ioctl[] = {FIONBIO, FIOCLEX, FIONCLEX, SIOCOUTQ, SIOCATMARK};
 static const int ip_families[] = {AF_INET, AF_INET6};
 static const int ip_types[] = {SOCK_STREAM, SOCK_DGRAM};
 static const int ip_protocols[] = {0, IPPROTO_ICMP, IPPROTO_ICMPV6};
+
+static const int socket_facts[] = {SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ERROR, SO_PEERCRED};
+/* What the C library and the core do with memory of their own. */
+static const int advice[] = {MADV_DONTNEED, MADV_FREE, MADV_DONTDUMP, MADV_HUGEPAGE, MADV_NOHUGEPAGE};
+static const int data_protections[] = {PROT_NONE, PROT_READ | PROT_WRITE};
+/* Waiting and waking. Not the locks that hand priorities on: they are set by the number of another thread. */
+static const int futex_operations[] = {FUTEX_WAIT, FUTEX_WAKE, FUTEX_REQUEUE, FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP,
+                                       FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET};
 
 static const int own_name[] = {PR_SET_NAME};
 static const int usual_policy[] = {SCHED_OTHER};
@@ -87,7 +100,13 @@ static const int processes[] = {
 #endif
 };
 
-/* What reaches into other processes, or belongs to who runs a machine. */
+/* The namespaces of clone(2): a user namespace has all capabilities inside. */
+#define NAMESPACES                                                                                                     \
+    (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP)
+/* x86-64 takes other numbers for the same calls (x32): they begin here. */
+#define OTHER_NUMBERS 0x40000000u
+
+/* What reaches into other processes, or is for those that run a machine. */
 static const int refused_to_web[] = {
     SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_pidfd_getfd, SYS_kcmp, SYS_perf_event_open, SYS_bpf,
     SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register, SYS_keyctl, SYS_add_key,
@@ -135,10 +154,10 @@ static void for_each(struct program *p, const int *values, unsigned count, unsig
     }
 }
 
-/* Begin what is for this call alone; `end` closes it. */
-static unsigned short begin(struct program *p, int call)
+/* Begin what is for this value alone of what is loaded; `end` closes it. */
+static unsigned short begin(struct program *p, int value)
 {
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)call, 0, 0);
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)value, 0, 0);
     return p->length;
 }
 
@@ -147,23 +166,47 @@ static void end(struct program *p, unsigned short begun)
     p->code[begun - 1].jf = (unsigned char)(p->length - begun);
 }
 
-/* No memory that can be executed; and none that is shared without a descriptor, which no limit counts. */
+/* Refuse if any of these bits of what is loaded is set; or if none is. */
+static void refuse_with(struct program *p, unsigned bits)
+{
+    add(p, BPF_JMP | BPF_JSET | BPF_K, bits, 0, 1);
+    answer(p, p->refuse);
+}
+
+static void refuse_without(struct program *p, unsigned bits)
+{
+    add(p, BPF_JMP | BPF_JSET | BPF_K, bits, 1, 0);
+    answer(p, p->refuse);
+}
+
+/* Refuse if these bits of what is loaded have this value. */
+static void refuse_if(struct program *p, unsigned bits, unsigned value)
+{
+    add(p, BPF_ALU | BPF_AND | BPF_K, bits, 0, 0);
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
+    answer(p, p->refuse);
+}
+
+/* No memory that can be executed, and none that escapes RLIMIT_DATA: shared without a descriptor, growing like a stack,
+   of the machine's huge pages, or only read (which costs page tables). */
 static void memory(struct program *p)
 {
     unsigned short at = begin(p, SYS_mmap);
     load(p, low(2));
-    add(p, BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 3, 0);
+    refuse_with(p, PROT_EXEC);
     load(p, low(3));
-    add(p, BPF_ALU | BPF_AND | BPF_K, MAP_SHARED | MAP_ANONYMOUS, 0, 0);
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, MAP_SHARED | MAP_ANONYMOUS, 0, 1);
-    answer(p, p->refuse);
+    refuse_with(p, MAP_GROWSDOWN | MAP_HUGETLB);
+    refuse_if(p, MAP_SHARED | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS);
+    load(p, low(3));
+    add(p, BPF_JMP | BPF_JSET | BPF_K, MAP_ANONYMOUS, 0, 4);
+    load(p, low(2));
+    refuse_if(p, PROT_READ | PROT_WRITE, PROT_READ);
     answer(p, SECCOMP_RET_ALLOW);
     end(p, at);
     at = begin(p, SYS_mprotect);
     load(p, low(2));
-    add(p, BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1);
+    for_each(p, data_protections, COUNT(data_protections), SECCOMP_RET_ALLOW);
     answer(p, p->refuse);
-    answer(p, SECCOMP_RET_ALLOW);
     end(p, at);
 }
 
@@ -173,6 +216,46 @@ static void with_argument(struct program *p, int call, unsigned argument, const 
     unsigned short at = begin(p, call);
     load(p, low(argument));
     for_each(p, values, count, SECCOMP_RET_ALLOW);
+    answer(p, p->refuse);
+    end(p, at);
+}
+
+/* Other processes have duplicates of some descriptors, which share their flags. A bell that blocks would hang those
+   that ring it, so nothing is made to block. */
+static void descriptor_flags(struct program *p)
+{
+    unsigned short at = begin(p, SYS_fcntl);
+    load(p, low(1));
+    unsigned short set_flags = begin(p, F_SETFL);
+    load(p, low(2));
+    refuse_without(p, O_NONBLOCK);
+    refuse_with(p, O_ASYNC);
+    answer(p, SECCOMP_RET_ALLOW);
+    end(p, set_flags);
+    for_each(p, descriptor_commands, COUNT(descriptor_commands), SECCOMP_RET_ALLOW);
+    answer(p, p->refuse);
+    end(p, at);
+}
+
+static void wait_and_wake(struct program *p)
+{
+    unsigned short at = begin(p, SYS_futex);
+    load(p, low(1));
+    add(p, BPF_ALU | BPF_AND | BPF_K, (unsigned)FUTEX_CMD_MASK, 0, 0);
+    for_each(p, futex_operations, COUNT(futex_operations), SECCOMP_RET_ALLOW);
+    answer(p, p->refuse);
+    end(p, at);
+}
+
+/* What a socket is, and nothing of its protocol. */
+static void ask_sockets(struct program *p)
+{
+    unsigned short at = begin(p, SYS_getsockopt);
+    load(p, low(1));
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, SOL_SOCKET, 1, 0);
+    answer(p, p->refuse);
+    load(p, low(2));
+    for_each(p, socket_facts, COUNT(socket_facts), SECCOMP_RET_ALLOW);
     answer(p, p->refuse);
     end(p, at);
 }
@@ -233,7 +316,17 @@ static void write_refusals(struct program *p)
     add(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
     answer(p, SECCOMP_RET_ERRNO | EPERM);
     load(p, offsetof(struct seccomp_data, nr));
+    add(p, BPF_JMP | BPF_JGE | BPF_K, OTHER_NUMBERS, 0, 1);
+    answer(p, SECCOMP_RET_ERRNO | EPERM);
     for_each(p, refused_to_web, COUNT(refused_to_web), SECCOMP_RET_ERRNO | EPERM);
+#ifdef SYS_clone3
+    add(p, BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1);
+    answer(p, SECCOMP_RET_ERRNO | ENOSYS); /* its flags are out of sight; the C library uses clone then */
+#endif
+    unsigned short at = begin(p, SYS_clone);
+    load(p, low(0));
+    refuse_with(p, NAMESPACES);
+    end(p, at);
     answer(p, SECCOMP_RET_ALLOW);
 }
 
@@ -251,10 +344,16 @@ static void write_program(struct program *p, enum cell_kind kind)
         with_argument(p, SYS_fcntl, 1, gateway_fcntl, COUNT(gateway_fcntl));
         with_argument(p, SYS_ioctl, 1, gateway_ioctl, COUNT(gateway_ioctl));
     }
-    if (kind != CELL_WORKER)
+    if (kind == CELL_WORKER) {
+        ask_sockets(p);
+    } else {
+        for_each(p, not_for_workers, COUNT(not_for_workers), SECCOMP_RET_ALLOW);
         make_socket(p);
+    }
     memory(p);
-    with_argument(p, SYS_fcntl, 1, descriptor_commands, COUNT(descriptor_commands));
+    with_argument(p, SYS_madvise, 2, advice, COUNT(advice));
+    wait_and_wake(p);
+    descriptor_flags(p);
     with_argument(p, SYS_ioctl, 1, device_commands, COUNT(device_commands));
     with_argument(p, SYS_prctl, 0, own_name, COUNT(own_name));
     with_argument(p, SYS_sched_setscheduler, 1, usual_policy, COUNT(usual_policy));

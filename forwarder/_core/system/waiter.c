@@ -14,9 +14,16 @@ enum role { ROLE_VM, ROLE_BELL, ROLE_CONTROL, ROLE_KICK };
 #define KICK_SHIFT 8
 #define ROLE_MASK 0xffu
 
+int waiter_create(void)
+{
+    return epoll_create1(EPOLL_CLOEXEC);
+}
+
 int waiter_open(struct waiter *waiter)
 {
-    *waiter = (struct waiter){.epoll = epoll_create1(EPOLL_CLOEXEC)};
+    waiter->wanted = 0;
+    if (waiter->epoll < 0)
+        waiter->epoll = waiter_create();
     return waiter->epoll < 0 ? -1 : 0;
 }
 
@@ -129,15 +136,27 @@ unsigned waiter_wait(struct waiter *waiter, uint64_t timeout_ns)
     return ready;
 }
 
+/* Half of what the counter can hold. */
+#define BELL_LEVEL ((uint64_t)1 << 63)
+
 int doorbell_create(void)
 {
-    return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    uint64_t level = BELL_LEVEL;
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
+    if (fd >= 0 && write(fd, &level, sizeof level) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 void doorbell_ring(int fd)
 {
     uint64_t one = 1;
-    /* The only failure is a counter at 2^64 - 1, which no clock will see. */
-    ssize_t written = write(fd, &one, sizeof one);
-    (void)written;
+    /* A full counter refuses a ring: make room. If it is full again, somebody has rung meanwhile. */
+    if (write(fd, &one, sizeof one) < 0 && read(fd, &one, sizeof one) > 0) {
+        one = 1;
+        ssize_t written = write(fd, &one, sizeof one);
+        (void)written;
+    }
 }

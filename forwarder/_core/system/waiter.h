@@ -11,6 +11,11 @@
    engine masks both bells and waits again, undisturbed. The VM reads: READY_WRITE. The bells are unmasked and count
    as rung if they ever were, so no ring is lost.
 
+   A bell has many ringers, and one of them may be hostile. Its counter begins in the middle, and each read takes one of
+   it (EFD_SEMAPHORE), so nobody can silence a bell: neither by reading it empty, after which epoll would drop an event
+   that a worker has not seen yet, nor by writing it full, after which no ring would be taken. Its descriptor must not
+   block, since a ringer at a full bell would hang: a worker's cell forbids changing that (cell_filter.c).
+
    Calls. From the engine's thread; doorbell_ring from any. waiter_close frees the epoll instance and none of the
    descriptors watched. Errors: -1 and errno. */
 #ifndef BULKHEAD_WAITER_H
@@ -32,6 +37,9 @@ enum {
     READY_BELL = 16
 };
 
+int waiter_create(void);
+
+/* Begin with the epoll instance in `waiter`, or make one if that is -1. */
 int waiter_open(struct waiter *waiter);
 void waiter_close(struct waiter *waiter);
 
@@ -53,6 +61,7 @@ int waiter_add_kick(struct waiter *waiter, int fd, unsigned ready);
 /* Wait up to timeout_ns (0: only look). */
 unsigned waiter_wait(struct waiter *waiter, uint64_t timeout_ns);
 
+/* A bell: edge-triggered, and always readable. */
 int doorbell_create(void);
 void doorbell_ring(int fd);
 

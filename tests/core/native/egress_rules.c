@@ -17,7 +17,7 @@ static void open_engine(struct engine *e, enum port_kind kind, int type, int vm[
     int small = 4608;
     CHECK(socketpair(AF_UNIX, type, 0, vm) == 0, "sockets");
     CHECK(setsockopt(vm[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0, "buffer");
-    *e = (struct engine){.vm = {.fd = vm[0], .kind = kind}, .stats = &page};
+    *e = (struct engine){.vm = {.fd = vm[0], .kind = kind}, .stats = &page, .waiter.epoll = -1};
     CHECK(waiter_open(&e->waiter) == 0 && waiter_add_vm(&e->waiter, vm[0]) == 0, "waiter");
     e->out.staging = malloc(STAGING_BYTES);
     CHECK(e->out.staging != NULL, "memory");

@@ -39,7 +39,7 @@ int main(void)
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, vm) == 0, "sockets");
     e.doorbell = doorbell_create();
     e.bells.flood_doorbell = doorbell_create();
-    control = doorbell_create();
+    control = eventfd(0, EFD_NONBLOCK);
     int stats = stats_page_create(0), flood = flood_create(RING_BYTES, 1, 11);
     CHECK(engine_open(&e, KIND_DGRAM, vm[0], stats, flood) == 0, "engine");
     CHECK(waiter_add_control(&e.waiter, control) == 0, "control");

@@ -66,7 +66,7 @@ static void sleep_for_news(struct waiter *waiter, struct sleep_word *word, const
 static void *read_floods(void *argument)
 {
     const uint32_t index = (uint32_t)(uintptr_t)argument;
-    struct waiter waiter;
+    struct waiter waiter = {.epoll = -1};
     struct flood_rx rx;
     struct flood_record record;
     uint8_t *frame = malloc(MAX_FRAME);

@@ -8,7 +8,6 @@
 
    A lost wake-up shows as a wait that only its deadline ends while something is published. */
 #include <inttypes.h>
-#include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -20,12 +19,13 @@
 #define RING_BYTES (1u << 18)
 #define FRAMES 30000u
 /* Far longer than a busy machine keeps a thread from running, far shorter than a hang. */
-#define DEADLINE_MS 20000
+#define DEADLINE_NS (20 * NS_PER_S)
 
 static struct flood_shared consumers; /* of which only the sleep word is used */
 static struct peer peer = {.port = 2, .path = PATH_RING, .flood.shared = &consumers};
 static struct ring_tx *const tx = &peer.tx;
 static struct ring_rx rx;
+static struct waiter waiter = {.epoll = -1};
 static struct bells bells;
 static uint64_t rung; /* the producer's */
 
@@ -123,13 +123,10 @@ static void check_bytes(const uint8_t *bytes, uint32_t count, uint32_t *number, 
 
 static void sleep_for_news(void)
 {
-    struct pollfd p = {.fd = peer.doorbell, .events = POLLIN};
     sleep_begin(&consumers.sleep);
-    if (!ring_has_news(&rx)) {
-        CHECK(poll(&p, 1, DEADLINE_MS) == 1, "no ring came; published: %s", ring_has_news(&rx) ? "yes" : "no");
-        uint64_t rings;
-        CHECK(read(peer.doorbell, &rings, sizeof rings) == sizeof rings, "bell");
-    }
+    if (!ring_has_news(&rx))
+        CHECK(waiter_wait(&waiter, DEADLINE_NS) == READY_BELL, "no ring came; published: %s",
+              ring_has_news(&rx) ? "yes" : "no");
     sleep_end(&consumers.sleep);
 }
 
@@ -167,6 +164,7 @@ int main(void)
     struct ring_fds fds;
     peer.doorbell = doorbell_create();
     CHECK(peer.doorbell >= 0 && ring_create(RING_BYTES, &id, &fds) == 0, "cannot make a ring");
+    CHECK(waiter_open(&waiter) == 0 && waiter_add_bell(&waiter, peer.doorbell) == 0, "cannot wait");
     CHECK(ring_tx_open(tx, fds, &id) == 0 && ring_rx_open(&rx, fds, &id) == 0, "cannot open a ring");
     shm_unmap(&rx.shm);
     rx.shm = tx->shm;
@@ -181,5 +179,6 @@ int main(void)
     close(fds.ring);
     close(fds.tail);
     close(peer.doorbell);
+    waiter_close(&waiter);
     return 0;
 }

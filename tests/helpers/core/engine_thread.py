@@ -21,7 +21,7 @@ def _state(thread: threading.Thread) -> str:
 @contextlib.contextmanager
 def at_work(engine: _core.Engine) -> Iterator[threading.Thread]:
     """Run an engine in a thread of its own."""
-    control = _core.doorbell_create()
+    control = os.eventfd(0, os.EFD_NONBLOCK)
     engine.watch(control)
     thread = threading.Thread(target=engine.run, args=(60.0,))
     thread.start()

@@ -1,7 +1,14 @@
 """What a guest that has taken its worker over would try; each attack by its name."""
 
-ATTACKS = r"""
+from tests.helpers.taken_over.calls import NUMBERS, WITH_ARGUMENTS
+
+ATTACKS = (
+    f"REFUSED, NUMBERS = {list(NUMBERS)!r}, {NUMBERS | WITH_ARGUMENTS!r}\n"
+    + r"""
 victims = facts["victims"]
+def nr(name):
+    return NUMBERS[name][("x86_64", "aarch64").index(os.uname().machine)]
+
 def attempt(name, attack):
     if any(word in name for word in facts["skip"]):
         return
@@ -19,7 +26,7 @@ class Part(ctypes.Structure):
 def read_memory(pid):
     here = ctypes.create_string_buffer(8)
     ours, theirs = Part(ctypes.addressof(here), 8), Part(facts["address"], 8)
-    call(310, pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
+    call(nr("process_vm_readv"), pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
 
 def unix(kind, path):
     with socket.socket(socket.AF_UNIX, kind) as sock:
@@ -60,13 +67,13 @@ def shared_memory():
 
 for label, pid in victims.items():
     attempt(f"kill {label}", lambda: os.kill(pid, signal.SIGKILL))
-    attempt(f"stop {label}", lambda: call(234, pid, pid, signal.SIGSTOP))
-    attempt(f"trace {label}", lambda: call(101, 16, pid, 0, 0))
+    attempt(f"stop {label}", lambda: call(nr("tgkill"), pid, pid, signal.SIGSTOP))
+    attempt(f"trace {label}", lambda: call(nr("ptrace"), 16, pid, 0, 0))
     attempt(f"read memory of {label}", lambda: read_memory(pid))
     attempt(f"open memory of {label}", lambda: os.open(f"/proc/{pid}/mem", os.O_RDWR))
     attempt(f"list descriptors of {label}", lambda: os.listdir(f"/proc/{pid}/fd"))
     attempt(f"pidfd of {label}", lambda: os.pidfd_open(pid))
-    attempt(f"take a descriptor of {label}", lambda: call(438, 3, 0, 0))
+    attempt(f"take a descriptor of {label}", lambda: call(nr("pidfd_getfd"), 3, 0, 0))
     attempt(f"SIGKILL by the kernel to {label}", lambda: signal_by_the_kernel(pid))
     attempt(f"priority of {label}", lambda: os.setpriority(os.PRIO_PROCESS, pid, 10))
     attempt(f"limits of {label}", lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (4, 4)))
@@ -76,8 +83,8 @@ attempt("write a file", lambda: os.open(facts["directory"] + "/made", os.O_WRONL
 attempt("remove a file", lambda: os.unlink(facts["directory"] + "/run/supervisor.lock"))
 attempt("list a directory", lambda: os.listdir("/"))
 attempt("change root", lambda: os.chroot("."))
-attempt("mount", lambda: call(165, 0, 0, 0, 0, 0))
-attempt("user namespace", lambda: call(272, 0x10000000))
+attempt("mount", lambda: call(nr("mount"), 0, 0, 0, 0, 0))
+attempt("user namespace", lambda: call(nr("unshare"), 0x10000000))
 attempt("become root", lambda: os.setuid(0))
 attempt("program", lambda: os.execv("/bin/true", ["true"]))
 attempt("fork bomb", bomb)
@@ -88,9 +95,9 @@ attempt("memory without a limit", shared_memory)
 attempt("executable memory", executable)
 attempt("memfd", lambda: os.memfd_create("x"))
 attempt("more limits", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)))
-attempt("io_uring", lambda: call(425, 8, 0))
-attempt("bpf", lambda: call(321, 0, 0, 0))
-attempt("keyring", lambda: call(250, 0, -3, 1))
+attempt("io_uring", lambda: call(nr("io_uring_setup"), 8, 0))
+attempt("bpf", lambda: call(nr("bpf"), 0, 0, 0))
+attempt("keyring", lambda: call(nr("keyctl"), 0, -3, 1))
 for family in ("INET", "INET6", "NETLINK", "PACKET", "VSOCK", "UNIX"):
     kind = socket.SOCK_RAW if family in ("NETLINK", "PACKET") else socket.SOCK_STREAM
     attempt(f"a socket of {family}", lambda: socket.socket(getattr(socket, "AF_" + family), kind).close())
@@ -102,7 +109,84 @@ vm = socket.socket(fileno=os.dup(worker._fds.vm))  # of datagrams: it can name i
 attempt("a socket by its name", lambda: vm.sendmsg([b"x" * 60], [], 0, facts["datagram"]))
 attempt("a socket by its name, at once", lambda: vm.sendto(b"x" * 60, facts["datagram"]))
 """
+)
 """Every one must fail if the named parts are in force, even if the kernel lacks all others."""
+
+ONE_BY_ONE = r"""
+for name in REFUSED:
+    attempt("call of " + name, lambda: call(nr(name), 0, 0, 0, 0, 0, 0))
+"""
+"""Every system call that reaches out of a worker; none gets as far as its arguments."""
+
+WORKER_ATTACKS = r"""
+def anonymous(size, prot=3, flags=0):
+    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags, prot=prot).close()
+
+def readable():
+    here = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    call(nr("mprotect"), ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(here))), 4096, 1)
+
+def merged():
+    here = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    here.madvise(12)  # MADV_MERGEABLE
+
+def flags_of(fd, flags):
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+own = worker._channel._sock
+bell = worker._fds.flood_doorbell
+word = ctypes.c_uint32()
+attempt("page tables", lambda: anonymous(1 << 36, prot=mmap.PROT_READ))
+attempt("page tables, in two steps", readable)
+attempt("a stack of 16 GiB", lambda: anonymous(1 << 34, flags=0x100))
+attempt("huge pages", lambda: anonymous(1 << 21, flags=0x40000))
+attempt("pages merged with those of others", merged)
+attempt("another epoll instance", select.epoll)
+attempt("another bell", lambda: os.eventfd(0))
+attempt("a lock with priorities", lambda: call(nr("futex"), ctypes.byref(word), 6, 0, 0, 0, 0))
+attempt("a pidfd of the supervisor from its socket", lambda: own.getsockopt(socket.SOL_SOCKET, 77, 4))
+attempt("another protocol on a socket", lambda: own.setsockopt(socket.IPPROTO_TCP, 31, b"tls"))
+attempt("a filter on a socket", lambda: own.setsockopt(socket.SOL_SOCKET, 26, bytes(16)))
+attempt("more buffer", lambda: own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20))
+attempt("a bell that blocks", lambda: flags_of(bell, 0))
+attempt("a bell that blocks, by ioctl", lambda: fcntl.ioctl(bell, 0x5421, struct.pack("i", 0)))
+attempt("signals from a socket", lambda: flags_of(own.fileno(), os.O_NONBLOCK | os.O_ASYNC))
+for fd in worker._fds:
+    attempt(f"the size of {fd}", lambda: call(nr("ftruncate"), fd, 0))
+    attempt(f"a hole in {fd}", lambda: call(nr("fallocate"), fd, 3, 0, 4096))
+"""
+"""What only a worker would try."""
+
+HEAR_BELLS = r"""
+test.bells = [worker._fds.flood_doorbell]
+hear = worker._links.receive
+def receive(message, descriptors, now):
+    if isinstance(message, messages.RingTx):
+        test.bells.append(os.dup(descriptors[2]))
+    hear(message, descriptors, now)
+worker._links.receive = receive
+"""
+"""Keep every bell that comes."""
+
+ABUSE_BELLS = r"""
+end, said["turns"] = time.monotonic() + facts["seconds"], 0
+while time.monotonic() < end:
+    said["turns"] += 1
+    for bell in test.bells:
+        for abuse in facts["abuses"]:
+            try:
+                if abuse == "empty":
+                    os.eventfd_read(bell)
+                elif abuse == "fill":
+                    for shift in range(63, -1, -1):
+                        os.eventfd_write(bell, 1 << shift)
+                else:
+                    os.eventfd_write(bell, 1)
+            except BlockingIOError:
+                pass
+said["bells"] = len(test.bells)
+"""
+"""Fill bells, empty them, or ring them, for some time."""
 
 GATEWAY_ATTACKS = r"""
 def bind():
@@ -121,7 +205,7 @@ attempt("bind a TCP port", bind)
 attempt("listen", listen)
 attempt("connect to the host", connect)
 attempt("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 255).close())
-attempt("another network", lambda: call(308, os.open("/proc/1/ns/net", os.O_RDONLY), 0))
+attempt("another network", lambda: call(nr("setns"), os.open("/proc/1/ns/net", os.O_RDONLY), 0))
 attempt("home", lambda: os.listdir(os.path.expanduser("~")))
 attempt("kill its child", lambda: os.kill(os.getpid() + 1, signal.SIGKILL))
 """
@@ -137,6 +221,9 @@ def api(path):
 def forward():
     socket.create_connection(("127.0.0.1", facts["forward"])).close()
 
+def enter(kind, pid):
+    call(nr("setns"), os.open("/proc/%d/ns/%s" % (pid, kind), os.O_RDONLY), 0)
+
 def packets():
     socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
 
@@ -145,8 +232,8 @@ attempt("the socket of a forward", lambda: api(facts["socket"]))
 attempt("a forward", forward)
 attempt("packets of the network", packets)
 for victim, pid in victims.items():
-    attempt("the network of " + victim, lambda: call(308, os.open("/proc/%d/ns/net" % pid, os.O_RDONLY), 0))
-    attempt("the users of " + victim, lambda: call(308, os.open("/proc/%d/ns/user" % pid, os.O_RDONLY), 0))
+    attempt("the network of " + victim, lambda: enter("net", pid))
+    attempt("the users of " + victim, lambda: enter("user", pid))
 """
 """What a worker would try besides where there is a gateway."""
 
@@ -173,7 +260,7 @@ for number in range(facts["count"]):
     data = bytearray(chance.choice(encoded))
     for _ in range(chance.randrange(4) if number % 2 else 0):
         data[chance.randrange(len(data))] = chance.randrange(256)
-    fds = [chance.choice((0, sock.fileno())) for _ in range(chance.choice((0, 0, 1, 2, 3, 7)))]
+    fds = chance.choices((0, sock.fileno(), *worker._fds), k=chance.choice((0, 0, 1, 2, 3, 5, 7)))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
     try:
         sock.sendmsg([bytes(data)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -82,8 +82,12 @@ def same(one: int, other: int) -> bool:
 def test_both_sides_move_and_the_rings_go_to_those_that_may_hear_them(moving: Moving) -> None:
     moving.set(2, TO_ONE)
     assert moving.sent(1) == [], "port 1 has lost nobody"
+    assert moving.moves.under_way() == {2, 3, 4}
     rings = {port: moving.answer(port) for port in (2, 3, 4)}
+    assert moving.bench.moved == []
     moving.turn()
+    assert moving.moves.under_way() == set()
+    assert sorted(moving.bench.moved) == [2, 3, 4]
     expected = {1: {2, 3, 4}, 2: set(), 3: {4}, 4: {3}}
     for port, ports in expected.items():
         given = moving.given(port)
@@ -128,6 +132,8 @@ def test_a_port_that_is_parted_again_while_it_moves_moves_again(moving: Moving) 
     (own, to_move), *given = moving.sent(1)
     assert own == FloodTx()
     assert [message for message, _ in given] == [FloodRx(3, 3), FloodRx(4, 4)], "and not port 2's"
+    assert moving.moves.under_way() == {1, 2}
+    assert sorted(moving.bench.moved) == [3, 4], "port 2 has moved once, and moves again"
     second = moving.ring(2)
     assert not same(second, first[0])
     close_all((*first, second, *to_move, *(ring for _, (ring,) in given)))
@@ -139,6 +145,7 @@ def test_a_seal_is_looked_at_and_not_believed(moving: Moving, caplog: pytest.Log
     moving.ends[2].send(FloodMoved())
     turn_until(moving.bench.loop, lambda: "is reported as sealed, but it is not" in caplog.text)
     moving.turn()
+    assert 2 in moving.moves.under_way()
     assert moving.sent(1) == []
     close_all((ring,))
 
@@ -187,6 +194,16 @@ def test_a_port_with_another_worker_has_another_ring_anyway(moving: Moving) -> N
     moving.turn()
     assert moving.sent(2) == []
     close_all((ring,))
+
+
+def test_a_port_whose_worker_is_lost_before_it_is_told_to_move_is_not_waited_for(moving: Moving) -> None:
+    before = moving.bench.registry[2]
+    moving.bench.registry[2] = before._replace(policy=TO_ONE)
+    moving.bench.rings.changing(before, moving.bench.registry[2], 0.0)
+    moving.bench.live.discard((2, 2))
+    moving.turn()
+    assert moving.bench.moved == [2]
+    close_all([moving.ring(port) for port in (3, 4)])
 
 
 def test_a_newcomer_to_the_table_moves_nothing(moving: Moving) -> None:

@@ -22,6 +22,7 @@ from forwarder.messages import (
 )
 from forwarder.names import Incarnation, Policy
 from supervisor.fleet import rings
+from tests.helpers.core.bell_listener import BellListener
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import FleetBench, record
 
@@ -49,8 +50,9 @@ def test_a_ring_is_sealed_before_its_consumer_gets_it(bench: FleetBench) -> None
             mmap.mmap(descriptor, 4096)
     held = bench.fd_store.get(2)
     assert held is not None
-    os.eventfd_write(doorbell, 1)
-    assert os.eventfd_read(held.doorbell) == 1
+    with BellListener(held.doorbell) as listener:
+        os.eventfd_write(doorbell, 1)
+        assert listener.rang()
     close_all((again, rx, read_tail, *fds))
     assert not writer.broken
 

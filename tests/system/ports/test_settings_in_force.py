@@ -52,6 +52,19 @@ def heard(observer: FakeVM, wanted: set[bytes]) -> list[bytes]:
     return seen
 
 
+def until_heard(source: FakeVM, frame: bytes, target: FakeVM) -> list[bytes]:
+    """Send a frame until the target has it; return all that it got."""
+    seen: list[bytes] = []
+
+    def is_there() -> bool:
+        source.send(frame)
+        seen.extend(target.drain())
+        return frame in seen
+
+    wait_for(is_there, "the frame to come")
+    return seen
+
+
 def test_a_pin_that_is_set_while_ports_wait_for_their_workers_is_in_force(switch: StartSwitch) -> None:
     running = switch(qemu=True)
     observer = attach(running, "observer")
@@ -105,6 +118,41 @@ def test_a_stopped_worker_does_not_keep_the_operator_waiting(switch: StartSwitch
         assert "has not confirmed that yet" in done.stderr
     finally:
         os.kill(worker, signal.SIGCONT)
+
+
+def test_a_worker_that_has_not_confirmed_the_isolation_of_another_port_is_named(switch: StartSwitch) -> None:
+    running = switch()
+    vms = [attach(running, name) for name in ("web", "friend", "db")]
+    pids = {each["name"]: each["worker"]["pid"] for each in running.wait_live(len(vms))}
+    os.kill(pids["db"], signal.SIGSTOP)
+    try:
+        done = running.command("set", "web", "isolated=true", "reach=friend")
+        assert "db: its worker has not confirmed that yet" in done.stderr
+        assert "db: ports that are out of reach now may hear its floods" in done.stderr
+    finally:
+        os.kill(pids["db"], signal.SIGCONT)
+    done = running.command("set", "web", "isolated=true", "reach=")
+    assert done.stderr == ""
+
+
+def test_isolation_is_in_force_at_all_workers_when_the_answer_comes(switch: StartSwitch) -> None:
+    running = switch()
+    web, friend, db = (attach(running, name) for name in ("web", "friend", "db"))
+    running.wait_live(3)
+    with Client(str(running.runtime_dir)) as client:
+        for number in range(40):
+            apart = number % 2 == 0
+            settings = {"isolated": apart, "reach": ["friend"] if apart else []}
+            answer = cast(dict[str, Any], client.ask("set", target="web", settings=settings))
+            assert (answer["unconfirmed"], answer["unmoved"]) == ([], [])
+            if apart:
+                web.send(build_frame(BROADCAST, mac(1), 70, seed=number))
+                db.send(build_frame(BROADCAST, mac(2), 80, seed=number))
+    of_web = {build_frame(BROADCAST, mac(1), 70, seed=number) for number in range(0, 40, 2)}
+    of_db = {build_frame(BROADCAST, mac(2), 80, seed=number) for number in range(0, 40, 2)}
+    heard(friend, of_web | of_db)
+    for source, number, target, never in ((web, 1, db, of_web), (db, 2, web, of_db)):
+        assert never.isdisjoint(until_heard(source, build_frame(BROADCAST, mac(number), 90), target))
 
 
 @pytest.mark.parametrize("way", ["configured", "attached"])
