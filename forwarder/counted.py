@@ -81,6 +81,7 @@ SERVED = {
     "dhcp_malformed": "malformed DHCP messages",
     "names_answered": "questions answered by the gateway itself",
     "names_asked": "questions passed on to the host's resolvers",
+    "names_resolved": "of these, those that a resolver answered",
     "names_unanswered": "of these, those that no resolver answered",
     "names_failed": "of these, those that every resolver refused",
     "names_pushed_out": "questions and connections that ended early to make room for others",

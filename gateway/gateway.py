@@ -41,7 +41,7 @@ from forwarder.names import GATEWAY_MAC, format_mac
 from forwarder.socket_address import SocketAddress
 from gateway import answers, overlap
 from gateway.answers import Answers
-from gateway.api.carry_over import Memory
+from gateway.api.carry_over import By, Memory
 from gateway.api.http_server import CONNECTIONS, HttpServer
 from gateway.api.names import Zone
 from gateway.api.services import Services
@@ -181,11 +181,11 @@ class Gateway:
         if name == "serve" and self._relay is None:
             return self._serve(arguments)
         if name == "check":
-            return answers.now(Reply(True, _check(arguments)))
+            return answers.now(Reply(True, overlap.checked(arguments)))
         if self._relay is None:
             raise LocalError("the gateway does not serve yet")
         if name == "forward_add":
-            added = self.add_forward(Forward.parse(str(arguments["forward"])))
+            added = self.add_forward(Forward.parse(str(arguments["forward"])), _operator(arguments))
             return added.map(
                 lambda result: (
                     answers.refusal(result)
@@ -204,13 +204,14 @@ class Gateway:
             return {"figures": self.figures()}
         if name == "policy":
             assert self._policy is not None
-            return told(self._policy, arguments["addresses"])
+            assert self._relay is not None
+            return told(self._policy, arguments["addresses"]) | {"refusals": self._relay.refusals()}
         assert self._forwards is not None
         if name == "forward_list":
             return {"forwards": self._forwards.texts()}
         if name == "forward_remove":
             removed = self._forwards.find(str(arguments["forward"]))
-            self._forwards.remove(removed)
+            self._forwards.remove(removed, _operator(arguments))
             return {"forward": str(removed)}
         raise LocalError(f"there is no command {name}; the gateway is another version")
 
@@ -293,10 +294,10 @@ class Gateway:
             self._zones_changed,
         )
 
-    def _zones_changed(self, zones: tuple[Zone, ...]) -> None:
+    def _zones_changed(self, zones: tuple[Zone, ...], by: By) -> None:
         assert self._provisions is not None
         self._provisions.change_zones(zones)
-        self._memory.change("dns-zone", zones)
+        self._memory.change("dns-zone", zones, by)
 
     # For operators and for the API.
 
@@ -305,15 +306,15 @@ class Gateway:
         assert self._forwards is not None
         return self._forwards.all()
 
-    def add_forward(self, forward: Forward) -> Future[Added]:
+    def add_forward(self, forward: Forward, by: By) -> Future[Added]:
         """Begin to forward. Raises LocalError, like a result that is one: nothing has changed."""
         assert self._forwards is not None
-        return self._forwards.add(forward)
+        return self._forwards.add(forward, by)
 
-    def remove_forward(self, forward: Forward) -> None:
+    def remove_forward(self, forward: Forward, by: By) -> None:
         """End a forward. Raises LocalError if there is no such forward."""
         assert self._forwards is not None
-        self._forwards.remove(forward)
+        self._forwards.remove(forward, by)
 
     def leases(self) -> dict[str, str]:
         """Return address to MAC of the leases in use."""
@@ -328,9 +329,9 @@ class Gateway:
         """Return all zones, in the order in which they are asked."""
         return self._zones.all()
 
-    def add_zone(self, zone: Zone) -> None:
+    def add_zone(self, zone: Zone, by: By) -> None:
         """Put a zone into force. Raises LocalError if it cannot; nothing has changed then."""
-        self._zones.add(zone)
+        self._zones.add(zone, by)
 
     def ask(self, what: str) -> Future[Reply]:
         """Ask the supervisor for a fact."""
@@ -387,9 +388,6 @@ class Gateway:
         self._channel.send(Command("log", {"level": level, "text": text}))
 
 
-def _check(plain: Mapping[str, object]) -> dict[str, object]:
-    """Return the subnet and forwards that would be served. Raises LocalError if the start would fail."""
-    settings = read(plain)
-    overlap.check(settings.policy.subnet, Path("/proc/net/route").read_text())
-    forwards = [str(Forward.parse(text)) for text in settings.forwards]
-    return {"subnet": str(settings.policy.subnet), "forwards": forwards}
+def _operator(arguments: Mapping[str, object]) -> By:
+    """Return who asks for a change: an operator, by the number of the command."""
+    return {"asked": arguments["asked"]}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from forwarder.errors import LocalError
 from forwarder.future import Future
-from gateway.api.carry_over import Memory
+from gateway.api.carry_over import NOBODY, By, Memory
 from gateway.listeners import Listener, Listeners, Outcome
 from gateway.relay.forwards import Forward
 from gateway.relay.relay import Relay
@@ -53,15 +53,15 @@ class HostForwards:
             added = _refused(error)
         return added.map(self._say_lost)
 
-    def add(self, forward: Forward) -> Future[Added]:
+    def add(self, forward: Forward, by: By) -> Future[Added]:
         """Begin to forward, for good. Raises LocalError, like a result that is one: nothing has changed."""
         self._memory.check("forward", [*self.all(), forward._replace(port=65535)])
-        return self.begin(forward).map(self._remember)
+        return self.begin(forward).map(lambda added: self._remember(added, by))
 
-    def remove(self, forward: Forward) -> None:
+    def remove(self, forward: Forward, by: By) -> None:
         """End a forward. Raises LocalError if there is no such forward."""
         self._relay.remove(forward)
-        self.remember()
+        self.remember(by)
 
     def find(self, text: str) -> Forward:
         """Return the forward that ``text`` names, whole or by where the host listens. Raises LocalError."""
@@ -70,9 +70,9 @@ class HostForwards:
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
 
-    def remember(self) -> None:
+    def remember(self, by: By = NOBODY) -> None:
         """Have the next gateway begin with the forwards of now."""
-        self._memory.change("forward", self.all())
+        self._memory.change("forward", self.all(), by)
 
     def _carry(self, forward: Forward, listener: Outcome) -> Added:
         if not isinstance(listener, Listener):
@@ -83,9 +83,9 @@ class HostForwards:
         except LocalError as error:
             return error
 
-    def _remember(self, added: Added) -> Added:
+    def _remember(self, added: Added, by: By) -> Added:
         if isinstance(added, Forward):
-            self.remember()
+            self.remember(by)
         return added
 
     def _say_lost(self, added: Added) -> Added:

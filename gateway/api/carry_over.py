@@ -3,6 +3,10 @@
 The supervisor saves them, since they have to outlive the gateway's process. After each change the gateway
 sends all of them, as the arguments of the ``serve`` for the next one. That is one message, which bounds
 everything that can be added to a gateway while it runs: call ``check`` before a change.
+
+Each message also says who asked for the change, for the event of it: ``by`` is ``{"asked": N}``, the number
+that the supervisor gave the operator's command, or ``{"client": {"uid": …, "pid": …}}``, a client of the HTTP
+API. It is no option.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +15,11 @@ from forwarder.channel import CHANNEL_BYTES
 from forwarder.errors import LocalError
 from forwarder.messages import Command
 from forwarder.wire import encode
+
+By = Mapping[str, object]
+"""Who asked for a change, as in the head of this file; empty: nobody, the start did."""
+NOBODY: By = {}
+_LONGEST: By = {"client": {"uid": 0xFFFFFFFF, "pid": 0xFFFFFFFF}}
 
 
 class Memory:
@@ -23,16 +32,17 @@ class Memory:
 
     def check(self, option: str, values: Iterable[object]) -> None:
         """Raise LocalError if ``option`` with this list of ``values``, as texts, does not fit the message."""
-        if len(encode(self._command(option, values))) > CHANNEL_BYTES:
+        if len(encode(self._command(option, values, _LONGEST))) > CHANNEL_BYTES:
             raise LocalError(
                 "that is more than a gateway can pass on to the next one; remove something first"
             )
 
-    def change(self, option: str, values: Iterable[object]) -> None:
+    def change(self, option: str, values: Iterable[object], by: By = NOBODY) -> None:
         """Set ``option`` to this list of ``values``, as texts, and send all options."""
-        command = self._command(option, values)
-        self._options = command.arguments
+        command = self._command(option, values, by)
+        self._options = {key: value for key, value in command.arguments.items() if key != "by"}
         self._tell(command)
 
-    def _command(self, option: str, values: Iterable[object]) -> Command:
-        return Command("remember", {**self._options, option: [str(value) for value in values]})
+    def _command(self, option: str, values: Iterable[object], by: By) -> Command:
+        texts = [str(value) for value in values]
+        return Command("remember", {**self._options, option: texts, "by": dict(by)})

@@ -12,17 +12,19 @@ answer, holds one of few places. Beyond the limit it gets an error, if possible,
 """
 
 import enum
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from socket import socket
+from socket import SO_PEERCRED, SOL_SOCKET, socket
 from typing import NamedTuple
 
 import h11
 
 from forwarder.future import Future
 from forwarder.loop import READ, WRITE, Loop
+from gateway.api.carry_over import By
 
 BODY = 1 << 20
 """Longest body: ten times a zone with the most records."""
@@ -66,8 +68,11 @@ class Hijack(NamedTuple):
     take: Callable[[socket, bytes], None]
 
 
-Handler = Callable[[str, str, bytes], Answer | Hijack | Future[Answer]]
-"""Called with method, target (path and query) and body; returns the answer."""
+_CREDENTIALS = struct.Struct("=iII")
+"""``struct ucred``: pid, uid, gid."""
+
+Handler = Callable[[str, str, bytes, By], Answer | Hijack | Future[Answer]]
+"""Called with method, target (path and query), body, and who asks; returns the answer."""
 
 
 class Connection:
@@ -81,6 +86,7 @@ class Connection:
         self._sock = sock
         self._handler = handler
         self._over = over
+        self._by = _client(sock)
         self._is_over = False
         self._http = h11.Connection(h11.SERVER)
         self._request: h11.Request | None = None
@@ -203,7 +209,7 @@ class Connection:
         assert self._request is not None
         method, target = self._request.method.decode(), self._request.target.decode()
         self._answered += 1
-        answer = self._handler(method, target, bytes(self._body))
+        answer = self._handler(method, target, bytes(self._body), self._by)
         if isinstance(answer, Hijack):
             self._leave()
             answer.take(self._sock, self._http.trailing_data[0])
@@ -249,3 +255,9 @@ class Connection:
         self._loop.watch(self._sock.fileno(), self._ready, WRITE if self._out else READ)
         if not self._out and self._http.our_state is h11.MUST_CLOSE:
             self.close()
+
+
+def _client(sock: socket) -> By:
+    """Return the user and the process that connected, from the kernel."""
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size))
+    return {"client": {"uid": uid, "pid": pid}}

@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.messages import Reply
+from gateway.api.carry_over import By
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.relay.forwards import Forward
@@ -48,10 +49,10 @@ class Backend(Protocol):
     def forwards(self) -> Iterable[Forward]:
         """Return all forwards."""
 
-    def add_forward(self, forward: Forward) -> Future[Forward | LocalError]:
+    def add_forward(self, forward: Forward, by: By) -> Future[Forward | LocalError]:
         """Begin to forward; the result is the forward with its real port, or why it cannot be had."""
 
-    def remove_forward(self, forward: Forward) -> object:
+    def remove_forward(self, forward: Forward, by: By) -> object:
         """End an existing forward."""
 
     def leases(self) -> Mapping[str, str]:
@@ -63,7 +64,7 @@ class Backend(Protocol):
     def zones(self) -> Iterable[Zone]:
         """Return all zones, in order."""
 
-    def add_zone(self, zone: Zone) -> None:
+    def add_zone(self, zone: Zone, by: By) -> None:
         """Put a zone into force."""
 
     def ask(self, what: str) -> Future[Reply]:
@@ -81,28 +82,28 @@ class Services:
 
     def __init__(self, owner: Backend) -> None:
         self._owner = owner
-        self._routes: Mapping[str, Callable[[str, bytes], Result]] = {
+        self._routes: Mapping[str, Callable[[str, bytes, By], Result]] = {
             "/services/forwarder/all": lambda *_: _json(entries(owner.forwards())),
-            "/services/forwarder/expose": lambda _, body: self._expose(body),
-            "/services/forwarder/unexpose": lambda _, body: self._unexpose(body),
+            "/services/forwarder/expose": lambda _, body, by: self._expose(body, by),
+            "/services/forwarder/unexpose": lambda _, body, by: self._unexpose(body, by),
             "/services/dhcp/leases": lambda *_: self._leases(),
             "/leases": lambda *_: self._leases(),
             "/services/dns/all": lambda *_: _json([zone.plain() for zone in owner.zones()]),
-            "/services/dns/add": lambda _, body: self._add_zone(body),
+            "/services/dns/add": lambda _, body, by: self._add_zone(body, by),
             "/cam": lambda *_: owner.ask("addresses").map(lambda reply: _told(reply, dict)),
             "/stats": lambda *_: owner.ask("traffic").map(lambda reply: _told(reply, self._stats)),
-            "/tunnel": lambda query, _: self._tunnel(query),
+            "/tunnel": lambda query, *_: self._tunnel(query),
         }
 
-    def handle(self, method: str, target: str, body: bytes) -> Result:
-        """Answer one request, now or later."""
+    def handle(self, method: str, target: str, body: bytes, by: By) -> Result:
+        """Answer one request of the client ``by``, now or later."""
         path, _, query = target.partition("?")
         if path not in self._routes:
             return _line(404, f"there is no {path}")
         if path in POST_ONLY and method != "POST":
             return _line(400, "post only")
         try:
-            return self._routes[path](query, body)
+            return self._routes[path](query, body, by)
         except LocalError as error:
             return _line(500, str(error))
         except ValueError as error:
@@ -111,15 +112,17 @@ class Services:
     def _leases(self) -> Answer:
         return _json({**self._owner.reserved(), **self._owner.leases()})
 
-    def _expose(self, body: bytes) -> Future[Answer]:
+    def _expose(self, body: bytes, by: By) -> Future[Answer]:
         local, remote, protocol = _words(body)
         wanted = [Forward.parse(text) for text in _texts(protocol, local, remote)]
         running = {forward.near for forward in self._owner.forwards()}
         if any(forward.near in running and (forward.port or forward.path) for forward in wanted):
             raise LocalError(f"proxy already running for {protocol} on {local}")
-        return self._owner.add_forward(wanted[0]).then(lambda first: self._add_twin(first, wanted[1:]))
+        return self._owner.add_forward(wanted[0], by).then(
+            lambda first: self._add_twin(first, wanted[1:], by)
+        )
 
-    def _add_twin(self, first: Forward | LocalError, more: list[Forward]) -> Future[Answer]:
+    def _add_twin(self, first: Forward | LocalError, more: list[Forward], by: By) -> Future[Answer]:
         """Add the forward of the other family, if one is wanted and this host has IPv6; then answer."""
         if isinstance(first, LocalError) or not more or not has_ipv6():
             return self._added(first)
@@ -127,11 +130,11 @@ class Services:
 
         def added(twin: Forward | LocalError) -> Future[Answer]:
             if isinstance(twin, LocalError):
-                self._owner.remove_forward(kept)
+                self._owner.remove_forward(kept, by)
             return self._added(twin)
 
         try:
-            return self._owner.add_forward(more[0]._replace(port=first.port)).then(added)
+            return self._owner.add_forward(more[0]._replace(port=first.port), by).then(added)
         except LocalError as error:
             return added(error)
 
@@ -142,14 +145,14 @@ class Services:
         refused.set_result(_line(500, str(result)))
         return refused
 
-    def _unexpose(self, body: bytes) -> Future[Answer]:
+    def _unexpose(self, body: bytes, by: By) -> Future[Answer]:
         local, _, protocol = _words(body)
         nears = [f"{protocol}:{near}" for near in _nears(protocol, local)]
         found = [forward for forward in self._owner.forwards() if forward.near in nears]
         if not found:
             raise LocalError("proxy not found")
         for forward in found:
-            self._owner.remove_forward(forward)
+            self._owner.remove_forward(forward, by)
         return self._done()
 
     def _done(self) -> Future[Answer]:
@@ -158,8 +161,8 @@ class Services:
             lambda reply: Answer(200) if reply.ok else _line(503, str(reply.result))
         )
 
-    def _add_zone(self, body: bytes) -> Future[Answer]:
-        self._owner.add_zone(Zone.parse(body))
+    def _add_zone(self, body: bytes, by: By) -> Future[Answer]:
+        self._owner.add_zone(Zone.parse(body), by)
         return self._done()
 
     def _stats(self, traffic: Mapping[str, Any]) -> dict[str, object]:

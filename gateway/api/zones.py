@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from forwarder.errors import LocalError
+from gateway.api.carry_over import By
 from gateway.api.names import Zone, added
 
 All = tuple[Zone, ...]
@@ -11,7 +12,7 @@ All = tuple[Zone, ...]
 class Zones:
     """The table of zones."""
 
-    def __init__(self, zones: All, check: Callable[[All], None], changed: Callable[[All], None]) -> None:
+    def __init__(self, zones: All, check: Callable[[All], None], changed: Callable[[All, By], None]) -> None:
         """Begin with ``zones``; ``check`` raises LocalError for bad ones, ``changed`` hears of changes."""
         self._zones = zones
         self._check = check
@@ -21,7 +22,7 @@ class Zones:
         """Return the zones in force, in the order in which they are asked."""
         return self._zones
 
-    def add(self, zone: Zone) -> None:
+    def add(self, zone: Zone, by: By) -> None:
         """Put a zone into force. Raises LocalError; nothing has changed then."""
         try:
             zones = added(self._zones, zone)
@@ -29,4 +30,4 @@ class Zones:
             raise LocalError(str(error)) from None
         self._check(zones)
         self._zones = zones
-        self._changed(zones)
+        self._changed(zones, by)

@@ -242,7 +242,7 @@ class Upstream:
         if asked.ways:
             self._wait(asked, asked.end)
         else:
-            self._counters["names_failed"] += 1
+            self._counters["names_failed" if asked.failure else "names_unanswered"] += 1
             self._finish(asked, asked.failure or message.answer(asked.question, SERVER_FAILURE))
 
     def _ask_one(self, asked: _Asked, number: int) -> bool:
@@ -278,6 +278,7 @@ class Upstream:
             asked.failure = answer
             self._failed(asked, number)
         else:
+            self._counters["names_resolved"] += 1
             self._finish(asked, answer)
 
     def _failed(self, asked: _Asked, number: int) -> None:

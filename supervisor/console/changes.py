@@ -51,6 +51,7 @@ class Changes:
         known = self._listeners.goes_on_with(attachment)
         next_name = settings.name if known else free_name(settings.name, taken)
         url = self._ports.kept.open(words)
+        say("listener", f"attached {url}", url=url, added=True)
         return {"url": url, "next_name": next_name, "nameless": self._nameless(policy)}
 
     def detach(self, arguments: Arguments) -> object:
@@ -60,15 +61,19 @@ class Changes:
             listener = self._listeners.find(target)
             port = self._listeners.close(target)
             self._ports.kept.save()
+            url = target if listener is None else listener.url
+            say("listener", f"detached {url}", url=url, added=False)
             if port is not None:
                 self._ports.detach(port.port)
-            return {"url": target if listener is None else listener.url}
+            return {"url": url}
         record = self._find(target)
         if not isinstance(record, PortRecord):
             raise LocalError(
                 f"no VM is attached to {target!r} yet; `supervisor detach {record.url}` closes its listener"
             )
         self._ports.detach(record.port)
+        text = f"port {record.port} ({record.name}): to be detached"
+        say("detach", text, port=record.port, name=record.name)
         return {"port": record.port, "name": record.name}
 
     def show(self, arguments: Arguments) -> object:

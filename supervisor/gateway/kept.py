@@ -4,10 +4,16 @@ Forwards of the command line or the file are in force again at the next start, e
 meanwhile. Added forwards are passed to the next gateway as ``kept-forward``. If one cannot be opened then,
 since another program has its port, it is logged and left out; the switch starts all the same. Zones are taken
 over whole, unless the LAN has other addresses now.
+
+Each change is an event that says who asked for it. The gateway reports a change with the number of the
+operator's command, whose user is known here, or with the client of its HTTP API:
+
+    forward add tcp:127.0.0.1:0:…:80, asked by 7    change 12    remember, by {"asked": 12}     by user 7
+    POST /services/forwarder/expose                              remember, by {"client": …}     by that client
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.base.logs import caller, log, say
 from supervisor.base.saved_state import SavedState
@@ -21,14 +27,18 @@ LAN = ("subnet", "host-access")
 MOST_ASKED = 64
 """The gateway answers in a millisecond; this is as many as can wait (``questions.MOST``)."""
 
+User = dict[str, object]
+"""Who asked: ``uid``, ``pid``, and ``via`` services for a client of the HTTP API."""
+
 
 class KeptAdditions:
     """The additions to the gateway of one switch; they outlive the gateway's processes."""
 
     def __init__(self, saved: SavedState) -> None:
         self._saved = saved
-        self._asked: deque[tuple[str, dict[str, object] | None]] = deque(maxlen=MOST_ASKED)
-        """Forwards that operators have asked for or named to be removed, with the user; the newest first."""
+        self._changes = 0
+        self._asked: dict[int, User | None] = {}
+        """The user of each change that an operator has asked for, the oldest first."""
         self._began_with: frozenset[str] | None = None
         """The forwards of the command line, with their real ports; None before the first gateway."""
 
@@ -48,24 +58,31 @@ class KeptAdditions:
             self._began_with = frozenset(forwards).difference(added)
             self.keep(options)
 
-    def asked(self, forward: str) -> None:
-        """Note who asks for a change of a forward now: the gateway reports it later."""
-        self._asked.appendleft((forward, caller()))
+    def asked(self) -> int:
+        """Note who asks for a change now; return the number with which the gateway is to report it."""
+        self._changes += 1
+        self._asked[self._changes] = caller()
+        if len(self._asked) > MOST_ASKED:
+            del self._asked[next(iter(self._asked))]
+        return self._changes
 
-    def say_changes(self, before: object, after: object) -> None:
-        """Log the forwards that have come and gone."""
-        was, now = (set(texts(each)) for each in (before, after))
+    def say_changes(self, before: Mapping[str, object], after: Mapping[str, object], by: object) -> None:
+        """Log the forwards and names that have come and gone; ``by`` is the gateway's word for the user."""
+        user = self._user(by)
+        was, now = (set(texts(each.get("forward"))) for each in (before, after))
         for text in sorted(now - was):
-            say("forward", f"forward added: {text}", forward=text, added=True, by=self._by(text))
+            say("forward", f"forward added: {text}", forward=text, added=True, by=user)
         for text in sorted(was - now):
-            say("forward", f"forward removed: {text}", forward=text, added=False, by=self._by(text))
+            say("forward", f"forward removed: {text}", forward=text, added=False, by=user)
+        for zone in _changed_zones(before, after):
+            say("zone", f"names in {zone} changed", zone=zone, by=user)
 
-    def _by(self, text: str) -> dict[str, object] | None:
-        """Return who asked for a forward, by its text or its first part; None: a client of the API did."""
-        for each in self._asked:
-            if text == each[0] or text.startswith(f"{each[0]}:"):
-                self._asked.remove(each)
-                return each[1]
+    def _user(self, by: object) -> User | None:
+        match by:
+            case {"asked": int(number)}:
+                return self._asked.pop(number, None)
+            case {"client": {"uid": int(uid), "pid": int(pid)}}:
+                return {"uid": uid, "pid": pid, "via": "services"}
         return None
 
     def keep(self, options: Mapping[str, object]) -> None:
@@ -112,6 +129,20 @@ def restored(options: Mapping[str, object], kept: object) -> dict[str, object]:
         else:
             log.warning("names that were added at run time are forgotten: the LAN has other addresses now")
     return both
+
+
+def _changed_zones(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
+    """Return the domains whose names differ, from the JSON of the zones."""
+    known = set(texts(before.get("dns-zone")))
+    for text in texts(after.get("dns-zone")):
+        if text in known:
+            continue
+        try:
+            match json.loads(text):
+                case {"Name": str(name)}:
+                    yield name.rstrip(".")
+        except (ValueError, RecursionError):
+            continue
 
 
 def texts(value: object) -> list[str]:

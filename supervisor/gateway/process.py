@@ -145,7 +145,7 @@ class GatewayProcess:
             raise LocalError("the gateway has not answered for a while; the log may say why")
         if self._requests is not None and "forward" in arguments:
             self._requests.expect(str(arguments["forward"]))
-            self._kept.asked(str(arguments["forward"]))
+            arguments = {**arguments, "asked": self._kept.asked()}
         future = self._questions.ask(time.monotonic())
         try:
             self._channel.send(Command(name, arguments))
@@ -186,6 +186,7 @@ class GatewayProcess:
     def _take_figures(self, reply: Reply) -> dict[str, object] | None:
         if reply.ok and isinstance(reply.result, dict):
             self._figures = reply.result.get("figures", self._figures)
+            self._resolvers.watch.look(self._figures, time.monotonic())
         return self._shown()
 
     def _silence(self) -> str:
@@ -289,11 +290,9 @@ class GatewayProcess:
         try:
             for message, descriptors in messages:
                 self._on_message(message, descriptors)
-        except ChannelClosedError:
-            self._hang_up()
-            self._kill_at = time.monotonic() + END_S
         except PeerError as error:
-            log.error("the gateway sent a bad message and is ended: %s", error)
+            if not isinstance(error, ChannelClosedError):
+                log.error("the gateway sent a bad message and is ended: %s", error)
             self._hang_up()
             self._kill_at = time.monotonic() + END_S
         except Exception:
@@ -333,7 +332,7 @@ class GatewayProcess:
     def _remember(self, told: Mapping[str, object]) -> None:
         assert self._requests is not None
         options = remembered(self._options, told, self._requests.has_file)
-        self._kept.say_changes(self._options.get("forward"), options["forward"])
+        self._kept.say_changes(self._options, options, told.get("by"))
         self._options = options
         self._kept.keep(options)
 

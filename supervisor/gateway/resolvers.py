@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from forwarder.socket_address import SocketAddress, numeric
+from supervisor.gateway.resolver_watch import ResolverWatch
 
 PATH = Path("/etc/resolv.conf")
 MOST = 3
@@ -38,6 +39,8 @@ class Resolvers:
     """Which servers are to be asked, best first."""
 
     def __init__(self, path: Path = PATH) -> None:
+        self.watch = ResolverWatch()
+        """Whether they answer."""
         self._path = path
         self._seen: tuple[int, ...] | None = None
         self._servers = HERE

@@ -17,6 +17,15 @@ PORT = ("port", "name")
 
 Json = Mapping[str, Any]
 
+_COSTS = (
+    ("cpu_seconds", CounterMetricFamily, "cpu_seconds", "CPU time"),
+    ("resident_memory_bytes", GaugeMetricFamily, "rss_bytes", "Resident memory"),
+    ("open_fds", GaugeMetricFamily, "fds", "Open descriptors"),
+)
+"""What is told of a process: metric, its type, the figure in ``stats``, and its meaning."""
+_NAMES = {"the gateway": "gateway", "the gateway's namespace": "namespace"}
+"""Value of the label ``process`` for each of the gateway's processes."""
+
 
 class _Once(Collector):
     """Collect the metrics of one answer."""
@@ -30,6 +39,7 @@ class _Once(Collector):
         yield GaugeMetricFamily("bulkhead_up", "1 if the switch answers, else 0.", value=float(up))
         if self._stats is not None:
             yield from _switch(self._stats)
+            yield from _processes(self._stats)
             yield from _ports(self._stats["ports"])
             yield from _gateway(self._stats.get("gateway"))
 
@@ -52,11 +62,22 @@ def _switch(stats: Json) -> Iterator[Metric]:
     for state, count in sorted(states.items()):
         ports.add_metric((state,), count)
     yield ports
-    yield CounterMetricFamily(
-        "bulkhead_supervisor_cpu_seconds",
-        "CPU time of the supervisor.",
-        stats["supervisor"]["cpu_seconds"] or 0,
-    )
+
+
+def _processes(stats: Json) -> Iterator[Metric]:
+    """Yield the cost of the supervisor and of the gateway's processes; that of workers is with the ports."""
+    of_gateway = {_NAMES[row["name"]]: row for row in stats["others"] if row["name"] in _NAMES}
+    for process, label, rows in (
+        ("supervisor", (), {"": stats["supervisor"]}),
+        ("gateway", ("process",), of_gateway),
+    ):
+        for name, family, figure, text in _COSTS:
+            metric = family(f"bulkhead_{process}_{name}", f"{text} of the {process}.", labels=label)
+            for key, row in rows.items():
+                if row[figure] is not None:
+                    metric.add_metric((key,) if label else (), row[figure])
+            if metric.samples:
+                yield metric
 
 
 def _labels(port: Json) -> tuple[str, str]:
@@ -85,6 +106,7 @@ def _ports(ports: Iterable[Json]) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "bulkhead_worker_pss_bytes", "Memory of the worker, with its share of shared pages.", labels=PORT
     )
+    fds = GaugeMetricFamily("bulkhead_worker_open_fds", "Open descriptors of the worker.", labels=PORT)
     for port in ports:
         labels = _labels(port)
         for direction in ("rx", "tx"):
@@ -103,7 +125,9 @@ def _ports(ports: Iterable[Json]) -> Iterator[Metric]:
             cpu.add_metric(labels, port["worker"]["cpu_seconds"])
         if port["worker"]["pss_bytes"] is not None:
             memory.add_metric(labels, port["worker"]["pss_bytes"])
-    yield from (frames, octets, drops, flooded, retries, restarts, cpu, queue, stalled, live, memory)
+        if port["worker"]["fds"] is not None:
+            fds.add_metric(labels, port["worker"]["fds"])
+    yield from (frames, octets, drops, flooded, retries, restarts, cpu, queue, stalled, live, memory, fds)
 
 
 def _gateway(gateway: Json | None) -> Iterator[Metric]:

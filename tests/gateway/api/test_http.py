@@ -17,6 +17,7 @@ import pytest
 from forwarder.acceptor import PAUSE_S
 from forwarder.future import Future
 from forwarder.loop import Loop
+from gateway.api.carry_over import By
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
 from gateway.api.http_server import CONNECTIONS, HttpServer
 from tests.helpers.descriptors import open_descriptors
@@ -34,9 +35,12 @@ class Served:
         self.path = path
         self.loop = loop
         self.waiting: list[Future[Answer]] = []
+        self.clients: list[By] = []
+        """Who has sent each request."""
         self.server = HttpServer(loop, HostListeners().at_path(path), self.handle)
 
-    def handle(self, method: str, target: str, body: bytes) -> Answer | Hijack | Future[Answer]:
+    def handle(self, method: str, target: str, body: bytes, by: By) -> Answer | Hijack | Future[Answer]:
+        self.clients.append(by)
         if target == "/echo":
             return Hijack(echo)
         if target != "/later":
@@ -189,6 +193,12 @@ def test_a_client_that_leaves_before_its_answer_costs_nothing(slow: Served) -> N
         future.set_result(Answer(200, b"too late"))
     assert open_descriptors() == before
     assert slow.server.deadline() is None
+
+
+def test_a_request_comes_with_the_user_and_the_process_that_sent_it(slow: Served) -> None:
+    with connect(slow.path) as sock:
+        slow.ask(sock, "/later")
+    assert slow.clients == [{"client": {"uid": os.getuid(), "pid": os.getpid()}}]
 
 
 def test_clients_that_wait_for_an_answer_cost_no_turns(slow: Served) -> None:

@@ -15,6 +15,7 @@ from forwarder.counted import in_order
 from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.messages import Reply
+from gateway.api.carry_over import By
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
 from gateway.api.services import Result, Services
@@ -23,6 +24,7 @@ from gateway.relay.forwards import Forward, Forwards
 from gateway.relay.policy import Address
 from tests.helpers.gateway.policies import LAN
 
+CLIENT: By = {"client": {"uid": 9, "pid": 90}}
 TCP = Forward.parse("tcp:127.0.0.1:8080:192.168.127.2:80")
 LEASES = {"192.168.127.61": "52:54:00:00:77:01", "192.168.127.2": "5a:94:ef:e4:0c:ee"}
 TRAFFIC = {
@@ -45,13 +47,16 @@ class Table:
         self.taken: set[str] = set()
         """Where another program listens."""
         self.in_force: list[tuple[Zone, ...]] = []
-        self._zones = Zones((), self._check, self.in_force.append)
+        self._zones = Zones((), self._check, self._in_force)
+        self.changed_by: list[By] = []
+        """Who asked for each change, in order."""
         self.services = Services(self)
 
     def forwards(self) -> list[Forward]:
         return list(self.table)
 
-    def add_forward(self, forward: Forward) -> Future[Forward | LocalError]:
+    def add_forward(self, forward: Forward, by: By) -> Future[Forward | LocalError]:
+        self.changed_by.append(by)
         added: Future[Forward | LocalError] = Future()
         if forward.near in self.taken:
             added.set_result(LocalError(f"cannot listen at {forward.near}: another program listens there"))
@@ -61,7 +66,8 @@ class Table:
         added.set_result(real)
         return added
 
-    def remove_forward(self, forward: Forward) -> None:
+    def remove_forward(self, forward: Forward, by: By) -> None:
+        self.changed_by.append(by)
         self.table.remove(forward)
 
     def leases(self) -> dict[str, str]:
@@ -73,8 +79,8 @@ class Table:
     def zones(self) -> tuple[Zone, ...]:
         return self._zones.all()
 
-    def add_zone(self, zone: Zone) -> None:
-        self._zones.add(zone)
+    def add_zone(self, zone: Zone, by: By) -> None:
+        self._zones.add(zone, by)
 
     def ask(self, what: str) -> Future[Reply]:
         if what == "kept":
@@ -84,6 +90,10 @@ class Table:
             return kept
         self.asked.append((what, Future()))
         return self.asked[-1][1]
+
+    def _in_force(self, zones: tuple[Zone, ...], by: By) -> None:
+        self.in_force.append(zones)
+        self.changed_by.append(by)
 
     def _check(self, zones: tuple[Zone, ...]) -> None:
         if len(zones) > 2:
@@ -102,7 +112,7 @@ class Table:
             self.carried.append((guest, port, near.recv(100)))
 
     def request(self, method: str, target: str, body: bytes = b"") -> Result:
-        return self.services.handle(method, target, body)
+        return self.services.handle(method, target, body, CLIENT)
 
     def answer(self, method: str, target: str, body: bytes = b"") -> Answer:
         answer = self.request(method, target, body)
@@ -316,6 +326,7 @@ def test_a_change_is_done_when_the_supervisor_has_kept_it() -> None:
     assert table.post("unexpose", local="127.0.0.1:1").status == 200
     assert table.answer("POST", "/services/dns/add", zone).status == 200
     assert table.kept == 3
+    assert table.changed_by == [CLIENT] * 3
     table.keeps = Reply(False, "the supervisor has not answered for a while")
     late = table.post("expose", local="127.0.0.1:1", remote="192.168.127.2:1")
     assert (late.status, late.body) == (503, b"the supervisor has not answered for a while\n")

@@ -38,17 +38,39 @@ def test_a_forward_is_said_with_the_user_that_asked_for_it(
     kept = KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
     one, other = "tcp:127.0.0.1:80:g:80", "tcp:127.0.0.1:8:g:8"
     with asked_by({"uid": 7, "pid": 70}):
-        kept.asked(one)
-    kept.say_changes([], [one])
-    kept.say_changes([one], [one, other])  # by the API
+        first = kept.asked()
     with asked_by({"uid": 8, "pid": 80}):
-        kept.asked("tcp:127.0.0.1:80")
-    kept.say_changes([one, other], [other])
-    kept.say_changes([other], [])
+        second = kept.asked()
+    kept.say_changes({}, {"forward": [other]}, {"asked": second})  # the answers may come in another order
+    kept.say_changes({"forward": [other]}, {"forward": [one, other]}, {"asked": first})
+    client = {"client": {"uid": 9, "pid": 90}}
+    kept.say_changes({"forward": [one, other]}, {"forward": [other]}, client)
+    kept.say_changes({"forward": [other]}, {"forward": []}, {"asked": first})
     said = [(line.fields["forward"], line.fields["added"], line.fields.get("by")) for line in caplog.records]  # type: ignore[attr-defined]
     assert said == [
+        (other, True, {"uid": 8, "pid": 80}),
         (one, True, {"uid": 7, "pid": 70}),
-        (other, True, None),
-        (one, False, {"uid": 8, "pid": 80}),
-        (other, False, None),
+        (one, False, {"uid": 9, "pid": 90, "via": "services"}),
+        (other, False, None),  # no command has this number any more
     ]
+
+
+@pytest.mark.parametrize("by", [None, 3, {}, {"asked": "1"}, {"client": {"uid": "root", "pid": 1}}])
+def test_a_gateway_that_names_no_user_names_none(
+    by: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="supervisor")
+    kept = KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
+    kept.say_changes({}, {"forward": ["tcp:127.0.0.1:80:g:80"]}, by)
+    assert [line.fields.get("by") for line in caplog.records] == [None]  # type: ignore[attr-defined]
+
+
+def test_names_that_change_are_an_event_for_each_domain(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="supervisor")
+    kept = KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
+    old, new = '{"Name": "a.test.", "Records": []}', '{"Name": "b.test.", "Records": []}'
+    damaged = ["{", "7", "[" * 100_000, '{"Name": 7}']
+    kept.say_changes({"dns-zone": [old]}, {"dns-zone": [new, old, *damaged]}, None)
+    assert [line.fields["zone"] for line in caplog.records] == ["b.test"]  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from tests.helpers.guests import requirements
 
 
 def port(number: int, **values: Any) -> dict[str, Any]:
-    worker = {"pid": 7, "epoch": 1, "restarts": 2, "cpu_seconds": 1.5, "pss_bytes": 9_000_000}
+    worker = {"pid": 7, "epoch": 1, "restarts": 2, "cpu_seconds": 1.5, "pss_bytes": 9_000_000, "fds": 14}
     return {
         "port": number, "name": f"vm-{number}", "state": "live", "stalled": False, "worker": worker,
         "rx": {"frames": 3, "bytes": 180}, "tx": {"frames": 4, "bytes": 240}, "flooded": 1,
@@ -22,7 +22,11 @@ def port(number: int, **values: Any) -> dict[str, Any]:
 def answer(*ports: dict[str, Any], gateway: dict[str, Any] | None = None) -> dict[str, Any]:
     stats: dict[str, Any] = {
         "uptime_s": 2.0,
-        "supervisor": {"cpu_seconds": 0.5},
+        "supervisor": {"cpu_seconds": 0.5, "rss_bytes": 40_000_000, "fds": None},
+        "others": [
+            {"name": "the gateway", "cpu_seconds": 3.5, "rss_bytes": 30_000_000, "fds": 31},
+            {"name": "the gateway's namespace", "cpu_seconds": None, "rss_bytes": None, "fds": None},
+        ],
         "ports": list(ports),
         "gateway": gateway,
     }
@@ -42,6 +46,12 @@ def test_every_figure_of_a_port_has_a_line() -> None:
         'bulkhead_port_egress_queue_bytes{name="vm-1",port="1"} 5.0',
         'bulkhead_worker_cpu_seconds_total{name="vm-1",port="1"} 1.5',
         'bulkhead_worker_pss_bytes{name="vm-1",port="1"} 9e+06',
+        'bulkhead_worker_open_fds{name="vm-1",port="1"} 14.0',
+        "bulkhead_supervisor_cpu_seconds_total 0.5",
+        "bulkhead_supervisor_resident_memory_bytes 4e+07",
+        'bulkhead_gateway_cpu_seconds_total{process="gateway"} 3.5',
+        'bulkhead_gateway_resident_memory_bytes{process="gateway"} 3e+07',
+        'bulkhead_gateway_open_fds{process="gateway"} 31.0',
     ):
         assert line in lines
 
@@ -51,8 +61,11 @@ def test_a_switch_that_does_not_answer_is_down() -> None:
 
 
 def test_an_unknown_figure_has_no_line() -> None:
-    worker = {"pid": None, "epoch": 1, "restarts": 0, "cpu_seconds": None, "pss_bytes": None}
+    worker = dict.fromkeys(("pid", "cpu_seconds", "pss_bytes", "fds")) | {"epoch": 1, "restarts": 0}
     page = render(answer(port(1, worker=worker))).decode()
+    assert "bulkhead_supervisor_open_fds" not in page
+    assert 'process="namespace"' not in page
+    assert "bulkhead_worker_open_fds{" not in page
     assert "bulkhead_worker_pss_bytes{" not in page
     assert "bulkhead_worker_cpu_seconds_total{" not in page
 
