@@ -43,8 +43,10 @@ from supervisor.run_options import RunOptions
 
 STOP_S = 10.0
 """A process that is still there a second after SIGKILL hangs in a device; longer waiting is of no use."""
-MEND_S = 1.0
-"""How often to look, when the loop is awake anyway, whether the files of our sockets are still there."""
+MEND_S = 5.0
+"""How often to look, when the loop is awake anyway, whether the files of our sockets are still there.
+
+Cleaners of temporary files run once a day."""
 FAILED_S = 0.1
 """Least sleep after a part has failed: it would fail again at once."""
 

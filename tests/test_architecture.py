@@ -34,7 +34,7 @@ HOMES = {
         "supervisor/console/server.py",
         "supervisor/console/client.py",
     ],
-    "psutil": ["supervisor/console/sampler.py"],
+    "psutil": ["supervisor/console/process_sampler.py"],
     "click": ["supervisor/cli/*.py"],
     "aiohttp": ["supervisor/web/run.py", "supervisor/web/server.py", "supervisor/web/access.py"],
     "prometheus_client": ["supervisor/web/metrics.py"],

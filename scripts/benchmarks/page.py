@@ -1,11 +1,18 @@
-"""``page``: what it costs to have a switch of many idle VMs watched in a browser, or by Prometheus."""
+"""``page``: what it costs to have a switch of many idle VMs watched: in a browser, by Prometheus, by top."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
+import os
+import pty
 import selectors
 import socket
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 import urllib.request
@@ -16,17 +23,25 @@ from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report import proc
 from scripts.benchmarks.report.figures import spread
 from scripts.benchmarks.report.journal import Benchmark, Journal
+from tests.helpers.guests.switch import ROOT
 from tests.helpers.web import Web
 
 UNSEEN, ONE, CROWD, SCRAPED = "no viewer", "one viewer", "64 viewers", "Prometheus, every 15 s"
-CASES = (UNSEEN, ONE, CROWD, SCRAPED)
+TOP = "supervisor top"
+CASES = (UNSEEN, ONE, CROWD, SCRAPED, TOP)
 VIEWERS = {ONE: 1, CROWD: 64}
 SCRAPE_S = 15.0
-BOUND_PERCENT = {UNSEEN: 1.0, ONE: 3.0}
+BOUND_PERCENT = {UNSEEN: 1.0, ONE: 3.0, TOP: 3.0}
+TERMINAL = (40, 120)
+"""Lines and columns."""
 COLUMNS = (
-    "VMs", "watched by", "supervisor, % of a core", "page's process, %", "together, %",
+    "VMs", "watched by", "supervisor, % of a core", "process of the page or top, %", "together, %",
     "KiB/s to each viewer", "must hold", "held",
 )  # fmt: skip
+
+
+Watching = tuple[int, Callable[[], int]]
+"""The process that watches the switch, and what returns the bytes that all viewers got."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +63,10 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
         with contextlib.closing(Web(way.switch.runtime_dir)) as web:
             for number in range(options.rounds):
                 for case in CASES:
-                    with journal.run(case=case, round=number) as run, _watching(web, case) as got:
+                    watching = _top(way.switch.runtime_dir) if case == TOP else _watching(web, case)
+                    with journal.run(case=case, round=number) as run, watching as (watcher, got):
                         time.sleep(options.settle)
-                        pids, begun = (supervisor, web.process.pid), time.monotonic()
+                        pids, begun = (supervisor, watcher), time.monotonic()
                         before, had = [proc.cpu_ns([pid]) for pid in pids], got()
                         with journal.during(options.seconds, case):
                             time.sleep(options.seconds)
@@ -61,8 +77,35 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def _watching(web: Web, case: str) -> Iterator[Callable[[], int]]:
-    """Have viewers, in a thread; give what returns the bytes that all of them got."""
+def _top(runtime_dir: os.PathLike[str]) -> Iterator[Watching]:
+    """Have ``supervisor top`` in a terminal that is read."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *TERMINAL, 0, 0))
+    argv = [sys.executable, str(ROOT / "bulkhead.py"), "top", "--runtime-dir", os.fspath(runtime_dir)]
+    environment = os.environ | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, start_new_session=True, env=environment)
+    os.close(theirs)
+    total = [0]
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the terminal ends with its last writer
+            while True:
+                total[0] += len(os.read(ours, 1 << 16))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield process.pid, lambda: total[0]
+    finally:
+        process.terminate()
+        process.wait()
+        thread.join()
+        os.close(ours)
+
+
+@contextlib.contextmanager
+def _watching(web: Web, case: str) -> Iterator[Watching]:
+    """Have viewers of the page, in a thread."""
     total, over = [0], threading.Event()
 
     def scrape() -> None:
@@ -89,7 +132,7 @@ def _watching(web: Web, case: str) -> Iterator[Callable[[], int]]:
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            yield lambda: total[0]
+            yield web.process.pid, lambda: total[0]
         finally:
             over.set()
             thread.join()
@@ -111,7 +154,7 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
             spread([run["supervisor"] for run in runs], 2),
             spread([run["web"] for run in runs], 2),
             spread(together, 2),
-            spread([run["bytes"] for run in runs], 1, 1 / 1024) if case in VIEWERS else "",
+            spread([run["bytes"] for run in runs], 1, 1 / 1024) if case in (*VIEWERS, TOP) else "",
             "" if bound is None else f"together ≤ {bound:g}",
             "" if bound is None else "held" if together[len(together) // 2] <= bound else "not held",
         )
@@ -121,7 +164,7 @@ BENCHMARK = Benchmark(
     "page",
     "what it costs to have a switch of many idle VMs watched in a browser",
     "VMs that say nothing; supervisor web beside their switch, without a viewer, with viewers that read its"
-    " events, and with a Prometheus that scrapes it. CPU by /proc.",
+    " events, and with a Prometheus that scrapes it; supervisor top in a terminal. CPU by /proc.",
     COLUMNS,
     arguments,
     measure,

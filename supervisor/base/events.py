@@ -66,6 +66,11 @@ class EventLog(logging.Handler):
         if why:
             log.warning("events will not outlive this supervisor: cannot use %s: %s", path, why.lower())
 
+    @property
+    def newest(self) -> int:
+        """The sequence of the newest event; 0: there is none."""
+        return self._sequence
+
     def after(self, sequence: int, since_s: float | None = None) -> tuple[list[Event], int]:
         """Return the oldest events after ``sequence`` and the sequence to go on from.
 

@@ -119,6 +119,7 @@ def stats(
 def top(runtime_dir: str | None) -> None:
     """Watch rates, drops, queues, CPU and memory; ? shows the keys, q ends it."""
     from supervisor.console.client import Client  # noqa: PLC0415
+    from supervisor.console.live_stats import LiveStats  # noqa: PLC0415
     from supervisor.screen import top as live_table  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
@@ -132,7 +133,8 @@ def top(runtime_dir: str | None) -> None:
                 after = more[-1]["port"]
             return found
 
-        live_table.run(lambda: cast(Json, client.ask("stats")), past)
+        answers = LiveStats(client.ask)
+        live_table.run(lambda: answers.fetch(time.monotonic()), past)
 
 
 @click.command()

@@ -345,9 +345,9 @@ class Fleet:
     def _tick_unanswered(self, now: float) -> None:
         if not self._unanswered.due(now):
             return
-        for worker in list(self._workers.values()):
-            record = None if worker.served is None else self.record(worker.served)
-            if record is None or record.transport != "vhost":
+        for record in [each for each in self.records() if each.transport == "vhost"]:
+            worker = self._workers.get(record.port)
+            if worker is None or worker.served != record.incarnation:
                 continue
             unread = self._fd_store.unread(record.port)
             turned_at = self._sampler.published_at(record.port)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from forwarder.errors import LocalError
 from supervisor.console.client import Client
-from supervisor.web.weighing import Weighing
+from supervisor.console.weighing import Weighing
 
 TIMEOUT_S = 2.0
 """A supervisor answers in milliseconds; after this time the page shows that the switch does not answer."""

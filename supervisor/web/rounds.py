@@ -4,36 +4,35 @@ Theory of operation
 -------------------
 ``Rounds.ask`` is called once a second and returns news as (name, data):
 
-    live       each second: a row for each port with its rates, the pairs of ports that talk, the gateway
-    ports      names, addresses, settings, processes: after the switch has reported a change, and
-               now and then, since addresses are learned and processes grow without a change
+    live       each second: the rows of ports that have changed, with their rates (``whole``: of all ports),
+               the pairs of ports that talk, the gateway
+    ports      names, addresses, settings, processes: after the switch has reported a change, after an event
+               (an address was learned), and now and then, since processes grow
     happened   new events
     away       the switch does not answer, and the reason
 
-Cheap questions are asked often. ``stats`` reads each worker's process, 0.15 ms each, so it is asked every
-``STATS_S``, and less often with many ports.
+Cheap questions are asked often, and only if there may be an answer: ``live`` tells whether there is a new
+event. ``stats`` reads each worker's process, 0.15 ms each, so it is asked every ``STATS_S``, and less often
+with many ports.
 
 A switch that was restarted has another epoch. Its counters are not compared with earlier ones, and its events
 are read from the beginning (``happened`` then has ``anew``).
 
 Example, two VMs: live, live with ports (a VM has come), live and happened, live, …, away, away, live with
-ports and all events.
+ports and all events. A port that has stopped sending has one more row, with rates of 0.
 
 Runs in one thread; ``question`` may block while the switch hangs.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from forwarder.errors import BulkheadError
 from supervisor.console.facts import leases
-from supervisor.web.weighing import Weighing
+from supervisor.console.following import Ask, Following, Json, News
+from supervisor.console.weighing import Weighing
 
-Json = dict[str, Any]
-Ask = Callable[..., Any]
 Update = tuple[str, Json]
 
-STATUS_S = 10.0
+EVENT_S = 5.0
+"""``status`` is asked this often at most because of events."""
 STATS_S = 10.0
 STATS_PER_PORT_S = 0.15
 """At 0.15 ms for a process, 0.1 % of a core."""
@@ -48,55 +47,73 @@ class Rounds:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._weighing = Weighing()
+        self._following = Following(ask)
         self._epoch = ""
         self._sequence = -1
-        self._then: tuple[float, dict[int, Json]] = (0.0, {})
-        """The switch's time of the last ``live``, and its rows by port."""
+        self._then = 0.0
+        """The switch's time of the last ``live``."""
+        self._rows: dict[int, Json] = {}
+        """The last row of each port, with its rates."""
         self._after = 0
-        self._status_at = self._stats_at = 0.0
+        self._eventful = False
+        """Whether there was an event since the last ``status``."""
+        self._event_at = self._stats_at = 0.0
+        """When to ask ``status`` because of an event, and ``status`` and ``stats`` anyway."""
         self._processes: dict[int, Json] = {}
         self._gateway: Json | None = None
-        """The port's counters at that time."""
+        """Its counters at that time."""
 
     def ask(self, now: float) -> list[Update]:
         """Ask the questions that are due at ``now`` (monotonic seconds); return the news."""
         try:
             return list(self._round(now))
         except BulkheadError as error:
-            self._epoch = ""
+            self._forget()
             return [("away", {"error": str(error)})]
         except (KeyError, TypeError, ValueError):
-            self._epoch = ""
+            self._forget()
             return [("away", {"error": "the switch is of another version than this page"})]
 
+    def _forget(self) -> None:
+        self._epoch, self._following = "", Following(self._ask)
+
     def _round(self, now: float) -> list[Update]:
-        live = self._ask("live")
-        anew = live["epoch"] != self._epoch
+        news = self._following.next()
+        head = news.head
+        anew = head["epoch"] != self._epoch
         if anew:
-            self._epoch, self._sequence, self._after = live["epoch"], -1, 0
-            self._then, self._status_at, self._stats_at = (0.0, {}), 0.0, 0.0
+            self._epoch, self._sequence, self._after = head["epoch"], -1, 0
+            self._then, self._rows, self._event_at, self._stats_at = 0.0, {}, 0.0, 0.0
+        happened = head["event"] > self._after
+        self._eventful = self._eventful or happened
+        is_due = now >= (self._event_at if self._eventful else self._stats_at)
         found = []
-        if live["sequence"] != self._sequence or now >= self._status_at:
-            self._sequence, self._status_at = live["sequence"], now + STATUS_S
+        if head["sequence"] != self._sequence or is_due:
+            self._sequence, self._eventful, self._event_at = head["sequence"], False, now + EVENT_S
             found.append(("ports", self._ports(now)))
-        found.append(("live", self._rates(live)))
-        events = self._events()
-        if events or anew:
-            found.append(("happened", {"anew": anew, "events": events}))
+        found.append(("live", self._rates(news)))
+        if happened or anew:
+            found.append(("happened", {"anew": anew, "events": self._events()}))
         return found
 
-    def _rates(self, live: Json) -> Json:
-        rows = [dict(zip(live["columns"], row, strict=True)) for row in live["ports"]]
-        then, before = self._then
-        passed = live["uptime_s"] - then
-        for row in rows:
-            past = before.get(row["port"], row)
-            row["drops_s"] = _rate(sum(row["drops"].values()), sum(past["drops"].values()), passed)
-            row["rates"] = [_rate(row[name], past[name], passed) for name in RATES]
-        self._then = live["uptime_s"], {row["port"]: row for row in rows}
+    def _rates(self, news: News) -> Json:
+        """Return the rows that have changed, and those whose rates are over, as the page takes them."""
+        passed, self._then = news.head["uptime_s"] - self._then, news.head["uptime_s"]
+        before, changed = self._rows, {row["port"]: row for row in news.rows}
+        if not news.whole:
+            changed = {port: row for port, row in before.items() if _moves(row)} | changed
+        for port, row in changed.items():
+            past = before.get(port, row)
+            rates = {
+                "drops_s": _rate(sum(row["drops"].values()), sum(past["drops"].values()), passed),
+                "rates": [_rate(row[name], past[name], passed) for name in RATES],
+            }
+            changed[port] = row | rates
+        self._rows = changed if news.whole else before | changed
         kept = ("port", "state", "stalled", "rates", "queue", "drops", "drops_s")
-        shown = [[row[name] for name in kept] for row in rows]
-        return {key: live[key] for key in ("uptime_s", "talks", "gateway")} | {"ports": shown}
+        shown = [[row[name] for name in kept] for row in changed.values()]
+        head = {key: news.head[key] for key in ("uptime_s", "talks", "gateway")}
+        return head | {"whole": news.whole, "ports": shown}
 
     def _ports(self, now: float) -> Json:
         status = self._ask("status")
@@ -120,6 +137,11 @@ class Rounds:
             events += more
             self._after = more[-1]["sequence"]
         return events
+
+
+def _moves(row: Json) -> bool:
+    """Whether a row has a rate that is not 0."""
+    return bool(row["drops_s"] or any(row["rates"]))
 
 
 def _rate(now: int, before: int, passed: float) -> int:

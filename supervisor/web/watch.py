@@ -5,7 +5,8 @@ and put into the queue of each viewer. A new viewer, and a slow one that has mis
 first: one message with everything that is known. So the number and the speed of viewers do not change what
 the switch is asked. Without a viewer it is asked nothing.
 
-The last minute of each port's rates is kept here, since a page that is loaded again has no rates.
+``live`` has the rows that have changed. All rows, and the last minute of each port's rates, are kept here for
+a page that is loaded, or late.
 
 Example: three browsers watch; one is on a phone that sleeps. Its queue fills after ``MOST_WAITING`` messages
 and is emptied; when the phone wakes up its next message is ``now``.
@@ -58,6 +59,8 @@ class Watch:
         self._ask = ask
         self._viewers: set[_Viewer] = set()
         self._known: dict[str, Json] = {}
+        self._rows: dict[int, list[Any]] = {}
+        """The last row of each port."""
         self._events: deque[Json] = deque(maxlen=MOST_EVENTS)
         self._history: dict[int, deque[list[int]]] = {}
         self._wanted_until = 0.0
@@ -110,7 +113,7 @@ class Watch:
     def _take(self, name: str, data: Json) -> None:
         if name == "live":
             self._known.pop("away", None)
-            self._remember(data["ports"])
+            self._remember(data["ports"], whole=data["whole"])
         if name == "happened":
             if data["anew"]:
                 self._events.clear()
@@ -122,15 +125,19 @@ class Watch:
         for viewer in self._viewers:
             viewer.tell(message)
 
-    def _remember(self, rows: list[list[Any]]) -> None:
+    def _remember(self, changed: list[list[Any]], *, whole: bool) -> None:
+        self._rows = ({} if whole else self._rows) | {row[0]: row for row in changed}
         past = self._history
-        self._history = {row[0]: past.get(row[0]) or deque(maxlen=HISTORY) for row in rows}
-        for row in rows:
-            self._history[row[0]].append(row[3][:2])
+        self._history = {port: past.get(port) or deque(maxlen=HISTORY) for port in self._rows}
+        for port, row in self._rows.items():
+            self._history[port].append(row[3][:2])
 
     def _now(self) -> bytes:
+        known = dict(self._known)
+        if "live" in known:
+            known["live"] = known["live"] | {"whole": True, "ports": list(self._rows.values())}
         history = {port: list(past) for port, past in self._history.items()}
-        return _message("now", self._known | {"events": list(self._events), "history": history})
+        return _message("now", known | {"events": list(self._events), "history": history})
 
 
 def _message(name: str, data: Json) -> bytes:

@@ -14,6 +14,7 @@ export const model = {
 };
 
 const named = new Map();
+const shown = new Map();    // the last row of each port; the switch sends those that have changed
 
 function takePorts(data) {
   model.head = data;
@@ -35,7 +36,9 @@ const groupOf = (row) => row.name.replace(/[-_.]?\d+$/, "") || row.transport;
 
 function takeLive(data) {
   model.away = "";
-  model.rows = data.ports.map(rowOf);
+  if (data.whole) shown.clear();
+  for (const row of data.ports) shown.set(row[0], row);
+  model.rows = [...shown.values()].sort((one, other) => one[0] - other[0]).map(rowOf);
   model.talks = data.talks;
   model.gateway = data.gateway;
   model.uptime = data.uptime_s;

@@ -4,38 +4,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.console import live
-from supervisor.console.stats import DROPS, Departed, egress_full
+from supervisor.console.stats import DROPS
 from tests.supervisor.console.test_stats import reading, view
 
-PORTS = st.integers(1, 4)
-LOSSES = st.lists(st.tuples(PORTS, PORTS, st.integers(0, 9), st.integers(0, 9)), max_size=4)
+COUNTS = st.dictionaries(st.integers(1, 4), st.integers(0, 2))
 
 
-def row(ports, readings, departed=None):
-    (found,) = live.rows(ports, readings, departed or Departed())
+def row(ports, readings, full):
+    rows = live.Rows()
+    rows.update(ports, readings, full)
+    (found,) = rows.after(0)
     return dict(zip(live.COLUMNS, found, strict=True))
 
 
 def test_a_row_has_the_numbers_of_its_columns() -> None:
     counters = {"rx_bytes": 1, "tx_bytes": 2, "rx_frames": 3, "tx_frames": 4, "egress_bytes": 5}
     drops = dict.fromkeys(DROPS, 10)
-    found = row([view(7, stalled=True)], {7: reading(7, **counters, **drops, flood_lost=3)})
+    found = row([view(7, stalled=True)], {7: reading(7, **counters, **drops)}, {7: 3})
     assert found == {
         "port": 7, "state": "live", "stalled": True, "rx_bytes": 1, "tx_bytes": 2, "rx_frames": 3,
         "tx_frames": 4, "queue": 5, "drops": drops | {"egress_full": 3},
     }  # fmt: skip
-    assert row([view(7)], {})["rx_bytes"] == 0
+    assert row([view(7)], {}, {})["rx_bytes"] == 0
 
 
-@given(st.dictionaries(PORTS, st.tuples(PORTS, LOSSES, st.integers(0, 9))), st.integers(0, 9))
-def test_drops_count_a_full_ring_as_stats_does(made, gone) -> None:
-    readings = {port: reading(born, losses, flood_lost=lost) for port, (born, losses, lost) in made.items()}
-    departed = Departed()
-    departed.towards = {(1, 1): gone}
-    for port in readings:
-        assert row([view(port)], readings, departed)["drops"].get("egress_full", 0) == egress_full(
-            port, readings, departed
-        )
+@given(st.lists(st.tuples(COUNTS, COUNTS, st.integers(0, 5)), max_size=8))
+def test_each_viewer_has_the_present_rows_after_any_of_its_answers(steps) -> None:
+    rows, readings, viewers = live.Rows(), {}, {asked: (0, {}) for asked in range(6)}
+    for counted, full, asks in steps:
+        for port, frames in counted.items():
+            before = readings.get(port)
+            if before is None or before.counters["rx_frames"] != frames:
+                readings[port] = reading(port, rx_frames=frames)
+        readings = {port: readings[port] for port in counted}  # the others have left
+        rows.update([view(port) for port in counted], readings, full)
+        number, known = viewers[asks]
+        known |= {each[0]: each for each in rows.after(number)}
+        viewers[asks] = rows.number, known
+        now = {each[0]: each for each in rows.after(0)}
+        assert {port: known[port] for port in now} == now
+        assert rows.after(rows.number) == []
+
+
+def test_only_rows_that_have_changed_are_in_the_next_answer() -> None:
+    rows, readings = live.Rows(), {port: reading(port) for port in (1, 2, 3, 4)}
+    rows.update([view(port) for port in readings], readings, {})
+    first = rows.number
+    readings[2] = reading(2, rx_frames=1)
+    rows.update([view(1), view(2), view(3), view(4, stalled=True)], readings, {3: 1})
+    assert [each[0] for each in rows.after(first)] == [2, 3, 4]
 
 
 def test_a_talk_has_its_rate_since_the_last_reading() -> None:

@@ -13,7 +13,8 @@ from forwarder import _core
 from forwarder.names import Identity, Policy, PortRecord
 from supervisor.base.proc import start_time
 from supervisor.console.history import History
-from supervisor.console.sampler import BASELINE_S, ProcessSampler, Sampler
+from supervisor.console.process_sampler import BASELINE_S, ProcessSampler
+from supervisor.console.sampler import Sampler
 from supervisor.console.stats import Switch
 from supervisor.ports.view import PortView
 from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac

@@ -8,7 +8,7 @@ import pytest
 
 from forwarder.errors import LocalError
 from supervisor.console.live import COLUMNS
-from supervisor.web.rounds import STATS_PER_PORT_S, STATS_S, STATUS_S, Rounds
+from supervisor.web.rounds import EVENT_S, STATS_PER_PORT_S, STATS_S, Rounds
 
 
 class Switch:
@@ -18,6 +18,8 @@ class Switch:
         self.asked: list[str] = []
         self.epoch, self.sequence, self.uptime = "1", 5, 10.0
         self.silent = False
+        self.number = 0
+        self.told: dict[str, Any] = {}
         self.count = ports
         self.row: dict[str, Any] = dict(zip(COLUMNS, (1, "live", False, 0, 0, 0, 0, 0, {}), strict=True))
         self.events = [{"sequence": 1, "event": "attach"}]
@@ -29,8 +31,14 @@ class Switch:
         head = {"epoch": self.epoch, "sequence": self.sequence, "uptime_s": self.uptime}
         numbers = range(1, self.count + 1)
         if name == "live":
+            self.number += 1
             rows = [[n, *(self.row[column] for column in COLUMNS[1:])] for n in numbers]
-            return head | {"columns": COLUMNS, "ports": rows, "talks": [[1, 2, 9]], "gateway": None}
+            changed = rows if arguments["after"] == 0 or self.row != self.told else []
+            self.told = dict(self.row)
+            numbered = {"number": self.number, "event": self.events[-1]["sequence"]}
+            return head | numbered | {
+                "columns": COLUMNS, "ports": changed, "talks": [[1, 2, 9]], "gateway": None
+            }  # fmt: skip
         if name == "status":
             known = {
                 "name": "vm",
@@ -73,6 +81,22 @@ def test_a_rate_is_between_two_answers_and_zero_for_what_begins_again() -> None:
     assert ask(rounds, 3.0)["live"]["ports"][0][3] == [0, 0, 0, 0]
 
 
+def test_only_changed_rows_are_told_and_one_more_with_no_rate_when_a_port_rests() -> None:
+    switch = Switch(ports=3)
+    rounds = Rounds(switch)
+    first = ask(rounds, 0.0)["live"]
+    assert (first["whole"], len(first["ports"])) == (True, 3)
+    assert ask(rounds, 1.0)["live"] == first | {"whole": False, "ports": []}
+    switch.uptime += 2
+    switch.row |= {"rx_bytes": 5000}
+    assert [row[3][0] for row in ask(rounds, 2.0)["live"]["ports"]] == [2500] * 3
+    assert [row[3][0] for row in ask(rounds, 3.0)["live"]["ports"]] == [0] * 3
+    assert ask(rounds, 4.0)["live"]["ports"] == []
+    switch.count, switch.sequence = 2, 6
+    left = ask(rounds, 5.0)["live"]
+    assert (left["whole"], [row[0] for row in left["ports"]]) == (True, [1, 2])
+
+
 def test_what_is_dear_is_asked_seldom() -> None:
     switch = Switch(ports=250)
     rounds = Rounds(switch)
@@ -80,9 +104,19 @@ def test_what_is_dear_is_asked_seldom() -> None:
         switch.uptime += 1
         rounds.ask(float(second))
     assert switch.asked.count("live") == 121
-    assert switch.asked.count("status") == 121 // STATUS_S + 1
     assert STATS_PER_PORT_S * 250 > STATS_S
     assert switch.asked.count("stats") == pytest.approx(120 / (STATS_PER_PORT_S * 250), abs=1.1)
+    assert switch.asked.count("status") == switch.asked.count("stats")
+    assert switch.asked.count("events") == 2  # the first event, and that there is no other
+
+
+def test_addresses_are_asked_for_after_an_event_and_seldom_after_many() -> None:
+    switch = Switch(ports=250)
+    rounds = Rounds(switch)
+    for second in range(1, 31):
+        switch.events.append({"sequence": 1 + second, "event": "mac-new"})
+        rounds.ask(float(second))
+    assert switch.asked.count("status") == pytest.approx(30 / EVENT_S, abs=1.1)
 
 
 def test_a_change_is_told_at_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 from supervisor.web import watch
 from supervisor.web.watch import MOST_WAITING, Watch
 
-LIVE = ("live", {"ports": [[1, "live", False, [5, 6, 0, 0], 0, {}, 0]]})
+LIVE = ("live", {"whole": True, "ports": [[1, "live", False, [5, 6, 0, 0], 0, {}, 0]]})
 
 
 class Switch:
@@ -49,6 +49,22 @@ def test_a_viewer_has_everything_first_and_then_what_is_new() -> None:
         await made.close()
 
     asyncio.run(asyncio.wait_for(view(), 10))
+
+
+def test_a_viewer_that_comes_later_has_the_rows_that_have_not_changed() -> None:
+    def rows(whole: bool, *ports: int) -> tuple[str, dict[str, Any]]:
+        return "live", {
+            "whole": whole, "ports": [[port, "live", False, [port, 0, 0, 0], 0, {}, 0] for port in ports]
+        }  # fmt: skip
+
+    made = Watch(Switch())
+    for news in (rows(True, 1, 2, 3), rows(False, 2), rows(False)):
+        made._take(*news)
+    _, data = read(made._now())
+    assert (data["live"]["whole"], [row[0] for row in data["live"]["ports"]]) == (True, [1, 2, 3])
+    assert data["history"] == {port: [[int(port), 0]] * 3 for port in "123"}
+    made._take(*rows(True, 3))
+    assert [row[0] for row in read(made._now())[1]["live"]["ports"]] == [3]
 
 
 def test_a_viewer_that_was_late_has_everything_again() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.web.weighing import AT_ONCE, Weighing
+from supervisor.console.weighing import AT_ONCE, Weighing
 
 
 class Switch:
