@@ -140,7 +140,10 @@ class StatsPage:
         """Whether a guest that shared its memory took it away, which ended the port's worker."""
 
     def published_at(self) -> float:
-        """When the page's worker last published, in monotonic seconds; 0.0 if never."""
+        """When the page's worker last published, in monotonic seconds; 0.0 if never.
+
+        What is read afterwards is of that time or later.
+        """
 
     def losses(self) -> list[tuple[int, int, int, int]]:
         """(peer port, its attachment, frames lost towards it, its floods lost here), non-zero rows only."""
@@ -154,11 +157,12 @@ class StatsPage:
         Times are monotonic seconds. The longest is of the frames that began a run.
         """
 
-    def questions(self) -> list[tuple[bytes, bytes, float, float, int]]:
-        """(sender, target, first, last, times) of ARP requests and neighbour solicitations that were flooded.
+    def questions(self) -> list[tuple[bytes, bytes, float, float, int, int]]:
+        """(sender, target, first, last, times, VLAN) of flooded ARP requests and neighbour solicitations.
 
         Addresses have 16 bytes, IPv4 as ::ffff:a.b.c.d, zeros where nothing was said; times are monotonic
-        seconds. Questions within five seconds of each other are one series, from ``first`` to ``last``.
+        seconds. Questions within five seconds of each other are one series, from ``first`` to ``last``. The
+        VLAN is 0 without a tag.
         """
 
     def snapshot(self) -> bytes:

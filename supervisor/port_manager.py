@@ -151,6 +151,11 @@ class PortManager:
         assert held is not None
         return held.block
 
+    def unread(self) -> list[tuple[int, int]]:
+        """Return (port, bytes of the kernel's) of the sockets that their VMs have not read empty."""
+        waiting = [(port.record.port, self._fd_store.waiting(port.record.port)) for port in self.registry]
+        return [(port, count) for port, count in waiting if count]
+
     def own(self, owners: Mapping[str, int]) -> None:
         """Let guards know that these addresses belong to these ports."""
         self.fleet.guards.own(owners)

@@ -173,6 +173,10 @@ class Relay:
         """Return all forwards, in the order in which they were added."""
         return list(self._forwards)
 
+    def refusals(self) -> list[dict[str, object]]:
+        """Return the guests' ports whose last connection from the host failed (``Connections``)."""
+        return self._connections.refusals()
+
     def counters(self) -> dict[str, int]:
         """Return the counters since the start, and the present numbers."""
         if self._outbound is not None:

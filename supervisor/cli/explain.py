@@ -18,16 +18,17 @@ Json = dict[str, Any]
 def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     """Say whether A can reach B, and if not, the reason.
 
-    Each is a port's name or number, a MAC or IP address; with a gateway also `host` or an address outside.
+    Each is a port's name or number, a MAC or IP address; with a gateway also `host`, or an address or a name
+    outside.
     Exit status 0: they can talk; 1: they cannot.
     """
     from supervisor.console import explain as explanation  # noqa: PLC0415 - a page of help needs no zmq
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.console.facts import gather  # noqa: PLC0415
-    from supervisor.console.reach import reach  # noqa: PLC0415
+    from supervisor.console.reach import look_up, reach  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
-        told = explanation.explain(a, b, gather(client.ask, (a, b), reach))
+        told = explanation.explain(a, b, gather(client.ask, (a, b), reach, look_up))
     if as_json:
         click.echo(json.dumps(told))
     else:

@@ -102,17 +102,26 @@ class Commands:
         return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
 
     def live(self, arguments: Arguments) -> object:
-        """Return numbers that change every second: a row for each port, the pairs that talk, the gateway."""
-        take(arguments)
-        answer = self._sampler.live(self._owner.summary(), self._ports.views(), time.monotonic())
-        return answer | {"gateway": self._gateway.summary()}
+        """Return numbers that change every second: rows of ports, the pairs that talk, the gateway.
+
+        The rows are those that have changed since the answer with the ``number`` ``after``; 0: all. ``event``
+        is the sequence of the newest event.
+        """
+        (after,) = take(arguments, after=0)
+        switch, number = self._owner.summary(), int(as_number("after", after))
+        answer = self._sampler.live(switch, self._ports.views(), time.monotonic(), number)
+        return answer | {"gateway": self._gateway.summary(), "event": self._owner.events.newest}
 
     def dealings(self, arguments: Arguments) -> object:
-        """Return what was sent from and to ``ports`` (numbers), and the neighbours that each VM asked for."""
+        """Return what was sent from and to ``ports`` (numbers), and the neighbours that each VM asked for.
+
+        ``unread`` has (port, bytes of the kernel's) for each VM that has not read all that was written to it.
+        """
         (ports,) = take(arguments, ports=[])
         if not isinstance(ports, list):
             raise LocalError("ports has to be a list of numbers")
-        return self._sampler.dealings({int(as_number("ports", each)) for each in ports}, time.monotonic())
+        numbers = {int(as_number("ports", each)) for each in ports}
+        return self._sampler.dealings(numbers, time.monotonic()) | {"unread": self._ports.unread()}
 
     def history(self, arguments: Arguments) -> object:
         """Return what ports did in the last ``span``, which is minute or hour.
@@ -151,7 +160,10 @@ class Commands:
         return self._gateway.ask("forward_list", {})
 
     def gateway_policy(self, arguments: Arguments) -> object:
-        """Return the LAN of the gateway, and the reason for each of ``addresses`` that it refuses to VMs."""
+        """Return the LAN of the gateway, and the reason for each of ``addresses`` that it refuses to VMs.
+
+        ``refusals`` has the guests' ports whose last connection from the host failed.
+        """
         (addresses,) = take(arguments, addresses=[])
         return self._gateway.ask("policy", {"addresses": addresses})
 

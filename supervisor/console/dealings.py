@@ -16,23 +16,29 @@ What a guest does inside can only be concluded: those findings say what was seen
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from supervisor.console.ends import RECENT_S, End, Facts, Json, port_of, rows_of
+from supervisor.console.ends import LATELY_S, RECENT_S, End, Facts, Json, port_of, rows_of
+from supervisor.screen.figures import bits
 
 REPEATED = 3
 """Questions in a row, at most five seconds apart: a kernel asks three times before it gives up."""
-SUBNET_BITS = 24
-"""Two addresses that differ within as many bits are in other subnets, unless a VM has an unusual netmask."""
 ARP_BYTES = 64
 """No ARP answer is longer; any answer that carries data is."""
 SILENT_S = 5.0
 LONG_BYTES = 1000
 LINK_BYTES = 14
 GUARDED_S = 3600
+NEARLY = 0.8
+"""A VM that sends so much of its limit is limited: the rest is what its protocol loses by waiting."""
 GUARDED = {
     "router": "router advertisements or redirects",
     "server": "DHCP answers, as a second DHCP server does",
     "address": "ARP or neighbour advertisements for an address that is another's",
     "hidden": "frames whose headers hide what they say",
+}
+REFUSALS = {
+    "refused": "refused a connection: no program listens there in the guest",
+    "timed_out": "did not answer a connection: a filter in the guest, or its interface is down",
+    "unreachable": "could not be reached: the guest does not answer ARP",
 }
 REACHED = {
     "refused": "the far end refuses connections",
@@ -90,6 +96,12 @@ def _gateway_ports(address: str, facts: Facts) -> set[int]:
     return {row["port"] for row in facts.status["ports"] if row["name"] == "gateway" and address in own}
 
 
+def _is_elsewhere(target: str, gateway: Json) -> bool:
+    address = ip_address(target)
+    lan = gateway["subnet"] if address.version == 4 else gateway["prefix"]
+    return address not in ip_network(lan) and not address.is_link_local
+
+
 def _name_of_user(address: str, facts: Facts) -> str | None:
     users = [row["name"] for row in facts.status["ports"] if address in used_by(row["port"], facts)]
     return users[0] if users else None
@@ -106,49 +118,27 @@ def unanswered(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
             yield True, f"{seen}, and {user} does not answer: its guest filters ARP, or its interface is down"
         elif user is None and to_gateway and facts.gateway is not None:
             gateway = facts.gateway["gateway"]
+            if _is_elsewhere(target, facts.gateway):
+                lan = facts.gateway["subnet"]
+                why = f"which is outside of {lan}: its netmask is too wide, or its route names no gateway"
+                yield True, f"{asked['name']} asks its neighbours for {target}, {why}"
+                continue
             yield True, f"{seen}, which nobody has; the gateway is {gateway}: the guest's route is wrong"
         elif user is None:
             yield target in (a.address, b.address), f"{seen}, and nobody answers: no VM has that address"
 
 
-def subnets(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    """Find addresses that no common subnet has."""
-    if facts.gateway is not None:
-        lan = ip_network(facts.gateway["subnet"])
-        for row in rows_of(a, b):
-            for address in _ipv4_of(row["port"], facts) if row["name"] != "gateway" else ():
-                if ip_address(address) not in lan:
-                    yield True, f"{row['name']} uses {address}, which is not in the gateway's subnet {lan}"
-    one, other = a.row, b.row
-    if one is None or other is None or one is other or _talk(one, other, facts):
-        return
-    mine, theirs = _ipv4_of(one["port"], facts), _ipv4_of(other["port"], facts)
-    if not mine or not theirs or {_subnet(each) for each in mine} & {_subnet(each) for each in theirs}:
-        return
-    yield (
-        True,
-        f"{one['name']} uses {mine[0]} and {other['name']} {theirs[0]}, which are in different subnets",
-    )
-
-
-def _ipv4_of(port: int, facts: Facts) -> list[str]:
-    return sorted(each for each in used_by(port, facts) if ip_address(each).version == 4)
-
-
-def _subnet(address: str) -> str:
-    return str(ip_network(f"{address}/{SUBNET_BITS}", strict=False))
-
-
-def _sent(source: Json, target: Json, facts: Facts) -> Json | None:
+def sent_by(source: Json, target: Json, facts: Facts) -> Json | None:
+    """Return what one port has sent to another one; None if nothing."""
     return next(
         (row for row in facts.sent if (row["source"], row["target"]) == (source["port"], target["port"])),
         None,
     )
 
 
-def _talk(one: Json, other: Json, facts: Facts) -> bool:
+def talk(one: Json, other: Json, facts: Facts) -> bool:
     """Whether each has sent something to the other lately."""
-    both = (_sent(one, other, facts), _sent(other, one, facts))
+    both = (sent_by(one, other, facts), sent_by(other, one, facts))
     return all(row is not None and row["age_s"] <= RECENT_S for row in both)
 
 
@@ -158,7 +148,7 @@ def one_way(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if one is None or other is None or one is other:
         return
     for source, target in ((one, other), (other, one)):
-        there, back = _sent(source, target, facts), _sent(target, source, facts)
+        there, back = sent_by(source, target, facts), sent_by(target, source, facts)
         if there is None or there["age_s"] > RECENT_S:
             continue
         last = f"the last {there['age_s']:.0f} s ago"
@@ -181,7 +171,7 @@ def no_route(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         return
     counted = {row["port"]: row["rx"]["frames"] for row in facts.stats["ports"]}
     for row in rows_of(a, b):
-        sent = _sent(row, gateway, facts)
+        sent = sent_by(row, gateway, facts)
         if row is not gateway and sent is None and counted.get(row["port"]):
             yield False, f"{row['name']} has sent nothing to the gateway: its guest has no route to there"
 
@@ -192,7 +182,7 @@ def lengths(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if one is None or other is None or one is other:
         return
     for source, target in ((one, other), (other, one)):
-        there, back = _sent(source, target, facts), _sent(target, source, facts)
+        there, back = sent_by(source, target, facts), sent_by(target, source, facts)
         mtu = target["settings"]["mtu"]
         if there is None:
             continue
@@ -218,6 +208,28 @@ def guarded(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
                 yield False, f"{row['name']} sends {GUARDED[reason]} (from {mac}), and its guard drops them"
 
 
+def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find VMs that read nothing, though what waits for them still fits their sockets."""
+    lately = {row["port"]: row for row in facts.lately["ports"]}
+    for row in rows_of(a, b):
+        counted, unread = lately.get(row["port"]), facts.unread.get(row["port"], 0)
+        if counted is None or row["stalled"] or row["since_s"] < LATELY_S or counted["rx"]["frames"]:
+            continue
+        if unread and unread >= counted["tx"]["bytes"]:
+            seen = f"the VM of {row['name']} has read and sent nothing for {LATELY_S:.0f} s"
+            yield True, f"{seen}, and frames wait in its socket: it is paused, or stuck"
+
+
+def limited(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find VMs that send as much as their limit allows."""
+    for row in rows_of(a, b):
+        limit = row["settings"]["bytes_per_s"]
+        sent = [each["rx"]["bytes"] for each in facts.lately["ports"] if each["port"] == row["port"]]
+        if limit and sent and sent[0] >= NEARLY * limit * LATELY_S:
+            rates = f"{bits(sent[0] * 8 / LATELY_S)} of its limit-bandwidth of {bits(limit * 8)}"
+            yield False, f"{row['name']} sends {rates}, so its VM has to wait"
+
+
 def restarted(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     """Find that the gateway was lost a moment ago."""
     if not (a.outside or b.outside):
@@ -227,6 +239,18 @@ def restarted(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         what = lost[-1]["message"].removesuffix(" and is started again")
         ago = f"{facts.now - lost[-1]['time']:.0f} s ago"
         yield False, f"{what} {ago}: connections of before have ended"
+
+
+def refusing(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find ports of VMs, of forwards most often, that did not accept the last connection from the host."""
+    for row in [] if facts.gateway is None else facts.gateway["refusals"]:
+        if row["age_s"] > RECENT_S or row["way"] not in REFUSALS:
+            continue
+        for end in (a, b):
+            asked = end.said.rpartition(":")[2] if end.address is not None else ""
+            if end.row is not None and row["address"] in used_by(end.row["port"], facts):
+                seen = f"port {row['port']} of {row['address']} {REFUSALS[row['way']]}"
+                yield asked == str(row["port"]), f"{seen} ({row['age_s']:.0f} s ago, from the host)"
 
 
 def reached(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:

@@ -1,12 +1,14 @@
 """The facts that ``explain`` uses, the two ends, and the result of a check."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
 RECENT_S = 60.0
 """Older facts do not explain a fault of now."""
+LATELY_S = 5.0
+"""For what happens now: a rate, or that a VM does nothing."""
 
 
 class Facts(NamedTuple):
@@ -19,14 +21,20 @@ class Facts(NamedTuple):
     sent: list[Json]
     """``source``, ``target``, ``frames``, ``age_s``, ``longest``: what ports sent to each other."""
     questions: list[Json]
-    """``port``, ``sender``, ``target``, ``times``, ``age_s``: the neighbours that each VM asked for."""
+    """``port``, ``sender``, ``target``, ``times``, ``age_s``, ``vlan``: neighbours that each VM asked for."""
     recent: Json
     """``stats`` of the last ``RECENT_S``."""
+    lately: Json
+    """``stats`` of the last ``LATELY_S``."""
+    unread: dict[int, int]
+    """By port: bytes of the kernel's for its VM that the VM did not read during all questions."""
     events: list[Json]
     gateway: Json | None
     """``policy`` of the gateway; None if there is none, or it does not answer."""
     reached: Json
     """The result of a connection from this host to the far end: ``way`` and ``why``; {} if none was tried."""
+    names: Mapping[str, Json]
+    """For each name that was looked up at this host: ``address``, or ``why`` it is not known."""
     now: float
     """Seconds since 1970, as events have them."""
 

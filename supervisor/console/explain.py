@@ -23,7 +23,7 @@ from ipaddress import ip_address, ip_network
 
 from forwarder.errors import LocalError
 from forwarder.names import format_mac, parse_mac
-from supervisor.console import dealings
+from supervisor.console import addressing, dealings
 from supervisor.console.ends import Check, End, Facts, Finding, Json, port_of, rows_of
 
 HOST = "host"
@@ -69,12 +69,21 @@ def find(said: str, facts: Facts) -> End:
     try:
         return _by_address(far_end(said)[0], facts, by_number)._replace(said=said)
     except ValueError:
-        left = next((each for each in reversed(facts.events) if _has_gone(each, said)), None)
-        if left is not None:
-            why = left.get("reason", "no reason is known")
-            return End(said, None, missing=f"its VM left {max(0, facts.now - left['time']):.0f} s ago: {why}")
-        urls = ", ".join(each["url"] for each in facts.status["listeners"]) or "none"
-        return End(said, None, missing=f"no VM of that name is attached; the listeners are {urls}")
+        return _by_name(said, facts)
+
+
+def _by_name(said: str, facts: Facts) -> End:
+    """Return the end of a name that no port has: one outside, or a port that has left."""
+    far = facts.names.get(far_end(said)[0])
+    if far is not None and "address" in far:
+        return End(said, None, far["address"], outside=True)
+    left = next((each for each in reversed(facts.events) if _has_gone(each, said)), None)
+    if left is not None:
+        why = left.get("reason", "no reason is known")
+        return End(said, None, missing=f"its VM left {max(0, facts.now - left['time']):.0f} s ago: {why}")
+    urls = ", ".join(each["url"] for each in facts.status["listeners"]) or "none"
+    unknown = f", and this host does not know the name: {far['why']}" if far else ""
+    return End(said, None, missing=f"no VM of that name is attached{unknown}; the listeners are {urls}")
 
 
 def _has_gone(event: Json, name: str) -> bool:
@@ -89,6 +98,11 @@ def far_end(said: str) -> tuple[str, int | None]:
         bool(separator) and port.isdecimal() and int(port) <= MOST_PORT and (":" in bare) == (bare != host)
     )
     return (bare, int(port)) if is_pair else (said, None)
+
+
+def far_address(end: End) -> str:
+    """Return the address of an end outside, as the gateway is asked about it."""
+    return far_end(end.said)[0] if end.address is None else end.address
 
 
 def _by_mac(said: str, mac: str, facts: Facts, ports: dict[int, Json]) -> End:
@@ -236,7 +250,7 @@ def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         yield True, "this switch has no gateway, which would lead there; run it with --gateway"
     elif state != "live":
         yield True, f"the gateway is {state}: {GATEWAY_STATES.get(state, 'it does not serve')}"
-    elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(far_end(wanted[0].said)[0])):
+    elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(far_address(wanted[0]))):
         yield True, f"the gateway refuses {wanted[0].said} ({refused}): {REFUSALS.get(refused, refused)}"
 
 
@@ -263,6 +277,15 @@ def _mute(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
             yield False, f"the VM of {row['name']} has sent nothing yet"
 
 
+def _resolver(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    if not (a.outside or b.outside):
+        return
+    told = [each for each in facts.events if each["event"] == "resolver"]
+    if told and told[-1]["state"] == "silent":
+        ago = f"{facts.now - told[-1]['time']:.0f} s ago"
+        yield False, f"no resolver of this host answered VMs' questions for names {ago}: names are not found"
+
+
 def _sizes(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
     for row in rows_of(a, b):
         for note in row["notes"]:
@@ -275,19 +298,26 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("isolated", _isolated),
     ("gateway", _gateway),
     ("stalled", _stalled),
+    ("paused", dealings.paused),
     ("episode", _episodes),
     ("duplicate", _twice),
     ("reached", dealings.reached),
-    ("subnet", dealings.subnets),
+    ("refusing", dealings.refusing),
+    ("duplicate-address", addressing.duplicates),
+    ("vlan", addressing.vlans),
+    ("family", addressing.families),
+    ("subnet", addressing.subnets),
     ("unanswered", dealings.unanswered),
     ("one-way", dealings.one_way),
     ("restarted", dealings.restarted),
+    ("resolver", _resolver),
     ("guarded", dealings.guarded),
     ("mute", _mute),
     ("route", dealings.no_route),
     ("address", _addresses),
     ("size", _sizes),
     ("mtu", dealings.lengths),
+    ("limited", dealings.limited),
 )
 """All checks, in order: the most severe first."""
 

@@ -2,51 +2,75 @@
 
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, cast
 
 from forwarder.errors import LocalError
-from supervisor.console.ends import RECENT_S, Facts, port_of
-from supervisor.console.explain import far_end, find
+from supervisor.console.ends import LATELY_S, RECENT_S, Facts, port_of
+from supervisor.console.explain import far_address, far_end, find
 
 Json = dict[str, Any]
 Ask = Callable[..., Any]
 """``Client.ask``: a question and its arguments."""
 Reach = Callable[[str, int], Json]
+LookUp = Callable[[str], Json]
 
 
-def gather(ask: Ask, said: tuple[str, str], reach: Reach | None = None) -> Facts:
+def gather(
+    ask: Ask, said: tuple[str, str], reach: Reach | None = None, look_up: LookUp | None = None
+) -> Facts:
     """Ask the switch; leave out the gateway's facts if it does not answer. Raises LocalError.
 
-    ``reach`` tries a connection from this host, where an end is ADDRESS:PORT outside.
+    ``reach`` tries a connection from this host, where an end is ADDRESS:PORT or NAME:PORT outside.
+    ``look_up`` asks this host for an address, where an end may be a name outside (it has a dot).
     """
     status = ask("status")
     live = status["gateway"] is not None and status["gateway"]["state"] == "live"
+    far_ends = [far_end(each)[0] for each in said]
+    names: dict[str, Json] = {}
+    if look_up is not None and live:
+        attached = {row["name"] for row in status["ports"]}
+        names = {each: look_up(each) for each in far_ends if _is_name(each) and each not in attached}
     try:
         known = leases(ask) if live else []
-        addresses = [far_end(each)[0] for each in said]
+        addresses = [names.get(each, {}).get("address", each) for each in far_ends]
         policy = ask("gateway_policy", addresses=addresses) if live else None
     except LocalError:
         known, policy = [], None  # it has become silent meanwhile; its state tells that
         status = ask("status")
+    first = ask("dealings")
     facts = Facts(
         status=status,
         stats=ask("stats", sources=True, weighed=[]),
         macs=ask("macs")["macs"],
         leases=known,
         sent=[],
-        questions=ask("dealings")["questions"],
+        questions=first["questions"],
         recent=ask("stats", since=RECENT_S, weighed=[]),
+        lately=ask("stats", since=LATELY_S, weighed=[]),
+        unread={},
         events=_all(ask, "events", "events", 0, lambda rows: rows[-1]["sequence"]),
         gateway=policy,
         reached={},
+        names=names,
         now=time.time(),
     )
     ends = [find(each, facts) for each in said]
     rows = [port_of(end, facts) for end in ends]
-    sent = ask("dealings", ports=sorted({row["port"] for row in rows if row is not None}))["sent"]
-    far = [far_end(end.said) for end in ends if end.outside]
+    far = [(far_address(end), far_end(end.said)[1]) for end in ends if end.outside]
     reached = reach(far[0][0], far[0][1]) if reach and far and far[0][1] is not None else {}
-    return facts._replace(sent=sent, reached=reached)
+    last = ask("dealings", ports=sorted({row["port"] for row in rows if row is not None}))
+    unread = {port: min(count, dict(last["unread"]).get(port, 0)) for port, count in first["unread"]}
+    return facts._replace(sent=last["sent"], reached=reached, unread=unread)
+
+
+def _is_name(said: str) -> bool:
+    """Whether it may be a name outside: it has a dot, and is no address."""
+    try:
+        ip_address(said)
+    except ValueError:
+        return "." in said and "/" not in said
+    return False
 
 
 def leases(ask: Ask) -> list[Json]:

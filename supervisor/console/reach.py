@@ -1,7 +1,11 @@
-"""Does this host itself reach a far end? The gateway connects from here, so what stops it stops VMs, too."""
+"""Does this host itself reach a far end, and know its name? What stops this host stops VMs, too.
+
+The gateway connects from here. VMs ask the resolvers of this host.
+"""
 
 import errno
 import socket
+import threading
 from typing import Any
 
 WAIT_S = 2.0
@@ -15,6 +19,22 @@ WAYS = {
     errno.EPERM: "forbidden",
     errno.EACCES: "forbidden",
 }
+
+
+def look_up(name: str, wait_s: float = WAIT_S) -> dict[str, Any]:
+    """Return the ``address`` of a name, or ``why`` it is not known; the C library itself waits longer."""
+    found: dict[str, Any] = {"why": f"no answer within {wait_s:g} s"}
+
+    def ask() -> None:
+        try:
+            found["address"] = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]
+        except (OSError, UnicodeError) as error:
+            found["why"] = str(getattr(error, "strerror", None) or error).lower()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(wait_s)
+    return dict(found)
 
 
 def reach(address: str, port: int, wait_s: float = WAIT_S) -> dict[str, Any]:

@@ -85,6 +85,9 @@ class Ports(Protocol):
     def views(self) -> Iterable[PortView]:
         """Return a view of every port."""
 
+    def unread(self) -> list[tuple[int, int]]:
+        """Return (port, bytes) of the sockets that their VMs have not read empty."""
+
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError."""
 

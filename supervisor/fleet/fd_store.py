@@ -12,6 +12,7 @@ Only this store closes these descriptors; a worker has duplicates, which it got 
 
 import fcntl
 import os
+import sys
 import termios
 from typing import NamedTuple
 
@@ -122,6 +123,21 @@ class FdStore:
         size = bytearray(4)
         fcntl.ioctl(held.vm, termios.FIONREAD, size)
         return any(size)
+
+    def waiting(self, port: int) -> int:
+        """Return the bytes, as the kernel counts them, that a port's VM has not read from its socket yet.
+
+        0 for devices and for what is not known; TCP counts what its other end has not acknowledged.
+        """
+        held = self._ports.get(port)
+        if held is None:
+            return 0
+        size = bytearray(4)
+        try:
+            fcntl.ioctl(held.vm, termios.TIOCOUTQ, size)
+        except OSError:
+            return 0
+        return int.from_bytes(size, sys.byteorder)
 
     def position_known(self, port: int) -> bool:
         """Whether the link of a dead worker's port is known to stand between two frames both ways."""

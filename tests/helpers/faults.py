@@ -68,5 +68,31 @@ FAULTS = {
     "nothing listens at the far end": Fault(
         "supervisor explain web 198.51.100.2:1", "the far end refuses connections", 1
     ),
+    "one IP address at two VMs": Fault(
+        PAIR, "10.99.0.1 is a duplicate IP address: VMs behind db and web use it", 1
+    ),
+    "IPv6 on one side, IPv4 on the other": Fault(
+        PAIR, "web uses IPv6 only (fd00::1), and db IPv4 only (10.99.0.2): no address fits", 1
+    ),
+    "VLANs that differ": Fault(
+        PAIR, "web sends in VLAN 10 and db without a VLAN tag: their guests' VLANs differ", 1
+    ),
+    "a VM that is paused": Fault(
+        PAIR, "the VM of db has read and sent nothing for 5 s, and frames wait in its socket", 1
+    ),
+    "a VM at its bandwidth limit": Fault(
+        PAIR, "of its limit-bandwidth of 8 Mbit/s, so its VM has to wait", 0
+    ),
+    "a netmask that is too wide": Fault(
+        OUTSIDE, "which is outside of 192.168.127.0/24: its netmask is too wide", 1
+    ),
+    "resolvers of the host that do not answer": Fault(
+        OUTSIDE, "no resolver of this host answered VMs' questions for names", 0
+    ),
+    "a forward to a port where no program listens": Fault(
+        "supervisor explain host 192.168.127.2:81",
+        "port 81 of 192.168.127.2 refused a connection: no program listens there in the guest",
+        1,
+    ),
 }
 """By the fault."""

@@ -10,6 +10,7 @@
 #define ND_SOLICIT 135u
 #define ND_TARGET 8u
 #define SOURCE_AT 8u /* in an IPv6 header */
+#define VLAN_MASK 0x0fffu
 
 static void write_ipv4(uint8_t *address, const uint8_t *ipv4)
 {
@@ -46,10 +47,14 @@ static bool read_solicitation(struct question *question, const uint8_t *ip, uint
 
 bool question_read(struct question *question, const uint8_t *frame, uint32_t bytes)
 {
-    const uint8_t *payload = frame + ETHERTYPE_AT + 2;
-    uint32_t left = bytes - (ETHERTYPE_AT + 2);
-    uint32_t type = load_be16(frame + ETHERTYPE_AT);
-    if (type == ETHERTYPE_ARP)
-        return read_arp(question, payload, left);
-    return type == ETHERTYPE_IPV6 && read_solicitation(question, payload, left);
+    uint32_t type, at = network_of(frame, bytes, &type);
+    if (at == 0)
+        return false;
+    const uint8_t *payload = frame + at;
+    if (!(type == ETHERTYPE_ARP && read_arp(question, payload, bytes - at))
+        && !(type == ETHERTYPE_IPV6 && read_solicitation(question, payload, bytes - at)))
+        return false;
+    bool has_tag = at > ETHERTYPE_AT + 2;
+    question->vlan = has_tag ? load_be16(frame + ETHERTYPE_AT + 2) & VLAN_MASK : 0;
+    return true;
 }

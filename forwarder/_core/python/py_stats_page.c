@@ -128,9 +128,11 @@ static PyObject *stats_page_questions(PyObject *self, PyObject *unused)
             address[2 + half] = atomic_load_explicit(&row->target[half], memory_order_relaxed);
         }
         if (times != 0)
-            result = append(result, Py_BuildValue("y#y#ddK", (char *)address, (Py_ssize_t)ADDRESS_BYTES,
+            result = append(result, Py_BuildValue("y#y#ddKK", (char *)address, (Py_ssize_t)ADDRESS_BYTES,
                                                   (char *)(address + 2), (Py_ssize_t)ADDRESS_BYTES,
-                                                  seconds(&row->first_ns), seconds(&row->last_ns), times));
+                                                  seconds(&row->first_ns), seconds(&row->last_ns), times,
+                                                  (unsigned long long)atomic_load_explicit(
+                                                      &row->vlan, memory_order_relaxed)));
     }
     return result;
 }
@@ -180,7 +182,7 @@ static PyObject *stats_page_published_at(PyObject *self, PyObject *unused)
 {
     (void)unused;
     struct stats_page *page = ((struct py_stats_page *)self)->page;
-    return PyFloat_FromDouble((double)atomic_load_explicit(&page->published_ns, memory_order_relaxed) * 1e-9);
+    return PyFloat_FromDouble((double)atomic_load_explicit(&page->published_ns, memory_order_acquire) * 1e-9);
 }
 
 static PyMethodDef methods[] = {

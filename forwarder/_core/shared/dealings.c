@@ -18,19 +18,27 @@ void sent_reset(struct sent *sent)
     set(&sent->longest, 0);
 }
 
-static bool is_about(const struct question_row *row, const uint64_t *sender, const uint64_t *target)
+/* A question as a row has it. */
+struct about {
+    uint64_t sender[2];
+    uint64_t target[2];
+    uint64_t vlan;
+};
+
+static bool is_about(const struct question_row *row, const struct about *about)
 {
-    return get(&row->last_ns) != 0 && get(&row->sender[0]) == sender[0] && get(&row->sender[1]) == sender[1]
-           && get(&row->target[0]) == target[0] && get(&row->target[1]) == target[1];
+    return get(&row->last_ns) != 0 && get(&row->sender[0]) == about->sender[0]
+           && get(&row->sender[1]) == about->sender[1] && get(&row->target[0]) == about->target[0]
+           && get(&row->target[1]) == about->target[1] && get(&row->vlan) == about->vlan;
 }
 
 /* The row of this question, or the one that has not been asked for longest, made ready for it. */
-static struct question_row *row_for(struct questions *questions, const uint64_t *sender, const uint64_t *target)
+static struct question_row *row_for(struct questions *questions, const struct about *about)
 {
     struct question_row *oldest = &questions->row[0];
     for (uint32_t i = 0; i < QUESTION_ROWS; i++) {
         struct question_row *row = &questions->row[i];
-        if (is_about(row, sender, target))
+        if (is_about(row, about))
             return row;
         if (get(&row->last_ns) < get(&oldest->last_ns))
             oldest = row;
@@ -38,21 +46,22 @@ static struct question_row *row_for(struct questions *questions, const uint64_t 
     set(&oldest->last_ns, 0);
     set(&oldest->times, 0);
     for (uint32_t i = 0; i < 2; i++) {
-        set(&oldest->sender[i], sender[i]);
-        set(&oldest->target[i], target[i]);
+        set(&oldest->sender[i], about->sender[i]);
+        set(&oldest->target[i], about->target[i]);
     }
+    set(&oldest->vlan, about->vlan);
     return oldest;
 }
 
 void questions_note(struct questions *questions, const uint8_t *frame, uint32_t bytes, uint64_t now)
 {
     struct question question;
-    uint64_t sender[2], target[2];
     if (!question_read(&question, frame, bytes))
         return;
-    memcpy(sender, question.sender, sizeof sender);
-    memcpy(target, question.target, sizeof target);
-    struct question_row *row = row_for(questions, sender, target);
+    struct about about = {.vlan = question.vlan};
+    memcpy(about.sender, question.sender, sizeof about.sender);
+    memcpy(about.target, question.target, sizeof about.target);
+    struct question_row *row = row_for(questions, &about);
     uint64_t last = get(&row->last_ns);
     bool goes_on = last != 0 && now - last <= SERIES_NS;
     if (!goes_on)

@@ -6,7 +6,7 @@
    longer ones sends one first sooner or later. Questions are noted when they are flooded, and only those: ARP and
    neighbour discovery ask all.
 
-   Questions of one sender for one target within SERIES_NS of each other are a series. One that is answered is asked
+   Questions of one sender for one target in one VLAN within SERIES_NS of each other are a series. One that is answered is asked
    once or twice; a kernel repeats what nobody answers once a second. A port has QUESTION_ROWS rows; a new question
    takes the place of the oldest. A VM that scans a network pushes out its own questions and no other VM's.
 
@@ -36,6 +36,7 @@ struct sent {
 struct question_row {
     _Atomic uint64_t sender[2];
     _Atomic uint64_t target[2];
+    _Atomic uint64_t vlan;
     _Atomic uint64_t first_ns;
     _Atomic uint64_t last_ns; /* 0: no question */
     _Atomic uint64_t times;

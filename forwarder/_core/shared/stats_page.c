@@ -47,7 +47,7 @@ void stats_page_publish(struct stats_page *page, const struct counters *counters
     const uint64_t *value = (const uint64_t *)counters;
     for (size_t i = 0; i < COUNTER_COUNT; i++)
         atomic_store_explicit(&page->published[i], value[i], memory_order_relaxed);
-    atomic_store_explicit(&page->published_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&page->published_ns, now, memory_order_release);
 }
 
 void stats_page_read(const struct stats_page *page, struct counters *counters)

@@ -7,7 +7,8 @@
    next one continues the same numbers.
 
    The page also holds the time of publication. A worker publishes once an interval even if nothing happens
-   (`Engine.pulse`), so an old time shows, without a message, that the loop does not turn.
+   (`Engine.pulse`), so an old time shows, without a message, that the loop does not turn. The time is stored last, with
+   release: a reader that has acquired it reads these counters or later ones, and need not read again until it changes.
 
    Example. A worker is killed after 1,000 frames of which it had published 990. Its successor reads 990 and goes on
    from there: ten frames are never counted, and no counter ever goes back.
@@ -78,7 +79,7 @@ struct stats_page {
     _Atomic uint32_t session_number; /* of the last stored state of a vhost-user session */
     _Atomic uint32_t answered;       /* digest of an answered message that is not taken out yet; or 0 */
     _Atomic uint32_t memory_gone; /* 1: the guest took its memory away, which ended the worker */
-    _Atomic uint64_t published_ns; /* when `published` was written, monotonic */
+    _Atomic uint64_t published_ns; /* when `published` was written, monotonic; stored after it */
     _Atomic uint64_t published[COUNTER_COUNT];
     struct loss loss[MAX_PORTS];
     struct sent sent[MAX_PORTS]; /* by peer; of the same attachment as its loss */

@@ -12,7 +12,7 @@ from forwarder import _core
 from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
 
 NS_GROUP = bytes.fromhex("3333ff000009")
-Question = tuple[bytes, bytes, float, float, int]
+Question = tuple[bytes, bytes, float, float, int, int]
 
 
 def arp(sender: str, target: str, operation: int = 1) -> bytes:
@@ -74,14 +74,31 @@ def test_what_was_sent_to_a_predecessor_is_forgotten(switch: MiniSwitch) -> None
 
 
 def test_questions_of_one_series_are_one_row(switch: MiniSwitch) -> None:
-    ((sender, target, first, last, times),) = asked(switch, *[arp("10.0.0.7", "10.0.0.9")] * 3)
-    assert (sender, target, times) == (mapped("10.0.0.7"), mapped("10.0.0.9"), 3)
+    ((sender, target, first, last, times, vlan),) = asked(switch, *[arp("10.0.0.7", "10.0.0.9")] * 3)
+    assert (sender, target, times, vlan) == (mapped("10.0.0.7"), mapped("10.0.0.9"), 3, 0)
     assert first <= last <= time.monotonic()
 
 
 def test_neighbour_solicitations_are_questions(switch: MiniSwitch) -> None:
-    ((sender, target, _, _, times),) = asked(switch, solicitation("fd00::7", "fd00::9"))
+    ((sender, target, _, _, times, _),) = asked(switch, solicitation("fd00::7", "fd00::9"))
     assert (sender, target, times) == (IPv6Address("fd00::7").packed, IPv6Address("fd00::9").packed, 1)
+
+
+def tagged(frame: bytes, *tags: str) -> bytes:
+    return frame[:12] + bytes.fromhex("".join(tags)) + frame[12:]
+
+
+@pytest.mark.parametrize(
+    ("tags", "vlan"),
+    [(["8100000a"], 10), (["8100f00a"], 10), (["81002000"], 0), (["88a80fff", "8100000a"], 4095)],
+)
+@pytest.mark.parametrize("each", [arp("10.0.0.7", "10.0.0.9"), solicitation("fd00::7", "fd00::9")])
+def test_a_question_has_the_vlan_of_its_outer_tag(
+    switch: MiniSwitch, each: bytes, tags: list[str], vlan: int
+) -> None:
+    ((*_, times, found),) = asked(switch, tagged(each, *tags))
+    assert (times, found) == (1, vlan)
+    assert len(asked(switch, tagged(each, "81000c0c"))) == 2
 
 
 def test_a_probe_has_no_sender(switch: MiniSwitch) -> None:
@@ -96,6 +113,9 @@ def test_a_probe_has_no_sender(switch: MiniSwitch) -> None:
         arp("10.0.0.7", "10.0.0.9")[:30],
         solicitation("fd00::7", "fd00::9")[:70],
         BROADCAST + mac(1) + b"\x08\x06",
+        BROADCAST + mac(1) + b"\x81\x00",
+        BROADCAST + mac(1) + bytes.fromhex("8100000a"),
+        BROADCAST + mac(1) + bytes.fromhex("8100000a8100000b8100000c0806") + bytes(60),
         BROADCAST + mac(1) + b"\x86\xdd" + bytes(80),
         frame(BROADCAST, mac(1)),
     ],

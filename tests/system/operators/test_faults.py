@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.faults import FAULTS
-from tests.helpers.gateway.place import Place, process
+from tests.helpers.gateway.place import GATEWAY, GUEST, RESOLVER, Place, process, resolver
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ports import attach
@@ -190,6 +191,74 @@ def test_a_guest_that_answers_no_arp(kernels: Kernels) -> None:
     named(running, "a guest that answers no ARP", again=lambda: web.run("ping -c 3 -W 1 10.99.0.2 || true"))
 
 
+def test_one_address_at_two_vms(kernels: Kernels) -> None:
+    running, web, db = kernels
+    db.run("ip addr add 10.99.0.1/24 dev eth0")
+
+    def ask() -> None:
+        for room in (web, db):
+            room.run("ping -c 1 -W 1 10.99.0.9 || true")
+
+    named(running, "one IP address at two VMs", again=ask)
+
+
+def test_other_families(kernels: Kernels) -> None:
+    running, web, db = kernels
+    web.run("ip addr flush dev eth0; echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6")
+    web.run("ip addr add fd00::1/64 dev eth0 nodad")
+    db.run("ip addr add 10.99.0.2/24 dev eth0")
+
+    def ask() -> None:
+        web.run("ping -c 1 -W 1 fd00::2 || true")
+        db.run("ping -c 1 -W 1 10.99.0.1 || true")
+
+    named(running, "IPv6 on one side, IPv4 on the other", again=ask)
+
+
+def test_other_vlans(pair: Pair) -> None:
+    running, web, db = pair
+
+    def ask() -> None:
+        web.send(_question(1, 2, "8100000a"))
+        db.send(_question(2, 1))
+        web.drain()
+        db.drain()
+
+    named(running, "VLANs that differ", again=ask)
+
+
+def _question(sender: int, target: int, tag: str = "") -> bytes:
+    """Return the ARP request of VM ``sender``, which has 10.99.0.SENDER, for that of ``target``."""
+    head = BROADCAST + mac(sender) + bytes.fromhex(f"{tag}08060001080006040001")
+    body = mac(sender) + bytes([10, 99, 0, sender]) + bytes(6) + bytes([10, 99, 0, target])
+    return (head + body).ljust(64, b"\0")
+
+
+def test_a_paused_vm(pair: Pair) -> None:
+    running, web, db = pair
+    for vm in (web, db):
+        vm.drain()
+    web.send(build_frame(mac(2), mac(1), 100))
+    named(running, "a VM that is paused")
+    db.drain()
+    assert "paused" not in running.command("explain", "web", "db", check=False).stdout
+
+
+def test_a_vm_at_its_limit(pair: Pair) -> None:
+    running, web, db = pair
+    running.command("set", "web", "limit-bandwidth=8Mbit/s")
+    frame = build_frame(mac(2), mac(1), 1514)
+
+    def fill() -> None:
+        while web.offer(frame):
+            continue
+        db.send(build_frame(mac(1), mac(2), 1514))
+        db.drain()
+        web.drain()
+
+    named(running, "a VM at its bandwidth limit", again=fill)
+
+
 @pytest.mark.guest
 @pytest.mark.parametrize("place", ["root"], indirect=True)
 def test_faults_on_the_way_to_the_outside(place: Callable[..., Place]) -> None:
@@ -198,6 +267,13 @@ def test_faults_on_the_way_to_the_outside(place: Callable[..., Place]) -> None:
     names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
     named(running, "refused by policy", names)
     named(running, "nothing listens at the far end", names)
+    running.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:81")
+    (forward,) = running.command("forward", "list").stdout.split()
+    named(
+        running,
+        "a forward to a port where no program listens",
+        again=lambda: here.host.run(f"curl --max-time 5 http://127.0.0.1:{forward.split(':')[2]} || true"),
+    )
     here.host.run("nft add table ip f; nft add chain ip f out '{ type filter hook output priority 0; }'")
     here.host.run("nft add rule ip f out ip daddr 198.51.100.2 tcp dport 9 drop")
     named(running, "a firewall on the host", names)
@@ -216,7 +292,14 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place]) -> 
         running, "no route in the guest", {"web": "quiet"}, lambda: quiet.send(build_frame(BROADCAST, mac(9)))
     )
     named(running, "two DHCP servers", names, lambda: guest.run(DHCP_ANSWER))
-    guest.run("ip route replace default via 192.168.127.99")
+    guest.run("ip route add 203.0.113.0/24 dev eth0")
+    named(
+        running,
+        "a netmask that is too wide",
+        names,
+        lambda: guest.run("ping -c 3 -W 1 203.0.113.9 || true"),
+    )
+    guest.run("ip route del 203.0.113.0/24; ip route replace default via 192.168.127.99")
     named(
         running,
         "a wrong gateway in the guest",
@@ -230,6 +313,26 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place]) -> 
         assert "stopped or stuck" in named(running, "a gateway that hangs", names)
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.guest
+@pytest.mark.parametrize("place", ["root"], indirect=True)
+def test_resolvers_that_do_not_answer(place: Callable[..., Place]) -> None:
+    here = place("--resolver", RESOLVER)
+    names = {"web": next(row["name"] for row in here.switch.ports() if row["name"] != "gateway")}
+
+    def look_up() -> None:
+        here.guest.run(f"busybox nslookup example.org {GATEWAY} || true")
+
+    named(here.switch, "resolvers of the host that do not answer", names, look_up)
+
+    def states() -> list[str]:
+        lines = here.switch.command("events", "--json").stdout.splitlines()
+        return [each["state"] for each in map(json.loads, lines) if each["event"] == "resolver"]
+
+    with resolver(here.internet):
+        look_up()
+        wait_for(lambda: states() == ["silent", "live"], states)
 
 
 @pytest.mark.guest
