@@ -1,4 +1,4 @@
-"""An edge-triggered epoll set, which is itself one descriptor in the loop of the process.
+"""An edge-triggered epoll set, which is one descriptor in the set that the process sleeps in (``relay``).
 
 A connection gets one event when it becomes readable or writable, and remembers it. So an idle or blocked
 connection costs neither a wake-up nor a system call; level-triggered polling needs one for each change of the

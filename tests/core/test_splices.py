@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -292,6 +293,26 @@ def test_the_callers_own_descriptors_end_a_wait(core, stack):
     assert core.wait(time.monotonic() + 60) == (1 << 3, [])
     with pytest.raises(ValueError, match="below 32"):
         core.watch(other.fileno(), 32)
+
+
+def test_bytes_pass_within_one_wait_which_ends_with_a_report(core, joined):
+    client, server, number = joined
+    told = []
+    waiting = threading.Thread(target=lambda: told.append(core.wait(time.monotonic() + 60)))
+    waiting.start()
+    for sock in (client, server):
+        sock.settimeout(60)
+    for each in (b"there", b"and back"):
+        client.sendall(each)
+        assert server.recv(100) == each
+        server.sendall(each)
+        assert client.recv(100) == each
+    assert not told
+    server.close()
+    assert client.recv(1) == b""
+    client.close()
+    waiting.join()
+    assert told == [(0, [(number, _core.SPLICE_OVER, 0)])]
 
 
 def test_a_number_is_used_again_and_what_is_over_is_ignored(core, stack, listener):

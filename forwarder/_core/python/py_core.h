@@ -1,7 +1,7 @@
 /* Shared by the Python-facing files. Limited API of CPython 3.10, so that one build serves every later one.
 
-   All of it is called with the GIL held; only Engine.run and Splices.wait release it. A function that returns NULL or -1 has set an
-   exception. */
+   All of it is called with the GIL held; only Engine.run and Splices.wait release it. A function that returns NULL or
+   -1 has set an exception. */
 #ifndef BULKHEAD_PY_CORE_H
 #define BULKHEAD_PY_CORE_H
 
