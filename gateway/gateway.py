@@ -87,6 +87,7 @@ class Gateway:
         self._policy: OutboundPolicy | None = None
         self._provisions: Provisions | None = None
         self._ports = Ports()
+        self._ports.catch_up = self._receive
         self._listeners = Listeners(channel.send)
         self._resolvers: tuple[SocketAddress, ...] = ()
         """The host's, as the supervisor said last."""
@@ -239,6 +240,7 @@ class Gateway:
         relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
         frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
         relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
+        self._ports.when_joined(relay.joined)
         self._ports.when_left(relay.left)
         flooded = partial(self._holder.ask, Command("flooded", {}))
         self._provisions = Provisions(

@@ -6,7 +6,8 @@ in the worker's stats page. The supervisor passes it on, read-only. A part of th
 an Ethernet source here, without a message and without a wait. Shares, leases and limits belong to ports.
 
 The supervisor reuses port numbers, so a ``Port`` stands for one attachment of one VM. The supervisor
-announces that a port has left before it uses the number again.
+announces that a port has left before it uses the number again. It announces a port before a worker reads
+the first frame of its VM. That frame may be seen here first: then the announcements are read before it.
 """
 
 import os
@@ -34,6 +35,8 @@ class Ports:
         self._block: _core.StatsPage | None = None
         self._joined: list[Callable[[Port], None]] = []
         self._left: list[Callable[[Port], None]] = []
+        self.catch_up: Callable[[], object] = lambda: None
+        """Reads the announcements that have come."""
 
     def __contains__(self, port: object) -> bool:
         return isinstance(port, Port) and self._born.get(port.number) == port.born
@@ -41,6 +44,8 @@ class Ports:
     def of(self, mac: bytes) -> Port | None:
         """Return the port that last sent from ``mac`` (6 bytes); None if it has left or is unknown."""
         number = self._block.port_of(mac) if self._block is not None else 0
+        if number and number not in self._born:
+            self.catch_up()
         born = self._born.get(number)
         return None if born is None else Port(number, born)
 

@@ -97,7 +97,8 @@ class Services:
 
     def handle(self, method: str, target: str, body: bytes, by: By) -> Result:
         """Answer one request of the client ``by``, now or later."""
-        path, _, query = target.partition("?")
+        url = urlsplit(target) if target.startswith("http://") else None  # RFC 9112 3.2.2: the whole URL
+        path, query = (url.path, url.query) if url else target.partition("?")[::2]
         if path not in self._routes:
             return _line(404, f"there is no {path}")
         if path in POST_ONLY and method != "POST":
@@ -220,7 +221,7 @@ def has_ipv6() -> bool:
 def _words(body: bytes) -> tuple[str, str, str]:
     """Return local, remote and protocol of a request. Raises ValueError."""
     try:
-        request = json.loads(body)
+        request = {key.lower(): value for key, value in json.loads(body).items()}  # Go's JSON ignores case
         local, remote, protocol = (str(request.get(key) or "") for key in ("local", "remote", "protocol"))
     except (ValueError, AttributeError, RecursionError):
         raise ValueError("the body is not a JSON object") from None

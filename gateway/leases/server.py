@@ -32,10 +32,11 @@ RESERVED = frozenset(
     {
         *("localhost", "localdomain", "ip6-localhost", "ip6-loopback", "broadcasthost", "local", "invalid"),
         *("host", "gateway", "router", "dns", "wpad", "isatap"),
+        *("_gateway", "_outbound", "_localdnsstub", "_localdnsproxy"),
     }
 )
 """Names that a guest never gets: the gateway's, and those that programs look up by themselves (proxies,
-tunnels)."""
+tunnels; those with a line in front are systemd's, nss-myhostname(8))."""
 
 _MAC_LIKE = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{2}){5}")
 _EVERYBODY = IPv4Address("255.255.255.255")
@@ -84,7 +85,8 @@ class Server:
         if message.kind == dhcp.REQUEST:
             return self._request(message, port, now)
         if message.kind == dhcp.INFORM:
-            return Answer(message.own, self._reply(message, dhcp.ACK, _NOBODY, ()))
+            to = _EVERYBODY if message.own == _NOBODY else message.own
+            return Answer(to, self._reply(message, dhcp.ACK, _NOBODY, ()))
         self._give_up(message, port, now)
         return None
 

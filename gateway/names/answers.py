@@ -140,9 +140,14 @@ class Names:
 
     def _reverse(self, name: str, kind: int) -> Decision | None:
         """Decide the answer for a name below ``in-addr.arpa`` or ``ip6.arpa``."""
-        whole, ours = self._reversed(name)
+        labels = name.split(".")[:-2]
+        is_ipv6 = name.endswith(".ip6.arpa")
+        digits = _trailing(labels, _NIBBLES, _is_nibble) if is_ipv6 else _trailing(labels, 4, _is_octet)
+        whole, ours = self._reversed(digits, is_ipv6=is_ipv6)
         if not ours:
             return ASK
+        if len(digits) < len(labels):
+            return UNKNOWN  # a name below an address or a network
         if whole is None:
             return NOTHING
         found = self._stations.get(whole)
@@ -152,16 +157,15 @@ class Names:
             return UNKNOWN
         return Decision(NO_ERROR, (Record(PTR, write_name(found)),)) if kind in (PTR, ANY) else NOTHING
 
-    def _reversed(self, name: str) -> tuple[Address | None, bool]:
-        """Return the address in a reverse name, if it is a whole one, and whether it is ours."""
-        if name.endswith(".in-addr.arpa"):
-            octets = _trailing(name.removesuffix(".in-addr.arpa").split("."), 4, _is_octet)
-            if not octets:
+    def _reversed(self, digits: list[str], *, is_ipv6: bool) -> tuple[Address | None, bool]:
+        """Return the address that begins with ``digits``, if they are all of it, and whether it is ours."""
+        if not is_ipv6:
+            if not digits:
                 return None, False
-            network = IPv4Network((".".join(octets + ["0"] * (4 - len(octets))), 8 * len(octets)))
+            network = IPv4Network((".".join(digits + ["0"] * (4 - len(digits))), 8 * len(digits)))
             ours = any(network.subnet_of(each) for each in (self._policy.subnet, *_OWN4))
-            return network[0] if len(octets) == 4 else None, ours
-        nibbles = "".join(_trailing(name.removesuffix(".ip6.arpa").split("."), _NIBBLES, _is_nibble))
+            return network[0] if len(digits) == 4 else None, ours
+        nibbles = "".join(digits)
         number = int(nibbles.ljust(_NIBBLES, "0"), 16)
         prefix = f"{int(self._policy.prefix.network_address):032x}"[:16]
         # fe80::/10 is 1111 1110 10: fe8, fe9, fea and feb.

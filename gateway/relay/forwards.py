@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import NamedTuple
 
 from forwarder.errors import LocalError, UsageError
-from gateway.relay.policy import Address, OutboundPolicy
+from gateway.relay.policy import Address, OutboundPolicy, is_guest
 
 MAX_FORWARDS = 1024
 """Several for each possible VM, and few compared with the descriptors of connections."""
@@ -128,8 +128,8 @@ def check_guest(policy: OutboundPolicy, guest: Address) -> None:
             f"{guest} is outside of the gateway's {network}; "
             "name a guest's address, or choose another --subnet"
         )
-    if guest in (policy.host4, policy.host6, policy.gateway4):
-        raise LocalError(f"{guest} is the gateway's own address, not a guest's")
+    if not is_guest(policy, guest):
+        raise LocalError(f"{guest} is the gateway's own address or a group's, not a guest's")
 
 
 def _guest(forward: Forward) -> str:

@@ -3,10 +3,12 @@
 The gateway cannot open a file, so it is told. The file is looked at once a second (a call of the kernel's,
 some microseconds) and read when it is another one than before: changed, replaced, or behind a link that leads
 elsewhere now. A file that is missing, or names no server, means the resolver of this machine, as for the C
-library.
+library. What is not a regular file is not read: a FIFO would have the supervisor wait.
 """
 
 import os
+import socket
+import stat
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,10 +31,18 @@ def read(lines: Iterable[str]) -> tuple[SocketAddress, ...]:
         words = line.split()
         if words[:1] == ["nameserver"] and len(words) > 1:
             try:
-                found.append(numeric(str(ip_address(words[1])), PORT))
-            except ValueError:
+                found.append(numeric(_address(words[1]), PORT))
+            except (ValueError, OSError):
                 continue  # nonsense: the C library skips it as well
     return tuple(found[:MOST])
+
+
+def _address(text: str) -> str:
+    """Return an address in its usual form. Raises ValueError, OSError."""
+    try:
+        return str(ip_address(text))
+    except ValueError:  # the C library takes 127.1 and the like (inet_aton(3))
+        return socket.inet_ntoa(socket.inet_aton(text))
 
 
 class Resolvers:
@@ -50,7 +60,9 @@ class Resolvers:
         try:
             now = os.stat(self._path)
             seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-            if seen != self._seen:
+            if not stat.S_ISREG(now.st_mode):
+                self._seen, self._servers = seen, HERE
+            elif seen != self._seen:
                 self._servers = read(self._path.read_text(errors="replace").splitlines()) or HERE
                 self._seen = seen
         except OSError:

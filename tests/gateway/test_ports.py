@@ -58,3 +58,14 @@ def test_a_number_that_is_used_again_is_another_port(ports: Ports) -> None:
     assert Port(1, 33) in ports
     assert Port(1, 11) not in ports
     assert ports.of(mac(1)) == Port(1, 33)
+
+
+def test_a_port_whose_frame_comes_before_its_announcement_is_known(ports: Ports) -> None:
+    ports.left(Port(1, 11))
+    asked: list[None] = []
+    ports.catch_up = lambda: asked.append(None)
+    assert ports.of(mac(1)) is None
+    assert ports.of(mac(2)) == Port(2, 22)
+    assert len(asked) == 1
+    ports.catch_up = lambda: ports.joined(Port(1, 33))
+    assert ports.of(mac(1)) == Port(1, 33)

@@ -181,6 +181,15 @@ def test_a_bad_request_is_answered_with_one_line(body: bytes, status: int, line:
     assert answer.body.count(b"\n") == 1
 
 
+def test_fields_of_any_case_and_whole_urls_are_taken_as_go_does() -> None:
+    owner = Table()
+    body = {"Local": "127.0.0.1:8081", "REMOTE": "192.168.127.2:80", "protocol": "tcp"}
+    url = "http://gvproxy/services/forwarder"
+    assert owner.answer("POST", f"{url}/expose?x=1", json.dumps(body).encode()).status == 200
+    assert "127.0.0.1:8081" in [entry["local"] for entry in owner.get(f"{url}/all")]
+    assert owner.answer("GET", "http://gvproxy", b"").status == 404
+
+
 def test_an_unknown_path_or_method_is_refused() -> None:
     table = Table()
     assert table.answer("GET", "/nothing").status == 404

@@ -207,7 +207,7 @@ def test_a_name_in_use_stays_its_guests() -> None:
     "name",
     [
         *("localhost", "localdomain", "ip6-localhost", "ip6-loopback", "broadcasthost", "local", "invalid"),
-        *("host", "gateway", "router", "dns", "wpad", "isatap"),
+        *("host", "gateway", "router", "dns", "wpad", "isatap", "_gateway", "_outbound"),
         *("db", "LOCALHOST", "localhost.localdomain", "52-54-00-00-00-0b"),
     ],
 )

@@ -172,7 +172,14 @@ def test_names_of_the_lans_networks_are_ours_and_those_of_wider_ones_are_not() -
     names = ours()
     assert names.decide("127.168.192.in-addr.arpa", SOA) == NOTHING
     assert names.decide("lb._dns-sd._udp.0.127.168.192.in-addr.arpa", PTR) == UNKNOWN
-    assert names.decide("x.57.127.168.192.in-addr.arpa", 16) == NOTHING
+    for below in (
+        reverse("192.168.127.57"),
+        reverse("192.168.127.1"),
+        reverse(str(POLICY.host6)),
+        reverse("::1"),
+    ):
+        assert names.decide(f"x.{below}", PTR) == names.decide(f"x.y.{below}", 16) == UNKNOWN
+    assert names.decide("b._dns-sd._udp.127.168.192.in-addr.arpa", PTR) == UNKNOWN
     for wider in ("168.192.in-addr.arpa", "192.in-addr.arpa", "in-addr.arpa", "ip6.arpa", "f.ip6.arpa"):
         assert names.decide(wider, SOA) is ASK
     for other in ("192.168.126.1", "10.0.0.1", "8.8.8.8", "2001:db8::1", "fd00::1"):

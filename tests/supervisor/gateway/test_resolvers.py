@@ -18,6 +18,10 @@ def test_the_file_is_read_as_the_c_library_does() -> None:
     ]
     assert read(lines) == (("127.0.0.53", 53),)
     assert read(["nameserver\tfd00::1", "nameserver fe80::1%lo"]) == (("fd00::1", 53), ("fe80::1", 53, 0, 1))
+    assert read(["nameserver 127.1", "nameserver 0x7f.2", "nameserver 999.1"]) == (
+        ("127.0.0.1", 53),
+        ("127.0.0.2", 53),
+    )
     assert len(read([f"nameserver 10.0.0.{number}" for number in range(9)])) == MOST
 
 
@@ -55,6 +59,19 @@ def test_a_file_is_followed_when_it_is_changed_replaced_or_linked_elsewhere(tmp_
     link.unlink()
     link.symlink_to(second)
     assert linked.servers() == (("10.0.0.2", 53),)
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.mkdir()
+    resolvers = Resolvers(path=path)
+    assert resolvers.servers() == HERE
+    path.rmdir()
+    os.mkfifo(path)  # without a writer: a reader would wait for one
+    assert resolvers.servers() == HERE
+    path.unlink()
+    path.write_text("nameserver 10.0.0.1\n")
+    assert resolvers.servers() == (("10.0.0.1", 53),)
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
