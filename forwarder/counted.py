@@ -32,6 +32,7 @@ REFUSED = {
     "denied": "to a network that --deny names",
     "metadata": "to a cloud's metadata address, which --allow does not name",
     "spoofed": "from an address that is not of the LAN",
+    "sources": "from more new addresses than a port may use at once",
     "not_carried": "a packet of a kind that the gateway does not carry",
     "damaged": "a packet with a wrong length or checksum",
     "no_outbound": "to the outside, which --no-outbound forbids",

@@ -8,10 +8,8 @@ from typing import TypeAlias
 
 KEEPALIVE = (120, 30, 4)
 """Keepalive: seconds of silence, seconds between probes, probes. A vanished peer is noticed in four
-minutes."""
-
-USER_TIMEOUT_MS = 240_000
-"""Seconds for unacknowledged bytes, to which keepalive does not apply."""
+minutes. With unacknowledged bytes the kernel's own limit applies, as to a direct connection. TCP_USER_TIMEOUT
+is not set, since it would also end the connection of a reader that only pauses."""
 
 PROBING = (1, 1, 120)
 """Keepalive while a peer is in doubt: a probe a second; ``departures`` decides."""
@@ -22,6 +20,7 @@ DATAGRAM_BYTES = 1 << 20
 Option: TypeAlias = tuple[int, int, int | bytes]
 """Level, name and value of an option, as ``setsockopt`` takes them."""
 
+_RESET_AT_CLOSE = struct.pack("=ii", 1, 0)
 _RENO: Option = (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 _INT = struct.Struct("=i")
@@ -50,13 +49,15 @@ def forgo_pacing(sock: socket.socket) -> None:
 def of_a_connection(*, nearby: bool, own: bool = False) -> list[Option]:
     """Return the options of a relayed TCP socket.
 
-    It sends small segments at once, probes silent peers, and keeps urgent data in the stream.
+    It sends small segments at once, probes silent peers, and keeps urgent data in the stream. If this process
+    is killed, its peer sees a reset: the kernel would end the stream in good order, as if it were whole.
     ``nearby``: its packets never leave this machine. ``own``: its peer is a process of this host, whose end
     the kernel tells, so that no probe is needed.
     """
     options: list[Option] = [
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+        (socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE),
     ]
     if nearby:
         options.append(_RENO)
@@ -65,7 +66,6 @@ def of_a_connection(*, nearby: bool, own: bool = False) -> list[Option]:
     return [
         *options,
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
         *_probes(KEEPALIVE),
     ]
 

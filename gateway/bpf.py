@@ -20,8 +20,10 @@ EQUAL, SET, JUMP, RETURN, RETURN_A = 0x15, 0x45, 0x05, 0x06, 0x16
 
 LINK = 0xFFE00000
 PACKET_TYPE = 0xFFFFF000 + 4
-TO_US = 0
-"""PACKET_TYPE of a frame to the interface's own address."""
+TO_US, TO_OTHERS = 0, 3
+"""PACKET_TYPE of a frame to the interface's own address, and to another address or VLAN."""
+VLAN_TAG = 0xFFFFF000 + 44
+"""The tag that the kernel has taken off; 0: none."""
 
 WHOLE = 0x40000  # more than the longest frame
 SO_ATTACH_FILTER = 26

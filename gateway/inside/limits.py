@@ -5,9 +5,14 @@ microseconds even if the question is refused. So the kernel drops questions that
 rate, and counts them as ``flooded``. The rate is above every share. The ingress hook drops them, which comes
 before packet sockets that are bound to one EtherType.
 
-A second rule drops the questions behind the packet sockets: no socket of the namespace is bound to those
+The kernel also bounds how many new IP addresses one Ethernet address may use, since each becomes a neighbour
+of the gateway (``gateway.relay.sources``).
+
+A last rule drops the questions behind the packet sockets: no socket of the namespace is bound to those
 ports, so the kernel would answer the guest with an error.
 """
+
+from gateway.relay.sources import BURST, RATE
 
 MOST_SENDERS = 65_535
 FORGET_S = 10
@@ -21,6 +26,16 @@ RATES = {
     "trials": ("ip6 saddr :: icmpv6 type nd-neighbor-solicit", 10, 50),
 }
 """Name of the rule: match, packets a second, packets in a burst."""
+
+SOURCES = {
+    "claims": ("ipv4_addr", "arp saddr ip", "0.0.0.0"),
+    "sources": ("ipv6_addr", "ip6 saddr", "::"),
+}
+"""Name of the set: its type, the sender's address, and the address of a sender without one. Of IPv4 only ARP,
+which is rare, and makes the neighbours."""
+
+KNOWN_S = 60
+"""Seconds for which an address is known; then it counts as new again."""
 
 TABLE = "bulkhead"
 COUNTER = "flooded"
@@ -37,12 +52,25 @@ def rules(interface: str) -> str:
         f" counter name {COUNTER} drop\n"
         for name, (what, rate, burst) in RATES.items()
     )
+    dynamic = f"flags dynamic; size {MOST_SENDERS}; timeout {KNOWN_S}s;"
+    addresses = "".join(
+        f"    set {name} {{ type ether_addr . {kind}; {dynamic} }}\n"
+        f"    set new_{name} {{ type ether_addr; {dynamic} }}\n"
+        for name, (kind, *_) in SOURCES.items()
+    )
+    news = "".join(
+        f"        {address} != {none} ether saddr . {address} @{name} accept\n"
+        f"        {address} != {none} update @new_{name} {{ ether saddr limit rate over {RATE}/second"
+        f" burst {BURST} packets }} counter name {COUNTER} drop\n"
+        f"        {address} != {none} add @{name} {{ ether saddr . {address} }}\n"
+        for name, (_, address, none) in SOURCES.items()
+    )
     return f"""
 table netdev {TABLE} {{
     counter {COUNTER} {{ }}
-{sets}    chain questions {{
+{sets}{addresses}    chain questions {{
         type filter hook ingress device "{interface}" priority 0; policy accept;
-{drops}    }}
+{drops}{news}    }}
 }}
 table inet {TABLE} {{
     chain heard {{

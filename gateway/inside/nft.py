@@ -5,7 +5,8 @@ is not of the LAN, or is the gateway's own (``sources``, and ``claims`` for ARP)
 leaves by the TUN: otherwise one packet with a false source would make the gateway talk to itself.
 
 **The relay carries what guests send to the outside.** Its packet sockets have seen these packets already, so
-they are dropped here (``held``), except segments of existing connections and ICMP errors about them.
+they are dropped here (``held``), except segments of existing connections and ICMP errors about them. The
+relay also reassembles fragments for the gateway itself: the kernel has one queue of fragments for all guests.
 
 **Connections** arrive by TPROXY rather than by redirect. TPROXY takes a segment before routing, and the
 accepting socket *has the address that the guest asked for* (``getsockname``). So IPv4 and IPv6 work alike,
@@ -52,6 +53,8 @@ table inet bulkhead {{
         ip saddr != {policy.subnet} drop
         ip6 saddr {{ {settings.gateway6}, {policy.host6} }} drop
         ip6 saddr != {{ {policy.prefix}, fe80::/10, :: }} drop
+        ip daddr {policy.gateway4} ip frag-off & 0x3fff != 0 drop
+        ip6 daddr {settings.gateway6} exthdr frag exists drop
         ip daddr {policy.host4} goto held
         ip6 daddr {policy.host6} goto held
         ip daddr {{ {policy.subnet}, 224.0.0.0/4, 255.255.255.255 }} accept

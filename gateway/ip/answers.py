@@ -20,8 +20,10 @@ from gateway.ip.packets import (
     TCP_NUMBER,
     UDP,
     UDP_NUMBER,
+    DamagedError,
     Datagram,
     Echo,
+    Packet,
     Syn,
     pseudo,
     remainder,
@@ -67,6 +69,16 @@ def answer(packet: Datagram | Echo, ident: int, mtu: int) -> list[Written]:
     header = _header(packet.source, packet.destination, number, size, ident)
     vnet = VNET_HEADER.pack(_NEEDS_CSUM, 0, 0, 0, len(header), offset)
     return [[vnet + header + head, packet.payload]]
+
+
+def again(packet: Packet) -> Written:
+    """Return a reassembled packet, whole. Raises DamagedError if it is longer than IP allows."""
+    if packet.version == 4 and len(packet.body) > 65535 - IP4.size:
+        raise DamagedError
+    return [
+        _NO_OFFLOAD + _header(packet.source, packet.destination, packet.number, len(packet.body)),
+        packet.body,
+    ]
 
 
 def refusal(

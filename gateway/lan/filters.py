@@ -15,7 +15,9 @@ from gateway.bpf import (
     LOAD_HALF,
     LOAD_HALF_X,
     LOAD_WORD,
+    PACKET_TYPE,
     SET,
+    TO_OTHERS,
     Step,
 )
 from gateway.lan.frames import ICMPV6, NEIGHBOUR, SOLICITATION, TCP, UDP
@@ -23,6 +25,10 @@ from gateway.lan.frames import ICMPV6, NEIGHBOUR, SOLICITATION, TCP, UDP
 DNS_PORT, DHCP_PORT = 53, 67
 _SYN = 0x02
 _FRAGMENT = 0x3FFF
+
+_OF_THIS_LAN: list[Step] = [(LOAD_WORD, PACKET_TYPE, "", ""), (EQUAL, TO_OTHERS, "drop", "")]
+"""First steps of a program. A frame of another VLAN looks like one of this LAN to a socket of one EtherType:
+the kernel has taken the tag off, and says only that the frame is for others."""
 
 
 def _whole_to(port: int) -> list[Step]:
@@ -39,6 +45,7 @@ def _whole_to(port: int) -> list[Step]:
 def leases() -> list[Step]:
     """Return the filter that accepts DHCP."""
     return [
+        *_OF_THIS_LAN,
         *_whole_to(DHCP_PORT),
         (LOAD_BYTE, 23, "", ""),
         (EQUAL, UDP, "take", "drop"),
@@ -49,6 +56,7 @@ def leases() -> list[Step]:
 def ipv4(gateway: bytes) -> list[Step]:
     """Return the filter that accepts UDP and first segments of TCP to port 53 of ``gateway``."""
     return [
+        *_OF_THIS_LAN,
         *_whole_to(DNS_PORT),
         (LOAD_WORD, 30, "", ""),
         (EQUAL, int.from_bytes(gateway, "big"), "", "drop"),
@@ -64,6 +72,7 @@ def ipv4(gateway: bytes) -> list[Step]:
 def ipv6(gateway: bytes) -> list[Step]:
     """Return the filter for router solicitations, and UDP and TCP openings to port 53 of ``gateway``."""
     return [
+        *_OF_THIS_LAN,
         (LOAD_BYTE, 20, "", ""),
         (EQUAL, ICMPV6, "icmp", ""),
         (EQUAL, UDP, "port", ""),

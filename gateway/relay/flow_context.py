@@ -92,6 +92,17 @@ class FlowTable:
         for key in self._flows.of(owner):
             self.end(key)
 
+    def of(self, owner: Hashable) -> list[tuple[FlowKey, Any]]:
+        """Return the flows of ``owner`` with their keys."""
+        return [(key, self._flows.value(key)) for key in self._flows.of(owner)]
+
+    def move(self, key: FlowKey, owner: Hashable, now: float) -> None:
+        """Count a flow as one of ``owner`` from now on; it ends if there is no room."""
+        before, flow = self._flows.remove(key)
+        self._descriptors.give_back(before, OF_A_FLOW)
+        self._places.give_back(before)
+        self.enter(key, owner, flow, now)
+
     def expire(self, now: float) -> None:
         """End the flows that have been silent for too long."""
         for key in self._flows.due(now):

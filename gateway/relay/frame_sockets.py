@@ -6,6 +6,7 @@ LAN's interface (packet(7)). A filter in the kernel (``program``) accepts only t
 handles:
 
 - packets of the LAN to the outside or to the host alias, of which TCP only the SYNs;
+- fragments of packets to the gateway itself, which would fill the kernel's queue of all guests;
 - packets whose source is not of the LAN, to count them.
 
 The packet filter (``inside.nft``) drops the same packets in the kernel's own stack. There are ``SOCKETS`` of
@@ -32,8 +33,10 @@ from gateway.bpf import (
     LOAD_WORD,
     PACKET_TYPE,
     RETURN_A,
+    SET,
     SHIFT_RIGHT,
     TO_US,
+    VLAN_TAG,
     XOR_X,
     Step,
     attach,
@@ -61,6 +64,9 @@ _ETH_P_ALL, _IP4, _IP6 = 0x0003, 0x0800, 0x86DD
 _ETHERNET = 14
 _SYN_ACK, _SYN = 0x12, 0x02
 _TCP = 6
+_FRAGMENT_HEADER = 44
+_PART = 0x3FFF
+"""Bits of an IPv4 packet that is a fragment."""
 
 
 def open_all(interface: str, policy: OutboundPolicy) -> list[socket.socket]:
@@ -100,7 +106,11 @@ def program(policy: OutboundPolicy) -> list[Step]:
     net, mask = int(policy.subnet.network_address), int(policy.subnet.netmask)
     prefix = struct.unpack(">2I", policy.prefix.network_address.packed[:8])
     alias = struct.unpack(">4I", policy.host6.packed)
+    own = struct.unpack(">4I", policy.prefix[1].packed)
     return [
+        (LOAD_WORD, VLAN_TAG, "", ""),  # of a priority alone, VLAN 0, makes no difference (IEEE 802.1Q)
+        (AND, 0x0FFF, "", ""),
+        (EQUAL, 0, "", "drop"),
         (LOAD_WORD, PACKET_TYPE, "", ""),
         (EQUAL, TO_US, "", "drop"),
         (LOAD_HALF, 12, "", ""),
@@ -113,6 +123,7 @@ def program(policy: OutboundPolicy) -> list[Step]:
         (EQUAL, net, "", "take"),
         (LOAD_WORD, 30, "", ""),
         (EQUAL, int(policy.host4), "out4", ""),
+        (EQUAL, int(policy.gateway4), "own4", ""),
         (AND, mask, "", ""),
         (EQUAL, net, "drop", ""),
         "out4",
@@ -121,6 +132,9 @@ def program(policy: OutboundPolicy) -> list[Step]:
         (HEADER_LENGTH, _ETHERNET, "", ""),
         (LOAD_BYTE_X, _ETHERNET + 13, "", ""),
         (JUMP, 0, "flags", ""),
+        "own4",
+        (LOAD_HALF, 20, "", ""),
+        (SET, _PART, "take", "drop"),
         "six",
         (LOAD_HALF, 22, "", ""),
         (EQUAL, 0, "drop", ""),  # has no address yet
@@ -138,9 +152,12 @@ def program(policy: OutboundPolicy) -> list[Step]:
         (LOAD_WORD, 42, "", ""),
         (EQUAL, prefix[1], "", "out6"),
         (LOAD_WORD, 46, "", ""),
-        (EQUAL, alias[2], "", "drop"),
+        (EQUAL, alias[2], "", "drop"),  # and so has the gateway's own
         (LOAD_WORD, 50, "", ""),
-        (EQUAL, alias[3], "", "drop"),
+        (EQUAL, alias[3], "out6", ""),
+        (EQUAL, own[3], "", "drop"),
+        (LOAD_BYTE, 20, "", ""),
+        (EQUAL, _FRAGMENT_HEADER, "take", "drop"),
         "out6",
         (LOAD_BYTE, 20, "", ""),
         (EQUAL, _TCP, "", "take"),

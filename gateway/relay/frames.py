@@ -35,8 +35,9 @@ from gateway.ip.packets import (
 )
 from gateway.relay.flow_context import BATCH, Common
 from gateway.relay.frame_sockets import lost_since
-from gateway.relay.policy import Address
+from gateway.relay.policy import OutboundPolicy, is_guest
 from gateway.relay.poller import READ
+from gateway.relay.sources import Sources
 
 SLICE_S = 0.0003
 """Time for the frames of one socket in one turn: two connections, or some batches."""
@@ -88,6 +89,9 @@ class Datagrams(Protocol):
     def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
         """Carry a datagram; ``way`` has the IP header's fields."""
 
+    def arrived(self, packet: Packet) -> None:
+        """Take a reassembled packet for the gateway itself. Raises DamagedError."""
+
     def refused(self, refusal: Refusal, sender: Sender) -> None:
         """Take an ICMP error about an answer."""
 
@@ -109,17 +113,20 @@ class Frames:
         self,
         common: Common,
         way: Way,
-        is_guest: Callable[[Address], bool],
+        policy: OutboundPolicy,
         datagrams: Datagrams,
         connections: Connections,
     ) -> None:
         """Read the sockets of ``way``; this object closes them."""
+        self._own = frozenset((policy.gateway4.packed, policy.prefix[1].packed))
         self._poller, _, self._counts, self._clock, self._core = common
         self._sockets = way.frames
         self._owner_of = way.owner_of
         self._datagrams = datagrams
         self._connections = connections
-        self._is_guest = lru_cache(maxsize=4096)(lambda source: is_guest(ip_address(source)))
+        self._is_guest = lru_cache(maxsize=4096)(lambda source: is_guest(policy, ip_address(source)))
+        self._sources = Sources()
+        self.forget = self._sources.forget
         self._reassembly = Reassembly()
         self._behind: dict[socket.socket, float] = {}
         for sock in self._sockets:
@@ -199,6 +206,8 @@ class Frames:
                 self._counts.refuse("not_carried", sender, "no IP packet")
             elif not self._is_guest(packet.source):
                 self._refuse_forged(packet.source, sender)
+            elif not self._sources.allows(sender.owner, packet.source, now):
+                self._counts.refuse("sources", sender, ip_address(packet.source))
             elif packet.fragment is None:
                 self._give(packet, header, data, sender, now)
             else:
@@ -210,10 +219,12 @@ class Frames:
         """Take the first segment of a connection, which the core has read."""
         sender = Sender(mac, self._owner_of(mac) or UNKNOWN)
         source = key[: len(key) // 2 - _PORT.size]
-        if self._is_guest(source):
-            self._connections.syn(key, hops, whole, sender)
-        else:
+        if not self._is_guest(source):
             self._refuse_forged(source, sender)
+        elif not self._sources.allows(sender.owner, source, self._clock()):
+            self._counts.refuse("sources", sender, ip_address(source))
+        else:
+            self._connections.syn(key, hops, whole, sender)
 
     def _refuse_forged(self, source: bytes, sender: Sender) -> None:
         self._counts.refuse("spoofed", sender, ip_address(source))
@@ -222,7 +233,9 @@ class Frames:
     def _rejoin(self, packet: Packet, sender: Sender, now: float) -> None:
         whole = self._reassembly.add(packet, sender.mac, sender.owner, now)
         self._count_dropped()
-        if whole is not None:
+        if whole is not None and whole.destination in self._own:
+            self._datagrams.arrived(whole)
+        elif whole is not None:
             self._carry(whole, sender, now, summed=True)
 
     def _count_dropped(self) -> None:

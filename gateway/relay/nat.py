@@ -6,9 +6,10 @@ gateways meet). Answers come only from addresses that the flow has sent to; the 
 address it asked for, so the host alias answers as itself.
 
 A flow belongs to the Ethernet source of its datagrams, and so to its port: a guest that writes another's
-address into its packets gets a flow of its own. The gateway is a hop: it lowers the hop limit by one, and
-keeps the guest's don't-fragment bit. Errors of routers and hosts are passed to the guest (``socket_errors``),
-quoting its own datagram, so traceroute and path MTU discovery work.
+address into its packets gets a flow of its own, and a guest that gets the address of one that has left gets
+none of its answers. The gateway is a hop: it lowers the hop limit by one, and keeps the guest's
+don't-fragment bit. Errors of routers and hosts are passed to the guest (``socket_errors``), quoting its own
+datagram, so traceroute and path MTU discovery work.
 
 ICMP echo goes through *ping sockets* (``net.ipv4.ping_group_range``), which need no privilege: the kernel
 puts its own identifier into the request and matches the reply; here the guest's identifier is restored.
@@ -28,22 +29,24 @@ fragmentation.
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from ipaddress import ip_address
 
 from forwarder.tcp_options import take_segments
 from gateway.ip.answers import (
+    again,
     answer,
     echo_reply,
     echo_request,
     fits,
     quoted,
 )
-from gateway.ip.packets import ECHO, Datagram, Echo, Packet, Refusal
+from gateway.ip.packets import ECHO, Datagram, Echo, Packet, Refusal, read
 from gateway.relay import socket_errors
-from gateway.relay.flow_context import BATCH, BURST, Common, FlowKey
+from gateway.relay.flow_context import BATCH, BURST, Common
 from gateway.relay.frames import Sender
+from gateway.relay.guest_flow import PING, UDP, GuestFlow, GuestKey
 from gateway.relay.policy import Address
 from gateway.relay.poller import FAILED, READ
 from gateway.relay.socket_errors import SocketError
@@ -54,7 +57,6 @@ MOST_PEERS = 256
 
 _PING = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_NO_WAY = (0, False)
 
 NO_PINGS = (
     "this host lets the gateway send no pings, so those of VMs to the outside are refused; allow them with "
@@ -65,52 +67,22 @@ Judge = Callable[[bytes], tuple[Address | None, str]]
 """Returns where a guest's request for an address (4 or 16 bytes) leads; or the counter of its refusal."""
 
 
-class GuestFlow:
-    """One guest's address and port (or echo identifier), and its socket on the host."""
-
-    __slots__ = ("_core", "_poller", "ident", "is_echo", "key", "peers", "sock", "source", "version", "way")
-
-    def __init__(
-        self, common: Common, key: FlowKey, sock: socket.socket, source: bytes, ident: int, *, is_echo: bool
-    ) -> None:
-        self._poller, self._core = common.poller, common.core
-        self.key = key
-        self.sock = sock
-        self.source = source
-        self.ident = ident
-        self.is_echo = is_echo
-        self.version = 4 if len(source) == 4 else 6
-        self.peers: dict[bytes, bytes] = {}
-        """Each with the address that the guest has asked for, which may be the host alias."""
-        self.way = _NO_WAY
-        self._core.open(sock.fileno())
-
-    def used(self) -> float:
-        """Return when the core last sent one of its datagrams."""
-        return self._core.used(self.sock.fileno())
-
-    def go(self, hops: int, *, keep: bool) -> None:
-        """Set the hop limit and the don't-fragment bit of later datagrams. Raises OSError."""
-        self.way = (hops, keep)
-        socket_errors.set_way(self.sock, hops - 1, keep=keep)
-        self._core.forget(self.sock.fileno())  # ways that were entered before would use the new options, too
-        self._core.open(self.sock.fileno())
-
-    def close(self) -> None:
-        """End the flow."""
-        self._poller.unwatch(self.sock.fileno())
-        self._core.forget(self.sock.fileno())
-        self.sock.close()
-
-
 class Nat:
     """The flows of guests."""
 
-    def __init__(self, common: Common, speaker: Speaker, judge: Judge, mtu: int) -> None:
-        """``mtu`` is the LAN's."""
+    def __init__(
+        self,
+        common: Common,
+        speaker: Speaker,
+        judge: Judge,
+        owner_of: Callable[[bytes], Hashable | None],
+        mtu: int,
+    ) -> None:
+        """``owner_of``: the ports, by MAC address; ``mtu`` is the LAN's."""
         self._common = common
         self._poller, self._flows, self._counts, self._clock, self._core = common
         self._speaker = speaker
+        self._owner_of = owner_of
         self._mtu = mtu
         self._ident = 0
         self._judge = judge
@@ -127,7 +99,7 @@ class Nat:
             return
         is_echo = isinstance(packet, Echo)
         ident = packet.ident if isinstance(packet, Echo) else packet.source_port
-        key = ("ping" if is_echo else "udp", sender.mac, packet.source, ident)
+        key = (PING if is_echo else UDP, sender.mac, packet.source, ident)
         known: GuestFlow | None = self._flows.sent(key, now)
         flow = known or self._new_flow(key, packet, sender, now)
         if flow is None:
@@ -147,12 +119,40 @@ class Nat:
             )
         self._send(flow, packet, str(address))
 
+    def arrived(self, packet: Packet) -> None:
+        """Answer a reassembled echo to the gateway itself; hand any other packet to the namespace's kernel.
+
+        The kernel would send the reply of IPv6 to where the request has come in, which is the TUN device.
+        Raises DamagedError.
+        """
+        carried = read(packet, summed=True)
+        if isinstance(carried, Echo):
+            self._write(carried._replace(source=packet.destination, destination=packet.source))
+        else:
+            self._speaker.write(again(packet))
+
     def refused(self, refusal_: Refusal, sender: Sender) -> None:
         """Take a guest's port unreachable about an answer: end the flow, so the host refuses later ones."""
         datagram = refusal_.quoted
         if datagram.destination == refusal_.source and refusal_.code in (3, 4):
             self._counts["errors_passed"] += 1
-            self._flows.end(("udp", sender.mac, refusal_.source, datagram.port))
+            self._flows.end((UDP, sender.mac, refusal_.source, datagram.port))
+
+    def left(self, port: Hashable) -> None:
+        """Note that a port has left: no answers are delivered while no port has the Ethernet address."""
+        for _, flow in self._flows.of(port):
+            flow.has_left = True
+            flow.forget_ways()
+
+    def end_flows(self, port: Hashable) -> None:
+        """End the flows of a port that has left, unless their Ethernet address is behind another one now."""
+        for key, flow in self._flows.of(port):
+            owner = self._owner_of(flow.mac)
+            if owner is None:
+                self._flows.end(key)
+            else:
+                flow.has_left = False
+                self._flows.move(key, owner, self._clock())
 
     def _send(self, flow: GuestFlow, packet: Datagram | Echo, target: str) -> None:
         if isinstance(packet, Echo):
@@ -179,7 +179,7 @@ class Nat:
             self._counts["datagrams_dropped"] += 1
 
     def _new_flow(
-        self, key: FlowKey, packet: Datagram | Echo, sender: Sender, now: float
+        self, key: GuestKey, packet: Datagram | Echo, sender: Sender, now: float
     ) -> GuestFlow | None:
         version = 4 if len(packet.source) == 4 else 6
         is_echo = isinstance(packet, Echo)
@@ -195,8 +195,7 @@ class Nat:
         socket_errors.watch(sock)
         if not is_echo:
             take_segments(sock)
-        ident = packet.ident if isinstance(packet, Echo) else packet.source_port
-        flow = GuestFlow(self._common, key, sock, packet.source, ident, is_echo=is_echo)
+        flow = GuestFlow(self._common, key, sock)
         if not self._flows.enter(key, sender.owner, flow, now):
             return None
         self._poller.watch(sock.fileno(), partial(self._event, flow), READ)
@@ -229,6 +228,9 @@ class Nat:
         asked = flow.peers.get(peer[0])
         if asked is None:
             self._counts["unasked"] += 1
+            return False
+        if flow.has_left and self._owner_of(flow.mac) is None:
+            self._counts["datagrams_dropped"] += 1
             return False
         if not flow.is_echo:
             self._core.to_guest(flow.sock.fileno(), peer[0], asked, flow.source, flow.ident)

@@ -1,12 +1,12 @@
 """Guests' traffic to the outside: puts together frames in, sockets of the host, and packets back."""
 
-from functools import partial
+from collections.abc import Hashable
 
 from gateway.relay.flow_context import Common
 from gateway.relay.frames import Frames, Way
 from gateway.relay.handshakes import Handshakes
 from gateway.relay.nat import Judge, Nat
-from gateway.relay.policy import OutboundPolicy, is_guest
+from gateway.relay.policy import OutboundPolicy
 from gateway.relay.tcp import Connections
 from gateway.relay.tun import Speaker, Tun
 
@@ -26,11 +26,18 @@ class Outbound:
         self._tun = Tun(way.tun, common.counts)
         common.core.speak_by(way.tun, way.mtu)
         speaker = Speaker(self._tun, {4: policy.gateway4.packed, 6: policy.prefix[1].packed})
-        nat = Nat(common, speaker, judge, way.mtu)
+        nat = Nat(common, speaker, judge, way.owner_of, way.mtu)
         handshakes = Handshakes(connections, speaker, judge, common)
         self.accepted = handshakes.accepted
-        self.forget = handshakes.forget
-        self._frames = Frames(common, way, partial(is_guest, policy), nat, handshakes)
+        self.end_flows = nat.end_flows
+        self._nat, self._handshakes = nat, handshakes
+        self._frames = Frames(common, way, policy, nat, handshakes)
+
+    def left(self, port: Hashable) -> None:
+        """Note that a port has left."""
+        self._handshakes.forget(port)
+        self._nat.left(port)
+        self._frames.forget(port)
 
     def tick(self, now: float) -> None:
         """Do what is due."""

@@ -116,15 +116,22 @@ class Relay:
         """Carry guests' traffic to the outside, and end connections of guests that leave."""
         if not may_ping():
             self._log("warning", NO_PINGS)
-        self._departures = Departures(self._connections, way.neighbours, way.owner_of, self._clock)
-        self._outbound = Outbound(self._common, self._connections, self._policy, self._judge, way)
+        outbound = self._outbound = Outbound(self._common, self._connections, self._policy, self._judge, way)
+        self._departures = Departures(
+            self._connections, way.neighbours, way.owner_of, outbound.end_flows, self._clock
+        )
+
+    def joined(self, port: Hashable) -> None:
+        """Note that a port has joined."""
+        if self._departures is not None:
+            self._departures.joined(port)
 
     def left(self, port: Hashable) -> None:
         """Note that a port has left."""
         if self._outbound is not None:
-            self._outbound.forget(port)
+            self._outbound.left(port)
         if self._departures is not None:
-            self._departures.left()
+            self._departures.left(port)
 
     def begin(self, forward: Forward) -> None:
         """Keep a place for a forward until ``add`` or ``give_up``. Raises LocalError: it cannot be added."""

@@ -21,10 +21,21 @@ PORT_UNREACHABLE = {4: (3, 3), 6: (1, 4)}
 PROHIBITED = {4: (3, 13), 6: (1, 1)}
 TOO_BIG = {4: (3, 4), 6: (2, 0)}
 
+# EADDRNOTAVAIL is none of them: the host's ports are in use for a second or more, and the guest asks again.
 _AS_ICMP = {
-    4: {errno.ENETUNREACH: (3, 0), errno.EHOSTUNREACH: (3, 1), errno.EACCES: (3, 13)},
-    6: {errno.ENETUNREACH: (1, 0), errno.EHOSTUNREACH: (1, 3), errno.EACCES: (1, 1)},
+    4: {
+        **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN), (3, 0)),
+        **dict.fromkeys((errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET), (3, 1)),
+        errno.ENOPROTOOPT: (3, 2),
+        **dict.fromkeys((errno.EACCES, errno.EPERM), PROHIBITED[4]),  # EPERM: the host's packet filter
+    },
+    6: {
+        **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN), (1, 0)),
+        errno.EHOSTUNREACH: (1, 3),
+        **dict.fromkeys((errno.EACCES, errno.EPERM), PROHIBITED[6]),
+    },
 }
+"""The kernel makes these errnos of ICMP errors (icmp_err_convert, net/ipv4/icmp.c) and by its own rules."""
 
 
 class SocketError(NamedTuple):

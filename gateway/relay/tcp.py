@@ -95,7 +95,8 @@ class Connections:
         """By the core's number."""
         self._dials: OrderedDict[Connection, None] = OrderedDict()
         self._answered: OrderedDict[Connection, None] = OrderedDict()
-        self._joined: dict[Connection, None] = {}
+        self._joined: dict[Connection, float] = {}
+        """Each with the time at which it was joined."""
         self._lingering: dict[Connection, float] = {}
         self._settle_at = 0.0
         self._refusals: OrderedDict[tuple[Address, int], tuple[str, float]] = OrderedDict()
@@ -185,9 +186,12 @@ class Connections:
             "connections_most": self._descriptors.most // OF_A_CONNECTION,
         }
 
-    def peers(self) -> set[Address]:
-        """Return the addresses of the guests that have connections."""
-        return {ip_address(connection.guest) for connection in self._joined}
+    def peers(self) -> dict[Address, float]:
+        """Return the addresses of the guests that have connections, and when the first of each began."""
+        found: dict[Address, float] = {}
+        for connection, began in self._joined.items():
+            found.setdefault(ip_address(connection.guest), began)
+        return found
 
     def probe(self, peers: set[Address]) -> None:
         """Make the kernel probe these peers once a second; ``reap`` ends that."""
@@ -279,7 +283,7 @@ class Connections:
     def _joins(self, connection: Connection) -> None:
         self._forget(connection, "taken")
         self._counts["joined"] += 1
-        self._joined[connection] = None
+        self._joined[connection] = self._clock()
 
     def _fail(self, connection: Connection, error: int) -> None:
         """End a connection that is not joined."""

@@ -122,11 +122,11 @@ static void remove_soon(struct splices *splices, struct splice *splice)
 
 static void close_end(struct splice_end *end, bool is_reset)
 {
-    const struct linger now = {1, 0};
+    const struct linger how = {is_reset, 0}; /* without it, a killed process's kernel would reset, too */
     if (end->fd < 0)
         return;
-    if (is_reset && !end->is_unix)
-        setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    if (!end->is_unix)
+        setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &how, sizeof how);
     close(end->fd);
     end->fd = -1;
 }

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
+from gateway.ports import Port
 from gateway.relay.departures import WAIT_S
 from tests.helpers.gateway.lan import SERVER, Lan, accept, address, dial, in_a_namespace, outcome
-from tests.helpers.gateway.world import drain
+from tests.helpers.gateway.place import GATEWAY
+from tests.helpers.gateway.world import drain, received
 
 pytestmark = pytest.mark.guest
 
@@ -80,3 +82,78 @@ def test_a_vm_that_reconnects_keeps_its_connections():
         client.send(b"hello again")
         got = bytearray()
         lan.world.until(lambda: drain(guest, got) or got, "the bytes")
+
+
+@in_a_namespace
+def test_connections_of_a_vm_whose_address_another_port_has_taken_over_are_reset():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        lan.guest()  # or the bridge would have no carrier, and its kernel forget all neighbours
+        client, _ = forwarded(lan, stack, room, 1)
+        mac, old = next(iter(lan.ports.items()))
+        # A second machine with the same addresses: it knows nothing of the connection.
+        lan.namespace.run("ip link set port1 down")
+        lan.ports[mac] = Port(7, 2)
+        lan.world.relay.joined(Port(7, 2))
+        lan.world.relay.left(old)
+        with pytest.raises(ConnectionResetError):
+            lan.world.until(lambda: drain(client, bytearray()), "the reset")
+        assert lan.world.count("guest_gone") == 1
+
+
+def flow_of(lan, stack, number, room):
+    """Return a guest's socket, a server, and where the server sees a flow of it that the core carries."""
+    guest, server = lan.inside(room, address(lan, number)), lan.outside(SERVER)
+    for _ in range(3):
+        guest.sendto(b"subscribe", server.getsockname())
+        seen_as = received(lan.world, server)[1]
+        server.sendto(b"news", seen_as)
+        assert received(lan.world, guest)[0] == b"news"
+    return guest, server, seen_as
+
+
+@in_a_namespace
+def test_who_has_the_address_of_a_vm_that_has_left_gets_none_of_its_datagrams():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        gone, heir = lan.guest(), lan.guest()
+        guest, server, seen_as = flow_of(lan, stack, 1, gone)
+        port = guest.getsockname()[1]
+        lan.namespace.run("ip link set port1 down")
+        leave(lan, 1)
+        heir.run(f"ip address add {address(lan, 1)}/24 dev eth0; ping -c 1 -I {address(lan, 1)} {GATEWAY}")
+        guest = stack.enter_context(heir.inside(lambda: bound(address(lan, 1), port)))
+        for number in range(1, 4):
+            server.sendto(b"news", seen_as)
+            lan.world.until(lambda n=number: lan.world.count("datagrams_dropped") == n, "the drop")
+        with pytest.raises(BlockingIOError):
+            guest.recv(1)
+        lan.world.until(lambda: lan.world.count("flows") == 0, "the end of the flow")
+        guest.sendto(b"subscribe", server.getsockname())
+        assert received(lan.world, server)[1] != seen_as
+
+
+@in_a_namespace
+def test_a_vm_that_reconnects_keeps_its_flows():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        guest, server, seen_as = flow_of(lan, stack, 1, lan.guest())
+        mac = next(iter(lan.ports))
+        leave(lan, 1)
+        end = time.monotonic() + WAIT_S
+        lan.ports[mac] = Port(7, 2)
+        server.sendto(b"are you back?", seen_as)
+        assert received(lan.world, guest)[0] == b"are you back?"
+        lan.world.until(lambda: time.monotonic() > end + 0.5, "the end of the doubt")
+        assert lan.world.relay._departures.deadline() is None
+        server.sendto(b"still there?", seen_as)
+        assert received(lan.world, guest)[0] == b"still there?"
+        assert len(lan.world.relay._flows.of(Port(7, 2))) == lan.world.count("flows") == 1
+
+
+def bound(at, port):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((at, port))
+    sock.setblocking(False)
+    return sock

@@ -72,6 +72,17 @@ def receive(world, sock, got, size):
     world.until(lambda: drain(sock, got) or len(got) >= size, f"{size} bytes")
 
 
+def test_a_reader_may_pause_for_as_long_as_it_likes(world, connect):
+    """TCP_USER_TIMEOUT would end a connection whose window stays shut, however alive its peer is."""
+    near, _ = connect()
+    stall(world, near)
+    connections = world.relay._connections
+    (joined,) = connections._joined
+    for descriptor in connections._core.sockets(joined.number):
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_half_that_is_closed_leaves_the_other_open(world, connect, turned):
     one, other = connect()[:: -1 if turned else 1]

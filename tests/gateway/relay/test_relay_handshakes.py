@@ -6,9 +6,11 @@ import socket
 import struct
 import time
 from functools import partial
+from unittest import mock
 
 import pytest
 
+from gateway.relay import poller
 from gateway.relay.handshakes import FAILURES
 from gateway.relay.tcp import ANSWERED_S, DIAL_S
 from tests.helpers.gateway.lan import (
@@ -25,7 +27,7 @@ from tests.helpers.gateway.lan import (
     in_a_namespace,
     outcome,
 )
-from tests.helpers.gateway.world import drain
+from tests.helpers.gateway.world import drain, reset
 
 pytestmark = pytest.mark.guest
 
@@ -97,6 +99,25 @@ def test_a_guest_that_gives_up_leaves_nothing_behind():
         # The same port is used again at once.
         with contextlib.closing(dial(lan, room, 1, to)) as again:
             assert outcome(lan, again) == 0
+
+
+@in_a_namespace
+def test_a_reset_before_the_connection_is_accepted_reaches_the_far_side():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(poller, "ROUNDS", 1))  # it is accepted in a later turn
+        lan = Lan(stack)
+        listener = lan.outside(SERVER, socket.SOCK_STREAM)
+        guest = dial(lan, lan.guest(), 1, listener.getsockname()[:2])
+        lan.world.until(lambda: connected(guest), "the answer")
+        assert lan.world.count("connections") == 0
+        guest.send(b"last words")
+        reset(guest)
+        server, got = stack.enter_context(accept(lan, listener)), bytearray()
+        began = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            lan.world.until(lambda: drain(server, got), "the reset")
+        assert got == b"last words"
+        assert time.monotonic() - began < ANSWERED_S / 2
 
 
 @in_a_namespace

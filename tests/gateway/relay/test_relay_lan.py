@@ -1,16 +1,21 @@
 """Datagrams and pings of guests through the gateway's own namespace, and what comes back."""
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
 import struct
+import subprocess
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from forwarder.names import parse_mac
+from gateway.lan.frames import Datagram, udp
 from gateway.relay.frames import UNKNOWN
-from tests.helpers.gateway.lan import SERVER, SERVER6, Lan, address, in_a_namespace, ip
+from tests.helpers.gateway.lan import SERVER, SERVER6, Lan, address, echo, in_a_namespace, ip
 from tests.helpers.gateway.world import received
 from tests.helpers.guests.netns import Namespace
 
@@ -113,15 +118,6 @@ def test_pings_of_every_size_are_answered_where_the_host_allows_ping_sockets():
         assert lan.world.count("flows") == lan.world.count("pings") == 2
 
 
-def echo(ident, sequence, payload, kind=8):
-    data = struct.pack(">BBHHH", kind, 0, 0, ident, sequence) + payload
-    total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) // 2 * 2]))
-    total += data[-1] << 8 if len(data) % 2 else 0
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return data[:2] + struct.pack(">H", ~total & 0xFFFF) + data[4:]
-
-
 @in_a_namespace
 def test_a_datagram_to_a_closed_port_gets_an_error():
     with contextlib.ExitStack() as stack:
@@ -137,13 +133,52 @@ def test_a_datagram_to_a_closed_port_gets_an_error():
 
 
 def is_refused(sock):
+    return error_of(sock) == errno.ECONNREFUSED
+
+
+def error_of(sock):
+    """Return the error that waits at a socket; 0: none."""
     try:
         sock.recv(1)
     except BlockingIOError:
-        return False
-    except ConnectionRefusedError:
-        return True
+        return 0
+    except OSError as error:
+        return error.errno
     raise AssertionError("somebody answered")
+
+
+@in_a_namespace
+def test_what_the_hosts_own_packet_filter_drops_gets_an_error():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        rule = "table inet own { chain out { type filter hook output priority 0; udp dport 99 drop; }; }"
+        subprocess.run(["nft", rule], check=True, timeout=20)
+        for version, asked, expected in ((4, SERVER, errno.EHOSTUNREACH), (6, SERVER6, errno.EACCES)):
+            guest = lan.inside(room, address(lan, 1, version))
+            guest.connect((asked, 99))
+            guest.send(b"may I?")
+            lan.world.until(lambda guest=guest, error=expected: error_of(guest) == error, "the error")
+
+
+@in_a_namespace
+def test_frames_of_another_vlan_are_not_carried_and_those_with_a_priority_alone_are():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        server = lan.outside(SERVER)
+        lan.inside(room, address(lan, 1)).sendto(b"untagged", server.getsockname())  # and ARP is settled
+        assert received(lan.world, server)[0] == b"untagged"
+        gateway = room.run(f"ip neigh show {lan.policy.gateway4}").split("lladdr ")[1].split()[0]
+        ends = (ip_address(address(lan, 1)).packed, ip_address(SERVER).packed)
+        vm = room.packet_vm()
+        for tag, said in ((5, b"VLAN 5"), (0xE000, b"priority 7"), (0xE005, b"both"), (0, b"no priority")):
+            datagram = Datagram(parse_mac(gateway), *ends, 1234, server.getsockname()[1], said)
+            frame = udp(parse_mac("52:54:00:00:00:01"), datagram)
+            vm.send(frame[:12] + struct.pack(">HH", 0x8100, tag) + frame[12:])
+        assert [received(lan.world, server)[0] for _ in range(2)] == [b"priority 7", b"no priority"]
+        with pytest.raises(BlockingIOError):
+            server.recv(1)
 
 
 @in_a_namespace

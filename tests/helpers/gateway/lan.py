@@ -203,3 +203,13 @@ def accept(lan, listener):
 def connected(sock):
     (state,) = struct.unpack_from("B", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1))
     return state == 1
+
+
+def echo(ident, sequence, payload, kind=8):
+    """Return an ICMP message; the kernel fills in the checksum of IPv6."""
+    data = struct.pack(">BBHHH", kind, 0, 0, ident, sequence) + payload
+    total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) // 2 * 2]))
+    total += data[-1] << 8 if len(data) % 2 else 0
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return data[:2] + struct.pack(">H", ~total & 0xFFFF) + data[4:]

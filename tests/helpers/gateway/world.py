@@ -63,7 +63,7 @@ class World:
 
     def forward(self, server: socket.socket, kind: str = "tcp") -> Forward:
         """Add a forward to ``server``, at a port that the kernel chooses."""
-        guest, port = server.getsockname()
+        guest, port = server.getsockname()[:2]
         return self.add(Forward(kind, ip_address(guest), port, ip_address("127.0.0.1"), 0))
 
     def add(self, forward: Forward) -> Forward:

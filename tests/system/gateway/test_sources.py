@@ -6,15 +6,21 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import pytest
 
-from forwarder.names import parse_mac
-from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, Place
+from forwarder.names import GATEWAY_MAC, parse_mac
+from gateway.lan.frames import Datagram, icmpv6, udp
+from gateway.settings import read
+from tests.helpers.gateway import dhcp_client
+from tests.helpers.gateway.link import Link, dhcp_frame
+from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, Place, process
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import wait_for
 
 pytestmark = pytest.mark.guest
+MANY = 200
 FORGED = ("203.0.113.2", OUTSIDE, HOST, GATEWAY, "127.0.0.1", "192.168.127.255")
 
 
@@ -76,6 +82,45 @@ def test_datagrams_with_false_sources_go_nowhere_and_start_no_loop(place: Callab
             wait_for(lambda sock=sock, got=got: got.extend(heard(sock)) or got, "the honest datagram")
             assert [data for data, _ in got] == [b"honest"]
         assert not any(heard(sock) for sock in services)
+
+
+def test_made_up_addresses_of_one_guest_become_few_neighbours(place: Callable[..., Place]) -> None:
+    here = place()
+    vm = here.guest.packet_vm()
+    prefix = read({}).policy.prefix
+    host6 = read({}).policy.host6.packed
+    own, inside = prefix[1].packed, process(here.switch, "gateway.inside")
+    ours, mac = GATEWAY_MAC, parse_mac(MAC)
+    for number in range(0x1000, 0x1000 + MANY):
+        source = prefix[number].packed
+        ask = b"\x87" + bytes(7) + own + b"\x01\x01" + mac
+        vm.send(icmpv6(mac, b"\x33\x33\xff\0\0\1", source, IPv6Address("ff02::1:ff00:1").packed, ask))
+        vm.send(icmpv6(mac, ours, source, own, b"\x80" + bytes(7)))
+        vm.send(icmpv6(mac, ours, IPv6Address("fe80::").packed[:8] + source[8:], own, b"\x80" + bytes(7)))
+        vm.send(udp(mac, Datagram(ours, source, host6, 1234, 9, b"")))
+    # What comes later from an address that is known is answered.
+    here.guest.run(f"ip -6 address add {prefix[0x77]}/64 dev eth0 nodad")
+    wait_for(
+        lambda: here.guest.run(f"ping -6 -c 1 -W 1 {prefix[1]} || true").count("bytes from"), "an answer"
+    )
+    neighbours = here.host.run(f"nsenter -t {inside} -n ip -6 neighbour show nud all").splitlines()
+    assert len([line for line in neighbours if str(prefix[0x1000])[:-4] in line]) < MANY / 2
+    refused = here.switch.json("stats")["gateway"]["refused"]
+    assert refused["sources"] > MANY / 2
+
+
+def test_a_question_in_another_vlan_gets_no_answer(place: Callable[..., Place]) -> None:
+    here = place()
+    mac = parse_mac("52:54:00:00:00:0b")
+    with contextlib.closing(Link(here.switch.qemu)) as link:
+        for tag, expected in ((5, False), (0xE005, False), (0xE000, True)):
+            frame = dhcp_frame(mac, dhcp_client.request(dhcp_client.DISCOVER, mac))
+            link.send(frame[:12] + struct.pack(">HH", 0x8100, tag) + frame[12:])
+            if expected:
+                assert link.answer().kind == dhcp_client.OFFER
+            else:
+                with pytest.raises(TimeoutError):
+                    link.answer(1.0)
 
 
 def test_arp_that_claims_an_address_outside_of_the_lan_is_not_believed(place: Callable[..., Place]) -> None:

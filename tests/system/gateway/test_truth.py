@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -148,3 +150,29 @@ def test_connections_to_a_killed_vm_are_reset(place: Callable[..., Place]) -> No
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
     assert here.switch.json("stats")["gateway"]["relayed"]["guest_gone"] == 2
+
+
+def test_a_stream_through_a_gateway_that_is_killed_does_not_look_whole(place: Callable[..., Place]) -> None:
+    here = place("--forward", f"tcp:127.0.0.1:8080:{GUEST}:80")
+    with contextlib.ExitStack() as stack:
+
+        def listen(room: Namespace, at: str, port: int) -> socket.socket:
+            return stack.enter_context(room.inside(lambda: socket.create_server((at, port))))
+
+        def dial(room: Namespace, at: str, port: int) -> socket.socket:
+            return stack.enter_context(room.inside(lambda: socket.create_connection((at, port), 10)))
+
+        def accept(listener: socket.socket) -> socket.socket:
+            return stack.enter_context(listener.accept()[0])
+
+        guests, outside = listen(here.guest, GUEST, 80), listen(here.internet, OUTSIDE, 80)
+        inward = dial(here.host, "127.0.0.1", 8080), accept(guests)
+        outward = dial(here.guest, OUTSIDE, 80), accept(outside)
+        for one, other in (inward, outward, outward[::-1], inward[::-1]):
+            one.sendall(b"the first half")
+            assert other.recv(100) == b"the first half"
+        os.kill(process(here.switch, "gateway"), signal.SIGKILL)
+        for sock in (*inward, *outward):
+            sock.settimeout(10)
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
