@@ -59,16 +59,17 @@ static enum outcome fill(struct direction *direction, struct pipe_pool *pool, st
     if (count > 0) {
         direction->pipe.held = (uint32_t)count;
         direction->is_bulk = count > DIRECTION_COPIED;
-    } else if (count == 0) {
-        direction->half = DIRECTION_DRAINING;
-    } else if (errno != EAGAIN) {
+    } else if (count < 0 && errno != EAGAIN) {
         return SOURCE_FAILED;
     } else {
+        /* In front of urgent data splice(2) says EAGAIN or, if the stream has ended behind it, that this is the end. */
         enum outcome marked = source->urgent ? take_mark(direction, source) : MOVED;
-        if (marked != MORE) {
-            source->readable = false;
+        if (marked == SOURCE_FAILED)
             return marked;
-        }
+        if (marked == MOVED && count == 0)
+            direction->half = DIRECTION_DRAINING;
+        else if (marked == MOVED)
+            source->readable = false;
     }
     return MOVED;
 }

@@ -168,6 +168,20 @@ def test_urgent_data_passes_with_its_mark_and_stops_nothing(world, connect, turn
     world.until(lambda: urgent(other) == b"?", "the byte by itself")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_bytes_behind_urgent_data_arrive_also_if_the_stream_has_ended(world, connect, turned):
+    one, other = connect()[:: -1 if turned else 1]
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    one.send(b"before")
+    one.send(b"!", socket.MSG_OOB)
+    one.send(b"after")
+    one.send(b"?", socket.MSG_OOB)
+    one.shutdown(socket.SHUT_WR)
+    got = bytearray()
+    world.until(lambda: drain(other, got), "the end")
+    assert got == b"before!after?"
+
+
 def urgent(sock):
     try:
         return sock.recv(1, socket.MSG_OOB)
