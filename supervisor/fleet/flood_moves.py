@@ -86,6 +86,14 @@ class FloodMoves:
         """Return the ports whose floods are to move, or have not moved yet."""
         return {each.port for each in self._due} | self._moves.keys()
 
+    def is_changing(self, port: int) -> bool:
+        """Whether the port's floods move now, so that readers that ask are to wait for FloodRx.
+
+        Otherwise a reader that sees that its ring is over could ask before FloodMoved has come, get the old
+        ring again, and read it a second time from its start.
+        """
+        return port in self._moves or any(moved.port == port for _, moved in self._to_give)
+
     def answered(self, served: Incarnation) -> None:
         """Take a worker's answer. Raises PeerError for one that our workers never send."""
         move = self._moves.pop(served.port, None)

@@ -198,7 +198,9 @@ class Rings:
         found: list[tuple[tuple[int, int], int]] = []
         for port, epoch in ports:
             held = self._fd_store.get(port)
-            if held is not None and held.flood_epoch == epoch and self._consumer(record, port, epoch):
+            if held is None or held.flood_epoch != epoch or self.moves.is_changing(port):
+                continue
+            if self._consumer(record, port, epoch):
                 found.append(((port, epoch), held.flood))
         for start in range(0, len(found) + 1, MAX_FLOODS):
             part = found[start : start + MAX_FLOODS]

@@ -125,6 +125,22 @@ def test_a_reach_that_shrinks_moves_only_what_it_parts(moving: Moving) -> None:
     close_all(rings)
 
 
+def test_a_reader_that_asks_while_a_port_moves_does_not_get_the_old_ring_again(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    moving.ends[1].send(WantFloods(((2, 2), (3, 3))))
+    turn_a_while(moving.bench.loop)
+    assert moving.sent(1) == [(Floods(()), ())]
+    rings = [moving.answer(port) for port in (2, 3, 4)]
+    turn_a_while(moving.bench.loop)  # answered, and not given yet
+    moving.ends[1].send(WantFloods(((2, 2),)))
+    turn_a_while(moving.bench.loop)
+    assert moving.sent(1) == [(Floods(()), ())]
+    moving.turn()
+    given = moving.given(1)
+    assert given.keys() == {2, 3, 4}
+    close_all((*rings, *given.values()))
+
+
 def test_a_port_that_is_parted_again_while_it_moves_moves_again(moving: Moving) -> None:
     moving.set(2, TO_ONE)
     first = [moving.answer(port) for port in (2, 3, 4)]
