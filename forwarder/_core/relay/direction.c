@@ -63,7 +63,8 @@ static enum outcome fill(struct direction *direction, struct pipe_pool *pool, st
         return SOURCE_FAILED;
     } else {
         /* In front of urgent data splice(2) says EAGAIN or, if the stream has ended behind it, that this is the end. */
-        enum outcome marked = source->urgent ? take_mark(direction, source) : MOVED;
+        bool may_be_marked = source->urgent || (count == 0 && !source->is_unix);
+        enum outcome marked = may_be_marked ? take_mark(direction, source) : MOVED;
         if (marked == SOURCE_FAILED)
             return marked;
         if (marked == MOVED && count == 0)
