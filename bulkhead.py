@@ -7,6 +7,7 @@ this module, which has a name of its own, checks where each package would be imp
 one. If that is wrong, it names the cause and the remedy in one line.
 """
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,8 +36,21 @@ def _fail(why: str) -> None:
     sys.exit(1)
 
 
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null for closed ones: the next socket or file would get the number and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
+
+
 def main() -> None:
     """Run one command of the command line."""
+    _fill_standard_descriptors()
     if why := _clash(Path(__file__).resolve().parent):
         _fail(why)
     try:

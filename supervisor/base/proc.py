@@ -9,6 +9,12 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])  # the name before ")" may hold blanks
 
 
+def state_of(pid: int) -> str:
+    """Return the state of a process: R, S, D, T, Z (proc_pid_stat(5)). Raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0].decode()
+
+
 def exists(identity: Identity) -> bool:
     """Whether exactly this process is there and has not ended."""
     try:

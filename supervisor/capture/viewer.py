@@ -33,8 +33,8 @@ from forwarder.messages import CaptureRing, Message, Reply, WantCapture
 from forwarder.rendezvous import CAPTURES, path
 from supervisor.capture import pcapng
 from supervisor.capture.pcapng import IN, OUT
+from supervisor.console import patience
 
-ANSWER_S = 10.0
 LOOK_S = 0.02
 """Pause between two reads of all rings. A ring of 8 MiB fills in 6 ms at 10 Gbit/s, so fast ports may lose
 frames."""
@@ -101,7 +101,7 @@ class Viewer:
         self._of_port: Counter[int] = Counter()
         """Frames by interface."""
         self._since_1970 = time.time_ns() - time.monotonic_ns()
-        self._await_reply()
+        self._await_reply(runtime_dir)
 
     def run(self, output: BinaryIO, application: str, ended: Callable[[], bool]) -> Summary:
         """Write until ``ended``, or until the supervisor ends. Raises LocalError; OSError from the output."""
@@ -135,12 +135,11 @@ class Viewer:
         """Hang up; the workers stop copying."""
         self._channel.close()
 
-    def _await_reply(self) -> None:
+    def _await_reply(self, runtime_dir: str) -> None:
         try:
-            if not select.select([self._channel], [], [], ANSWER_S)[0]:
-                raise LocalError(
-                    f"the supervisor has not answered for {ANSWER_S:g} s; it may be stopped or stuck"
-                )
+            waiting = select.poll()
+            waiting.register(self._channel, select.POLLIN)
+            patience.wait(waiting, runtime_dir)
             received = self._channel.receive()
         except PeerError as error:
             self.close()

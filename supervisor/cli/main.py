@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed (one line on stderr says what and what to do), 2 wrong usage.
 """
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -44,6 +45,8 @@ COMMANDS = {
     "web": "web:web",
 }
 """Every command: its module in this folder, and its name in there."""
+OUTPUT_FAILS = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""How writing to standard output fails."""
 
 
 class Group(click.Group):
@@ -63,13 +66,20 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; turn our own errors into one line."""
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except BulkheadError as error:
             raise (Misused if isinstance(error, UsageError) else click.ClickException)(str(error)) from None
-        except BrokenPipeError:
-            # The reader of our output has closed it, so no more can be written.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+        except OSError as error:
+            if error.errno not in OUTPUT_FAILS:
+                raise
+            # No more can be written, not even what is still buffered.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if error.errno == errno.EPIPE:  # its reader has closed it, and wants to hear no more
+                sys.exit(1)
+            raise click.ClickException(f"cannot write to standard output: {error.strerror}") from None
+        return done
 
 
 @click.group(

@@ -10,9 +10,7 @@ from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, decode, encode
 from supervisor.base import runtime_dir
-
-TIMEOUT_S = 10.0
-"""A supervisor answers in milliseconds; on a machine that swaps it may take seconds."""
+from supervisor.console import patience
 
 
 def _others() -> str:
@@ -24,7 +22,7 @@ def _others() -> str:
 class Client:
     """A connection to the supervisor of one runtime directory, for any number of commands."""
 
-    def __init__(self, runtime_dir: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, runtime_dir: str, timeout_s: float = patience.LONG_S) -> None:
         """Connect. Raises LocalError if no supervisor runs there."""
         self._runtime_dir = os.path.abspath(runtime_dir)
         self._timeout_s = timeout_s
@@ -41,15 +39,13 @@ class Client:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES)
         self._socket.connect(endpoint(path(self._runtime_dir, CONSOLE)))
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
 
     def ask(self, name: str, /, **arguments: object) -> object:
         """Return the result of a command. Raises LocalError if it is refused or not answered in time."""
         self._socket.send(encode(Command(name, arguments)))
-        if not self._socket.poll(int(self._timeout_s * 1000)):
-            raise LocalError(
-                f"the supervisor in {self._runtime_dir} has not answered for {self._timeout_s:g} s; "
-                "see its log, it may be stopped or stuck"
-            )
+        patience.wait(self._poller, self._runtime_dir, self._timeout_s)
         try:
             reply = decode(self._socket.recv(), REPLY_BYTES)
         except OtherVersionError:

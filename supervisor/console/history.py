@@ -137,16 +137,21 @@ class History:
         """Forget a port."""
         self._slots.pop(port, None)
 
-    def note(self, port: int, counters: bytes, full: int, now: float) -> None:
-        """Note what a port has counted by now; ``counters`` as a page's ``snapshot`` gives them."""
+    def note(self, port: int, counters: bytes, full: int, now: float) -> float | None:
+        """Note what a port has counted by now; ``counters`` as a page's ``snapshot`` gives them.
+
+        Return when to note it again even if it counts nothing until then, for its minute; None: never.
+        """
         slot = self._slots.get(port)
         if slot is None:
-            return
+            return None
         row = _ROW_HEAD.pack(now, full) + counters
         self._keep(port, slot, SECOND, row)
-        if now >= slot.minute_due:
-            slot.minute_due = now + MINUTE
-            self._keep(port, slot, MINUTE, row)
+        if now < slot.minute_due:
+            return slot.minute_due
+        slot.minute_due = now + MINUTE
+        self._keep(port, slot, MINUTE, row)
+        return None
 
     def at(self, port: int, when: float) -> Counted | None:
         """Return what a port had counted at a time, as exactly as is known; None: it counted nothing then."""

@@ -26,7 +26,7 @@ from ipaddress import IPv6Address
 from forwarder import _core
 from forwarder.names import Identity
 from supervisor.console import live, stats
-from supervisor.console.history import FIGURES, MEANT, MINUTE, NAMES, SPANS, History, flood_lost
+from supervisor.console.history import FIGURES, MEANT, NAMES, SPANS, History, flood_lost
 from supervisor.console.losses import Losses
 from supervisor.console.process_sampler import ProcessSampler
 from supervisor.console.stats import Departed, Json, Reading, Switch
@@ -34,8 +34,6 @@ from supervisor.ports.view import PortView
 
 LOOK_S = 1.0
 """Between two looks at all pages for the history."""
-NOTED_S = MINUTE + LOOK_S
-"""A port is noted in the history for so long after it has counted something, so that its minute is told."""
 MOST_LEFT = 1024
 """Ports that have left and are known one by one, for the last hour."""
 
@@ -85,8 +83,8 @@ class Sampler:
 
     def __init__(self, history: History) -> None:
         self._pages: dict[int, Page] = {}
-        self._moved: dict[int, float] = {}
-        """When something of a port had changed, at a look; for NOTED_S."""
+        self._due_notes: dict[int, float] = {}
+        """When to note a port in the history: at once if it has counted something, and for its minute."""
         self._processes = ProcessSampler()
         self._departed = Departed()
         self._rows = live.Rows()
@@ -113,7 +111,7 @@ class Sampler:
             self._left.append((time.monotonic(), readings[port], full))
             self._departed.fold(port, readings, of_gateway=of_gateway)
             del self._pages[port]
-            self._moved.pop(port, None)
+            self._due_notes.pop(port, None)
             self._history.depart(port)
             self._losses.depart(port)
 
@@ -123,11 +121,13 @@ class Sampler:
             return
         self._due = now + LOOK_S
         self._look(now)
-        for port, moved_at in list(self._moved.items()):
+        for port in [port for port, due in self._due_notes.items() if due <= now]:
             page = self._pages[port]
-            self._history.note(port, page.counters, page.full, now)
-            if now - moved_at >= NOTED_S:
-                del self._moved[port]
+            again_at = self._history.note(port, page.counters, page.full, now)
+            if again_at is None:
+                del self._due_notes[port]
+            else:
+                self._due_notes[port] = again_at
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
@@ -258,7 +258,7 @@ class Sampler:
             if time != page.published_at and page.look(time)
         ]
         for port, page in moved:
-            self._moved[port] = now
+            self._due_notes[port] = now
             self._losses.told(port, page.page.losses())
         if not moved:
             return  # what was lost towards a port is counted by others
@@ -266,7 +266,7 @@ class Sampler:
             key = port, page.born
             full = self._losses.towards(*key) + self._departed.towards.get(key, 0) + flood_lost(page.counters)
             if full != page.full:
-                page.full, self._moved[port] = full, now
+                page.full, self._due_notes[port] = full, now
 
     def _readings(self, *, macs: bool = False) -> dict[int, Reading]:
         """Read all stats pages whole; their MAC tables, which may be long, only if asked for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 from tests.helpers.guests.fake_vm import connect, mac
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.ports import attach
-from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.switch import ROOT, Switch
 
 StartSwitch = Callable[..., Switch]
 OWN = mac(1).hex(":")
+BULKHEAD = (sys.executable, str(ROOT / "bulkhead.py"))
 
 
 def refused(switch: Switch, *words: str, status: int) -> str:
@@ -49,6 +51,20 @@ def refused(switch: Switch, *words: str, status: int) -> str:
 def test_run(flags: list[str], status: int, said: str) -> None:
     with short_directory() as directory:
         assert said in refused(Switch(directory), "run", *flags, status=status)
+
+
+@pytest.mark.parametrize("words", [("status",), ("events",), ("stats", "--json"), ("help",), ("list",)])
+def test_an_output_that_is_full_or_closed_is_one_line(switch: StartSwitch, words: tuple[str, ...]) -> None:
+    running = switch()
+    argv = running._command(*words) if words[0] not in ("help", "list") else [*BULKHEAD, *words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write to standard output: No space left on device\n"
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *argv], capture_output=True, text=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_each_command_says_so_in_one_line(switch: StartSwitch) -> None:
         assert process.returncode == 1, words
         assert said.count("\n") == 1, said
         assert "has not answered for" in said, words
+        assert f"`kill -CONT {running.process.pid}`" in said, words
     assert running.json("show", "web")["settings"]["isolated"] in (True, False)
 
 
