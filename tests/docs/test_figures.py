@@ -26,7 +26,7 @@ FIGURES = (
     ("operating", "Workers end after five minutes without a supervisor", ORPHAN_S, 300),
     ("operating", "pauses for up to 30 seconds", LONGEST_PAUSE_S, 30),
     ("operating", "replaced after 20 seconds", REPLACE_S, 20),
-    ("operating", "then each second `live` (rates)", INTERVAL_S, 1),
+    ("operating", "then each second `live` (the rows of ports that have changed", INTERVAL_S, 1),
     ("operating", "http://127.0.0.1:9461/", web.DEFAULT, "tcp://127.0.0.1:9461"),
     ("ports", "| `limit-broadcast` | `2000/s` |", Policy().broadcast_per_s, 2000),
     ("ports", "| `limit-multicast`, `limit-unknown` | `20000/s` |", Policy().multicast_per_s, 20_000),
