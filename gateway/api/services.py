@@ -97,13 +97,12 @@ class Services:
 
     def handle(self, method: str, target: str, body: bytes, by: By) -> Result:
         """Answer one request of the client ``by``, now or later."""
-        url = urlsplit(target) if target.startswith("http://") else None  # RFC 9112 3.2.2: the whole URL
-        path, query = (url.path, url.query) if url else target.partition("?")[::2]
-        if path not in self._routes:
-            return _line(404, f"there is no {path}")
-        if path in POST_ONLY and method != "POST":
-            return _line(400, "post only")
         try:
+            path, query = _path_and_query(target)
+            if path not in self._routes:
+                return _line(404, f"there is no {path}")
+            if path in POST_ONLY and method != "POST":
+                return _line(400, "post only")
             return self._routes[path](query, body, by)
         except LocalError as error:
             return _line(500, str(error))
@@ -216,6 +215,15 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def _path_and_query(target: str) -> tuple[str, str]:
+    """Read a request's target, which may be a whole URL (RFC 9112 3.2.2). Raises ValueError."""
+    if target.startswith("http://"):
+        url = urlsplit(target)
+        return url.path, url.query
+    path, _, query = target.partition("?")
+    return path, query
 
 
 def _words(body: bytes) -> tuple[str, str, str]:

@@ -188,6 +188,7 @@ def test_fields_of_any_case_and_whole_urls_are_taken_as_go_does() -> None:
     assert owner.answer("POST", f"{url}/expose?x=1", json.dumps(body).encode()).status == 200
     assert "127.0.0.1:8081" in [entry["local"] for entry in owner.get(f"{url}/all")]
     assert owner.answer("GET", "http://gvproxy", b"").status == 404
+    assert owner.answer("GET", "http://[::1/services", b"").status == 400
 
 
 def test_an_unknown_path_or_method_is_refused() -> None:
