@@ -199,7 +199,10 @@ class Splices:
         """
 
     def begin(self, near: int, is_unix: bool, /) -> int:
-        """Begin a connection with this near end, or with none (-1); its number. Raises OSError."""
+        """Begin a connection with this near end, or with none (-1); its number.
+
+        Raises OSError; the near end is closed then.
+        """
 
     def connect(
         self, number: int, far: int, address: bytes, port: int, is_here: bool, options: bytes, /

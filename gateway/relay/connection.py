@@ -38,10 +38,8 @@ NEXT = {
     (State.ANSWERED, "taken"): State.JOINED,
     (State.ANSWERED, "failed"): State.OVER,
     (State.JOINED, "ended"): State.OVER,
-    # Ignored, not prohibited, since it is only late: a socket or a failure for a connection that is over.
-    (State.OVER, "socket"): State.OVER,
-    (State.OVER, "failed"): State.OVER,
     # Prohibited: to be connected without a socket, to be taken before the answer, to fail once joined.
+    # A socket or a failure that comes when the connection is over is only late: ``tcp`` ignores it.
 }
 
 

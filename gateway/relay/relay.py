@@ -17,7 +17,6 @@ through its socket.
 """
 
 import math
-import os
 import socket
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -44,7 +43,7 @@ from gateway.relay.nat import NO_PINGS, may_ping
 from gateway.relay.outbound import Outbound
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
 from gateway.relay.poller import Poller
-from gateway.relay.tcp import Connections
+from gateway.relay.tcp import Connections, borrowed
 from gateway.relay.udp import Datagrams, Route
 
 TUNNEL = "tunnel"
@@ -277,7 +276,7 @@ class Relay:
         """Carry a connection of a client on the host to a guest."""
         is_unix = forward.kind == "unix"
         if not is_unix and not forward.host.is_loopback and ip_address(peer[:-2]).is_loopback:
-            with socket.socket(fileno=os.dup(near)) as sock:
+            with borrowed(near) as sock:
                 forgo_pacing(sock)
         make = partial(self._make, f"tcp{forward.guest.version}")
         target = forward.guest, forward.guest_port

@@ -25,11 +25,10 @@ and a user without privileges may have 64 MiB of pipes before new ones shrink.
 
 import contextlib
 import errno
-import os
 import socket
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -196,13 +195,13 @@ class Connections:
     def probe(self, peers: set[Address]) -> None:
         """Make the kernel probe these peers once a second; ``reap`` ends that."""
         for connection in self._of(peers):
-            with self._end_at(connection) as sock:
+            with self._guest_end(connection) as sock:
                 ask_after(sock, PROBING)
 
     def reap(self, peers: set[Address], silent_s: float) -> None:
         """Reset the connections of those peers that have acknowledged nothing for ``silent_s``."""
         for connection in self._of(peers):
-            with self._end_at(connection) as sock:
+            with self._guest_end(connection) as sock:
                 try:
                     gone = silence_s(sock) >= silent_s
                 except OSError:  # the connection has ended meanwhile
@@ -337,10 +336,19 @@ class Connections:
     def _of(self, peers: set[Address]) -> Iterable[Connection]:
         return [connection for connection in self._joined if ip_address(connection.guest) in peers]
 
-    def _end_at(self, connection: Connection) -> socket.socket:
-        """Return a duplicate of the guest's end."""
+    def _guest_end(self, connection: Connection) -> contextlib.AbstractContextManager[socket.socket]:
         near, far = self._core.sockets(connection.number)
-        return socket.socket(fileno=os.dup(near if connection.guest_is_near else far))
+        return borrowed(near if connection.guest_is_near else far)
+
+
+@contextlib.contextmanager
+def borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """Lend a socket of the core, which stays open; it needs no further descriptor."""
+    sock = socket.socket(fileno=descriptor)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 def abort(descriptor: int) -> None:

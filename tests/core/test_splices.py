@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import socket
 import struct
+import termios
 import threading
 import time
 
@@ -19,6 +21,7 @@ NEWS = {
     getattr(_core, f"SPLICE_{name.upper()}"): name
     for name in ("answered", "joined", "failed", "over", "lingers")
 }
+SIOCATMARK = 0x8905
 LOOPBACK = socket.inet_aton("127.0.0.1")
 OPTIONS = tcp_options.packed(tcp_options.of_a_connection(nearby=True))
 
@@ -198,8 +201,10 @@ def test_urgent_data_keeps_its_mark(core, stack, listener):
     client.send(b"before")
     client.send(b"!", socket.MSG_OOB)
     client.send(b"after")
-    got = bytearray()
-    until(core, lambda _: get(server, got) == b"before!after")
+    until(core, lambda _: struct.unpack("i", fcntl.ioctl(server, termios.FIONREAD, bytes(4))) == (12,))
+    assert server.recv(100) == b"before"
+    assert struct.unpack("i", fcntl.ioctl(server, SIOCATMARK, bytes(4))) == (1,)
+    assert server.recv(100) == b"!after"
 
 
 def test_a_guests_connection_has_its_answer_at_once_and_waits_for_its_near_end(core, stack, listener):

@@ -1,6 +1,6 @@
 /* Connections before they are joined: clients are accepted, far ends dialled, and near ends come.
 
-   Theory of operation. The caller decides who may connect whereto, and calls these one after the other:
+   Theory of operation. The caller decides which connections are allowed, and calls these one after the other:
 
    - dials_accept takes connections of a listener, with the addresses by which the caller knows what they are for;
    - splices_begin makes a connection;

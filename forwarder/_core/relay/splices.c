@@ -94,8 +94,12 @@ struct splice *splices_find(const struct splices *splices, uint32_t number)
 int64_t splices_begin(struct splices *splices, int near, bool is_unix)
 {
     struct splice *splice = make(splices);
-    if (splice == NULL)
+    if (splice == NULL) {
+        if (near >= 0)
+            close(near);
+        errno = ENOMEM;
         return -1;
+    }
     uint32_t number = splice->number, generation = (splice->generation + 1) % GENERATIONS;
     *splice = (struct splice){.number = number, .generation = generation, .stage = SPLICE_BEGUN};
     splice->ends[0] = (struct splice_end){.fd = near, .is_unix = is_unix};
@@ -223,7 +227,7 @@ static void pump(struct splices *splices, struct splice *splice)
     }
 }
 
-/* What happened at an end before the join: the far one has answered or failed, the near one may have failed. */
+/* Take an event before the join: the far end has answered or failed, or the near end may have failed. */
 static void take_early(struct splices *splices, struct splice *splice, uint32_t index, int error)
 {
     if (splice->stage != SPLICE_BEGUN || (index == 0 && error == 0))
@@ -252,7 +256,7 @@ static void take_event(struct splices *splices, const struct epoll_event *event)
     if (splice == NULL || splice->generation != which >> GENERATION_SHIFT)
         return;
     struct splice_end *end = &splice->ends[which & 1];
-    int error = 0; /* of an answered one it stays in the socket, behind the bytes that came before it */
+    int error = 0; /* that of an answered connection stays in the socket, behind the bytes that came before it */
     if ((event->events & FAILED_EVENTS) != 0 && !end->failed && splice->stage != SPLICE_ANSWERED) {
         socklen_t size = sizeof error;
         getsockopt(end->fd, SOL_SOCKET, SO_ERROR, &error, &size);
@@ -306,7 +310,7 @@ int splices_turn(struct splices *splices, int timeout)
     int count = epoll_wait(splices->epoll, events, SPLICE_EVENTS, unfinished ? 0 : timeout);
     if (count < 0)
         return -1;
-    /* Those that have more to do begin with what is there now; what an event makes unfinished is for the next turn. */
+    /* Connections that have more to do come first; one that an event leaves unfinished goes on in the next turn. */
     struct splice *soon = splices->soon;
     splices->soon = NULL;
     while (soon != NULL) {

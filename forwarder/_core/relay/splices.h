@@ -11,14 +11,14 @@
 
    If an end of a joined connection fails (a reset, a time-out), the other one gets a reset, so a stream is never cut
    silently. But first it gets the bytes that the failed end had sent, as with a direct connection: a kernel delivers
-   received bytes before it reports a reset. So the bytes are moved, and the caller, who is told SPLICE_LINGERS, asks
-   splices_settle now and then until the other end has acknowledged them. Bytes on their way *to* the failed end are
-   lost.
+   received bytes before it reports a reset. So the bytes are moved, and SPLICE_NEWS_LINGERS is reported. The caller
+   asks splices_settle now and then until the other end has acknowledged them. Bytes on their way *to* the failed end
+   are lost.
 
    The set is edge-triggered: a connection is told once when something has become possible, and remembers it, from
-   before the join, too. What has more than a fair share to move goes on in the next turn. The caller's own sets of
-   descriptors may be in this one (`splices_watch`), so a process sleeps here, and events of connections wake no Python
-   unless there is something to report.
+   before the join, too. A connection that has more than a fair share to move goes on in the next turn. The caller's own
+   sets of descriptors may be in this one (`splices_watch`), so a process sleeps here, and events of connections wake no
+   Python unless there is something to report.
 
    A number is used again only in the turn after its connection was over, and an event carries the generation of the
    number's use, so a report or an event never reaches a later connection.
@@ -44,9 +44,13 @@ struct splice {
     struct splice *next;           /* of those that have more to do, or of the free ones */
 };
 
-/* Of the far end: it has answered; it has, and is joined; the dial has failed. Of a joined connection: it is over; an
-   end has failed, and the other one has bytes to take. */
-enum splice_news { SPLICE_NEWS_ANSWERED, SPLICE_NEWS_JOINED, SPLICE_NEWS_FAILED, SPLICE_NEWS_OVER, SPLICE_NEWS_LINGERS };
+enum splice_news {
+    SPLICE_NEWS_ANSWERED, /* the far end has answered, and the near end is still to come */
+    SPLICE_NEWS_JOINED,   /* the far end has answered, and both are joined */
+    SPLICE_NEWS_FAILED,   /* the dial has failed, or the near end has before the answer */
+    SPLICE_NEWS_OVER,     /* a joined connection is over */
+    SPLICE_NEWS_LINGERS   /* an end of a joined connection has failed, and the other one has bytes to take */
+};
 
 struct splice_report {
     uint32_t number;
@@ -67,13 +71,13 @@ struct splices {
 
 int splices_open(struct splices *splices);
 
-/* End all connections; what is called afterwards finds none. */
+/* End all connections; later calls find none. */
 void splices_close(struct splices *splices);
 
 /* Watch a descriptor of the caller's, which shows in `watched` as a bit. -1 with errno. */
 int splices_watch(struct splices *splices, int fd, uint32_t bit);
 
-/* A new connection with this near end, or with none (-1); its number, or -1 with errno. */
+/* A new connection with this near end, or with none (-1); its number. -1 with errno: the near end is closed. */
 int64_t splices_begin(struct splices *splices, int near, bool is_unix);
 
 /* Wait for `timeout` ms at most until there are events, and move what can be moved; `reports` says what has become of
