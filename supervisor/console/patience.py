@@ -2,10 +2,11 @@
 
 Theory of operation. A supervisor answers in milliseconds, in some 1.5 s if a worker or the gateway has to
 answer first, and in 3 s while it takes over the workers of another one. On a machine that swaps it may take
-longer. So after ``SHORT_S`` the kernel is asked whether the process of the supervisor is stopped: then nobody
-needs to wait for it. In all other states it has until ``LONG_S``.
+longer. So after ``SHORT_S`` the kernel is asked whether the process of the supervisor is stopped: then the
+command gives up. In all other states the supervisor has until ``LONG_S``.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,8 +31,8 @@ class Waiting(Protocol):
 
 def wait(waiting: Waiting, runtime_dir: str, longest_s: float = LONG_S) -> None:
     """Wait until ``waiting`` reports something. Raises LocalError if no answer is to be expected."""
-    begun = time.monotonic()
-    while not waiting.poll(int(min(SHORT_S, longest_s) * 1000)):
+    begun, passed = time.monotonic(), 0.0
+    while not waiting.poll(math.ceil(min(SHORT_S, longest_s - passed) * 1000)):
         passed = time.monotonic() - begun
         pid, state = _supervisor(runtime_dir)
         if passed < longest_s and state != STOPPED:

@@ -87,6 +87,6 @@ class Confirmations:
 
     def _settle(self, now: float = float("-inf")) -> None:
         over = [each for each in self._expected if not (each.workers or each.floods) or each.deadline <= now]
+        self._expected = [each for each in self._expected if each not in over]
         for each in over:
-            self._expected.remove(each)
             each.future.set_result(Missing(frozenset(each.workers), frozenset(each.floods)))

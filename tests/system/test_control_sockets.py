@@ -245,7 +245,7 @@ def test_other_users_are_filtered(bench: Bench) -> None:
 
 
 def test_an_operator_hears_that_no_supervisor_runs_or_answers(bench: Bench) -> None:
-    with Client(bench.directory, timeout_s=0.05) as client, pytest.raises(LocalError, match=r"for 0\.1 s"):
+    with Client(bench.directory, timeout_s=0.05) as client, pytest.raises(LocalError, match=r"for \d+\.\d s"):
         client.ask("echo")
     with pytest.raises(LocalError, match="no supervisor runs in /nowhere"):
         Client("/nowhere")
