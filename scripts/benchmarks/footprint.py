@@ -104,6 +104,18 @@ def _size(pid: int) -> dict[str, Any]:
     return {"pss": pss, "rss": rss, "descriptors": proc.descriptors(pid), "threads": proc.threads(pid)}
 
 
+def _sizes(role: str, group: list[dict[str, Any]]) -> Sequence[str]:
+    """Return the first cells of the row of some processes."""
+    return (
+        role,
+        f"{len(group)}",
+        spread([process["pss"] for process in group], 2, 1 / MIB),
+        median([process["rss"] for process in group], 2, 1 / MIB),
+        median([process["descriptors"] for process in group], 0),
+        median([process["threads"] for process in group], 0),
+    )
+
+
 def rows(journal: Journal) -> Iterable[Sequence[str]]:
     """Make a row of each kind of process, and one of their sum."""
     trouble = journal.trouble()
@@ -115,27 +127,13 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
         group = [process for process in everybody if process["role"] == role]
         if group:
             yield (
-                role,
-                f"{len(group)}",
-                spread([process["pss"] for process in group], 2, 1 / MIB),
-                median([process["rss"] for process in group], 2, 1 / MIB),
-                median([process["descriptors"] for process in group], 0),
-                median([process["threads"] for process in group], 0),
+                *_sizes(role, group),
                 spread([process["cpu_percent"] for process in group], 3),
                 median([process["wakeups"] for process in group], 1),
             )
 
     for role, group in journal.runs[0].get("talked", {}).items():
-        yield (
-            role,
-            f"{len(group)}",
-            spread([process["pss"] for process in group], 2, 1 / MIB),
-            median([process["rss"] for process in group], 2, 1 / MIB),
-            median([process["descriptors"] for process in group], 0),
-            median([process["threads"] for process in group], 0),
-            "",
-            "",
-        )
+        yield (*_sizes(role, group), "", "")
 
     def total(key: str) -> list[float | None]:
         values = [process[key] for process in everybody]
