@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from forwarder.errors import LocalError
 from forwarder.future import Future
-from gateway.api.carry_over import NOBODY, By, Memory
+from gateway.api.carry_over import OF_THE_START, By, Memory
 from gateway.listeners import Listener, Listeners, Outcome
 from gateway.relay.forwards import Forward
 from gateway.relay.relay import Relay
@@ -70,7 +70,7 @@ class HostForwards:
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
 
-    def remember(self, by: By = NOBODY) -> None:
+    def remember(self, by: By = OF_THE_START) -> None:
         """Have the next gateway begin with the forwards of now."""
         self._memory.change("forward", self.all(), by)
 

@@ -17,8 +17,8 @@ from forwarder.messages import Command
 from forwarder.wire import encode
 
 By = Mapping[str, object]
-"""Who asked for a change, as in the head of this file; empty: nobody, the start did."""
-NOBODY: By = {}
+"""The client or operator of a change, as in the head of this file; empty: the start of the gateway."""
+OF_THE_START: By = {}
 _LONGEST: By = {"client": {"uid": 0xFFFFFFFF, "pid": 0xFFFFFFFF}}
 
 
@@ -37,7 +37,7 @@ class Memory:
                 "that is more than a gateway can pass on to the next one; remove something first"
             )
 
-    def change(self, option: str, values: Iterable[object], by: By = NOBODY) -> None:
+    def change(self, option: str, values: Iterable[object], by: By = OF_THE_START) -> None:
         """Set ``option`` to this list of ``values``, as texts, and send all options."""
         command = self._command(option, values, by)
         self._options = {key: value for key, value in command.arguments.items() if key != "by"}

@@ -9,9 +9,9 @@ IP addresses were behind it. Also, a VM may come back, and keeps its connections
    (``forwarder.tcp_options.PROBING``);
 3. after ``WAIT_S`` the connections of those that have acknowledged nothing meanwhile are reset.
 
-A flow of datagrams belongs to a port, so nobody is asked: at the end of ``WAIT_S`` it ends, unless its
-Ethernet address is behind another port by then. Meanwhile ``nat`` delivers no answer of it, since another VM
-may have the IP address by now.
+A flow of datagrams belongs to a port, so no kernel is asked: at the end of ``WAIT_S`` the flow ends, unless
+its Ethernet address is behind another port by then. Meanwhile ``nat`` delivers none of its answers, since
+another VM may have the IP address by now.
 
 Example: a VM is killed with one idle connection and one that has bytes under way. Its port leaves at once,
 and both are in doubt; 7 seconds later both are reset. Had the VM reconnected after 3, it would have answered.

@@ -2,8 +2,8 @@
 
 Theory of operation. The gateway's figures come once a second. A question is given up ten seconds after it was
 asked, or at once if every resolver is unreachable; it counts as unanswered then. One such question may be for
-a name that nobody can find in time. So the resolvers are *silent* only if none has answered anything for
-``SILENT_S``, either. The first answer ends that. Each of the two is an event.
+a name that no resolver finds in time. So the resolvers are *silent* only if none has answered any question
+for ``SILENT_S``, either. The first answer ends that. Each of the two is an event.
 
     0 s   names_resolved 40, names_unanswered 0
     12 s  names_resolved 40, names_unanswered 1    silent: a question of 2 s was given up

@@ -21,8 +21,9 @@
 
    Calls. The thread that made an engine calls everything in this folder, one call at a time; other threads and
    processes see only what lies in shared memory. engine_open takes an engine of zeroes with port, epoch and doorbells
-   filled in, and waiter.epoll too if there is one already (waiter_create). The caller may unmap its memory and close its descriptors afterwards, except the VM's and the doorbells,
-   which must outlive the engine. engine_close frees everything else; it may be called twice. */
+   filled in, and with waiter.epoll if there is one already (waiter_create). The caller may unmap its memory and close
+   its descriptors afterwards, except the VM's and the doorbells, which must outlive the engine. engine_close frees
+   everything else; it may be called twice. */
 #ifndef BULKHEAD_ENGINE_H
 #define BULKHEAD_ENGINE_H
 

@@ -17,7 +17,8 @@ static int kind_of(const char *name)
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"port", "epoch", "kind", "vm", "doorbell", "flood_doorbell", "stats", "flood", "waiter", NULL};
+    static char *names[] = {"port",           "epoch", "kind",  "vm",     "doorbell",
+                            "flood_doorbell", "stats", "flood", "waiter", NULL};
     unsigned int port;
     unsigned long long epoch;
     const char *kind_name;

@@ -6,9 +6,9 @@
    longer ones sends one first sooner or later. Questions are noted when they are flooded, and only those: ARP and
    neighbour discovery ask all.
 
-   Questions of one sender for one target in one VLAN within SERIES_NS of each other are a series. One that is answered is asked
-   once or twice; a kernel repeats what nobody answers once a second. A port has QUESTION_ROWS rows; a new question
-   takes the place of the oldest. A VM that scans a network pushes out its own questions and no other VM's.
+   Questions of one sender for one target in one VLAN within SERIES_NS of each other are a series. A kernel asks once or
+   twice if it gets an answer, and once a second until then. A port has QUESTION_ROWS rows; a new question takes the
+   place of the oldest. A VM that scans a network pushes out its own questions and no other VM's.
 
    Each value is stored whole; a row that is read while it changes may be half the old one and half the new.
 

@@ -44,7 +44,8 @@ static const int allowed[] = {
     /* the next supervisor comes to a socket that listens already; ZeroMQ asks it for its options */
     SYS_accept4, SYS_getsockname, SYS_getpeername,
     /* sleeping */
-    SYS_ppoll, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_clock_nanosleep, SYS_nanosleep, SYS_sched_yield, SYS_restart_syscall,
+    SYS_ppoll, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_clock_nanosleep, SYS_nanosleep, SYS_sched_yield,
+    SYS_restart_syscall,
 #ifdef SYS_poll
     SYS_poll, SYS_epoll_wait,
 #endif
@@ -62,8 +63,8 @@ static const int allowed[] = {
    processes of a user are limited together, and each further instance could watch everything once more. */
 static const int not_for_workers[] = {SYS_epoll_create1, SYS_eventfd2, SYS_getsockopt, SYS_setsockopt};
 
-/* Guests' connections: dialled, moved by pipes in the kernel, and from whom the leases are written down. A socket is
-   bound only to find out whether an address is the host's own. Its child ends with the namespace. */
+/* The gateway dials guests' connections, moves their bytes by pipes in the kernel, and writes leases to a file. It binds
+   a socket only to find out whether an address is the host's own. It waits for its child, which ends with the namespace. */
 static const int gateway_calls[] = {SYS_connect, SYS_bind,      SYS_sendto,    SYS_pipe2,
                                     SYS_splice,  SYS_pwrite64, SYS_ftruncate, SYS_wait4};
 

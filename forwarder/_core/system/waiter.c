@@ -153,7 +153,7 @@ int doorbell_create(void)
 void doorbell_ring(int fd)
 {
     uint64_t one = 1;
-    /* A full counter refuses a ring: make room. If it is full again, somebody has rung meanwhile. */
+    /* A full counter refuses a ring: make room. If it is full again, another one has rung meanwhile. */
     if (write(fd, &one, sizeof one) < 0 && read(fd, &one, sizeof one) > 0) {
         one = 1;
         ssize_t written = write(fd, &one, sizeof one);

@@ -11,10 +11,10 @@
    engine masks both bells and waits again, undisturbed. The VM reads: READY_WRITE. The bells are unmasked and count
    as rung if they ever were, so no ring is lost.
 
-   A bell has many ringers, and one of them may be hostile. Its counter begins in the middle, and each read takes one of
-   it (EFD_SEMAPHORE), so nobody can silence a bell: neither by reading it empty, after which epoll would drop an event
-   that a worker has not seen yet, nor by writing it full, after which no ring would be taken. Its descriptor must not
-   block, since a ringer at a full bell would hang: a worker's cell forbids changing that (cell_filter.c).
+   A bell has many ringers, and one of them may be hostile. The bell's counter begins in the middle, and each read takes
+   one of it (EFD_SEMAPHORE). So a ringer cannot read it empty, after which epoll would drop an event that a worker has
+   not seen yet. A ringer can write it full; then the next one makes room (doorbell_ring). The descriptor must not block,
+   since a ringer at a full bell would hang: a worker's cell forbids changing that (cell_filter.c).
 
    Calls. From the engine's thread; doorbell_ring from any. waiter_close frees the epoll instance and none of the
    descriptors watched. Errors: -1 and errno. */
