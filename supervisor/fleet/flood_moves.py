@@ -20,7 +20,7 @@ Example: ports 1 to 4 talk, and ``set`` isolates port 2, with reach to port 1. P
 port 4's to 1 and 3. Port 1 keeps its ring.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -71,6 +71,8 @@ class FloodMoves:
         self._moves: dict[int, Move] = {}
         self._to_give: deque[tuple[WorkerChannel, Incarnation]] = deque()
         """The readers that have still to get a ring, and whose ring it is."""
+        self._giving: Counter[int] = Counter()
+        """How many of them there are, by the port whose ring it is."""
 
     def reach_changed(self, before: PortRecord, after: PortRecord, now: float) -> None:
         """Move the floods of all ports that a change has taken out of each other's reach."""
@@ -92,7 +94,7 @@ class FloodMoves:
         Otherwise a reader that sees that its ring is over could ask before FloodMoved has come, get the old
         ring again, and read it a second time from its start.
         """
-        return port in self._moves or any(moved.port == port for _, moved in self._to_give)
+        return port in self._moves or self._giving[port] > 0
 
     def answered(self, served: Incarnation) -> None:
         """Take a worker's answer. Raises PeerError for one that our workers never send."""
@@ -103,7 +105,9 @@ class FloodMoves:
             self._moves[served.port] = move
             raise PeerError("a flood ring is reported as sealed, but it is not")
         self._fd_store.replace_flood(served, move.ring)
-        self._to_give.extend((worker, served) for worker in self._channels.holders())
+        readers = self._channels.holders()
+        self._to_give.extend((worker, served) for worker in readers)
+        self._giving[served.port] += len(readers)
         if served not in self._due:
             self._moved(served.port)
 
@@ -117,7 +121,7 @@ class FloodMoves:
             del self._due[incarnation]
             self._begin(incarnation, now)
         for _ in range(min(AT_ONCE, len(self._to_give))):
-            self._give(*self._to_give.popleft())
+            self._give_next()
         return len(due) > AT_ONCE or bool(self._to_give)
 
     def deadline(self) -> float:
@@ -152,6 +156,11 @@ class FloodMoves:
             self._moves[incarnation.port] = Move(incarnation.epoch, ring, now + ANSWER_S)
         else:
             close_all((ring,))
+
+    def _give_next(self) -> None:
+        worker, moved = self._to_give.popleft()
+        self._giving[moved.port] -= 1
+        self._give(worker, moved)
 
     def _give(self, worker: WorkerChannel, moved: Incarnation) -> None:
         """Send a port's present ring to one reader, if it may have it."""

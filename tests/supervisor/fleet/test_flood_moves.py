@@ -138,6 +138,7 @@ def test_a_reader_that_asks_while_a_port_moves_does_not_get_the_old_ring_again(m
     moving.turn()
     given = moving.given(1)
     assert given.keys() == {2, 3, 4}
+    assert not any(moving.moves.is_changing(port) for port in PORTS), "readers that ask get rings again"
     close_all((*rings, *given.values()))
 
 
