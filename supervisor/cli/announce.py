@@ -1,5 +1,6 @@
 """Announce that the switch is ready: a line on stdout, a pid file, and systemd."""
 
+import errno
 import os
 import socket
 import stat
@@ -39,8 +40,7 @@ class PidFile:
             finally:
                 os.close(fd)
         except OSError as error:
-            why = "is a directory" if isinstance(error, IsADirectoryError) else error.strerror
-            raise LocalError(f"cannot write pid file {self._path}: {why}; choose another") from None
+            raise _unwritable(self._path, error) from None
         self._own = (found.st_dev, found.st_ino)
 
     def close(self) -> None:
@@ -49,6 +49,24 @@ class PidFile:
             found = os.lstat(self._path)
             if (found.st_dev, found.st_ino) == self._own:
                 os.unlink(self._path)
+
+
+def check_pid_file(path: str) -> str:
+    """Return the absolute path of a pid file that could be written. Raises LocalError."""
+    path = os.path.abspath(path)
+    try:
+        _check_replaceable(path)
+        os.stat(os.path.join(os.path.dirname(path), ""))  # says what is wrong with it
+        if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return path
+
+
+def _unwritable(path: str, error: OSError) -> LocalError:
+    why = "is a directory" if isinstance(error, IsADirectoryError) else error.strerror
+    return LocalError(f"cannot write pid file {path}: {why}; choose another")
 
 
 def _check_replaceable(path: str) -> None:

@@ -22,6 +22,7 @@ from supervisor.attach.addresses import Attachment, Listen, Tap
 from supervisor.base import runtime_dir
 from supervisor.base.program import command
 from supervisor.capture.recorder import NEEDS_GATEWAY
+from supervisor.cli.announce import check_pid_file
 from supervisor.ports.settings import plain, shown
 from supervisor.run_options import RunOptions
 
@@ -50,6 +51,9 @@ def look(options: RunOptions) -> tuple[list[str], list[str]]:
         try_(lambda: _gateway(dict(gateway)))
     if options.pcap is not None:
         try_(lambda: _pcap(options))
+    if options.pid_file is not None:
+        file = options.pid_file
+        try_(lambda: f"write the process id to {check_pid_file(file)}")
     if options.notification is not None:
         url = options.notification
         try_(lambda: f"send notifications to {notifications.parse(url)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
-from supervisor.cli.announce import PidFile
+from supervisor.cli.announce import PidFile, check_pid_file
 
 
 def test_a_pid_file_has_the_pid_and_is_removed_at_the_end(tmp_path: Path) -> None:
@@ -52,12 +52,13 @@ def test_a_link_is_never_followed(tmp_path: Path) -> None:
 
 def test_a_path_that_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(LocalError, match="holds no process id"):
-        PidFile(str(tmp_path / "fifo"))
-    with pytest.raises(LocalError, match="is a directory; choose another"):
-        PidFile(str(tmp_path))
-    with pytest.raises(LocalError, match="No such file or directory; choose another"):
-        PidFile(str(tmp_path / "no" / "pid"))
+    for attempt in (PidFile, check_pid_file):
+        with pytest.raises(LocalError, match="holds no process id"):
+            attempt(str(tmp_path / "fifo"))
+        with pytest.raises(LocalError, match="is a directory; choose another"):
+            attempt(str(tmp_path))
+        with pytest.raises(LocalError, match="No such file or directory; choose another"):
+            attempt(str(tmp_path / "no" / "pid"))
 
 
 def test_at_the_end_only_the_own_file_is_removed(tmp_path: Path) -> None:

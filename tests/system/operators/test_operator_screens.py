@@ -161,6 +161,11 @@ def test_check_shows_the_actions_and_makes_nothing() -> None:
     ("flags", "status", "said"),
     [
         (["--listen-qemu", "/srv/nodir/x.sock"], 1, "the directory /srv/nodir does not exist"),
+        (
+            ["--pid-file", "/srv/nodir/pid"],
+            1,
+            "cannot write pid file /srv/nodir/pid: No such file or directory",
+        ),
         (["--listen-qemu", "{}/file"], 1, "exists and is not a socket"),
         (["--listen-qemu", "{}/live.sock"], 1, "another process listens on"),
         (["--listen-qemu", "{}/q.sock", "--listen-qemu", "{}/q.sock"], 1, "is attached twice"),
