@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import resource
 import socket
 import struct
 import termios
@@ -15,7 +14,7 @@ import pytest
 
 from forwarder import _core, tcp_options
 from forwarder._core import SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES, Splices
-from tests.helpers.descriptors import open_descriptors
+from tests.helpers.descriptors import no_more_descriptors, open_descriptors
 
 NEWS = {
     getattr(_core, f"SPLICE_{name.upper()}"): name
@@ -278,15 +277,8 @@ def test_clients_are_accepted_with_their_addresses(core, stack, listener):
 def test_without_descriptors_nothing_is_accepted_and_it_is_said(core, stack, listener):
     listener.setblocking(False)
     stack.enter_context(socket.create_connection(listener.getsockname()))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.ExitStack() as full:
-        full.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
-        with contextlib.suppress(OSError):
-            while True:
-                full.callback(os.close, os.dup(listener.fileno()))
-        with pytest.raises(OSError, match="Too many open files"):
-            core.accept(listener.fileno(), False)
+    with no_more_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        core.accept(listener.fileno(), False)
     ((fd, *_),) = core.accept(listener.fileno(), False)
     os.close(fd)
 

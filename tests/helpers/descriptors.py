@@ -1,9 +1,12 @@
-"""How many descriptors this process holds, for tests that nothing may leak in."""
+"""How many descriptors this process holds, and a process that gets no further one."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import resource
+from collections.abc import Iterator
 
 
 def open_descriptors() -> int:
@@ -14,3 +17,16 @@ def open_descriptors() -> int:
     """
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+@contextlib.contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Let this process get no further descriptor: the limit is the lowest free number."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import socket
 import stat
 import threading
@@ -20,7 +19,7 @@ from forwarder.loop import Loop
 from gateway.api.carry_over import By
 from gateway.api.http_connection import BODY, LIMIT_S, Answer, Hijack, Phase
 from gateway.api.http_server import CONNECTIONS, HttpServer
-from tests.helpers.descriptors import open_descriptors
+from tests.helpers.descriptors import no_more_descriptors, open_descriptors
 from tests.helpers.fakes import reraise
 from tests.helpers.gateway.world import drain
 from tests.helpers.guests.fixtures import short_directory
@@ -355,18 +354,12 @@ def test_a_body_that_was_sent_without_waiting_gets_one_answer(served: str) -> No
 
 
 def test_a_server_without_descriptors_pauses_and_serves_the_waiting_clients(slow: Served) -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with connect(slow.path) as sock:
-        lowest_free = os.dup(sock.fileno())
-        os.close(lowest_free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
-        try:
+        with no_more_descriptors():
             slow.loop.turn(1.0)
             began = time.monotonic()
             slow.loop.turn(0.2)
             assert time.monotonic() - began >= 0.19  # nothing spins
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
         assert not slow.server._connections
         slow.pass_time(PAUSE_S)
         assert is_open(slow, sock)

@@ -20,7 +20,7 @@ from gateway.relay import descriptors as descriptor_budget
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.relay import is_own
 from gateway.relay.tcp import LINGER_S
-from tests.helpers.descriptors import open_descriptors
+from tests.helpers.descriptors import no_more_descriptors, open_descriptors
 from tests.helpers.gateway.policies import LOOPBACK
 from tests.helpers.gateway.world import World, client, drain, is_reset, reset, server, stall, try_accept
 
@@ -81,6 +81,18 @@ def test_a_reader_may_pause_for_as_long_as_it_likes(world, connect):
     for descriptor in connections._core.sockets(joined.number):
         with socket.socket(fileno=os.dup(descriptor)) as sock:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
+def test_guests_are_asked_whether_they_are_there_without_another_descriptor(world, connect):
+    near, far = connect()
+    world.until(lambda: world.relay._connections._joined, "the connection")
+    connections = world.relay._connections
+    guests = set(connections.peers())
+    with no_more_descriptors():
+        connections.probe(guests)
+        connections.reap(guests, 60.0)
+    near.send(b"still here")
+    receive(world, far, bytearray(), len(b"still here"))
 
 
 @pytest.mark.parametrize("turned", [False, True])

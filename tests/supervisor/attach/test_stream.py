@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from forwarder.names import Policy
 from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.listener_common import hung_up
 from supervisor.attach.stream import StreamListener
+from tests.helpers.descriptors import no_more_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
 
@@ -148,17 +148,11 @@ def test_at_the_descriptor_limit_vms_wait_and_the_loop_does_not_spin(
 ) -> None:
     listen("qemu", f"unix://{directory}/s")
     vms = [unix(directory / "s") for _ in range(5)]
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
-    try:
+    with no_more_descriptors():
         loop.turn(0)
         began = time.monotonic()
         loop.turn(0.1)
         assert time.monotonic() - began >= 0.09, "a loop that spins"
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert not owner.arrived
     assert caplog.text.count("raise the descriptor limit") == 1
     due = pauses.deadline()
