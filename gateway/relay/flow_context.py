@@ -79,13 +79,9 @@ class FlowTable:
 
     def end(self, key: FlowKey) -> None:
         """End a flow; does nothing if it has ended."""
-        try:
-            owner, flow = self._flows.remove(key)
-        except KeyError:
-            return
-        self._descriptors.give_back(owner, OF_A_FLOW)
-        self._places.give_back(owner)
-        flow.close()
+        flow = self._take_out(key)
+        if flow is not None:
+            flow.close()
 
     def end_of(self, owner: Hashable) -> None:
         """End all flows of ``owner``."""
@@ -96,18 +92,26 @@ class FlowTable:
         """Return the flows of ``owner`` with their keys."""
         return [(key, self._flows.value(key)) for key in self._flows.of(owner)]
 
-    def move(self, key: FlowKey, owner: Hashable, now: float) -> None:
-        """Count a flow as one of ``owner`` from now on; it ends if there is no room."""
-        before, flow = self._flows.remove(key)
-        self._descriptors.give_back(before, OF_A_FLOW)
-        self._places.give_back(before)
-        self.enter(key, owner, flow, now)
+    def move(self, key: FlowKey, owner: Hashable, now: float) -> bool:
+        """Count a flow as one of ``owner`` from now on; return False if it has ended."""
+        flow = self._take_out(key)
+        return flow is not None and self.enter(key, owner, flow, now)
 
     def expire(self, now: float) -> None:
         """End the flows that have been silent for too long."""
         for key in self._flows.due(now):
             if not self._is_in_use(key, now):
                 self.end(key)
+
+    def _take_out(self, key: FlowKey) -> Any | None:
+        """Take a flow out of the table and give its places back; None if it has ended."""
+        try:
+            owner, flow = self._flows.remove(key)
+        except KeyError:
+            return None
+        self._descriptors.give_back(owner, OF_A_FLOW)
+        self._places.give_back(owner)
+        return flow
 
     def _next_to_go(self, owner: Hashable, now: float) -> FlowKey | None:
         for _ in range(SECOND_LOOKS):

@@ -147,12 +147,16 @@ class Nat:
     def end_flows(self, port: Hashable) -> None:
         """End the flows of a port that has left, unless their Ethernet address is behind another one now."""
         for key, flow in self._flows.of(port):
-            owner = self._owner_of(flow.mac)
-            if owner is None:
+            if not self._is_back(flow):
                 self._flows.end(key)
-            else:
-                flow.has_left = False
-                self._flows.move(key, owner, self._clock())
+
+    def _is_back(self, flow: GuestFlow) -> bool:
+        """Whether a port has the Ethernet address of a flow again; that port has the flow then."""
+        owner = self._owner_of(flow.mac)
+        if owner is None or not self._flows.move(flow.key, owner, self._clock()):
+            return False
+        flow.has_left = False
+        return True
 
     def _send(self, flow: GuestFlow, packet: Datagram | Echo, target: str) -> None:
         if isinstance(packet, Echo):
@@ -229,7 +233,7 @@ class Nat:
         if asked is None:
             self._counts["unasked"] += 1
             return False
-        if flow.has_left and self._owner_of(flow.mac) is None:
+        if flow.has_left and not self._is_back(flow):
             self._counts["datagrams_dropped"] += 1
             return False
         if not flow.is_echo:

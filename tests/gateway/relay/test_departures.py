@@ -152,6 +152,23 @@ def test_a_vm_that_reconnects_keeps_its_flows():
         assert len(lan.world.relay._flows.of(Port(7, 2))) == lan.world.count("flows") == 1
 
 
+@in_a_namespace
+def test_a_vm_that_leaves_again_soon_gets_no_answers_either():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        guest, server, seen_as = flow_of(lan, stack, 1, lan.guest())
+        mac = next(iter(lan.ports))
+        leave(lan, 1)
+        lan.ports[mac] = Port(7, 2)
+        server.sendto(b"are you back?", seen_as)
+        assert received(lan.world, guest)[0] == b"are you back?"
+        leave(lan, 7)
+        server.sendto(b"and again?", seen_as)
+        lan.world.until(lambda: lan.world.count("datagrams_dropped"), "the drop")
+        with pytest.raises(BlockingIOError):
+            guest.recv(1)
+
+
 def bound(at, port):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((at, port))
