@@ -247,6 +247,8 @@ SPLICE_KEPT_PIPES: Final[int]
 """Empty pipes that are kept for the next connections."""
 SPLICE_COPIED: Final[int]
 """Most bytes of a message that is copied instead of spliced."""
+SPLICE_BULKY: Final[int]
+"""Connections with more that a turn moves with their events, and again from its queue."""
 SPLICE_ANSWERED: Final[int]
 SPLICE_JOINED: Final[int]
 SPLICE_FAILED: Final[int]

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from forwarder import _core, tcp_options
-from forwarder._core import SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES, Splices
+from forwarder._core import SPLICE_BULKY, SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES, Splices
 from tests.helpers.descriptors import no_more_descriptors, open_descriptors
 
 NEWS = {
@@ -160,6 +160,34 @@ def test_a_reader_that_stalls_holds_one_pipe_and_stops_its_source_only(core, joi
     assert sent > SPLICE_PIPE_BYTES
     until(core, lambda _: core.lent() == 0)
     assert not core.busy()
+
+
+def test_a_turn_moves_bulk_of_a_few_connections_only_and_short_messages_at_once(core, stack, listener):
+    """Forty guests' downloads must not hold up an echo, or what the caller watches."""
+    client, server, _ = join(core, stack, listener)
+    bulk = [join(core, stack, listener)[:2] for _ in range(40)]
+
+    def fill():
+        for source, _ in bulk:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    source.send(bytes(1 << 16))
+
+    def take():
+        """Empty all sinks; return how many had something."""
+        return sum(len(get(sink, bytearray())) > 0 for _, sink in bulk)
+
+    fill()
+    turn(core)
+    assert 0 < take() <= 2 * SPLICE_BULKY
+    for _ in range(20):  # in the end all have bulk, and full sinks
+        turn(core)
+        fill()
+    assert take() == len(bulk)
+    fill()
+    client.sendall(b"echo")
+    turn(core)
+    assert server.recv(10) == b"echo"
 
 
 def test_short_messages_to_a_reader_that_stalls_are_all_there_and_in_order(core, joined):

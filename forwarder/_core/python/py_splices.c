@@ -229,9 +229,10 @@ static const struct {
     const char *name;
     long value;
 } constants[] = {{"SPLICE_PIPE_BYTES", PIPE_BYTES},          {"SPLICE_KEPT_PIPES", PIPE_POOL_KEPT},
-                 {"SPLICE_COPIED", DIRECTION_COPIED},        {"SPLICE_ANSWERED", SPLICE_NEWS_ANSWERED},
-                 {"SPLICE_JOINED", SPLICE_NEWS_JOINED},      {"SPLICE_FAILED", SPLICE_NEWS_FAILED},
-                 {"SPLICE_OVER", SPLICE_NEWS_OVER},          {"SPLICE_LINGERS", SPLICE_NEWS_LINGERS}};
+                 {"SPLICE_COPIED", DIRECTION_COPIED},        {"SPLICE_BULKY", SPLICE_BULKY},
+                 {"SPLICE_ANSWERED", SPLICE_NEWS_ANSWERED},  {"SPLICE_JOINED", SPLICE_NEWS_JOINED},
+                 {"SPLICE_FAILED", SPLICE_NEWS_FAILED},      {"SPLICE_OVER", SPLICE_NEWS_OVER},
+                 {"SPLICE_LINGERS", SPLICE_NEWS_LINGERS}};
 
 int py_add_splices(PyObject *module)
 {

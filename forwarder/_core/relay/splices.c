@@ -31,7 +31,6 @@ void splices_close(struct splices *splices)
     }
     pipe_pool_close(&splices->pool);
     free(splices->all);
-    free(splices->reports);
     close(splices->epoll);
     memset(splices, 0, sizeof *splices);
     splices->epoll = -1;
@@ -39,7 +38,6 @@ void splices_close(struct splices *splices)
 
 static void report(struct splices *splices, const struct splice *splice, enum splice_news news, int error)
 {
-    /* There is room: a turn has at most three reports of a connection, and splices_turn has made room for them. */
     splices->reports[splices->report_count++] = (struct splice_report){splice->number, news, error};
 }
 
@@ -115,12 +113,31 @@ int64_t splices_begin(struct splices *splices, int near, bool is_unix)
     return number;
 }
 
+/* --- connections that have something to move, the longest waiting first --- */
+
+static void add_soon(struct splices *splices, struct splice *splice)
+{
+    if (splice->is_soon)
+        return;
+    splice->is_soon = true;
+    splice->next = NULL;
+    if (splices->soon == NULL)
+        splices->soon = splice;
+    else
+        splices->soon_last->next = splice;
+    splices->soon_last = splice;
+}
+
 static void remove_soon(struct splices *splices, struct splice *splice)
 {
-    struct splice **at = &splices->soon;
-    while (*at != splice)
-        at = &(*at)->next;
+    struct splice **at = &splices->soon, *before = NULL;
+    while (*at != splice) {
+        before = *at;
+        at = &before->next;
+    }
     *at = splice->next;
+    if (splices->soon_last == splice)
+        splices->soon_last = before;
     splice->is_soon = false;
 }
 
@@ -220,10 +237,23 @@ static void pump(struct splices *splices, struct splice *splice)
     } else if (directions[0].half == DIRECTION_ENDED && directions[1].half == DIRECTION_ENDED) {
         end_with(splices, splice, 0);
     }
-    if (splice->stage == SPLICE_JOINED && has_more && !splice->is_soon) {
-        splice->is_soon = true;
-        splice->next = splices->soon;
-        splices->soon = splice;
+    if (has_more && splice->stage == SPLICE_JOINED)
+        add_soon(splices, splice);
+}
+
+static bool is_bulky(const struct splice *splice)
+{
+    return splice->directions[0].is_bulk || splice->directions[1].is_bulk;
+}
+
+/* Move short messages at once, and the rest in its turn. */
+static void move(struct splices *splices, struct splice *splice)
+{
+    if (is_bulky(splice) || splices->bulky == SPLICE_BULKY) {
+        add_soon(splices, splice);
+    } else if (!splice->is_soon) {
+        pump(splices, splice);
+        splices->bulky += is_bulky(splice);
     }
 }
 
@@ -241,7 +271,7 @@ static void take_early(struct splices *splices, struct splice *splice, uint32_t 
     } else {
         splice->stage = SPLICE_JOINED;
         report(splices, splice, SPLICE_NEWS_JOINED, 0);
-        pump(splices, splice);
+        move(splices, splice);
     }
 }
 
@@ -267,24 +297,10 @@ static void take_event(struct splices *splices, const struct epoll_event *event)
     end->has_ended |= (event->events & (EPOLLRDHUP | FAILED_EVENTS)) != 0;
     if (splice->stage == SPLICE_JOINED) {
         fail(splices, splice, end, error);
-        pump(splices, splice);
+        move(splices, splice);
     } else {
         take_early(splices, splice, which & 1, error);
     }
-}
-
-/* Room for the reports of so many pumps, each of which has three at most, and one before it. */
-static int make_room(struct splices *splices, uint32_t pumps)
-{
-    uint32_t wanted = splices->report_count + 4 * pumps;
-    if (wanted <= splices->report_room)
-        return 0;
-    struct splice_report *reports = realloc(splices->reports, wanted * sizeof *reports);
-    if (reports == NULL)
-        return -1;
-    splices->reports = reports;
-    splices->report_room = wanted;
-    return 0;
 }
 
 static void wake_resting(struct splices *splices)
@@ -297,30 +313,28 @@ static void wake_resting(struct splices *splices)
     }
 }
 
+static void move_soon(struct splices *splices)
+{
+    uint32_t bulky = 0;
+    for (uint32_t moved = 0; splices->soon != NULL && moved < SPLICE_EVENTS && bulky < SPLICE_BULKY; moved++) {
+        struct splice *splice = splices->soon;
+        remove_soon(splices, splice);
+        pump(splices, splice);
+        bulky += is_bulky(splice);
+    }
+}
+
 int splices_turn(struct splices *splices, int timeout)
 {
     struct epoll_event events[SPLICE_EVENTS];
-    uint32_t unfinished = 0;
-    splices->report_count = splices->watched = 0;
+    splices->report_count = splices->watched = splices->bulky = 0;
     wake_resting(splices);
-    for (const struct splice *each = splices->soon; each != NULL; each = each->next)
-        unfinished++;
-    if (make_room(splices, SPLICE_EVENTS + unfinished) < 0)
-        return -1;
-    int count = epoll_wait(splices->epoll, events, SPLICE_EVENTS, unfinished ? 0 : timeout);
+    int count = epoll_wait(splices->epoll, events, SPLICE_EVENTS, splices->soon != NULL ? 0 : timeout);
     if (count < 0)
         return -1;
-    /* Connections that have more to do come first; one that an event leaves unfinished goes on in the next turn. */
-    struct splice *soon = splices->soon;
-    splices->soon = NULL;
-    while (soon != NULL) {
-        struct splice *next = soon->next;
-        soon->is_soon = false;
-        pump(splices, soon);
-        soon = next;
-    }
     for (int i = 0; i < count; i++)
         take_event(splices, &events[i]);
+    move_soon(splices);
     return 0;
 }
 
