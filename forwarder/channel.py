@@ -56,7 +56,7 @@ _FIXED = {
     **{RingTx: 3, RingRx: 2, FloodTx: 1, FloodRx: 1, Capture: 1, CaptureRing: 1},
 }
 _INT = struct.calcsize("i")
-_UCRED = struct.Struct("3i")
+_UCRED = struct.Struct("iII")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
 _ANCILLARY = socket.CMSG_SPACE(_MOST * _INT)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})

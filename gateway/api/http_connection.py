@@ -12,16 +12,16 @@ answer, holds one of few places. Beyond the limit it gets an error, if possible,
 """
 
 import enum
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from socket import SO_PEERCRED, SOL_SOCKET, socket
+from socket import socket
 from typing import NamedTuple
 
 import h11
 
+from forwarder.channel import credentials_of
 from forwarder.future import Future
 from forwarder.loop import READ, WRITE, Loop
 from gateway.api.carry_over import By
@@ -67,9 +67,6 @@ class Hijack(NamedTuple):
 
     take: Callable[[socket, bytes], None]
 
-
-_CREDENTIALS = struct.Struct("=iII")
-"""``struct ucred``: pid, uid, gid."""
 
 Handler = Callable[[str, str, bytes, By], Answer | Hijack | Future[Answer]]
 """Called with method, target (path and query), body, and who asks; returns the answer."""
@@ -259,5 +256,5 @@ class Connection:
 
 def _client(sock: socket) -> By:
     """Return the user and the process that connected, from the kernel."""
-    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size))
-    return {"client": {"uid": uid, "pid": pid}}
+    peer = credentials_of(sock)
+    return {"client": {"uid": peer.uid, "pid": peer.pid}}

@@ -97,7 +97,7 @@ class Departures:
 
     def deadline(self) -> float | None:
         """Return when to call ``tick``."""
-        ends = [doubt.end for doubt in list(self._doubts)[:1]] + [end for end, _ in list(self._gone)[:1]]
+        ends = [waiting[0][0] for waiting in (self._doubts, self._gone) if waiting]
         return min(ends, default=None)
 
     def _told(self, reply: Reply) -> None:

@@ -5,21 +5,18 @@ from forwarder.names import Identity
 
 def start_time(pid: int) -> int:
     """Return field 22 of ``/proc/<pid>/stat``. Raises OSError if there is no such process."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])  # the name before ")" may hold blanks
+    return int(_fields(pid)[19])
 
 
 def state_of(pid: int) -> str:
     """Return the state of a process: R, S, D, T, Z (proc_pid_stat(5)). Raises OSError."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()[0].decode()
+    return _fields(pid)[0].decode()
 
 
 def exists(identity: Identity) -> bool:
     """Whether exactly this process is there and has not ended."""
     try:
-        with open(f"/proc/{identity.pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = _fields(identity.pid)
     except OSError:
         return False
     return int(fields[19]) == identity.start and fields[0] != b"Z"
@@ -37,8 +34,7 @@ def identity_of(pidfd: int) -> Identity | None:
 
 def parent_of(pid: int) -> int:
     """Return the parent of a process. Raises OSError if there is no such process."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
+    return int(_fields(pid)[1])
 
 
 def user_of(pid: int) -> int:
@@ -48,3 +44,9 @@ def user_of(pid: int) -> int:
             if line.startswith(b"Uid:"):
                 return int(line.split()[2])
     return -1
+
+
+def _fields(pid: int) -> list[bytes]:
+    """Return the fields of ``/proc/<pid>/stat`` from the state on: behind the name, which may hold blanks."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()

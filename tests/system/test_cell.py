@@ -208,7 +208,7 @@ def test_a_hostile_worker_cannot_silence_the_bells_of_others(
             took = time.monotonic() - started
             assert abuse.result()["turns"] > 0
         assert took < 10, "each of 80 frames waits for the next heartbeat where no bell is heard"
-        assert workers(world.switch).items() >= world.before.items(), "nobody was replaced"
+        assert workers(world.switch).items() >= world.before.items(), "no worker was replaced"
 
 
 def test_subscriptions_of_a_worker_cost_the_supervisor_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ def test_a_hostile_worker_that_keeps_its_mappings_hears_nothing_of_ports_that_it
                     assert heard(vm, b"after, %d" % number) == []
             assert heard(carol, b"carol is still not heard") == []
         world.check_talk_only()
-        assert workers(switch).items() >= world.before.items(), "nobody was replaced"
+        assert workers(switch).items() >= world.before.items(), "no worker was replaced"
         switch.command("set", names[0], "isolated=no", "reach=")
         bob = Conversation(carol, mac(50), world.bob, mac(3))
         assert bob.flows(), "in reach again"

@@ -35,7 +35,7 @@ class Served:
         self.loop = loop
         self.waiting: list[Future[Answer]] = []
         self.clients: list[By] = []
-        """Who has sent each request."""
+        """The client of each request."""
         self.server = HttpServer(loop, HostListeners().at_path(path), self.handle)
 
     def handle(self, method: str, target: str, body: bytes, by: By) -> Answer | Hijack | Future[Answer]:

@@ -28,6 +28,14 @@ def forwarded(lan, stack, room, number):
     return client, guest
 
 
+def connected(stack):
+    """Return a LAN, a client of a forward to the guest behind port 1, and the guest's end."""
+    lan = Lan(stack)
+    room = lan.guest()
+    lan.guest()  # or the bridge would have no carrier, and its kernel forget all neighbours
+    return lan, *forwarded(lan, stack, room, 1)
+
+
 def leave(lan, number):
     """Have a port leave, as the switch says it."""
     for mac, port in list(lan.ports.items()):
@@ -66,10 +74,7 @@ def test_only_connections_of_a_vm_that_has_left_are_reset():
 @in_a_namespace
 def test_a_vm_that_reconnects_keeps_its_connections():
     with contextlib.ExitStack() as stack:
-        lan = Lan(stack)
-        room = lan.guest()
-        lan.guest()  # or the bridge would have no carrier, and its kernel forget all neighbours
-        client, guest = forwarded(lan, stack, room, 1)
+        lan, client, guest = connected(stack)
         lan.namespace.run("ip link set port1 down")
         leave(lan, 1)
         assert lan.world.relay._departures.deadline() is not None
@@ -87,10 +92,7 @@ def test_a_vm_that_reconnects_keeps_its_connections():
 @in_a_namespace
 def test_connections_of_a_vm_whose_address_another_port_has_taken_over_are_reset():
     with contextlib.ExitStack() as stack:
-        lan = Lan(stack)
-        room = lan.guest()
-        lan.guest()  # or the bridge would have no carrier, and its kernel forget all neighbours
-        client, _ = forwarded(lan, stack, room, 1)
+        lan, client, _ = connected(stack)
         mac, old = next(iter(lan.ports.items()))
         # A second machine with the same addresses: it knows nothing of the connection.
         lan.namespace.run("ip link set port1 down")

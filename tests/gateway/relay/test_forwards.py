@@ -90,12 +90,12 @@ def test_a_guest_has_to_be_in_the_lan(table):
         table.add(web("10.0.0.1"))
     with pytest.raises(LocalError, match="outside of the gateway's fd12"):
         table.add(web("[2001:db8::1]"))
-    for nobody in ("192.168.127.1", "192.168.127.254", "192.168.127.0", "192.168.127.255"):
+    for own in ("192.168.127.1", "192.168.127.254", "192.168.127.0", "192.168.127.255"):
         with pytest.raises(LocalError, match="the gateway's own address or a group's"):
-            table.add(web(nobody))
-    for nobody in (LAN.prefix[0], LAN.prefix[1], LAN.host6):
+            table.add(web(own))
+    for own in (LAN.prefix[0], LAN.prefix[1], LAN.host6):
         with pytest.raises(LocalError, match="the gateway's own address or a group's"):
-            table.add(web(f"[{nobody}]"))
+            table.add(web(f"[{own}]"))
     assert not list(table)
 
 

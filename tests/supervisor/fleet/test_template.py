@@ -15,7 +15,7 @@ from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.rendezvous import CHANNEL
-from supervisor.base.proc import parent_of
+from supervisor.base.proc import parent_of, state_of
 from supervisor.fleet import template
 from supervisor.fleet.processes import Processes
 from supervisor.fleet.template import Template
@@ -95,10 +95,6 @@ def children_of_ours() -> set[int]:
             except OSError:
                 continue  # it has ended meanwhile
     return found
-
-
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_worker_is_our_child_and_has_nothing_of_the_template(bench: Bench) -> None:

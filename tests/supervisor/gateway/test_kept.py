@@ -14,9 +14,16 @@ REMEMBERED = {"forward": ["tcp:127.0.0.1:4000:g:22", "udp:[::1]:53:g:53"], "subn
 BEGAN_WITH = frozenset({"tcp:127.0.0.1:4000:g:22"})
 
 
+@pytest.fixture
+def kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> KeptAdditions:
+    """Return the additions of a new switch, whose log is captured from INFO on."""
+    caplog.set_level(logging.INFO, logger="supervisor")
+    return KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
+
+
 def test_additions_are_saved_and_options_of_the_command_line_are_not() -> None:
-    kept = to_keep(REMEMBERED, BEGAN_WITH)
-    assert restored(FLAGS, kept) == FLAGS | {"kept-forward": ["udp:[::1]:53:g:53"]}
+    saved = to_keep(REMEMBERED, BEGAN_WITH)
+    assert restored(FLAGS, saved) == FLAGS | {"kept-forward": ["udp:[::1]:53:g:53"]}
 
 
 def test_zones_are_kept_whole_while_the_lan_is_the_same() -> None:
@@ -32,10 +39,8 @@ def test_damaged_saved_state_changes_nothing(kept: object) -> None:
 
 
 def test_a_forward_is_said_with_the_user_that_asked_for_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kept: KeptAdditions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="supervisor")
-    kept = KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
     one, other = "tcp:127.0.0.1:80:g:80", "tcp:127.0.0.1:8:g:8"
     with asked_by({"uid": 7, "pid": 70}):
         first = kept.asked()
@@ -57,19 +62,15 @@ def test_a_forward_is_said_with_the_user_that_asked_for_it(
 
 @pytest.mark.parametrize("by", [None, 3, {}, {"asked": "1"}, {"client": {"uid": "root", "pid": 1}}])
 def test_a_gateway_that_names_no_user_names_none(
-    by: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    by: object, kept: KeptAdditions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="supervisor")
-    kept = KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
     kept.say_changes({}, {"forward": ["tcp:127.0.0.1:80:g:80"]}, by)
     assert [line.fields.get("by") for line in caplog.records] == [None]  # type: ignore[attr-defined]
 
 
 def test_names_that_change_are_an_event_for_each_domain(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kept: KeptAdditions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="supervisor")
-    kept = KeptAdditions(SavedState(str(tmp_path / "state"), inherit=False))
     old, new = '{"Name": "a.test.", "Records": []}', '{"Name": "b.test.", "Records": []}'
     damaged = ["{", "7", "[" * 100_000, '{"Name": 7}']
     kept.say_changes({"dns-zone": [old]}, {"dns-zone": [new, old, *damaged]}, None)
