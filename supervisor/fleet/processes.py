@@ -223,8 +223,14 @@ def remove_sockets(runtime_dir: str, pid: int) -> None:
 
 
 def remove_stale_sockets(runtime_dir: str) -> None:
-    """Remove the socket files of all workers of this directory that have ended."""
-    names = os.listdir(runtime_dir)  # first: sockets of a worker that is born meanwhile are not among these
+    """Remove the socket files of all workers of this directory that have ended.
+
+    The user may have removed the directory; then no file is left.
+    """
+    try:
+        names = os.listdir(runtime_dir)  # first: it has no sockets of a worker that is born meanwhile
+    except FileNotFoundError:
+        return
     living = {each.pid for each in survivors(runtime_dir)}
     for name in names:
         pid, dot, kind = name.partition(".")

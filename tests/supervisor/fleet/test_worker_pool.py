@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from supervisor.fleet.pool_policy import SPARES, STARTING
 from supervisor.fleet.worker_pool import WorkerPool
 from tests.helpers.fakes import PATIENCE, reraise, turn_until
 from tests.helpers.forking import forking
-from tests.helpers.guests.fixtures import short_directory
 
 WORKER = """
 channel = Channel(socket.socket(fileno=0))
@@ -112,18 +112,15 @@ class Bench:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Bench]]:
-    benches: list[Bench] = []
-    yield benches
-    for bench in benches:
-        bench.close()
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Bench]]:
+    """Give a way to start one pool, whose workers run this code."""
+    with contextlib.ExitStack() as stack:
+        yield lambda code: stack.enter_context(contextlib.closing(Bench(tmp_path, monkeypatch, code)))
 
 
 @pytest.fixture
-def bench(made: list[Bench], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with short_directory() as directory:
-        made.append(Bench(directory, monkeypatch, GOOD))
-        yield made[0]
+def bench(begin: Callable[[str], Bench]) -> Bench:
+    return begin(GOOD)
 
 
 def test_spares_wait_and_are_replaced_when_used(bench: Bench) -> None:
@@ -167,40 +164,36 @@ def test_a_spare_that_ends_is_replaced(bench: Bench) -> None:
 
 
 def test_a_failed_start_of_a_worker_is_reported_and_delays_the_next_attempt(
-    made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    begin: Callable[[str], Bench], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, "sys.exit(5)")
-        made.append(bench)
-        bench.pool.want(record(1).incarnation)
-        bench.until(lambda: bench.losses)
-        assert bench.losses[0][0] == 1
-        assert "did not get ready: it ended with 5" in bench.losses[0][1]
-        started = time.monotonic()
-        while time.monotonic() - started < 0.5:
-            bench.loop.turn(0.01)
-            bench.tick(time.monotonic())
-        assert caplog.text.count("did not get ready") == 1
+    bench = begin("sys.exit(5)")
+    bench.pool.want(record(1).incarnation)
+    bench.until(lambda: bench.losses)
+    assert bench.losses[0][0] == 1
+    assert "did not get ready: it ended with 5" in bench.losses[0][1]
+    started = time.monotonic()
+    while time.monotonic() - started < 0.5:
+        bench.loop.turn(0.01)
+        bench.tick(time.monotonic())
+    assert caplog.text.count("did not get ready") == 1
 
 
-def test_a_worker_that_never_gets_ready_is_ended(made: list[Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_never_gets_ready_is_ended(
+    begin: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker_pool, "READY_S", 0.1)
-    with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, "time.sleep(60)")
-        made.append(bench)
-        bench.pool.want(record(1).incarnation)
-        bench.until(lambda: bench.losses)
-        assert "SIGTERM" in bench.losses[0][1]
+    bench = begin("time.sleep(60)")
+    bench.pool.want(record(1).incarnation)
+    bench.until(lambda: bench.losses)
+    assert "SIGTERM" in bench.losses[0][1]
 
 
 def test_an_unusable_worker_is_ended_and_reported(
-    made: list[Bench], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    begin: Callable[[str], Bench], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with short_directory() as directory:
-        bench = Bench(directory, monkeypatch, WORKER.format(layout=LAYOUT + 1))
-        made.append(bench)
-        bench.until(lambda: "is not used: it is too old" in caplog.text)
-        assert not bench.given
+    bench = begin(WORKER.format(layout=LAYOUT + 1))
+    bench.until(lambda: "is not used: it is too old" in caplog.text)
+    assert not bench.given
 
 
 def test_a_stop_ends_spares_and_those_that_start(bench: Bench) -> None:
