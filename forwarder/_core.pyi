@@ -174,8 +174,11 @@ class StatsPage:
         For the page's own port, these are the addresses behind its VM.
         """
 
-    def port_of(self, mac: bytes) -> int:
-        """The port from which the page's worker last took a frame of ``mac`` (6 bytes); 0 if unknown."""
+    def port_of(self, mac: bytes) -> tuple[int, int]:
+        """The port from which the page's worker last took a frame of ``mac`` (6 bytes), and its attachment.
+
+        The port is 0 if it is unknown. The attachment is the epoch of the port's first worker.
+        """
 
 class Splices:
     """Connections of two sockets each, from the dial to the end (relay/splices.h, relay/dials.h).

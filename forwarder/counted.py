@@ -43,7 +43,7 @@ REFUSED = {
     "no_ping_socket": "a ping; the host's net.ipv4.ping_group_range does not allow it",
     "flooded": "a question dropped by the kernel: its sender had asked thousands in a second",
     "over_rate": "a question for a lease, a name or a router beyond the share of its port",
-    "no_port": "a question from an address without a port: its VM has just left",
+    "no_port": "a question or packet from an address without a port: its VM has just left",
     "dhcp_spoofed": "a DHCP message for a MAC address other than its sender's",
     "dhcp_no_address": "a lease: the share of its port is used up, or no address is left",
     "dhcp_name_in_use": "a name of a guest that another guest has",

@@ -22,7 +22,7 @@ The gateway ends when its channel ends: a supervisor could not repair a gateway 
 import os
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -351,7 +351,9 @@ class Gateway:
         """Return the number of flows now, and the counters since this process began."""
         assert self._relay is not None
         assert self._provisions is not None
-        return in_order(self._relay.counters() | self._provisions.figures())
+        counted = Counter(self._relay.counters())
+        counted.update(self._provisions.figures())
+        return in_order(counted)
 
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return a tunnel to a port of a guest. Raises LocalError if no guest has that address."""

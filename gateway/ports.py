@@ -5,9 +5,14 @@ fact: the worker of the gateway's port notes it in its MAC table before it deliv
 in the worker's stats page. The supervisor passes it on, read-only. A part of the gateway looks up the port of
 an Ethernet source here, without a message and without a wait. Shares, leases and limits belong to ports.
 
-The supervisor reuses port numbers, so a ``Port`` stands for one attachment of one VM. The supervisor
+The supervisor reuses port numbers, so a ``Port`` stands for one attachment of one VM. The stats page has the
+attachment of each number, too: the worker notes it before it takes the first frame of a VM. The supervisor
 announces that a port has left before it uses the number again. It announces a port before a worker reads
 the first frame of its VM. That frame may be seen here first: then the announcements are read before it.
+
+    port 3 was attached at epoch 11; its VM leaves, and another one gets number 3 at epoch 33. A frame of the
+    new VM is read before the two announcements. The page says (3, 33), which is no present port yet, so
+    the announcements are read. The frame counts for (3, 33), and (3, 11) has left before it.
 """
 
 import os
@@ -27,6 +32,10 @@ class Port(NamedTuple):
         return f"port {self.number}"
 
 
+NO_PORT = Port(0, 0)
+"""Of an address that no worker has heard."""
+
+
 class Ports:
     """The present ports, and the MAC addresses behind them."""
 
@@ -43,11 +52,10 @@ class Ports:
 
     def of(self, mac: bytes) -> Port | None:
         """Return the port that last sent from ``mac`` (6 bytes); None if it has left or is unknown."""
-        number = self._block.port_of(mac) if self._block is not None else 0
-        if number and number not in self._born:
+        port = Port(*self._block.port_of(mac)) if self._block is not None else NO_PORT
+        if port.number and port not in self:
             self.catch_up()
-        born = self._born.get(number)
-        return None if born is None else Port(number, born)
+        return port if port in self else None
 
     def when_joined(self, call: Callable[[Port], None]) -> None:
         """Call ``call`` with each port that joins from now on."""

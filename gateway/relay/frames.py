@@ -1,7 +1,8 @@
 """Read guests' frames to the outside: find the port of each, check its source, and pass its packet on.
 
 A frame of the packet sockets (``frame_sockets``) belongs to the port that the switch has heard its Ethernet
-source through, whatever the guest writes into the packet. A packet with a source outside the LAN is dropped.
+source through, whatever the guest writes into the packet. If that port has left, the frame is dropped: its
+answer would go to the next holder of the IP address. A packet with a source outside the LAN is dropped, too.
 Fragments are reassembled (``fragments``). Whole packets go on by kind: datagrams and pings to ``nat``, SYNs
 to ``handshakes``.
 
@@ -49,9 +50,6 @@ fiftieth; the next log line has their number."""
 BEHIND_S = 0.001
 """How long a socket that is behind waits while other events happen."""
 
-UNKNOWN = "an unknown port"
-"""Owner of frames from an address whose port has left."""
-
 _PORT = struct.Struct(">H")
 _ETHERNET = 14
 _SOURCE = slice(6, 12)
@@ -60,7 +58,7 @@ _GSO_UDP_SEGMENTS = 5
 
 
 class Sender(NamedTuple):
-    """The sender of a frame: its port, or the address without one."""
+    """The sender of a frame."""
 
     mac: bytes
     owner: Hashable
@@ -197,8 +195,9 @@ class Frames:
     def _take(self, frame: memoryview, now: float) -> None:
         header = VNET_HEADER.unpack_from(frame)
         ethernet = frame[VNET_HEADER.size :]
-        mac = bytes(ethernet[_SOURCE])
-        sender = Sender(mac, self._owner_of(mac) or UNKNOWN)
+        sender = self._sender(bytes(ethernet[_SOURCE]))
+        if sender is None:
+            return
         data = ethernet[_ETHERNET:]
         try:
             packet = parse(data)
@@ -217,7 +216,9 @@ class Frames:
 
     def _take_syn(self, mac: bytes, key: bytes, hops: int, whole: bytes) -> None:
         """Take the first segment of a connection, which the core has read."""
-        sender = Sender(mac, self._owner_of(mac) or UNKNOWN)
+        sender = self._sender(mac)
+        if sender is None:
+            return
         source = key[: len(key) // 2 - _PORT.size]
         if not self._is_guest(source):
             self._refuse_forged(source, sender)
@@ -225,6 +226,14 @@ class Frames:
             self._counts.refuse("sources", sender, ip_address(source))
         else:
             self._connections.syn(key, hops, whole, sender)
+
+    def _sender(self, mac: bytes) -> Sender | None:
+        """Return the sender of a frame; count the frame if its port has left."""
+        owner = self._owner_of(mac)
+        if owner is None:
+            self._counts.refuse("no_port", mac.hex(":"), "no port")
+            return None
+        return Sender(mac, owner)
 
     def _refuse_forged(self, source: bytes, sender: Sender) -> None:
         self._counts.refuse("spoofed", sender, ip_address(source))

@@ -100,7 +100,12 @@ class Handshakes:
             self._dials[key] = dial
 
     def forget(self, owner: Hashable) -> None:
-        """Forget a port that has left."""
+        """Give up the dials of a port that has left: another VM may have the guest's IP address soon.
+
+        A VM that comes back asks again, as for a SYN that was lost.
+        """
+        for dial in [each for each in self._dials.values() if each is not None and each.owner == owner]:
+            self._connections.give_up(dial)
         self._failures.forget(owner)
 
     def accepted(self, near: int, peer: bytes, own: bytes) -> None:

@@ -139,7 +139,7 @@ class Nat:
             self._flows.end((UDP, sender.mac, refusal_.source, datagram.port))
 
     def left(self, port: Hashable) -> None:
-        """Note that a port has left: no answers are delivered while no port has the Ethernet address."""
+        """Note that a port has left: nothing is delivered while no port has the Ethernet address."""
         for _, flow in self._flows.of(port):
             flow.has_left = True
             flow.forget_ways()
@@ -253,6 +253,9 @@ class Nat:
             except OSError:
                 break
             told = True
+            if flow.has_left and not self._is_back(flow):
+                self._counts["datagrams_dropped"] += 1
+                continue
             asked = flow.peers.get(ip_address(error.peer).packed) if error is not None else None
             if error is None or asked is None:
                 continue

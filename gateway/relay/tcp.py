@@ -135,6 +135,10 @@ class Connections:
             self._connect(connection, -1)
         return connection
 
+    def give_up(self, connection: Connection) -> None:
+        """End a dial whose guest has left."""
+        self._fail(connection, errno.ECONNABORTED)
+
     def join(self, connection: Connection, near: int) -> None:
         """Join an answered connection with ``near``, a guest's non-blocking socket."""
         try:

@@ -52,8 +52,8 @@ class Page(Protocol):
     def macs(self, port: int) -> Iterable[tuple[bytes, int, bool]]:
         """Addresses behind a port: (address, seconds since seen, pinned)."""
 
-    def port_of(self, mac: bytes) -> int:
-        """Return the port that last sent from ``mac``; 0 if unknown."""
+    def port_of(self, mac: bytes) -> tuple[int, int]:
+        """Return the port that last sent from ``mac``, 0 if unknown, and its attachment."""
 
 
 class _Episode:
@@ -115,7 +115,7 @@ class Misuse:
 
     def _scan(self, port: int, page: Page, now: float) -> None:
         for mac in tuple(self._behind.get(port, ())):
-            self._see(page.port_of(mac), mac, now)
+            self._see(page.port_of(mac)[0], mac, now)
         for mac, age, _ in page.macs(port):
             if age <= FRESH_S or mac not in self._places:
                 self._see(port, mac, now)

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from gateway.ports import Port, Ports
 from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
+GATEWAY = 3
+
 
 @pytest.fixture
-def ports() -> Ports:
-    """Three ports; the worker of port 3, which is the gateway's, has heard a frame of the first two each."""
-    made = Ports()
-    with MiniSwitch() as switch:
-        for number in (1, 2, 3):
-            switch.add(number, "stream")
+def switch() -> Iterator[MiniSwitch]:
+    """Three ports; the worker of the gateway's port has heard a frame of each other one."""
+    with MiniSwitch() as made:
+        for number in (1, 2, GATEWAY):
+            made.add(number, "stream")
         for number in (1, 2):
-            switch.vms[number].send(frame(BROADCAST, mac(number)))
-        switch.settle()
-        made.map(os.open(f"/proc/self/fd/{switch.stats[3]}", os.O_RDONLY))
-    made.are([Port(1, 11), Port(2, 22)])
+            made.vms[number].send(frame(BROADCAST, mac(number)))
+        made.settle()
+        yield made
+
+
+@pytest.fixture
+def ports(switch: MiniSwitch) -> Ports:
+    """The ports of ``switch``, as the gateway has heard of them."""
+    made = Ports()
+    made.map(os.open(f"/proc/self/fd/{switch.stats[GATEWAY]}", os.O_RDONLY))
+    made.are([port(switch, 1), port(switch, 2)])
     return made
 
 
-def test_an_address_is_behind_the_port_that_it_was_heard_through(ports: Ports) -> None:
-    assert ports.of(mac(1)) == Port(1, 11)
-    assert ports.of(mac(2)) == Port(2, 22)
+def port(switch: MiniSwitch, number: int) -> Port:
+    return Port(number, switch.attachments[number])
+
+
+def test_an_address_is_behind_the_port_that_it_was_heard_through(switch: MiniSwitch, ports: Ports) -> None:
+    assert ports.of(mac(1)) == port(switch, 1)
+    assert ports.of(mac(2)) == port(switch, 2)
     assert ports.of(mac(7)) is None
     with pytest.raises(ValueError, match="6 bytes"):
         ports.of(b"short")
@@ -39,33 +52,62 @@ def test_nothing_is_known_before_the_table_has_come() -> None:
     assert ports.of(mac(1)) is None
 
 
-def test_a_port_that_has_left_is_announced_once_and_owns_nothing(ports: Ports) -> None:
+def test_a_port_that_has_left_is_announced_once_and_owns_nothing(switch: MiniSwitch, ports: Ports) -> None:
     left: list[Port] = []
     ports.when_left(left.append)
-    ports.left(Port(1, 10))
+    old = port(switch, 1)
+    ports.left(old._replace(born=old.born + 1))
     assert left == []
-    assert Port(1, 11) in ports
-    ports.left(Port(1, 11))
-    ports.left(Port(1, 11))
-    assert left == [Port(1, 11)]
-    assert Port(1, 11) not in ports
+    assert old in ports
+    ports.left(old)
+    ports.left(old)
+    assert left == [old]
+    assert old not in ports
     assert ports.of(mac(1)) is None
 
 
-def test_a_number_that_is_used_again_is_another_port(ports: Ports) -> None:
-    ports.left(Port(1, 11))
-    ports.joined(Port(1, 33))
-    assert Port(1, 33) in ports
-    assert Port(1, 11) not in ports
-    assert ports.of(mac(1)) == Port(1, 33)
-
-
-def test_a_port_whose_frame_comes_before_its_announcement_is_known(ports: Ports) -> None:
-    ports.left(Port(1, 11))
+def test_a_port_whose_frame_comes_before_its_announcement_is_known(switch: MiniSwitch, ports: Ports) -> None:
+    new = port(switch, 1)
+    ports.left(new)
     asked: list[None] = []
     ports.catch_up = lambda: asked.append(None)
     assert ports.of(mac(1)) is None
-    assert ports.of(mac(2)) == Port(2, 22)
+    assert ports.of(mac(2)) == port(switch, 2)
     assert len(asked) == 1
-    ports.catch_up = lambda: ports.joined(Port(1, 33))
-    assert ports.of(mac(1)) == Port(1, 33)
+    ports.catch_up = lambda: ports.joined(new)
+    assert ports.of(mac(1)) == new
+
+
+@pytest.mark.parametrize("address", [mac(1), mac(8)])
+def test_a_frame_belongs_to_the_new_vm_of_a_number_before_any_announcement(
+    switch: MiniSwitch, ports: Ports, address: bytes
+) -> None:
+    said: list[tuple[str, Port]] = []
+    ports.when_left(lambda each: said.append(("left", each)))
+    ports.when_joined(lambda each: said.append(("joined", each)))
+    old = port(switch, 1)
+    switch.remove(1)
+    switch.add(1, "stream")
+    switch.vms[1].send(frame(BROADCAST, address))
+    switch.settle()
+    new = port(switch, 1)
+    assert new.born != old.born
+    assert ports.of(address) is None  # rather than the port of another VM
+
+    def announce() -> None:
+        ports.left(old)
+        ports.joined(new)
+
+    ports.catch_up = announce
+    assert ports.of(address) == new
+    assert said == [("left", old), ("joined", new)]
+
+
+def test_a_vm_whose_worker_was_replaced_is_the_same_port(switch: MiniSwitch, ports: Ports) -> None:
+    asked: list[None] = []
+    ports.catch_up = lambda: asked.append(None)
+    switch.restart(1)
+    switch.vms[1].send(frame(BROADCAST, mac(1)))
+    switch.settle()
+    assert ports.of(mac(1)) == port(switch, 1)
+    assert asked == []

@@ -72,8 +72,8 @@ static void disconnect(struct engine *e, struct peer *peer)
 /* A number can be reused: forget its last VM. */
 static void forget_predecessor(struct engine *e, uint32_t port, uint64_t attachment)
 {
-    stats_page_forget(e->stats, port, attachment);
     fdb_forget(&e->stats->fdb, port);
+    stats_page_forget(e->stats, port, attachment);
 }
 
 int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t attachment)

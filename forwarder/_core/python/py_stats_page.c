@@ -161,7 +161,9 @@ static PyObject *stats_page_port_of(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "an address has 6 bytes");
         return NULL;
     }
-    return PyLong_FromUnsignedLong(fdb_lookup(&((struct py_stats_page *)self)->page->fdb, (const uint8_t *)mac));
+    struct stats_page *page = ((struct py_stats_page *)self)->page;
+    uint32_t port = fdb_lookup(&page->fdb, (const uint8_t *)mac);
+    return Py_BuildValue("IK", port, (unsigned long long)stats_page_attachment(page, port));
 }
 
 static PyObject *stats_page_memory_gone(PyObject *self, PyObject *unused)

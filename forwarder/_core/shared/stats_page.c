@@ -64,4 +64,13 @@ void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachme
     atomic_store_explicit(&loss->towards, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->from, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->attachment, attachment, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* before the addresses of the new VM */
+}
+
+uint64_t stats_page_attachment(const struct stats_page *page, uint32_t port)
+{
+    if (port >= MAX_PORTS)
+        return 0;
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&((struct stats_page *)(uintptr_t)page)->loss[port].attachment, memory_order_relaxed);
 }

@@ -96,4 +96,8 @@ void stats_page_read(const struct stats_page *page, struct counters *counters);
 /* The losses of `port` concern another VM from now on: reset them. */
 void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachment);
 
+/* The attachment of `port`, which fdb_lookup has just returned: of the VM whose frame the worker has learned, not of an
+   earlier one with that number. 0: none. */
+uint64_t stats_page_attachment(const struct stats_page *page, uint32_t port);
+
 #endif

@@ -8,7 +8,17 @@ import pytest
 
 from gateway.ports import Port
 from gateway.relay.departures import WAIT_S
-from tests.helpers.gateway.lan import SERVER, Lan, accept, address, dial, in_a_namespace, outcome
+from tests.helpers.gateway.lan import (
+    SERVER,
+    SILENT,
+    Lan,
+    accept,
+    add_silent_host,
+    address,
+    dial,
+    in_a_namespace,
+    outcome,
+)
 from tests.helpers.gateway.place import GATEWAY
 from tests.helpers.gateway.world import drain, received
 
@@ -41,6 +51,14 @@ def leave(lan, number):
     for mac, port in list(lan.ports.items()):
         if port.number == number:
             lan.world.relay.left(lan.ports.pop(mac))
+
+
+def inherit(lan, number, heir):
+    """Have a port leave, and another guest get its IP address."""
+    lan.namespace.run(f"ip link set port{number} down")
+    leave(lan, number)
+    own = address(lan, number)
+    heir.run(f"ip address add {own}/24 dev eth0; ping -c 1 -I {own} {GATEWAY}")
 
 
 @in_a_namespace
@@ -122,9 +140,7 @@ def test_who_has_the_address_of_a_vm_that_has_left_gets_none_of_its_datagrams():
         gone, heir = lan.guest(), lan.guest()
         guest, server, seen_as = flow_of(lan, stack, 1, gone)
         port = guest.getsockname()[1]
-        lan.namespace.run("ip link set port1 down")
-        leave(lan, 1)
-        heir.run(f"ip address add {address(lan, 1)}/24 dev eth0; ping -c 1 -I {address(lan, 1)} {GATEWAY}")
+        inherit(lan, 1, heir)
         guest = stack.enter_context(heir.inside(lambda: bound(address(lan, 1), port)))
         for number in range(1, 4):
             server.sendto(b"news", seen_as)
@@ -134,6 +150,60 @@ def test_who_has_the_address_of_a_vm_that_has_left_gets_none_of_its_datagrams():
         lan.world.until(lambda: lan.world.count("flows") == 0, "the end of the flow")
         guest.sendto(b"subscribe", server.getsockname())
         assert received(lan.world, server)[1] != seen_as
+
+
+@in_a_namespace
+def test_who_has_the_address_of_a_vm_that_has_left_gets_none_of_its_errors():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        gone, heir = lan.guest(), lan.guest()
+        guest, *_ = flow_of(lan, stack, 1, gone)
+        port = guest.getsockname()[1]
+        ((_, flow),) = lan.world.relay._flows.of(Port(1, 1))
+        inherit(lan, 1, heir)
+        guest = stack.enter_context(heir.inside(lambda: bound(address(lan, 1), port)))
+        guest.connect((SERVER, 9))  # so it would hear of the refusal
+        for number in range(1, 4):
+            flow.sock.sendto(b"sent before it left", (SERVER, 9))  # which is refused only now
+            lan.world.until(lambda n=number: lan.world.count("datagrams_dropped") == n, "the drop")
+        assert lan.world.count("errors_passed") == 0
+        with pytest.raises(BlockingIOError):
+            guest.recv(1)
+
+
+@in_a_namespace
+def test_who_has_the_address_of_a_vm_that_has_left_gets_no_answer_to_its_dials():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        add_silent_host()
+        gone, heir = lan.guest(), lan.guest()
+        dial(lan, gone, 1, (SILENT, 9))
+        dial(lan, gone, 1, (SILENT, 10))
+        dial(lan, heir, 2, (SILENT, 9))
+        lan.world.until(lambda: lan.world.count("dials") == 3, "the dials")
+        leave(lan, 1)
+        assert lan.world.count("dials") == 1
+        assert (lan.world.count("near_gone"), lan.world.count("errors_passed")) == (2, 0)
+        assert {key[:4] for key in lan.world.relay._outbound._handshakes._dials} == {
+            socket.inet_aton(address(lan, 2))
+        }
+
+
+@in_a_namespace
+def test_what_a_vm_sent_before_it_left_is_not_carried_after():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        gone, stays = lan.guest(), lan.guest()
+        listener, server = lan.outside(SERVER, socket.SOCK_STREAM), lan.outside(SERVER)
+        flow_of(lan, stack, 1, gone)
+        leave(lan, 1)
+        late = lan.inside(gone, address(lan, 1))
+        late.sendto(b"too late", server.getsockname())
+        dial(lan, gone, 1, listener.getsockname()[:2])
+        lan.world.until(lambda: lan.world.count("no_port") >= 2, "both to be counted")
+        lan.inside(stays, address(lan, 2)).sendto(b"in time", server.getsockname())
+        assert received(lan.world, server)[0] == b"in time"
+        assert lan.world.count("dials") == lan.world.count("joined") == 0
 
 
 @in_a_namespace

@@ -74,8 +74,8 @@ class Pages:
         self.scanned += 1
         return self._macs
 
-    def port_of(self, mac: bytes) -> int:
-        return self.last_from.get(mac, 0)
+    def port_of(self, mac: bytes) -> tuple[int, int]:
+        return self.last_from.get(mac, 0), 1
 
 
 @pytest.mark.parametrize("counter", EPISODES)
