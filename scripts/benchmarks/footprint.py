@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from scripts.benchmarks.lab.guests import VHOST, GuestBulkhead
 from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
 from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report import proc
@@ -28,7 +29,10 @@ MIB = 1 << 20
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what may be chosen."""
-    parser.add_argument("--kind", choices=list(KINDS), default="stream", help="of socket (%(default)s)")
+    parser.add_argument(
+        "--kind", choices=[*KINDS, VHOST], default="stream",
+        help="of socket, or guests that share their memory (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--vms", type=choose.vms, default=20, help="idle VMs (%(default)s)")
     parser.add_argument("--settle", type=choose.seconds, default=3.0, help="s before it counts (%(default)s)")
     parser.add_argument("--seconds", type=choose.seconds, default=10.0, help="to watch (%(default)s)")
@@ -42,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Watch one switch whose VMs have sent one frame each and then nothing."""
     journal.expect(1)
-    with journal.run(kind=options.kind, vms=options.vms) as run, Bulkhead() as way:
+    kind = GuestBulkhead if options.kind == VHOST else Bulkhead
+    with journal.run(kind=options.kind, vms=options.vms) as run, kind() as way:
         way.start(options.kind, options.vms, 1514)
         workers = set(way.workers(*range(1, options.vms + 1)))
         with journal.during(options.settle, "settling"):

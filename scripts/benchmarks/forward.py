@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.lab import generator, guests
+from scripts.benchmarks.lab.guests import VHOST
 from scripts.benchmarks.lab.sockets import KINDS, Bulkhead, Contender, Direct, Relay
 from scripts.benchmarks.lab.switches import Gvproxy, VdeSwitch
 from scripts.benchmarks.report import options as choose
@@ -16,7 +17,6 @@ from scripts.benchmarks.report import plots, proc
 from scripts.benchmarks.report.figures import NOTHING, known_median, median, ratios, spread
 from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 
-VHOST = "vhost"
 SIZES = (60, 128, 512, 1514, 9014, 65_000)
 COLUMNS = (
     "frames", "way", "M frames/s", "Gbit/s", "CPU ns a frame", "lost", "out of order, corrupt",

@@ -31,6 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="two VMs, or a VM and its host (both)",
     )  # fmt: skip
     parser.add_argument(
+        "--way",
+        action="append",
+        metavar="NAME",
+        help="whole name of a contender, more than once for several (all)",
+    )
+    parser.add_argument(
         "--mtu", type=choose.mtu, action="append", help="more than once for several (1500, 65520)"
     )
     parser.add_argument(
@@ -57,7 +63,8 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Run all tests in one lab of each kind, for each MTU."""
     options.between = options.between or [VMS, HOST]
     options.mtu = options.mtu or [1500, 65520]
-    cases = [*itertools.product(range(options.rounds), _cases(options))]
+    chosen = [case for case in _cases(options) if not options.way or case[0].name in options.way]
+    cases = [*itertools.product(range(options.rounds), chosen)]
     journal.expect(len(cases) * len(options.mtu))
     for mtu in options.mtu:
         with contextlib.ExitStack() as stack:
@@ -99,13 +106,14 @@ def _measure(lab: Lab, test: Test, seconds: int) -> dict[str, Any]:
     """Run iperf3 once."""
     room, server = lab.client(test.client)
     workers = lab.forwarders()
-    drops, before = lab.drops(), proc.cpu_ns(workers)
+    wrong, drops, before = lab.wrong_sums(), lab.drops(), proc.cpu_ns(workers)
     words = f"exec iperf3 -c {server} -t {seconds} -J -C {CONGESTION} {test.words}"
     report = json.loads(room.run(words, timeout=seconds + 30))
     used = proc.cpu_ns(workers) - before
     dropped = {reason: frames - drops[reason] for reason, frames in lab.drops().items()}
     return {
         "directions": directions(report, test),
+        "wrong_sums": lab.wrong_sums() - wrong,
         "dropped_before": dropped.pop(BEFORE),
         "dropped_by_switch": sum(dropped.values()) if dropped else None,
         "dropped_by_reason": dropped,

@@ -14,7 +14,7 @@ from scripts.benchmarks.report.journal import Journal, Run
 COLUMNS = (
     "MTU", "test", "switch", "direction", "Gbit/s", "of bulkhead's",
     "retransmits", "a GB", "slowest stream", "fastest stream", "sigma", "sigma/mean %",
-    "dropped by the switch", "dropped before it", "switch's CPU, % of a core",
+    "GB", "wrong sums", "dropped by the switch", "dropped before it", "switch's CPU, % of a core",
 )  # fmt: skip
 
 
@@ -101,10 +101,12 @@ def _cells(runs: Sequence[Run], ways: Sequence[Run], of_ours: str) -> Iterable[s
     yield median(map(max, each), 3, 1e-9)
     yield median([_sigma(way, False) for way in ways], 3, 1e-9)
     yield spread([_sigma(way, True) for way in ways], 1)
+    yield f"{sum(map(_gigabytes, ways)):.2f}"
     both = len(runs[0]["directions"]) > 1
     if both and ways[0] is not next(iter(runs[0]["directions"].values())):
-        yield from (NOTHING,) * 3  # the same as the other direction's
+        yield from (NOTHING,) * 4  # the same as the other direction's
         return
+    yield f"{sum(run['wrong_sums'] for run in runs):,}"
     yield median([run["dropped_by_switch"] for run in runs], 0)
     yield median([run["dropped_before"] for run in runs], 0)
     yield median([run["cpu_percent"] for run in runs], 0)

@@ -12,31 +12,32 @@ import argparse
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts.benchmarks.isolation_disturbance import MSS, SENDER, A, B, C, Setting, disturbed
 from scripts.benchmarks.isolation_table import (
     COLUMNS,
     FLOOD,
+    GUEST,
+    JUMBO,
     MANY,
     OFFLOAD,
     ONE,
+    QUEUES,
     READS,
     ROWS,
-    STORM,
     STORM_OFF,
     STUCK,
     rows,
 )
 from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.guests import VHOST, GuestBulkhead
 from scripts.benchmarks.lab.sockets import KINDS, Bulkhead, Contender
 from scripts.benchmarks.lab.switches import Gvproxy, VdeSwitch
 from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report import proc
 from scripts.benchmarks.report.journal import Benchmark, Journal, Run
-from tests.helpers.core.model_segments import HEADER, Flow
-from tests.helpers.guests.fake_vm import BROADCAST, mac
 from tests.helpers.guests.watching import ask
 
 CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
@@ -44,28 +45,18 @@ CONTENDERS: dict[str, tuple[type[Contender], ...]] = {
     MANY: (Bulkhead,),
     FLOOD: (Bulkhead,),
     OFFLOAD: (Bulkhead,),
+    GUEST: (GuestBulkhead,),
+    QUEUES: (Bulkhead,),
+    JUMBO: (Bulkhead,),
 }
-# The VMs by number: A sends to C; the sender of a row's second case, and of its third; B, which may be
-# several; the rest are idle.
-A, C, B = 1, 2, 5
-SENDER = {READS: 3, STUCK: 4, STORM: 3, STORM_OFF: 4}
 LEAST_VMS = 5
 WARM_UP = 0.2
 ROUNDS_OF_A_SWITCH = 3
 """Then it is another one: how well its processes lie in memory and on cores is luck."""
-RUSH_BYTES = 3 << 20
-"""D begins with so much for each B: more than a ring and a socket's buffer hold, so that a B that does not
-read is full before the measurement."""
-SETTLE = 0.3
-"""Seconds that the rush may take."""
 KRUNKIT = "dgram"
 """The socket of VMs that leave segments to the switch."""
-ADDRESSES = 12
-SEGMENTS, MSS = 44, 1460
-LARGE = 54 + SEGMENTS * MSS
-"""Bytes of a frame that is to be cut into so many segments of 1,514 bytes."""
-LARGE_RATE = 250
-"""Such frames a second, 11,000 segments."""
+OWN_KINDS = {OFFLOAD: KRUNKIT, GUEST: VHOST}
+"""Rows whose VMs are all of one kind, whatever is asked for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,16 +99,6 @@ class Plugged(NamedTuple):
     ports: dict[int, int]
 
 
-class Setting(NamedTuple):
-    """A row of the table, as it is to be measured."""
-
-    row: str
-    kind: str
-    way: type[Contender]
-    vms: int
-    stuck: int
-
-
 def measure(options: argparse.Namespace, journal: Journal) -> None:
     """Run all rows, round after round."""
     options.row = options.row or list(ROWS)
@@ -127,7 +108,7 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
     settings = [
         Setting(row, kind, way, *((options.vms, options.stuck) if row == MANY else (LEAST_VMS, 1)))
         for row in options.row
-        for kind in ((KRUNKIT,) if row == OFFLOAD else options.kind if row == ONE else options.kind[:1])
+        for kind in _kinds(row, options)
         for way in CONTENDERS[row]
     ]
     journal.expect(options.rounds * sum(len(ROWS[setting.row].cases) for setting in settings))
@@ -135,6 +116,12 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
         for setting in settings:
             numbers = range(first, min(first + ROUNDS_OF_A_SWITCH, options.rounds))
             _rounds(setting, numbers, options, journal)
+
+
+def _kinds(row: str, options: argparse.Namespace) -> list[str]:
+    if row in OWN_KINDS:
+        return [OWN_KINDS[row]]
+    return list(options.kind if row == ONE else options.kind[:1])
 
 
 def _rounds(setting: Setting, numbers: range, options: argparse.Namespace, journal: Journal) -> None:
@@ -154,7 +141,7 @@ def _start(setting: Setting, options: argparse.Namespace, stack: contextlib.Exit
     way: Contender = stack.enter_context(setting.way())
     way.start(setting.kind, setting.vms, options.size)
     way.meet(A, C)
-    if setting.row != FLOOD:
+    if setting.row not in (FLOOD, QUEUES, JUMBO):
         for number in range(B, B + setting.stuck):
             for sender in (SENDER[READS], SENDER[STUCK]):
                 way.meet(sender, number)
@@ -163,6 +150,10 @@ def _start(setting: Setting, options: argparse.Namespace, stack: contextlib.Exit
         for sender in (SENDER[READS], SENDER[STUCK]):
             ask(way.switch, "set", target=str(ports[sender]), settings={"offload": "tso"})
         ask(way.switch, "set", target=str(ports[B]), settings={"mtu": MSS + 40})
+    if setting.row == JUMBO and isinstance(way, Bulkhead):
+        ask(way.switch, "set", target=str(ports[C]), settings={"mtu": MSS + 40})
+    if setting.row == QUEUES and isinstance(way, Bulkhead):
+        ask(way.switch, "attach", transport="vhost", url=f"unix://{way.switch.vhost}")
     generator.flow(setting.kind, options.size, min(WARM_UP, options.seconds), way.pair(A, C))
     return Plugged(way, ports)
 
@@ -171,7 +162,7 @@ def _measure(plugged: Plugged, case: str, setting: Setting, options: argparse.Na
     way, ports = plugged
     if case == STORM_OFF and isinstance(way, Bulkhead):
         ask(way.switch, "set", target=str(ports[SENDER[case]]), settings={"limit-broadcast": "none"})
-    with _disturbed(way, case, setting, options) as disturbance:
+    with disturbed(way, case, setting, options) as disturbance:
         before = _observe(plugged, setting, case)
         pair = way.pair(A, C)
         run.update(generator.flow(way.kind, options.size, options.seconds, pair))
@@ -185,56 +176,13 @@ def _measure(plugged: Plugged, case: str, setting: Setting, options: argparse.Na
         run["b_ports"], run["d_port"] = after["b_ports"], after["d_port"]
 
 
-@contextlib.contextmanager
-def _disturbed(
-    way: Contender, case: str, setting: Setting, options: argparse.Namespace
-) -> Iterator[dict[str, Any]]:
-    """Have D send meanwhile, and B read or not; what they did is filled in afterwards."""
-    done: dict[str, Any] = {}
-    if case not in SENDER:
-        yield done
-        return
-    with contextlib.ExitStack() as stack:
-        for number in range(B, B + setting.stuck) if case == READS else ():
-            vm = way.vms[number - 1]
-            stack.enter_context(
-                generator.running("sink", (way.kind, vm.sock.fileno(), vm_mac(0), 0, 0), [vm])
-            )
-        sender = way.vms[SENDER[case] - 1]
-        to, count, size, rate = vm_mac(B), setting.stuck, options.size, options.stuck_rate
-        headers: tuple[str, ...] = ()
-        if setting.row == OFFLOAD:
-            size, rate, headers = LARGE, LARGE_RATE, (unfinished_headers(),)
-        rush = setting.stuck * RUSH_BYTES // size
-        if setting.row == FLOOD:
-            to, count, rush, rate = BROADCAST.hex(":"), 1, 0, 0
-        words = (way.kind, size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), to, count, rush, *headers)
-        flood = stack.enter_context(generator.running("flood", words, [sender]))
-        begun = time.monotonic()
-        time.sleep(SETTLE)
-        yield done
-        done.update(generator.stop(flood))
-        done["sent"] = max(0, done["sent"] - rush)
-        done["seconds"] = time.monotonic() - begun
-
-
-def unfinished_headers() -> str:
-    """Return what comes after the addresses of a frame that is to be cut, in hexadecimal digits."""
-    flow = Flow(bytes(SEGMENTS * MSS), MSS)
-    return flow.unfinished()[HEADER + ADDRESSES : -len(flow.payload)].hex()
-
-
-def vm_mac(number: int) -> str:
-    """Return a VM's address as the load generator takes it."""
-    return mac(number).hex(":")
-
-
 def _observe(plugged: Plugged, setting: Setting, case: str) -> dict[str, Any]:
     """Return what our switch knows now: frames dropped by port, whose ports those are, B's workers' CPU."""
     way, where = plugged
     if not isinstance(way, Bulkhead):
         return {}
-    b_ports = [where[number] for number in range(B, B + setting.stuck)]
+    receivers = [C] if setting.row == JUMBO else range(B, B + setting.stuck)
+    b_ports = [where[number] for number in receivers]
     ports = ask(way.switch, "stats")["ports"]
     workers = [port["worker"]["pid"] for port in ports if port["port"] in b_ports]
     return {
@@ -260,7 +208,9 @@ BENCHMARK = Benchmark(
     "what a pair of VMs loses while another does not read, or floods",
     "A sends to C, closed-loop, then they measure round trips; meanwhile D is silent, or sends to B which"
     " reads, or sends to B which never reads; or D broadcasts as fast as it can, and B never reads; or D"
-    " sends B frames of 64 KiB that the switch has to cut. 'of silent' compares with the run of the same"
+    " sends B frames of 64 KiB that the switch has to cut; or D sends C frames that are longer than its MTU;"
+    " or D is a guest that shares its memory and rewrites its queues while the switch uses them. 'of silent'"
+    " compares with the run of the same"
     " round in which D is silent; what 'B is stuck' costs beyond 'B reads' is the price of being stuck. The"
     " first row also of other switches, where they are: each is one process for all its VMs.",
     COLUMNS,

@@ -16,7 +16,10 @@ from scripts.benchmarks.report.journal import Journal, Run
 
 SILENT, READS, STUCK = "D is silent", "B reads", "B is stuck"
 STORM, STORM_OFF = "D floods", "D floods, no storm control"
+LONG = "D sends C frames beyond its MTU"
+SOUND, HOSTILE = "D's queues are sound", "D rewrites its queues"
 ONE, MANY, FLOOD, OFFLOAD = "one", "many", "flood", "offload"
+GUEST, QUEUES, JUMBO = "guest", "queues", "jumbo"
 COLUMNS = (
     "row", "frames", "switch", "VMs", "meanwhile", "A→C M frames/s", "Gbit/s", "of silent", "lost",
     "round trip p50 µs", "of silent", "p99 µs", "of silent",
@@ -60,6 +63,17 @@ ROWS = {
         5.0,
         drops=True,
     ),
+    GUEST: Row(
+        "all share their memory, B posts no buffers",
+        (SILENT, READS, STUCK),
+        STUCK,
+        0.95,
+        None,
+        1.0,
+        drops=True,
+    ),
+    JUMBO: Row("D sends C frames of 9,014 B, C takes 1,514 B", (SILENT, LONG), LONG, 0.95, drops=True),
+    QUEUES: Row("D shares its memory, and rewrites its queues", (SILENT, SOUND, HOSTILE), HOSTILE, 0.95),
 }
 """The rows of the table by the name that they have on the command line."""
 

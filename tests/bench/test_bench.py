@@ -87,10 +87,12 @@ def test_attach(bench_directory: Path, tmp_path: Path) -> None:
         assert row["not within 10 s"] == "0"
 
 
-def test_footprint(bench_directory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["stream", "vhost"])
+def test_footprint(bench_directory: Path, tmp_path: Path, kind: str) -> None:
     rows = run(
-        bench_directory, tmp_path, footprint.BENCHMARK, "--vms", "2", "--settle", "0.1", "--seconds", "0.2"
-    )
+        bench_directory, tmp_path, footprint.BENCHMARK,
+        "--kind", kind, "--vms", "2", "--settle", "0.1", "--seconds", "0.2",
+    )  # fmt: skip
     assert rows[0]["process"] == footprint.WORKER
     assert rows[0]["how many"] == "2"
     assert rows[-1]["process"] == footprint.TOGETHER
@@ -152,6 +154,10 @@ def test_iperf_between_vms(bench_directory: Path, tmp_path: Path) -> None:
     wanted = [(test, way) for test in tests for way in (two_vms.THERE, two_vms.BACK)]
     assert [(row["test"], row["direction"]) for row in ours] == wanted
     assert_measured(ours)
+    guest = [row for row in rows if row["switch"] == two_vms.GuestLab.name]
+    assert [(row["test"], row["direction"]) for row in guest] == wanted
+    assert_measured(guest)
+    assert {row["wrong sums"] for row in (*ours, *guest)} == {"0", "-"}
     theirs = [row for row in rows if row["switch"] == "vde_switch"]
     if shutil.which("vde_switch"):
         assert len(theirs) == len(ours)

@@ -33,9 +33,9 @@ def test_isolation(bench_directory: Path, tmp_path: Path) -> None:
             assert float(row["A→C M frames/s"]) > 0
             assert float(row["B's worker CPU %"].split()[0]) >= 0
             assert row["held"].startswith(("held", "not held: ")) == (row["meanwhile"] == promised.judged)
-        if key != "flood":
+        if promised.drops:
             # On a busy machine a B that reads may lose some, too.
-            silent, _, stuck = [int(row["drops at B"].replace(",", "")) for row in ours]
+            silent, *_, stuck = [int(row["drops at B"].replace(",", "")) for row in ours]
             assert silent == 0 < stuck
             assert all(row["drops elsewhere"] == "0" for row in ours)
     assert [row["meanwhile"] for row in by_switch["gvproxy"]] == [

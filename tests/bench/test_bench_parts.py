@@ -335,7 +335,7 @@ def test_retransmits_are_shown_for_each_gigabyte_that_arrived() -> None:
         {
             "mtu": 1500, "test": "2 streams", "words": "", "client": "left", "way": "ours", "partner": "ours",
             "round": 0, "directions": {two_vms.THERE: way}, "dropped_by_switch": 1, "dropped_before": 0,
-            "cpu_percent": 50.0,
+            "cpu_percent": 50.0, "wrong_sums": 0,
         }
     ]  # fmt: skip
     (row,) = iperf_report.rows(book)

@@ -18,6 +18,8 @@ from tests.helpers.guests.fake_vm import FakeVM
 from tests.helpers.guests.vhost_vm import GuestVM
 from tests.helpers.guests.waiting import wait_for
 
+VHOST = "vhost"
+"""The kind of such guests, where other VMs have a kind of socket."""
 ONE_WRITE = "stream-1"
 
 
@@ -49,7 +51,7 @@ class GuestBulkhead(Bulkhead):
 
     def plug(self, number: int) -> FakeVM:
         """Connect one more guest."""
-        vm = self.switch.connect("vhost")
+        vm = self.switch.connect(VHOST)
         self.stack.callback(vm.close)
         self.vms.append(vm)
         return vm

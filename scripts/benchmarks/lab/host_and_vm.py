@@ -74,11 +74,16 @@ class HostAndVM(Lab):
         self._join(directory, stack)
         self.vm.run(f"ip addr replace {self.address} dev eth0; ip link set eth0 mtu {self.mtu} up")
         self.vm.run(f"ip route replace default via {self.router}")
-        for room in (self.host, self.vm):
+        for room in self.rooms:
             room.serve_iperf()
         for end in (HOST, VM):
             room, words = self.client(end)
             wait_for(partial(_connects, room, words), f"{self.name} to connect {end} and its peer")
+
+    @property
+    def rooms(self) -> tuple[Namespace, Namespace]:
+        """The host and the VM."""
+        return self.host, self.vm
 
     @property
     def guest(self) -> str:

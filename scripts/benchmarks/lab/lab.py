@@ -85,6 +85,15 @@ class Lab(ABC):
     def _build(self, directory: Path, stack: contextlib.ExitStack) -> None:
         """Make all of it; what has to be undone goes to the stack."""
 
+    @property
+    @abstractmethod
+    def rooms(self) -> Sequence[Namespace]:
+        """Both ends."""
+
+    def wrong_sums(self) -> int:
+        """Return the segments and datagrams whose checksum one of the ends has found wrong so far."""
+        return sum(room.wrong_sums() for room in self.rooms)
+
     @abstractmethod
     def client(self, end: str) -> tuple[Namespace, str]:
         """Return the namespace of this end, and iperf3's words for the other end's server."""

@@ -26,6 +26,7 @@ from tests.helpers.guests.watching import ask
 LEFT, RIGHT = "left", "right"
 THERE, BACK = f"{LEFT} to {RIGHT}", f"{RIGHT} to {LEFT}"
 ADDRESSES = {LEFT: "10.99.0.1", RIGHT: "10.99.0.2"}
+GUEST_MAC = "5a:94:ef:e4:0d:01"
 PING_OVERHEAD = 28  # bytes of IPv4 and ICMP headers
 PING_PATIENCE = 3.0
 
@@ -52,7 +53,7 @@ class TwoVMs(Lab):
             stack.enter_context(contextlib.closing(Namespace(name))) for name in (LEFT, RIGHT)
         )
         self._join(directory, stack)
-        for side in (self.left, self.right):
+        for side in self.rooms:
             side.address(f"{ADDRESSES[side.name]}/24", mtu=self.mtu)
         self.left.ping(ADDRESSES[RIGHT])
         try:
@@ -65,6 +66,11 @@ class TwoVMs(Lab):
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         """Start the switch, with a TAP in each namespace."""
 
+    @property
+    def rooms(self) -> tuple[Namespace, Namespace]:
+        """Left and right."""
+        return self.left, self.right
+
     def client(self, end: str) -> tuple[Namespace, str]:
         """Return the namespace of this end, and iperf3's words for the other end's server."""
         assert end == LEFT
@@ -72,7 +78,7 @@ class TwoVMs(Lab):
 
     def drops(self) -> Counter[str]:
         """Return the frames dropped so far, by reason."""
-        return Counter({BEFORE: sum(dropped_before(side) for side in (self.left, self.right))})
+        return Counter({BEFORE: sum(dropped_before(side) for side in self.rooms)})
 
 
 class BulkheadLab(TwoVMs):
@@ -83,7 +89,7 @@ class BulkheadLab(TwoVMs):
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self._switch = Switch(directory)
         stack.push(end_of(self._switch))
-        taps = [f"{side.interface},netns={side.netns}" for side in (self.left, self.right)]
+        taps = [f"{side.interface},netns={side.netns}" for side in self.rooms]
         self._switch.start(*self._switch.arguments(taps=taps))
         self._switch.wait_live(2)
 
@@ -111,7 +117,7 @@ class VdeLab(TwoVMs):
         program = shutil.which("vde_switch")
         if program is None:
             raise MissingError("vde_switch is not installed: apt-get install vde2")
-        sides = (self.left, self.right)
+        sides = self.rooms
         there = [Path("/sys/class/net") / side.netns for side in sides]
         words: list[str | Path] = [program, "--sock", directory / "switch"]
         for side in sides:
@@ -139,7 +145,7 @@ class KrunkitLab(BulkheadLab):
         self._switch = Switch(directory)
         stack.push(end_of(self._switch))
         self._switch.start(*self._switch.arguments(qemu=True))
-        for number, side in enumerate((self.left, self.right), 1):
+        for number, side in enumerate(self.rooms, 1):
             path = directory / side.name
             settings = {"mtu": self.mtu, **self.settings}
             ask(self._switch, "attach", transport="vfkit", url=f"unixgram://{path}", settings=settings)
@@ -165,4 +171,25 @@ class PlainKrunkitLab(KrunkitLab):
     settings: ClassVar[dict[str, object]] = {}
 
 
-LABS: tuple[type[TwoVMs], ...] = (BulkheadLab, VdeLab, KrunkitLab, LargeKrunkitLab, PlainKrunkitLab)
+class GuestLab(BulkheadLab):
+    """Our switch between a guest that shares its memory and a TAP."""
+
+    name = "bulkhead, a guest's memory and a TAP"
+
+    def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        self._switch = Switch(directory)
+        stack.push(end_of(self._switch))
+        tap = f"{self.right.interface},netns={self.right.netns}"
+        self._switch.start(*self._switch.arguments(vhost=True, taps=[tap]))
+        pumped.as_guest(self.left, GUEST_MAC, self.mtu, self._switch.vhost, stack)
+        self._switch.wait_live(2)
+
+
+LABS: tuple[type[TwoVMs], ...] = (
+    BulkheadLab,
+    GuestLab,
+    VdeLab,
+    KrunkitLab,
+    LargeKrunkitLab,
+    PlainKrunkitLab,
+)

@@ -147,6 +147,25 @@ struct guest *guest_open(int fd) {
     return guest;
 }
 
+void guest_close(struct guest *guest) {
+    for (unsigned i = 0; i < 2; i++) {
+        close(guest->queue[i].kick);
+        close(guest->queue[i].call);
+    }
+    munmap(guest->memory, MEMORY);
+    free(guest->whole);
+    free(guest);
+}
+
+uint8_t *guest_queues(struct guest *guest, size_t *bytes) {
+    *bytes = BUFFERS;
+    return guest->memory;
+}
+
+void guest_contradict(struct guest *guest) {
+    show(&guest->queue[FROM_GUEST], GUEST_ENTRIES + 1);
+}
+
 uint8_t *guest_memory(struct guest *guest, size_t bytes) {
     uint8_t *at = guest->memory + guest->taken;
     guest->taken += (bytes + 63) & ~(size_t)63;

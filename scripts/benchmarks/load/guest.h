@@ -24,6 +24,15 @@ struct guest;
 /* Speak for a guest with the switch at the other end of the socket. */
 struct guest *guest_open(int fd);
 
+/* Forget it; the descriptor stays the caller's. */
+void guest_close(struct guest *guest);
+
+/* The memory that the driver and the device share: descriptors, rings, tables. */
+uint8_t *guest_queues(struct guest *guest, size_t *bytes);
+
+/* Let the driver claim to have offered more frames than its queue holds. */
+void guest_contradict(struct guest *guest);
+
 /* Memory of the guest's. */
 uint8_t *guest_memory(struct guest *guest, size_t bytes);
 

@@ -1,6 +1,6 @@
 /* The load generator of the benchmarks: one program, a mode for each kind of load. See load.h.
  *
- *     load flow|echo|flood|sink|relay|pump|bound|inet-... ARGUMENTS...
+ *     load flow|echo|flood|sink|relay|pump|bound|hostile|inet-... ARGUMENTS...
  *
  * Sockets come as inherited descriptors. It ends by itself, on SIGTERM or SIGINT (and still says what it measured), and
  * with its parent.
@@ -65,7 +65,7 @@ int main(int count, char **words) {
     static const struct { const char *name; int (*run)(int, char **); } modes[] = {
         {"flow", run_flow}, {"echo", run_echo},   {"flood", run_flood},
         {"sink", run_sink}, {"relay", run_relay}, {"pump", run_pump},
-        {"bound", run_bound},
+        {"bound", run_bound}, {"hostile", run_hostile},
         {"inet-serve", run_inet_serve}, {"inet-connect", run_inet_connect},
         {"inet-echo", run_inet_echo},   {"inet-send", run_inet_send}};
     struct sigaction action = {.sa_handler = stop}; /* no SA_RESTART: a call that waits comes back */
@@ -75,5 +75,5 @@ int main(int count, char **words) {
     for (size_t i = 0; count > 1 && i < sizeof modes / sizeof *modes; i++)
         if (!strcmp(words[1], modes[i].name)) return modes[i].run(count - 2, words + 2);
     errno = 0;
-    die("flow, echo, flood, sink, relay, pump, bound or inet-serve, -connect, -echo, -send");
+    die("flow, echo, flood, sink, relay, pump, bound, hostile or inet-serve, -connect, -echo, -send");
 }

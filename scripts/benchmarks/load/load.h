@@ -130,6 +130,7 @@ int run_sink(int count, char **words);
 int run_relay(int count, char **words);
 int run_pump(int count, char **words);
 int run_bound(int count, char **words);
+int run_hostile(int count, char **words);
 int run_inet_serve(int count, char **words);
 int run_inet_connect(int count, char **words);
 int run_inet_echo(int count, char **words);

@@ -49,6 +49,16 @@ class Machine:
         self.run(f"ip addr add {ipv4} dev {self.interface}")
         self.run(f"ip link set {self.interface} up")
 
+    def wrong_sums(self) -> int:
+        """Return the segments and datagrams whose checksum its kernel has found wrong so far."""
+        lines = self.run("cat /proc/net/snmp").splitlines()
+        found = 0
+        for names, values in zip(lines[::2], lines[1::2], strict=True):
+            row = dict(zip(names.split(), values.split(), strict=True))
+            found += int(row.get("InCsumErrors", 0))
+        six = self.run("grep CsumErrors /proc/net/snmp6 || true").split()[1::2]
+        return found + sum(map(int, six))
+
     def vlan(self, tag: int, ipv4: str) -> None:
         """Add an 802.1Q sub-interface with an address of its own."""
         name = f"vlan{tag}"

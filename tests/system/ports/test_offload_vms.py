@@ -133,24 +133,13 @@ def inside(host: Namespace, command: list[str]) -> list[str]:
     return ["ip", "netns", "exec", host.netns, *command]
 
 
-def wrong_sums(machine: Machine) -> int:
-    """Segments and datagrams whose checksum a machine's kernel found wrong."""
-    lines = machine.run("cat /proc/net/snmp").splitlines()
-    found = 0
-    for names, values in zip(lines[::2], lines[1::2], strict=True):
-        row = dict(zip(names.split(), values.split(), strict=True))
-        found += int(row.get("InCsumErrors", 0))
-    six = machine.run("grep CsumErrors /proc/net/snmp6 || true").split()[1::2]
-    return found + sum(map(int, six))
-
-
 @pytest.fixture
 def all_sums_right(lab: Lab) -> Iterator[None]:
-    before = {name: wrong_sums(lab[name]) for name in NAMES}
-    host = wrong_sums(lab.host)
+    before = {name: lab[name].wrong_sums() for name in NAMES}
+    host = lab.host.wrong_sums()
     yield
-    assert {name: wrong_sums(lab[name]) for name in NAMES} == before
-    assert wrong_sums(lab.host) == host
+    assert {name: lab[name].wrong_sums() for name in NAMES} == before
+    assert lab.host.wrong_sums() == host
 
 
 @pytest.mark.usefixtures("all_sums_right")
@@ -202,11 +191,11 @@ def test_a_container_behind_such_a_vm_is_talked_to(lab: Lab) -> None:
         container.address("10.88.0.2/24")
         container.run("ip route add default via 10.88.0.1")
         krun.run(f"ip route add 10.88.0.0/24 via {ipv4('same')}")
-        before = wrong_sums(krun), wrong_sums(container)
+        before = krun.wrong_sums(), container.wrong_sums()
         for server, client, address in ((container, krun, "10.88.0.2"), (krun, container, ipv4("krun"))):
             server.serve_iperf()
             assert client.run_iperf(address, "-n 8M")["sum_received"]["bytes"] >= ARRIVES
-        assert (wrong_sums(krun), wrong_sums(container)) == before
+        assert (krun.wrong_sums(), container.wrong_sums()) == before
 
 
 def test_a_tagged_frame_is_finished(lab: Lab) -> None:
