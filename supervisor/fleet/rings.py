@@ -55,7 +55,8 @@ from supervisor.fleet.surroundings import RingOwner
 OFFERS = 256
 """Offered rings that a worker has not sealed yet, at most."""
 AGAIN_S = 0.5
-"""The shortest time between two rings of one pair: each costs its consumer some system calls."""
+"""The shortest time between two rings of one pair of workers: each costs its consumer some system calls. The
+next worker of a port gets its rings at once."""
 
 
 class Offer(NamedTuple):
@@ -82,8 +83,8 @@ class Rings:
         self._throttle = Throttle()
         self._offers: dict[int, dict[int, Offer]] = {}
         """By the producer's port, then by the consumer's."""
-        self._made_at: dict[tuple[int, int], float] = {}
-        """When the last ring of a pair was made, if that is less than AGAIN_S ago."""
+        self._made_at: dict[tuple[Incarnation, Incarnation], float] = {}
+        """When the last ring of a pair was made, if that is less than AGAIN_S ago; in order of time."""
 
     def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings, now: float) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
@@ -103,8 +104,9 @@ class Rings:
                 self.moves.answered(served)
 
     def changing(self, before: PortRecord | None, after: PortRecord, now: float) -> None:
-        """Take rings back that the change of a port's record forbids."""
+        """Take rings back that a change of a port's record forbids; give those that it allows at once."""
         if before is not None and before.incarnation == after.incarnation:
+            self._made_at = {pair: at for pair, at in self._made_at.items() if after.incarnation not in pair}
             self.moves.reach_changed(before, after, now)
 
     def forget(self, port: int) -> None:
@@ -141,7 +143,7 @@ class Rings:
         held, theirs = self._fd_store.get(port), self._owner.record(Incarnation(port, epoch))
         if other is None or theirs is None or held is None or other.channel.backlog:
             return
-        pair = (record.port, port)
+        pair = (record.incarnation, Incarnation(port, epoch))
         offers = self._offers.setdefault(record.port, {})
         if now - self._made_at.get(pair, -AGAIN_S) < AGAIN_S or len(offers) >= OFFERS:
             return
@@ -161,9 +163,10 @@ class Rings:
         else:
             close_all((ring.reading, ring.tail))
 
-    def _note_made(self, pair: tuple[int, int], now: float) -> None:
+    def _note_made(self, pair: tuple[Incarnation, Incarnation], now: float) -> None:
+        self._made_at.pop(pair, None)
         self._made_at[pair] = now
-        while self._made_at:  # in order of time, so the oldest ones are in front
+        while True:
             oldest = next(iter(self._made_at))
             if now - self._made_at[oldest] < AGAIN_S:
                 return

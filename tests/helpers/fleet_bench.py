@@ -94,15 +94,16 @@ class FleetBench:
         turn_until(self.loop, lambda: len(self.spares) > before)
         return channel, self.spares[-1]
 
-    def worker(self, port: int, policy: Policy = Policy()) -> Channel:  # noqa: B008
-        """A worker that has a port and forwards."""
+    def worker(self, port: int, policy: Policy = Policy(), epoch: int | None = None) -> Channel:  # noqa: B008
+        """A worker that has a port and forwards; the port's next one, with an ``epoch``."""
         channel, worker = self.spare()
-        self.fd_store.take(port, os.open(os.devnull, os.O_RDONLY))
-        self.registry[port] = record(port, policy=policy)
-        self.fd_store.for_worker(Incarnation(port, port))
-        worker.served = Incarnation(port, port)
+        if epoch is None:
+            self.fd_store.take(port, os.open(os.devnull, os.O_RDONLY))
+        self.registry[port] = record(port, epoch, policy)
+        worker.served = self.registry[port].incarnation
+        self.fd_store.for_worker(worker.served)
         self.workers[port] = worker
-        self.live.add((port, port))
+        self.live.add((port, worker.served.epoch))
         return channel
 
     def receive(self, channel: Channel) -> tuple[Message, tuple[int, ...]]:
