@@ -28,6 +28,14 @@ class Answers:
             self._send(self._waiting.popleft()[0])
 
 
+def attempt(run: Callable[[], Future[Reply]]) -> Future[Reply]:
+    """Return the answer of ``run``; if it raises LocalError, the refusal."""
+    try:
+        return run()
+    except LocalError as error:
+        return now(refusal(error))
+
+
 def now(reply: Reply) -> Future[Reply]:
     """Return an answer that is known already."""
     future: Future[Reply] = Future()

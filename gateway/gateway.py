@@ -46,12 +46,13 @@ from gateway.api.http_server import CONNECTIONS, HttpServer
 from gateway.api.names import Zone
 from gateway.api.services import Services
 from gateway.api.zones import Zones
+from gateway.commands import Commands
 from gateway.host_forwards import Added, HostForwards
 from gateway.listeners import Listeners, Outcome
 from gateway.namespace import Holder
 from gateway.namespace_process import NamespaceProcess
 from gateway.ports import Port, Ports
-from gateway.provisions import Provisions
+from gateway.provisions import Provisions, Row
 from gateway.relay.forwards import Forward
 from gateway.relay.frames import Way
 from gateway.relay.policy import Address, OutboundPolicy, told
@@ -94,6 +95,7 @@ class Gateway:
         self._refusals = cell.Refusals()
         self._pending_replies: deque[Future[Reply]] = deque()
         self._answers = Answers(channel.send)
+        self._commands = Commands(self)
         self._http: HttpServer | None = None
         self._done = False
         self._due = self._look = 0.0
@@ -166,55 +168,17 @@ class Gateway:
                 self._ports.joined(Port(number, born))
             case Command("left", {"port": int(number), "born": int(born)}):
                 self._ports.left(Port(number, born))
+            case Command("in_use", {"ports": list(ports)}):
+                for number, born, addresses in ports:
+                    self._ports.use(Port(number, born), addresses)
             case Command():
-                self._answer(message)
+                self._answers.add(answers.attempt(lambda: self._run(message)))
             case _:
                 raise PeerError(f"a {type(message).__name__} is not for the gateway")
 
-    def _answer(self, message: Command) -> None:
-        try:
-            answer = self._run(message.name, message.arguments)
-        except LocalError as error:
-            answer = answers.now(answers.refusal(error))
-        self._answers.add(answer)
-
-    def _run(self, name: str, arguments: Mapping[str, object]) -> Future[Reply]:
-        if name == "serve" and self._relay is None:
-            return self._serve(arguments)
-        if name == "check":
-            return answers.now(Reply(True, overlap.checked(arguments)))
-        if self._relay is None:
-            raise LocalError("the gateway does not serve yet")
-        if name == "forward_add":
-            added = self.add_forward(Forward.parse(str(arguments["forward"])), _operator(arguments))
-            return added.map(
-                lambda result: (
-                    answers.refusal(result)
-                    if isinstance(result, LocalError)
-                    else Reply(True, {"forward": str(result)})
-                )
-            )
-        return answers.now(Reply(True, self._result(name, arguments)))
-
-    def _result(self, name: str, arguments: Mapping[str, object]) -> object:
-        if name == "leases":
-            assert self._provisions is not None
-            return {"leases": self._provisions.leases(str(arguments["after"]))}
-        if name == "figures":
-            self._tell_owners()
-            return {"figures": self.figures()}
-        if name == "policy":
-            assert self._policy is not None
-            assert self._relay is not None
-            return told(self._policy, arguments["addresses"]) | {"refusals": self._relay.refusals()}
-        assert self._forwards is not None
-        if name == "forward_list":
-            return {"forwards": self._forwards.texts()}
-        if name == "forward_remove":
-            removed = self._forwards.find(str(arguments["forward"]))
-            self._forwards.remove(removed, _operator(arguments))
-            return {"forward": str(removed)}
-        raise LocalError(f"there is no command {name}; the gateway is another version")
+    def _run(self, command: Command) -> Future[Reply]:
+        is_begin = command.name == "serve" and self._relay is None
+        return self._serve(command.arguments) if is_begin else self._commands.run(command)
 
     def _serve(self, plain: Mapping[str, object]) -> Future[Reply]:
         settings = read(plain)
@@ -277,7 +241,7 @@ class Gateway:
         self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
         os.close(self._holder.tap)
         self._holder.tap = -1
-        self._tell_owners()
+        self.tell_owners()
         where = {"subnet": str(policy.subnet), "prefix": str(policy.prefix), "cells": self._cells}
         return Reply(True, {**where, "forwards": self._forwards.texts(), "figures": self.figures()})
 
@@ -317,6 +281,27 @@ class Gateway:
         """End a forward. Raises LocalError if there is no such forward."""
         assert self._forwards is not None
         self._forwards.remove(forward, by)
+
+    @property
+    def serves(self) -> bool:
+        """Whether the gateway has begun to serve."""
+        return self._relay is not None
+
+    def forward(self, text: str) -> Forward:
+        """Return the forward that an operator means. Raises LocalError if there is none."""
+        assert self._forwards is not None
+        return self._forwards.find(text)
+
+    def lease_rows(self, after: str) -> list[Row]:
+        """Return a page of leases, above the address ``after``. Raises LocalError."""
+        assert self._provisions is not None
+        return self._provisions.leases(after)
+
+    def policy(self, addresses: object) -> dict[str, object]:
+        """Return the LAN, why each of ``addresses`` is refused, and connections that failed lately."""
+        assert self._policy is not None
+        assert self._relay is not None
+        return told(self._policy, addresses) | {"refusals": self._relay.refusals()}
 
     def leases(self) -> dict[str, str]:
         """Return address to MAC of the leases in use."""
@@ -365,7 +350,7 @@ class Gateway:
     def _neighbours(self) -> Future[Reply]:
         return self._holder.ask(Command("neighbours", {}))
 
-    def _tell_owners(self) -> None:
+    def tell_owners(self) -> None:
         """Tell the supervisor which port has which address, if that has changed: guards of ports use it."""
         assert self._provisions is not None
         owners = {"own": list(self._own_addresses), "leases": sorted(self._provisions.owners())[:MOST_OWNERS]}
@@ -390,8 +375,3 @@ class Gateway:
 
     def _log(self, level: str, text: str) -> None:
         self._channel.send(Command("log", {"level": level, "text": text}))
-
-
-def _operator(arguments: Mapping[str, object]) -> By:
-    """Return who asks for a change: an operator, by the number of the command."""
-    return {"asked": arguments["asked"]}

@@ -5,13 +5,10 @@ route is no overlap.
 """
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 from forwarder.errors import LocalError
-from gateway.relay.forwards import Forward
-from gateway.settings import read
 
 
 def check(subnet: IPv4Network, routes: str) -> None:
@@ -30,11 +27,3 @@ def _networks(routes: str) -> Iterator[tuple[str, IPv4Network]]:
         if mask != "00000000":
             address = IPv4Address(socket.ntohl(int(destination, 16)))
             yield interface, IPv4Network((int(address), f"{socket.ntohl(int(mask, 16)):032b}".count("1")))
-
-
-def checked(plain: Mapping[str, object]) -> dict[str, object]:
-    """Return the subnet and forwards that would be served. Raises LocalError if the start would fail."""
-    settings = read(plain)
-    check(settings.policy.subnet, Path("/proc/net/route").read_text())
-    forwards = [str(Forward.parse(text)) for text in settings.forwards]
-    return {"subnet": str(settings.policy.subnet), "forwards": forwards}

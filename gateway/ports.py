@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from forwarder import _core
+from gateway.seen import Seen
 
 
 class Port(NamedTuple):
@@ -44,6 +45,8 @@ class Ports:
         self._block: _core.StatsPage | None = None
         self._joined: list[Callable[[Port], None]] = []
         self._left: list[Callable[[Port], None]] = []
+        self.seen = Seen()
+        """The IP addresses that present ports use."""
         self.catch_up: Callable[[], object] = lambda: None
         """Reads the announcements that have come."""
 
@@ -75,6 +78,11 @@ class Ports:
         finally:
             os.close(block)
 
+    def use(self, port: Port, addresses: Iterable[int]) -> None:
+        """Note which IP addresses a port uses; a port that has left is ignored."""
+        if port in self:
+            self.seen.note(port, addresses)
+
     def are(self, ports: Iterable[Port]) -> None:
         """Note all present ports."""
         self._born = dict(ports)
@@ -89,5 +97,6 @@ class Ports:
         """Note that a port has left; an unknown port is ignored."""
         if port in self:
             del self._born[port.number]
+            self.seen.forget(port)
             for call in self._left:
                 call(port)

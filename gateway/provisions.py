@@ -107,6 +107,7 @@ class Provisions:
         self._journal = Journal(settings.lease_file)
         self._tell_failure("")
         self._leases = self._remembered(settings, ports)
+        self._leases.is_used = ports.seen.is_used
         packets = [sockets["leases"], sockets["lan4"], sockets["lan6"]]
         self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
         self._names = Names(settings.policy, settings.records, self._guests, self._guest_name)

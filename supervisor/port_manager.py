@@ -75,7 +75,15 @@ class PortManager:
         self._has_gateway = gateway_options is not None
         cells = CellPolicy(required=cell_required)
         self.gateway = GatewayProcess(
-            loop, self, directory.path, gateway_options or {}, known, saved=saved, cells=cells, child=gateway
+            loop,
+            self,
+            directory.path,
+            gateway_options or {},
+            known,
+            in_use=self.sampler.in_use,
+            saved=saved,
+            cells=cells,
+            child=gateway,
         )
         self.kept = KeptAttachments(self.listeners, saved)
         self._fd_store = FdStore()

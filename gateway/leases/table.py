@@ -10,7 +10,8 @@ A lease goes through ``NEXT``: *offered* (for ``OFFER_S``), *bound* (for ``LEASE
 *kept*. A lease becomes *kept* when its port has left, when it was released or when its time is over. A kept
 address is not in use, and the same MAC address gets it again, through any port. New guests get addresses
 without a lease first; if there is none, the address that was kept for longest. An address is *declined* if a
-guest has found another station with it: it is not given out for ``DECLINE_S``.
+guest has found another station with it: it is not given out for ``DECLINE_S``. An address that a VM uses
+without a lease (``gateway.seen``) is offered to another one only if no other address is left.
 
 The address of a new guest is computed from its MAC address, so it is the same after a restart that has lost
 the table.
@@ -99,6 +100,8 @@ class Leases:
         """Called with each lease that has become bound or kept, or has a new name."""
         self.ended: Callable[[Lease, str], object] = lambda _, __: None
         """Called with each bound lease that ends, and why: one of ``news.ENDS``."""
+        self.is_used: Callable[[int, Port], bool] = lambda _, __: False
+        """Whether another port than this one uses an address, with or without a lease."""
         self._first, self._last = first, last
         self._fixed = dict(fixed)
         self._taken = frozenset(fixed.values())
@@ -134,7 +137,11 @@ class Leases:
     def offer(self, mac: bytes, port: Port, asked: int, now: float) -> Lease | None:
         """Return a lease for a guest that asks for ``asked`` (0: any address); None if it gets no address."""
         self.expire(now)
-        lease = self.of(mac, port) or self._new(mac, port, asked)
+        lease = self.of(mac, port)
+        if lease is not None and self._is_lost(lease, port):
+            self._forget(lease)
+            lease = None
+        lease = lease or self._new(mac, port, asked)
         if lease is None or not self._may_have(lease, port):
             return None
         lease.port = port
@@ -145,9 +152,11 @@ class Leases:
         """Return the lease of ``address`` for a guest that claims it; None if it is not the guest's."""
         self.expire(now)
         lease = self.of(mac, port)
-        if lease is None and self._is_free(address) and mac not in self._fixed and self._has_room(port):
+        if lease is None and self._may_enter(mac, port, address):
             lease = self._enter(mac, port, address)  # from a table that was lost, and the address is free
         if lease is None or lease.address != address or not self._may_have(lease, port):
+            return None
+        if self._is_lost(lease, port):
             return None
         lease.port = port
         self._to(lease, "bind", now)
@@ -221,30 +230,33 @@ class Leases:
                     self._let_go(lease, now, "expired")
 
     def _new(self, mac: bytes, port: Port, asked: int) -> Lease | None:
-        """Return the oldest kept lease, whose address is not in use; None if there is none."""
+        """Return a lease for a new guest; None if there is no address for it."""
         fixed = self._fixed.get(mac)
         if fixed is not None and fixed not in self._by_address:
             return self._enter(mac, port, fixed)
         if not self._is_fair(port):
             return None
-        address = asked if self._is_free(asked) else self._unused(mac)
-        if not address:
-            oldest = next((each for each in self._queues[State.KEPT] if each.mac not in self._fixed), None)
-            if oldest is None:
-                return None
-            address = oldest.address
-            self._forget(oldest)
-        return self._enter(mac, port, address)
+        if self._is_free(asked) and not self.is_used(asked, port):
+            return self._enter(mac, port, asked)
+        address = self._choose(mac, lambda each: not self.is_used(each, port)) or self._choose(mac, _any)
+        if address in self._by_address:
+            self._forget(self._by_address[address])
+        return self._enter(mac, port, address) if address else None
 
-    def _unused(self, mac: bytes) -> int:
-        """Return an address that no lease has; 0: there is none."""
+    def _choose(self, mac: bytes, fits: Callable[[int], bool]) -> int:
+        """Return an address without a lease that ``fits``, or else the longest kept one; 0: there is none."""
+        kept = (each.address for each in self._queues[State.KEPT] if each.mac not in self._fixed)
+        return self._unused(mac, fits) or next(filter(fits, kept), 0)
+
+    def _unused(self, mac: bytes, fits: Callable[[int], bool]) -> int:
+        """Return an address that no lease has, and that ``fits``; 0: there is none."""
         size = self._last - self._first + 1
         if len(self._by_address) >= min(size + len(self._taken), MOST_LEASES):
             return 0
         start = zlib.crc32(mac) % size
         for step in range(size):
             address = self._first + (start + step) % size
-            if self._is_free(address):
+            if self._is_free(address) and fits(address):
                 return address
         return 0
 
@@ -252,8 +264,16 @@ class Leases:
         in_pool = self._first <= address <= self._last
         return in_pool and address not in self._by_address and address not in self._taken
 
-    def _has_room(self, port: Port) -> bool:
-        return len(self._by_address) < MOST_LEASES and self._is_fair(port)
+    def _may_enter(self, mac: bytes, port: Port, address: int) -> bool:
+        """Whether a guest without a lease may have this address."""
+        is_there = self._is_free(address) and not self.is_used(address, port)
+        has_room = len(self._by_address) < MOST_LEASES and self._is_fair(port)
+        return is_there and has_room and mac not in self._fixed
+
+    def _is_lost(self, lease: Lease, port: Port) -> bool:
+        """Whether another VM has begun to use the address of a kept lease."""
+        is_kept = lease.state is State.KEPT and lease.mac not in self._fixed
+        return is_kept and self.is_used(lease.address, port)
 
     def _may_have(self, lease: Lease, port: Port) -> bool:
         """Whether a port may have one more lease, if this lease is not its own already."""
@@ -317,3 +337,7 @@ class Leases:
             mine.remove(lease)
         if not mine:
             self._by_mac.pop(lease.mac, None)
+
+
+def _any(_: int) -> bool:
+    return True

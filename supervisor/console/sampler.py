@@ -24,7 +24,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from ipaddress import IPv6Address
 
 from forwarder import _core
-from forwarder.names import Identity
+from forwarder.names import Identity, PortId
 from supervisor.console import live, stats
 from supervisor.console.history import FIGURES, MEANT, NAMES, SPANS, History, flood_lost
 from supervisor.console.losses import Losses
@@ -32,6 +32,9 @@ from supervisor.console.process_sampler import ProcessSampler
 from supervisor.console.stats import Departed, Json, Reading, Switch
 from supervisor.ports.view import PortView
 
+FLOODED = slice(8 * NAMES.index("flooded"), 8 * NAMES.index("flooded") + 8)
+"""That counter's place in a snapshot."""
+IPV4_MAPPED = bytes(10) + b"\xff\xff"
 LOOK_S = 1.0
 """Between two looks at all pages for the history."""
 MOST_LEFT = 1024
@@ -47,7 +50,7 @@ def address(packed: bytes) -> str:
 class Page:
     """A port's stats page, and what it said at the last look."""
 
-    __slots__ = ("born", "counters", "full", "page", "published_at", "reading", "sent")
+    __slots__ = ("born", "counters", "full", "has_flooded", "page", "published_at", "reading", "sent")
 
     def __init__(self, born: int, page: _core.StatsPage) -> None:
         self.born = born
@@ -57,6 +60,8 @@ class Page:
         """As ``snapshot`` gives them."""
         self.full = 0
         """Frames for the port that a full ring lost, wherever that was counted."""
+        self.has_flooded = False
+        """Whether its VM may have asked for a neighbour since somebody looked."""
         self.reading: Reading | None = None
         self.sent: list[tuple[int, int]] = []
 
@@ -65,6 +70,7 @@ class Page:
         self.published_at = published_at
         counters = self.page.snapshot()
         moved = counters[:MEANT] != self.counters[:MEANT]
+        self.has_flooded |= counters[FLOODED] != self.counters[FLOODED]
         self.counters = counters
         if moved:
             self.reading = None
@@ -76,6 +82,15 @@ class Page:
             self.reading = Reading(self.born, self.page.counters())
             self.sent = self.page.sent()
         return self.reading
+
+    def askers(self) -> tuple[int, ...]:
+        """Return the IPv4 addresses with which the VM has asked for neighbours, outside of VLANs."""
+        found = {
+            int.from_bytes(sender[-4:], "big")
+            for sender, _, _, _, _, vlan in self.page.questions()
+            if not vlan and sender.startswith(IPV4_MAPPED)
+        }
+        return tuple(sorted(found))
 
 
 class Sampler:
@@ -207,6 +222,13 @@ class Sampler:
             for sender, target, _, last, times, vlan in each.page.questions()
         ]
         return {"sent": sent, "questions": questions}
+
+    def in_use(self) -> list[tuple[PortId, tuple[int, ...]]]:
+        """Return the IPv4 addresses with which VMs ask, of ports that have asked since the last call."""
+        asked = [(port, each) for port, each in self._pages.items() if each.has_flooded]
+        for _, each in asked:
+            each.has_flooded = False
+        return [(PortId(port, each.born), each.askers()) for port, each in asked]
 
     def history(self, port: int, span: str, now: float) -> Json:
         """Return what a port did in the last minute or hour: its figures in each step, the newest last.

@@ -11,9 +11,10 @@ or why not. The supervisor owns nothing of the gateway's network; it sees the pr
 - the supervisor ends: the end of the channel ends the gateway. If the supervisor was killed, the port and its
   worker stay; the next supervisor takes them over, detaches the port and starts a new gateway.
 
-The supervisor tells the gateway which ports come and go. The gateway finds the port of a MAC address in the
-MAC table of its own port's worker (``gateway.ports``). Its process is in a cell, so it asks for what it
-cannot have by itself (``requests``), and is told the host's resolvers. Forwards and zones that were added
+The supervisor tells the gateway which ports come and go, which addresses VMs use, and the host's resolvers
+(``announcements``). The gateway finds the port of a MAC address in the MAC table of its own port's worker
+(``gateway.ports``). Its process is in a cell, so it asks for what it cannot have by itself (``requests``).
+Forwards and zones that were added
 outlive the process: after each change the gateway sends them for its successor (``remember``).
 
 The supervisor passes operators' commands on, and asks for the gateway's figures once a second. So it notices
@@ -35,11 +36,11 @@ from forwarder.loop import Loop
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import Identity, PortRecord
 from forwarder.restart_budget import Budget, Losses
-from forwarder.socket_address import SocketAddress
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log, say
 from supervisor.base.saved_state import SavedState
 from supervisor.gateway import confinement
+from supervisor.gateway.announcements import Announcements, InUse
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.kept import KeptAdditions, remembered
@@ -47,7 +48,6 @@ from supervisor.gateway.limited_channel import LimitedChannel
 from supervisor.gateway.port import GatewayPort, PortHandler
 from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.requests import Requests
-from supervisor.gateway.resolvers import Resolvers
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
@@ -65,6 +65,7 @@ class GatewayProcess:
         options: Mapping[str, object],
         facts: Facts,
         *,
+        in_use: InUse,
         saved: SavedState,
         cells: CellPolicy,
         child: GatewayChild | None,
@@ -72,10 +73,9 @@ class GatewayProcess:
         """``child``: the first process, if it has been started already."""
         self._loop = loop
         self._cells = cells
-        self._resolvers = Resolvers()
-        self._told_resolvers: tuple[SocketAddress, ...] = ()
         self._requests: Requests | None = None
         self._port = GatewayPort(handler)
+        self._announcements = Announcements(self._say, in_use, self._port.present)
         self._facts = facts
         self._kept = KeptAdditions(saved)
         self._lease_file = os.path.join(runtime_dir, LEASES)
@@ -125,10 +125,8 @@ class GatewayProcess:
         self._channel = LimitedChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
         self._requests = Requests(self._say, self._facts, self._options, self._port.name_of)
-        self._told_resolvers = ()
-        self._tell_resolvers()
+        self._announcements.begin()
         try:
-            self._channel.send(Command("ports", {"ports": self._port.present()}))
             self._channel.send(Command("serve", dict(self._options)))
         except ChannelClosedError:  # the process has ended; the loop will say so
             self._hang_up()
@@ -180,13 +178,13 @@ class GatewayProcess:
 
     def _ask_figures(self) -> Future[dict[str, object] | None]:
         self._ask_at = time.monotonic() + ASK_S
-        self._tell_resolvers()
+        self._announcements.tell()
         return self.ask("figures", {}).map(self._take_figures)
 
     def _take_figures(self, reply: Reply) -> dict[str, object] | None:
         if reply.ok and isinstance(reply.result, dict):
             self._figures = reply.result.get("figures", self._figures)
-            self._resolvers.watch.look(self._figures, time.monotonic())
+            self._announcements.resolvers.watch.look(self._figures, time.monotonic())
         return self._shown()
 
     def _silence(self) -> str:
@@ -208,12 +206,12 @@ class GatewayProcess:
 
     def joined(self, record: PortRecord) -> None:
         """Note that a port has joined."""
-        self._say(Command("joined", {"port": record.port, "born": record.born}))
+        self._announcements.joined(record)
 
     def released(self, record: PortRecord) -> None:
         """Note that a port has left."""
         is_own = self._port.released(record)
-        self._say(Command("left", {"port": record.port, "born": record.born}))
+        self._announcements.left(record)
         if is_own and self.state in SERVING:
             say("gateway", "the gateway's port is gone, and the gateway with it", state="off")
             self.stop()
@@ -335,12 +333,6 @@ class GatewayProcess:
         self._kept.say_changes(self._options, options, told.get("by"))
         self._options = options
         self._kept.keep(options)
-
-    def _tell_resolvers(self) -> None:
-        servers = self._resolvers.servers()
-        if servers != self._told_resolvers:
-            self._told_resolvers = servers
-            self._say(Command("resolvers", {"servers": [list(each) for each in servers]}))
 
     def _arrive(self, tap: int) -> None:
         try:

@@ -111,3 +111,16 @@ def test_a_vm_whose_worker_was_replaced_is_the_same_port(switch: MiniSwitch, por
     switch.settle()
     assert ports.of(mac(1)) == port(switch, 1)
     assert asked == []
+
+
+def test_addresses_that_a_port_uses_are_others_until_it_leaves(switch: MiniSwitch, ports: Ports) -> None:
+    one, other = port(switch, 1), port(switch, 2)
+    ports.use(one, [50, 51])
+    ports.use(other, [51])
+    ports.use(one._replace(born=one.born + 100), [60])  # has left already
+    assert [ports.seen.is_used(each, other) for each in (50, 51, 60)] == [True, True, False]
+    assert [ports.seen.is_used(each, one) for each in (50, 51)] == [False, True]
+    ports.use(one, [52])
+    assert [ports.seen.is_used(each, other) for each in (50, 51, 52)] == [False, False, True]
+    ports.left(one)
+    assert not any(ports.seen.is_used(each, other) for each in (50, 51, 52))

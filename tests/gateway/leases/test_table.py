@@ -73,6 +73,74 @@ def test_clones_of_a_mac_address_behind_two_ports_have_an_address_each() -> None
     assert leases.bind(mac(1), port(1), one.address, 1.0) is one
 
 
+def used_by(leases: Leases, **users: set[int]) -> None:
+    """Let ports use addresses, by the number of the port behind "port"."""
+    by_port = {port(int(name[4:])): addresses for name, addresses in users.items()}
+    leases.is_used = lambda address, asker: any(
+        address in addresses for each, addresses in by_port.items() if each != asker
+    )
+
+
+def test_an_address_that_another_vm_was_given_by_hand_is_not_offered() -> None:
+    leases = table()
+    used_by(leases, port1={50})
+    other = leases.offer(mac(2), port(2), 50, 0.0)
+    assert other is not None
+    assert other.address != 50
+    assert leases.bind(mac(3), port(3), 50, 0.0) is None
+    own = leases.offer(mac(1), port(1), 50, 0.0)
+    assert own is not None
+    assert own.address == 50
+
+
+def test_the_address_that_a_new_vm_would_get_is_skipped_if_another_vm_uses_it() -> None:
+    alone = table().offer(mac(2), port(2), 0, 0.0)
+    assert alone is not None
+    leases = table()
+    used_by(leases, port1={alone.address, alone.address + 1})
+    got = leases.offer(mac(2), port(2), 0, 0.0)
+    assert got is not None
+    assert got.address == alone.address + 2
+
+
+def test_a_kept_address_that_another_vm_uses_now_is_its_guests_no_longer() -> None:
+    leases = table()
+    one = lease(leases, mac(1), port(1))
+    assert one is not None
+    leases.left(port(1), 1.0)
+    used_by(leases, port2={one.address})
+    assert leases.bind(mac(1), port(3), one.address, 2.0) is None
+    again = [leases.offer(mac(1), port(3), one.address, 2.0) for _ in range(3)]
+    assert again[0] is not None
+    assert again[0].address != one.address
+    assert {id(each) for each in again} == {id(again[0])}
+    assert leases.at(one.address) is None
+    # A lease in use is not taken from its guest: the guard keeps others from its address.
+    used_by(leases, port2={again[0].address})
+    assert leases.bind(mac(1), port(3), again[0].address, 2.0) is again[0]
+    assert leases.offer(mac(1), port(3), 0, 2.0) is again[0]
+
+
+def test_claims_deny_nobody_a_lease() -> None:
+    leases = table(3, 6)
+    used_by(leases, port9=set(range(3, 7)))
+    got = [lease(leases, mac(n), port(n)) for n in range(1, 5)]
+    assert {each.address for each in got if each is not None} == {3, 4, 5, 6}
+    leases.left(port(2), 1.0)
+    newcomer = lease(leases, mac(6), port(6), 2.0)
+    assert newcomer is not None
+    assert got[1] is not None
+    assert newcomer.address == got[1].address
+
+
+def test_an_address_of_the_operators_own_is_given_whoever_uses_it() -> None:
+    leases = table()
+    used_by(leases, port9={2})
+    fixed = lease(leases, next(iter(FIXED)), port(1))
+    assert fixed is not None
+    assert fixed.address == 2
+
+
 def test_a_port_that_takes_all_it_can_leaves_most_to_the_others() -> None:
     leases = table()
     greedy = [lease(leases, mac(n), port(1)) for n in range(1000)]

@@ -5,18 +5,20 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from ipaddress import IPv4Address
 
 import psutil
 import pytest
 
 from forwarder import _core
-from forwarder.names import Identity, Policy, PortRecord
+from forwarder.names import Identity, Policy, PortId, PortRecord
 from supervisor.base.proc import start_time
 from supervisor.console.history import History
 from supervisor.console.process_sampler import BASELINE_S, ProcessSampler
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import Switch
 from supervisor.ports.view import PortView
+from tests.helpers.core.claims import arp, tagged
 from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
 
 
@@ -180,3 +182,27 @@ def test_only_requested_ports_are_weighed():
     assert sampler.sample([own], now, (own,))[own].pss_bytes == pytest.approx(
         sampler.sample([own], now)[own].pss_bytes, rel=0.5
     )
+
+
+def test_the_addresses_with_which_a_vm_asks_are_in_use(history):
+    sampler = Sampler(history)
+    with MiniSwitch() as switch:
+        for number in (1, 2):
+            switch.add(number, "stream")
+            sampler.arrive(number, switch.attachments[number], switch.stats[number])
+        switch.vms[1].send(
+            arp(mac(1), "192.168.127.50", "192.168.127.1"),
+            arp(mac(1), "192.168.127.60", "192.168.127.60"),
+            arp(mac(1), "0.0.0.0", "192.168.127.70"),
+            tagged(arp(mac(1), "192.168.127.80", "192.168.127.1"), b"\x81\x00\x00\x05"),
+        )
+        switch.settle()
+        sampler.tick(1.0)
+        one = PortId(1, switch.attachments[1])
+        used = tuple(int(IPv4Address(f"192.168.127.{n}")) for n in (50, 60))
+        assert dict(sampler.in_use()) == {one: used, PortId(2, switch.attachments[2]): ()}
+        assert sampler.in_use() == []
+        switch.vms[2].send(frame(mac(1), mac(2)))
+        switch.settle()
+        sampler.tick(2.0)
+        assert sampler.in_use() == []  # nobody has asked since

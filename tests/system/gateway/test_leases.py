@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.core.claims import arp
+from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, RELEASE, request
+from tests.helpers.gateway.link import Link, dhcp_frame
 from tests.helpers.guests import requirements
+from tests.helpers.guests.fake_vm import mac
 from tests.helpers.guests.fixtures import StartSwitch, short_directory
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ordinary import NOBODY, as_user
@@ -248,3 +253,26 @@ def test_an_ordinary_user_has_the_same(namespace: NewNamespace) -> None:
             switch.stop()
         finally:
             switch.kill()
+
+
+@pytest.mark.parametrize("number", [50, 253])
+def test_an_address_that_a_vm_was_given_by_hand_is_leased_to_no_other(
+    switch: StartSwitch, number: int
+) -> None:
+    running = switch("--gateway", qemu=True)
+    own = f"192.168.127.{number}"
+    with contextlib.closing(Link(running.qemu)) as by_hand, contextlib.closing(Link(running.qemu)) as asker:
+        running.wait_live(3)
+        by_hand.send(arp(mac(1), own, "192.168.127.9"))  # as for its first packet to anybody
+
+        def other() -> str:
+            """Ask for that address; return another one that is offered instead."""
+            asker.send(dhcp_frame(mac(2), request(DISCOVER, mac(2), {ASKED: socket.inet_aton(own)})))
+            offered = asker.answer().address
+            if offered == own:  # the gateway has not heard of it yet
+                asker.send(dhcp_frame(mac(2), request(RELEASE, mac(2), own=own)))
+            return offered if offered != own else ""
+
+        wait_for(other, "another address")
+        by_hand.send(dhcp_frame(mac(1), request(DISCOVER, mac(1), {ASKED: socket.inet_aton(own)})))
+        assert by_hand.answer().address == own
