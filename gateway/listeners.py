@@ -27,6 +27,13 @@ class Listener(NamedTuple):
 Outcome = Listener | LocalError
 
 
+def place_of(forward: Forward) -> dict[str, object]:
+    """Return where the host is to listen for a forward, as the supervisor reads it."""
+    if forward.kind == "unix":
+        return {"kind": "unix", "path": forward.path}
+    return {"kind": forward.kind, "host": str(forward.host), "port": forward.port}
+
+
 class Listeners:
     """The questions and the listeners of one gateway."""
 
@@ -38,9 +45,7 @@ class Listeners:
 
     def at(self, forward: Forward) -> Future[Outcome]:
         """Ask for the listener of a forward."""
-        if forward.kind == "unix":
-            return self.at_path(forward.path)
-        return self._ask({"kind": forward.kind, "host": str(forward.host), "port": forward.port})
+        return self._ask(place_of(forward))
 
     def at_path(self, path: str) -> Future[Outcome]:
         """Ask for a unix socket of streams."""

@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from forwarder.errors import LocalError
 from supervisor.attach.addresses import Attachment
 
 CELLS = ("auto", "required")
 """Values of ``--cell``."""
+
+
+MOST_NAME = 63
 
 
 class RunOptions(NamedTuple):
@@ -28,3 +32,11 @@ class RunOptions(NamedTuple):
     without all of them."""
     gateway: Mapping[str, object] | None = None
     """Options of the gateway, by the keys of ``gateway.options``; None if the switch has no gateway."""
+
+    def checked(self) -> "RunOptions":
+        """Return these options. Raises LocalError if the switch cannot have that name."""
+        if not 0 < len(self.name) <= MOST_NAME or not self.name.isprintable():
+            raise LocalError(
+                f"{self.name!r} cannot name a switch; use 1 to {MOST_NAME} letters, digits and signs"
+            )
+        return self

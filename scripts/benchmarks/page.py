@@ -31,6 +31,8 @@ TOP = "supervisor top"
 CASES = (UNSEEN, ONE, CROWD, SCRAPED, TOP)
 VIEWERS = {ONE: 1, CROWD: 64}
 SCRAPE_S = 15.0
+BEGIN_S = 6.0
+"""What a viewer or ``top`` asks at first, and never again, is over by then."""
 BOUND_PERCENT = {UNSEEN: 1.0, ONE: 3.0, TOP: 3.0}
 TERMINAL = (40, 120)
 """Lines and columns."""
@@ -48,24 +50,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what may be chosen."""
     parser.add_argument("--kind", choices=list(KINDS), default="stream", help="of socket (%(default)s)")
     parser.add_argument("--vms", type=choose.vms, default=250, help="idle VMs (%(default)s)")
-    parser.add_argument("--settle", type=choose.seconds, default=5.0, help="s before it counts (%(default)s)")
+    parser.add_argument(
+        "--settle", type=choose.seconds, default=75.0, help="s of rest after the VMs attached (%(default)s)"
+    )
     parser.add_argument("--seconds", type=choose.seconds, default=15.0, help="of each run (%(default)s)")
     parser.add_argument("--rounds", type=choose.count, default=1, help="alternating runs (%(default)s)")
 
 
 def measure(options: argparse.Namespace, journal: Journal) -> None:
-    """Watch one switch in each way, in turn."""
+    """Watch one switch in each way, in turn.
+
+    It rests first: for a minute after its last frame each port is noted, and its worker gives memory back.
+    """
     journal.expect(options.rounds * len(CASES))
     with Bulkhead() as way:
         way.start(options.kind, options.vms, 1514)
         assert way.switch.process is not None
         supervisor = way.switch.process.pid
+        time.sleep(options.settle)
         with contextlib.closing(Web(way.switch.runtime_dir)) as web:
             for number in range(options.rounds):
                 for case in CASES:
                     watching = _top(way.switch.runtime_dir) if case == TOP else _watching(web, case)
                     with journal.run(case=case, round=number) as run, watching as (watcher, got):
-                        time.sleep(options.settle)
+                        time.sleep(BEGIN_S)
                         pids, begun = (supervisor, watcher), time.monotonic()
                         before, had = [proc.cpu_ns([pid]) for pid in pids], got()
                         with journal.during(options.seconds, case):

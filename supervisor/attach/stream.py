@@ -23,10 +23,10 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
-from supervisor.attach import tcp_owner
 from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
 from supervisor.attach.protocol_guard import PROBATIONERS, Probation, ProtocolGuard, looks_like
+from supervisor.base import tcp_peer
 from supervisor.base.logs import Throttle, log
 
 KEEPALIVE_S = (30, 10, 3)
@@ -66,7 +66,8 @@ class StreamListener:
         if address.path:
             self._socket, self._file = unix_sockets.listen(address.path, SOCKET_TYPES[address.transport])
         else:
-            self._socket = _tcp(address)
+            self._socket = bind_tcp(address)
+            self._socket.listen(socket.SOMAXCONN)
             host, port = self._socket.getsockname()[:2]
             self.url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
             self.url += ANY_USER if address.any_user else ""
@@ -131,16 +132,16 @@ class StreamListener:
 
     def _is_ours(self, connection: socket.socket) -> bool:
         try:
-            uid = tcp_owner.owner(connection)
+            peer = tcp_peer.peer(connection)
         except OSError as error:
             why = f"{self.url}: cannot find the user of a connection: {error.strerror}"
             self._throttle.warning("owner", why)
             return False
-        if uid in (os.geteuid(), 0):
+        if peer is not None and peer.user in (os.geteuid(), 0):
             return True
-        if uid is not None:
+        if peer is not None:
             advice = f"put {ANY_USER} behind the address to accept every user of this machine"
-            self._throttle.warning("stranger", f"{self.url}: user {uid} was refused; {advice}")
+            self._throttle.warning("stranger", f"{self.url}: user {peer.user} was refused; {advice}")
         return False
 
     def _on_another_protocol(self, start: bytes) -> None:
@@ -180,7 +181,8 @@ class StreamListener:
         )
 
 
-def _tcp(address: Listen) -> socket.socket:
+def bind_tcp(address: Listen) -> socket.socket:
+    """Return a socket that is bound to an address. Raises LocalError with what to do."""
     host = "127.0.0.1" if address.host == "localhost" else address.host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -188,7 +190,6 @@ def _tcp(address: Listen) -> socket.socket:
         socket.inet_pton(family, host)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, address.port))
-        sock.listen(socket.SOMAXCONN)
     except OSError as error:
         sock.close()
         why = {

@@ -9,13 +9,14 @@ from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import Attachment, PortOptions, Tap
 from supervisor.attach.listener_common import VmHandler
 
+NO_TAP = "an interface of that name exists and is no TAP device of one queue; choose another name"
 _ADVICE = {
     errno.EPERM: "making a TAP device needs CAP_NET_ADMIN; run as root, or in a user namespace of your own",
     errno.EACCES: "/dev/net/tun cannot be opened; run as root, or get access to it",
     errno.ENOENT: "there is no /dev/net/tun; load the tun module",
     errno.ENODEV: "there is no /dev/net/tun; load the tun module",
     errno.EBUSY: "another process has that device; stop it, or choose another name",
-    errno.EINVAL: "an interface of that name exists and is no TAP device of one queue; choose another name",
+    errno.EINVAL: NO_TAP,
 }
 
 

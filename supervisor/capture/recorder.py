@@ -9,6 +9,7 @@ switch, even if the switch is killed.
 Example: `run --gateway --pcap lan.pcap`, one VM: its DHCP, its questions for names and all its connections.
 """
 
+import errno
 import os
 import signal
 import subprocess
@@ -24,6 +25,25 @@ ENDS_S = 5.0
 """Time for the last frames to reach the disk; then the process is killed."""
 
 
+def check(path: str) -> str:
+    """Return the absolute path of a file that could be written. Raises LocalError as the start would."""
+    whole = os.path.abspath(path)
+    why = 0
+    if not path or not os.path.isdir(os.path.dirname(whole)):
+        why = errno.ENOENT
+    elif os.path.isdir(whole):
+        why = errno.EISDIR
+    elif not os.access(whole if os.path.exists(whole) else os.path.dirname(whole), os.W_OK):
+        why = errno.EACCES
+    if why:
+        raise _unwritable(path, why)
+    return whole
+
+
+def _unwritable(path: str, why: int) -> LocalError:
+    return LocalError(f"cannot write to {path or 'no file'}: {os.strerror(why)}")
+
+
 class Recorder:
     """The process that writes the file."""
 
@@ -33,7 +53,7 @@ class Recorder:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise LocalError(f"cannot write to {path}: {error.strerror}") from None
+            raise _unwritable(path, error.errno or 0) from None
         words = ("capture", "--runtime-dir", runtime_dir, "--format", "pcap", "-w", "-", port)
         argv, environment = command("bulkhead", *words)
         try:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import cast
 
 from forwarder import rendezvous, unix_sockets
 from forwarder.channel import Channel, ChannelClosedError
@@ -18,11 +19,16 @@ from forwarder.errors import BulkheadError, LocalError
 from forwarder.messages import Command, Reply
 from forwarder.names import Policy, format_mac
 from supervisor.attach import notifications
-from supervisor.attach.addresses import Attachment, Listen, Tap
+from supervisor.attach.addresses import Attachment, Tap
+from supervisor.attach.stream import bind_tcp
+from supervisor.attach.tap import NO_TAP
 from supervisor.base import runtime_dir
 from supervisor.base.program import command
+from supervisor.capture import recorder
 from supervisor.capture.recorder import NEEDS_GATEWAY
 from supervisor.cli.announce import check_pid_file
+from supervisor.gateway import listening
+from supervisor.gateway.listening import Place
 from supervisor.ports.settings import plain, shown
 from supervisor.run_options import RunOptions
 
@@ -61,12 +67,9 @@ def look(options: RunOptions) -> tuple[list[str], list[str]]:
 
 
 def _pcap(options: RunOptions) -> str:
-    path = os.path.abspath(str(options.pcap))
     if options.gateway is None:
         raise LocalError(NEEDS_GATEWAY)
-    if not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
-        raise LocalError(f"cannot write to {path}; name a file in a directory of yours")
-    return f"write what passes the gateway to {path}"
+    return f"write what passes the gateway to {recorder.check(str(options.pcap))}"
 
 
 def _directory(options: RunOptions) -> str:
@@ -95,23 +98,14 @@ def _attachment(attachment: Attachment) -> str:
     if address.path:
         unix_sockets.check_free(address.path)
     else:
-        _check_tcp(address)
+        bind_tcp(address).close()
     return f"listen at {address.url} for {address.transport} VMs{said}"
 
 
-def _check_tcp(address: Listen) -> None:
-    try:
-        family, kind, _, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(where)
-    except OSError as error:
-        raise LocalError(
-            f"cannot listen on {address.url}: {error.strerror}; choose another address"
-        ) from None
-
-
 def _check_tap(address: Tap) -> None:
+    known = f"/sys/class/net/{address.name}"
+    if not address.netns and os.path.exists(known) and not os.path.exists(f"{known}/tun_flags"):
+        raise LocalError(f"cannot open TAP {address.name}: {NO_TAP}")
     if address.netns and not os.path.exists(address.netns):
         raise LocalError(f"network namespace {address.netns}: no such file; make it with `ip netns add`")
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
@@ -157,7 +151,9 @@ def _gateway(options: dict[str, object]) -> str:
         process.kill()
         process.wait()
     match said:
-        case (Reply(True, {"subnet": str(subnet), "forwards": list(forwards)}), _):
+        case (Reply(True, {"subnet": str(subnet), "forwards": list(forwards), "places": list(places)}), _):
+            for place in places:
+                listening.check(Place.read(cast(dict[str, object], place)))
             return " ".join([f"run a gateway for {subnet}", *(f"forward={each}" for each in forwards)])
         case (Reply(False, {"usage": str(why)}), _) | (Reply(False, str(why)), _):
             raise LocalError(f"gateway: {why}")

@@ -29,7 +29,8 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"switches": found}))
     else:
-        tables.console_for().print(tables.running(found))
+        console = tables.console_for()
+        console.print(tables.running(found, tables.room(console)))
 
 
 def _ask(directory: str) -> dict[str, Any]:

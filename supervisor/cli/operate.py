@@ -144,7 +144,7 @@ def macs(runtime_dir: str | None, as_json: bool) -> None:
     """Show the MAC addresses of each port."""
     from supervisor.screen import tables  # noqa: PLC0415
 
-    _show(_ask(runtime_dir, "macs"), as_json, lambda answer, _: tables.macs(answer))
+    _show(_ask(runtime_dir, "macs"), as_json, tables.macs)
 
 
 @click.command()
@@ -160,7 +160,7 @@ def leases(runtime_dir: str | None, as_json: bool) -> None:
     from supervisor.screen import tables  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:
-        _show({"leases": all_leases(client.ask)}, as_json, lambda answer, _: tables.leases(answer))
+        _show({"leases": all_leases(client.ask)}, as_json, tables.leases)
 
 
 @click.command(cls=GroupedCommand)

@@ -70,7 +70,7 @@ def run(
     if runtime_dir is not None:
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
-    options = options._replace(attachments=(*options.attachments, *chain(*attached.values())))
+    options = options._replace(attachments=(*options.attachments, *chain(*attached.values()))).checked()
     if not (_check(options) if check else _serve(options)):
         raise click.exceptions.Exit(1)
 

@@ -24,6 +24,8 @@ REPEATED = 3
 ARP_BYTES = 64
 """No ARP answer is longer; any answer that carries data is."""
 SILENT_S = 5.0
+SHARED = ("vhost", "dial_vhost")
+"""Transports of VMs that read their own memory."""
 LONG_BYTES = 1000
 LINK_BYTES = 14
 GUARDED_S = 3600
@@ -209,7 +211,10 @@ def guarded(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 
 
 def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    """Find VMs that read nothing, though what waits for them still fits their sockets."""
+    """Find VMs that read nothing, though what waits for them still fits their sockets.
+
+    What a VM has not read yet is known of its socket, on this machine. Of its own memory it is not.
+    """
     lately = {row["port"]: row for row in facts.lately["ports"]}
     for row in rows_of(a, b):
         counted, unread = lately.get(row["port"]), facts.unread.get(row["port"], 0)
@@ -218,6 +223,9 @@ def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         if unread and unread >= counted["tx"]["bytes"]:
             seen = f"the VM of {row['name']} has read and sent nothing for {LATELY_S:.0f} s"
             yield True, f"{seen}, and frames wait in its socket: it is paused, or stuck"
+        elif counted["tx"]["frames"] and row["transport"] in SHARED:
+            seen = f"the VM of {row['name']} has sent nothing for {LATELY_S:.0f} s, and got frames meanwhile"
+            yield False, f"{seen}: if it always answers, it is paused (the switch does not see what it reads)"
 
 
 def limited(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:

@@ -5,7 +5,7 @@ weighed. So with many ports it is asked seldom, and between two times its answer
 ``live``: states, frames, bytes, queues and drops. What processes cost, and rare counters, are older. After a
 change of the ports ``stats`` is asked at once.
 
-Example: of 250 ports, ``stats`` is asked every 7.5 s and ``live`` each second; of 16, ``stats`` each second.
+Example: of 250 ports, ``stats`` is asked every 15 s and ``live`` each second; of 16, ``stats`` each second.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ Json = dict[str, Any]
 
 LEAST_S = 0.5
 """Less than the time between two drawings: with few ports each answer is ``stats`` itself."""
-PER_PORT_S = 0.03
-"""So ``stats`` costs less than 1 % of a core."""
+PER_PORT_S = 0.06
+"""So ``stats`` costs less than half a percent of a core."""
 
 
 class LiveStats:

@@ -13,8 +13,9 @@ from supervisor.demo.results import THRESHOLD, Evidence, complaints
 from supervisor.demo.stage import CAST, Cast
 from supervisor.screen import tables
 from supervisor.screen.figures import exact, octets, percent, scaled
+from supervisor.screen.grid import Column
 from supervisor.screen.rates import Row, dropped, trace
-from supervisor.screen.tables import Cells, Column
+from supervisor.screen.tables import Cells
 
 Json = dict[str, Any]
 

@@ -12,6 +12,7 @@ Only this store closes these descriptors; a worker has duplicates, which it got 
 
 import fcntl
 import os
+import socket
 import sys
 import termios
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from forwarder.channel import close_all
 from forwarder.errors import LocalError
 from forwarder.messages import KeepSession
 from forwarder.names import FLOOD_BYTES, LARGE_RING_BYTES, RING_BYTES, Incarnation, PortRecord
+from supervisor.base import tcp_peer
 
 
 class PortFds:
@@ -127,7 +129,7 @@ class FdStore:
     def waiting(self, port: int) -> int:
         """Return the bytes, as the kernel counts them, that a port's VM has not read from its socket yet.
 
-        0 for devices and for what is not known; TCP counts what its other end has not acknowledged.
+        0 for devices and for what is not known, as on another machine.
         """
         held = self._ports.get(port)
         if held is None:
@@ -137,7 +139,7 @@ class FdStore:
             fcntl.ioctl(held.vm, termios.TIOCOUTQ, size)
         except OSError:
             return 0
-        return int.from_bytes(size, sys.byteorder)
+        return int.from_bytes(size, sys.byteorder) + _unread_by_tcp(held.vm)
 
     def position_known(self, port: int) -> bool:
         """Whether the link of a dead worker's port is known to stand between two frames both ways."""
@@ -202,3 +204,15 @@ def make_ring(source: PortRecord, destination: PortRecord) -> Ring:
 def _shortage(error: OSError | MemoryError) -> str:
     why = error.strerror if isinstance(error, OSError) else "out of memory"
     return f"no descriptors or memory for another port ({why}); raise the limit (ulimit -n), or detach some"
+
+
+def _unread_by_tcp(vm: int) -> int:
+    """Return the bytes that wait at the other end of a TCP connection, which TIOCOUTQ does not count."""
+    try:
+        with socket.socket(fileno=os.dup(vm)) as connection:
+            if connection.family == socket.AF_UNIX:
+                return 0
+            other = tcp_peer.peer(connection)
+    except OSError:
+        return 0
+    return 0 if other is None else other.unread

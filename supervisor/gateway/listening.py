@@ -118,6 +118,17 @@ class Listenings:
             self.close(number)
 
 
+def check(place: Place) -> None:
+    """Raise LocalError, which says why, if nothing could listen at ``place`` now; changes nothing."""
+    if place.kind != "unix":
+        listen(place)[0].close()
+        return
+    try:
+        unix_sockets.check_free(place.path)
+    except LocalError as error:
+        raise LocalError(f"{place}: {error}") from None
+
+
 def listen(place: Place) -> tuple[Listening, int]:
     """Return a socket that listens at ``place``, and the port that it really has (unix: 0).
 

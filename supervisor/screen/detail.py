@@ -7,8 +7,9 @@ from rich.text import Text
 
 from supervisor.screen import tables
 from supervisor.screen.figures import bits, duration, exact, octets, percent, scaled
+from supervisor.screen.grid import Column
 from supervisor.screen.rates import Row, trace
-from supervisor.screen.tables import Column, Json, state, visible
+from supervisor.screen.tables import Json, state, visible
 
 LABEL = 20
 """Columns in front of the bars."""

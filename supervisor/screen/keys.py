@@ -6,11 +6,10 @@
 Keys come from a terminal as bytes: an arrow is three of them, and what is no key of ours does nothing.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from supervisor.screen.rates import Row, dropped
-from supervisor.screen.tables import state
 
 QUIT = frozenset({"q", "Q", "\x03", "\x04"})
 BACK = "\x1b"
@@ -80,22 +79,21 @@ def _step(view: View, shown: Sequence[Row], by: int) -> int:
 
 def ordered(view: View, rows: Sequence[Row]) -> list[Row]:
     """Return rows in the order that is wanted; equal ones by number."""
+    by_number = sorted(rows, key=_FIGURES["p"])
+    return sorted(by_number, key=_FIGURES[view.sort], reverse=(view.sort in FALLING) != view.turned)
 
-    def value(row: Row) -> float | str:
-        figures: dict[str, float | str] = {
-            "w": float(state(row.port).plain == "live"),
-            "p": row.port["port"],
-            "n": row.port["name"],
-            "i": row.rates.bits_in if row.rates else 0.0,
-            "o": row.rates.bits_out if row.rates else 0.0,
-            "d": dropped(row.port),
-            "u": row.port["egress_queue_bytes"],
-            "c": row.port["worker"]["cpu_percent"] or 0.0,
-        }
-        return figures[view.sort]
 
-    by_number = sorted(rows, key=lambda row: row.port["port"])
-    return sorted(by_number, key=value, reverse=(view.sort in FALLING) != view.turned)
+_FIGURES: dict[str, Callable[[Row], Any]] = {
+    "w": lambda row: row.port["state"] == "live" and not row.port["stalled"],
+    "p": lambda row: row.port["port"],
+    "n": lambda row: row.port["name"],
+    "i": lambda row: row.rates.bits_in if row.rates else 0.0,
+    "o": lambda row: row.rates.bits_out if row.rates else 0.0,
+    "d": lambda row: dropped(row.port),
+    "u": lambda row: row.port["egress_queue_bytes"],
+    "c": lambda row: row.port["worker"]["cpu_percent"] or 0.0,
+}
+"""By key: what rows are compared by."""
 
 
 def split(data: bytes) -> Iterator[str]:

@@ -12,7 +12,7 @@ old number, another supervisor) has no rate yet, and no rate is not a rate of ze
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from supervisor.screen.tables import Json
@@ -30,6 +30,9 @@ class Rates(NamedTuple):
     frames_out: float
     bits_out: float
     drops: float
+
+
+NOTHING = Rates(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Row(NamedTuple):
@@ -57,6 +60,9 @@ def changes(previous: Json | None, current: Json) -> list[tuple[Json, Rates | No
 
 
 def _rates(then: Json, now: Json, elapsed: float) -> Rates:
+    if all(then[what] is now[what] for what in ("rx", "tx", "drops")):  # nothing has been counted
+        return NOTHING
+
     def per_second(way: str, what: str) -> float:
         difference: int = now[way][what] - then[way][what]
         return difference / elapsed
@@ -111,7 +117,9 @@ class Trail:
         return [Row(port, rates, trace(traces[port["port"]], highest)) for port, rates in changed]
 
 
-def trace(values: Iterable[float], highest: float) -> str:
+def trace(values: Collection[float], highest: float) -> str:
     """Draw rates as bars; ``highest`` is a full one, and only no traffic at all is an empty column."""
+    if not any(values):
+        return " " * len(values)
     steps = len(_BARS) - 1
     return "".join(_BARS[round(steps * value / highest)] if value else " " for value in values)

@@ -13,7 +13,8 @@ from rich.text import Text
 from forwarder import counted
 from supervisor.screen import tables
 from supervisor.screen.figures import duration, exact, octets, percent
-from supervisor.screen.tables import Column, Json, alarming, state, worst_first
+from supervisor.screen.grid import Column
+from supervisor.screen.tables import Json, alarming, state, worst_first
 
 GATEWAY = {
     "flows": counted.FLOWS,

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from supervisor.screen import tables
 from supervisor.screen.figures import duration
-from supervisor.screen.tables import Cells, Column, Json, alarming, state, visible, worst_first
+from supervisor.screen.grid import Column
+from supervisor.screen.tables import Cells, Json, alarming, state, visible, worst_first
 from supervisor.screen.words import STATES
 
 MOST_TROUBLES = 10
@@ -40,7 +41,7 @@ def _ports(answer: Json, *, everything: bool) -> tuple[list[Column], list[Cells]
         Column("via", False),
         Column("state", False),
         Column("up"),
-        Column("addresses", False),
+        Column("addresses", False, whole=True),
     ]
     rows: list[Cells] = []
     restarted = everything or any(port["worker"]["restarts"] for port in answer["ports"])

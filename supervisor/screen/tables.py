@@ -1,4 +1,4 @@
-"""The layout of tables on a terminal, and the small tables: pure functions from an answer to text.
+"""Tables as operators read them, and the small ones: pure functions from an answer to text.
 
 Theory of operation
 -------------------
@@ -17,21 +17,19 @@ each with the columns that name the row. A name that is too long even for that i
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console, JustifyMethod, RenderableType
-from rich.table import Table
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from supervisor.ports.settings import shown
 from supervisor.screen.figures import duration
+from supervisor.screen.grid import GAP, Cell, Column, Grid, widths
 
 Json = dict[str, Any]
-Cells = Sequence[str | Text]
-GAP = 2
-"""Blanks between two columns."""
+Cells = Sequence[Cell]
+LEAST_NAME = 12
+"""A name gets a third of the terminal, or so many columns, before others go to another table."""
 
 PLAIN_WIDTH = 200
 """Columns if the output is not a terminal: enough for every table, so that nothing is cut in a file."""
@@ -40,14 +38,6 @@ USUAL_ROOM = 80
 STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red", "silent": "bold red"}
 """The style of each state; other states are transitions."""
 OTHER_STATE_STYLE = "yellow"
-
-
-class Column(NamedTuple):
-    """One column: its heading, and whether it holds figures, which are never folded."""
-
-    heading: str
-    figures: bool = True
-    style: str = ""
 
 
 def visible(text: str) -> str:
@@ -70,26 +60,10 @@ def room(console: Console) -> int:
     return int(said) if said.isdecimal() and int(said) else USUAL_ROOM
 
 
-def table(columns: Iterable[Column], rows: Iterable[Cells]) -> Table:
+def table(columns: Sequence[Column], rows: Iterable[Cells], room: int | None = None) -> Grid:
     """Make a table of rows, with one line under the headings."""
-    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-    for column in columns:
-        justify: JustifyMethod = "right" if column.figures else "left"
-        made.add_column(
-            column.heading, justify=justify, style=column.style, no_wrap=column.figures, overflow="fold"
-        )
-    for row in rows:
-        made.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
-    return made
-
-
-def width(columns: Sequence[Column], rows: Sequence[Cells]) -> int:
-    """Return how many columns of the terminal a table takes."""
-    widths = [max(map(cell_len, column.heading.split("\n"))) for column in columns]
-    for row in rows:
-        for index, cell in enumerate(row):
-            widths[index] = max(widths[index], *map(cell_len, str(cell).split("\n")))
-    return sum(widths) + GAP * len(columns)
+    safe = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    return Grid(columns, safe, room)
 
 
 def blocks(
@@ -99,19 +73,28 @@ def blocks(
 
     Each begins with the first ``keys`` columns.
     """
+    most = max(LEAST_NAME, available // 3)
+    wanted = [
+        min(wide, most) if column.folds else wide
+        for column, wide in zip(columns, widths(columns, rows), strict=True)
+    ]
     chosen: list[list[int]] = [[]]
     for index in range(keys, len(columns)):
         wider = [*range(keys), *chosen[-1], index]
-        taken = width([columns[each] for each in wider], [[row[each] for each in wider] for row in rows])
-        if taken > available and chosen[-1]:
+        if chosen[-1] and sum(wanted[each] + GAP for each in wider) - GAP > available:
             chosen.append([])
         chosen[-1].append(index)
     made: list[RenderableType] = []
     for each in chosen:
-        wanted = [*range(keys), *each]
-        body = [[row[index] for index in wanted] for row in rows]
-        made += [table([columns[index] for index in wanted], body), Text()]
+        picked = [*range(keys), *each]
+        body = [[row[index] for index in picked] for row in rows]
+        made += [table([columns[index] for index in picked], body, available), Text()]
     return made[:-1]
+
+
+def stacked(columns: Sequence[Column], rows: Sequence[Cells], available: int) -> RenderableType:
+    """Return one table, or several that each begin with the first column where one is too wide."""
+    return Group(*blocks(columns, rows, 1, available))
 
 
 def state(port: Json) -> Text:
@@ -147,21 +130,27 @@ def head(answer: Json, *, everything: bool) -> Text:
     return made
 
 
-def macs(answer: Json) -> RenderableType:
+def macs(answer: Json, room: int) -> RenderableType:
     """``supervisor macs``."""
-    columns = (Column("MAC", False), Column("port"), Column("name", False), Column("age"), Column("", False))
+    columns = (
+        Column("MAC", False, whole=True),
+        Column("port"),
+        Column("name", False),
+        Column("age"),
+        Column("", False),
+    )
     rows = [
         [row["mac"], str(row["port"]), row["name"], duration(row["age_s"]), "pinned" if row["pinned"] else ""]
         for row in answer["macs"]
     ]
-    return table(columns, rows) if rows else Text("no MAC addresses")
+    return stacked(columns, rows, room) if rows else Text("no MAC addresses")
 
 
-def leases(answer: Json) -> RenderableType:
+def leases(answer: Json, room: int) -> RenderableType:
     """``supervisor leases``."""
     columns = (
-        Column("address", False),
-        Column("MAC", False),
+        Column("address", False, whole=True),
+        Column("MAC", False, whole=True),
         Column("port"),
         Column("name", False),
         Column("known as", False),
@@ -180,7 +169,7 @@ def leases(answer: Json) -> RenderableType:
         ]
         for row in answer["leases"]
     ]
-    return table(columns, rows) if rows else Text("no leases")
+    return stacked(columns, rows, room) if rows else Text("no leases")
 
 
 def settings(answer: Json) -> RenderableType:
@@ -189,7 +178,7 @@ def settings(answer: Json) -> RenderableType:
     return table(columns, [[key, value or "-"] for key, value in shown(answer["settings"])])
 
 
-def running(answer: list[Json]) -> RenderableType:
+def running(answer: list[Json], room: int) -> RenderableType:
     """``supervisor list``."""
     columns = (
         Column("name", False),
@@ -208,4 +197,4 @@ def running(answer: list[Json]) -> RenderableType:
         ]
         for each in answer
     ]
-    return table(columns, rows) if rows else Text("no switch of this user runs")
+    return stacked(columns, rows, room) if rows else Text("no switch of this user runs")

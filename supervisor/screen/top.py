@@ -15,6 +15,7 @@ import os
 import select
 import sys
 import termios
+import textwrap
 import threading
 import time
 import tty
@@ -28,14 +29,15 @@ from rich.text import Text
 from supervisor.screen import keys, tables
 from supervisor.screen.detail import detail
 from supervisor.screen.figures import bits, duration, octets, percent, scaled
+from supervisor.screen.grid import GAP, Column, widths
 from supervisor.screen.keys import View
 from supervisor.screen.rates import TRACE, Row, Trail, dropped, total
-from supervisor.screen.tables import Column, Json, alarming, visible
+from supervisor.screen.tables import Json, alarming, visible
 
 INTERVAL_S = 1.0
-AROUND = 9
-"""Lines of the screen that are no rows of ports."""
 LEAST_ROWS = 3
+HEAD_LINES = 4
+"""The blank line above the table, and its headings."""
 MOST_NAMES = 5
 """Stalled ports that the head names."""
 KEY_BYTES = 64
@@ -45,23 +47,32 @@ def screen(
     answer: Json, rows: Sequence[Row], width: int, view: View = keys.FIRST, height: int | None = None
 ) -> RenderableType:
     """Draw one moment of the switch on so many columns, and on so many lines (None: any number)."""
+    header = list(_header(answer, rows))
     shown = keys.ordered(view, rows)
     if not shown:
-        return Group(*_header(answer, rows), Text(), Text("no ports yet", style="dim"))
+        return Group(*header, Text(), Text("no ports yet", style="dim"))
     chosen = keys.chosen(view, shown)
-    first, last = _window([row.port["port"] for row in shown], chosen, height)
-    parts: list[RenderableType] = [*_header(answer, rows), Text(), _ports(shown[first:last], width)]
-    if height is not None:
+    if height is None:
+        return Group(*header, Text(), _ports(shown, width))
+
+    def footer(first: int, last: int) -> Text:
         order = f"by {keys.SORTS[view.sort]}{', turned round' if view.turned else ''}"
         here = f"{first + 1} to {last} of {len(shown)}, {order}"
         name = next(row.port["name"] for row in shown if row.port["port"] == chosen)
-        parts += [Text(f"{here}; chosen: {visible(name)} (Enter)   ? help   q quit", style="dim")]
-    return Group(*parts)
+        return Text(f"{here}; chosen: {visible(name)} (Enter)   ? help   q quit", style="dim")
+
+    around = sum(_lines(text, width) for text in (*header, footer(len(shown), len(shown)))) + HEAD_LINES
+    first, last = _window([row.port["port"] for row in shown], chosen, max(height - around, LEAST_ROWS))
+    return Group(*header, Text(), _ports(shown[first:last], width), footer(first, last))
 
 
-def _window(numbers: Sequence[int], chosen: int, height: int | None) -> tuple[int, int]:
-    """Return which rows are shown: the first, and the one behind the last."""
-    room = len(numbers) if height is None else max(height - AROUND, LEAST_ROWS)
+def _lines(text: Text, width: int) -> int:
+    """Return how many lines a sentence takes."""
+    return len(textwrap.wrap(text.plain, width))
+
+
+def _window(numbers: Sequence[int], chosen: int, room: int) -> tuple[int, int]:
+    """Return which rows are shown, of so many: the first, and the one behind the last."""
     place = numbers.index(chosen)
     first = max(0, min(place - room // 2, len(numbers) - room))
     return first, min(first + room, len(numbers))
@@ -120,33 +131,36 @@ def _drop_rate(row: Row) -> Text:
 COLUMNS: tuple[tuple[int, Column, Callable[[Row], str | Text]], ...] = (
     (0, Column("port"), lambda row: str(row.port["port"])),
     (0, Column("name", False, "bold"), lambda row: row.port["name"]),
-    (2, Column("via", False), lambda row: row.port["transport"]),
-    (0, Column("state", False), lambda row: tables.state(row.port)),
-    (3, Column("in\nframes/s"), lambda row: scaled(row.rates and row.rates.frames_in)),
-    (0, Column("in\nbit/s"), lambda row: scaled(row.rates and row.rates.bits_in)),
-    (3, Column("out\nframes/s"), lambda row: scaled(row.rates and row.rates.frames_out)),
-    (0, Column("out\nbit/s"), lambda row: scaled(row.rates and row.rates.bits_out)),
-    (1, Column("traffic", False, "cyan"), lambda row: row.trace.rjust(TRACE)),
-    (0, Column("drops/s"), _drop_rate),
-    (1, Column("drops"), lambda row: alarming(dropped(row.port), scaled(dropped(row.port)))),
-    (0, Column("queue"), lambda row: octets(row.port["egress_queue_bytes"])),
-    (0, Column("CPU %"), lambda row: percent(row.port["worker"]["cpu_percent"])),
-    (1, Column("memory"), lambda row: _memory(row.port["worker"])),
-    (4, Column("restarts"), lambda row: str(row.port["worker"]["restarts"])),
-    (4, Column("up"), lambda row: duration(row.port["since_s"])),
-    (4, Column("worker"), lambda row: str(row.port["worker"]["pid"] or "-")),
+    (4, Column("via", False), lambda row: row.port["transport"]),
+    (0, Column("state", False, whole=True), lambda row: tables.state(row.port)),
+    (5, Column("in\nframes/s"), lambda row: scaled(row.rates and row.rates.frames_in)),
+    (1, Column("in\nbit/s"), lambda row: scaled(row.rates and row.rates.bits_in)),
+    (5, Column("out\nframes/s"), lambda row: scaled(row.rates and row.rates.frames_out)),
+    (1, Column("out\nbit/s"), lambda row: scaled(row.rates and row.rates.bits_out)),
+    (3, Column("traffic", False, "cyan", whole=True), lambda row: row.trace.rjust(TRACE)),
+    (2, Column("drops/s"), _drop_rate),
+    (3, Column("drops"), lambda row: alarming(dropped(row.port), scaled(dropped(row.port)))),
+    (2, Column("queue"), lambda row: octets(row.port["egress_queue_bytes"])),
+    (2, Column("CPU %"), lambda row: percent(row.port["worker"]["cpu_percent"])),
+    (3, Column("memory"), lambda row: _memory(row.port["worker"])),
+    (6, Column("restarts"), lambda row: str(row.port["worker"]["restarts"])),
+    (6, Column("up"), lambda row: duration(row.port["since_s"])),
+    (6, Column("worker"), lambda row: str(row.port["worker"]["pid"] or "-")),
 )
-"""Each column: its heading, its rank for removal on a narrow terminal, its contents."""
+"""Each column: its rank for removal on a narrow terminal (rank 0 stays), its heading, its contents."""
 
 
 def _ports(shown: Sequence[Row], width: int) -> RenderableType:
     """Draw as many columns as fit, at least the most important ones."""
-    for rank in range(max(rank for rank, _, _ in COLUMNS), -1, -1):
-        columns = [column for each, column, _ in COLUMNS if each <= rank]
-        cells = [[cell(row) for each, _, cell in COLUMNS if each <= rank] for row in shown]
-        if tables.width(columns, cells) <= width:
+    cells = [[cell(row) for _, _, cell in COLUMNS] for row in shown]
+    wanted = widths([column for _, column, _ in COLUMNS], cells)
+    for most in range(max(rank for rank, _, _ in COLUMNS), -1, -1):
+        kept = [index for index, (rank, _, _) in enumerate(COLUMNS) if rank <= most]
+        if sum(wanted[index] + GAP for index in kept) - GAP <= width:
             break
-    return tables.table(columns, cells)
+    return tables.table(
+        [COLUMNS[index][1] for index in kept], [[row[index] for index in kept] for row in cells]
+    )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from supervisor.attach.tcp_owner import owner
+from supervisor.base.tcp_peer import peer
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -84,7 +84,8 @@ def _is_ours(request: web.Request) -> bool:
     """Whether the request comes from a process of our user or of root, according to the kernel."""
     connection = request.transport and request.transport.get_extra_info("socket")
     try:
-        return connection is not None and owner(cast(socket.socket, connection)) in (0, os.geteuid())
+        other = None if connection is None else peer(cast(socket.socket, connection))
+        return other is not None and other.user in (0, os.geteuid())
     except OSError:
         return False
 

@@ -89,4 +89,11 @@ def pair(switch: Switch, stack: contextlib.ExitStack) -> tuple[FakeVM, FakeVM]:
         hello = build_frame(BROADCAST, mac(number), 60)
         vm.send(hello)
         expect(other, hello)
+    wait_for(lambda: _counted(switch), "what they sent to be counted")
     return one, two
+
+
+def _counted(switch: Switch) -> bool:
+    """Whether the workers of the two have published what both have sent and heard."""
+    ports = stats(switch).values()
+    return all(port[way]["frames"] >= 1 for port in ports for way in ("rx", "tx"))

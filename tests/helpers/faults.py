@@ -80,6 +80,11 @@ FAULTS = {
     "a VM that is paused": Fault(
         PAIR, "the VM of db has read and sent nothing for 5 s, and frames wait in its socket", 1
     ),
+    "a VM with vhost-user that is paused": Fault(
+        PAIR,
+        "the VM of db has sent nothing for 5 s, and got frames meanwhile: if it always answers, it is paused",
+        0,
+    ),
     "a VM at its bandwidth limit": Fault(
         PAIR, "of its limit-bandwidth of 8 Mbit/s, so its VM has to wait", 0
     ),

@@ -20,7 +20,7 @@ CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 WORDS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-sync", "--disable-background-networking", "--disable-component-update",
          "--disable-dev-shm-usage", "--hide-scrollbars")  # fmt: skip
-ANSWERS_S = 30
+ANSWERS_S = PATIENCE
 """The driver's patience with a page and with a script; a headless browser can hang."""
 
 

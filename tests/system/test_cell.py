@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -197,17 +198,20 @@ def test_a_hostile_worker_cannot_silence_the_bells_of_others(
         world.talk.settle()
         with ThreadPoolExecutor(1) as executor:
             abuse = executor.submit(world.run, ABUSE_BELLS, abuses=abuses, seconds=2)
-            started = time.monotonic()
+            times = []
             for number in range(40):
                 source, target = (world.alice, world.bob) if number % 2 else (world.bob, world.alice)
                 sender, receiver = (2, 3) if number % 2 else (3, 2)
                 for destination in (mac(receiver), BROADCAST):
                     frame = build_frame(destination, mac(sender), 100, seed=number)
+                    began = time.monotonic()
                     source.send(frame)
                     target.receive_matching(lambda each, frame=frame: each == frame)  # type: ignore[misc]
-            took = time.monotonic() - started
+                    times.append(time.monotonic() - began)
             assert abuse.result()["turns"] > 0
-        assert took < 10, "each of 80 frames waits for the next heartbeat where no bell is heard"
+        # Where no bell is heard, each of 80 frames waits for the next heartbeat, a second. A busy machine
+        # delays some of them so long, not the most.
+        assert statistics.median(times) < 0.5
         assert workers(world.switch).items() >= world.before.items(), "no worker was replaced"
 
 

@@ -24,7 +24,7 @@ from supervisor.console.client import Client
 from supervisor.console.server import Console
 from supervisor.fleet import publisher
 from supervisor.fleet.publisher import Publisher
-from tests.helpers.fakes import reraise
+from tests.helpers.fakes import PATIENCE, reraise
 from tests.helpers.guests.fixtures import short_directory
 
 RECORD = PortRecord(1, 5, 5, "vm", "qemu", Policy())
@@ -69,7 +69,7 @@ class Bench:
         return sock
 
     def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline
             self.loop.turn(0.01)

@@ -190,6 +190,11 @@ def test_an_idle_switch_sleeps(switch: StartSwitch) -> None:
     running = switch(qemu=True, vfkit=1)
     wait_for(lambda: len(running.processes()) == 4, "two warm workers")
     wait_for(lambda: quiet(running), "them to have started")
-    before = cpu_seconds(running)
-    time.sleep(1.0)
-    assert cpu_seconds(running) - before < 0.05
+
+    def sleeps() -> bool:
+        """For a second; on a busy machine the last of the start may come late."""
+        before = cpu_seconds(running)
+        time.sleep(1.0)
+        return cpu_seconds(running) - before < 0.05
+
+    wait_for(sleeps, "a second in which hardly any CPU time is used")

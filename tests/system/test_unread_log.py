@@ -10,7 +10,7 @@ import sys
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.switch import ROOT
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 
 def test_a_full_pipe_as_stderr() -> None:
@@ -62,8 +62,8 @@ def test_a_full_pipe_as_stderr() -> None:
             frame = build_frame(BROADCAST, mac(1))
             vms[0].send(frame)
             vms[1].receive_matching(lambda each: each == frame)
-            subprocess.run([*command, "stop", *where], cwd=ROOT, check=True, timeout=30)
-            assert process.wait(30) == 0
+            subprocess.run([*command, "stop", *where], cwd=ROOT, check=True, timeout=PATIENCE)
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
             process.communicate()

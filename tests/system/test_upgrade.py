@@ -35,7 +35,7 @@ def state(running: Switch) -> Path:
 
 def api(running: Switch, path: str, body: object = None) -> str:
     """Ask the HTTP API; raises CalledProcessError unless it answers 200."""
-    command = ["curl", "--silent", "--show-error", "--fail", "--max-time", "15"]
+    command = ["curl", "--silent", "--show-error", "--fail", "--max-time", "60"]
     command += ["--unix-socket", str(running.directory / "services.sock")]
     if body is not None:
         command += ["--data", json.dumps(body)]

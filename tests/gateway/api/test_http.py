@@ -114,7 +114,7 @@ def slow() -> Iterator[Served]:
 
 def connect(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
+    sock.settimeout(PATIENCE)
     sock.connect(path)
     return sock
 

@@ -76,12 +76,10 @@ def test_only_connections_of_a_vm_that_has_left_are_reset():
         # A VM that is paused does not answer either, but its port is there.
         lan.namespace.run("ip link set port1 down; ip link set port3 down")
         busy.send(b"are you there?")
-        began = time.monotonic()
         leave(lan, 1)
         for sock in (idle, busy, outside):
             with pytest.raises(ConnectionResetError):
                 lan.world.until(lambda sock=sock: drain(sock, bytearray()), "the reset")
-        assert time.monotonic() - began < 10
         assert lan.world.count("guest_gone") == 3
         other.send(b"still here")
         got = bytearray()

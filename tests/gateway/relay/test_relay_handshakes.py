@@ -113,11 +113,10 @@ def test_a_reset_before_the_connection_is_accepted_reaches_the_far_side():
         guest.send(b"last words")
         reset(guest)
         server, got = stack.enter_context(accept(lan, listener)), bytearray()
-        began = time.monotonic()
         with pytest.raises(ConnectionResetError):
             lan.world.until(lambda: drain(server, got), "the reset")
         assert got == b"last words"
-        assert time.monotonic() - began < ANSWERED_S / 2
+        assert lan.world.count("timed_out") == 0
 
 
 @in_a_namespace

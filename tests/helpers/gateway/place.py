@@ -23,7 +23,7 @@ from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ordinary import NOBODY, as_user
 from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 NewNamespace = Callable[[str], Namespace]
 
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
     def get(self, room: Namespace, url: str) -> str:
         """Fetch ``url`` in a namespace; raises CommandError."""
-        return room.run(f"curl --silent --show-error --fail --max-time 10 --noproxy '*' '{url}' 2>&1")
+        return room.run(f"curl --silent --show-error --fail --max-time {PATIENCE} --noproxy '*' '{url}' 2>&1")
 
     def serve(self, room: Namespace, address: str, text: str) -> int:
         """Serve a page with that text in a namespace; return the port, which the kernel chose."""

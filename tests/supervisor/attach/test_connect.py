@@ -19,6 +19,7 @@ from supervisor.attach.http_head import HEAD_BYTES
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
+from tests.helpers.guests.waiting import PATIENCE
 
 REQUEST = b"POST /connect HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 FRAMES = b"\x3c\0" + bytes(range(60)) + b"\x0e\0" + bytes(14)
@@ -40,7 +41,7 @@ class Bench:
     def call(self, said: bytes = b"") -> socket.socket:
         """Connect and say something."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         sock.connect(str(self.path))
         sock.sendall(said)
         self._socks.append(sock)

@@ -17,6 +17,7 @@ from supervisor.attach.addresses import PortOptions, parse_listen
 from supervisor.attach.datagram import VfkitListener
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
+from tests.helpers.guests.waiting import PATIENCE
 
 
 class Bench:
@@ -35,7 +36,7 @@ class Bench:
 
     def vm(self, name: str | None = "vm", *, connected: bool = True) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         self._vms.append(sock)
         if name is not None:
             address = str(self.directory / name) if name[0] != "\0" else name
@@ -53,7 +54,7 @@ class Bench:
         """Wait for the port of the VM; return the descriptor that its worker would have."""
         self.until(lambda: len(self.owner.arrived) == count)
         sock = socket.socket(fileno=os.dup(self.owner.arrived[-1][1]))
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         self._workers.append(sock)
         return sock
 

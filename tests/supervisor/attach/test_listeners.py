@@ -22,6 +22,7 @@ from supervisor.attach.listeners import Listeners
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
+from tests.helpers.guests.waiting import PATIENCE
 
 PINNED = Policy((b"\x02\0\0\0\0\1",))
 
@@ -44,7 +45,7 @@ class Bench:
 
     def connect(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         sock.connect(str(self.directory / name))
         self._socks.append(sock)
         return sock

@@ -20,6 +20,7 @@ from supervisor.attach.stream import StreamListener
 from tests.helpers.descriptors import no_more_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
+from tests.helpers.guests.waiting import PATIENCE
 
 Open = Callable[..., StreamListener]
 
@@ -66,7 +67,7 @@ def listen(loop: Loop, pauses: Pauses, owner: FakeOwner) -> Iterator[Open]:
 
 def unix(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, kind)
-    sock.settimeout(5)
+    sock.settimeout(PATIENCE)
     sock.connect(str(path))
     return sock
 

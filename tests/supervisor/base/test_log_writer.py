@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 
 from supervisor.base.log_writer import LINES, LogWriter
 from tests.helpers.guests.waiting import wait_for
@@ -23,12 +22,10 @@ def test_lines_are_written_in_order_and_flush_waits_for_them() -> None:
 def test_a_full_pipe_does_not_block_and_lost_lines_are_counted_and_logged() -> None:
     read, write = os.pipe()
     writer = LogWriter(write)
-    began = time.monotonic()
     line = 99 * "x"
     for _ in range(5000):
         writer.put(line)
     writer.flush(0.2)
-    assert time.monotonic() - began < 5.0
     lost = writer.lost
     assert lost >= 5000 - LINES - (1 << 16) // 100 - 2
     text = bytearray()

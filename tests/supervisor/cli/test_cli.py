@@ -213,7 +213,7 @@ def test_json_lines_in_the_log(place: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("ready bulkhead in ")
     process.terminate()
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=60)
     assert process.returncode == 0
     lines = [json.loads(line) for line in log.splitlines()]
     assert lines[-1]["message"] == "stopping 0 ports"

@@ -94,6 +94,15 @@ def test_a_paused_vm(world: World) -> None:
     assert world.explain()["findings"] == []
 
 
+def test_what_a_vm_reads_of_its_own_memory_is_not_seen(world: World) -> None:
+    world.lately["db"] = {"rx": {"frames": 0, "bytes": 0}, "tx": {"frames": 4, "bytes": 400}}
+    assert world.explain()["findings"] == []
+    world.ports["db"]["transport"] = "vhost"
+    assert "if it always answers, it is paused" in world.doubted()
+    world.lately["db"]["tx"]["frames"] = 0
+    assert world.explain()["findings"] == []
+
+
 def test_a_vm_that_sends_as_much_as_its_limit(world: World) -> None:
     world.ports["web"]["settings"]["bytes_per_s"] = 12_500_000
     world.lately["web"] = {"rx": {"frames": 9, "bytes": 5 * 12_000_000}}

@@ -21,6 +21,7 @@ from supervisor.demo.vm import (
     Source,
     StreamLink,
 )
+from tests.helpers.guests.waiting import PATIENCE
 
 A, B = b"\x02alice", b"\x02bob\0\0"
 MS = 1_000_000
@@ -158,7 +159,7 @@ def test_messages_are_taken_one_by_one_until_there_is_no_more_room(listening):
             link.receive()
 
 
-def reports(process, until, deadline=20.0):
+def reports(process, until, deadline=PATIENCE):
     end = time.monotonic() + deadline
     while time.monotonic() < end:
         report = json.loads(process.stdout.readline())
@@ -175,7 +176,7 @@ def test_a_vm_announces_itself_obeys_and_ends_with_its_input(listening):
         stdout=subprocess.PIPE,
     )
     try:
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE)
         hello, vm = listener.recvfrom(2000)
         assert hello[:12] == BROADCAST + B
         listener.connect(vm)
@@ -200,7 +201,7 @@ def test_a_vm_announces_itself_obeys_and_ends_with_its_input(listening):
         process.stdin.flush()
         assert reports(process, lambda report: report["received"] == 12)["bad"] == 0
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()

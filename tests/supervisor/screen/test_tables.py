@@ -9,6 +9,7 @@ from forwarder.names import Policy
 from supervisor.ports.settings import plain
 from supervisor.screen import tables
 from supervisor.screen.figures import bits, duration, exact, octets, percent, scaled
+from supervisor.screen.grid import Column
 from tests.helpers.answers import port, text
 
 
@@ -72,7 +73,7 @@ def test_macs_show_age_and_pins():
         {"mac": "02:00:00:00:00:01", "port": 1, "name": "qemu-1", "age_s": 3, "pinned": False},
         {"mac": "02:00:00:00:00:02", "port": 1, "name": "qemu-1", "age_s": None, "pinned": True},
     ]
-    shown = text(tables.macs({"macs": rows})).splitlines()
+    shown = text(tables.macs({"macs": rows}, 80)).splitlines()
     assert shown[-2].split() == ["02:00:00:00:00:01", "1", "qemu-1", "3.0", "s"]
     assert shown[-1].split() == ["02:00:00:00:00:02", "1", "qemu-1", "-", "pinned"]
 
@@ -89,15 +90,15 @@ def test_settings_are_shown_as_they_would_be_set():
 
 
 def test_empty_tables_are_replaced_by_a_sentence():
-    assert "no MAC addresses" in text(tables.macs({"macs": []}))
-    assert "no leases" in text(tables.leases({"leases": []}))
-    assert "no switch" in text(tables.running([]))
+    assert "no MAC addresses" in text(tables.macs({"macs": []}, 80))
+    assert "no leases" in text(tables.leases({"leases": []}, 80))
+    assert "no switch" in text(tables.running([], 80))
 
 
 def test_names_are_not_read_as_markup_and_control_characters_are_not_obeyed():
     odd = "[red]x[/red]\x1b[31m\n"
     rows = [{"mac": "02::", "port": 1, "name": odd, "age_s": 3, "pinned": False}]
-    shown = text(tables.macs({"macs": rows}))
+    shown = text(tables.macs({"macs": rows}, 80))
     assert "[red]x[/red]\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}" in shown
 
 
@@ -114,13 +115,36 @@ def test_a_stalled_vm_stands_out_whatever_its_state():
     assert "red" in str(shown.style)
 
 
-def test_the_width_of_a_table_is_that_of_its_text():
-    columns = [tables.Column("name", False), tables.Column("in\nframes/s")]
-    rows = [["a-long-name", "1"], ["b", "2"]]
-    assert tables.width(columns, rows) == len("a-long-name") + len("frames/s") + 2 * tables.GAP
-    shown = text(tables.table(columns, rows), width=tables.width(columns, rows))
-    assert "a-long-name" in shown
-    assert "frames/s" in shown
+def test_a_table_is_as_wide_as_its_text_and_its_figures_are_aligned():
+    columns = [Column("name", False), Column("in\nframes/s")]
+    lines = text(tables.table(columns, [["a-long-name", "1"], ["b", "22"]])).splitlines()
+    assert lines == [
+        "name               in",
+        "             frames/s",
+        "─────────────────────",
+        "a-long-name         1",
+        "b                  22",
+    ]
+
+
+def test_text_is_folded_to_fit_and_figures_and_addresses_are_not():
+    columns = [
+        Column("MAC", False, whole=True),
+        Column("name", False),
+        Column("rx"),
+    ]
+    rows = [["02:00:00:00:00:01", "0123456789abcdefghij", "1,234,567"]]
+    lines = text(tables.table(columns, rows), 40).splitlines()
+    assert lines[2:] == ["02:00:00:00:00:01  0123456789  1,234,567", "                   abcdefghij"]
+    narrow = text(tables.table(columns, rows), 25).splitlines()[2:]
+    assert "1,234,567" in "".join(narrow)
+    assert "".join(line[:7].strip() for line in narrow) == "02:00:00:00:00:01"
+
+
+def test_wide_characters_take_two_columns():
+    lines = text(tables.table([Column("name", False), Column("n")], [["机器", "1"]])).splitlines()
+    assert lines[-1] == "机器  1"
+    assert lines[0] == "name  n"
 
 
 def test_where_the_output_is_no_terminal_nothing_is_cut():
@@ -130,7 +154,7 @@ def test_where_the_output_is_no_terminal_nothing_is_cut():
 
 
 def test_a_table_that_is_too_wide_becomes_several_that_name_their_rows():
-    columns = [tables.Column("port"), tables.Column("name", False), *map(tables.Column, "abcdefgh")]
+    columns = [Column("port"), Column("name", False), *map(Column, "abcdefgh")]
     rows = [["1", "vm", *["123,456,789"] * 8]]
     made = tables.blocks(columns, rows, 2, 40)
     console = Console(file=io.StringIO(), width=40)

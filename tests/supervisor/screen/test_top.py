@@ -15,6 +15,7 @@ from supervisor.screen import rates, top
 from supervisor.screen.keys import FIRST, SORTS, ordered, press, split
 from supervisor.screen.rates import Rates, Trail
 from tests.helpers.answers import answer, port, text
+from tests.helpers.guests.waiting import PATIENCE
 
 
 def counted(frames, number=1, since=100.0, dropped=0, **changes):
@@ -140,7 +141,7 @@ def test_on_a_terminal_a_key_ends_it_and_the_terminal_is_as_before(key):
         env=os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"},
     )
     os.close(theirs)
-    seen, deadline, told = b"", time.monotonic() + 30, False
+    seen, deadline, told = b"", time.monotonic() + PATIENCE, False
     try:
         while time.monotonic() < deadline:
             try:
@@ -150,7 +151,7 @@ def test_on_a_terminal_a_key_ends_it_and_the_terminal_is_as_before(key):
             if b"qemu-1" in seen and not told:
                 told = True
                 os.write(ours, key)
-        assert process.wait(10) == 0, seen
+        assert process.wait(PATIENCE) == 0, seen
     finally:
         process.kill()
         process.wait()

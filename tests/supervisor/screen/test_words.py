@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rich.table import Table
 
 from supervisor.base import logs
 from supervisor.cli.main import main
@@ -14,6 +13,7 @@ from supervisor.fleet import misuse
 from supervisor.gateway.states import GatewayState
 from supervisor.ports.lifecycle import PortState
 from supervisor.screen import stats, status, top, words
+from supervisor.screen.grid import Grid
 from tests.helpers.answers import answer, port
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
@@ -22,9 +22,9 @@ DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
 def headings(drawn):
     """Return the words of all headings in something drawn."""
     for part in getattr(drawn, "renderables", []):
-        if isinstance(part, Table):
+        if isinstance(part, Grid):
             for column in part.columns:
-                yield from str(column.header).replace("%", "").split()
+                yield from column.heading.replace("%", "").split()
 
 
 def test_every_heading_is_explained():

@@ -20,7 +20,7 @@ from tests.helpers.gateway.place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Pl
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
 either = pytest.mark.parametrize("place", ["user"], indirect=True)
@@ -50,7 +50,16 @@ class Api(NamedTuple):
 
     def ask(self, where: str, *words: str) -> tuple[int, str]:
         """Have curl ask; return status and body."""
-        command = ["curl", "--silent", "--show-error", "--max-time", "15", "--unix-socket", str(self.path)]
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--max-time",
+            f"{PATIENCE}",
+            "--unix-socket",
+            str(self.path),
+        ]
+        command += ["--unix-socket", str(self.path)]
         command += ["--write-out", "\n%{http_code}", *words, f"http://gvproxy{where}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -67,7 +76,7 @@ class Api(NamedTuple):
 
     def connect(self, request: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(15)
+        sock.settimeout(PATIENCE)
         sock.connect(str(self.path))
         sock.sendall(f"{request} HTTP/1.1\r\nHost: gvproxy\r\n\r\n".encode())
         return sock
@@ -162,7 +171,7 @@ def test_many_zones_at_once_are_all_in_force(start: Callable[..., tuple[Place, A
     for number in range(8):
         body = json.dumps({"Name": f"z{number}.test.", "DefaultIP": f"10.0.1.{number}"})
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(15)
+        sock.settimeout(PATIENCE)
         sock.connect(str(api.path))
         head = f"POST /services/dns/add HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         sock.sendall(f"{head}{body}".encode())

@@ -19,7 +19,7 @@ from tests.helpers.guests.ordinary import NOBODY, as_user
 from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.qemu import QemuGuest, unix_stream
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
 
@@ -62,7 +62,7 @@ def lease(machine: Machine, script: str) -> str:
         machine.run(f"echo '{line}' >>{script}")
     machine.run(f"chmod 755 {script}")
     machine.run(
-        f"busybox udhcpc -i {machine.interface} -n -q -t 20 -T 1 -x hostname:{machine.name} -s {script}"
+        f"busybox udhcpc -i {machine.interface} -n -q -t 50 -T 1 -x hostname:{machine.name} -s {script}"
     )
     return machine.run(f"cat {script}.lease").strip()
 
@@ -87,8 +87,7 @@ def resolved(machine: Machine, name: str) -> str:
 
 def fetch(address: str, port: int) -> str:
     """Fetch a page as a client of the host."""
-    with socket.create_connection((address, port), 10) as sock:
-        sock.settimeout(10)
+    with socket.create_connection((address, port), PATIENCE) as sock:
         sock.sendall(b"GET /page HTTP/1.0\r\n\r\n")
         data = b""
         while more := sock.recv(4096):
@@ -133,13 +132,21 @@ def test_leases_names_both_protocols_the_host_and_a_forward(
         for room in rooms:
             assert "192.168.127.254" in resolved(room, "host.containers.internal")
             url = f"http://192.168.127.254:{page}/"
-            assert room.run(f"curl --silent --max-time 10 --noproxy '*' {url}") == "the host's loopback"
+            assert (
+                room.run(f"curl --silent --max-time {PATIENCE} --noproxy '*' {url}") == "the host's loopback"
+            )
         guest = machines[0]
         guest.run("mkdir -p /tmp/www; echo from the guest >/tmp/www/page")
         guest.start("httpd -f -p 80 -h /tmp/www")
         added = switch.command("forward", "add", f"tcp:127.0.0.1:0:{four[guest]}:80").stdout.split()[1]
         port = int(added.split(":")[2])
-        wait_for(lambda: "from the guest" in fetch("127.0.0.1", port), "the guest's page")
+
+        def served() -> bool:
+            with contextlib.suppress(ConnectionResetError):  # its server is still starting
+                return "from the guest" in fetch("127.0.0.1", port)
+            return False
+
+        wait_for(served, "the guest's page")
         switch.command("forward", "remove", added)
         with pytest.raises(ConnectionRefusedError):
             fetch("127.0.0.1", port)

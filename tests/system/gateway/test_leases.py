@@ -23,7 +23,7 @@ from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ordinary import NOBODY, as_user
 from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 NewNamespace = Callable[[str], Namespace]
 pytestmark = pytest.mark.guest
@@ -60,7 +60,7 @@ class Guest:
     def lease(self) -> list[str]:
         """Ask for a lease: address, mask, router, resolver, MTU, search domains."""
         self.room.run(
-            f"busybox udhcpc -i eth0 -n -q -t 20 -T 1 -O search -O mtu -s {self._script} "
+            f"busybox udhcpc -i eth0 -n -q -t 50 -T 1 -O search -O mtu -s {self._script} "
             f"-x hostname:{self.name}"
         )
         return self._lease.read_text().split()
@@ -126,7 +126,9 @@ def check_that_a_lease_outlives(switch: StartSwitch, namespace: NewNamespace, se
     guest = guest_of(running, namespace, 1)
     running.wait_live(2)
     before = guest.lease()
-    add = f"curl --silent --fail --max-time 10 --unix-socket {services} http://gvproxy/services/dns/add"
+    add = (
+        f"curl --silent --fail --max-time {PATIENCE} --unix-socket {services} http://gvproxy/services/dns/add"
+    )
     guest.room.run(f"""{add} --data '{{"Name": "x.", "DefaultIP": "10.0.0.1"}}'""")
     assert "10.0.0.1" in guest.look_up("a.x")
     assert before[0] in guest.look_up("guest1.containers.internal")

@@ -27,7 +27,7 @@ from tests.helpers.guests import requirements
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 NewNamespace = Callable[[str], Namespace]
 pytestmark = pytest.mark.guest
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.guest
 GUEST, GATEWAY = "192.168.127.2", "192.168.127.1"
 MANY = 2000
 DATA = os.urandom(20_000)
-EXCHANGE_S = 30.0
+EXCHANGE_S = 120.0
 DESCRIPTORS = 20_000
 """What the gateway needs at least for so many connections of one forward, worst case (``gateway.tcp``)."""
 
@@ -223,7 +223,7 @@ def test_sent_bytes_arrive_without_further_traffic(place: Place) -> None:
     with contextlib.ExitStack() as stack:
         ((near, far),) = connect(place, 1, stack)
         near.settimeout(EXCHANGE_S)
-        far.settimeout(3.0)
+        far.settimeout(PATIENCE)
         for _ in range(10):
             sender = threading.Thread(target=near.sendall, args=(data,))
             sender.start()

@@ -45,7 +45,7 @@ def resolver() -> Iterator[Callable[..., Resolver]]:
 
 def dig(room: Namespace, *words: str) -> str:
     """Ask as people do; return what dig says."""
-    return room.run(f"dig @{GATEWAY} +tries=1 +time=5 {' '.join(words)}")
+    return room.run(f"dig @{GATEWAY} +tries=1 +time=30 {' '.join(words)}")
 
 
 def test_twelve_types_of_our_names_are_answered_here_and_of_others_there(
@@ -68,7 +68,7 @@ def test_twelve_types_of_our_names_are_answered_here_and_of_others_there(
     assert outside.asked == []
     for kind in TYPES:
         assert "status: NOERROR" in dig(here.guest, "www.example.com", kind)
-    assert len(outside.asked) == len(TYPES)
+    assert len(outside.asked) >= len(TYPES)  # again, where an answer was slow
     assert dig(here.guest, "+tcp", "+short", "www.example.com").strip() == FOUND
     assert dig(here.guest, "+short", "long.example.com").split() == MANY  # cut short, and asked again by TCP
     assert "status: REFUSED" in dig(here.guest, "-c", "CH", "version.bind", "TXT")

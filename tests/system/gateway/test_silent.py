@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from forwarder import counted
+from forwarder.errors import LocalError
 from forwarder.restart_budget import Budget
+from supervisor.console.client import Client
 from supervisor.gateway.questions import REPLACE_S
 from tests.helpers.gateway.place import GATEWAY, Place, process
 from tests.helpers.guests.switch import Switch
@@ -19,8 +21,7 @@ from tests.helpers.guests.waiting import PATIENCE, wait_for
 pytestmark = pytest.mark.guest
 FORWARD = "tcp:127.0.0.1:0:192.168.127.2:80"
 NOTICED_S = 3.0
-FAILED_S = 2.0
-START_S = 5.0
+START_S = 30.0
 """What a command takes to start on a very busy machine."""
 
 
@@ -31,6 +32,15 @@ def state(switch: Switch) -> tuple[str, str]:
     return answer["gateway"]["state"], ports.get("gateway", "none")
 
 
+def refused_at_once(switch: Switch) -> bool:
+    """Whether a forward is refused in less time than a gateway gets that is not known to hang."""
+    with Client(str(switch.runtime_dir)) as client:
+        began = time.monotonic()
+        with pytest.raises(LocalError, match="has not answered"):
+            client.ask("forward_add", forward=FORWARD)
+        return time.monotonic() - began < 0.5
+
+
 def test_a_gateway_that_hangs_is_silent_and_delays_no_command(place: Callable[..., Place]) -> None:
     switch = place().switch
     assert state(switch) == ("live", "live")
@@ -39,18 +49,15 @@ def test_a_gateway_that_hangs_is_silent_and_delays_no_command(place: Callable[..
     began = time.monotonic()
     try:
         failed = switch.command("forward", "list", check=False)
-        assert (failed.returncode, time.monotonic() - began < FAILED_S + START_S) == (1, True)
+        assert failed.returncode == 1
+        # It is the supervisor that says so; after ten seconds the command would say that *it* is silent.
         assert f"the gateway (pid {pid}) has not answered" in failed.stderr
         assert "supervisor" not in failed.stderr.replace("supervisor:", "")
         wait_for(lambda: state(switch) == ("silent", "silent"), "the gateway to be silent")
         assert time.monotonic() - began < NOTICED_S + START_S
         # From now on nothing takes time, and figures are those of before.
-        began = time.monotonic()
-        assert (
-            switch.command("forward", "add", "tcp:127.0.0.1:0:192.168.127.2:80", check=False).returncode == 1
-        )
+        wait_for(lambda: refused_at_once(switch), "an answer that does not wait for the gateway")
         stats = switch.json("stats")["gateway"]
-        assert time.monotonic() - began < 2 * START_S
         assert stats["state"] == "silent"
         assert stats["refused"].keys() == counted.REFUSED.keys()
         assert switch.log().count("has not answered") == 1
@@ -123,8 +130,8 @@ def test_refusals_of_the_gateway_are_in_stats(place: Callable[..., Place]) -> No
     before = here.switch.json("stats")["gateway"]
     assert before["state"] == "live"
     assert before["refused"]["denied"] == 0
-    here.guest.run("curl --silent --max-time 3 http://203.0.113.9/ || true")
-    assert here.switch.json("stats")["gateway"]["refused"]["denied"] == 1
+    here.guest.run("curl --silent --max-time 20 http://203.0.113.9/ || true")
+    assert here.switch.json("stats")["gateway"]["refused"]["denied"] >= 1  # a SYN may be repeated
     table = here.switch.command("stats").stdout
     assert "refused denied" in table
     assert "to a network that --deny names" in table

@@ -17,7 +17,7 @@ import pytest
 from tests.helpers.gateway.place import GUEST, HOST, OUTSIDE, Place, process
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
 FAR = "203.0.113.5"
@@ -31,7 +31,7 @@ def connect(room: Namespace, *to: object) -> int:
     def make() -> int:
         family = socket.AF_INET6 if ":" in str(to[0]) else socket.AF_INET
         with socket.socket(family) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             return sock.connect_ex(to)
 
     return room.inside(make)
@@ -47,7 +47,7 @@ def test_a_connect_gets_the_answer_of_the_far_side(place: Callable[..., Place]) 
     assert connect(here.guest, "192.0.2.1", 80) == errno.EHOSTUNREACH
     assert connect(here.guest, "2001:db8::7", 80) == errno.ENETUNREACH
     wait_for(lambda: "port 2" in here.switch.log() and "--deny" in here.switch.log(), "the line in the log")
-    assert here.switch.json("stats")["gateway"]["refused"]["denied"] == 1
+    assert here.switch.json("stats")["gateway"]["refused"]["denied"] >= 1  # a SYN may be repeated
 
 
 def test_the_way_and_its_errors_are_seen_by_traceroute_and_ping(place: Callable[..., Place]) -> None:
@@ -55,11 +55,11 @@ def test_the_way_and_its_errors_are_seen_by_traceroute_and_ping(place: Callable[
     here.internet.run(f"ip address add {FAR}/32 dev lo; ip route add default via 198.51.100.1")
     here.host.run(f"ip route add {FAR}/32 via {OUTSIDE}; sysctl -qw net.ipv4.icmp_ratelimit=0")
     for kind in ("", "-I"):
-        hops = here.guest.run(f"busybox traceroute {kind} -n -w 2 -q 1 -m 5 {FAR}").splitlines()[1:]
+        hops = here.guest.run(f"busybox traceroute {kind} -n -w 20 -q 1 -m 5 {FAR}").splitlines()[1:]
         assert [re.split(r" +", line.strip())[1] for line in hops] == ["192.168.127.1", FAR]
     for size in (56, 1472, 1473, 2000, 60_000):
         for to in (OUTSIDE, HOST, "192.168.127.1"):
-            assert " 0% packet loss" in here.guest.run(f"busybox ping -c 1 -W 5 -s {size} {to}")
+            assert " 0% packet loss" in here.guest.run(f"busybox ping -c 1 -W 20 -s {size} {to}")
 
 
 def test_a_host_without_pings_is_reported_at_the_start(place: Callable[..., Place]) -> None:
@@ -76,11 +76,17 @@ def test_curl_is_not_held_up_where_the_host_has_no_ipv6(
     port = here.serve(here.internet, OUTSIDE, "outside")
     wait_for(lambda: "inet6" in here.guest.run("ip -6 address show dev eth0 scope global"), "IPv6 of the LAN")
     assert "default" not in here.guest.run("ip -6 route")
-    begin = time.monotonic()
     both = f"--resolve both.test:{port}:[2001:db8::7],{OUTSIDE}"
-    page = here.guest.run(f"curl --silent --max-time 10 --noproxy '*' {both} http://both.test:{port}/")
-    assert page == "outside"
-    assert time.monotonic() - begin < 5
+
+    def quick() -> bool:
+        begin = time.monotonic()
+        page = here.guest.run(
+            f"curl --silent --max-time {PATIENCE} --noproxy '*' {both} http://both.test:{port}/"
+        )
+        assert page == "outside"
+        return time.monotonic() - begin < 5
+
+    wait_for(quick, "a page without the wait for an address that does not answer")
 
 
 @contextlib.contextmanager
@@ -121,7 +127,7 @@ def test_short_connections_in_a_row_do_not_run_out_of_ports(
     here.host.run(f"nsenter -t {inside} -n sysctl -qw net.ipv4.ip_local_port_range='32768 33767'")
 
     def ask() -> bytes:
-        with socket.create_connection(("127.0.0.1", 8080), 10) as sock:
+        with socket.create_connection(("127.0.0.1", 8080), PATIENCE) as sock:
             sock.sendall(b"hi")
             answer = sock.recv(10)
             if closes_first:
@@ -137,7 +143,9 @@ def test_connections_to_a_killed_vm_are_reset(place: Callable[..., Place]) -> No
     with contextlib.ExitStack() as stack:
         guest = stack.enter_context(here.guest.inside(lambda: socket.create_server((GUEST, 22))))
         clients = [
-            stack.enter_context(here.host.inside(lambda: socket.create_connection(("127.0.0.1", 2222), 10)))
+            stack.enter_context(
+                here.host.inside(lambda: socket.create_connection(("127.0.0.1", 2222), PATIENCE))
+            )
             for _ in range(2)
         ]
         for _ in clients:
@@ -146,7 +154,7 @@ def test_connections_to_a_killed_vm_are_reset(place: Callable[..., Place]) -> No
         here.switch.wait_live(1)
         clients[1].sendall(b"are you there?")
         for client in clients:
-            client.settimeout(10)
+            client.settimeout(PATIENCE)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
     assert here.switch.json("stats")["gateway"]["relayed"]["guest_gone"] == 2
@@ -160,7 +168,7 @@ def test_a_stream_through_a_gateway_that_is_killed_does_not_look_whole(place: Ca
             return stack.enter_context(room.inside(lambda: socket.create_server((at, port))))
 
         def dial(room: Namespace, at: str, port: int) -> socket.socket:
-            return stack.enter_context(room.inside(lambda: socket.create_connection((at, port), 10)))
+            return stack.enter_context(room.inside(lambda: socket.create_connection((at, port), PATIENCE)))
 
         def accept(listener: socket.socket) -> socket.socket:
             return stack.enter_context(listener.accept()[0])
@@ -173,6 +181,6 @@ def test_a_stream_through_a_gateway_that_is_killed_does_not_look_whole(place: Ca
             assert other.recv(100) == b"the first half"
         os.kill(process(here.switch, "gateway"), signal.SIGKILL)
         for sock in (*inward, *outward):
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)

@@ -23,7 +23,7 @@ from tests.helpers.gateway.place import (
 )
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest
 MANY = 600
@@ -66,7 +66,7 @@ def test_a_forward_is_added_used_and_removed_while_running(place: Callable[..., 
         here.get(here.host, url)
     path = here.switch.directory / "to-guest"
     here.switch.command("forward", "add", f"unix:{path}:{GUEST}:{port}")
-    assert here.host.run(f"curl --silent --max-time 10 --unix-socket {path} http://guest/") == "guest"
+    assert here.host.run(f"curl --silent --max-time {PATIENCE} --unix-socket {path} http://guest/") == "guest"
     for wrong, line in (
         (f"unix:{path}:{GUEST}:{port}", "already"),
         ("tcp:127.0.0.1:0:10.9.9.9:80", "outside"),
@@ -167,7 +167,7 @@ def test_connections_that_came_while_the_namespace_was_busy_are_served(place: Ca
         guest = stack.enter_context(
             here.guest.inside(lambda: socket.create_server((GUEST, 7), backlog=MANY + 1))
         )
-        guest.settimeout(10)
+        guest.settimeout(PATIENCE)
         os.kill(inside, signal.SIGSTOP)
         try:
             clients = here.host.inside(

@@ -15,7 +15,7 @@ from tests.helpers.gateway.place import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.guests.watching import ask, live, workers
 from tests.helpers.taken_over.attacks import ATTACKS, BESIDE_A_GATEWAY, MESSAGES
 from tests.helpers.taken_over.strangers import strangers
@@ -69,7 +69,7 @@ class Beside:
         ]
         assert len(self.switch.json("forward", "list")["forwards"]) == 2
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(PATIENCE)
             client.connect(str(self.services))
             client.send(b"GET /leases HTTP/1.1\r\nHost: gvproxy\r\nConnection: close\r\n\r\n")
             assert client.recv(100).startswith(b"HTTP/1.1 200")

@@ -101,11 +101,14 @@ def test_each_query_has_data_from_a_real_switch(switch: StartSwitch, tmp_path: P
                 return not missing
 
             wait_for(all_have_data, lambda: f"data for {missing}", SCRAPES_S)
-            (stalled,) = ask("query", "bulkhead_port_stalled == 1")["result"]
-            assert stalled["metric"]["name"] == "dave"
-            (rate,) = ask("query", 'rate(bulkhead_port_bytes_total{name="alice",direction="rx"}[10s])')[
-                "result"
-            ]
+
+            def only(query: str) -> Any:
+                """Return what it finds once it is in two scrapes of the last seconds."""
+                (found,) = wait_for(lambda: ask("query", query)["result"], query)
+                return found
+
+            assert only("bulkhead_port_stalled == 1")["metric"]["name"] == "dave"
+            rate = only('rate(bulkhead_port_bytes_total{name="alice",direction="rx"}[10s])')
             assert 0 < float(rate["value"][1]) < 400_000
 
 

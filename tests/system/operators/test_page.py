@@ -185,7 +185,7 @@ def test_250_ports_are_grouped_and_found(page: Browser, scene: Scene, served: We
     assert page.text("#map .group") == ["web · 45"]
     find = "document.querySelector('#find')"
     page.run(f"{find}.value = 'web-12'; {find}.dispatchEvent(new Event('input'))")
-    assert page.text("#ports tr td:nth-child(2)") == ["web-12"]
+    wait_for(lambda: page.text("#ports tr td:nth-child(2)") == ["web-12"], "what was found", ANSWERS_S)
     assert len(page.text("#map .node:not(.dim)")) == 1
 
 

@@ -93,7 +93,7 @@ def test_a_dead_datagram_vm_is_noticed_without_a_write_to_it(switch: StartSwitch
     vm.send(build_frame(BROADCAST, mac(1), 60))
     running.wait_live(1)
     vm.close()
-    running.wait_live(0, timeout=3.0)
+    running.wait_live(0)
 
 
 def test_the_stats_have_the_promised_shape(switch: StartSwitch) -> None:

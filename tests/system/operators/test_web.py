@@ -26,7 +26,6 @@ from tests.helpers.guests.switch import ROOT, Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.web import Web
 
-STARTS_S = 30.0
 STREAM = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -113,7 +112,7 @@ def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_
 def test_a_mistake_is_reported_in_one_line(words: list[str], line: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bulkhead", "web", "--runtime-dir", str(tmp_path), *words],
-        capture_output=True, text=True, timeout=STARTS_S, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=ROOT,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, f"Error: {line}\n")
 
@@ -194,7 +193,7 @@ def _streams(served: Web) -> bool:
 def capture(
     served: Web, ports: list[str], expression: str = ""
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=STARTS_S)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     body = json.dumps({"ports": ports, "filter": expression})
     connection.request("POST", "/api/capture", body, {"Content-Type": "application/json"})
     return connection, connection.getresponse()

@@ -14,7 +14,7 @@ from tests.helpers.core.model_segments import Flow
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, StreamVM, build_frame, mac
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 from tests.helpers.guests.watching import ask, live, name_of
 
 StartSwitch = Callable[..., Switch]
@@ -155,7 +155,7 @@ def test_a_flooding_vm_still_gets_its_frames(town: Town) -> None:
     """The VM's worker reads its flood, and still writes the frames of others to it."""
     flooder = town.vms[STUCK]
     flood = build_frame(mac(SENDER), mac(STUCK), 1514)
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + PATIENCE
     got: list[bytes] = []
     wanted = [build_frame(mac(STUCK), mac(SENDER), 200, seed=number) for number in range(50)]
     for each in wanted:
@@ -163,7 +163,7 @@ def test_a_flooding_vm_still_gets_its_frames(town: Town) -> None:
         seen = len(got)
         while len(got) == seen and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
-                flooder.send(*[flood] * 64, timeout=0.05 if not isinstance(flooder, StreamVM) else 10.0)
+                flooder.send(*[flood] * 64, timeout=0.05 if not isinstance(flooder, StreamVM) else PATIENCE)
             got += [frame for frame in flooder.drain() if len(frame) == 200]
     assert got == wanted
 

@@ -32,7 +32,7 @@ NAMES = ("krun", "same", "stream", "connect", "plain", "qemu", "uml", "tap")
 PARTNERS = NAMES[1:]
 UNASKED = "unasked"
 ROUTER, HOST = "192.168.127.1", "192.168.127.254"
-NAMED_S = 10.0
+NAMED_S = 30.0
 ARRIVES = 1 << 20
 """Of 8 MiB that are sent: iperf3 stops the clock when the last has been written."""
 THROUGH_THE_GATEWAY = "-n 32M"

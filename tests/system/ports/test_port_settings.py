@@ -99,17 +99,22 @@ def test_a_vm_that_is_too_fast_is_read_later_and_loses_nothing(switch: StartSwit
     meet({1: vm, 2: other})
     stream = Stream(vm, other)
     before = port(running, "web")["rx"]["frames"]
-    rates = []
-    for limit in ("32Mbit/s", "16Mbit/s"):
-        running.command("set", "web", f"limit-bandwidth={limit}")
-        stream.run(0.5)  # what was read before the change, and the burst
+
+    def rate() -> float:
+        """Bytes a second that are read in about a second."""
         first = running.json("stats")
         stream.run(1.0)
         second = running.json("stats")
         passed = [answer["ports"][0]["rx"]["bytes"] for answer in (first, second)]
-        rates.append((passed[1] - passed[0]) / (second["uptime_s"] - first["uptime_s"]))
-    assert 0.3 * 4e6 < rates[0] < 2 * 4e6
-    assert 1.3 < rates[0] / rates[1] < 3
+        return float((passed[1] - passed[0]) / (second["uptime_s"] - first["uptime_s"]))
+
+    for limit, wanted in (("32Mbit/s", 4e6), ("8Mbit/s", 1e6)):
+        running.command("set", "web", f"limit-bandwidth={limit}")
+        stream.run(0.5)  # what was read before the change, and the burst
+        rates: list[float] = []
+        # A busy machine may send less for a while, and never more.
+        wait_for(lambda wanted=wanted, rates=rates: rates.append(rate()) or rates[-1] > 0.5 * wanted, limit)  # type: ignore[misc,func-returns-value]
+        assert max(rates) < 1.8 * wanted
     running.command("set", "web", "limit-bandwidth=none")
     wait_for(lambda: port(running, "web")["rx"]["frames"] == before + stream.sent, "every frame to be read")
     assert not any(port(running, "web")["drops"].values())

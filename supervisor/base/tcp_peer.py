@@ -1,8 +1,8 @@
-"""Find the user at the other end of a TCP connection on this machine, by sock_diag(7).
+"""The other end of a TCP connection on this machine, by sock_diag(7): its user, and its unread bytes.
 
 A TCP port on loopback has no file and no mode: every user of the machine can connect to it. A unix socket has
-SO_PEERCRED. For TCP the kernel is asked by the connection's two addresses, as ``ss -e`` does. It searches
-this network namespace, which contains every peer on loopback.
+SO_PEERCRED, and says how much its other end has not read. For TCP the kernel is asked by the connection's two
+addresses, as ``ss -e`` does. It searches this network namespace, which contains every peer on loopback.
 
 A socket that its process has closed belongs to no user; the kernel shows user 0. So the answer counts only
 while the other end is connected both ways. Otherwise a client that has sent frames and closed would pass as
@@ -13,6 +13,7 @@ linux/sock_diag.h and linux/inet_diag.h have the layouts.
 
 import socket
 import struct
+from typing import NamedTuple
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
@@ -27,10 +28,19 @@ _NO_COOKIE = 0xFFFFFFFF
 _ESTABLISHED = 1
 
 
-def owner(connection: socket.socket) -> int | None:
-    """Return the user id of the process at the other end; None if it is not connected (any more).
+class Peer(NamedTuple):
+    """The socket at the other end."""
 
-    Raises OSError: it cannot be asked.
+    user: int
+    """Of the process that has it."""
+    unread: int
+    """Bytes that it has received, and its process has not read."""
+
+
+def peer(connection: socket.socket) -> Peer | None:
+    """Return the other end; None if it is not on this machine or not connected (any more).
+
+    Raises OSError: the kernel cannot be asked.
     """
     here, there = connection.getsockname(), connection.getpeername()
     family = connection.family
@@ -45,7 +55,7 @@ def owner(connection: socket.socket) -> int | None:
     kind = _HEADER.unpack_from(answer)[1]
     if kind != SOCK_DIAG_BY_FAMILY or len(answer) < _HEADER.size + _ANSWER.size:
         return None  # NLMSG_ERROR: the socket has gone meanwhile
-    _family, state, _timer, _retransmits, _expires, _rqueue, _wqueue, uid, _inode = _ANSWER.unpack_from(
+    _family, state, _timer, _retransmits, _expires, unread, _unsent, user, _inode = _ANSWER.unpack_from(
         answer, _HEADER.size
     )
-    return int(uid) if state == _ESTABLISHED else None
+    return Peer(user, unread) if state == _ESTABLISHED else None
