@@ -187,9 +187,6 @@ class Splices:
     """
 
     def __init__(self) -> None: ...
-    def fileno(self) -> int:
-        """The descriptor that is readable when ``wait`` would return, or move something, at once."""
-
     def watch(self, fd: int, bit: int, /) -> None:
         """Have ``wait`` return when the caller's descriptor is readable. Raises OSError."""
 
@@ -204,7 +201,7 @@ class Splices:
     def begin(self, near: int, is_unix: bool, /) -> int:
         """Begin a connection with this near end, or with none (-1); its number.
 
-        Raises OSError; the near end is closed then.
+        Raises OSError, or ValueError after ``close``; the near end is closed then.
         """
 
     def connect(
@@ -237,9 +234,6 @@ class Splices:
 
     def lent(self) -> int:
         """How many pipes have bytes in them."""
-
-    def busy(self) -> bool:
-        """Whether there is something to move without an event."""
 
     def close(self) -> None:
         """Reset all connections and close the pipes."""

@@ -17,7 +17,11 @@ def main() -> None:
     from forwarder.loop_channel import LoopChannel  # noqa: PLC0415
     from gateway.gateway import Gateway  # noqa: PLC0415
 
-    Gateway(LoopChannel(socket.socket(fileno=int(sys.argv[1]))), namespace).run()
+    wake, woken = socket.socketpair()
+    for end in (wake, woken):
+        end.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    Gateway(LoopChannel(socket.socket(fileno=int(sys.argv[1]))), namespace).run(woken)
 
 
 if __name__ == "__main__":

@@ -102,8 +102,9 @@ class Gateway:
         self._own_addresses: tuple[str, ...] = ()
         self._told_owners: dict[str, object] = {}
 
-    def run(self) -> None:
-        """Serve until the channel, or the namespace, ends."""
+    def run(self, woken: socket.socket) -> None:
+        """Serve until the channel, or the namespace, ends; a byte at ``woken``, of a signal, ends a sleep."""
+        self._loop.watch(woken.fileno(), lambda _: woken.recv(64))
         self._channel.watch(self._loop, self._receive)
         try:
             while not self._done:

@@ -1,4 +1,4 @@
-"""The core compiles for another system than Linux, all but the ten files that would be rewritten for it."""
+"""The core compiles for another system than Linux, all but the files that would be rewritten for it."""
 
 import subprocess
 import sys

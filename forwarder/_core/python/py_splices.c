@@ -2,6 +2,7 @@
 #include "python/py_types.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "relay/dials.h"
 
@@ -49,17 +50,19 @@ static PyObject *splices_close_method(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *splices_fileno(PyObject *self, PyObject *unused)
+/* Whether it is open; if not, there is an exception. */
+static bool check_open(PyObject *self)
 {
-    (void)unused;
-    return PyLong_FromLong(of(self)->epoll);
+    if (!((struct py_splices *)self)->is_open)
+        PyErr_SetString(PyExc_ValueError, "closed");
+    return ((struct py_splices *)self)->is_open;
 }
 
 static PyObject *splices_watch_method(PyObject *self, PyObject *args)
 {
     int fd;
     unsigned int bit;
-    if (!PyArg_ParseTuple(args, "iI", &fd, &bit))
+    if (!PyArg_ParseTuple(args, "iI", &fd, &bit) || !check_open(self))
         return NULL;
     if (bit >= SPLICE_WATCHED)
         return PyErr_Format(PyExc_ValueError, "a bit below %u", SPLICE_WATCHED);
@@ -73,8 +76,8 @@ static PyObject *splices_wait_method(PyObject *self, PyObject *args)
     int status;
     if (!PyArg_ParseTuple(args, "d", &until))
         return NULL;
-    if (!((struct py_splices *)self)->is_open)
-        return PyErr_Format(PyExc_ValueError, "closed");
+    if (!check_open(self))
+        return NULL;
     uint64_t late = until <= 0 ? 0 : until < 1e9 ? (uint64_t)(until * (double)NS_PER_S) : UINT64_MAX;
     Py_BEGIN_ALLOW_THREADS
     status = splices_wait(splices, late);
@@ -99,6 +102,11 @@ static PyObject *splices_begin_method(PyObject *self, PyObject *args)
     int near, is_unix;
     if (!PyArg_ParseTuple(args, "ip", &near, &is_unix))
         return NULL;
+    if (!check_open(self)) {
+        if (near >= 0)
+            close(near);
+        return NULL;
+    }
     int64_t number = splices_begin(of(self), near, is_unix != 0);
     return number < 0 ? py_os_error() : PyLong_FromLongLong(number);
 }
@@ -169,6 +177,8 @@ static PyObject *splices_accept(PyObject *self, PyObject *args)
             Py_CLEAR(list);
         Py_XDECREF(each);
     }
+    for (int i = 0; list == NULL && i < count; i++)
+        close(clients[i].fd); /* the caller will not hear of them */
     return list;
 }
 
@@ -205,20 +215,13 @@ static PyObject *splices_lent(PyObject *self, PyObject *unused)
     return PyLong_FromUnsignedLong(of(self)->pool.lent);
 }
 
-static PyObject *splices_busy(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    return PyBool_FromLong(splices_are_busy(of(self)));
-}
-
 static PyMethodDef methods[] = {
-    {"fileno", splices_fileno, METH_NOARGS, NULL},       {"watch", splices_watch_method, METH_VARARGS, NULL},
-    {"wait", splices_wait_method, METH_VARARGS, NULL},   {"begin", splices_begin_method, METH_VARARGS, NULL},
-    {"connect", splices_connect, METH_VARARGS, NULL},    {"join", splices_join_method, METH_VARARGS, NULL},
-    {"accept", splices_accept, METH_VARARGS, NULL},      {"sockets", splices_sockets, METH_VARARGS, NULL},
-    {"settle", splices_settle_method, METH_VARARGS, NULL}, {"end", splices_end_method, METH_VARARGS, NULL},
-    {"lent", splices_lent, METH_NOARGS, NULL},           {"busy", splices_busy, METH_NOARGS, NULL},
-    {"close", splices_close_method, METH_NOARGS, NULL},  {NULL, NULL, 0, NULL}};
+    {"watch", splices_watch_method, METH_VARARGS, NULL},   {"wait", splices_wait_method, METH_VARARGS, NULL},
+    {"begin", splices_begin_method, METH_VARARGS, NULL},   {"connect", splices_connect, METH_VARARGS, NULL},
+    {"join", splices_join_method, METH_VARARGS, NULL},     {"accept", splices_accept, METH_VARARGS, NULL},
+    {"sockets", splices_sockets, METH_VARARGS, NULL},      {"settle", splices_settle_method, METH_VARARGS, NULL},
+    {"end", splices_end_method, METH_VARARGS, NULL},       {"lent", splices_lent, METH_NOARGS, NULL},
+    {"close", splices_close_method, METH_NOARGS, NULL},    {NULL, NULL, 0, NULL}};
 
 static PyType_Slot slots[] = {
     {Py_tp_new, splices_new}, {Py_tp_dealloc, splices_dealloc}, {Py_tp_methods, methods}, {0, NULL}};

@@ -107,9 +107,4 @@ void splices_end(struct splices *splices, uint32_t number, bool is_reset);
 struct splice *splices_find(const struct splices *splices, uint32_t number);
 int splices_watch_end(struct splices *splices, struct splice *splice, uint32_t index);
 
-static inline bool splices_are_busy(const struct splices *splices)
-{
-    return splices->soon != NULL;
-}
-
 #endif

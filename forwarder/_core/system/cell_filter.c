@@ -1,8 +1,9 @@
 #include "system/cell_filter.h"
 
+#include "system/cell_program.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
@@ -17,12 +18,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#if defined(__x86_64__)
-#define ARCHITECTURE AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define ARCHITECTURE AUDIT_ARCH_AARCH64
-#endif
 
 #ifndef F_ADD_SEALS
 #define F_ADD_SEALS 1033
@@ -118,251 +113,159 @@ static const int refused_to_web[] = {
 };
 
 #define COUNT(table) (sizeof table / sizeof *table)
-#define MOST 512
-
-struct program {
-    struct sock_filter code[MOST];
-    unsigned short length;
-    unsigned refuse; /* what a call gets that is in no table */
-};
-
-static void add(struct program *p, unsigned code, unsigned value, unsigned char yes, unsigned char no)
-{
-    p->code[p->length++] = (struct sock_filter){(unsigned short)code, yes, no, value};
-}
-
-static void answer(struct program *p, unsigned what)
-{
-    add(p, BPF_RET | BPF_K, what, 0, 0);
-}
-
-static void load(struct program *p, size_t offset)
-{
-    add(p, BPF_LD | BPF_W | BPF_ABS, (unsigned)offset, 0, 0);
-}
-
-/* Both architectures are little-endian: the lower half of an argument comes first. */
-static size_t low(unsigned argument)
-{
-    return offsetof(struct seccomp_data, args) + argument * sizeof(uint64_t);
-}
-
-static void for_each(struct program *p, const int *values, unsigned count, unsigned what)
-{
-    for (unsigned i = 0; i < count; i++) {
-        add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)values[i], 0, 1);
-        answer(p, what);
-    }
-}
-
-/* Begin what is for this value alone of what is loaded; `end` closes it. */
-static unsigned short begin(struct program *p, int value)
-{
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)value, 0, 0);
-    return p->length;
-}
-
-static void end(struct program *p, unsigned short begun)
-{
-    p->code[begun - 1].jf = (unsigned char)(p->length - begun);
-}
-
-/* Refuse if any of these bits of what is loaded is set; or if none is. */
-static void refuse_with(struct program *p, unsigned bits)
-{
-    add(p, BPF_JMP | BPF_JSET | BPF_K, bits, 0, 1);
-    answer(p, p->refuse);
-}
-
-static void refuse_without(struct program *p, unsigned bits)
-{
-    add(p, BPF_JMP | BPF_JSET | BPF_K, bits, 1, 0);
-    answer(p, p->refuse);
-}
-
-/* Refuse if these bits of what is loaded have this value. */
-static void refuse_if(struct program *p, unsigned bits, unsigned value)
-{
-    add(p, BPF_ALU | BPF_AND | BPF_K, bits, 0, 0);
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
-    answer(p, p->refuse);
-}
 
 /* No memory that can be executed, and none that escapes RLIMIT_DATA: shared without a descriptor, growing like a stack,
    of the machine's huge pages, or only read (which costs page tables). */
 static void memory(struct program *p)
 {
-    unsigned short at = begin(p, SYS_mmap);
-    load(p, low(2));
-    refuse_with(p, PROT_EXEC);
-    load(p, low(3));
-    refuse_with(p, MAP_GROWSDOWN | MAP_HUGETLB);
-    refuse_if(p, MAP_SHARED | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS);
-    load(p, low(3));
-    add(p, BPF_JMP | BPF_JSET | BPF_K, MAP_ANONYMOUS, 0, 4);
-    load(p, low(2));
-    refuse_if(p, PROT_READ | PROT_WRITE, PROT_READ);
-    answer(p, SECCOMP_RET_ALLOW);
-    end(p, at);
-    at = begin(p, SYS_mprotect);
-    load(p, low(2));
-    for_each(p, data_protections, COUNT(data_protections), SECCOMP_RET_ALLOW);
-    answer(p, p->refuse);
-    end(p, at);
-}
-
-/* Only with one of these values as that argument. */
-static void with_argument(struct program *p, int call, unsigned argument, const int *values, unsigned count)
-{
-    unsigned short at = begin(p, call);
-    load(p, low(argument));
-    for_each(p, values, count, SECCOMP_RET_ALLOW);
-    answer(p, p->refuse);
-    end(p, at);
+    unsigned short at = program_begin(p, SYS_mmap);
+    program_load(p, program_low(2));
+    program_refuse_with(p, PROT_EXEC);
+    program_load(p, program_low(3));
+    program_refuse_with(p, MAP_GROWSDOWN | MAP_HUGETLB);
+    program_refuse_if(p, MAP_SHARED | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS);
+    program_load(p, program_low(3));
+    program_add(p, BPF_JMP | BPF_JSET | BPF_K, MAP_ANONYMOUS, 0, 4);
+    program_load(p, program_low(2));
+    program_refuse_if(p, PROT_READ | PROT_WRITE, PROT_READ);
+    program_answer(p, SECCOMP_RET_ALLOW);
+    program_end(p, at);
+    at = program_begin(p, SYS_mprotect);
+    program_load(p, program_low(2));
+    program_for_each(p, data_protections, COUNT(data_protections), SECCOMP_RET_ALLOW);
+    program_answer(p, p->refuse);
+    program_end(p, at);
 }
 
 /* Other processes have duplicates of some descriptors, which share their flags. A bell that blocks would hang those
    that ring it, so nothing is made to block. */
 static void descriptor_flags(struct program *p)
 {
-    unsigned short at = begin(p, SYS_fcntl);
-    load(p, low(1));
-    unsigned short set_flags = begin(p, F_SETFL);
-    load(p, low(2));
-    refuse_without(p, O_NONBLOCK);
-    refuse_with(p, O_ASYNC);
-    answer(p, SECCOMP_RET_ALLOW);
-    end(p, set_flags);
-    for_each(p, descriptor_commands, COUNT(descriptor_commands), SECCOMP_RET_ALLOW);
-    answer(p, p->refuse);
-    end(p, at);
+    unsigned short at = program_begin(p, SYS_fcntl);
+    program_load(p, program_low(1));
+    unsigned short set_flags = program_begin(p, F_SETFL);
+    program_load(p, program_low(2));
+    program_refuse_without(p, O_NONBLOCK);
+    program_refuse_with(p, O_ASYNC);
+    program_answer(p, SECCOMP_RET_ALLOW);
+    program_end(p, set_flags);
+    program_for_each(p, descriptor_commands, COUNT(descriptor_commands), SECCOMP_RET_ALLOW);
+    program_answer(p, p->refuse);
+    program_end(p, at);
 }
 
 static void wait_and_wake(struct program *p)
 {
-    unsigned short at = begin(p, SYS_futex);
-    load(p, low(1));
-    add(p, BPF_ALU | BPF_AND | BPF_K, (unsigned)FUTEX_CMD_MASK, 0, 0);
-    for_each(p, futex_operations, COUNT(futex_operations), SECCOMP_RET_ALLOW);
-    answer(p, p->refuse);
-    end(p, at);
+    unsigned short at = program_begin(p, SYS_futex);
+    program_load(p, program_low(1));
+    program_add(p, BPF_ALU | BPF_AND | BPF_K, (unsigned)FUTEX_CMD_MASK, 0, 0);
+    program_for_each(p, futex_operations, COUNT(futex_operations), SECCOMP_RET_ALLOW);
+    program_answer(p, p->refuse);
+    program_end(p, at);
 }
 
 /* What a socket is, and nothing of its protocol. */
 static void ask_sockets(struct program *p)
 {
-    unsigned short at = begin(p, SYS_getsockopt);
-    load(p, low(1));
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, SOL_SOCKET, 1, 0);
-    answer(p, p->refuse);
-    load(p, low(2));
-    for_each(p, socket_facts, COUNT(socket_facts), SECCOMP_RET_ALLOW);
-    answer(p, p->refuse);
-    end(p, at);
-}
-
-/* Go on if what is loaded is one of two values. */
-static void either(struct program *p, const int values[2])
-{
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)values[0], 2, 0);
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)values[1], 1, 0);
-    answer(p, p->refuse);
+    unsigned short at = program_begin(p, SYS_getsockopt);
+    program_load(p, program_low(1));
+    program_add(p, BPF_JMP | BPF_JEQ | BPF_K, SOL_SOCKET, 1, 0);
+    program_answer(p, p->refuse);
+    program_load(p, program_low(2));
+    program_for_each(p, socket_facts, COUNT(socket_facts), SECCOMP_RET_ALLOW);
+    program_answer(p, p->refuse);
+    program_end(p, at);
 }
 
 /* Sockets of TCP, UDP and pings alone. */
 static void make_socket(struct program *p)
 {
-    unsigned short at = begin(p, SYS_socket);
-    load(p, low(0));
-    either(p, ip_families);
-    load(p, low(1));
-    add(p, BPF_ALU | BPF_AND | BPF_K, (unsigned)~(SOCK_CLOEXEC | SOCK_NONBLOCK), 0, 0);
-    either(p, ip_types);
-    load(p, low(2));
-    for_each(p, ip_protocols, COUNT(ip_protocols), SECCOMP_RET_ALLOW);
-    answer(p, p->refuse);
-    end(p, at);
+    unsigned short at = program_begin(p, SYS_socket);
+    program_load(p, program_low(0));
+    program_either(p, ip_families);
+    program_load(p, program_low(1));
+    program_add(p, BPF_ALU | BPF_AND | BPF_K, (unsigned)~(SOCK_CLOEXEC | SOCK_NONBLOCK), 0, 0);
+    program_either(p, ip_types);
+    program_load(p, program_low(2));
+    program_for_each(p, ip_protocols, COUNT(ip_protocols), SECCOMP_RET_ALLOW);
+    program_answer(p, p->refuse);
+    program_end(p, at);
 }
 
 /* Only to whom the socket is connected. */
 static void send_to(struct program *p)
 {
-    unsigned short at = begin(p, SYS_sendto);
+    unsigned short at = program_begin(p, SYS_sendto);
     for (unsigned half = 0; half < 2; half++) {
-        load(p, low(4) + half * sizeof(uint32_t));
-        add(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
-        answer(p, p->refuse);
+        program_load(p, program_low(4) + half * sizeof(uint32_t));
+        program_add(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+        program_answer(p, p->refuse);
     }
-    answer(p, SECCOMP_RET_ALLOW);
-    end(p, at);
+    program_answer(p, SECCOMP_RET_ALLOW);
+    program_end(p, at);
 }
 
 /* A further filter may be added, for the thread that asks: each takes something away. */
 static void add_filter(struct program *p)
 {
-    unsigned short at = begin(p, SYS_seccomp);
+    unsigned short at = program_begin(p, SYS_seccomp);
     const int arguments[] = {SECCOMP_SET_MODE_FILTER, 0};
     for (unsigned i = 0; i < COUNT(arguments); i++) {
-        load(p, low(i));
-        add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)arguments[i], 1, 0);
-        answer(p, p->refuse);
+        program_load(p, program_low(i));
+        program_add(p, BPF_JMP | BPF_JEQ | BPF_K, (unsigned)arguments[i], 1, 0);
+        program_answer(p, p->refuse);
     }
-    answer(p, SECCOMP_RET_ALLOW);
-    end(p, at);
+    program_answer(p, SECCOMP_RET_ALLOW);
+    program_end(p, at);
 }
 
 static void write_refusals(struct program *p)
 {
-    load(p, offsetof(struct seccomp_data, arch));
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
-    answer(p, SECCOMP_RET_ERRNO | EPERM);
-    load(p, offsetof(struct seccomp_data, nr));
-    add(p, BPF_JMP | BPF_JGE | BPF_K, OTHER_NUMBERS, 0, 1);
-    answer(p, SECCOMP_RET_ERRNO | EPERM);
-    for_each(p, refused_to_web, COUNT(refused_to_web), SECCOMP_RET_ERRNO | EPERM);
+    program_load_call(p);
+    program_add(p, BPF_JMP | BPF_JGE | BPF_K, OTHER_NUMBERS, 0, 1);
+    program_answer(p, SECCOMP_RET_ERRNO | EPERM);
+    program_for_each(p, refused_to_web, COUNT(refused_to_web), SECCOMP_RET_ERRNO | EPERM);
 #ifdef SYS_clone3
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1);
-    answer(p, SECCOMP_RET_ERRNO | ENOSYS); /* its flags are out of sight; the C library uses clone then */
+    program_add(p, BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1);
+    program_answer(p, SECCOMP_RET_ERRNO | ENOSYS); /* its flags are out of sight; the C library uses clone then */
 #endif
-    unsigned short at = begin(p, SYS_clone);
-    load(p, low(0));
-    refuse_with(p, NAMESPACES);
-    end(p, at);
-    answer(p, SECCOMP_RET_ALLOW);
+    unsigned short at = program_begin(p, SYS_clone);
+    program_load(p, program_low(0));
+    program_refuse_with(p, NAMESPACES);
+    program_end(p, at);
+    program_answer(p, SECCOMP_RET_ALLOW);
 }
 
 static void write_program(struct program *p, enum cell_kind kind)
 {
     const int myself = getpid(); /* raise and abort */
-    load(p, offsetof(struct seccomp_data, arch));
-    add(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
-    answer(p, SECCOMP_RET_ERRNO | EPERM);
-    load(p, offsetof(struct seccomp_data, nr));
-    for_each(p, allowed, COUNT(allowed), SECCOMP_RET_ALLOW);
-    for_each(p, processes, COUNT(processes), SECCOMP_RET_ERRNO | EPERM);
+    program_load_call(p);
+    program_for_each(p, allowed, COUNT(allowed), SECCOMP_RET_ALLOW);
+    program_for_each(p, processes, COUNT(processes), SECCOMP_RET_ERRNO | EPERM);
     if (kind == CELL_GATEWAY) {
-        for_each(p, gateway_calls, COUNT(gateway_calls), SECCOMP_RET_ALLOW);
-        with_argument(p, SYS_fcntl, 1, gateway_fcntl, COUNT(gateway_fcntl));
-        with_argument(p, SYS_ioctl, 1, gateway_ioctl, COUNT(gateway_ioctl));
+        program_for_each(p, gateway_calls, COUNT(gateway_calls), SECCOMP_RET_ALLOW);
+        program_with_argument(p, SYS_fcntl, 1, gateway_fcntl, COUNT(gateway_fcntl));
+        program_with_argument(p, SYS_ioctl, 1, gateway_ioctl, COUNT(gateway_ioctl));
+    } else {
+        descriptor_flags(p);
+        program_with_argument(p, SYS_ioctl, 1, device_commands, COUNT(device_commands));
     }
     if (kind == CELL_WORKER) {
         ask_sockets(p);
     } else {
-        for_each(p, not_for_workers, COUNT(not_for_workers), SECCOMP_RET_ALLOW);
+        program_for_each(p, not_for_workers, COUNT(not_for_workers), SECCOMP_RET_ALLOW);
         make_socket(p);
     }
     memory(p);
-    with_argument(p, SYS_madvise, 2, advice, COUNT(advice));
+    program_with_argument(p, SYS_madvise, 2, advice, COUNT(advice));
     wait_and_wake(p);
-    descriptor_flags(p);
-    with_argument(p, SYS_ioctl, 1, device_commands, COUNT(device_commands));
-    with_argument(p, SYS_prctl, 0, own_name, COUNT(own_name));
-    with_argument(p, SYS_sched_setscheduler, 1, usual_policy, COUNT(usual_policy));
-    with_argument(p, SYS_tgkill, 0, &myself, 1);
+    program_with_argument(p, SYS_prctl, 0, own_name, COUNT(own_name));
+    program_with_argument(p, SYS_sched_setscheduler, 1, usual_policy, COUNT(usual_policy));
+    program_with_argument(p, SYS_tgkill, 0, &myself, 1);
     send_to(p);
     if (p->refuse != SECCOMP_RET_TRAP)
         add_filter(p);
-    answer(p, p->refuse);
+    program_answer(p, p->refuse);
 }
 
 int cell_filter_calls(enum cell_kind kind, int trap)

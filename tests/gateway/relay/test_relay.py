@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import os
 import resource
-import select
 import socket
 import struct
 import termios
@@ -23,6 +22,7 @@ from gateway.relay.tcp import LINGER_S
 from tests.helpers.descriptors import no_more_descriptors, open_descriptors
 from tests.helpers.gateway.policies import LOOPBACK
 from tests.helpers.gateway.world import World, client, drain, is_reset, reset, server, stall, try_accept
+from tests.helpers.guests.waiting import wait_for
 
 
 def unacknowledged(sock):
@@ -205,10 +205,14 @@ def test_a_stalled_reader_costs_no_calls_and_delays_no_other(world, connect):
     near, far = connect()
     stall(world, near)
     assert world.count("pipes") == 1
-    core, quiet = world.relay._splices, 0
-    while quiet < 20:  # never, if it were polled for; a few last bytes may still come
-        quiet = 0 if core.busy() or select.select([core.fileno()], [], [], 0)[0] else quiet + 1
-        world.turn(0.01)
+
+    def sleeps():
+        """Whether a turn takes no CPU time: never, if it were polled for; a few last bytes may still come."""
+        before = time.thread_time()
+        world.turn(0.2)
+        return time.thread_time() - before < 0.1
+
+    wait_for(lambda: all(sleeps() for _ in range(3)), "the relay to sleep")
     quick, its_far = connect()
     data, got = bytes(3_000_000), bytearray()
     push(world, quick, data, its_far, got)

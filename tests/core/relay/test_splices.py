@@ -12,107 +12,22 @@ import time
 
 import pytest
 
-from forwarder import _core, tcp_options
-from forwarder._core import SPLICE_BULKY, SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES, Splices
-from tests.helpers.descriptors import no_more_descriptors, open_descriptors
-
-NEWS = {
-    getattr(_core, f"SPLICE_{name.upper()}"): name
-    for name in ("answered", "joined", "failed", "over", "lingers")
-}
-SIOCATMARK = 0x8905
-LOOPBACK = socket.inet_aton("127.0.0.1")
-OPTIONS = tcp_options.packed(tcp_options.of_a_connection(nearby=True))
-
-
-@pytest.fixture
-def stack():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def core(stack):
-    core = Splices()
-    stack.callback(core.close)
-    return core
-
-
-@pytest.fixture
-def listener(stack):
-    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    # Not all that a relay's listener has: the ends of the test are accepted here, too, and must not reset.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-    return listener
-
-
-def tcp(stack, listener):
-    """Return both ends of a TCP connection, which do not block."""
-    one = stack.enter_context(socket.create_connection(listener.getsockname()))
-    other = stack.enter_context(listener.accept()[0])
-    for sock in (one, other):
-        sock.setblocking(False)
-    return one, other
-
-
-def unix(stack, _):
-    pair = socket.socketpair()
-    for sock in pair:
-        stack.enter_context(sock).setblocking(False)
-    return pair
-
-
-def connect(core, listener, number, *, here=False):
-    return core.connect(number, -1, LOOPBACK, listener.getsockname()[1], here, OPTIONS)
-
-
-def join(core, stack, listener, make=tcp):
-    """Return a client, a server, and the number of the connection that joins them."""
-    client, near = make(stack, listener)
-    number = core.begin(near.detach(), make is unix)
-    assert connect(core, listener, number) == errno.EINPROGRESS
-    server = stack.enter_context(listener.accept()[0])
-    server.setblocking(False)
-    assert until(core, bool) == [(number, "joined", 0)]
-    return client, server, number
-
-
-@pytest.fixture(params=[tcp, unix], ids=["tcp", "near unix"])
-def joined(request, core, stack, listener):
-    return join(core, stack, listener, request.param)
-
-
-def turn(core, seconds=0.0):
-    _, reports = core.wait(time.monotonic() + seconds)
-    return [(number, NEWS[news], error) for number, news, error in reports]
-
-
-def until(core, done):
-    """Turn until it is done; return what was reported."""
-    reports = []
-    for _ in range(5000):
-        reports += turn(core, 0.001)
-        if done(reports):
-            return reports
-    raise AssertionError(f"not done: {reports}")
-
-
-def get(sock, got):
-    with contextlib.suppress(BlockingIOError):
-        got += sock.recv(1 << 20)
-    return got
-
-
-def ended(sock):
-    try:
-        return sock.recv(1) == b""
-    except BlockingIOError:
-        return False
-
-
-def reset(sock):
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
+from forwarder import _core
+from forwarder._core import SPLICE_BULKY, SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES
+from tests.helpers.core.splicing import (
+    LOOPBACK,
+    SIOCATMARK,
+    ended,
+    get,
+    join,
+    reset,
+    sleeps,
+    turn,
+    unix,
+    until,
+)
+from tests.helpers.descriptors import open_descriptors
+from tests.helpers.guests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -159,7 +74,7 @@ def test_a_reader_that_stalls_holds_one_pipe_and_stops_its_source_only(core, joi
     until(core, lambda _: len(get(server, got)) == sent)
     assert sent > SPLICE_PIPE_BYTES
     until(core, lambda _: core.lent() == 0)
-    assert not core.busy()
+    assert sleeps(core)
 
 
 def test_a_turn_moves_bulk_of_a_few_connections_only_and_short_messages_at_once(core, stack, listener):
@@ -234,83 +149,6 @@ def test_urgent_data_keeps_its_mark(core, stack, listener):
     assert server.recv(100) == b"!after"
 
 
-def test_a_guests_connection_has_its_answer_at_once_and_waits_for_its_near_end(core, stack, listener):
-    number = core.begin(-1, False)
-    assert connect(core, listener, number, here=True) == 0
-    server = stack.enter_context(listener.accept()[0])
-    server.send(b"banner")
-    assert turn(core) == []
-    client, near = tcp(stack, listener)
-    client.send(b"hello")
-    core.join(number, near.detach())
-    got, back = bytearray(), bytearray()
-    until(core, lambda _: get(client, got) == b"banner")
-    server.setblocking(False)
-    until(core, lambda _: get(server, back) == b"hello")
-
-
-def test_the_answer_of_another_place_is_reported(core, stack, listener):
-    number = core.begin(-1, False)
-    assert connect(core, listener, number) == errno.EINPROGRESS
-    assert until(core, bool) == [(number, "answered", 0)]
-    server = stack.enter_context(listener.accept()[0])
-    server.send(b"last words")
-    reset(server)
-    turn(core)
-    client, near = tcp(stack, listener)
-    core.join(number, near.detach())
-    reports = until(core, bool)
-    assert reports[0] == (number, "lingers", errno.ECONNRESET)
-    assert client.recv(100) == b"last words"
-
-
-@pytest.mark.parametrize("here", [False, True])
-def test_a_refusal_is_the_answer(core, listener, here):
-    port = listener.getsockname()[1]
-    listener.close()
-    number = core.begin(-1, False)
-    error = core.connect(number, -1, LOOPBACK, port, here, OPTIONS)
-    if not here:
-        assert until(core, bool) == [(number, "failed", errno.ECONNREFUSED)]
-    else:
-        assert error == errno.ECONNREFUSED
-    core.end(number, True)
-    assert core.sockets(number) == (-1, -1)
-
-
-def test_a_near_end_that_goes_before_the_answer_ends_the_dial_once(core, stack, listener):
-    client, near = tcp(stack, listener)
-    number = core.begin(near.detach(), False)
-    reset(client)
-    assert until(core, bool) == [(number, "failed", errno.ECONNABORTED)]
-    assert turn(core, 0.01) == []
-    core.end(number, True)
-    assert connect(core, listener, number) == errno.EINVAL
-
-
-def test_clients_are_accepted_with_their_addresses(core, stack, listener):
-    listener.setblocking(False)
-    clients = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)]
-    accepted = []
-    while len(accepted) < len(clients):
-        accepted += core.accept(listener.fileno(), True)
-    for client, (fd, peer, own) in zip(clients, accepted, strict=True):
-        with socket.socket(fileno=fd):
-            assert not os.get_blocking(fd)
-            assert peer == LOOPBACK + struct.pack(">H", client.getsockname()[1])
-            assert own == LOOPBACK + struct.pack(">H", listener.getsockname()[1])
-    assert core.accept(listener.fileno(), False) == []
-
-
-def test_without_descriptors_nothing_is_accepted_and_it_is_said(core, stack, listener):
-    listener.setblocking(False)
-    stack.enter_context(socket.create_connection(listener.getsockname()))
-    with no_more_descriptors(), pytest.raises(OSError, match="Too many open files"):
-        core.accept(listener.fileno(), False)
-    ((fd, *_),) = core.accept(listener.fileno(), False)
-    os.close(fd)
-
-
 def test_the_callers_own_descriptors_end_a_wait(core, stack):
     one, other = unix(stack, None)
     core.watch(other.fileno(), 3)
@@ -382,6 +220,42 @@ def test_a_crowd_leaves_no_descriptor(core, stack, listener):
     core.close()
     with pytest.raises(ValueError, match="closed"):
         core.wait(0.0)
+
+
+def test_what_is_closed_takes_no_descriptor(core, listener):
+    core.close()
+    before = open_descriptors()
+    with pytest.raises(ValueError, match="closed"):
+        core.begin(os.dup(listener.fileno()), False)
+    with pytest.raises(ValueError, match="closed"):
+        core.watch(listener.fileno(), 1)
+    assert open_descriptors() == before
+
+
+def test_the_callers_descriptors_end_a_wait_also_while_bytes_pass(core, stack, joined):
+    """A signal does not: Python hears of it when the wait is over."""
+    client, server, _ = joined
+    one, other = unix(stack, None)
+    core.watch(other.fileno(), 3)
+    over = threading.Event()
+
+    def pump():
+        while not over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                client.send(bytes(1 << 16))
+            with contextlib.suppress(BlockingIOError):
+                server.recv(1 << 20)
+
+    pumping = threading.Thread(target=pump)
+    pumping.start()
+    try:
+        ringing = threading.Timer(0.1, one.send, (b"x",))
+        ringing.start()
+        assert core.wait(time.monotonic() + PATIENCE)[0] == 1 << 3
+        ringing.join()
+    finally:
+        over.set()
+        pumping.join()
 
 
 def test_what_cannot_be_done_is_an_error(core, listener):
