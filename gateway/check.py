@@ -4,7 +4,6 @@ The same code reads them, looks for overlaps and takes forwards into a table; no
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from gateway import overlap
 from gateway.listeners import place_of
@@ -15,7 +14,7 @@ from gateway.settings import read
 def checked(plain: Mapping[str, object]) -> dict[str, object]:
     """Return ``subnet``, ``forwards`` and ``places`` to listen at. Raises LocalError as the start would."""
     settings = read(plain)
-    overlap.check(settings.policy.subnet, Path("/proc/net/route").read_text())
+    overlap.check_host(settings.policy.subnet)
     table = Forwards(settings.policy)
     for text in settings.forwards:
         table.add(Forward.parse(text))

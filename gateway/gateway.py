@@ -26,7 +26,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from forwarder import cell
@@ -104,7 +103,7 @@ class Gateway:
 
     def run(self, woken: socket.socket) -> None:
         """Serve until the channel, or the namespace, ends; a byte at ``woken``, of a signal, ends a sleep."""
-        self._loop.watch(woken.fileno(), lambda _: woken.recv(64))
+        self._loop.watch(woken.fileno(), lambda _: self._end())
         self._channel.watch(self._loop, self._receive)
         try:
             while not self._done:
@@ -120,6 +119,9 @@ class Gateway:
                     with suppress(ChannelClosedError):  # the supervisor is told of each listener
                         part.close()
             self._channel.close()
+
+    def _end(self) -> None:
+        self._done = True
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -184,7 +186,7 @@ class Gateway:
     def _serve(self, plain: Mapping[str, object]) -> Future[Reply]:
         settings = read(plain)
         policy = self._policy = settings.policy
-        overlap.check(policy.subnet, Path("/proc/net/route").read_text())
+        overlap.check_host(policy.subnet)
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._begin_to_remember(plain, settings)
         self._holder.start(plain)

@@ -16,6 +16,10 @@ SNAP = 262_144
 INSTRUCTION_BYTES = 8
 MOST_BYTES = 4096 * INSTRUCTION_BYTES
 """The kernel's BPF_MAXINSNS."""
+MOST_TEXT = 4096
+"""Bytes of an expression: libpcap's time grows with the square of its parts, 5 s for 300 hosts."""
+SHOWN = 60
+"""Characters of an expression in a sentence about it."""
 
 
 class _Program(ctypes.Structure):
@@ -44,6 +48,9 @@ def _library() -> ctypes.CDLL:
 
 def compile_filter(expression: str) -> bytes:
     """Return the program of an expression of pcap-filter(7). Raises LocalError with libpcap's reason."""
+    said = repr(expression if len(expression) <= SHOWN else f"{expression[:SHOWN]}…")
+    if len(expression.encode()) > MOST_TEXT:
+        raise LocalError(f"the filter {said} is too long: {MOST_TEXT} bytes at most")
     library = _library()
     handle = library.pcap_open_dead(ETHERNET, SNAP)
     if not handle:
@@ -52,14 +59,12 @@ def compile_filter(expression: str) -> bytes:
     try:
         if library.pcap_compile(handle, program, expression.encode(), 1, 0xFFFFFFFF) != 0:
             why = cast(bytes, library.pcap_geterr(handle)).decode(errors="replace")
-            raise LocalError(f"the filter {expression!r} does not compile: {why}")
+            raise LocalError(f"the filter {said} does not compile: {why}")
         size = program.length * INSTRUCTION_BYTES
         code = ctypes.string_at(cast(int, program.instructions), size)
         library.pcap_freecode(program)
     finally:
         library.pcap_close(handle)
     if size > MOST_BYTES:
-        raise LocalError(
-            f"the filter {expression!r} is too long: {program.length} instructions, 4096 at most"
-        )
+        raise LocalError(f"the filter {said} is too long: {program.length} instructions, 4096 at most")
     return code

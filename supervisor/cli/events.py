@@ -10,6 +10,7 @@ from typing import Any, TextIO, cast
 import click
 
 from supervisor.cli.options import SpanType, directory, runtime_dir_option
+from supervisor.screen.visible import visible
 
 FOLLOW_S = 0.25
 """Time between two questions while following; the switch answers in less than a millisecond."""
@@ -81,4 +82,4 @@ def _text(event: dict[str, Any]) -> str:
     text = event["message"]
     if "more" in event and f"{event['more']} more" not in text:
         text += f" ({event['more']} more like it)"
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return visible(text)

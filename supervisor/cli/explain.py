@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from supervisor.cli.options import directory, runtime_dir_option
+from supervisor.screen.visible import visible
 
 Json = dict[str, Any]
 
@@ -32,7 +33,7 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     if as_json:
         click.echo(json.dumps(told))
     else:
-        click.echo("\n".join(_lines(told)))
+        click.echo("\n".join(map(visible, "\n".join(_lines(told)).split("\n"))))
     if not told["talk"]:
         raise click.exceptions.Exit(1)
 

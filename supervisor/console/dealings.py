@@ -155,7 +155,8 @@ def one_way(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
             continue
         last = f"the last {there['age_s']:.0f} s ago"
         seen = f"{source['name']} sent {target['name']} {there['frames']:,} frames, {last}"
-        inside = f"a filter in the guest of {target['name']}, or it has no route back"
+        unseen = "its VM is paused (which vhost-user does not show), " * (target["transport"] in SHARED)
+        inside = f"{unseen}a filter in the guest of {target['name']}, or it has no route back"
         if back is None and source["name"] == "gateway":
             continue  # these were leases: for other frames it needs an answer to its ARP first
         if back is None:
@@ -213,7 +214,7 @@ def guarded(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     """Find VMs that read nothing, though what waits for them still fits their sockets.
 
-    What a VM has not read yet is known of its socket, on this machine. Of its own memory it is not.
+    That is known of a socket on this machine, and not of a VM that reads its own memory (``one_way``).
     """
     lately = {row["port"]: row for row in facts.lately["ports"]}
     for row in rows_of(a, b):
@@ -223,9 +224,6 @@ def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         if unread and unread >= counted["tx"]["bytes"]:
             seen = f"the VM of {row['name']} has read and sent nothing for {LATELY_S:.0f} s"
             yield True, f"{seen}, and frames wait in its socket: it is paused, or stuck"
-        elif counted["tx"]["frames"] and row["transport"] in SHARED:
-            seen = f"the VM of {row['name']} has sent nothing for {LATELY_S:.0f} s, and got frames meanwhile"
-            yield False, f"{seen}: if it always answers, it is paused (the switch does not see what it reads)"
 
 
 def limited(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:

@@ -9,7 +9,8 @@ from supervisor.screen import tables
 from supervisor.screen.figures import bits, duration, exact, octets, percent, scaled
 from supervisor.screen.grid import Column
 from supervisor.screen.rates import Row, trace
-from supervisor.screen.tables import Json, state, visible
+from supervisor.screen.tables import Json, state
+from supervisor.screen.visible import visible
 
 LABEL = 20
 """Columns in front of the bars."""

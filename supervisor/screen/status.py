@@ -8,7 +8,8 @@ from rich.text import Text
 from supervisor.screen import tables
 from supervisor.screen.figures import duration
 from supervisor.screen.grid import Column
-from supervisor.screen.tables import Cells, Json, alarming, state, visible, worst_first
+from supervisor.screen.tables import Cells, Json, alarming, state, worst_first
+from supervisor.screen.visible import visible
 from supervisor.screen.words import STATES
 
 MOST_TROUBLES = 10

@@ -25,6 +25,7 @@ from rich.text import Text
 from supervisor.ports.settings import shown
 from supervisor.screen.figures import duration
 from supervisor.screen.grid import GAP, Cell, Column, Grid, widths
+from supervisor.screen.visible import visible
 
 Json = dict[str, Any]
 Cells = Sequence[Cell]
@@ -38,11 +39,6 @@ USUAL_ROOM = 80
 STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red", "silent": "bold red"}
 """The style of each state; other states are transitions."""
 OTHER_STATE_STYLE = "yellow"
-
-
-def visible(text: str) -> str:
-    """Return ``text`` without characters that would control a terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def console_for(file: TextIO | None = None) -> Console:

@@ -32,7 +32,8 @@ from supervisor.screen.figures import bits, duration, octets, percent, scaled
 from supervisor.screen.grid import GAP, Column, widths
 from supervisor.screen.keys import View
 from supervisor.screen.rates import TRACE, Row, Trail, dropped, total
-from supervisor.screen.tables import Json, alarming, visible
+from supervisor.screen.tables import Json, alarming
+from supervisor.screen.visible import visible
 
 INTERVAL_S = 1.0
 LEAST_ROWS = 3

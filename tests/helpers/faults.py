@@ -82,8 +82,8 @@ FAULTS = {
     ),
     "a VM with vhost-user that is paused": Fault(
         PAIR,
-        "the VM of db has sent nothing for 5 s, and got frames meanwhile: if it always answers, it is paused",
-        0,
+        "none has come back: its VM is paused (which vhost-user does not show), a filter in the guest of db",
+        1,
     ),
     "a VM at its bandwidth limit": Fault(
         PAIR, "of its limit-bandwidth of 8 Mbit/s, so its VM has to wait", 0

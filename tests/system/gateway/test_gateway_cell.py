@@ -195,8 +195,10 @@ def test_a_gateway_gets_no_file_that_no_operator_has_named(world) -> None:
         lines = [line for line in here.switch.log().splitlines() if "forged" in line]
         assert len(lines) <= 100 * (time.monotonic() - began + 2), "a hundred a second, and as many at once"
         assert all("ERROR" in line for line in lines), "none begins a line of its own"
-        os.kill(process(here.switch, "gateway"), 9)
-        wait_for(lambda: here.switch.json("status")["gateway"] == {"state": "live"}, "the next gateway")
+        before = process(here.switch, "gateway")
+        os.kill(before, 9)
+        wait_for(lambda: process(here.switch, "gateway") not in (0, before), "the next gateway")
+        wait_for(lambda: here.switch.json("status")["gateway"] == {"state": "live"}, "it to serve")
         assert not any(Path(path).exists() for path in paths)
         assert "unix:" not in here.switch.command("forward", "list").stdout
         here.check()

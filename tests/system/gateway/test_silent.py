@@ -103,6 +103,7 @@ def test_a_gateway_that_is_killed_as_often_as_the_budget_allows_comes_back(
         pid = wait_for(lambda: process(here.switch, what), "one to kill")
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda pid=pid: process(here.switch, what) != pid, "it to end")  # type: ignore[misc]
+    wait_for(lambda: process(here.switch, what) not in (0, pid), "the last one")
     wait_for(lambda: state(here.switch) == ("live", "live"), "the last one to serve", 120)
     here.switch.wait_live(2)
     assert GATEWAY in here.guest.run(f"busybox nslookup -type=a gateway.containers.internal {GATEWAY}")

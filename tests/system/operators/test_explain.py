@@ -44,6 +44,9 @@ def test_absent_ports_and_isolation_are_explained_in_both_directions(
     missing = running.command("explain", "web", "nobody", check=False)
     assert missing.returncode == 1
     assert missing.stdout.startswith("web cannot reach nobody: nobody: no VM of that name is attached")
+    odd = running.command("explain", "web", "\x1b[31m<b>", check=False).stdout
+    assert "\x1b" not in odd
+    assert "<b>: no VM of that name is attached" in odd
     assert "no gateway" in explain(running, "web", "8.8.8.8")["answer"]
     running.command("set", "web", "isolated=true")
     assert "web is isolated, and db is not in its reach" in explain(running, "web", "db")["answer"]
