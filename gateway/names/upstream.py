@@ -232,8 +232,12 @@ class Upstream:
         return asked in self._by_owner.get(asked.owner, ())
 
     def _next(self, asked: _Asked) -> None:
-        """Ask the next reachable resolver; if there is none, wait for those that were asked."""
-        while asked.tries < ROUNDS * len(asked.servers):
+        """Ask the next reachable resolver; if there is none, wait for those that were asked.
+
+        A resolver to which there is no way is not tried twice at one moment.
+        """
+        servers = len(asked.servers)
+        for _ in range(min(servers, ROUNDS * servers - asked.tries)):
             number = asked.tries % len(asked.servers)
             asked.tries += 1
             if self._ask_one(asked, number):
@@ -310,6 +314,4 @@ class Upstream:
 
 def _socket(server: SocketAddress, kind: int) -> socket.socket:
     version = ip_address(server[0]).version
-    sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind)
-    sock.setblocking(False)
-    return sock
+    return socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind | socket.SOCK_NONBLOCK)

@@ -3,7 +3,9 @@
 serve ADDRESS PORT · ask connections|lookups|leases|pings GATEWAY HOST PORT SECONDS ·
 attack KIND OWN GATEWAY HOST TO-MAC RATE, of the kinds in ATTACKS and the two of _hold
 
-An asker prints how many failed, and the seconds of each that did not. An attacker runs until it is killed.
+Each says that it is ready. An asker then prints when it began each question (monotonic, in seconds), and how
+long it took, or "-" if it failed. An attacker runs until it is killed; the time for which it is stopped
+(SIGSTOP) is not made good.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ MAC_AT = slice(6, 12)
 Frame = bytes
 ETHERTYPE = b"\x08\x00"
 EVERYBODY = b"\xff" * 6
+BEHIND_S = 0.01
 HALF_OPEN = 200
 """Connections that one attacker holds."""
 
@@ -45,17 +48,19 @@ def ask(what: str, gateway: str, host: str, port: str, seconds: str) -> None:
         "leases": _leases,
         "pings": lambda: _pings(gateway),
     }
-    failed, times = 0, []
+    said = []
     asker = askers[what]()
+    print("ready", flush=True)
     end = time.monotonic() + float(seconds)
     while (begin := time.monotonic()) < end:
         try:
             next(asker)
         except OSError:
-            failed, asker = failed + 1, askers[what]()
+            said.append(f"{begin:.7f} -")
+            asker = askers[what]()
             continue
-        times.append(time.monotonic() - begin)
-    print(failed, *(f"{each:.7f}" for each in times))
+        said.append(f"{begin:.7f} {time.monotonic() - begin:.7f}")
+    print(*said, sep="\n")
 
 
 def _connections(host: str, port: int) -> Iterator[None]:
@@ -112,6 +117,21 @@ def _pings(gateway: str) -> Iterator[None]:
             yield
 
 
+class Pace:
+    """The times at which an attacker may go on."""
+
+    def __init__(self, rate: float) -> None:
+        self._each = 1 / rate
+        self._next = time.monotonic()
+
+    def wait(self) -> None:
+        """Sleep until the next time; what is missed for longer than ``BEHIND_S`` is left out."""
+        now = time.monotonic()
+        self._next = max(self._next + self._each, now - BEHIND_S)
+        if self._next > now:
+            time.sleep(self._next - now)
+
+
 def attack(kind: str, own: str, gateway: str, host: str, *rest: str) -> None:
     """Do it until killed; ``rest``: the Ethernet destination and the rate.
 
@@ -125,18 +145,19 @@ def attack(kind: str, own: str, gateway: str, host: str, *rest: str) -> None:
     mac = sock.getsockname()[4]
     head = bytes.fromhex(to_mac.replace(":", "")) + mac + ETHERTYPE
     frames = [ATTACKS[kind](head, own, gateway, host, number) for number in range(4000)]
-    begin = time.monotonic()
-    for number, frame in enumerate(itertools.cycle(frames)):
+    print("ready", flush=True)
+    pace = Pace(float(rate))
+    for frame in itertools.cycle(frames):
         with contextlib.suppress(OSError):
             sock.send(frame)
-        while number > (time.monotonic() - begin) * float(rate):
-            time.sleep(0.001)
+        pace.wait()
 
 
 def _hold(gateway: str, said: bytes, rate: float) -> None:
     """Connect to the name server, say little, and go on connecting."""
     held: list[socket.socket] = []
-    begin = time.monotonic()
+    print("ready", flush=True)
+    pace = Pace(rate)
     for number in itertools.count():
         with contextlib.suppress(OSError):
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -148,8 +169,7 @@ def _hold(gateway: str, said: bytes, rate: float) -> None:
                 held[-20].send(said)
         if len(held) > HALF_OPEN:
             held.pop(0).close()
-        while number > (time.monotonic() - begin) * rate:
-            time.sleep(0.001)
+        pace.wait()
 
 
 def _named(head: bytes, own: str, gateway: str, _: str, number: int) -> Frame:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 
@@ -117,6 +118,34 @@ def test_the_next_resolver_is_asked_if_one_is_closed_or_unreachable(
         world.servers = (closed.getsockname()[:2], ("fe80::1", 53), *world.servers)
         world.ask("one", stream=stream)
         assert values(world.wait("one")) == [[FOUND]]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
+def test_resolvers_without_a_way_are_tried_once_and_the_guest_is_told(
+    stack: contextlib.ExitStack, stream: bool
+) -> None:
+    world = World(stack)
+    world.servers = (("fe80::1", 53), ("fe80::2", 53))  # no interface is said
+    made = stack.enter_context(mock.patch.object(upstream, "_socket", wraps=upstream._socket))
+    world.ask("one", stream=stream)
+    told = world.given["one"]
+    assert told is not None
+    assert told.code == message.SERVER_FAILURE
+    assert made.call_count == len(world.servers)
+    assert (len(world.upstream), world.counters["names_unanswered"]) == (0, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
+def test_a_silent_resolver_is_asked_again_though_the_next_one_has_no_way(
+    stack: contextlib.ExitStack, stream: bool
+) -> None:
+    world = World(stack, silent)
+    world.servers = (*world.servers, ("fe80::1", 53))
+    world.ask("one", stream=stream)
+    world.settle(lambda: world.resolvers[0].asked)
+    world.later(STEP_S)
+    assert "one" not in world.given
+    assert len(world.upstream) == 1
 
 
 def test_a_silent_resolver_delays_each_question_by_a_step_and_keeps_its_place(
