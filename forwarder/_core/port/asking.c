@@ -14,8 +14,8 @@
 static const struct {
     uint32_t per_second, burst, floor;
 } limits[ASKED_KINDS] = {
-    [ASKED_NAMES] = {1250, 400, 100},       /* a browser asks 50 at once, a mail server some hundreds a second */
-    [ASKED_STREAMS] = {100, 100, 20},       /* connections for names: after a truncated answer */
+    [ASKED_NAMES] = {1250, 400, 50},        /* a browser asks 50 at once, a mail server some hundreds a second */
+    [ASKED_STREAMS] = {100, 100, 10},       /* connections for names: after a truncated answer */
     [ASKED_LEASES] = {250, 300, 20},        /* a VM may have guests of its own, which start together */
     [ASKED_CONNECTIONS] = {100, 1000, 100}, /* without an answer; a load generator opens a thousand at once */
 };

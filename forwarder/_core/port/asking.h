@@ -14,7 +14,7 @@
    the gateway's answer (SYN and ACK) takes it back: only connections without an answer count, as those of a scan.
 
    Example. Of 3,000 questions a second for names, the first 685 pass, in a quarter of a second. Then the debt is that of
-   400, it grows with each question, and 100 a second pass. The flood ends: one second later the debt is below that of
+   400, it grows with each question, and 50 a second pass. The flood ends: one second later the debt is below that of
    the burst, and all questions pass again.
 
    One thread, the engine's. `now` is monotonic, in ns. */

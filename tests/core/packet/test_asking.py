@@ -17,7 +17,7 @@ SYN, ACK = 2, 16
 BURST = {"names": 400, "streams": 100, "leases": 300, "connections": 1000}
 """As in asking.c."""
 PER_S = {"names": 1250, "streams": 100, "leases": 250, "connections": 100}
-FLOOR = {"names": 100, "streams": 20, "leases": 20, "connections": 100}
+FLOOR = {"names": 50, "streams": 10, "leases": 20, "connections": 100}
 TIMES = 4
 """Of the burst, asked at once."""
 

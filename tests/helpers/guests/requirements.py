@@ -53,6 +53,10 @@ CHECKS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (_has("chromium", "chromedriver"), "install chromium and chromium-driver"),
     "spin": (_has("spin"), "install spin"),
     "clang": (_has("clang"), "install clang and libclang-rt-dev"),
+    "ssh": (
+        lambda: all(shutil.which(name, path=f"{SBIN}:/usr/bin") for name in ("ssh", "ssh-keygen", "sshd")),
+        "install openssh-client and openssh-server",
+    ),
     "user namespaces": (_can_make_user_namespaces, "allow user namespaces to ordinary users"),
     "nft": (lambda: shutil.which("nft", path=SBIN) is not None, "install nftables"),
     "kernel": (lambda: kernel.cloud_kernel() is not None, "install linux-image-cloud-amd64"),
