@@ -85,8 +85,8 @@ class Supervisor:
                 history=self._history,
                 gateway=gateway,
             )
-            path, fleet = self._directory.path, self._ports.fleet
-            self._captures = CaptureServer(self._loop, self._ports.pauses, path, fleet)
+            path, workers = self._directory.path, self._ports.fleet.holders
+            self._captures = CaptureServer(self._loop, self._ports.pauses, path, workers)
             commands = Commands(self, self._ports)
             self._console = Console(self._loop, self._context, self._directory.path, commands.handlers())
         except LocalError as error:

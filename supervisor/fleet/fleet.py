@@ -2,10 +2,10 @@
 
 Theory of operation. A worker is started ahead of need (``worker_pool``) and reports that it is ready in its
 cell (``cells``). It gets a port with its descriptors (``fd_store``), reports over its channel (``channels``)
-and asks for rings there (``rings``). The registry decides what a report means; its actions come back by
-``want``, ``publish``, ``end_worker`` and ``release``. Changes of membership go to all workers at once
-(``publisher``), those of newcomers to one worker after the other (``join_rollout``). A supervisor that
-follows a dead one begins with ``take_over``.
+and asks for rings there (``rings``); ``holders`` knows the worker of each port. The registry decides what a
+report means; its actions come back by ``want``, ``publish``, ``end_worker`` and ``release``. Changes of
+membership go to all workers at once (``publisher``), those of newcomers to one worker after the other
+(``join_rollout``). A supervisor that follows a dead one begins with ``take_over``.
 
 Example: a VM connects, ``want(3)``. The pool hands port 3 to a spare (``give``). Its next message over the
 same channel is Hello (``reported``): the registry publishes port 3, and ``publish`` rolls it out.
@@ -31,7 +31,6 @@ from forwarder.messages import (
     Heartbeat,
     Hello,
     KeepSession,
-    Message,
     Note,
     SnapshotRequest,
 )
@@ -45,6 +44,7 @@ from supervisor.fleet.confirmations import Confirmations
 from supervisor.fleet.doors import Doors
 from supervisor.fleet.guards import Guards
 from supervisor.fleet.health import Health
+from supervisor.fleet.holders import Holders
 from supervisor.fleet.join_rollout import JoinRollout
 from supervisor.fleet.misuse import Misuse
 from supervisor.fleet.pool_policy import READY_S
@@ -80,13 +80,14 @@ class Fleet:
         self._confirmations = Confirmations()
         self._misuse = Misuse()
         self._unanswered = Unanswered()
-        self._workers: dict[int, WorkerChannel] = {}
         self._doors = Doors(self._runtime_dir)
         self._notes = Throttle()
-        self._rings = Rings(self._channels, self._fd_store, self, self._confirmations.moved)
         self._pool = WorkerPool(loop, self._runtime_dir, self)
+        self.holders = Holders(self._registry, self._channels, self._pool.processes.kill)
+        """The worker of each port."""
+        self._rings = Rings(self._channels, self._fd_store, self.holders, self._confirmations.moved)
         self._takeover = TakeOver(self._registry, self._fd_store, self._pool, listeners, self.cells)
-        self._join_rollout = JoinRollout(self.publisher, self._channels, self._fd_store, self.record)
+        self._join_rollout = JoinRollout(self.publisher, self._channels, self._fd_store, self.holders.record)
         self.steps: tuple[Callable[[float], object], ...] = (
             lambda _: self.publisher.receive(),
             self._channels.tick,
@@ -108,7 +109,7 @@ class Fleet:
     @property
     def serves(self) -> bool:
         """Whether a worker serves a port."""
-        return bool(self._workers)
+        return bool(self.holders)
 
     def deadline(self) -> float:
         """When a step has something to do, unless it has returned that it has."""
@@ -126,7 +127,7 @@ class Fleet:
 
     def look_for_doors(self) -> None:
         """Say when the sockets of workers were deleted: in their cells they cannot make them again."""
-        self._doors.look([worker.pid for worker in self._workers.values()])
+        self._doors.look([worker.pid for worker in self.holders.all()])
 
     def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
         """Take over the workers of a dead supervisor; ``turn`` runs the loop for at most that long."""
@@ -170,14 +171,14 @@ class Fleet:
         """
         ports, floods = {port}, set[int]()
         if everywhere:
-            ports |= {each.port for each in self.records() if self._registry.forwards(each.port)}
+            ports |= {each.port for each in self.holders.records() if self._registry.forwards(each.port)}
             floods = self._rings.moves.under_way()
             self.publisher.beat_soon()  # each worker answers with a heartbeat
         return self._confirmations.expect(self.publisher.log.sequence, ports, floods, time.monotonic())
 
     def end_worker(self, port: int, identity: Identity) -> None:
         """End this worker of a port."""
-        worker = self._workers.get(port)
+        worker = self.holders.at(port)
         notified = worker is not None and worker.identity == identity and self._channels.send(worker, Drain())
         self._pool.processes.end(identity, time.monotonic(), notified=notified)
 
@@ -186,7 +187,7 @@ class Fleet:
         self.health.forget(port)
         self._misuse.forget(port)
         self._confirmations.forget(port)
-        self._workers.pop(port, None)
+        self.holders.forget(port)
         self._rings.forget(port)
 
     # Messages of workers.
@@ -226,9 +227,8 @@ class Fleet:
 
     def lost(self, worker: WorkerChannel) -> None:
         """Note that a worker's channel has ended."""
-        served = worker.served
-        if served is not None and self._workers.get(served.port) is worker:
-            del self._workers[served.port]
+        served = self.holders.lost(worker)
+        if served is not None:
             self._rings.forget(served.port)
         self._pool.channel_lost(worker)
 
@@ -241,7 +241,7 @@ class Fleet:
                 self._on_heartbeat(served, report)
             case Goodbye(reason):
                 self._owner.do(self._registry.goodbye(*served, reason))
-            case Guarded() if (record := self.record(served)) is not None:
+            case Guarded() if (record := self.holders.record(served)) is not None:
                 self.guards.report(record, report)
             case Note(text):
                 self._notes.warning("note", f"port {served.port}, its worker: {text}")
@@ -256,24 +256,13 @@ class Fleet:
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
         """Store a worker's session for its successor. Raises PeerError if its port has none."""
-        record = self.record(served)
+        record = self.holders.record(served)
         if record is not None and record.transport == "vhost":
             self._fd_store.keep(served.port, message, descriptors)
             return
         close_all(descriptors)
         if record is not None:
             raise PeerError(f"port {served.port} is of {record.transport} and has no session to keep")
-
-    # For captures.
-
-    def forwarding(self) -> list[PortRecord]:
-        """Return the ports that forward and whose worker has a channel."""
-        return [record for record in self.records() if self.holder(*record.incarnation) is not None]
-
-    def tell(self, served: Incarnation, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
-        """Send to the worker of this epoch of a port; return False if it is over."""
-        worker = self.holder(*served)
-        return worker is not None and self._channels.send(worker, message, descriptors)
 
     # Events of the worker pool.
 
@@ -283,7 +272,7 @@ class Fleet:
 
     def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
         """Hand a port to an idle worker; return False if the worker has not got it."""
-        record, held = self.record(wanted), self._fd_store.get(wanted.port)
+        record, held = self.holders.record(wanted), self._fd_store.get(wanted.port)
         if record is None or held is None or not self._registry.pending(wanted.port):
             return False
         if hung_up(held.vm, TRANSPORT_KIND[record.transport]):
@@ -321,32 +310,13 @@ class Fleet:
         self.publisher.disconnect(identity.pid)
         self._sampler.part(identity)
 
-    # For the other parts.
-
-    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of this epoch of a port, if it forwards."""
-        return self._workers.get(port) if self._registry.live(port, epoch) else None
-
-    def record(self, incarnation: Incarnation) -> PortRecord | None:
-        """Return the present record of this epoch of a port; None if it is over."""
-        port = self._registry.get(incarnation.port)
-        return None if port is None or port.record.incarnation != incarnation else port.record
-
-    def records(self) -> list[PortRecord]:
-        """Return the present records of all ports."""
-        return [port.record for port in self._registry]
-
-    def replace(self, worker: WorkerChannel) -> None:
-        """Kill a worker; its port gets another one."""
-        self._pool.processes.kill(worker.identity)
-
     # Private to this file.
 
     def _tick_unanswered(self, now: float) -> None:
         if not self._unanswered.due(now):
             return
-        for record in [each for each in self.records() if each.transport == "vhost"]:
-            worker = self._workers.get(record.port)
+        for record in [each for each in self.holders.records() if each.transport == "vhost"]:
+            worker = self.holders.at(record.port)
             if worker is None or worker.served != record.incarnation:
                 continue
             unread = self._fd_store.unread(record.port)
@@ -354,14 +324,14 @@ class Fleet:
             if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
                 text = f"port {record.port} ({record.name}): its worker does not answer its VM"
                 say("unanswered", text, "warning", port=record.port, name=record.name)
-                self.replace(worker)
+                self.holders.replace(worker)
 
     def _tick_health(self, now: float) -> None:
         self.health.every(self.publisher.last_beat.pulse_ms / 1000)
         self.health.tick(now)
 
     def _on_heartbeat(self, served: Incarnation, heartbeat: Heartbeat) -> None:
-        record = self.record(served)
+        record = self.holders.record(served)
         if record is None or not self._registry.live(*served):
             return
         self.health.heartbeat(heartbeat, record)
@@ -381,18 +351,17 @@ class Fleet:
     def _subscribed(self, pid: int) -> None:
         """Tell a newcomer with a port that it gets everything that is published from now on."""
         beat = self.publisher.last_beat
-        for worker in [each for each in self._workers.values() if each.pid == pid]:
+        for worker in [each for each in self.holders.all() if each.pid == pid]:
             if not self.publisher.quiet:
                 self._channels.send(worker, Beat(beat.epoch, 0, beat.interval_ms, beat.pulse_ms))
 
     def _connect(self, worker: WorkerChannel, served: Incarnation) -> None:
-        worker.served = served
-        self._workers[served.port] = worker
+        self.holders.connect(worker, served)
         self.guards.greet(worker)
 
     def _reconnect(self, worker: WorkerChannel, served: Incarnation) -> None:
         """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""
-        old = self._workers.get(served.port)
+        old = self.holders.at(served.port)
         if old is not None:
             self._channels.drop(old)
         self._connect(worker, served)
