@@ -281,16 +281,20 @@ def test_a_guest_that_does_not_want_an_answer_ends_its_flow():
         lan.world.until(lambda: is_refused(server), "the refusal")
 
 
+def with_a_flow(stack):
+    """Return a LAN, a guest's socket, the server that it talks to, its address there, and another guest."""
+    lan = Lan(stack)
+    honest, other = lan.guest(), lan.guest()
+    sock, server = lan.inside(honest, address(lan, 1)), lan.outside(SERVER)
+    sock.sendto(b"before", server.getsockname())
+    return lan, sock, server, received(lan.world, server)[1], other
+
+
 @in_a_namespace
 def test_a_guest_under_anothers_address_has_flows_of_its_own():
     with contextlib.ExitStack() as stack:
-        lan = Lan(stack)
-        honest, liar = lan.guest(), lan.guest()
-        server = lan.outside(SERVER)
-        sock = lan.inside(honest, address(lan, 1))
+        lan, sock, server, seen_as, liar = with_a_flow(stack)
         port = sock.getsockname()[1]
-        sock.sendto(b"honest", server.getsockname())
-        seen_as = received(lan.world, server)[1]
         liar.run(f"ip address add {address(lan, 1)}/32 dev lo")
         forged = stack.enter_context(liar.inside(lambda: bound(address(lan, 1), port)))
         forged.sendto(b"forged", server.getsockname())
@@ -311,13 +315,8 @@ def bound(at, port):
 @in_a_namespace
 def test_a_guest_that_scans_under_many_addresses_pushes_out_flows_of_its_own():
     with contextlib.ExitStack() as stack:
-        lan = Lan(stack)
-        honest, scanner = lan.guest(), lan.guest()
+        lan, sock, server, seen_as, scanner = with_a_flow(stack)
         lan.world.relay._flows._places.most = 60
-        server = lan.outside(SERVER)
-        sock = lan.inside(honest, address(lan, 1))
-        sock.sendto(b"before", server.getsockname())
-        seen_as = received(lan.world, server)[1]
         scanner.run("for i in $(seq 50 80); do ip address add 192.168.127.$i/32 dev lo; done")
         for number in range(50, 80):
             for _ in range(5):
