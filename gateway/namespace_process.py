@@ -14,7 +14,6 @@ however it ends.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -52,7 +51,7 @@ class NamespaceProcess:
 
     def _start(self, channel: int) -> None:
         for program, package in NEEDED.items():
-            if shutil.which(program, path=PATH) is None:
+            if not any(os.access(os.path.join(each, program), os.X_OK) for each in PATH.split(os.pathsep)):
                 self.failure = f"{program} is missing; install {package}"
                 return
         user = USER if self.in_user_namespace else ()

@@ -39,10 +39,10 @@ from supervisor.base.zmq_sockets import Context
 from supervisor.console.history import History
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import is_gateway
+from supervisor.first_processes import FirstProcesses
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.surroundings import FleetParts
-from supervisor.gateway.child import GatewayChild
 from supervisor.gateway.facts import facts
 from supervisor.gateway.process import GatewayProcess
 from supervisor.ports import actions
@@ -64,9 +64,9 @@ class PortManager:
         cell_required: bool,
         saved: SavedState,
         history: History,
-        gateway: GatewayChild | None,
+        first: FirstProcesses,
     ) -> None:
-        """``gateway``: the gateway's first process, if there is one."""
+        """``first``: the processes that have been started already."""
         self.registry = Registry(first_epoch=directory.first_epoch)
         self.sampler = Sampler(history)
         self.pauses = Pauses(time.monotonic)
@@ -83,7 +83,7 @@ class PortManager:
             in_use=self.sampler.in_use,
             saved=saved,
             cells=cells,
-            child=gateway,
+            child=first.gateway,
         )
         self.kept = KeptAttachments(self.listeners, saved)
         self._fd_store = FdStore()
@@ -94,7 +94,9 @@ class PortManager:
             context,
             MembershipLog(directory.epoch),
             self,
-            FleetParts(directory.path, self.registry, self._fd_store, self.sampler, self.listeners),
+            FleetParts(
+                directory.path, self.registry, self._fd_store, self.sampler, self.listeners, first.template
+            ),
             cells=cells,
         )
         self._steps: tuple[Callable[[float], object], ...] = (

@@ -37,7 +37,7 @@ from supervisor.console.commands import Commands
 from supervisor.console.history import History
 from supervisor.console.server import Console
 from supervisor.console.stats import Switch
-from supervisor.gateway.child import GatewayChild
+from supervisor.first_processes import FirstProcesses
 from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions
 
@@ -54,10 +54,10 @@ FAILED_S = 0.1
 class Supervisor:
     """One supervisor, from construction (nothing is attached yet) to ``close``."""
 
-    def __init__(self, options: RunOptions, gateway: GatewayChild | None = None) -> None:
-        """Take the runtime directory and open its sockets; ``gateway``: its process, if it has been started.
+    def __init__(self, options: RunOptions, first: FirstProcesses = FirstProcesses()) -> None:  # noqa: B008 - a tuple
+        """Take the runtime directory and open its sockets; ``first``: processes that have been started.
 
-        Raises LocalError; nothing but that process is left behind then.
+        Raises LocalError; nothing but these processes is left behind then.
         """
         raise_descriptor_limit(RLIMIT_WANTED)
         self._options = options
@@ -83,7 +83,7 @@ class Supervisor:
                 cell_required=options.cell == "required",
                 saved=self._saved,
                 history=self._history,
-                gateway=gateway,
+                first=first,
             )
             path, workers = self._directory.path, self._ports.fleet.holders
             self._captures = CaptureServer(self._loop, self._ports.pauses, path, workers)

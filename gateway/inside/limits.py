@@ -14,7 +14,9 @@ ports, so the kernel would answer the guest with an error.
 
 from gateway.relay.sources import BURST, RATE
 
-MOST_SENDERS = 65_535
+MOST_SENDERS = 8192
+"""Of each set: eight for each of the 1,024 neighbours that the kernel knows. The kernel makes and clears room
+for all of them at the start, 0.1 ms and 16 KiB for each thousand."""
 FORGET_S = 10
 """An address that is silent this long would have its whole burst again anyway."""
 

@@ -59,11 +59,11 @@ def run(
 
     Prints one line, `ready …`, once VMs can attach. SIGINT, SIGTERM and `supervisor stop` end it.
     """
-    from supervisor.cli import config as config_file  # noqa: PLC0415 - a page of help needs none of this
-
     attached = given_attachments(flags)
     options = RunOptions(directory(runtime_dir))
     if config is not None:
+        from supervisor.cli import config as config_file  # noqa: PLC0415 - few runs need it
+
         options = config_file.load(config, options)
     options = options._replace(gateway=given_gateway(flags, options.gateway))
     given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
@@ -87,11 +87,9 @@ def _check(options: RunOptions) -> bool:
 
 
 def _serve(options: RunOptions) -> bool:
-    gateway = None
-    if options.gateway is not None:
-        from supervisor.gateway.child import GatewayChild  # noqa: PLC0415
+    from supervisor import first_processes  # noqa: PLC0415
 
-        gateway = GatewayChild()  # before the imports below: its own take as long
+    first = first_processes.start(options)  # before the imports below: their own take as long
     from supervisor.base import logs  # noqa: PLC0415
     from supervisor.cli.announce import PidFile, tell_systemd  # noqa: PLC0415
     from supervisor.supervisor import Supervisor  # noqa: PLC0415
@@ -105,11 +103,9 @@ def _serve(options: RunOptions) -> bool:
         signal.signal(number, lambda *_: None)  # the byte that Python writes to the socket is what counts
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
-        supervisor = Supervisor(options, gateway)
+        supervisor = Supervisor(options, first)
     except LocalError:
-        if gateway is not None:
-            gateway.channel.close()
-            gateway.close()
+        first.close()
         raise
     pid_file = None
     try:

@@ -70,7 +70,7 @@ class Fleet:
         *,
         cells: CellPolicy,
     ) -> None:
-        self._runtime_dir, self._registry, self._fd_store, self._sampler, listeners = parts
+        self._runtime_dir, self._registry, self._fd_store, self._sampler, listeners, template = parts
         self._owner = owner
         self._channels = WorkerChannels(loop, self, time.monotonic)
         self.publisher = Publisher(loop, context, self._runtime_dir, membership, self._subscribed)
@@ -82,7 +82,7 @@ class Fleet:
         self._unanswered = Unanswered()
         self._doors = Doors(self._runtime_dir)
         self._notes = Throttle()
-        self._pool = WorkerPool(loop, self._runtime_dir, self)
+        self._pool = WorkerPool(loop, self._runtime_dir, self, template)
         self.holders = Holders(self._registry, self._channels, self._pool.processes.kill)
         """The worker of each port."""
         self._rings = Rings(self._channels, self._fd_store, self.holders, self._confirmations.moved)

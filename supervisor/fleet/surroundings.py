@@ -7,6 +7,7 @@ from supervisor.attach.listeners import Listeners
 from supervisor.console.sampler import Sampler
 from supervisor.fleet.channels import WorkerChannel
 from supervisor.fleet.fd_store import FdStore
+from supervisor.fleet.template_process import TemplateProcess
 from supervisor.ports.actions import Action
 from supervisor.ports.registry import Registry
 
@@ -32,6 +33,8 @@ class FleetParts(NamedTuple):
     fd_store: FdStore
     sampler: Sampler
     listeners: Listeners
+    template: TemplateProcess | None
+    """The first process of the template, if it has been started already."""
 
 
 class RingOwner(Protocol):

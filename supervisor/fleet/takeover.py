@@ -20,13 +20,15 @@ A port without a worker at that moment (it waits for its next one) is lost with 
 process has its descriptor. Its VM sees the end of its link and connects again.
 """
 
+import os
+
 from forwarder.errors import BulkheadError, PeerError
 from forwarder.messages import Claim
 from forwarder.names import Identity
 from supervisor.attach.listeners import Listeners
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log
-from supervisor.base.proc import exists
+from supervisor.base.proc import exists, parent_of
 from supervisor.fleet import claimed_fds, processes
 from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.worker_pool import WorkerPool
@@ -59,7 +61,8 @@ class TakeOver:
 
     def begin(self, runtime_dir: str, now: float) -> None:
         """Find the survivors and open the window; ``now`` is in monotonic seconds."""
-        self.left = set(processes.survivors(runtime_dir))
+        found = processes.survivors(runtime_dir)
+        self.left = {each for each in found if parent_of(each.pid) != os.getpid()}  # not our own template
         for identity in self.left:
             self._worker_pool.dialer.call(identity, now)
         self._deadline = now + CLAIM_S

@@ -1,8 +1,8 @@
 """Run the template of workers for the supervisor: start it, ask it for workers, replace it when it ends.
 
-Theory of operation. ``python -m workers`` is a process that forks workers (``workers.template``). Each
-request makes a channel and sends the worker's end with it. The answers come in order, so an answer is for the
-oldest request. The worker is our child, not the template's.
+Theory of operation. ``python -m workers`` (``template_process``) is a process that forks workers
+(``workers.template``). Each request makes a channel and sends the worker's end with it. The answers come in
+order, so an answer is for the oldest request. The worker is our child, not the template's.
 
 A template may end at any moment; its workers go on. Its answers are read first. If it has ever answered, its
 open requests are sent to the next template; else they fail with the reason, and the pool decides when to try
@@ -18,9 +18,7 @@ template gets the second request.
 Runs in the supervisor's loop; only ``close`` waits, for a moment.
 """
 
-import os
 import socket
-import subprocess
 import time
 from collections import deque
 from contextlib import suppress
@@ -32,9 +30,8 @@ from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Fork, Forked
 from supervisor.base.logs import log
-from supervisor.base.program import command, how_it_ended
+from supervisor.fleet.template_process import TemplateProcess
 
-MODULE = "workers"
 ANSWER_S = 10.0
 """An interpreter on a loaded machine takes a second to start; a fork takes a millisecond."""
 
@@ -62,12 +59,15 @@ class Request(NamedTuple):
 class Template:
     """The template of one switch, in one process after the other."""
 
-    def __init__(self, loop: Loop, runtime_dir: str, owner: ForkOwner) -> None:
+    def __init__(
+        self, loop: Loop, runtime_dir: str, owner: ForkOwner, first: TemplateProcess | None = None
+    ) -> None:
+        """``first``: the first process, if it has been started already."""
         self._loop = loop
         self._runtime_dir = runtime_dir
         self._owner = owner
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pidfd = -1
+        self._first = first
+        self._process: TemplateProcess | None = None
         self._channel: LoopChannel | None = None
         self._requests: deque[Request] = deque()
         self._has_answered = False
@@ -107,42 +107,19 @@ class Template:
     def close(self) -> None:
         """End the template, and wait for its end; requests are dropped."""
         self._closed = True
+        if self._first is not None:
+            self._first.close()
+            self._first = None
         if self._process is not None:
             self._process.kill()
             self._on_end()
 
     def _start(self) -> None:
         """Start a template. Raises LocalError: out of processes, memory or descriptors."""
-        argv, environment = command(MODULE, self._runtime_dir)
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as error:
-            raise LocalError(f"cannot make a template's channel: {error.strerror}") from None
-        channel = LoopChannel(ours)
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                env=environment,
-                close_fds=True,
-                start_new_session=True,
-            )
-        except OSError as error:
-            channel.close()
-            raise LocalError(f"cannot start a template of workers: {error.strerror}") from None
-        finally:
-            theirs.close()
-        try:
-            self._pidfd = os.pidfd_open(process.pid)
-        except OSError as error:
-            channel.close()
-            process.kill()
-            process.wait()
-            raise LocalError(f"cannot watch a template of workers: {error.strerror}") from None
+        process, self._first = self._first or TemplateProcess(self._runtime_dir), None
+        channel = LoopChannel(process.channel)
         self._process, self._channel, self._has_answered = process, channel, False
-        self._loop.watch(self._pidfd, lambda _: self._on_end())
+        self._loop.watch(process.pidfd, lambda _: self._on_end())
         channel.watch(self._loop, self._receive)
 
     def _receive(self) -> None:
@@ -171,9 +148,8 @@ class Template:
         assert self._process is not None
         self._receive()
         self._hang_up()
-        how = how_it_ended(self._process.wait())
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
+        self._loop.unwatch(self._process.pidfd)
+        how = self._process.reap()
         self._process = None
         unanswered, self._requests = self._requests, deque()
         if unanswered:

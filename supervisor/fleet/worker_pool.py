@@ -33,6 +33,7 @@ from supervisor.fleet.dialer import Dialer
 from supervisor.fleet.pool_policy import READY_S, PoolPolicy
 from supervisor.fleet.processes import Exit, Processes
 from supervisor.fleet.template import Template
+from supervisor.fleet.template_process import TemplateProcess
 
 GOODBYE_S = 0.05
 RETURN_S = 2.0
@@ -69,10 +70,13 @@ class PoolOwner(Protocol):
 class WorkerPool:
     """All workers."""
 
-    def __init__(self, loop: Loop, runtime_dir: str, owner: PoolOwner) -> None:
+    def __init__(
+        self, loop: Loop, runtime_dir: str, owner: PoolOwner, template: TemplateProcess | None = None
+    ) -> None:
+        """``template``: its first process, if it has been started already."""
         self.processes = Processes(loop, runtime_dir, self._ended)
         self.dialer = Dialer(runtime_dir, owner.connected)
-        self._template = Template(loop, runtime_dir, self)
+        self._template = Template(loop, runtime_dir, self, template)
         self._owner = owner
         self._throttle = Throttle()
         self._policy = PoolPolicy()
