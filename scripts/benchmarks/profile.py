@@ -19,6 +19,7 @@ from typing import Any
 
 from scripts.benchmarks import stacks
 from scripts.benchmarks.lab import generator
+from scripts.benchmarks.lab.guests import VHOST, GuestBulkhead
 from scripts.benchmarks.lab.sockets import KINDS, Bulkhead
 from scripts.benchmarks.report import options as choose
 from scripts.benchmarks.report import plots, proc
@@ -44,8 +45,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=choose.frame_size, action="append", help="of frames, more than once for several (1514)"
     )
     parser.add_argument(
-        "--kind", choices=list(KINDS), action="append", help="of socket, more than once for several (all)"
-    )
+        "--kind", choices=[*KINDS, VHOST], action="append",
+        help="of socket, or guests that share their memory; more than once for several (all sockets)",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=choose.seconds, default=5.0, help="of flow (%(default)s)")
     parser.add_argument("--frequency", type=choose.count, default=1999, help="samples a second (%(default)s)")
     parser.add_argument(
@@ -86,7 +88,8 @@ def _by_perf(kind: str, size: int, options: argparse.Namespace, journal: Journal
     trouble = _perf_trouble()
     if trouble:
         raise MissingError(trouble)
-    with Bulkhead() as way, tempfile.TemporaryDirectory(prefix="bh-") as directory:
+    contender = GuestBulkhead if kind == VHOST else Bulkhead
+    with contender() as way, tempfile.TemporaryDirectory(prefix="bh-") as directory:
         way.start(kind, 2, size)
         way.meet(1, 2)
         pids = way.forwarders()
@@ -160,6 +163,8 @@ def _save_folded(samples: Iterable[stacks.Sample], pids: Sequence[int], path: Pa
 
 def _by_callgrind(kind: str, size: int) -> Run:
     """Count the instructions of two engines in one process that valgrind runs."""
+    if kind == VHOST:
+        raise MissingError("a guest has two processes, which only perf samples")
     if shutil.which("valgrind") is None or shutil.which("callgrind_annotate") is None:
         raise MissingError(f"{_perf_trouble() or 'callgrind was asked for'}, and there is no valgrind")
     with tempfile.TemporaryDirectory(prefix="bh-") as directory:
