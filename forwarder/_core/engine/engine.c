@@ -29,6 +29,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
         e->vhost = vhost_open(e->stats->queue_moved, &e->stats->memory_gone);
     bool has_link = kind == KIND_VHOST ? e->vhost != NULL : true;
     e->pulse_ns = NS_PER_S;
+    e->busy_poll.most_ns = kind == KIND_VHOST ? GUEST_POLL_NS : BUSY_POLL_NS;
     e->out.staging = malloc(STAGING_BYTES);
     if (e->stats == NULL || !has_link || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
         || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0

@@ -3,7 +3,7 @@
 #include "check.h"
 #include "port/busy_poll.h"
 
-static struct busy_poll l;
+static struct busy_poll l = {.most_ns = BUSY_POLL_NS};
 static uint64_t now = NS_PER_S;
 
 /* Work after a pause of so long; returns how much of the pause the worker would have looked on for. */
@@ -31,5 +31,11 @@ int main(void)
     busy_poll_after_work(&l, now);
     busy_poll_after_work(&l, now);
     CHECK(busy_poll_until(&l, now) == 0, "the last pause was long");
+
+    struct busy_poll guest = {.most_ns = GUEST_POLL_NS, .last_was_short = true};
+    CHECK(busy_poll_until(&guest, now) == now + GUEST_POLL_NS, "a driver pays for a wake-up, too");
+    CHECK(GUEST_POLL_NS <= SHORT_PAUSE_NS, "a pause that is polled for to its end is a short one");
+    struct busy_poll never = {.last_was_short = true};
+    CHECK(busy_poll_until(&never, now) == 0, "never");
     return 0;
 }
