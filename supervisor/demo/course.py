@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from types import FrameType
 from typing import Any, cast
 
 from rich.console import Console
@@ -25,7 +26,7 @@ from forwarder.errors import LocalError
 from supervisor.console.client import Client
 from supervisor.demo import view
 from supervisor.demo.results import Evidence, Measured, complaints
-from supervisor.demo.stage import ALICE, CAROL, CAST, DAVE, ENDS, Stage
+from supervisor.demo.stage import ALICE, CAROL, CAST, DAVE, ENDS, Stage, heed_no_more
 from supervisor.demo.view import Moment
 from supervisor.screen import tables
 from supervisor.screen.rates import Row, Trail, dropped
@@ -134,6 +135,13 @@ class Play:
         return before, during
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End the demonstration; a further signal does not interrupt its end."""
+    for number in ENDS:
+        signal.signal(number, heed_no_more)
+    raise KeyboardInterrupt
+
+
 def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
     """Run the demonstration; return whether the others kept their rate and latency.
 
@@ -145,7 +153,7 @@ def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
             f"the demonstration takes {MIN_SECONDS:g} s at least; give it --seconds {MIN_SECONDS:g}"
         )
     console = console or tables.console_for()
-    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDS}
+    before = {number: signal.signal(number, _interrupt) for number in ENDS}
     try:
         with Stage() as stage, Client(str(stage.runtime)) as client:
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Any, NamedTuple
 
 from forwarder.errors import LocalError
@@ -52,6 +52,10 @@ DAVE = Cast("dave", "vfkit", "sink", "carol")
 CAST = (ALICE, BOB, CAROL, DAVE)
 
 LISTENERS = {"qemu": "unix", "bess": "unixpacket", "vfkit": "unixgram"}
+
+
+def heed_no_more(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing at a signal. Python complains of a pending one if SIG_IGN takes its handler's place."""
 
 
 class Guest:
@@ -136,7 +140,7 @@ class Stage:
 
     def _clear(self) -> None:
         """End everything; a second Ctrl-C does not interrupt this."""
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDS}
+        before = {number: signal.signal(number, heed_no_more) for number in ENDS}
         try:
             self._left.close()
         finally:

@@ -21,6 +21,7 @@ from pathlib import PurePath
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from forwarder.errors import LocalError
 from supervisor.console.explain import explain
@@ -41,11 +42,16 @@ DEAF_S = 30.0
 WATCH: web.AppKey[Watch] = web.AppKey("watch", Watch)
 DESK: web.AppKey[Desk] = web.AppKey("desk", Desk)
 CAPTURES: web.AppKey[Captures] = web.AppKey("captures", Captures)
+REQUESTS: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("requests", set)
+"""The tasks of all requests under way."""
+CANCEL_S = 1.0
+"""How long cancelled requests may take to end."""
 
 
 def application(runtime_dir: str, access: Access) -> web.Application:
     """Return the application; the caller runs it."""
-    app = web.Application(middlewares=[guard(access)], client_max_size=16 << 10)
+    app = web.Application(middlewares=[_note, guard(access)], client_max_size=16 << 10)
+    app[REQUESTS] = set()
     app[WATCH] = Watch(Rounds(Asker(runtime_dir)).ask)
     app[DESK] = Desk(Asker(runtime_dir))
     app[CAPTURES] = Captures(os.path.abspath(runtime_dir))
@@ -58,8 +64,33 @@ def application(runtime_dir: str, access: Access) -> web.Application:
     app.router.add_get("/api/history", _history)
     app.router.add_post("/api/capture", _capture)
     app.router.add_post(r"/api/capture/{number:\d{1,9}}/stop", _stop_capture)
+    app.on_shutdown.append(_cancel)
     app.on_cleanup.append(_close)
     return app
+
+
+@web.middleware
+async def _note(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Note the task of a request while it lasts."""
+    task = asyncio.current_task()
+    assert task is not None
+    request.app[REQUESTS].add(task)
+    try:
+        return await handler(request)
+    finally:
+        request.app[REQUESTS].discard(task)
+
+
+async def _cancel(app: web.Application) -> None:
+    """Cancel requests before aiohttp waits for them.
+
+    aiohttp logs an unhandled exception if a request ends at the moment at which that wait is given up.
+    """
+    tasks = app[REQUESTS].copy()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_S)
 
 
 async def _close(app: web.Application) -> None:
