@@ -49,7 +49,7 @@ def test_forward(bench_directory: Path, tmp_path: Path) -> None:
         "--rounds",
         "1",
         "--seconds",
-        "0.1",
+        "0.5",
     )
     ways = ("no switch", "bare relay", "bulkhead", "vde_switch")
     assert [(row["frames"], row["way"]) for row in rows] == [
@@ -68,7 +68,7 @@ def test_forward(bench_directory: Path, tmp_path: Path) -> None:
 
 
 def test_forward_between_guests(bench_directory: Path, tmp_path: Path) -> None:
-    words = ("--kind", "vhost", "--size", "5000", "--rounds", "1", "--seconds", "0.1")
+    words = ("--kind", "vhost", "--size", "5000", "--rounds", "1", "--seconds", "0.5")
     rows = run(bench_directory, tmp_path, forward.BENCHMARK, *words)
     assert [row["way"] for row in rows] == ["bare relay", "bulkhead, sockets", "bulkhead", "dpdk-testpmd"]
     for row in rows[:3]:

@@ -86,8 +86,8 @@ def test_generator_counts_the_faults_of_a_bad_path() -> None:
 def test_generator_loses_nothing_on_a_good_path(kind: str, size: int) -> None:
     with Direct() as way:
         way.start(kind, 2, size)
-        seen = generator.flow(kind, size, 0.1, way.pair(1, 2))
-        echoed = generator.echo(kind, size, 0.1, way.pair(1, 2))
+        seen = generator.flow(kind, size, 0.5, way.pair(1, 2))
+        echoed = generator.echo(kind, size, 0.5, way.pair(1, 2))
     assert seen["received"] == seen["sent"] > 0
     assert not seen["corrupt"] + seen["reordered"] + seen["foreign"] + seen["stalls"]
     assert seen["smallest_window"] == seen["window"]
@@ -142,7 +142,7 @@ def test_gvproxy_is_started_and_plugged_into(tmp_path: Path, monkeypatch: pytest
     with Gvproxy() as way:
         way.start("stream", 3, 1514)
         way.meet(1, 3)
-        assert generator.flow("stream", 1514, 0.1, way.pair(1, 3))["received"] > 0
+        assert generator.flow("stream", 1514, 0.5, way.pair(1, 3))["received"] > 0
         (pid,) = way.forwarders()
         assert proc.cpu_ns([pid]) > 0
     assert not Path(f"/proc/{pid}").exists()
