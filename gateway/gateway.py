@@ -180,7 +180,7 @@ class Gateway:
                 raise PeerError(f"a {type(message).__name__} is not for the gateway")
 
     def _run(self, command: Command) -> Future[Reply]:
-        is_begin = command.name == "serve" and self._relay is None
+        is_begin = command.name == "serve" and not self.serves
         return self._serve(command.arguments) if is_begin else self._commands.run(command)
 
     def _serve(self, plain: Mapping[str, object]) -> Future[Reply]:

@@ -5,8 +5,8 @@ asks for its neighbours (ARP), and each worker notes the last sixteen questions 
 reads them, and tells the gateway once a second what is new. ``Leases`` offers an address that one VM uses to
 no other one (RFC 2131 2.2 wants a probe instead, and each guest would wait for it).
 
-An address in here is a claim, as every word of a guest. So it bounds the choice and denies nobody a lease: if
-no other address is left, a claimed one is offered.
+An address in here is a claim, as every word of a guest. So it only narrows the choice: if no other
+address is left, a claimed one is offered.
 
     db, port 4, asks as 192.168.127.50    web, port 5, wants a lease of .50: it is offered another one
                                           db itself asks by DHCP: it may have .50

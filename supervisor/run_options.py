@@ -8,9 +8,8 @@ from supervisor.attach.addresses import Attachment
 
 CELLS = ("auto", "required")
 """Values of ``--cell``."""
-
-
 MOST_NAME = 63
+"""Characters of a switch's name, as of a label of a host's name."""
 
 
 class RunOptions(NamedTuple):

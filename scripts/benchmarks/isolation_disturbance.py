@@ -39,7 +39,7 @@ LARGE = 54 + SEGMENTS * MSS
 """Bytes of a frame that is to be cut into so many segments of 1,514 bytes."""
 LARGE_RATE = 250
 """Such frames a second, 11,000 segments."""
-JUMBO, JUMBO_RATE = 9014, 1000
+LONG_BYTES, LONG_RATE = 9014, 1000
 """Bytes of a frame beyond the MTU of the VM that it is for, and such frames a second."""
 
 
@@ -79,7 +79,7 @@ def disturbed(
             size, rate, headers = LARGE, LARGE_RATE, (unfinished_headers(),)
         rush = setting.stuck * RUSH_BYTES // size
         if case == LONG:
-            to, size, rate, rush = vm_mac(C), JUMBO, JUMBO_RATE, 0
+            to, size, rate, rush = vm_mac(C), LONG_BYTES, LONG_RATE, 0
         if setting.row == FLOOD:
             to, count, rush, rate = BROADCAST.hex(":"), 1, 0, 0
         words = (way.kind, size, rate, sender.sock.fileno(), vm_mac(SENDER[case]), to, count, rush, *headers)

@@ -13,7 +13,6 @@ descriptor left to accept with, the VM waits (``forwarder.acceptor``).
 """
 
 import errno
-import os
 import socket
 import time
 
@@ -137,7 +136,7 @@ class StreamListener:
             why = f"{self.url}: cannot find the user of a connection: {error.strerror}"
             self._throttle.warning("owner", why)
             return False
-        if peer is not None and peer.user in (os.geteuid(), 0):
+        if peer is not None and peer.is_ours:
             return True
         if peer is not None:
             advice = f"put {ANY_USER} behind the address to accept every user of this machine"

@@ -11,6 +11,7 @@ root.
 linux/sock_diag.h and linux/inet_diag.h have the layouts.
 """
 
+import os
 import socket
 import struct
 from typing import NamedTuple
@@ -35,6 +36,11 @@ class Peer(NamedTuple):
     """Of the process that has it."""
     unread: int
     """Bytes that it has received, and its process has not read."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether our own user or root has it."""
+        return self.user in (os.geteuid(), 0)
 
 
 def peer(connection: socket.socket) -> Peer | None:

@@ -7,8 +7,6 @@ process may take a path between this check and the run.
 
 import os
 import select
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import cast
@@ -23,11 +21,11 @@ from supervisor.attach.addresses import Attachment, Tap
 from supervisor.attach.stream import bind_tcp
 from supervisor.attach.tap import NO_TAP
 from supervisor.base import runtime_dir
-from supervisor.base.program import command
 from supervisor.capture import recorder
 from supervisor.capture.recorder import NEEDS_GATEWAY
 from supervisor.cli.announce import check_pid_file
 from supervisor.gateway import listening
+from supervisor.gateway.child import GatewayChild
 from supervisor.gateway.listening import Place
 from supervisor.ports.settings import plain, shown
 from supervisor.run_options import RunOptions
@@ -132,13 +130,8 @@ def _twice(attachments: tuple[Attachment, ...]) -> Iterator[str]:
 
 
 def _gateway(options: dict[str, object]) -> str:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    argv, environment = command("gateway", str(theirs.fileno()))
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, cwd="/", env=environment, pass_fds=(theirs.fileno(),)
-    )
-    theirs.close()
-    channel = Channel(ours)
+    child = GatewayChild()
+    channel = Channel(child.channel)
     try:
         channel.send(Command("check", options))
         said = channel.receive() if select.select([channel.fileno()], [], [], ANSWER_S)[0] else None
@@ -146,10 +139,7 @@ def _gateway(options: dict[str, object]) -> str:
         said = None
     finally:
         channel.close()  # which ends it
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(1.0)
-        process.kill()
-        process.wait()
+        child.close()
     match said:
         case (Reply(True, {"subnet": str(subnet), "forwards": list(forwards), "places": list(places)}), _):
             for place in places:

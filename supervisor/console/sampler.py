@@ -61,7 +61,7 @@ class Page:
         self.full = 0
         """Frames for the port that a full ring lost, wherever that was counted."""
         self.has_flooded = False
-        """Whether its VM may have asked for a neighbour since somebody looked."""
+        """Whether its VM may have asked for a neighbour since the last ``in_use``."""
         self.reading: Reading | None = None
         self.sent: list[tuple[int, int]] = []
 

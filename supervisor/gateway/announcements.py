@@ -4,9 +4,9 @@ A new gateway process is told everything (``begin``), a present one what has cha
 once a second (``tell``). The gateway cannot open a file and sees no other VM's worker, so it could not find
 out by itself.
 
-**Addresses.** The worker of a port notes in its stats page which neighbours its VM asks for, and as whom. An
-address with which a VM asks is one that it uses, given to it by DHCP or by hand. A message has the addresses
-of at most ``PORTS_EACH`` ports.
+**Addresses.** The worker of a port notes the last questions of its VM for neighbours (ARP) in its stats
+page. Each has the address with which the VM asks. The VM has it by DHCP or by hand. A message has the
+addresses of at most ``PORTS_EACH`` ports.
 
     port 4 asks as 192.168.127.50 for the first time    a second later: in_use [[4, 11, [3232268082]]]
 """

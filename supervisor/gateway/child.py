@@ -1,10 +1,9 @@
 """The process of a gateway: start it with a channel, end it, and wait for its end by pidfd.
 
-It has a session of its own, so a terminal's signals do not reach it. Its namespace's process ends with it;
-the gateway itself may not end any process once it is in its cell, so it hands over a pidfd, and a namespace
-that does not end by itself is ended here. The first one starts before the supervisor has imported its
-modules, so that both import at the same time (``cli.run``); its channel keeps what it is asked. Runs in the
-supervisor's loop; nothing here waits but ``close``, for a moment.
+Its namespace's process ends with it; the gateway itself may not end any process once it is in its cell, so
+it hands over a pidfd, and a namespace that does not end by itself is ended here. The first one starts before
+the supervisor has imported its modules, so that both import at the same time (``cli.run``); its channel
+keeps what it is asked. Runs in the supervisor's loop; nothing here waits but ``close``, for a moment.
 """
 
 import os
@@ -17,8 +16,8 @@ from contextlib import suppress
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
+from supervisor.base.child_process import ChildProcess
 from supervisor.base.proc import identity_of
-from supervisor.base.program import command, how_it_ended
 
 NAMES = ("the gateway", "the gateway's namespace")
 """Of its processes, for operators."""
@@ -26,46 +25,31 @@ END_S = 3.0
 """The gateway ends milliseconds after its channel; its namespace's process may take a second."""
 
 
-class GatewayChild:
+class GatewayChild(ChildProcess):
     """One process, from its start until ``reap``."""
 
     def __init__(self) -> None:
         """Start the process. Raises LocalError."""
         self._loop: Loop | None = None
+        self._namespace = -1
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """The supervisor's end of the channel; the caller closes it."""
-        argv, environment = command("gateway", str(theirs.fileno()))
         try:
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                env=environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-            self._pidfd = os.pidfd_open(self._process.pid)
-        except OSError as error:
+            super().__init__("the gateway", "gateway", str(theirs.fileno()), pass_fds=(theirs.fileno(),))
+        except LocalError:
             self.channel.close()
-            raise LocalError(f"cannot start the gateway: {error.strerror}") from None
+            raise
         finally:
             theirs.close()
-        self._namespace = -1
 
     def watch(self, loop: Loop, ended: Callable[[], None]) -> None:
         """Call ``ended`` when it may have ended."""
         self._loop = loop
-        loop.watch(self._pidfd, lambda _: ended())
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._process.pid
+        loop.watch(self.pidfd, lambda _: ended())
 
     def processes(self) -> tuple[tuple[str, Identity], ...]:
         """Return the gateway's process and that of its namespace by name, as far as they are there."""
-        found = zip(NAMES, map(identity_of, (self._pidfd, self._namespace)), strict=True)
+        found = zip(NAMES, map(identity_of, (self.pidfd, self._namespace)), strict=True)
         return tuple((name, identity) for name, identity in found if identity is not None)
 
     @property
@@ -73,26 +57,21 @@ class GatewayChild:
         """Whether the process has not ended yet."""
         return self._process.poll() is None
 
-    def kill(self) -> None:
-        """Kill the process."""
-        self._process.kill()
-
     def takes_along(self, pidfd: int) -> None:
         """Take over the pidfd of the process that is to end with it."""
         self._namespace = pidfd
 
     def reap(self) -> str:
         """Wait for the process, which has ended or is about to; return how it ended."""
-        status = self._process.wait()
         if self._loop is not None:
-            self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
+            self._loop.unwatch(self.pidfd)
+        how = super().reap()
         if self._namespace >= 0:
             with suppress(OSError):  # it has ended already
                 signal.pidfd_send_signal(self._namespace, signal.SIGKILL)
             os.close(self._namespace)
             self._namespace = -1
-        return how_it_ended(status)
+        return how
 
     def close(self) -> None:
         """Wait for END_S at most, then kill the process."""

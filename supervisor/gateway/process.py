@@ -14,8 +14,8 @@ or why not. The supervisor owns nothing of the gateway's network; it sees the pr
 The supervisor tells the gateway which ports come and go, which addresses VMs use, and the host's resolvers
 (``announcements``). The gateway finds the port of a MAC address in the MAC table of its own port's worker
 (``gateway.ports``). Its process is in a cell, so it asks for what it cannot have by itself (``requests``).
-Forwards and zones that were added
-outlive the process: after each change the gateway sends them for its successor (``remember``).
+Forwards and zones that were added outlive the process: after each change the gateway sends them for its
+successor (``remember``).
 
 The supervisor passes operators' commands on, and asks for the gateway's figures once a second. So it notices
 a gateway that hangs (``questions``), shows it as silent and does not wait for it. A gateway that hangs for

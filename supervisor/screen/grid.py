@@ -60,12 +60,17 @@ def widths(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[in
     return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in lines]
 
 
+def total(given: Sequence[int]) -> int:
+    """Return how wide a table of columns of these widths is."""
+    return sum(given) + GAP * (len(given) - 1)
+
+
 def fitted(columns: Sequence[Column], wanted: Sequence[int], available: int) -> list[int]:
     """Return widths that fit, as far as text can be folded: names first, then addresses."""
     given = list(wanted)
     names = [index for index, column in enumerate(columns) if column.folds]
     addresses = [index for index, column in enumerate(columns) if column.whole]
-    excess = sum(given) + GAP * (len(given) - 1) - available
+    excess = total(given) - available
     for texts in (names, addresses):
         while excess > 0 and texts and max(given[index] for index in texts) > LEAST:
             given[max(texts, key=given.__getitem__)] -= 1
@@ -91,7 +96,7 @@ class Grid:
         if any(column.heading for column in self.columns):
             headings = [column.heading for column in self.columns]
             yield from self._lines(headings, given, [HEADING] * len(given))
-            yield Segment(RULE * min(sum(given) + GAP * (len(given) - 1), room))
+            yield Segment(RULE * min(total(given), room))
             yield Segment.line()
         for row in self._rows:
             own = [

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from supervisor.ports.settings import shown
 from supervisor.screen.figures import duration
-from supervisor.screen.grid import GAP, Cell, Column, Grid, widths
+from supervisor.screen.grid import Cell, Column, Grid, total, widths
 from supervisor.screen.visible import visible
 
 Json = dict[str, Any]
@@ -77,7 +77,7 @@ def blocks(
     chosen: list[list[int]] = [[]]
     for index in range(keys, len(columns)):
         wider = [*range(keys), *chosen[-1], index]
-        if chosen[-1] and sum(wanted[each] + GAP for each in wider) - GAP > available:
+        if chosen[-1] and total([wanted[each] for each in wider]) > available:
             chosen.append([])
         chosen[-1].append(index)
     made: list[RenderableType] = []

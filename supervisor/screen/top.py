@@ -26,10 +26,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from supervisor.screen import keys, tables
+from supervisor.screen import grid, keys, tables
 from supervisor.screen.detail import detail
 from supervisor.screen.figures import bits, duration, octets, percent, scaled
-from supervisor.screen.grid import GAP, Column, widths
+from supervisor.screen.grid import Column
 from supervisor.screen.keys import View
 from supervisor.screen.rates import TRACE, Row, Trail, dropped, total
 from supervisor.screen.tables import Json, alarming
@@ -154,10 +154,10 @@ COLUMNS: tuple[tuple[int, Column, Callable[[Row], str | Text]], ...] = (
 def _ports(shown: Sequence[Row], width: int) -> RenderableType:
     """Draw as many columns as fit, at least the most important ones."""
     cells = [[cell(row) for _, _, cell in COLUMNS] for row in shown]
-    wanted = widths([column for _, column, _ in COLUMNS], cells)
+    wanted = grid.widths([column for _, column, _ in COLUMNS], cells)
     for most in range(max(rank for rank, _, _ in COLUMNS), -1, -1):
         kept = [index for index, (rank, _, _) in enumerate(COLUMNS) if rank <= most]
-        if sum(wanted[index] + GAP for index in kept) - GAP <= width:
+        if grid.total([wanted[index] for index in kept]) <= width:
             break
     return tables.table(
         [COLUMNS[index][1] for index in kept], [[row[index] for index in kept] for row in cells]

@@ -11,7 +11,6 @@ connect.
 """
 
 import hmac
-import os
 import socket
 from ipaddress import ip_address
 from typing import NamedTuple, cast
@@ -85,7 +84,7 @@ def _is_ours(request: web.Request) -> bool:
     connection = request.transport and request.transport.get_extra_info("socket")
     try:
         other = None if connection is None else peer(cast(socket.socket, connection))
-        return other is not None and other.user in (0, os.geteuid())
+        return other is not None and other.is_ours
     except OSError:
         return False
 

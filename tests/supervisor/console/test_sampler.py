@@ -205,4 +205,4 @@ def test_the_addresses_with_which_a_vm_asks_are_in_use(history):
         switch.vms[2].send(frame(mac(1), mac(2)))
         switch.settle()
         sampler.tick(2.0)
-        assert sampler.in_use() == []  # nobody has asked since
+        assert sampler.in_use() == []  # no VM has asked since

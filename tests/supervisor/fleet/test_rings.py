@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from forwarder.channel import close_all
+from forwarder.channel import Channel, close_all
 from forwarder.messages import (
     Drain,
     Floods,
@@ -148,52 +148,52 @@ def test_no_ring_is_given_whose_reader_might_not_get_its_half(bench: FleetBench)
     close_all((*fds, *received[1]))
 
 
+def offered(bench: FleetBench, producer: Channel) -> object:
+    """Take the next message of a worker and close its descriptors."""
+    message, fds = bench.receive(producer)
+    close_all(fds)
+    return message
+
+
 def test_a_ring_of_one_pair_is_not_made_again_at_once(bench: FleetBench) -> None:
     one = bench.worker(1)
     bench.worker(2)
     one.send(WantRing(2, 2))
-    close_all(bench.receive(one)[1])
+    offered(bench, one)
     one.send(WantRing(2, 2))
     assert nothing(bench, one)
     bench.now += rings.AGAIN_S
     one.send(WantRing(2, 2))
-    message, fds = bench.receive(one)
-    assert message == RingTx(2, 2)
-    close_all(fds)
+    assert offered(bench, one) == RingTx(2, 2)
 
 
 def test_the_next_worker_of_either_port_gets_its_rings_at_once(bench: FleetBench) -> None:
-    one, two = bench.worker(1), bench.worker(2)
+    one = bench.worker(1)
+    bench.worker(2)
     one.send(WantRing(2, 2))
-    close_all(bench.receive(one)[1])
+    offered(bench, one)
     bench.rings.forget(2)
     two = bench.worker(2, epoch=3)
     one.send(WantRing(2, 3))
-    message, fds = bench.receive(one)
-    assert message == RingTx(2, 3)
-    close_all(fds)
+    assert offered(bench, one) == RingTx(2, 3)
     two.send(WantRing(1, 1))
-    close_all(bench.receive(two)[1])
+    offered(bench, two)
     bench.rings.forget(2)
     next_two = bench.worker(2, epoch=4)
     next_two.send(WantRing(1, 1))
-    message, fds = bench.receive(next_two)
-    assert message == RingTx(1, 1)
-    close_all(fds)
+    assert offered(bench, next_two) == RingTx(1, 1)
 
 
 def test_ports_that_were_apart_get_their_rings_at_once(bench: FleetBench) -> None:
     one = bench.worker(1)
     bench.worker(2)
     one.send(WantRing(2, 2))
-    close_all(bench.receive(one)[1])
+    offered(bench, one)
     for policy in (ALONE, Policy()):
         before, bench.registry[2] = bench.registry[2], record(2, policy=policy)
         bench.rings.changing(before, bench.registry[2], bench.now)
     one.send(WantRing(2, 2))
-    message, fds = bench.receive(one)
-    assert message == RingTx(2, 2)
-    close_all(fds)
+    assert offered(bench, one) == RingTx(2, 2)
 
 
 def test_offers_that_are_never_taken_up_have_a_bound(

@@ -16,8 +16,9 @@ from forwarder.channel import Channel
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.rendezvous import CHANNEL
+from supervisor.base import child_process
 from supervisor.base.proc import parent_of, state_of
-from supervisor.fleet import template, template_process
+from supervisor.fleet import template
 from supervisor.fleet.processes import Processes
 from supervisor.fleet.template import ForkOwner, Template
 from supervisor.fleet.template_process import TemplateProcess
@@ -77,7 +78,7 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(template_process, "command", lambda _, path: forking(SLEEP, path))
+    monkeypatch.setattr(child_process, "command", lambda _, path: forking(SLEEP, path))
     descriptors, children = open_descriptors(), children_of_ours()
     with short_directory() as directory:
         made = Bench(directory)
@@ -130,7 +131,7 @@ def test_the_c_library_of_a_worker_knows_its_thread(
         "numbers = place[0], threading.get_native_id(), os.getpid()\n"
         f"print(*numbers, file=open({str(said)!r}, 'w'), flush=True)\n" + SLEEP
     )
-    monkeypatch.setattr(template_process, "command", lambda _, path: forking(code, path))
+    monkeypatch.setattr(child_process, "command", lambda _, path: forking(code, path))
     pid = bench.worker()
     wait_for(lambda: said.exists() and said.read_text().endswith("\n"), "the worker to say it")
     assert said.read_text().split() == [str(pid)] * 3
@@ -173,7 +174,7 @@ def test_a_worker_of_which_its_template_could_not_tell_is_ended_and_reaped(
         "    send(self, message, descriptors)\n"
         "Channel.send = kill\n"
     )
-    monkeypatch.setattr(template_process, "command", lambda _, path: forking(SLEEP, path, killed))
+    monkeypatch.setattr(child_process, "command", lambda _, path: forking(SLEEP, path, killed))
     bench.worker()
     once.touch()
     before = bench.pid
@@ -210,18 +211,18 @@ def test_a_template_that_does_not_answer_is_ended_and_its_requests_fail(
     assert "template of the workers was ended by SIGKILL" in bench.failures[0]
     assert state_of(worker) in "SR"
     monkeypatch.undo()
-    monkeypatch.setattr(template_process, "command", lambda _, path: forking(SLEEP, path))
+    monkeypatch.setattr(child_process, "command", lambda _, path: forking(SLEEP, path))
     assert state_of(bench.worker()) in "SR", "the next request makes another"
 
 
 def test_a_template_that_cannot_start_says_why(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        template_process, "command", lambda *_: ([sys.executable, "-c", "raise SystemExit(5)"], None)
+        child_process, "command", lambda *_: ([sys.executable, "-c", "raise SystemExit(5)"], None)
     )
     bench.template.fork()
     bench.until(lambda: bench.failures)
     assert bench.failures == ["the template of the workers ended with 5"]
-    monkeypatch.setattr(template_process, "command", lambda *_: (["/nonexistent"], {}))
+    monkeypatch.setattr(child_process, "command", lambda *_: (["/nonexistent"], {}))
     with pytest.raises(LocalError, match="cannot start a template of workers: No such file"):
         bench.template.fork()
 
@@ -230,7 +231,7 @@ def test_a_template_that_says_what_it_should_not_is_ended(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     code = "import socket, time; s = socket.socket(fileno=0); s.recv(9); s.send(b'x'); time.sleep(60)"
-    monkeypatch.setattr(template_process, "command", lambda *_: ([sys.executable, "-c", code], None))
+    monkeypatch.setattr(child_process, "command", lambda *_: ([sys.executable, "-c", code], None))
     bench.template.fork()
     bench.until(lambda: bench.failures)
     assert "bad message" in caplog.text
@@ -246,7 +247,7 @@ def test_a_fork_that_fails_is_said_and_the_next_may_succeed(
         "signal.signal(signal.SIGUSR1, lambda *_: limit(10))\n"
         f"os.setresuid({ORDINARY_USER}, {ORDINARY_USER}, {ORDINARY_USER}); limit(0)\n"
     )
-    monkeypatch.setattr(template_process, "command", lambda _, path: forking(SLEEP, path, limited))
+    monkeypatch.setattr(child_process, "command", lambda _, path: forking(SLEEP, path, limited))
     bench.template.fork()
     bench.until(lambda: bench.failures)
     assert bench.failures == ["cannot fork: Resource temporarily unavailable"]

@@ -15,7 +15,8 @@ from forwarder.channel import Channel, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Assign, Claim, WantRing
 from forwarder.names import Identity, Incarnation, Policy, PortRecord
-from supervisor.fleet import template_process, worker_pool
+from supervisor.base import child_process
+from supervisor.fleet import worker_pool
 from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 from supervisor.fleet.pool_policy import SPARES, STARTING
 from supervisor.fleet.worker_pool import WorkerPool
@@ -47,7 +48,7 @@ class Bench:
     """A worker pool with its server; every port is given to an idle worker."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-        monkeypatch.setattr(template_process, "command", lambda _, path: forking(code, path))
+        monkeypatch.setattr(child_process, "command", lambda _, path: forking(code, path))
         self.loop = Loop(reraise)
         self.given: dict[int, WorkerChannel] = {}
         self.losses: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""``ssh`` of the host to a guest through a forward, and a session in which nobody types."""
+"""``ssh`` of the host to a guest through a forward, and a session without a keystroke."""
 
 from __future__ import annotations
 
