@@ -211,11 +211,15 @@ def test_json_lines_in_the_log(place: Path) -> None:
         text=True,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     assert process.stdout.readline().startswith("ready bulkhead in ")
+    lines = [json.loads(process.stderr.readline())]
+    while not lines[-1]["message"].startswith("workers are confined"):  # the first spare says it, at any time
+        lines.append(json.loads(process.stderr.readline()))
     process.terminate()
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0
-    lines = [json.loads(line) for line in log.splitlines()]
+    lines += [json.loads(line) for line in log.splitlines()]
     assert lines[-1]["message"] == "stopping 0 ports"
     assert lines[-1]["level"] == "info"
 
