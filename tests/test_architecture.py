@@ -10,6 +10,7 @@ import graphlib
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -234,6 +235,19 @@ def test_every_library_that_is_installed_has_a_home():
     required = setup.partition("install_requires =")[2].partition("\n[")[0].split("\n")
     names = {line.split()[0] for line in required if line.strip()}
     assert {name.replace("pyzmq", "zmq") for name in names} <= HOMES.keys()
+
+
+def test_an_installation_has_every_package():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    patterns = setup["options.packages.find"]["include"].split()
+    folders = {
+        path.parent.relative_to(ROOT) for each in PACKAGES for path in (ROOT / each).rglob("__init__.py")
+    }
+    names = {".".join(folder.parts) for folder in folders}
+    assert not {name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)}
+    # A folder of modules without an __init__.py would be left out of an installation.
+    assert {path.parent.relative_to(ROOT) for path in SOURCES} <= folders | {Path()}
 
 
 def test_the_shared_package_loads_nothing_slow():
