@@ -446,6 +446,13 @@ class Engine:
         Raises ValueError for another length.
         """
 
+    def limit_sources(self) -> None:
+        """Bound the IP addresses from which each port is heard here: this is the gateway's port.
+
+        The bounds are in ``sources.h``; frames from more are dropped and counted as ``sources``. For a VM
+        that takes messages. Raises MemoryError.
+        """
+
     def set_owners(self, owners: list[tuple[bytes, int]]) -> None:
         """The port of each address; any port may use other addresses.
 
@@ -455,7 +462,8 @@ class Engine:
     def guarded(self) -> list[tuple[str, bytes, bytes]]:
         """First refusals of the guard: kind, source MAC, claimed address (zero: none).
 
-        The kinds: group, pause, router, server, address, hidden. Call it when ``run`` returns EVENT_GUARDED.
+        The kinds: group, pause, router, server, address, hidden, sources. Call it when ``run`` returns
+        EVENT_GUARDED.
         """
 
     def set_limits(self, *, broadcast: int, multicast: int, unknown: int, bytes: int, macs: int) -> None:

@@ -17,6 +17,7 @@ DROPS = {
     "isolated": "from this VM, to a port that it may not reach",
     "offload": "from this VM, with a senseless offload, or too long and impossible to cut",
     "mac_limit": "from this VM, from a MAC address beyond its limit",
+    "sources": "for this VM, the gateway: from more new IP addresses than the sender's port may use",
     "stale_ring": "for this VM, in a ring that its writer left or damaged",
     "refused": "for this VM: too long for its mtu or its socket, or its device is down",
 }

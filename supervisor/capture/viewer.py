@@ -40,7 +40,7 @@ LOOK_S = 0.02
 frames."""
 SETTLE_NS = 50_000_000
 DROPPED = 3
-TO_VM = frozenset({"filtered", "refused", "stale_ring", "flood_lost"})
+TO_VM = frozenset({"filtered", "sources", "refused", "stale_ring", "flood_lost"})
 """Reasons of drops on the way to the VM; all other drops are on the way from it."""
 
 

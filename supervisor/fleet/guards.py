@@ -26,6 +26,7 @@ SAID = {
     "server": "a DHCP answer",
     "address": "another port's address",
     "hidden": "a frame whose headers hide its contents",
+    "sources": "one more IP address than the sender's port may use",
 }
 """Each kind of refusal, for the log line."""
 

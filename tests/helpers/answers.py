@@ -41,6 +41,7 @@ def port(number=1, name="qemu-1", **changes):
             "oversize": 33,
             "spoofed": 34,
             "stale_ring": 35,
+            "sources": 44,
             "refused": 36,
             "over_rate": 43,
             "storm": 37,

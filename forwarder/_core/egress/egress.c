@@ -60,10 +60,10 @@ static void staged(struct engine *e, const uint8_t *frame, uint32_t bytes)
     e->out.staged_frames++;
 }
 
-static void refuse(struct engine *e, const uint8_t *frame, uint32_t bytes)
+static void refuse(struct engine *e, const uint8_t *frame, uint32_t bytes, uint64_t *counter)
 {
-    e->count.refused++;
-    port_sight_frame(e, frame, bytes, CAPTURE_DROP, &e->count.refused);
+    ++*counter;
+    port_sight_frame(e, frame, bytes, CAPTURE_DROP, counter);
 }
 
 /* Learn the source of a peer's frames. True: the address is pinned to another port; the peer's worker should have
@@ -95,8 +95,12 @@ static void take_floods(struct engine *e, struct peer *peer)
         }
         if (!accepts(e, &record, at + prefix))
             continue;
+        if (UNLIKELY(!egress_hears(e, peer->port, at + prefix, record.bytes))) {
+            refuse(e, at + prefix, record.bytes, &e->count.sources);
+            continue;
+        }
         if (UNLIKELY(!seal(e, at, record.bytes))) {
-            refuse(e, at + prefix, record.bytes);
+            refuse(e, at + prefix, record.bytes, &e->count.refused);
             continue;
         }
         staged(e, at + prefix, record.bytes);
@@ -118,7 +122,7 @@ static void stage_frame(struct engine *e, const uint8_t *frame, uint32_t bytes)
     uint8_t *at = e->out.staging + e->out.to;
     uint32_t prefix = egress_prefix_bytes(e);
     if (UNLIKELY(!seal(e, at, bytes))) {
-        refuse(e, frame, bytes);
+        refuse(e, frame, bytes, &e->count.refused);
         return;
     }
     memcpy(at + prefix, frame, bytes);
@@ -144,11 +148,12 @@ struct batch {
     struct span spans[MAX_SPANS];
     unsigned count;
     uint32_t refused; /* frames: of the only span none may go */
+    uint64_t *counter; /* to charge with these */
     bool foreign;     /* the only span is from another port's address */
 };
 
 /* Add a view to the batch; false if the batch ends in front of it or with it. */
-static bool add_view(const struct engine *e, const struct run_view *view, struct batch *batch)
+static bool add_view(struct engine *e, uint32_t port, const struct run_view *view, struct batch *batch)
 {
     struct span *span = &batch->spans[batch->count];
     *span = (struct span){.records = view->records, .bytes = view->bytes, .vnet = view->run.vnet != 0};
@@ -156,13 +161,15 @@ static bool add_view(const struct engine *e, const struct run_view *view, struct
         batch->count++;
         return true;
     }
-    struct stretch stretch = egress_admit(e, view);
-    if (!stretch.admitted && batch->count > 0)
+    struct stretch stretch = egress_admit(e, port, view);
+    bool admitted = stretch.refused == NULL;
+    if (!admitted && batch->count > 0)
         return false;
-    batch->refused = stretch.admitted ? 0 : stretch.frames;
+    batch->refused = admitted ? 0 : stretch.frames;
+    batch->counter = stretch.refused;
     span->bytes = stretch.bytes;
     batch->count++;
-    return stretch.admitted && stretch.bytes == view->bytes;
+    return admitted && stretch.bytes == view->bytes;
 }
 
 static void make_batch(struct engine *e, struct peer *peer, const struct run_view *views, unsigned n,
@@ -181,7 +188,7 @@ static void make_batch(struct engine *e, struct peer *peer, const struct run_vie
                 batch->spans[batch->count++] = (struct span){.bytes = views[0].bytes};
             return;
         }
-        if (!add_view(e, &views[i], batch))
+        if (!add_view(e, peer->port, &views[i], batch))
             return;
     }
 }
@@ -205,9 +212,9 @@ static uint64_t take_batch(struct engine *e, struct peer *peer, const struct run
         e->count.filtered += ring_consume(&peer->rx, views, 1, taken);
     } else if (UNLIKELY(batch->refused > 0)) {
         taken = total_bytes(batch);
-        e->count.refused += batch->refused;
+        *batch->counter += batch->refused;
         port_sight(e, batch->spans[0].records, batch->spans[0].bytes, batch->spans[0].vnet ? VNET_BYTES : 0, CAPTURE_DROP,
-                   &e->count.refused);
+                   batch->counter);
         ring_consume(&peer->rx, views, batch->count, taken);
     } else if (e->vm.kind == KIND_STREAM && egress_write_stream(e, views, batch->spans, batch->count, &taken, now)) {
         ring_consume(&peer->rx, views, batch->count, taken);

@@ -6,6 +6,8 @@
 
    A guest's queue is written frame by frame, and each is looked at then (vhost_port.h).
 
+   For the gateway, the addresses that frames come from are checked as well (sources.h).
+
    Refused frames of a run are taken from the ring and counted, and the others are written in place. So a view is a
    stretch of frames that may all go, or of frames that may all not go. Frames for a stream are copied, and each
    length is looked at then. A neighbour may change a length after this check: it is checked again when the kernel gets it
@@ -21,11 +23,14 @@
 struct stretch {
     uint32_t bytes; /* of records at the front of the view */
     uint32_t frames;
-    bool admitted;
+    uint64_t *refused; /* the counter to charge; NULL: they may go */
 };
 
-/* A view that begins at a record: how far the verdict on its first frame holds. A senseless rest of a view is
-   admitted; the write will find the fault. */
-struct stretch egress_admit(const struct engine *e, const struct run_view *view);
+/* A view of `port`'s that begins at a record: how far the verdict on its first frame holds. A senseless rest of a view
+   is admitted; the write will find the fault. */
+struct stretch egress_admit(struct engine *e, uint32_t port, const struct run_view *view);
+
+/* May the VM, if it is the gateway, hear this frame from `port`? */
+bool egress_hears(struct engine *e, uint32_t port, const uint8_t *frame, uint32_t bytes);
 
 #endif

@@ -59,6 +59,8 @@ void engine_close(struct engine *e)
     ingress_close(e);
     waiter_close(&e->waiter);
     guard_close(&e->guard);
+    free(e->sources);
+    e->sources = NULL;
     free(e->out.staging);
     e->out.staging = NULL;
     shm_unmap(&e->stats_shm);

@@ -69,10 +69,17 @@ static void disconnect(struct engine *e, struct peer *peer)
     e->wanted[peer->port] = false;
 }
 
+static void forget_addresses(struct engine *e, uint32_t port)
+{
+    fdb_forget(&e->stats->fdb, port);
+    if (e->sources != NULL)
+        sources_forget(e->sources, port);
+}
+
 /* A number can be reused: forget its last VM. */
 static void forget_predecessor(struct engine *e, uint32_t port, uint64_t attachment)
 {
-    fdb_forget(&e->stats->fdb, port);
+    forget_addresses(e, port);
     stats_page_forget(e->stats, port, attachment);
 }
 
@@ -100,7 +107,7 @@ void engine_peer_leave(struct engine *e, uint32_t port)
         return;
     drain(e);
     disconnect(e, peer);
-    fdb_forget(&e->stats->fdb, port);
+    forget_addresses(e, port);
     /* The source in service stays in service: the VM may have had the first half of its frame. */
     if (peers_remove(&e->peers, port) < e->out.turn)
         e->out.turn--;

@@ -4,7 +4,7 @@
 
 #include "packet/frame.h"
 
-const char *const guard_kind_names[GUARD_KINDS] = {"group", "pause", "router", "server", "address", "hidden"};
+const char *const guard_kind_names[GUARD_KINDS] = {"group", "pause", "router", "server", "address", "hidden", "sources"};
 
 static int by_address(const void *one, const void *other)
 {
@@ -36,6 +36,11 @@ static bool refuse(struct guard *guard, enum guard_kind kind, const uint8_t *src
             memcpy(note->address, address, ADDRESS_BYTES);
     }
     return true;
+}
+
+void guard_note_source(struct guard *guard, const uint8_t *src, const uint8_t *address)
+{
+    refuse(guard, GUARD_SOURCES, src, address);
 }
 
 bool guard_refuses_addresses(struct guard *guard, const uint8_t *dst, const uint8_t *src)

@@ -17,7 +17,7 @@
 #include "packet/claim.h"
 #include "shared/fdb.h"
 
-enum guard_kind { GUARD_GROUP, GUARD_PAUSE, GUARD_ROUTER, GUARD_SERVER, GUARD_ADDRESS, GUARD_HIDDEN, GUARD_KINDS };
+enum guard_kind { GUARD_GROUP, GUARD_PAUSE, GUARD_ROUTER, GUARD_SERVER, GUARD_ADDRESS, GUARD_HIDDEN, GUARD_SOURCES, GUARD_KINDS };
 
 extern const char *const guard_kind_names[GUARD_KINDS];
 
@@ -50,6 +50,9 @@ void guard_close(struct guard *guard);
 
 /* Is this frame of `port`'s VM to be refused? Call it if claim_possible returns true. */
 bool guard_refuses(struct guard *guard, uint32_t port, const struct fdb *fdb, const uint8_t *frame, uint32_t bytes);
+
+/* Note for the log that the gateway does not hear this address (sources.h). */
+void guard_note_source(struct guard *guard, const uint8_t *src, const uint8_t *address);
 
 /* The same for the addresses alone, which all frames of a run share. */
 bool guard_refuses_addresses(struct guard *guard, const uint8_t *dst, const uint8_t *src);

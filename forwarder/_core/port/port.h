@@ -20,6 +20,7 @@
 #include "port/busy_poll.h"
 #include "port/guard.h"
 #include "port/peer.h"
+#include "port/sources.h"
 #include "packet/rate_limit.h"
 #include "system/vm.h"
 #include "system/waiter.h"
@@ -130,6 +131,7 @@ struct engine {
     bool own_pins;           /* only pinned sources may speak */
     struct guard guard;
     struct asking asking;
+    struct sources *sources; /* the gateway's port: whom it hears; else NULL */
     struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */
     struct rate_limit unknown_rate;
     struct rate_limit byte_rate;

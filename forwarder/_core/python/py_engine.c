@@ -186,6 +186,7 @@ static PyMethodDef methods[] = {
     {"set_reach", py_engine_set_reach, METH_VARARGS, NULL},
     {"set_guard", py_engine_set_guard, METH_O, NULL},
     {"limit_questions", py_engine_limit_questions, METH_O, NULL},
+    {"limit_sources", py_engine_limit_sources, METH_NOARGS, NULL},
     {"set_owners", py_engine_set_owners, METH_O, NULL},
     {"guarded", py_engine_guarded, METH_NOARGS, NULL},
     {"infer", py_engine_infer, METH_VARARGS, NULL},

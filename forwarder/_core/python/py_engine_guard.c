@@ -27,6 +27,19 @@ PyObject *py_engine_limit_questions(PyObject *self, PyObject *gateway)
     Py_RETURN_NONE;
 }
 
+PyObject *py_engine_limit_sources(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct engine *e = engine_of(self);
+    if (e == NULL)
+        return NULL;
+    if (e->sources == NULL)
+        e->sources = sources_open(e->stats->fdb.secret);
+    if (e->sources == NULL)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 static bool read_owner(PyObject *item, struct guard_owner *owner)
 {
     PyObject *address;

@@ -6,6 +6,7 @@
 
 PyObject *py_engine_set_guard(PyObject *self, PyObject *enabled);
 PyObject *py_engine_limit_questions(PyObject *self, PyObject *gateway);
+PyObject *py_engine_limit_sources(PyObject *self, PyObject *unused);
 PyObject *py_engine_set_owners(PyObject *self, PyObject *owners);
 PyObject *py_engine_guarded(PyObject *self, PyObject *unused);
 

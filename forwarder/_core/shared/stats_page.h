@@ -45,6 +45,7 @@
     X(hairpin)      /* from the VM, to an address behind itself */                                           \
     X(filtered)     /* to the VM, refused by the port's settings */                                          \
     X(stale_ring)   /* to the VM, in a ring whose producer left or broke it */                               \
+    X(sources)      /* to the VM, the gateway, from an address beyond its sender's share */                   \
     X(refused)      /* to the VM, refused by it (too long, an offload not taken), its socket or its device */                  \
     X(flood_lost)   /* to the VM, overwritten in a flood ring before it could be read */                     \
     X(egress_bytes) /* waiting for the VM now */                                                             \

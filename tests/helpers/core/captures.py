@@ -20,6 +20,7 @@ REASONS = (
     "mac_limit",
     "hairpin",
     "filtered",
+    "sources",
     "refused",
     "runt",
     "guarded",

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv6Address
 
 import pytest
 
 from forwarder.names import GATEWAY_MAC, parse_mac
 from gateway.lan.frames import Datagram, icmpv6, udp
-from gateway.relay.sources import BURST, RATE
 from gateway.settings import read
 from tests.helpers.gateway import dhcp_client
 from tests.helpers.gateway.link import Link, dhcp_frame
-from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, Place, process
+from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, NewNamespace, Place, process
 from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.waiting import wait_for
 
 pytestmark = pytest.mark.guest
-MANY = 200
+MANY = 1000
+OWN, BURST, RATE = 4, 32, 2
+"""As in the core's sources.h."""
+ECHO = b"\x80" + bytes(7)
+FORGED_NUMBER = re.compile(r"\S+::1[0-9a-f]{3} |192\.168\.127\.([3-9]\d|1\d\d|2\d\d) ")
+"""A neighbour with a made-up address."""
 FORGED = ("203.0.113.2", OUTSIDE, HOST, GATEWAY, "127.0.0.1", "192.168.127.255")
 
 
@@ -86,34 +93,60 @@ def test_datagrams_with_false_sources_go_nowhere_and_start_no_loop(place: Callab
         assert not any(heard(sock) for sock in services)
 
 
-def test_made_up_addresses_of_one_guest_become_few_neighbours(place: Callable[..., Place]) -> None:
+def arp_question(mac: bytes, source: str, target: str = GATEWAY) -> bytes:
+    body = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + socket.inet_aton(source)
+    return b"\xff" * 6 + mac + b"\x08\x06" + body + bytes(6) + socket.inet_aton(target)
+
+
+def unheard(here: Place) -> int:
+    """Return how many frames the gateway's port has not passed on."""
+    return sum(int(port["drops"]["sources"]) for port in here.switch.json("stats")["ports"])
+
+
+def is_answered(room: Namespace, to: str, source: str) -> bool:
+    return "bytes from" in room.run(f"ping -I {source} -c 1 -W 1 {to} || true")
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+@pytest.mark.parametrize("macs", [1, 30, 1000])
+def test_made_up_addresses_of_one_guest_become_few_neighbours(
+    place: Callable[..., Place], namespace: NewNamespace, stack: contextlib.ExitStack, macs: int
+) -> None:
     here = place()
     vm = here.guest.packet_vm()
     prefix = read({}).policy.prefix
     host6 = read({}).policy.host6.packed
     own, inside = prefix[1].packed, process(here.switch, "gateway.inside")
-    ours, mac = GATEWAY_MAC, parse_mac(MAC)
     began = time.monotonic()
-    for number in range(0x1000, 0x1000 + MANY):
-        source = prefix[number].packed
-        ask = b"\x87" + bytes(7) + own + b"\x01\x01" + mac
-        vm.send(icmpv6(mac, b"\x33\x33\xff\0\0\1", source, IPv6Address("ff02::1:ff00:1").packed, ask))
-        vm.send(icmpv6(mac, ours, source, own, b"\x80" + bytes(7)))
-        vm.send(icmpv6(mac, ours, IPv6Address("fe80::").packed[:8] + source[8:], own, b"\x80" + bytes(7)))
-        vm.send(udp(mac, Datagram(ours, source, host6, 1234, 9, b"")))
-    # What comes later from an address that is known is answered.
-    here.guest.run(f"ip -6 address add {prefix[0x77]}/64 dev eth0 nodad")
-    wait_for(
-        lambda: here.guest.run(f"ping -6 -c 1 -W 1 {prefix[1]} || true").count("bytes from"), "an answer"
-    )
-    neighbours = here.host.run(f"nsenter -t {inside} -n ip -6 neighbour show nud all").splitlines()
-    # Each of both, the relay and the namespace's kernel, lets so many new ones pass.
-    allowed = BURST + RATE * (time.monotonic() - began) + 4
-    assert len([line for line in neighbours if str(prefix[0x1000])[:-4] in line]) <= 2 * allowed
-    wait_for(
-        lambda: here.switch.json("stats")["gateway"]["refused"]["sources"] >= MANY - allowed,
-        "the others to be counted",
-    )
+    for number in range(MANY):
+        mac = parse_mac(f"52:54:00:01:{number % macs >> 8:02x}:{number % macs & 255:02x}")
+        source = prefix[0x1000 + number].packed
+        question = b"\x87" + bytes(7) + own + b"\x01\x01" + mac
+        vm.send(icmpv6(mac, b"\x33\x33\xff\0\0\1", source, IPv6Address("ff02::1:ff00:1").packed, question))
+        vm.send(icmpv6(mac, GATEWAY_MAC, source, own, ECHO))
+        vm.send(icmpv6(mac, b"\x33\x33\0\0\0\1", source, IPv6Address("ff02::1").packed, ECHO))
+        vm.send(icmpv6(mac, GATEWAY_MAC, IPv6Address("fe80::").packed[:8] + source[8:], own, ECHO))
+        vm.send(udp(mac, Datagram(GATEWAY_MAC, source, host6, 1234, 9, b"")))
+        vm.send(arp_question(mac, f"192.168.127.{number % 200 + 30}"))
+        vm.send(
+            GATEWAY_MAC + mac + b"\x08\x00" + ipv4(f"192.168.127.{number % 200 + 30}", GATEWAY, 9, 9, b"")
+        )
+    other = namespace("other")
+    stack.callback(Pump(other.open_tap("52:54:00:00:77:01"), f"unix://{here.switch.qemu}").close)
+    for added in (f"{prefix[0x77]}/64", "192.168.127.20/24"):
+        other.run(f"ip address add {added} dev eth0 nodad")
+    for target, address in ((f"{prefix[1]}", f"{prefix[0x77]}"), (GATEWAY, "192.168.127.20")):
+        wait_for(partial(is_answered, other, target, address), f"an answer to {address}")
+    neighbours = here.host.run(f"nsenter -t {inside} -n ip neighbour show nud all").splitlines()
+    forged = [line for line in neighbours if FORGED_NUMBER.match(line)]
+    assert OWN <= len(forged) <= OWN + BURST + RATE * (time.monotonic() - began) + 4
+    wait_for(lambda: unheard(here) > 5 * MANY, "the others to be counted")
+    assert "one more IP address than the sender's port may use" in here.switch.log()
 
 
 def test_a_question_in_another_vlan_gets_no_answer(place: Callable[..., Place]) -> None:
@@ -136,8 +169,7 @@ def test_arp_that_claims_an_address_outside_of_the_lan_is_not_believed(place: Ca
     mac = parse_mac(MAC)
 
     def ask(source: str) -> None:
-        body = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + mac + socket.inet_aton(source)
-        vm.send(b"\xff" * 6 + mac + b"\x08\x06" + body + bytes(6) + socket.inet_aton(GATEWAY))
+        vm.send(arp_question(mac, source))
 
     def answered(frame: bytes) -> bool:
         return frame[12:14] == b"\x08\x06" and frame[20:22] == b"\x00\x02"
