@@ -10,7 +10,10 @@ The rate of each worker's messages is limited (``BURST``, ``RATE``). If a worker
 not read until its allowance has grown again. The kernel holds this worker back, and no other worker is
 affected.
 
-A channel that ends, or whose worker does not read, is closed and reported once by ``lost``.
+A channel that ends, or whose worker does not read, is closed and reported once by ``lost``. A send may notice
+that first, while the worker's last messages, a Goodbye among them, are unread. So they are read before the
+channel is closed, in the next ``tick``. The sender may be telling all workers something, and what a Goodbye
+causes would get in between.
 """
 
 from collections.abc import Callable
@@ -120,6 +123,8 @@ class WorkerChannels:
         """The channels in the order in which they came."""
         self._held: set[WorkerChannel] = set()
         """The channels that are not read now."""
+        self._broken: set[WorkerChannel] = set()
+        """The channels over which nothing can be sent any more, to be closed in the next ``tick``."""
 
     def add(self, identity: Identity, channel: Channel) -> None:
         """Take over the channel of that process."""
@@ -128,13 +133,13 @@ class WorkerChannels:
         self._watch(worker)
 
     def send(self, worker: WorkerChannel, message: Message, descriptors: tuple[int, ...] = ()) -> bool:
-        """Send to a worker; return False if its channel has ended, after reporting that."""
-        if worker not in self._workers:
+        """Send to a worker; return False if its channel has ended, which is reported."""
+        if worker not in self._workers or worker in self._broken:
             return False
         try:
             worker.channel.send(message, descriptors)
         except ChannelClosedError:
-            self.drop(worker)
+            self._break_off(worker)
             return False
         self._watch(worker)
         return True
@@ -148,6 +153,7 @@ class WorkerChannels:
         if worker in self._workers:
             del self._workers[worker]
             self._held.discard(worker)
+            self._broken.discard(worker)
             self._loop.unwatch(worker.channel.fileno())
             worker.channel.close()
             self._owner.lost(worker)
@@ -155,9 +161,7 @@ class WorkerChannels:
     def read_out(self, served: Incarnation) -> None:
         """Read the last messages of a port's worker that has ended; then its channel has ended, too."""
         for worker in [each for each in self._workers if each.served == served]:
-            for _ in range(BURST):  # no socket buffer holds more
-                if worker not in self._workers or not self._take_one(worker):
-                    break
+            self._read_out(worker)
 
     def flush(self) -> None:
         """Send delayed messages again, now and then: polling does not show every reason of the delay."""
@@ -165,13 +169,18 @@ class WorkerChannels:
             self._flush(worker)
 
     def tick(self, now: float) -> None:
-        """Read those again that have been held back for long enough."""
+        """Close broken channels, and read those again that have been held back for long enough."""
+        for worker in list(self._broken):
+            self._read_out(worker)
+            self.drop(worker)
         for worker in [each for each in self._held if each.allowance.resume_at <= now]:
             self._held.discard(worker)
             self._watch(worker)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
+        if self._broken:
+            return 0.0
         return min((worker.allowance.resume_at for worker in self._held), default=float("inf"))
 
     def close(self) -> None:
@@ -181,6 +190,7 @@ class WorkerChannels:
             worker.channel.close()
         self._workers.clear()
         self._held.clear()
+        self._broken.clear()
 
     def _watch(self, worker: WorkerChannel) -> None:
         events = (0 if worker in self._held else READ) | (WRITE if worker.channel.wants_write else 0)
@@ -189,11 +199,23 @@ class WorkerChannels:
         else:
             self._loop.unwatch(worker.channel.fileno())
 
+    def _break_off(self, worker: WorkerChannel) -> None:
+        """Note that nothing can be sent any more; a spare has nothing to say."""
+        if worker.served is None:
+            self.drop(worker)
+        else:
+            self._broken.add(worker)
+
+    def _read_out(self, worker: WorkerChannel) -> None:
+        for _ in range(BURST):  # no socket buffer holds more
+            if worker not in self._workers or not self._take_one(worker):
+                return
+
     def _flush(self, worker: WorkerChannel) -> None:
         try:
             worker.channel.flush()
         except ChannelClosedError:
-            self.drop(worker)
+            self._break_off(worker)
         else:
             self._watch(worker)
 

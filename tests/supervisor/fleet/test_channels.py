@@ -37,6 +37,21 @@ def test_a_claim_brings_its_descriptors(bench: FleetBench) -> None:
     close_all(fds)
 
 
+def test_the_last_words_of_a_worker_are_heard_although_nothing_reaches_it_any_more(bench: FleetBench) -> None:
+    """A message to it may be the first to notice its end, in the middle of telling all workers something."""
+    channel = bench.worker(1)
+    (worker,) = bench.channels.holders()
+    channel.send(Goodbye("the VM's SET_OWNER makes no sense"))
+    channel.close()
+    assert not bench.channels.send(worker, Beat(1, 1, 1000, 1000))
+    assert not bench.reports, "not before the next turn"
+    assert bench.channels.deadline() <= bench.now
+    bench.channels.tick(bench.now)
+    assert bench.reports == [(1, Goodbye("the VM's SET_OWNER makes no sense"))]
+    assert bench.gone == [worker]
+    assert not bench.channels.send(worker, Beat(1, 1, 1000, 1000))
+
+
 @pytest.mark.parametrize("first", [WantRing(1, 1), WantFloods(((1, 1),)), Drain(), Hello(), Goodbye("x")])
 def test_a_worker_whose_first_message_is_another_one_is_disconnected(
     bench: FleetBench, first: Message
@@ -116,6 +131,7 @@ def test_a_worker_that_does_not_read_is_given_up_and_delays_no_other(bench: Flee
     for _ in range(100_000):
         if not bench.channels.send(stuck, Drain()):
             break
+    bench.channels.tick(bench.now)
     assert bench.gone == [stuck]
 
 
