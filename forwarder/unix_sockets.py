@@ -19,7 +19,6 @@ says ECONNREFUSED, so it is unlinked and bound again. Had the operator put a tex
 Single-threaded: the umask of the process is changed for the moment of binding.
 """
 
-import ctypes
 import errno
 import os
 import socket
@@ -140,17 +139,3 @@ def _why(error: OSError, path: str) -> str:
         errno.EROFS: f"{folder} is on a read-only file system; choose another directory",
         errno.ENOSPC: f"no space left in {folder}; free some, or choose another directory",
     }.get(error.errno or 0, error.strerror or str(error))
-
-
-def dissolve(sock: socket.socket) -> None:
-    """Take the peer from a connected datagram socket, so that any sender can reach it again.
-
-    Python's ``connect`` cannot pass AF_UNSPEC to a unix socket. Unread messages of the old peer are dropped,
-    as unix(7) says of reconnecting; a pending error is cleared.
-    """
-    _connect(sock.fileno(), ctypes.byref(ctypes.c_uint16(socket.AF_UNSPEC)), 2)
-    sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-
-_connect = ctypes.CDLL(None, use_errno=True).connect
-_connect.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32)

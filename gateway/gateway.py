@@ -26,7 +26,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forwarder import cell
 from forwarder.channel import ChannelClosedError
@@ -40,14 +40,13 @@ from forwarder.names import GATEWAY_MAC, format_mac
 from forwarder.socket_address import SocketAddress
 from gateway import answers, overlap
 from gateway.answers import Answers
+from gateway.api import CONNECTIONS
 from gateway.api.carry_over import By, Memory
-from gateway.api.http_server import CONNECTIONS, HttpServer
 from gateway.api.names import Zone
-from gateway.api.services import Services
 from gateway.api.zones import Zones
 from gateway.commands import Commands
 from gateway.host_forwards import Added, HostForwards
-from gateway.listeners import Listeners, Outcome
+from gateway.listeners import Listener, Listeners, Outcome
 from gateway.namespace import Holder
 from gateway.namespace_process import NamespaceProcess
 from gateway.ports import Port, Ports
@@ -57,6 +56,9 @@ from gateway.relay.frames import Way
 from gateway.relay.policy import Address, OutboundPolicy, told
 from gateway.relay.relay import Relay
 from gateway.settings import Settings, read
+
+if TYPE_CHECKING:
+    from gateway.api.http_server import HttpServer
 
 IDLE_S = 3600.0
 
@@ -95,6 +97,7 @@ class Gateway:
         self._pending_replies: deque[Future[Reply]] = deque()
         self._answers = Answers(channel.send)
         self._commands = Commands(self)
+        self._make_api: Callable[[Listener], HttpServer] | None = None
         self._http: HttpServer | None = None
         self._done = False
         self._due = self._look = 0.0
@@ -207,6 +210,8 @@ class Gateway:
         relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
         frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
         relay.carry(Way(tun, frames, self._ports.of, self._neighbours, settings.mtu))
+        if settings.services:
+            self._prepare_api()
         self._ports.when_joined(relay.joined)
         self._ports.when_left(relay.left)
         flooded = partial(self._holder.ask, Command("flooded", {}))
@@ -220,6 +225,13 @@ class Gateway:
             flooded=flooded,
             resolvers=lambda: settings.resolvers or self._resolvers,
         )
+
+    def _prepare_api(self) -> None:
+        """Import the modules of the API: in its cell the process opens no file."""
+        from gateway.api.http_server import HttpServer  # noqa: PLC0415 - 1.5 MiB
+        from gateway.api.services import Services  # noqa: PLC0415
+
+        self._make_api = lambda listener: HttpServer(self._loop, listener, Services(self).handle)
 
     def _open(self, settings: Settings, forwards: list[Forward]) -> Future[LocalError | None]:
         """Listen wherever the operator wants; the result is what cannot be had of it, if anything."""
@@ -251,7 +263,8 @@ class Gateway:
     def _serve_api(self, listener: Outcome) -> LocalError | None:
         if isinstance(listener, LocalError):
             return LocalError(f"services: {listener}")
-        self._http = HttpServer(self._loop, listener, Services(self).handle)
+        assert self._make_api is not None
+        self._http = self._make_api(listener)
         return None
 
     def _begin_to_remember(self, plain: Mapping[str, object], settings: Settings) -> None:

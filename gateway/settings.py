@@ -10,8 +10,9 @@ The IPv6 prefix is a unique local one (RFC 4193), computed from the subnet. A ra
 each restart, and guests would keep addresses of the old one.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -21,7 +22,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from forwarder.errors import UsageError
 from forwarder.names import GATEWAY_MAC, parse_mac
@@ -159,8 +160,16 @@ def _ssh(port: object, guest: IPv4Address) -> tuple[str, ...]:
 
 
 def _prefix(subnet: IPv4Network) -> IPv6Network:
-    digest = hashlib.sha256(f"bulkhead {subnet}".encode()).digest()
+    digest = _sha256(f"bulkhead {subnet}".encode())
     return IPv6Network((b"\xfd" + digest[:5] + bytes(10), 64))
+
+
+def _sha256(data: bytes) -> bytes:
+    """Compute it without OpenSSL, which ``hashlib`` loads: 2 MiB in each process of the gateway."""
+    for name in ("_sha2", "_sha256", "hashlib"):  # of Python 3.12, of earlier ones, of one without either
+        with suppress(ImportError):
+            return cast("bytes", import_module(name).sha256(data).digest())
+    raise AssertionError("Python has no SHA-256")
 
 
 def _read(plain: Mapping[str, object], key: str, default: object, parse: Callable[[object], T]) -> T:

@@ -263,6 +263,20 @@ def test_the_shared_package_loads_nothing_slow():
     assert not SLOW_TO_IMPORT & {module.partition(".")[0] for module in loaded}
 
 
+@pytest.mark.parametrize("module", ["gateway.gateway", "gateway.inside.process"])
+def test_the_processes_of_a_gateway_load_nothing_large_that_they_may_not_need(module):
+    program = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+    assert module in loaded
+    # 1.5 MiB, 2 MiB and 250 KiB; a user's own start-up files may load some of them.
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"h11", "hashlib", "ctypes"} & (set(loaded) - set(bare))
+
+
 def test_no_file_is_longer_than_a_reader_can_hold():
     folders = (*PACKAGES, "tests", "scripts")
     files = [

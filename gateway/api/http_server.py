@@ -13,10 +13,9 @@ import time
 
 from forwarder.acceptor import Acceptor, Pauses
 from forwarder.loop import Loop
+from gateway.api import CONNECTIONS
 from gateway.api.http_connection import Connection, Handler, Phase
 from gateway.listeners import Listener
-
-CONNECTIONS = 64
 
 
 class HttpServer:

@@ -20,7 +20,7 @@ make room for new ones.
 """
 
 import heapq
-import secrets
+import os
 import socket
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
@@ -143,7 +143,7 @@ class _Asked:
         self.question = question
         self.owner = owner
         self.give = give
-        self.ident = secrets.randbits(16)
+        self.ident = int.from_bytes(os.urandom(2), "big")
         self.wire = message.renamed(data, self.ident)
         self.servers: tuple[SocketAddress, ...] = ()
         self.end = 0.0

@@ -32,6 +32,7 @@ from forwarder.loop import Loop
 from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import Listen, PortOptions
+from supervisor.attach.dissolve import dissolve
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
 from supervisor.base.logs import Throttle, log
 
@@ -120,7 +121,7 @@ class VfkitListener:
                 self._close_socket()
                 self._socket, self._file = self._bind()
             else:
-                unix_sockets.dissolve(self._socket)
+                dissolve(self._socket)
         except (LocalError, OSError) as error:
             self._throttle.warning("listen", f"{self.url} accepts no VM and is tried again: {error}")
             self._replace = True
@@ -214,7 +215,7 @@ class VfkitListener:
                 raise
         except (LocalError, OSError) as error:
             warn_refused(self._throttle, self.url, "a VM", error)
-            unix_sockets.dissolve(self._socket)
+            dissolve(self._socket)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._pause()
             return True

@@ -14,11 +14,11 @@ def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return argument list and environment of a process that is one of our packages.
 
     If the packages are installed, no other path can add modules (``-I``). In a source tree, their directory
-    must be named.
+    must be named. Threads share one heap (``MALLOC_ARENA_MAX``): ZeroMQ's need no others.
     """
     root = str(Path(forwarder.__file__).resolve().parents[1])
     installed = root in [str(Path(each).resolve()) for each in site.getsitepackages()]
-    environment = dict(os.environ)
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     if not installed:
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{root}{os.pathsep}{inherited}" if inherited else root

@@ -99,26 +99,3 @@ def test_a_link_to_the_own_file_is_not_the_own_file(path: str) -> None:
     own.remove()
     assert os.path.islink(path)
     sock.close()
-
-
-def test_connecting_again_to_the_same_socket_changes_nothing_and_dissolving_lets_others_in(path: str) -> None:
-    ours = bound(socket.SOCK_DGRAM, path)
-    vm = bound(socket.SOCK_DGRAM, path + "1")
-    other = bound(socket.SOCK_DGRAM, path + "2")
-    ours.setblocking(False)
-    vm.sendto(b"first", path)
-    ours.connect(path + "1")
-    vm.sendto(b"second", path)
-    ours.connect(path + "1")
-    assert ours.recv(10) == b"first", "what was queued before stays"
-    assert ours.recv(10) == b"second"
-    with pytest.raises(PermissionError):
-        other.sendto(b"x", path)
-    vm.close()
-    with pytest.raises(ConnectionRefusedError):
-        ours.connect(path + "1")
-    unix_sockets.dissolve(ours)
-    other.sendto(b"y", path)
-    assert ours.recv(10) == b"y"
-    for sock in (ours, other):
-        sock.close()
