@@ -6,9 +6,18 @@ it cannot be.
 
 import socket
 from contextlib import suppress
+from typing import NamedTuple
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """Address and port; and, for IPv6, a flow label (0) and the number of an interface (ipv6(7))."""
+
+
+class Servers(NamedTuple):
+    """The servers for names, best first."""
+
+    addresses: tuple[SocketAddress, ...]
+    by_tcp: bool = False
+    """Whether to ask them by TCP alone."""
 
 
 def numeric(host: str, port: int) -> SocketAddress:

@@ -37,7 +37,7 @@ from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import GATEWAY_MAC, format_mac
-from forwarder.socket_address import SocketAddress
+from forwarder.socket_address import Servers
 from gateway import answers, overlap
 from gateway.answers import Answers
 from gateway.api import CONNECTIONS
@@ -91,7 +91,7 @@ class Gateway:
         self._ports = Ports()
         self._ports.catch_up = self._receive
         self._listeners = Listeners(channel.send)
-        self._resolvers: tuple[SocketAddress, ...] = ()
+        self._resolvers = Servers(())
         """The host's, as the supervisor said last."""
         self._refusals = cell.Refusals()
         self._pending_replies: deque[Future[Reply]] = deque()
@@ -164,8 +164,8 @@ class Gateway:
                 self._listeners.made(number, port, descriptors[0])
             case Command("no_listener", {"number": int(number), "why": str(why)}):
                 self._listeners.refused(number, why)
-            case Command("resolvers", {"servers": list(servers)}):
-                self._resolvers = tuple(map(tuple, servers))
+            case Command("resolvers", {"servers": list(servers), "by_tcp": bool(by_tcp)}):
+                self._resolvers = Servers(tuple(map(tuple, servers)), by_tcp)
             case Handover("block"):
                 self._ports.map(descriptors[0])
             case Command("ports", {"ports": list(ports)}):
@@ -223,7 +223,7 @@ class Gateway:
             self._log,
             lease_news=lambda record: self._channel.send(Command("lease", record)),
             flooded=flooded,
-            resolvers=lambda: settings.resolvers or self._resolvers,
+            resolvers=lambda: Servers(settings.resolvers) if settings.resolvers else self._resolvers,
         )
 
     def _prepare_api(self) -> None:

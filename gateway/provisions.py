@@ -19,7 +19,7 @@ from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.messages import Reply
 from forwarder.names import format_mac, parse_mac
-from forwarder.socket_address import SocketAddress
+from forwarder.socket_address import Servers
 from gateway.api.names import Zone
 from gateway.lan.announce import Announcer, has_default_route, interface_id, mac_of
 from gateway.lan.filters import DHCP_PORT, DNS_PORT
@@ -81,7 +81,7 @@ class Provisions:
         *,
         lease_news: Callable[[Record], object],
         flooded: Callable[[], Future[Reply]],
-        resolvers: Callable[[], tuple[SocketAddress, ...]],
+        resolvers: Callable[[], Servers],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take over ``sockets``: packet sockets "leases", "lan4" and "lan6", listeners "dns4" and "dns6".

@@ -12,7 +12,8 @@ delays no other.
 
 Each question has its own connected socket to each resolver that it asks. So the kernel picks a random port
 and accepts datagrams of that resolver only; the identifier is random as well (RFC 5452). A question that came
-by TCP is asked by TCP. A truncated answer is passed on as it is, and the client asks again by TCP.
+by TCP is asked by TCP, and every question if the host's options say so (``use-vc``). A truncated answer is
+passed on as it is, and the client asks again by TCP.
 
 **Shares.** A port may have ``MOST_EACH`` questions under way, all ports together ``MOST``. A new question
 beyond that ends the oldest one of the same port, or of the port with most questions. So unanswered questions
@@ -28,7 +29,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
-from forwarder.socket_address import SocketAddress
+from forwarder.socket_address import Servers, SocketAddress
 from gateway.names import message
 from gateway.names.message import NOT_IMPLEMENTED, REFUSED, SERVER_FAILURE, Question
 from gateway.relay.poller import READ, WRITE, Poller
@@ -160,7 +161,7 @@ class Upstream:
     def __init__(
         self,
         poller: Poller,
-        servers: Callable[[], tuple[SocketAddress, ...]],
+        servers: Callable[[], Servers],
         counters: "Counter[str]",
         clock: Callable[[], float],
     ) -> None:
@@ -178,12 +179,12 @@ class Upstream:
         return self._count
 
     def ask(self, question: Question, data: bytes, owner: Hashable, give: Give, *, stream: bool) -> None:
-        """Ask ``data``, which is ``question`` as it came; by TCP if ``stream``."""
+        """Ask ``data``, which is ``question`` as it came; by TCP if ``stream`` or the servers want it."""
         self._make_room(owner)
         asked = _Asked(question, data, owner, give)
-        asked.servers = self._servers()
+        asked.servers, by_tcp = self._servers()
         asked.end = self._clock() + END_S
-        asked.open = _Stream if stream else _Datagrams
+        asked.open = _Stream if stream or by_tcp else _Datagrams
         self._by_owner.setdefault(owner, OrderedDict())[asked] = None
         self._count += 1
         self._next(asked)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from forwarder.messages import Command
 from forwarder.names import PortId, PortRecord
-from forwarder.socket_address import SocketAddress
+from forwarder.socket_address import Servers
 from supervisor.gateway.resolvers import Resolvers
 
 PORTS_EACH = 32
@@ -36,13 +36,13 @@ class Announcements:
         self._in_use = in_use
         self._present = present
         self.resolvers = Resolvers()
-        self._told_resolvers: tuple[SocketAddress, ...] = ()
+        self._told_resolvers: Servers | None = None
         self._addresses: dict[PortId, tuple[int, ...]] = {}
 
     def begin(self) -> None:
         """Tell a new gateway everything."""
         self._say(Command("ports", {"ports": self._present()}))
-        self._told_resolvers = ()
+        self._told_resolvers = None
         self._tell_addresses(self._addresses)
         self.tell()
 
@@ -51,7 +51,8 @@ class Announcements:
         servers = self.resolvers.servers()
         if servers != self._told_resolvers:
             self._told_resolvers = servers
-            self._say(Command("resolvers", {"servers": [list(each) for each in servers]}))
+            addresses = [list(each) for each in servers.addresses]
+            self._say(Command("resolvers", {"servers": addresses, "by_tcp": servers.by_tcp}))
         news = [(port, found) for port, found in self._in_use() if found != self._addresses.get(port, ())]
         self._addresses |= dict(news)
         self._tell_addresses([port for port, _ in news])

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
-from forwarder.socket_address import SocketAddress, numeric
+from forwarder.socket_address import Servers, SocketAddress, numeric
 from supervisor.gateway.resolver_watch import ResolverWatch
 
 PATH = Path("/etc/resolv.conf")
@@ -22,19 +22,21 @@ MOST = 3
 
 PORT = 53
 HERE: tuple[SocketAddress, ...] = (("127.0.0.1", PORT),)
+NONE_SAID = Servers(HERE)
 
 
-def read(lines: Iterable[str]) -> tuple[SocketAddress, ...]:
-    """Return the addresses of the ``nameserver`` lines of a ``resolv.conf``."""
-    found = []
+def read(lines: Iterable[str]) -> Servers:
+    """Return what the ``nameserver`` and ``options`` lines of a ``resolv.conf`` say."""
+    found, by_tcp = [], False
     for line in lines:
         words = line.split()
+        by_tcp |= words[:1] == ["options"] and "use-vc" in words
         if words[:1] == ["nameserver"] and len(words) > 1:
             try:
                 found.append(numeric(_address(words[1]), PORT))
             except (ValueError, OSError):
                 continue  # nonsense: the C library skips it as well
-    return tuple(found[:MOST])
+    return Servers(tuple(found[:MOST]) or HERE, by_tcp)
 
 
 def _address(text: str) -> str:
@@ -53,18 +55,18 @@ class Resolvers:
         """Whether they answer."""
         self._path = path
         self._seen: tuple[int, ...] | None = None
-        self._servers = HERE
+        self._servers = NONE_SAID
 
-    def servers(self) -> tuple[SocketAddress, ...]:
+    def servers(self) -> Servers:
         """Return those of now; there is one at least."""
         try:
             now = os.stat(self._path)
             seen = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
             if not stat.S_ISREG(now.st_mode):
-                self._seen, self._servers = seen, HERE
+                self._seen, self._servers = seen, NONE_SAID
             elif seen != self._seen:
-                self._servers = read(self._path.read_text(errors="replace").splitlines()) or HERE
+                self._servers = read(self._path.read_text(errors="replace").splitlines())
                 self._seen = seen
         except OSError:
-            self._seen, self._servers = None, HERE
+            self._seen, self._servers = None, NONE_SAID
         return self._servers

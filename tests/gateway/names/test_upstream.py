@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from forwarder.socket_address import Servers
 from gateway.names import message, upstream
 from gateway.names.upstream import END_S, MOST, MOST_EACH, STEP_S, Upstream
 from gateway.relay.poller import Poller
@@ -50,7 +51,11 @@ class World:
         self.now = 100.0
         self.poller = Poller()
         self.counters: Counter[str] = Counter()
-        self.upstream = Upstream(self.poller, lambda: self.servers, self.counters, lambda: self.now)
+        self.by_tcp = False
+        """Whether the host's options say so."""
+        self.upstream = Upstream(
+            self.poller, lambda: Servers(self.servers, self.by_tcp), self.counters, lambda: self.now
+        )
         self.given: dict[str, Answer | None] = {}
         stack.callback(self.poller.close)
         stack.callback(self.upstream.close)
@@ -216,6 +221,16 @@ def test_an_answer_that_was_cut_short_is_passed_on_and_asked_for_by_tcp(stack: c
     assert got.truncated
     world.ask("two", stream=True)
     assert len(values(world.wait("two"))[0]) == 100
+
+
+def test_a_question_by_udp_is_asked_by_tcp_if_the_hosts_options_say_so(stack: contextlib.ExitStack) -> None:
+    def by_tcp_only(name: str, data: bytes, by_tcp: bool) -> bytes | None:
+        return answer(data, FOUND) if by_tcp else None
+
+    world = World(stack, by_tcp_only)
+    world.by_tcp = True
+    world.ask("one")
+    assert values(world.wait("one")) == [[FOUND]]
 
 
 def test_a_guest_with_unanswered_questions_pushes_out_its_own(stack: contextlib.ExitStack) -> None:

@@ -30,7 +30,7 @@ def resolver() -> Iterator[Callable[..., Resolver]]:
 
         def make(room: Namespace, address: str, port: int = 53, found: str = FOUND) -> Resolver:
             def reply(name: str, data: bytes, by_tcp: bool) -> bytes | None:
-                if name.startswith("silent"):
+                if name.startswith("silent") or (name.startswith("streamed") and not by_tcp):
                     return None
                 if name.startswith("long"):
                     return answer(data, *MANY) if by_tcp else answer(data, truncated=True)
@@ -96,6 +96,10 @@ def test_the_hosts_resolvers_are_asked_in_order_and_followed(
     wait_for(
         lambda: dig(here.guest, "+short", "not-said.example").strip() == FOUND, "the resolver of this machine"
     )
+    here.say_resolvers("nameserver 127.0.0.7\noptions use-vc\n")
+    wait_for(lambda: dig(here.guest, "+short", "again.example").strip() == "203.0.113.9", "TCP alone")
+    assert dig(here.guest, "+short", "streamed.example").strip() == "203.0.113.9"
+    assert "flags: qr tc" in dig(here.guest, "+ignore", "long.example")
 
 
 def test_a_guest_that_holds_silent_connections_stops_no_other(
