@@ -151,15 +151,17 @@ class StatsPage:
     def sent(self) -> list[tuple[int, int]]:
         """(peer port, bytes of frames for it alone, those lost on the way included), non-zero rows only."""
 
-    def dealings(self) -> list[tuple[int, int, int, float, int]]:
-        """(peer port, its attachment, frames sent to it, when the last, bytes of the longest), without zeros.
+    def dealings(self) -> list[tuple[int, int, int, float, int, float]]:
+        """(peer port, its attachment, frames sent to it, when the last, bytes of the longest, when data).
 
-        Times are monotonic seconds. The longest is of the frames that began a run.
+        Without zeros. Times are monotonic seconds. The longest is of the frames that began a run. Data are
+        frames other than ARP and neighbour discovery; 0.0: none.
         """
 
     def questions(self) -> list[tuple[bytes, bytes, float, float, int, int]]:
         """(sender, target, first, last, times, VLAN) of flooded ARP requests and neighbour solicitations.
 
+        Answers, and questions to one port alone, are rows without a target: the sender says its address.
         Addresses have 16 bytes, IPv4 as ::ffff:a.b.c.d, zeros where nothing was said; times are monotonic
         seconds. Questions within five seconds of each other are one series, from ``first`` to ``last``. The
         VLAN is 0 without a tag.

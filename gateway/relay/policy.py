@@ -115,6 +115,7 @@ def told(policy: OutboundPolicy, asked: object) -> dict[str, object]:
         "prefix": str(policy.prefix),
         "gateway": str(policy.gateway4),
         "host": str(policy.host4),
+        "host6": str(policy.host6),
         "refused": refused,
     }
 

@@ -28,6 +28,8 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     from supervisor.console.facts import gather  # noqa: PLC0415
     from supervisor.console.reach import look_up, reach  # noqa: PLC0415
 
+    if not (a.strip() and b.strip()):
+        raise click.UsageError("A and B cannot be empty; name two ports, MAC or IP addresses")
     with Client(directory(runtime_dir)) as client:
         told = explanation.explain(a, b, gather(client.ask, (a, b), reach, look_up))
     if as_json:

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-The switch sees no netmask. It sees the addresses that VMs ask with (ARP and neighbour discovery) and the
-leases (``dealings.used_by``), and the VLAN tag of each question. Two VMs that have talked in the last minute
-agree, whatever their addresses look like.
+The switch sees no netmask. It sees the addresses that VMs ask and answer with (ARP and neighbour discovery)
+and the leases (``dealings.used_by``), and the VLAN tag of each question. Two VMs that have talked in the last
+minute agree, whatever their addresses look like. A VM may have several addresses: one that fits is enough.
 
     web asks as 10.99.0.1, in VLAN 10      db asks as 10.99.0.2, without a tag      VLANs differ
     web asks as fd00::1                    db asks as 10.99.0.2                     no common family
@@ -26,9 +26,9 @@ def subnets(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if facts.gateway is not None:
         lan = ip_network(facts.gateway["subnet"])
         for row in rows_of(a, b):
-            for address in _of(row, facts, 4) if row["name"] != "gateway" else ():
-                if ip_address(address) not in lan:
-                    yield True, f"{row['name']} uses {address}, which is not in the gateway's subnet {lan}"
+            used = _of(row, facts, 4) if row["name"] != "gateway" else []
+            for address in used[:1] if not any(ip_address(each) in lan for each in used) else ():
+                yield True, f"{row['name']} uses {address}, which is not in the gateway's subnet {lan}"
     pair = _strangers(a, b, facts)
     if pair is None:
         return

@@ -4,8 +4,9 @@ Theory of operation
 -------------------
 Each worker's page says what its VM sent to each peer, when and how long, and which neighbours it asked for
 (ARP and neighbour discovery, flooded). A guest's words are claims: an address is *used by* a port if it was
-leased to it, or if its VM asked with it. A question is *open* if it was repeated and no port that uses the
-address has sent anything to the VM that asked since.
+leased to it, or if its VM asked or answered with it lately. A question is *open* if it was repeated and no
+port that uses the address has sent anything to the VM that asked since. *Data* are frames other than ARP and
+neighbour discovery, which a guest answers that filters all else.
 
     web asks for 10.0.0.2 at 0, 1, 2 s; db, which uses 10.0.0.2, sends to web at 0.1 s     answered
     web asks for 10.0.0.2 at 0, 1, 2 s; nobody uses it                                     open
@@ -17,18 +18,18 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from supervisor.console.ends import LATELY_S, RECENT_S, End, Facts, Json, port_of, rows_of
-from supervisor.screen.figures import bits
+from supervisor.screen.figures import bits, duration
 
 REPEATED = 3
 """Questions in a row, at most five seconds apart: a kernel asks three times before it gives up."""
-ARP_BYTES = 64
-"""No ARP answer is longer; any answer that carries data is."""
 SILENT_S = 5.0
 SHARED = ("vhost", "dial_vhost")
 """Transports of VMs that read their own memory."""
 LONG_BYTES = 1000
 LINK_BYTES = 14
 GUARDED_S = 3600
+LOSSY = 0.05
+"""A loss of fewer of a VM's frames is ordinary: it keeps the rates of parallel streams even."""
 NEARLY = 0.8
 """A VM that sends so much of its limit is limited: the rest is what its protocol loses by waiting."""
 GUARDED = {
@@ -50,11 +51,20 @@ REACHED = {
 }
 
 
+def said_by(port: int, facts: Facts) -> set[str]:
+    """Return the IP addresses with which a port's VM asked or answered lately.
+
+    Those that it used a minute or more before its last one are left out: it may have given them up.
+    """
+    asked = [row for row in facts.questions if row["port"] == port and row["sender"]]
+    newest = min((row["age_s"] for row in asked), default=0.0)
+    return {row["sender"] for row in asked if row["age_s"] - newest <= RECENT_S}
+
+
 def used_by(port: int, facts: Facts) -> set[str]:
     """Return the IP addresses that a port uses, leased or not; link-local ones left out."""
-    asked = {row["sender"] for row in facts.questions if row["port"] == port}
     leased = {row["address"] for row in facts.leases if row["port"] == port}
-    return {address for address in asked | leased if address and not ip_address(address).is_link_local}
+    return {each for each in said_by(port, facts) | leased if not ip_address(each).is_link_local}
 
 
 def between(a: End, b: End, facts: Facts) -> list[Json]:
@@ -79,7 +89,7 @@ def open_questions(a: End, b: End, facts: Facts) -> list[Json]:
 
 def _is_open(asked: Json, facts: Facts) -> bool:
     repeated = asked["times"] >= REPEATED and asked["age_s"] <= RECENT_S
-    return repeated and not _was_answered(asked, facts)
+    return bool(asked["target"]) and repeated and not _was_answered(asked, facts)
 
 
 def _was_answered(asked: Json, facts: Facts) -> bool:
@@ -119,15 +129,29 @@ def unanswered(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         if user in names and user != asked["name"]:
             yield True, f"{seen}, and {user} does not answer: its guest filters ARP, or its interface is down"
         elif user is None and to_gateway and facts.gateway is not None:
-            gateway = facts.gateway["gateway"]
-            if _is_elsewhere(target, facts.gateway):
-                lan = facts.gateway["subnet"]
-                why = f"which is outside of {lan}: its netmask is too wide, or its route names no gateway"
-                yield True, f"{asked['name']} asks its neighbours for {target}, {why}"
-                continue
-            yield True, f"{seen}, which nobody has; the gateway is {gateway}: the guest's route is wrong"
+            goes = _goes_to_gateway(asked["name"], facts)
+            yield target in (a.address, b.address) or not goes, _astray(asked, seen, facts.gateway, goes)
         elif user is None:
             yield target in (a.address, b.address), f"{seen}, and nobody answers: no VM has that address"
+
+
+def _astray(asked: Json, seen: str, gateway: Json, goes: bool) -> str:
+    """Return the sentence for a question on the way to the gateway; ``goes``: other frames reach it."""
+    if _is_elsewhere(asked["target"], gateway):
+        outside = f"{asked['target']}, which is outside of {gateway['subnet']}"
+        why = "its netmask is too wide, or its route names no gateway"
+        return f"{asked['name']} asks its neighbours for {outside}: {why}"
+    if goes:
+        return f"{seen}, and nobody answers: no VM has that address"
+    return f"{seen}, which nobody has; the gateway is {gateway['gateway']}: the guest's route is wrong"
+
+
+def _goes_to_gateway(name: str, facts: Facts) -> bool:
+    """Whether a VM has sent data to the gateway lately, so that its route is right."""
+    ports = {row["name"]: row["port"] for row in facts.status["ports"]}
+    way = (ports[name], ports.get("gateway"))
+    ages = [row["data_age_s"] for row in facts.sent if (row["source"], row["target"]) == way]
+    return any(age_s is not None and age_s <= RECENT_S for age_s in ages)
 
 
 def sent_by(source: Json, target: Json, facts: Facts) -> Json | None:
@@ -145,26 +169,33 @@ def talk(one: Json, other: Json, facts: Facts) -> bool:
 
 
 def one_way(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    """Find frames to which nothing comes back."""
+    """Find data to which none come back."""
     one, other = port_of(a, facts), port_of(b, facts)
     if one is None or other is None or one is other:
         return
     for source, target in ((one, other), (other, one)):
         there, back = sent_by(source, target, facts), sent_by(target, source, facts)
-        if there is None or there["age_s"] > RECENT_S:
+        if there is None or there["data_age_s"] is None or there["data_age_s"] > RECENT_S:
             continue
-        last = f"the last {there['age_s']:.0f} s ago"
+        last = f"the last {there['data_age_s']:.0f} s ago"
         seen = f"{source['name']} sent {target['name']} {there['frames']:,} frames, {last}"
-        unseen = "its VM is paused (which vhost-user does not show), " * (target["transport"] in SHARED)
-        inside = f"{unseen}a filter in the guest of {target['name']}, or it has no route back"
+        inside, enough = _inside(target), there["frames"] >= REPEATED
         if back is None and source["name"] == "gateway":
             continue  # these were leases: for other frames it needs an answer to its ARP first
         if back is None:
-            yield there["frames"] >= REPEATED, f"{seen}, and none has come back: {inside}"
-        elif back["longest"] <= ARP_BYTES < there["longest"] and there["frames"] >= REPEATED:
-            yield True, f"{seen}, and nothing longer than an ARP answer has come back: {inside}"
-        elif back["age_s"] - there["age_s"] >= SILENT_S:
-            yield False, f"{seen}, and none has come back for {back['age_s']:.0f} s: {inside}"
+            yield enough, f"{seen}, and none has come back: {inside}"
+        elif back["data_age_s"] is None:
+            yield enough, f"{seen}, and nothing but ARP answers has come back: {inside}"
+        elif back["data_age_s"] - there["data_age_s"] >= SILENT_S:
+            yield False, f"{seen}, and none has come back for {back['data_age_s']:.0f} s: {inside}"
+
+
+def _inside(target: Json) -> str:
+    """Return why a port may leave data without an answer."""
+    if target["name"] == "gateway":
+        return "`supervisor stats` counts what the gateway refuses and what the far end does not answer"
+    unseen = "its VM is paused (which vhost-user does not show), " * (target["transport"] in SHARED)
+    return f"{unseen}a filter in the guest of {target['name']}, or it has no route back"
 
 
 def no_route(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
@@ -173,10 +204,11 @@ def no_route(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if gateway is None or not (a.outside or b.outside):
         return
     counted = {row["port"]: row["rx"]["frames"] for row in facts.stats["ports"]}
-    for row in rows_of(a, b):
-        sent = sent_by(row, gateway, facts)
-        if row is not gateway and sent is None and counted.get(row["port"]):
-            yield False, f"{row['name']} has sent nothing to the gateway: its guest has no route to there"
+    row = a.row
+    if row is None or row is gateway or not counted.get(row["port"]) or sent_by(row, gateway, facts):
+        return
+    none = f"{row['name']} has sent nothing to the gateway"
+    yield False, f"{none}: its guest has no route to there, or has not tried yet"
 
 
 def lengths(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
@@ -201,14 +233,15 @@ def lengths(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 def guarded(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     """Find VMs whose guard drops what only the gateway or another VM may say."""
     for row in rows_of(a, b):
-        said = set()
+        said: dict[tuple[str, str], float] = {}
         for event in facts.events:
             mine = event.get("port") == row["port"] and event.get("name") == row["name"]
-            if event["event"] == "guard" and mine and facts.now - event["time"] <= GUARDED_S:
-                said.add((event["reason"], event["mac"]))
-        for reason, mac in sorted(said):
-            if reason in GUARDED:
-                yield False, f"{row['name']} sends {GUARDED[reason]} (from {mac}), and its guard drops them"
+            ago_s = facts.now - event["time"]
+            if event["event"] == "guard" and mine and ago_s <= GUARDED_S and event["reason"] in GUARDED:
+                said.setdefault((event["reason"], event["mac"]), ago_s)
+        for (reason, mac), ago_s in sorted(said.items()):
+            first = f"from {mac}, first {duration(ago_s)} ago"
+            yield False, f"{row['name']} sends {GUARDED[reason]} ({first}), and its guard drops them"
 
 
 def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
@@ -234,6 +267,17 @@ def limited(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         if limit and sent and sent[0] >= NEARLY * limit * LATELY_S:
             rates = f"{bits(sent[0] * 8 / LATELY_S)} of its limit-bandwidth of {bits(limit * 8)}"
             yield False, f"{row['name']} sends {rates}, so its VM has to wait"
+
+
+def slow(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find VMs for which many frames were lost in the last minute, since they read too slowly."""
+    recent = {row["port"]: row for row in facts.recent["ports"]}
+    for row in rows_of(a, b):
+        counted = recent.get(row["port"])
+        lost = counted["drops"].get("egress_full", 0) if counted else 0
+        if counted and not row["stalled"] and lost > LOSSY * (lost + counted["tx"]["frames"]):
+            seen = f"{lost:,} frames for {row['name']} were lost in the last minute (egress_full)"
+            yield False, f"{seen}: its VM reads more slowly than others send to it"
 
 
 def restarted(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:

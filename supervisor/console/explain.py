@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-``find`` finds both ends: a port (by number, name, MAC or IP address), the host, or an address outside. Then
-the checks in ``CHECKS`` run in order. A check yields findings. A finding that *stops* means that they cannot
-talk. Any other finding is a *doubt*: the switch carries their frames, but the operator should know it. The
-answer has the first finding that stops, or else the first doubt.
+``naming.find`` finds both ends: a port (by number, name, MAC or IP address), the host, or an address outside.
+Then the checks in ``CHECKS`` run in order. A check yields findings. A finding that *stops* means that they
+cannot talk. Any other finding is a *doubt*: the switch carries their frames, but the operator should know
+it. The answer has the first finding that stops, or else the first doubt.
 
 Example: ``explain web db``; db's VM takes no frames, web's has no lease.
 
@@ -19,14 +19,12 @@ Nothing here asks or waits; ``facts`` does.
 """
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
-from forwarder.errors import LocalError
-from forwarder.names import format_mac, parse_mac
 from supervisor.console import addressing, dealings
 from supervisor.console.ends import Check, End, Facts, Finding, Json, port_of, rows_of
+from supervisor.console.naming import far_address, find
 
-HOST = "host"
 TWICE_S = 120
 """An address that two ports have used within so many seconds is a duplicate."""
 WAITING = {
@@ -43,7 +41,6 @@ GATEWAY_STATES = {
     "starting": "its process does not serve yet",
     "parked": "its process was lost too often; restart the switch",
 }
-MOST_PORT = 65_535
 REFUSALS = {
     "denied": "--deny names a network that it is in",
     "no_host_access": "--no-host-access forbids it",
@@ -51,87 +48,6 @@ REFUSALS = {
     "metadata": "it is a cloud's metadata address, which --allow does not name",
     "unroutable": "it is no single station elsewhere",
 }
-
-
-def find(said: str, facts: Facts) -> End:
-    """Return the end that ``said`` names."""
-    ports = facts.status["ports"]
-    by_number = {row["port"]: row for row in ports}
-    for row in ports:
-        if said in (row["name"], str(row["port"])):
-            return End(said, row)
-    if said == HOST:
-        return End(said, None, facts.gateway["host"] if facts.gateway else None, outside=True)
-    try:
-        return _by_mac(said, format_mac(parse_mac(said)), facts, by_number)
-    except LocalError:
-        pass
-    try:
-        return _by_address(far_end(said)[0], facts, by_number)._replace(said=said)
-    except ValueError:
-        return _by_name(said, facts)
-
-
-def _by_name(said: str, facts: Facts) -> End:
-    """Return the end of a name that no port has: one outside, or a port that has left."""
-    far = facts.names.get(far_end(said)[0])
-    if far is not None and "address" in far:
-        return End(said, None, far["address"], outside=True)
-    left = next((each for each in reversed(facts.events) if _has_gone(each, said)), None)
-    if left is not None:
-        why = left.get("reason", "no reason is known")
-        return End(said, None, missing=f"its VM left {max(0, facts.now - left['time']):.0f} s ago: {why}")
-    urls = ", ".join(each["url"] for each in facts.status["listeners"]) or "none"
-    unknown = f", and this host does not know the name: {far['why']}" if far else ""
-    return End(said, None, missing=f"no VM of that name is attached{unknown}; the listeners are {urls}")
-
-
-def _has_gone(event: Json, name: str) -> bool:
-    return bool(event["event"] == "gone" and event.get("name") == name)
-
-
-def far_end(said: str) -> tuple[str, int | None]:
-    """Return address and port of ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``; ``said`` and None of all else."""
-    host, separator, port = said.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    is_pair = (
-        bool(separator) and port.isdecimal() and int(port) <= MOST_PORT and (":" in bare) == (bare != host)
-    )
-    return (bare, int(port)) if is_pair else (said, None)
-
-
-def far_address(end: End) -> str:
-    """Return the address of an end outside, as the gateway is asked about it."""
-    return far_end(end.said)[0] if end.address is None else end.address
-
-
-def _by_mac(said: str, mac: str, facts: Facts, ports: dict[int, Json]) -> End:
-    seen = [row for row in facts.macs if row["mac"] == mac]
-    if not seen:
-        return End(
-            said, None, missing="no port has that MAC address; its VM has sent nothing, or is not there"
-        )
-    last = min(seen, key=lambda row: (row["age_s"] is None, row["age_s"]))
-    return End(said, ports.get(last["port"]))
-
-
-def _by_address(said: str, facts: Facts, ports: dict[int, Json]) -> End:
-    address = ip_address(said)
-    for lease in facts.leases:
-        if lease["address"] == str(address):
-            if lease["port"] in ports:
-                return End(said, ports[lease["port"]], said)
-            return End(said, None, said, missing=f"it is leased to {lease['mac']}, whose VM is not attached")
-    for number, row in ports.items():
-        if str(address) in dealings.used_by(number, facts):
-            return End(said, row, said)
-    lan = facts.gateway
-    if lan is not None and str(address) == lan["gateway"]:
-        return End(said, next((row for row in ports.values() if row["name"] == "gateway"), None), said)
-    inside = lan is not None and any(address in ip_network(lan[key]) for key in ("subnet", "prefix"))
-    if lan is not None and inside and str(address) != lan["host"]:
-        return End(said, None, said, missing="no VM has that address from the gateway")
-    return End(said, None, said, outside=True)
 
 
 def explain(a: str, b: str, facts: Facts) -> Json:
@@ -174,8 +90,11 @@ def _missing(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
         )
 
 
-def _state(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
+def _state(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    gateway = facts.status["gateway"]
     for row in rows_of(a, b):
+        if row["name"] == "gateway" and gateway is not None and gateway["state"] != "live":
+            continue  # its port is as the gateway is, of which `_gateway` tells
         if row["state"] in WAITING:
             yield True, f"{row['name']} {WAITING[row['state']]}"
 
@@ -201,15 +120,26 @@ def _twice(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     for row in facts.macs:
         if row["age_s"] is not None and row["age_s"] <= TWICE_S:
             places.setdefault(row["mac"], set()).add(row["name"])
-    by_number = {row["port"]: row["name"] for row in facts.status["ports"]}
-    for event in facts.events:
-        if event["event"] == "mac-flapping" and facts.now - event["time"] <= TWICE_S:
-            both = {event.get(key) for key in ("port", "former_port")} & by_number.keys()
-            places.setdefault(event["mac"], set()).update(by_number[port] for port in both)
+    for mac, both in _flapping(facts).items():
+        if mac in places:
+            places[mac] |= both
     for mac, at in sorted(places.items()):
         if len(at) > 1 and at & names:
             where = " and ".join(sorted(at))
             yield True, f"{mac} is a duplicate MAC address: VMs behind {where} use it, so frames go to either"
+
+
+def _flapping(facts: Facts) -> dict[str, set[str]]:
+    """Return the names of the ports between which each MAC address goes to and fro, until it settles."""
+    by_number = {row["port"]: row["name"] for row in facts.status["ports"]}
+    found: dict[str, set[str]] = {}
+    for event in facts.events:
+        if event["event"] == "mac-flapping":
+            both = {event.get(key) for key in ("port", "former_port")} & by_number.keys()
+            found[event["mac"]] = {by_number[port] for port in both}
+        elif event["event"] in ("mac-flapping-end", "mac-moved"):
+            found.pop(event["mac"], None)
+    return found
 
 
 def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
@@ -220,14 +150,29 @@ def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         "storm": "sends more broadcasts than its limits, which are dropped, ARP among them (storm)",
     }
     for row in rows_of(a, b):
-        begun: set[str] = set()
-        for event in facts.events:
-            if event.get("port") == row["port"] and event.get("name") == row["name"]:
-                kind = event["event"].removesuffix("-end")
-                (begun.discard if event["event"].endswith("-end") else begun.add)(kind)
+        begun = _begun(row, facts)
         for kind, text in stops.items():
             if kind in begun:
                 yield True, f"{row['name']} {text.format(macs=row['settings']['max_macs'])}"
+
+
+def _asks(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    if not (a.outside or b.outside or any(row["name"] == "gateway" for row in rows_of(a, b))):
+        return
+    what = "asks the gateway for more names, leases or connections than its share, and others are dropped"
+    for row in rows_of(a, b):
+        if "asks" in _begun(row, facts):
+            yield False, f"{row['name']} {what} (over_rate)"
+
+
+def _begun(row: Json, facts: Facts) -> set[str]:
+    """Return the episodes of a port that have not ended."""
+    begun: set[str] = set()
+    for event in facts.events:
+        if event.get("port") == row["port"] and event.get("name") == row["name"]:
+            kind = event["event"].removesuffix("-end")
+            (begun.discard if event["event"].endswith("-end") else begun.add)(kind)
+    return begun
 
 
 def _stalled(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
@@ -247,7 +192,8 @@ def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         return
     state = None if known is None else known["state"]
     if state is None:
-        yield True, "this switch has no gateway, which would lead there; run it with --gateway"
+        unused = f"no VM uses {wanted[0].said}, and " if wanted and wanted[0].address else ""
+        yield True, f"{unused}this switch has no gateway, which would lead there; run it with --gateway"
     elif state != "live":
         yield True, f"the gateway is {state}: {GATEWAY_STATES.get(state, 'it does not serve')}"
     elif wanted and facts.gateway and (refused := facts.gateway["refused"].get(far_address(wanted[0]))):
@@ -310,6 +256,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("unanswered", dealings.unanswered),
     ("one-way", dealings.one_way),
     ("restarted", dealings.restarted),
+    ("asks", _asks),
+    ("slow", dealings.slow),
     ("resolver", _resolver),
     ("guarded", dealings.guarded),
     ("mute", _mute),

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 from forwarder.errors import LocalError
 from supervisor.console.ends import LATELY_S, RECENT_S, Facts, port_of
-from supervisor.console.explain import far_address, far_end, find
+from supervisor.console.naming import far_address, far_end, find
 
 Json = dict[str, Any]
 Ask = Callable[..., Any]
 """``Client.ask``: a question and its arguments."""
-Reach = Callable[[str, int], Json]
+Reach = Callable[[str, int | None], Json]
 LookUp = Callable[[str], Json]
 
 
@@ -21,7 +21,8 @@ def gather(
 ) -> Facts:
     """Ask the switch; leave out the gateway's facts if it does not answer. Raises LocalError.
 
-    ``reach`` tries a connection from this host, where an end is ADDRESS:PORT or NAME:PORT outside.
+    ``reach`` tries a connection from this host, where an end is ADDRESS:PORT or NAME:PORT outside; without a
+    port it only looks for a route.
     ``look_up`` asks this host for an address, where an end may be a name outside (it has a dot).
     """
     status = ask("status")
@@ -57,8 +58,10 @@ def gather(
     )
     ends = [find(each, facts) for each in said]
     rows = [port_of(end, facts) for end in ends]
-    far = [(far_address(end), far_end(end.said)[1]) for end in ends if end.outside]
-    reached = reach(far[0][0], far[0][1]) if reach and far and far[0][1] is not None else {}
+    own = (policy["host"], policy["host6"]) if policy else ()
+    refused = policy["refused"] if policy else {}
+    far = [end for end in ends if end.outside and end.address not in own and far_address(end) not in refused]
+    reached = reach(far_address(far[0]), far_end(far[0].said)[1]) if reach and far and policy else {}
     last = ask("dealings", ports=sorted({row["port"] for row in rows if row is not None}))
     unread = {port: min(count, dict(last["unread"]).get(port, 0)) for port, count in first["unread"]}
     return facts._replace(sent=last["sent"], reached=reached, unread=unread)

@@ -11,6 +11,9 @@ from typing import Any
 WAIT_S = 2.0
 """A far end that is there answers within a round trip; a firewall that drops never does."""
 
+ANY_PORT = 9
+"""A route leads to all ports."""
+
 WAYS = {
     errno.ECONNREFUSED: "refused",
     errno.ETIMEDOUT: "timeout",
@@ -37,9 +40,14 @@ def look_up(name: str, wait_s: float = WAIT_S) -> dict[str, Any]:
     return dict(found)
 
 
-def reach(address: str, port: int, wait_s: float = WAIT_S) -> dict[str, Any]:
-    """Return ``way``, "open" or the kind of failure, and ``why`` in the kernel's words."""
+def reach(address: str, port: int | None, wait_s: float = WAIT_S) -> dict[str, Any]:
+    """Return ``way``, "open" or the kind of failure, and ``why`` in the kernel's words.
+
+    Without a port nothing is sent: the kernel is asked for a route; {} if it has one.
+    """
     try:
+        if port is None:
+            return _look_for_route(address)
         with socket.create_connection((address, port), wait_s):
             return {"way": "open", "why": "it accepts connections"}
     except TimeoutError:
@@ -47,3 +55,11 @@ def reach(address: str, port: int, wait_s: float = WAIT_S) -> dict[str, Any]:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         return {"way": WAYS.get(error.errno or 0, "failed"), "why": why}
+
+
+def _look_for_route(address: str) -> dict[str, Any]:
+    """Raise OSError if this host has no route: a datagram socket is connected without a datagram."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, ANY_PORT))
+    return {}

@@ -203,9 +203,16 @@ class Sampler:
     def dealings(self, ports: Collection[int], now: float) -> Json:
         """Return ``sent`` from and to some ports, and the ``questions`` of all VMs, as numbers and text."""
         sent = [
-            {"source": port, "target": peer, "frames": frames, "age_s": now - at, "longest": longest}
+            {
+                "source": port,
+                "target": peer,
+                "frames": frames,
+                "age_s": now - at,
+                "longest": longest,
+                "data_age_s": now - data if data else None,
+            }
             for port, each in self._pages.items()
-            for peer, attachment, frames, at, longest in each.page.dealings()
+            for peer, attachment, frames, at, longest, data in each.page.dealings()
             if peer in self._pages and self._pages[peer].born == attachment
             if port in ports or peer in ports
         ]

@@ -74,7 +74,7 @@ class Fleet:
         self._owner = owner
         self._channels = WorkerChannels(loop, self, time.monotonic)
         self.publisher = Publisher(loop, context, self._runtime_dir, membership, self._subscribed)
-        self.health = Health(BEAT_S, self._sampler.published_at)
+        self.health = Health(BEAT_S, self._sampler.published_at, self._registry.name_of)
         self.cells = cells
         self.guards = Guards(self._channels)
         self._confirmations = Confirmations()

@@ -24,8 +24,11 @@ from supervisor.ports.view import PortView
 class Health:
     """The health of every port that has a worker."""
 
-    def __init__(self, pulse_s: float, published_at: Callable[[int], float]) -> None:
+    def __init__(
+        self, pulse_s: float, published_at: Callable[[int], float], name_of: Callable[[int], str]
+    ) -> None:
         """``published_at``: when a port's worker last published to its stats page, in monotonic seconds."""
+        self._name_of = name_of
         self._liveness = Liveness(pulse_s)
         self._published_at = published_at
         self._stalled: set[int] = set()
@@ -63,8 +66,9 @@ class Health:
         """Note a sign of life."""
         silence = self._liveness.heard(port, epoch, now)
         if silence is not None:
-            text = f"port {port}: its worker is heard again after {silence:.1f} s"
-            say("heard", text, port=port, silent_s=round(silence, 1))
+            name = self._name_of(port)
+            text = f"port {port} ({name}): its worker is heard again after {silence:.1f} s"
+            say("heard", text, port=port, name=name, silent_s=round(silence, 1))
 
     def heartbeat(self, message: Heartbeat, record: PortRecord) -> None:
         """Note the worker's report about its VM and its cell."""
@@ -113,8 +117,9 @@ class Health:
         for port, epoch in self._expected.items():
             self.heard(port, epoch, min(now, self._published_at(port)))
         for port, _ in self._liveness.tick(now):
-            text = f"port {port}: nothing is heard of its worker; its VM may be cut off"
-            say("silent", text, "warning", port=port)
+            name = self._name_of(port)
+            text = f"port {port} ({name}): nothing is heard of its worker; its VM may be cut off"
+            say("silent", text, "warning", port=port, name=name)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""

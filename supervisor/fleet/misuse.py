@@ -11,7 +11,8 @@ If VMs behind two ports use the same address, it moves to and fro between them, 
 other's frames. The MAC tables of ports that had frames since the last beat are read, ``SCANS`` of them in a
 second. A port's page shows the addresses that its VM used last, and the present port of those that it used
 before. An address that no VM used before is ``mac-new``. Its first move is ``mac-moved``. A second one within
-``QUIET_S`` makes it ``mac-flapping``; then there is no further event until that address has been quiet.
+``QUIET_S`` makes it ``mac-flapping``; then there is no further event until that address has been quiet, which
+is ``mac-flapping-end`` if it stays where it is.
 
 Pure: the contents of a page go in with ``now`` (monotonic seconds).
 """
@@ -155,7 +156,9 @@ class Misuse:
             return
         quiet = now - place.moved_at >= QUIET_S
         if port in (0, place.port):
-            place.flapping = place.flapping and not quiet
+            if place.flapping and quiet:
+                place.flapping = False
+                self._say_settled(place.port, mac)
             return
         before = place.port
         place.port, place.moved_at = port, now
@@ -175,3 +178,8 @@ class Misuse:
         name = self._names.get(port)
         address = format_mac(mac)
         say("mac-new", f"port {port} ({name}): first frame from {address}", port=port, name=name, mac=address)
+
+    def _say_settled(self, port: int, mac: bytes) -> None:
+        address, name = format_mac(mac), self._names.get(port)
+        text = f"{address} has stayed at port {port} for {QUIET_S:.0f} s: one VM uses it now"
+        say("mac-flapping-end", text, port=port, name=name, mac=address)

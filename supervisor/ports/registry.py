@@ -73,6 +73,11 @@ class Registry:
         """Return the port with that number, or None."""
         return self._ports.get(number)
 
+    def name_of(self, number: int) -> str:
+        """Return the name of the port with that number; "" if there is none."""
+        port = self._ports.get(number)
+        return "" if port is None else port.record.name
+
     def live(self, number: int, epoch: int) -> bool:
         """Whether this worker of the port forwards: only then does a ring towards it make sense."""
         port = self._ports.get(number)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from forwarder import counted
 
 COLUMNS = {
-    "port": "number of the port; the lowest free one is given to the next VM",
+    "port": "number of the port; the next VM gets the next free one, so none is used again at once",
     "name": "of the port: the name of its listener, or the transport and the number",
     "via": "transport by which the VM is attached",
     "state": "of the port, of the gateway or of a switch; each state is a word of its own",
@@ -93,6 +93,7 @@ EVENTS = {
     "mac-new": "a VM has sent from a MAC address that no VM used before",
     "mac-moved": "a MAC address is at another port now",
     "mac-flapping": "a MAC address goes to and fro: two VMs use it",
+    "mac-flapping-end": "it has stayed at one port for ten seconds",
     "lease": "the gateway's leases: `state` given, renewed (once) or ended; `reason` of the end",
     "lease-refused": "a guest got no lease: `reason` no-address, in-use, not-offered or declined",
     "set": "settings were changed; `by`: the user that asked",

@@ -15,6 +15,7 @@ GATEWAY = {
     "prefix": "fd00::/64",
     "gateway": "192.168.127.1",
     "host": "192.168.127.254",
+    "host6": "fd00::254",
     "refused": {},
     "refusals": [],
 }
@@ -35,7 +36,7 @@ class World:
         ]
         self.events: list[dict[str, Any]] = []
         self.sent = [
-            {"source": one, "target": other, "frames": 9, "age_s": 1.0, "longest": 98}
+            {"source": one, "target": other, "frames": 9, "age_s": 1.0, "longest": 98, "data_age_s": 1.0}
             for one in (1, 2, 3, 4)
             for other in (1, 2, 3, 4)
             if one != other
@@ -46,6 +47,8 @@ class World:
         """What was counted in the last seconds, where it is not what was counted in all."""
         self.unread: dict[int, int] = {}
         self.names: dict[str, dict[str, Any]] = {}
+        self.recent_frames = 5
+        """Frames to each VM."""
         self.by_source: dict[str, list[dict[str, Any]]] = {}
 
     @staticmethod
@@ -55,7 +58,7 @@ class World:
             "offload": "none", "guard": True, "bytes_per_s": 0,
         }  # fmt: skip
         head = {"port": number, "name": name, "transport": "qemu", "state": "live", "stalled": False}
-        head["since_s"] = 100.0
+        head |= {"since_s": 100.0, "addresses": []}
         return head | {"settings": settings, "notes": []}
 
     def mac(self, mac: str, name: str, age: int | None = 1) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class World:
             {
                 "port": self.ports[name]["port"],
                 "rx": {"frames": self.counted[name]["rx"], "bytes": 0},
-                "tx": {"frames": 5, "bytes": 0},
+                "tx": {"frames": self.recent_frames, "bytes": 0},
                 "drops": self.counted[name]["drops"],
                 "by_source": self.by_source.get(name, []),
             }

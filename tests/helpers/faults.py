@@ -1,11 +1,17 @@
 """Faults between two VMs, each with the command that finds it, the words that name it, and its exit status.
 
-The table of docs/operating.md is this one, and tests/system/operators/test_faults.py makes each of them.
+The table of docs/operating.md is this one. tests/system/operators makes each of them: test_faults.py and
+test_outside_faults.py.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import NamedTuple
+
+from tests.helpers.guests.switch import Switch
+from tests.helpers.guests.waiting import wait_for
 
 PAIR = "supervisor explain web db"
 OUTSIDE = "supervisor explain web 203.0.113.9"
@@ -34,7 +40,16 @@ FAULTS = {
     "MTUs that differ": Fault(PAIR, "web sends frames of up to 1,514 bytes, and db none above 1,410", 0),
     "a black hole for long packets": Fault(PAIR, "they were longer than its MTU of 1280", 0),
     "a filter in the guest": Fault(
-        PAIR, "nothing longer than an ARP answer has come back: a filter in the guest of db", 1
+        PAIR, "nothing but ARP answers has come back: a filter in the guest of db", 1
+    ),
+    "a filter that came later": Fault(PAIR, "s: a filter in the guest of db, or it has no route back", 0),
+    "a VM that reads too slowly": Fault(
+        PAIR,
+        "frames for db were lost in the last minute (egress_full): its VM reads more slowly",
+        0,
+    ),
+    "a VM that asks the gateway too much": Fault(
+        OUTSIDE, "web asks the gateway for more names, leases or connections than its share", 0
     ),
     "a guest that answers no ARP": Fault(
         "supervisor explain web 10.99.0.2",
@@ -52,7 +67,9 @@ FAULTS = {
         OUTSIDE, "the gateway is 192.168.127.1: the guest's route is wrong", 1
     ),
     "no route in the guest": Fault(
-        OUTSIDE, "web has sent nothing to the gateway: its guest has no route to there", 0
+        OUTSIDE,
+        "web has sent nothing to the gateway: its guest has no route to there, or has not tried yet",
+        0,
     ),
     "refused by policy": Fault(
         OUTSIDE, "the gateway refuses 203.0.113.9 (denied): --deny names a network", 1
@@ -64,6 +81,9 @@ FAULTS = {
         "supervisor explain web 198.51.100.2:9",
         "this host gets no answer from there either: a firewall of this host or beyond drops it",
         1,
+    ),
+    "no route on the host": Fault(
+        OUTSIDE, "this host has no way to there either (network is unreachable)", 1
     ),
     "nothing listens at the far end": Fault(
         "supervisor explain web 198.51.100.2:1", "the far end refuses connections", 1
@@ -101,3 +121,26 @@ FAULTS = {
     ),
 }
 """By the fault."""
+
+
+def named(
+    running: Switch, fault: str, names: dict[str, str] | None = None, again: Callable[[], object] = int
+) -> str:
+    """Wait until the command of a fault says its words in the first line; return the line.
+
+    ``names``: how ports are called here. ``again`` is done between two questions.
+    """
+    command, words, status = FAULTS[fault]
+    for ours, theirs in (names or {}).items():
+        command, words = (re.sub(rf"\b{ours}\b", theirs, text) for text in (command, words))
+    last = ""
+
+    def is_named() -> bool:
+        nonlocal last
+        again()
+        done = running.command("explain", *command.split()[2:], check=False)
+        last = f"{done.returncode}: {done.stdout}"
+        return done.returncode == status and words in done.stdout.split("\n", 1)[0]
+
+    wait_for(is_named, lambda: f"{status}: {words!r} in {last!r}")
+    return last.split("\n", 1)[0]

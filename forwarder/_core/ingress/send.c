@@ -156,8 +156,13 @@ void send_run(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
     const uint32_t header = run->vnet ? VNET_BYTES : 0;
     const uint32_t bytes = run->bytes - run->frames * (LENGTH_BYTES + header);
+    const uint8_t *first = record_frame(run->start) + header;
+    const uint32_t first_bytes = load_be32(run->start) - header;
+    const bool data = !question_possible(first, first_bytes);
     uint32_t lost = 0;
-    sent_note(&e->stats->sent[peer->port], run->frames, bytes, load_be32(run->start) - header, e->now);
+    sent_note(&e->stats->sent[peer->port], run->frames, bytes, first_bytes, data, e->now);
+    if (UNLIKELY(!data))
+        questions_note_sender(&e->stats->questions, first, first_bytes, e->now);
     if (peer->path == PATH_NONE)
         want_ring(e, peer);
     if (LIKELY(peer->path == PATH_RING)) {

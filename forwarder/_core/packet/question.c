@@ -5,9 +5,11 @@
 #define ARP_BYTES 28u
 #define ARP_OPERATION 6u
 #define ARP_REQUEST 1u
+#define ARP_REPLY 2u
 #define ARP_SENDER 14u
 #define ARP_TARGET 24u
 #define ND_SOLICIT 135u
+#define ND_ADVERTISE 136u
 #define ND_TARGET 8u
 #define SOURCE_AT 8u /* in an IPv6 header */
 #define VLAN_MASK 0x0fffu
@@ -27,21 +29,31 @@ static bool read_arp(struct question *question, const uint8_t *arp, uint32_t byt
     static const uint8_t ethernet_ipv4[] = {0, 1, 8, 0, MAC_BYTES, 4};
     if (bytes < ARP_BYTES || memcmp(arp, ethernet_ipv4, sizeof ethernet_ipv4) != 0)
         return false;
-    if (load_be16(arp + ARP_OPERATION) != ARP_REQUEST)
+    uint32_t operation = load_be16(arp + ARP_OPERATION);
+    if (operation != ARP_REQUEST && operation != ARP_REPLY)
         return false;
     write_ipv4(question->sender, arp + ARP_SENDER);
-    write_ipv4(question->target, arp + ARP_TARGET);
+    if (operation == ARP_REQUEST)
+        write_ipv4(question->target, arp + ARP_TARGET);
+    else
+        memset(question->target, 0, ADDRESS_BYTES);
     return true;
 }
 
-static bool read_solicitation(struct question *question, const uint8_t *ip, uint32_t bytes)
+static bool read_discovery(struct question *question, const uint8_t *ip, uint32_t bytes)
 {
     if (bytes < IPV6_BYTES + ND_TARGET + ADDRESS_BYTES || ip[IPV6_NEXT] != IPPROTO_ICMPV6)
         return false;
+    const uint8_t *target = ip + IPV6_BYTES + ND_TARGET;
+    if (ip[IPV6_BYTES] == ND_ADVERTISE) {
+        memcpy(question->sender, target, ADDRESS_BYTES);
+        memset(question->target, 0, ADDRESS_BYTES);
+        return true;
+    }
     if (ip[IPV6_BYTES] != ND_SOLICIT)
         return false;
     memcpy(question->sender, ip + SOURCE_AT, ADDRESS_BYTES);
-    memcpy(question->target, ip + IPV6_BYTES + ND_TARGET, ADDRESS_BYTES);
+    memcpy(question->target, target, ADDRESS_BYTES);
     return true;
 }
 
@@ -52,7 +64,7 @@ bool question_read(struct question *question, const uint8_t *frame, uint32_t byt
         return false;
     const uint8_t *payload = frame + at;
     if (!(type == ETHERTYPE_ARP && read_arp(question, payload, bytes - at))
-        && !(type == ETHERTYPE_IPV6 && read_solicitation(question, payload, bytes - at)))
+        && !(type == ETHERTYPE_IPV6 && read_discovery(question, payload, bytes - at)))
         return false;
     bool has_tag = at > ETHERTYPE_AT + 2;
     question->vlan = has_tag ? load_be16(frame + ETHERTYPE_AT + 2) & VLAN_MASK : 0;

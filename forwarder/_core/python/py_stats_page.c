@@ -109,7 +109,8 @@ static PyObject *stats_page_dealings(PyObject *self, PyObject *unused)
         unsigned long long frames = atomic_load_explicit(&sent->frames, memory_order_relaxed);
         unsigned long long longest = atomic_load_explicit(&sent->longest, memory_order_relaxed);
         if (frames != 0)
-            result = append(result, Py_BuildValue("IKKdK", port, attachment, frames, seconds(&sent->at_ns), longest));
+            result = append(result, Py_BuildValue("IKKdKd", port, attachment, frames, seconds(&sent->at_ns), longest,
+                                                  seconds(&sent->data_ns)));
     }
     return result;
 }

@@ -16,6 +16,7 @@ void sent_reset(struct sent *sent)
     set(&sent->frames, 0);
     set(&sent->at_ns, 0);
     set(&sent->longest, 0);
+    set(&sent->data_ns, 0);
 }
 
 /* A question as a row has it. */
@@ -53,14 +54,11 @@ static struct question_row *row_for(struct questions *questions, const struct ab
     return oldest;
 }
 
-void questions_note(struct questions *questions, const uint8_t *frame, uint32_t bytes, uint64_t now)
+static void note(struct questions *questions, const struct question *question, uint64_t now)
 {
-    struct question question;
-    if (!question_read(&question, frame, bytes))
-        return;
-    struct about about = {.vlan = question.vlan};
-    memcpy(about.sender, question.sender, sizeof about.sender);
-    memcpy(about.target, question.target, sizeof about.target);
+    struct about about = {.vlan = question->vlan};
+    memcpy(about.sender, question->sender, sizeof about.sender);
+    memcpy(about.target, question->target, sizeof about.target);
     struct question_row *row = row_for(questions, &about);
     uint64_t last = get(&row->last_ns);
     bool goes_on = last != 0 && now - last <= SERIES_NS;
@@ -68,4 +66,20 @@ void questions_note(struct questions *questions, const uint8_t *frame, uint32_t 
         set(&row->first_ns, now);
     set(&row->times, goes_on ? get(&row->times) + 1 : 1);
     set(&row->last_ns, now);
+}
+
+void questions_note(struct questions *questions, const uint8_t *frame, uint32_t bytes, uint64_t now)
+{
+    struct question question;
+    if (question_read(&question, frame, bytes))
+        note(questions, &question, now);
+}
+
+void questions_note_sender(struct questions *questions, const uint8_t *frame, uint32_t bytes, uint64_t now)
+{
+    struct question question;
+    if (!question_read(&question, frame, bytes))
+        return;
+    memset(question.target, 0, sizeof question.target);
+    note(questions, &question, now);
 }

@@ -61,6 +61,7 @@ def test_what_was_sent_to_each_peer(switch: MiniSwitch) -> None:
     assert row[:3] == (2, switch.attachments[2], 3)
     assert before - 1 <= row[3] <= time.monotonic()
     assert row[4] == 1514
+    assert row[5] == row[3]
     assert [each[0] for each in _core.StatsPage(switch.stats[3]).dealings()] == [1]
     assert _core.StatsPage(switch.stats[2]).dealings() == []
 
@@ -109,7 +110,7 @@ def test_a_probe_has_no_sender(switch: MiniSwitch) -> None:
 @pytest.mark.parametrize(
     "each",
     [
-        arp("10.0.0.7", "10.0.0.9", operation=2),
+        arp("10.0.0.7", "10.0.0.9", operation=3),
         arp("10.0.0.7", "10.0.0.9")[:30],
         solicitation("fd00::7", "fd00::9")[:70],
         BROADCAST + mac(1) + b"\x08\x06",
@@ -122,6 +123,42 @@ def test_a_probe_has_no_sender(switch: MiniSwitch) -> None:
 )
 def test_what_is_no_question_is_not_noted(switch: MiniSwitch, each: bytes) -> None:
     assert asked(switch, each) == []
+
+
+def advertisement(target: str) -> bytes:
+    body = bytes([136, 0, 0, 0, 0x60, 0, 0, 0]) + IPv6Address(target).packed
+    ip = bytes.fromhex("60000000") + len(body).to_bytes(2, "big") + bytes([58, 255])
+    addresses = IPv6Address("fe80::1").packed + IPv6Address("fe80::2").packed
+    return BROADCAST + mac(1) + bytes.fromhex("86dd") + ip + addresses + body
+
+
+ANSWERS = [
+    (arp("10.0.0.7", "10.0.0.9", operation=2), mapped("10.0.0.7")),
+    (advertisement("fd00::7"), IPv6Address("fd00::7").packed),
+]
+
+
+@pytest.mark.parametrize("vlan", ["", "8100000a"])
+@pytest.mark.parametrize(("answer", "address"), ANSWERS)
+def test_an_answer_says_an_address_and_asks_for_none(
+    switch: MiniSwitch, answer: bytes, address: bytes, vlan: str
+) -> None:
+    ((sender, target, *_),) = asked(switch, tagged(answer, vlan))
+    assert (sender, target) == (address, bytes(16))
+
+
+@pytest.mark.parametrize(("each", "address"), [*ANSWERS, (arp("10.0.0.7", "10.0.0.2"), mapped("10.0.0.7"))])
+def test_a_frame_about_neighbours_for_one_port_says_an_address_and_is_no_data(
+    switch: MiniSwitch, each: bytes, address: bytes
+) -> None:
+    ((sender, target, *_),) = asked(switch, mac(2) + each[6:])
+    assert (sender, target) == (address, bytes(16))
+    (row,) = _core.StatsPage(switch.stats[1]).dealings()
+    assert row[2] == 1
+    assert row[5] == 0.0
+    asked(switch, frame(mac(2), mac(1)))
+    ((*_, sent_at, _, data_at),) = _core.StatsPage(switch.stats[1]).dealings()
+    assert data_at == sent_at
 
 
 def test_a_scan_pushes_out_the_oldest_questions_of_its_own_port_only(switch: MiniSwitch) -> None:

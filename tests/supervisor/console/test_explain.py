@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.console.explain import CHECKS, far_end
+from supervisor.console.explain import CHECKS
+from supervisor.console.naming import far_end
 from tests.helpers.explaining import ADDRESS, MAC, NOW, World
 
 
@@ -36,7 +37,11 @@ def test_b_is_not_attached(world: World, b: str) -> None:
 
 def test_a_lease_whose_vm_has_left(world: World) -> None:
     world.leases[1]["port"] = None
-    assert f"it is leased to {MAC['db']}, whose VM is not attached" in world.stopped("web", ADDRESS["db"])
+    assert f"it is leased to {MAC['db']}: its VM is not attached" in world.stopped("web", ADDRESS["db"])
+    world.happened("lease", "db", 50.0, state="given", mac=MAC["db"], address=ADDRESS["db"])
+    world.happened("gone", "db", 7.0, reason="the VM hung up")
+    del world.ports["db"]
+    assert "its VM left 7 s ago: the VM hung up" in world.stopped("web", ADDRESS["db"])
 
 
 def test_both_behind_one_port(world: World) -> None:
@@ -85,8 +90,10 @@ def test_a_mac_at_two_ports_is_named(world: World) -> None:
 
 
 def test_a_mac_that_goes_to_and_fro_is_named(world: World) -> None:
-    world.happened("mac-flapping", "other", mac=MAC["db"], former_port=2)
+    world.happened("mac-flapping", "other", 500.0, mac=MAC["db"], former_port=2)
     assert f"{MAC['db']} is a duplicate MAC address" in world.stopped()
+    world.happened("mac-flapping-end", "db", 3.0, mac=MAC["db"])
+    assert world.explain()["talk"]
 
 
 @pytest.mark.parametrize(
@@ -132,10 +139,20 @@ def test_a_gateway_that_does_not_serve(world: World, state: str, b: str) -> None
     assert world.explain()["talk"]
 
 
+def test_the_gateways_own_port_is_not_blamed_for_its_gateway(world: World) -> None:
+    world.gateway_state, world.policy = {"state": "silent"}, None
+    world.ports["gateway"]["state"] = "silent"
+    assert "the gateway is silent: it does not answer" in world.stopped("web", "gateway")
+
+
 def test_no_gateway(world: World) -> None:
     world.gateway_state = world.policy = None
     del world.ports["gateway"], world.counted["gateway"]
-    assert "this switch has no gateway" in world.stopped("web", "8.8.8.8")
+    answer = world.stopped("web", "8.8.8.8")
+    assert "no VM uses 8.8.8.8, and this switch has no gateway" in answer
+    assert world.stopped("web", "host").endswith(
+        ": this switch has no gateway, which would lead there; run it with --gateway"
+    )
 
 
 @pytest.mark.parametrize("reason", ["denied", "metadata", "no_outbound", "no_host_access", "unroutable"])
@@ -165,8 +182,38 @@ def test_findings_that_stop_come_before_doubts_and_lost_frames_are_shown(world: 
 
 
 def test_a_vm_that_left_is_missing_with_its_reason(world: World) -> None:
-    world.events.append({"event": "gone", "name": "old", "time": NOW - 12, "reason": "the VM hung up"})
-    assert "its VM left 12 s ago: the VM hung up" in world.stopped("web", "old")
+    last = {"port": 9, "name": "old"}
+    world.events += [
+        {"event": "mac-new", "mac": "02:00:00:00:00:99", "time": NOW - 90} | last,
+        {"event": "lease", "state": "given", "address": "192.168.127.99", "time": NOW - 80} | last,
+        {"event": "gone", "time": NOW - 12, "reason": "the VM hung up"} | last,
+        {"event": "lease", "state": "ended", "address": "192.168.127.99", "time": NOW - 12} | last,
+    ]
+    for said in ("old", "9", "02:00:00:00:00:99", "192.168.127.99"):
+        assert "its VM left 12 s ago: the VM hung up" in world.stopped("web", said)
+    world.happened("gone", "db", reason="the VM hung up")
+    world.events.append({"event": "attach", "time": NOW} | {"port": 2, "name": "db"})
+    assert world.explain()["talk"]
+
+
+def test_a_vm_that_only_answers_is_found_by_its_address(world: World) -> None:
+    del world.leases[1]
+    for said in ("192.168.127.50", "fe80::2", "fe80::2%eth0"):
+        world.asks("db", "", sender=said.partition("%")[0], times=9)
+        told = world.explain("web", said)
+        assert told["talk"]
+        assert told["ends"][1]["name"] == "db"
+        assert told["unanswered"] == []
+    assert "asked or answered with it" in world.stopped("web", "fe80::77")
+
+
+def test_addresses_of_the_gateway_and_of_the_host_in_both_families(world: World) -> None:
+    world.ports["gateway"]["addresses"] = ["192.168.127.1", "192.168.127.254", "fd00::1", "fd00::254"]
+    for said in ("192.168.127.1", "fd00::1"):
+        assert world.explain("web", said)["ends"][1]["name"] == "gateway"
+    for said in ("192.168.127.254", "fd00::254"):
+        told = world.explain("web", said)
+        assert (told["talk"], told["ends"][1]["port"]) == (True, None)
 
 
 def test_a_neighbour_that_does_not_answer(world: World) -> None:
@@ -189,6 +236,8 @@ def test_a_question_that_was_answered_is_none(world: World) -> None:
 
 def test_a_wrong_gateway_in_the_guest(world: World) -> None:
     world.asks("web", "192.168.127.99", sender=ADDRESS["web"])
+    assert world.explain("web", "1.1.1.1")["talk"], "a VM whose frames reach the gateway has a right route"
+    world.between("web", "gateway")["data_age_s"] = None
     answer = world.stopped("web", "1.1.1.1")
     assert "192.168.127.99" in answer
     assert "the gateway is 192.168.127.1: the guest's route is wrong" in answer
@@ -207,22 +256,62 @@ def test_addresses_in_different_subnets_without_a_gateway(world: World) -> None:
 
 
 def test_an_address_outside_of_the_gateways_subnet(world: World) -> None:
+    del world.leases[1]
     world.asks("db", "10.5.5.1", sender="10.5.5.5")
     assert "db uses 10.5.5.5, which is not in the gateway's subnet" in world.stopped()
+    world.asks("db", "192.168.127.1", sender="192.168.127.77")
+    assert "10.5.5.5" not in str(world.explain()["findings"]), "one address that fits is enough"
+
+
+def test_an_address_that_a_vm_has_given_up(world: World) -> None:
+    strangers = [row for row in world.sent if {row["source"], row["target"]} != {1, 2}]
+    world.gateway_state = world.policy = None
+    world.leases, world.sent = [], strangers
+    world.asks("web", "10.99.0.2", sender="10.99.0.1", times=1)
+    world.asks("db", "10.77.0.1", sender="10.77.0.2", times=1)
+    assert "which are in different subnets" in world.stopped()
+    world.questions[-1]["age_s"] = 200.0
+    assert "which are in different subnets" in world.stopped(), "it has not used another one since"
+    world.asks("db", "10.99.0.1", sender="10.99.0.2", times=1)
+    assert world.explain()["talk"]
 
 
 def test_a_filter_in_the_guest(world: World) -> None:
-    world.between("db", "web")["longest"] = 60
-    assert "nothing longer than an ARP answer has come back: a filter in the guest of db" in world.stopped()
-    world.between("db", "web")["longest"] = 98
-    assert world.explain()["talk"]
-    world.between("db", "web")["age_s"] = 40.0
+    world.between("db", "web")["data_age_s"] = None
+    assert "nothing but ARP answers has come back: a filter in the guest of db" in world.stopped()
+    world.between("db", "web")["data_age_s"] = 1.0
+    assert world.explain()["findings"] == []
+    world.between("db", "web")["data_age_s"] = 40.0
     assert "none has come back for 40 s: a filter in the guest of db" in world.doubted()
+
+
+def test_questions_that_the_gateway_leaves_without_an_answer(world: World) -> None:
+    world.between("gateway", "web")["data_age_s"] = None
+    answer = world.stopped("web", "host")
+    assert "nothing but ARP answers has come back: `supervisor stats` counts" in answer
+    assert "the guest of gateway" not in answer
+
+
+def test_a_vm_that_asks_the_gateway_too_much(world: World) -> None:
+    world.happened("asks", "web")
+    assert "than its share, and others are dropped (over_rate)" in world.doubted("web", "host")
+    assert world.explain("web", "db")["findings"] == []
+    world.happened("asks-end", "web")
+    assert world.explain("web", "host")["findings"] == []
+
+
+@pytest.mark.parametrize("name", ["web", "db"])
+def test_a_vm_that_reads_slowly(world: World, name: str) -> None:
+    world.counted[name]["drops"] = {"egress_full": 1}
+    assert f"1 frames for {name} were lost in the last minute (egress_full)" in world.doubted()
+    world.recent_frames = 1000
+    assert world.explain()["findings"] == []
 
 
 def test_no_route_in_the_guest(world: World) -> None:
     world.sent = [row for row in world.sent if {row["source"], row["target"]} != {1, 4}]
     assert "web has sent nothing to the gateway: its guest has no route" in world.doubted("web", "1.1.1.1")
+    assert world.explain("host", "web")["findings"] == []
 
 
 def test_a_lease_to_which_nothing_came_back_is_no_filter(world: World) -> None:
@@ -244,7 +333,8 @@ def test_mtus_that_differ(world: World) -> None:
 
 def test_a_second_dhcp_server(world: World) -> None:
     world.happened("guard", "db", reason="server", mac=MAC["db"])
-    assert "db sends DHCP answers, as a second DHCP server does" in world.doubted()
+    said = f"db sends DHCP answers, as a second DHCP server does (from {MAC['db']}, first 5.0 s ago)"
+    assert said in world.doubted()
 
 
 def test_a_gateway_that_was_lost_a_moment_ago(world: World) -> None:

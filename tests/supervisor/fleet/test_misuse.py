@@ -154,6 +154,19 @@ def test_two_vms_with_one_address_are_two_events_until_they_are_quiet(said: list
     assert said[2]["event"] == "mac-moved"
 
 
+def test_an_address_that_settles_is_an_event(said: list[dict[str, Any]]) -> None:
+    pages = Pages()
+    for number in (1, 2, 1, 2, 1):
+        pages.look(number, (MAC,))
+    pages.now += QUIET_S - 1
+    pages.look(1, (MAC,))
+    assert [each["event"] for each in said] == ["mac-moved", "mac-flapping"]
+    for _ in range(3):
+        pages.now += QUIET_S
+        pages.look(1, (MAC,))
+    assert [(each["event"], each["port"]) for each in said[2:]] == [("mac-flapping-end", 1)]
+
+
 def test_a_vm_whose_frames_come_from_elsewhere_has_lost_its_address(said: list[dict[str, Any]]) -> None:
     """Both stats pages name the other port, because each port hears the other's flood last."""
     pages = Pages()

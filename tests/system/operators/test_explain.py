@@ -51,6 +51,7 @@ def test_absent_ports_and_isolation_are_explained_in_both_directions(
     missing = running.command("explain", "web", "nobody", check=False)
     assert missing.returncode == 1
     assert missing.stdout.startswith("web cannot reach nobody: nobody: no VM of that name is attached")
+    assert running.command("explain", "web", " ", check=False).returncode == 2
     odd = running.command("explain", "web", "\x1b[31m<b>", check=False).stdout
     assert "\x1b" not in odd
     assert "<b>: no VM of that name is attached" in odd
@@ -74,10 +75,13 @@ def test_the_gateway_its_policy_and_leases(place: Callable[..., Place]) -> None:
     (guest,) = [row["name"] for row in running.ports() if row["name"] != "gateway"]
     here.guest.run("ping -c 1 -W 2 192.168.127.1 || true")
     assert "metadata" in explain(running, guest, "169.254.169.254")["answer"]
+    assert "this host has no way to there either" in explain(running, guest, "8.8.8.8")["answer"]
+    here.host.run("ip route add default via 198.51.100.2")
     told = explain(running, guest, "8.8.8.8")
     assert told["talk"]
     assert [(each["check"], each["stops"]) for each in told["findings"]] in ([("address", False)], [])
     if told["findings"]:
         assert f"{guest} has no lease from the gateway" in told["answer"]
     assert explain(running, MAC, "host")["talk"]
-    assert "no VM has that address" in explain(running, guest, "192.168.127.77")["answer"]
+    assert explain(running, guest, "fe80::5894:efff:fee4:cdd")["ends"][1]["name"] == "gateway"
+    assert "no VM has leased that address" in explain(running, guest, "192.168.127.77")["answer"]

@@ -12,47 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.faults import FAULTS
-from tests.helpers.gateway.place import GATEWAY, GUEST, RESOLVER, Place, process, resolver
+from tests.helpers.faults import FAULTS, named
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, mac
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ports import attach, meet
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
 
 StartSwitch = Callable[..., Switch]
 NewNamespace = Callable[[str], Namespace]
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
-DHCP_ANSWER = (
-    'python3 -c "import socket as s; k = s.socket(s.AF_INET, s.SOCK_DGRAM); '
-    "k.setsockopt(s.SOL_SOCKET, s.SO_BROADCAST, 1); k.bind(('', 67)); "
-    "k.sendto(bytes([2, 1, 6, 0]) + bytes(296), ('255.255.255.255', 68))\""
-)
-
-
-def named(
-    running: Switch, fault: str, names: dict[str, str] | None = None, again: Callable[[], object] = int
-) -> str:
-    """Wait until the command of a fault says its words in the first line; return the line.
-
-    ``names``: how ports are called here. ``again`` is done between two questions.
-    """
-    command, words, status = FAULTS[fault]
-    for ours, theirs in (names or {}).items():
-        command, words = (re.sub(rf"\b{ours}\b", theirs, text) for text in (command, words))
-    last = ""
-
-    def is_named() -> bool:
-        nonlocal last
-        again()
-        done = running.command("explain", *command.split()[2:], check=False)
-        last = f"{done.returncode}: {done.stdout}"
-        return done.returncode == status and words in done.stdout.split("\n", 1)[0]
-
-    wait_for(is_named, lambda: f"{status}: {words!r} in {last!r}")
-    return last.split("\n", 1)[0]
-
-
 Pair = tuple[Switch, FakeVM, FakeVM]
 
 
@@ -127,6 +95,19 @@ def test_a_vm_that_takes_no_frames(pair: Pair) -> None:
     db.drain()
 
 
+def test_a_vm_that_reads_too_slowly(pair: Pair) -> None:
+    running, web, db = pair
+    frame = build_frame(mac(2), mac(1), 1514)
+
+    def send() -> None:
+        web.send(*[frame] * 3000)
+        db.drain()
+        db.send(build_frame(mac(1), mac(2), 1514))
+        web.drain()
+
+    named(running, "a VM that reads too slowly", again=send)
+
+
 def test_a_vm_that_has_left(pair: Pair) -> None:
     running, _, db = pair
     db.close()
@@ -184,6 +165,28 @@ def test_a_filter_in_the_guest(kernels: Kernels) -> None:
     db.run("nft add chain ip f in '{ type filter hook input priority 0; }'")
     db.run("nft add rule ip f in ip saddr 10.99.0.1 drop")
     named(running, "a filter in the guest", again=lambda: web.run("ping -c 3 -i 0.2 -W 1 10.99.0.2 || true"))
+
+
+def test_a_filter_that_came_later(kernels: Kernels) -> None:
+    """The guest goes on answering ARP, and each ping is followed by such an answer."""
+    running, web, db = kernels
+    db.run("ip addr add 10.99.0.2/24 dev eth0")
+    web.run("ping -c 1 -W 5 10.99.0.2")
+    db.run("nft add table ip f; nft add chain ip f in '{ type filter hook input priority 0; policy drop; }'")
+
+    def ping() -> None:
+        web.run("ip neigh flush all; ping -c 1 -W 1 10.99.0.2 || true")
+
+    assert "none has come back for" in named(running, "a filter that came later", again=ping)
+
+
+def test_a_guest_that_only_answers_is_found_by_its_address(kernels: Kernels) -> None:
+    """A kernel that has no traffic of its own does not ask: it learns its neighbour from the question."""
+    running, web, db = kernels
+    db.run("ip addr add 10.99.0.2/24 dev eth0")
+    web.run("ping -c 1 -W 5 10.99.0.2")
+    told = json.loads(running.command("explain", "web", "10.99.0.2", "--json", check=False).stdout)
+    assert (told["talk"], told["ends"][1]["name"]) == (True, "db"), told
 
 
 def test_a_guest_that_answers_no_arp(kernels: Kernels) -> None:
@@ -279,91 +282,6 @@ def test_a_vm_at_its_limit(pair: Pair) -> None:
     named(running, "a VM at its bandwidth limit", again=fill)
 
 
-@pytest.mark.guest
-@pytest.mark.parametrize("place", ["root"], indirect=True)
-def test_faults_on_the_way_to_the_outside(place: Callable[..., Place]) -> None:
-    here = place("--deny", "203.0.113.0/24")
-    running = here.switch
-    names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
-    named(running, "refused by policy", names)
-    named(running, "nothing listens at the far end", names)
-    running.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:81")
-    (forward,) = running.command("forward", "list").stdout.split()
-    named(
-        running,
-        "a forward to a port where no program listens",
-        again=lambda: here.host.run(f"curl --max-time 5 http://127.0.0.1:{forward.split(':')[2]} || true"),
-    )
-    here.host.run("nft add table ip f; nft add chain ip f out '{ type filter hook output priority 0; }'")
-    here.host.run("nft add rule ip f out ip daddr 198.51.100.2 tcp dport 9 drop")
-    named(running, "a firewall on the host", names)
-
-
-@pytest.mark.guest
-@pytest.mark.parametrize("place", ["root"], indirect=True)
-def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place]) -> None:
-    here = place()
-    running, guest = here.switch, here.guest
-    names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
-    named(running, "no lease", names)
-    quiet = attach(running, "quiet")
-    running.wait_live(3)
-    named(
-        running, "no route in the guest", {"web": "quiet"}, lambda: quiet.send(build_frame(BROADCAST, mac(9)))
-    )
-    named(running, "two DHCP servers", names, lambda: guest.run(DHCP_ANSWER))
-    guest.run("ip route add 203.0.113.0/24 dev eth0")
-    named(
-        running,
-        "a netmask that is too wide",
-        names,
-        lambda: guest.run("ping -c 3 -W 1 203.0.113.9 || true"),
-    )
-    guest.run("ip route del 203.0.113.0/24; ip route replace default via 192.168.127.99")
-    named(
-        running,
-        "a wrong gateway in the guest",
-        names,
-        lambda: guest.run("ping -c 3 -W 1 203.0.113.9 || true"),
-    )
-    guest.run("ip route replace default via 192.168.127.1")
-    pid = process(running, "gateway")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        assert "stopped or stuck" in named(running, "a gateway that hangs", names)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-@pytest.mark.guest
-@pytest.mark.parametrize("place", ["root"], indirect=True)
-def test_resolvers_that_do_not_answer(place: Callable[..., Place]) -> None:
-    here = place("--resolver", RESOLVER)
-    names = {"web": next(row["name"] for row in here.switch.ports() if row["name"] != "gateway")}
-
-    def look_up() -> None:
-        here.guest.run(f"busybox nslookup example.org {GATEWAY} || true")
-
-    named(here.switch, "resolvers of the host that do not answer", names, look_up)
-
-    def states() -> list[str]:
-        lines = here.switch.command("events", "--json").stdout.splitlines()
-        return [each["state"] for each in map(json.loads, lines) if each["event"] == "resolver"]
-
-    with resolver(here.internet):
-        look_up()
-        wait_for(lambda: states() == ["silent", "live"], states)
-
-
-@pytest.mark.guest
-@pytest.mark.parametrize("place", ["root"], indirect=True)
-def test_a_gateway_that_was_killed(place: Callable[..., Place]) -> None:
-    running = place().switch
-    names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
-    os.kill(process(running, "gateway"), signal.SIGKILL)
-    named(running, "a gateway that was killed", names)
-
-
 def test_the_document_has_the_same_table() -> None:
     row = re.compile(r"^\| ([^|`]+) \| `([^`|]+)` \| ([^|]+) \| ([01]) \|$", re.MULTILINE)
     rows = {
@@ -374,5 +292,6 @@ def test_the_document_has_the_same_table() -> None:
 
 
 def test_each_fault_of_the_table_is_made() -> None:
-    text = Path(__file__).read_text()
+    here = Path(__file__).parent
+    text = "".join((here / name).read_text() for name in ("test_faults.py", "test_outside_faults.py"))
     assert [fault for fault in FAULTS if f'"{fault}"' not in text] == []
