@@ -50,6 +50,14 @@ def test_when_all_addresses_are_leased_the_first_vm_to_leave_makes_room() -> Non
     assert newcomer.address == first[0].address
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 2000, 4093])
+def test_as_many_vms_as_the_pool_has_addresses_have_one_each(size: int) -> None:
+    leases = table(FIRST, FIRST + size - 1)
+    found = [lease(leases, mac(number), port(number)) for number in range(size)]
+    assert {each.address for each in found if each is not None} == set(range(FIRST, FIRST + size))
+    assert lease(leases, mac(size), port(size)) is None
+
+
 def test_the_address_of_a_vm_that_has_gone_is_its_own_while_there_are_others() -> None:
     leases = table()
     one = lease(leases, mac(1), port(1))
