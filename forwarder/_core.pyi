@@ -422,6 +422,7 @@ class Engine:
     def attach_flood(self, port: int, epoch: int, fd: int, *, from_start: bool) -> None:
         """Read the flood ring of ``port``: from its start, or from now on.
 
+        An engine that follows another one of its port within seconds reads on from where that has stopped.
         An earlier ring of that port is read to its end first, as far as the VM accepts its frames.
         """
 

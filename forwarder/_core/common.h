@@ -8,7 +8,7 @@
 #include <time.h>
 
 /* Bumped with any change to a structure in shared memory: two processes agree on it before they share. */
-#define LAYOUT_VERSION 12u
+#define LAYOUT_VERSION 13u
 
 /* Port numbers run from 1 to MAX_PORTS - 1; 0 means "no port". */
 #define MAX_PORTS 1024u

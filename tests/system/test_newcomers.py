@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import select
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, mac
 from tests.helpers.guests.switch import Switch
-from tests.helpers.guests.waiting import wait_for
+from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 StartSwitch = Callable[..., Switch]
 ASKED, ANSWERED = b"\x88\xb5ask:", b"\x88\xb5say:"
@@ -76,3 +81,30 @@ def test_broadcast_answers_reach_newcomers_that_asked_at_once(
         crowd.until(lambda: not crowd.lost(), f"answers, of which these are missing: {crowd.lost()}")
     drops = [port["drops"] for port in running.json("stats")["ports"]]
     assert not any(drop["egress_full"] or drop["storm"] for drop in drops)
+
+
+def kill_worker(running: Switch, name: str) -> None:
+    """Kill the worker of a port, and wait until it reads nothing any more."""
+    worker = next(port["worker"]["pid"] for port in running.json("status")["ports"] if port["name"] == name)
+    with contextlib.closing(io.FileIO(os.pidfd_open(worker))) as ended:
+        os.kill(worker, signal.SIGKILL)
+        assert select.select([ended], [], [], PATIENCE)[0]
+
+
+def test_what_is_asked_while_a_stations_worker_is_killed_is_heard(switch: StartSwitch) -> None:
+    running = switch(bess=True, network=True)
+    crowd = Crowd()
+    crowd.add(1, running.connect("unixpacket"))
+    running.wait_live(1)
+    station = running.json("status")["ports"][0]["name"]
+    wanted: set[tuple[int, int]] = set()
+    for number in range(2, 6):  # fewer than the restart budget of a minute
+        kill_worker(running, station)
+        crowd.add(number, running.connect("unixpacket"))
+        for old in range(2, number):
+            crowd.answered.discard((old, 1))
+            ask(crowd.vms[old], old)
+        wanted.add((number, 1))
+        crowd.until(lambda: wanted <= crowd.answered, "all questions to be heard")
+        crowd.until(lambda: wanted <= crowd.heard, "all answers")
+        running.wait_live(number)

@@ -105,6 +105,7 @@ static void take_floods(struct engine *e, struct peer *peer)
         }
         staged(e, at + prefix, record.bytes);
     }
+    atomic_store_explicit(&e->stats->loss[peer->port].flood_at, peer->flood.cursor, memory_order_release);
     if (UNLIKELY(lost > 0)) {
         page_add(&e->stats->loss[peer->port].from, lost);
         e->count.flood_lost += lost;

@@ -13,6 +13,10 @@
 /* Published counters are at most so many busy turns old. */
 #define PUBLISH_TURNS 64u
 
+/* A worker that follows another within this time reads the floods that came meanwhile; older ones are of no use. It
+   covers a pulse, the time after which a worker counts as silent, and the start of the next one. */
+#define FOLLOWS_NS (5 * NS_PER_S)
+
 int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int flood)
 {
     e->vm = (struct vm){.fd = kind == KIND_VHOST ? -1 : vm, .kind = kind};
@@ -22,6 +26,8 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
         e->waiter.epoll = -1;
     e->stats = stats_page_map(&e->stats_shm, stats, SHM_WRITE);
     if (e->stats != NULL) {
+        uint64_t published = atomic_load_explicit(&e->stats->published_ns, memory_order_acquire);
+        e->follows = published != 0 && monotonic_ns() < published + FOLLOWS_NS;
         stats_page_read(e->stats, &e->count);
         fdb_recount(&e->stats->fdb);
     }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "egress/egress.h"
@@ -64,6 +65,7 @@ static void disconnect(struct engine *e, struct peer *peer)
     e->count.stale_ring += unread_floods(peer);
     egress_drop_source(e, peer);
     flood_rx_close(&peer->flood);
+    atomic_store_explicit(&e->stats->loss[peer->port].flood_ring, 0, memory_order_relaxed);
     peer_close_path(peer);
     peer->rung = 0;
     e->wanted[peer->port] = false;
@@ -95,7 +97,8 @@ int engine_peer_join(struct engine *e, uint32_t port, uint64_t epoch, uint64_t a
         return -1;
     peer->epoch = epoch;
     peer->attachment = attachment;
-    if (atomic_load_explicit(&e->stats->loss[port].attachment, memory_order_relaxed) != attachment)
+    peer->is_new = atomic_load_explicit(&e->stats->loss[port].attachment, memory_order_relaxed) != attachment;
+    if (peer->is_new)
         forget_predecessor(e, port, attachment);
     return 0;
 }
@@ -123,17 +126,39 @@ static struct peer *current(struct engine *e, uint32_t port, uint64_t epoch)
     return NULL;
 }
 
+/* Has the port's last worker not heard of this ring? */
+static bool is_unheard(const struct engine *e, const struct peer *peer, uint64_t ring)
+{
+    uint64_t heard = atomic_load_explicit(&e->stats->loss[peer->port].flood_ring, memory_order_relaxed);
+    return e->follows && (peer->is_new || (heard != 0 && heard != ring));
+}
+
+/* Read on where the port's last worker has stopped, and note for the next one what is read. */
+static void follow_floods(struct engine *e, struct peer *peer, uint64_t ring)
+{
+    struct loss *page = &e->stats->loss[peer->port];
+    uint64_t stopped = atomic_load_explicit(&page->flood_at, memory_order_relaxed);
+    if (e->follows && ring == atomic_load_explicit(&page->flood_ring, memory_order_relaxed))
+        flood_go_back(&peer->flood, stopped);
+    atomic_store_explicit(&page->flood_ring, 0, memory_order_relaxed);
+    atomic_store_explicit(&page->flood_at, peer->flood.cursor, memory_order_release);
+    atomic_store_explicit(&page->flood_ring, ring, memory_order_release);
+}
+
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd, bool from_start)
 {
     struct peer *peer = current(e, port, epoch);
     struct flood_rx flood;
-    if (peer == NULL || flood_rx_open(&flood, fd, port, epoch, from_start) < 0)
+    struct stat ring;
+    if (peer == NULL || fstat(fd, &ring) < 0
+        || flood_rx_open(&flood, fd, port, epoch, from_start || is_unheard(e, peer, ring.st_ino)) < 0)
         return -1;
     while (flood_has_news(&peer->flood) && !e->down && egress_poll(e, monotonic_ns()))
         continue;
     e->count.stale_ring += unread_floods(peer);
     flood_rx_close(&peer->flood);
     peer->flood = flood;
+    follow_floods(e, peer, ring.st_ino);
     e->bells.flood_bell_owed = true;
     return 0;
 }

@@ -5,6 +5,9 @@
    counts the rest as lost. The flood ring is read to its end. If another VM gets the number (another attachment), it
    inherits nothing: the loss counters start again and the MAC table forgets the number.
 
+   A worker that follows another one of its port within seconds loses no floods in between: it reads each ring on from where
+   the last worker has stopped (stats_page.h), and a ring that this one has not read from its start.
+
    Example. Port 2's worker was killed with 40 frames in its ring to us and 3 of ours untaken. engine_peer_join(2, 12)
    writes 38 of the 40 before our VM's socket is full, adds 2 to stale_ring and 3 to the loss towards port 2, and
    closes both rings. Frames for port 2 are pending from now on until engine_attach_tx brings a ring of epoch 12.

@@ -124,6 +124,7 @@ struct engine {
     struct egress out;
     struct intake offered;   /* what the VM takes */
     uint32_t longest;        /* bytes of a frame that it is to be sent */
+    bool follows;            /* the port's last worker has ended a moment ago */
     struct intake intake;    /* both together */
     uint32_t sends;          /* offloads that it may leave undone, of TAKES_ALL */
     struct unfinished unfinished;

@@ -110,6 +110,30 @@ int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bo
     return 0;
 }
 
+static bool lapped(const struct flood_rx *rx)
+{
+    atomic_thread_fence(memory_order_acquire);
+    uint64_t reserve = atomic_load_explicit(&rx->shared->reserve, memory_order_relaxed);
+    return reserve - rx->cursor > rx->shm.size;
+}
+
+bool flood_go_back(struct flood_rx *rx, uint64_t cursor)
+{
+    struct flood_record record;
+    struct flood_rx back = *rx;
+    if (cursor == rx->cursor)
+        return true;
+    if (cursor > rx->cursor || cursor % ALIGN != 0)
+        return false;
+    back.cursor = cursor;
+    memcpy(&record, rx->shm.data + (cursor & (rx->shm.size - 1)), sizeof record);
+    if (lapped(&back))
+        return false;
+    rx->cursor = cursor;
+    rx->number = record.number;
+    return true;
+}
+
 void flood_tx_close(struct flood_tx *tx)
 {
     shm_unmap(&tx->shm);
@@ -149,13 +173,6 @@ bool flood_publish(struct flood_tx *tx)
     atomic_store_explicit(&shared->version, version + 2, memory_order_release);
     tx->shown = tx->head;
     return deliverable;
-}
-
-static bool lapped(const struct flood_rx *rx)
-{
-    atomic_thread_fence(memory_order_acquire);
-    uint64_t reserve = atomic_load_explicit(&rx->shared->reserve, memory_order_relaxed);
-    return reserve - rx->cursor > rx->shm.size;
 }
 
 /* Never waits for the writer, which may be stopped inside of a publication. */

@@ -94,6 +94,9 @@ int flood_tx_move(struct flood_tx *tx, int fd);
 
 /* `from_start`: read everything since the port came, else only new records. */
 int flood_rx_open(struct flood_rx *rx, int fd, uint32_t port, uint64_t epoch, bool from_start);
+/* Go back to `cursor`, where an earlier reader of this ring stopped; rx is at the writer's present position. If what lies
+   there was overwritten, rx stays. False if it stays and is not there already. */
+bool flood_go_back(struct flood_rx *rx, uint64_t cursor);
 void flood_tx_close(struct flood_tx *tx);
 void flood_rx_close(struct flood_rx *rx);
 

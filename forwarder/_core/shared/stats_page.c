@@ -63,6 +63,7 @@ void stats_page_forget(struct stats_page *page, uint32_t port, uint64_t attachme
     sent_reset(&page->sent[port]);
     atomic_store_explicit(&loss->towards, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->from, 0, memory_order_relaxed);
+    atomic_store_explicit(&loss->flood_ring, 0, memory_order_relaxed);
     atomic_store_explicit(&loss->attachment, attachment, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* before the addresses of the new VM */
 }

@@ -13,6 +13,8 @@
    Example. A worker is killed after 1,000 frames of which it had published 990. Its successor reads 990 and goes on
    from there: ten frames are never counted, and no counter ever goes back.
 
+   The page says how far this port has read each flood ring, too. The next worker goes on there (engine_peers.h).
+
    Calls. stats_page_publish, page_add and stats_page_forget from the one worker that has the port; stats_page_read from any
    process that maps the page. The descriptor stays the caller's; shm_unmap frees a mapping. */
 #ifndef BULKHEAD_STATS_PAGE_H
@@ -67,6 +69,8 @@ struct loss {
     _Atomic uint64_t attachment; /* first epoch of the peer that the numbers are about */
     _Atomic uint64_t towards; /* frames for it that its ring had no room for */
     _Atomic uint64_t from;    /* its floods that this port lost */
+    _Atomic uint64_t flood_ring; /* the inode of its flood ring, while that is read; else 0 */
+    _Atomic uint64_t flood_at;   /* the cursor up to which it was read */
 };
 
 struct stats_page {
