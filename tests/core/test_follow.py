@@ -98,3 +98,15 @@ def test_what_was_said_out_of_reach_is_not_heard(scene: Scene) -> None:
     scene.kill()
     scene.say(5)
     assert scene.follow() == []
+
+
+def test_a_newcomer_that_was_out_of_reach_is_heard_from_then_on(scene: Scene) -> None:
+    scene.kill()
+    newcomer = scene.switch.add(NEWCOMER, "stream")
+    scene.follow()
+    engine = scene.switch.engines[KILLED]
+    engine.set_reach(NEWCOMER, False)
+    scene.say(5, newcomer, NEWCOMER)
+    engine.set_reach(NEWCOMER, True)
+    scene.switch.introduce(KILLED, NEWCOMER)
+    assert scene.say(3, newcomer, NEWCOMER) == scene.listener.received()

@@ -68,6 +68,7 @@ static void disconnect(struct engine *e, struct peer *peer)
     atomic_store_explicit(&e->stats->loss[peer->port].flood_ring, 0, memory_order_relaxed);
     peer_close_path(peer);
     peer->rung = 0;
+    peer->is_new = false;
     e->wanted[peer->port] = false;
 }
 
@@ -143,6 +144,7 @@ static void follow_floods(struct engine *e, struct peer *peer, uint64_t ring)
     atomic_store_explicit(&page->flood_ring, 0, memory_order_relaxed);
     atomic_store_explicit(&page->flood_at, peer->flood.cursor, memory_order_release);
     atomic_store_explicit(&page->flood_ring, ring, memory_order_release);
+    peer->is_new = false;
 }
 
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd, bool from_start)

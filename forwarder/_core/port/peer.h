@@ -49,7 +49,7 @@ struct peer {
     int doorbell;     /* -1: none */
     uint32_t rung;    /* the sleep that was last rung for */
     int64_t deficit;  /* bytes this source may still send to the VM in this round */
-    bool is_new;      /* its VM came after this port's last worker had ended */
+    bool is_new;       /* its VM may have come when this port had no worker, and none of its floods was read */
     bool out_of_reach; /* isolation: nothing passes between this port and that one */
     bool touched;     /* has unpublished frames in tx */
 };
