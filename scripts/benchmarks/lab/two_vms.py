@@ -11,7 +11,7 @@ import shutil
 from abc import abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from scripts.benchmarks.lab import pumped
 from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
@@ -133,24 +133,40 @@ class VdeLab(TwoVMs):
         return [self._process.pid]
 
 
+class End(NamedTuple):
+    """A VM of krunkit: the offloads of its network device (TUN_F_*), and the settings of its port."""
+
+    offloads: int
+    settings: dict[str, object]
+
+
+OFFLOADING = End(COMPAT, {"offload": "tso"})
+LARGE = End(COMPAT, {"offload": "tso", "receive": "large"})
+PLAIN = End(0, {})
+
+
 class KrunkitLab(BulkheadLab):
     """Our switch; the VMs are krunkit's, with offloading on."""
 
     name = "bulkhead, VMs of krunkit, offloading"
     partner = name
-    offloads = COMPAT
-    settings: ClassVar[dict[str, object]] = {"offload": "tso"}
+    ends: ClassVar[tuple[End, End | None]] = (OFFLOADING, OFFLOADING)
+    """Left and right; ``None`` is a TAP."""
 
     def _join(self, directory: Path, stack: contextlib.ExitStack) -> None:
         self._switch = Switch(directory)
         stack.push(end_of(self._switch))
-        self._switch.start(*self._switch.arguments(qemu=True))
-        for number, side in enumerate(self.rooms, 1):
+        sides = list(zip(self.rooms, self.ends, strict=True))
+        taps = [f"{side.interface},netns={side.netns}" for side, end in sides if end is None]
+        self._switch.start(*self._switch.arguments(qemu=True, taps=taps))
+        for number, (side, end) in enumerate(sides, 1):
+            if end is None:
+                continue
             path = directory / side.name
-            settings = {"mtu": self.mtu, **self.settings}
+            settings = {"mtu": self.mtu, **end.settings}
             ask(self._switch, "attach", transport="vfkit", url=f"unixgram://{path}", settings=settings)
             mac = f"5a:94:ef:e4:0d:{number:02x}"
-            pumped.as_krunkit(side, mac, self.mtu, path, stack, offloads=self.offloads)
+            pumped.as_krunkit(side, mac, self.mtu, path, stack, offloads=end.offloads)
         self._switch.wait_live(2)
 
 
@@ -158,17 +174,36 @@ class LargeKrunkitLab(KrunkitLab):
     """The same; they are sent large frames, too."""
 
     name = "bulkhead, VMs of krunkit, offloading and large"
-    partner = KrunkitLab.name
-    settings: ClassVar[dict[str, object]] = {"offload": "tso", "receive": "large"}
+    ends = (LARGE, LARGE)
 
 
 class PlainKrunkitLab(KrunkitLab):
     """The same with offloading off."""
 
     name = "bulkhead, VMs of krunkit"
-    partner = KrunkitLab.name
-    offloads = 0
-    settings: ClassVar[dict[str, object]] = {}
+    ends = (PLAIN, PLAIN)
+
+
+class MixedKrunkitLab(KrunkitLab):
+    """One with offloading on, the other one with offloading off."""
+
+    name = "bulkhead, VMs of krunkit, one offloading"
+    ends = (OFFLOADING, PLAIN)
+
+
+class KrunkitTapLab(KrunkitLab):
+    """One of them and a TAP."""
+
+    name = "bulkhead, a VM of krunkit, offloading, and a TAP"
+    partner = name
+    ends = (OFFLOADING, None)
+
+
+class PlainKrunkitTapLab(KrunkitTapLab):
+    """The same with offloading off."""
+
+    name = "bulkhead, a VM of krunkit and a TAP"
+    ends = (PLAIN, None)
 
 
 class GuestLab(BulkheadLab):
@@ -192,4 +227,7 @@ LABS: tuple[type[TwoVMs], ...] = (
     KrunkitLab,
     LargeKrunkitLab,
     PlainKrunkitLab,
+    MixedKrunkitLab,
+    KrunkitTapLab,
+    PlainKrunkitTapLab,
 )
