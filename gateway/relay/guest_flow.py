@@ -23,6 +23,7 @@ class GuestFlow:
         "_core",
         "_poller",
         "has_left",
+        "hears_errors",
         "ident",
         "is_echo",
         "key",
@@ -46,7 +47,13 @@ class GuestFlow:
         self.way = _NO_WAY
         self.has_left = False
         """Whether its port has left; its VM may be behind another port."""
+        self.hears_errors = True
         self._core.open(sock.fileno())
+
+    def hear_errors(self, *, hear: bool) -> None:
+        """Read errors of the socket from now on, or have the kernel drop them."""
+        self.hears_errors = hear
+        (socket_errors.watch if hear else socket_errors.ignore)(self.sock)
 
     def used(self) -> float:
         """Return when the core last sent one of its datagrams."""

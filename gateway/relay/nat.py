@@ -19,6 +19,10 @@ gateway runs and pasta's are fixed when it starts; the deny list and the host al
 again in another tool's terms; its one flow table is shared by all guests, so a guest that scans pushes out
 the flows of others; and a second relay is a second process to watch and repair.
 
+Errors are what a flood to a closed port costs: each wakes the relay, two workers and the guest. So a port is
+told of as many as a router would send (``ERRORS``); then its flow hears none until its next datagram is
+judged, within ten seconds.
+
 No datagram waits: if a socket does not accept it, it is dropped and counted, as in any network.
 
 The first datagrams of a flow are judged here. The second one enters its way in the core
@@ -43,6 +47,7 @@ from gateway.ip.answers import (
     quoted,
 )
 from gateway.ip.packets import ECHO, Datagram, Echo, Packet, Refusal, read
+from gateway.rates import Rates
 from gateway.relay import socket_errors
 from gateway.relay.flow_context import BATCH, BURST, Common
 from gateway.relay.frames import Sender
@@ -54,6 +59,9 @@ from gateway.relay.tun import Speaker
 
 MOST_PEERS = 256
 """Addresses that may answer a flow; beyond that the oldest is forgotten."""
+
+ERRORS = (100.0, 300, 0)
+"""Errors that a port is told of: per second, in a burst, and none that wait (RFC 1812 4.3.2.8)."""
 
 _PING = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -86,16 +94,17 @@ class Nat:
         self._mtu = mtu
         self._ident = 0
         self._judge = judge
+        self._errors = Rates(*ERRORS)
 
     def send(self, packet: Datagram | Echo, way: Packet, sender: Sender, now: float) -> None:
         """Send a guest's datagram on; ``way`` has the IP header's fields."""
         address, refused = self._judge(packet.destination)
         if address is None:
             self._counts.refuse(refused, sender, ip_address(packet.destination))
-            self._refuse(packet, socket_errors.PROHIBITED[way.version])
+            self._refuse(sender.mac, packet, socket_errors.PROHIBITED[way.version])
             return
         if way.hops <= 1:
-            self._refuse(packet, (socket_errors.TIME_EXCEEDED[way.version], 0))
+            self._refuse(sender.mac, packet, (socket_errors.TIME_EXCEEDED[way.version], 0))
             return
         is_echo = isinstance(packet, Echo)
         ident = packet.ident if isinstance(packet, Echo) else packet.source_port
@@ -104,6 +113,8 @@ class Nat:
         flow = known or self._new_flow(key, packet, sender, now)
         if flow is None:
             return
+        if not flow.hears_errors and not self._errors.is_spent(sender.owner, now):
+            flow.hear_errors(hear=True)
         target = address.packed
         if flow.peers.get(target) != packet.destination:
             if len(flow.peers) >= MOST_PEERS:
@@ -146,6 +157,7 @@ class Nat:
 
     def end_flows(self, port: Hashable) -> None:
         """End the flows of a port that has left, unless their Ethernet address is behind another one now."""
+        self._errors.forget(port)
         for key, flow in self._flows.of(port):
             if not self._is_back(flow):
                 self._flows.end(key)
@@ -178,7 +190,7 @@ class Nat:
                 error = failure
         said = socket_errors.as_icmp(error, flow.version)
         if said is not None:
-            self._refuse(packet, said)
+            self._refuse(flow.mac, packet, said)
         elif error.errno != errno.EMSGSIZE:
             self._counts["datagrams_dropped"] += 1
 
@@ -259,6 +271,9 @@ class Nat:
             asked = flow.peers.get(ip_address(error.peer).packed) if error is not None else None
             if error is None or asked is None:
                 continue
+            if not self._may_tell(flow.mac):
+                flow.hear_errors(hear=False)
+                break
             if not flow.is_echo:
                 about: Datagram | Echo = Datagram(flow.source, asked, flow.ident, error.port, error.data)
             else:
@@ -276,7 +291,13 @@ class Nat:
         self._counts["errors_passed"] += 1
         self._speaker.refuse(flow.source, error.kind_and_code, quoted(packet), error.info, source)
 
-    def _refuse(self, packet: Datagram | Echo, kind_and_code: tuple[int, int]) -> None:
+    def _may_tell(self, mac: bytes) -> bool:
+        """Count one more error of a port; return whether its guest may be told of it."""
+        return self._errors.take(self._owner_of(mac), self._clock()) is not None
+
+    def _refuse(self, mac: bytes, packet: Datagram | Echo, kind_and_code: tuple[int, int]) -> None:
+        if not self._may_tell(mac):
+            return
         self._counts["errors_passed"] += 1
         self._speaker.refuse(packet.source, kind_and_code, quoted(packet))
 

@@ -1,7 +1,7 @@
 """Read the ICMP errors that the kernel queues for a datagram socket (ip(7)).
 
-``watch`` makes a socket queue them, ``take`` reads one. Each comes with the beginning of the datagram that it
-is about, its destination, and the sender of the error.
+``watch`` makes a socket queue them, ``take`` reads one, ``ignore`` ends it. Each comes with the beginning of
+the datagram that it is about, its destination, and the sender of the error.
 """
 
 import errno
@@ -59,6 +59,15 @@ def watch(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+
+
+def ignore(sock: socket.socket) -> None:
+    """Make a socket queue no errors; those that wait are dropped. Raises OSError."""
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 0)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 0)
+    sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def set_way(sock: socket.socket, hops: int, *, keep: bool) -> None:

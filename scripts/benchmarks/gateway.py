@@ -36,7 +36,7 @@ SLICE_S, SETTLE_S = 0.12, 0.02
 
 ATTACKS = (
     "questions", "hopeless names", "questions without ARP", "silent TCP", "half questions",
-    "leases", "scan", "forged sources",
+    "leases", "scan", "forged sources", "datagrams", "false acknowledgements",
 )  # fmt: skip
 COLUMNS = ("the other VM", "what", "a second", "of alone", "median ms", "times alone", "failed", "held")
 LEAST_RATE, MOST_TIME = 0.95, 1.5

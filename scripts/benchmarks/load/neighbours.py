@@ -24,6 +24,7 @@ Frame = bytes
 ETHERTYPE = b"\x08\x00"
 EVERYBODY = b"\xff" * 6
 BEHIND_S = 0.01
+SYN, ACK = 0x02, 0x10
 HALF_OPEN = 200
 """Connections that one attacker holds."""
 
@@ -192,10 +193,18 @@ def _leaser(head: bytes, _own: str, _gateway: str, _host: str, number: int) -> F
 
 
 def _scan(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
-    source, destination = socket.inet_aton(own), socket.inet_aton(host)
-    bare = struct.pack(">HHIIBBHHH", 1024 + number, 1 + number, 1, 0, 0x50, 2, 64240, 0, 0)
-    checksum = _sum(source + destination + struct.pack(">HH", 6, len(bare)) + bare)
-    return head + _ip(source, destination, 6, bare[:16] + struct.pack(">H", checksum) + bare[18:])
+    return head + _segment((own, 1024 + number), (host, 1 + number), (1, 0), SYN, 64240)
+
+
+def _acknowledgement(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
+    """Acknowledge what nobody has sent, of a connection that is none, with any window."""
+    drawn = random.Random(number)
+    sequence, acknowledged, window = (drawn.getrandbits(bits) for bits in (32, 32, 16))
+    return head + _segment((own, 1024 + number), (host, 9090), (sequence, acknowledged), ACK, window)
+
+
+def _flood(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
+    return head + _datagram(own, host, 1024 + number % 50, 9091, bytes(1400))
 
 
 def _forged(head: bytes, _own: str, _gateway: str, host: str, number: int) -> Frame:
@@ -210,6 +219,8 @@ ATTACKS: dict[str, Callable[[bytes, str, str, str, int], Frame]] = {
     "leases": _leaser,
     "scan": _scan,
     "forged sources": _forged,
+    "datagrams": _flood,
+    "false acknowledgements": _acknowledgement,
 }
 
 
@@ -234,6 +245,16 @@ def _datagram(source: str, to: str, port: int, to_port: int, payload: bytes) -> 
     """Return a packet without a checksum of UDP, which IPv4 allows."""
     body = struct.pack(">HHHH", port & 0xFFFF, to_port, 8 + len(payload), 0) + payload
     return _ip(socket.inet_aton(source), socket.inet_aton(to), 17, body)
+
+
+def _segment(
+    own: tuple[str, int], to: tuple[str, int], numbers: tuple[int, int], flags: int, window: int
+) -> bytes:
+    """Return a packet with a TCP segment without data; ``numbers``: its sequence and acknowledgement."""
+    source, destination = socket.inet_aton(own[0]), socket.inet_aton(to[0])
+    bare = struct.pack(">HHIIBBHHH", own[1], to[1], *numbers, 0x50, flags, window, 0, 0)
+    checksum = _sum(source + destination + struct.pack(">HH", 6, len(bare)) + bare)
+    return _ip(source, destination, 6, bare[:16] + struct.pack(">H", checksum) + bare[18:])
 
 
 def _ip(source: bytes, destination: bytes, number: int, body: bytes) -> bytes:

@@ -9,11 +9,13 @@ import struct
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from forwarder.names import parse_mac
 from gateway.lan.frames import Datagram, udp
+from gateway.relay import nat
 from tests.helpers.gateway.lan import SERVER, SERVER6, Lan, address, echo, in_a_namespace, ip
 from tests.helpers.gateway.world import received
 from tests.helpers.guests.netns import Namespace
@@ -129,6 +131,33 @@ def test_a_datagram_to_a_closed_port_gets_an_error():
             for _ in range(2):
                 guest.send(b"anybody?")
                 lan.world.until(lambda guest=guest: is_refused(guest), f"the refusal of {asked}")
+
+
+@in_a_namespace
+def test_a_flood_to_a_closed_port_hears_a_few_errors_and_its_flow_goes_on():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(nat, "ERRORS", (1e-6, 5, 0)))
+        lan = Lan(stack)
+        room = lan.guest()
+        for version, asked in ((4, SERVER), (6, SERVER6)):
+            guest, server = lan.inside(room, address(lan, 1, version)), lan.outside(asked)
+            for number in range(40):
+                with contextlib.suppress(ConnectionRefusedError):
+                    guest.sendto(b"%d" % number, (asked, 9))
+            lan.world.until(lambda: lan.world.count("errors_passed") == 5, "the first errors")
+            with contextlib.suppress(ConnectionRefusedError):
+                guest.sendto(b"question", server.getsockname())
+            seen_as = received(lan.world, server)[1]
+            server.sendto(b"answer", seen_as)
+            lan.world.until(lambda guest=guest: readable(guest) == b"answer", "the answer")
+            assert lan.world.count("errors_passed") == 5
+
+
+def readable(sock):
+    """Return what waits at a socket, if anything; errors are taken and forgotten."""
+    with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+        return sock.recv(100)
+    return None
 
 
 def is_refused(sock):
