@@ -244,6 +244,23 @@ def guarded(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
             yield False, f"{row['name']} sends {GUARDED[reason]} ({first}), and its guard drops them"
 
 
+def unheard(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find VMs of which the gateway does not hear all IP addresses, since they show too many."""
+    behind = {row["mac"]: row["port"] for row in facts.macs}
+    unheard = {
+        behind.get(event["mac"]): event["mac"]
+        for event in facts.events
+        if event["event"] == "guard"
+        and event["reason"] == "sources"
+        and facts.now - event["time"] <= GUARDED_S
+    }
+    for row in rows_of(a, b):
+        if row["port"] in unheard:
+            seen = f"{row['name']} sends from more new IP addresses than a port may use"
+            mac = unheard[row["port"]]
+            yield False, f"{seen} (from {mac}), and the gateway does not hear further ones"
+
+
 def paused(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     """Find VMs that read nothing, though what waits for them still fits their sockets.
 

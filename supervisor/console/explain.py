@@ -260,6 +260,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("slow", dealings.slow),
     ("resolver", _resolver),
     ("guarded", dealings.guarded),
+    ("unheard", dealings.unheard),
     ("mute", _mute),
     ("route", dealings.no_route),
     ("address", _addresses),

@@ -19,6 +19,9 @@ from supervisor.fleet.channels import WorkerChannel, WorkerChannels
 
 MAPPED = bytes(10) + b"\xff\xff"
 
+SOURCES = "sources"
+"""At the gateway's port, of frames to it; the others are of frames from a port."""
+
 SAID = {
     "group": "a frame from a group's address",
     "pause": "a PAUSE frame",
@@ -26,7 +29,7 @@ SAID = {
     "server": "a DHCP answer",
     "address": "another port's address",
     "hidden": "a frame whose headers hide its contents",
-    "sources": "one more IP address than the sender's port may use",
+    SOURCES: "a frame from one more IP address than its sender's port may use",
 }
 """Each kind of refusal, for the log line."""
 
@@ -60,10 +63,11 @@ class Guards:
         claimed = guarded.address[-4:] if guarded.address.startswith(MAPPED) else guarded.address
         if any(claimed):
             what += f", {ip_address(claimed)}"
+        does, counter = ("drops", SOURCES) if guarded.kind == SOURCES else ("its guard drops", "guarded")
         self._throttle.warning(
             f"guarded {port.port}",
-            f"port {port.port} ({port.name}): its guard drops {what}, sent from "
-            f"{format_mac(guarded.source)}; `supervisor stats` counts further ones as guarded",
+            f"port {port.port} ({port.name}): {does} {what}, sent from "
+            f"{format_mac(guarded.source)}; `supervisor stats` counts further ones as {counter}",
             "guard",
             port=port.port,
             name=port.name,

@@ -337,6 +337,13 @@ def test_a_second_dhcp_server(world: World) -> None:
     assert said in world.doubted()
 
 
+def test_a_vm_that_shows_more_addresses_than_the_gateway_hears(world: World) -> None:
+    world.happened("guard", "gateway", reason="sources", mac=MAC["web"])
+    said = f"web sends from more new IP addresses than a port may use (from {MAC['web']})"
+    assert f"{said}, and the gateway does not hear further ones" in world.doubted("web", "1.1.1.1")
+    assert "more new IP addresses" not in str(world.explain("db", "1.1.1.1"))
+
+
 def test_a_gateway_that_was_lost_a_moment_ago(world: World) -> None:
     text = "the gateway was ended by SIGKILL and is started again"
     world.events.append({"event": "gateway", "state": "waiting", "time": NOW - 3, "message": text})

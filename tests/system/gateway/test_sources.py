@@ -146,7 +146,11 @@ def test_made_up_addresses_of_one_guest_become_few_neighbours(
     forged = [line for line in neighbours if FORGED_NUMBER.match(line)]
     assert OWN <= len(forged) <= OWN + BURST + RATE * (time.monotonic() - began) + 4
     wait_for(lambda: unheard(here) > 5 * MANY, "the others to be counted")
-    assert "one more IP address than the sender's port may use" in here.switch.log()
+    assert (
+        "(gateway): drops a frame from one more IP address than its sender's port may use"
+        in here.switch.log()
+    )
+    assert "counts further ones as sources" in here.switch.log()
 
 
 def test_a_question_in_another_vlan_gets_no_answer(place: Callable[..., Place]) -> None:
