@@ -167,6 +167,45 @@ def test_a_tap_gets_a_large_frame_whole(namespace: Callable[[str], Namespace], k
         tap.close()
 
 
+def test_large_and_small_datagrams_arrive_in_order_whatever_they_are_read_into(
+    namespace: Callable[[str], Namespace],
+) -> None:
+    """Only large ones are read straight into the ring of the TAP, while the VM has offloads."""
+    tap = Tap(namespace("inside"))
+    try:
+        one, engine = tap.switch.add(3, "dgram", buffer=1 << 20), tap.switch.engines[3]
+        for sender, source in ((tap.kernel, 1), (tap.vm, 2)):
+            sender.send(frame(BROADCAST, mac(source)))
+            tap.switch.settle()
+        for port in (1, 2):
+            one.send(frame(mac(port), mac(3)))
+            tap.switch.settle()
+        tap.kernel.receive_matching(lambda each: each[:6] == mac(1))
+        tap.switch.read_out(tap.vm)
+        draw = random.Random(1)
+        for number in range(120):
+            offloads = number % 4 != 3
+            engine.infer(MTU if offloads else 0)
+            flows = [
+                Flow(draw.randbytes(draw.choice((10, 1400, 1400, 40_000))), 1460, sequence=number)
+                for _ in range(draw.randint(1, 4))
+            ]
+            port = draw.choice((1, 1, 1, 2))
+            for flow in flows:
+                one.send(bare(towards(port, flow, 3)))
+            tap.switch.settle()
+            got = tap.switch.read_out(tap.vm)
+            if port == 1:
+                assert [tap.kernel.receive() for _ in flows] == [bare(towards(1, flow, 3)) for flow in flows]
+                assert got == []
+            elif offloads:
+                assert got == [each for flow in flows for each in towards(2, flow, 3).finished()]
+            else:
+                assert got == [bare(towards(2, flow, 3)) for flow in flows]
+    finally:
+        tap.close()
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     data=st.lists(st.one_of(st.binary(min_size=14, max_size=200), st.sampled_from(list(SENT))), max_size=20),

@@ -20,6 +20,18 @@ static bool are_records(const struct vm *vm)
     return vm->kind == KIND_STREAM && vm->infer_mtu == 0;
 }
 
+/* Is its next burst read a frame a call, straight to its destination? For large datagrams the copy is what a call costs
+   many times. Small ones, acknowledgements as a rule, are read many a call. */
+static bool comes_in_frames(const struct engine *e)
+{
+    return e->vm.kind == KIND_TAP || (e->vm.kind == KIND_DGRAM && e->vm.infer_mtu != 0 && e->in.large);
+}
+
+static bool is_large(const struct engine *e, uint32_t bytes)
+{
+    return bytes > e->vm.infer_mtu + LINK_BYTES;
+}
+
 int ingress_open(struct engine *e)
 {
     bool is_stream = vm_is_stream(&e->vm);
@@ -61,7 +73,8 @@ static struct peer *expected(const struct engine *e)
     struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
     if (peer == NULL || peer->path != PATH_RING)
         return NULL;
-    return are_records(&e->vm) || vm_takes_headers(&e->vm) ? peer : NULL;
+    bool behind_header = !vm_is_stream(&e->vm) && vm_header_bytes(&e->vm) != 0;
+    return are_records(&e->vm) || behind_header ? peer : NULL;
 }
 
 /* Frames that the destination does not accept unfinished are finished in own memory and copied into the ring; that
@@ -205,24 +218,33 @@ static bool seal_record(struct engine *e, uint8_t *record, uint32_t bytes, bool 
     return false;
 }
 
-static bool poll_tap(struct engine *e)
+/* A frame a call, each to its place in the burst. */
+static bool poll_frames(struct engine *e)
 {
     enum vm_status status = VM_OK;
     enum record_status record;
     int error = 0;
-    uint32_t used = 0, reads = 0;
+    uint32_t used = 0, reads = 0, missing = vm_takes_headers(&e->vm) ? 0 : VNET_BYTES;
+    uint32_t at = LENGTH_BYTES + missing;
+    bool large = false;
     choose_buffer(e);
     while (used + SLOT_BYTES <= INGRESS_BUDGET && reads < MAX_SPANS) {
-        long n = vm_read(&e->vm, e->in.burst + used + LENGTH_BYTES, SLOT_BYTES - LENGTH_BYTES, &status, &error);
+        long n = vm_read(&e->vm, e->in.burst + used + at, SLOT_BYTES - at, &status, &error);
         if (n < 0)
             break;
         reads++;
-        if (seal_record(e, e->in.burst + used, (uint32_t)n, false))
-            used += LENGTH_BYTES + (uint32_t)n;
+        if (!seal_record(e, e->in.burst + used, missing + (uint32_t)n, false))
+            continue;
+        if (missing != 0)
+            infer_header(e, e->in.burst + used);
+        large = large || is_large(e, (uint32_t)n);
+        used += at + (uint32_t)n;
     }
     switch_records(e, e->in.burst, used, &record);
     if (reads == 0)
         read_failed(e, status, error);
+    else
+        e->in.large = large;
     return reads > 0;
 }
 
@@ -256,6 +278,8 @@ static bool poll_datagrams(struct engine *e)
     enum record_status record;
     int error = 0;
     uint32_t header = vm_header_bytes(&e->vm);
+    bool large = false;
+    direct_to(&e->in, NULL);
     int n = vm_read_datagrams(&e->vm, e->in.bytes, LENGTH_BYTES + header, read, &status, &error);
     if (n < 0)
         read_failed(e, status, error);
@@ -268,8 +292,11 @@ static bool poll_datagrams(struct engine *e)
             continue;
         if (header != 0)
             infer_header(e, slot);
+        large = large || is_large(e, read[i].bytes);
         switch_records(e, slot, LENGTH_BYTES + header + read[i].bytes, &record);
     }
+    if (n > 0)
+        e->in.large = large;
     if (UNLIKELY(gone))
         port_link_down(e, "the VM closed the link", 0);
     return n > 0;
@@ -284,7 +311,7 @@ bool ingress_poll(struct engine *e)
     else if (e->vhost != NULL)
         worked = poll_queue(e);
     else
-        worked = e->vm.kind == KIND_TAP ? poll_tap(e) : poll_datagrams(e);
+        worked = comes_in_frames(e) ? poll_frames(e) : poll_datagrams(e);
     rate_limit_charge(&e->byte_rate, e->count.rx_bytes - before, e->now);
     return worked;
 }
