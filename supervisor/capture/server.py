@@ -159,7 +159,7 @@ class CaptureServer:
                 return
             except PeerError as error:
                 log.warning("a viewer of captures: %s", error)
-                self._end(number)
+                self._end(number, f"the switch does not understand the request: {error}")
                 return
             if received is None:
                 return

@@ -66,6 +66,8 @@ def capture(
     from forwarder.version import VERSION  # noqa: PLC0415
 
     names = () if ports == "all" else tuple(ports.split(","))
+    if not all(names):
+        raise click.UsageError(f"a port's name is missing in {ports!r}; `supervisor status` lists the ports")
     wanted = WantCapture(names, compile_filter(expression) if expression else b"", snap)
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -63,6 +63,13 @@ class Group(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         return cast(click.Command, getattr(import_module(f"supervisor.cli.{module}"), name))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no message to a switch can hold."""
+        for each in args:
+            if not each.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in each):
+                raise click.UsageError(f"{each!r} is not UTF-8 text")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; turn our own errors into one line."""
         try:

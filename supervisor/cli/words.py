@@ -4,21 +4,25 @@ import click
 
 
 @click.command("help")
-@click.argument("word", required=False)
+@click.argument("said", metavar="[WORD]", nargs=-1)
 @click.pass_context
-def help_(context: click.Context, word: str | None) -> None:
-    """Explain WORD of `status`, `stats`, `top` or `events`, or a command; without it all words."""
+def help_(context: click.Context, said: tuple[str, ...]) -> None:
+    """Explain WORD of `status`, `stats`, `top` or `events`, or a command; without it all words.
+
+    A heading of two words, like `CPU %` or `flows tcp`, is one of them.
+    """
     from supervisor.screen import words  # noqa: PLC0415 - a page of help needs no tables
 
     group = context.parent
     assert group is not None
     assert isinstance(group.command, click.Group)
-    command = group.command.get_command(group, word) if word else None
-    if word is None:
+    word = " ".join(said)
+    command = group.command.get_command(group, word)
+    if not word:
         for kind, each, meaning in words.all_words():
             click.echo(f"{each:18} {kind}: {meaning}")
         return
-    found = words.meanings(word)
+    found = words.meanings(word) or words.meanings("".join(word.split()[-1:]))
     for kind, meaning in found:
         click.echo(f"{word} ({kind}): {meaning}")
     if command is not None:

@@ -73,7 +73,10 @@ def _bind(listen: str, token: str | None) -> tuple[socket.socket, str, Access]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except (OSError, OverflowError) as error:
-        raise LocalError(f"cannot listen on {listen}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise LocalError(
+            f"cannot listen on {listen}: {str(why).lower()}; choose another with --listen"
+        ) from None
     number = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     hosts = frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})

@@ -35,7 +35,7 @@ def test_every_heading_is_explained():
         *(word for _, column, _ in top.COLUMNS for word in column.heading.replace("%", "").split()),
     }
     assert {"rx", "drops", "CPU", "addresses"} <= seen
-    units = {"frames", "bytes", "s", "frames/s", "bit/s"}
+    units = {"s", "frames/s", "bit/s"}
     assert not [word for word in seen - units if not words.meanings(word)]
 
 
@@ -81,14 +81,32 @@ def test_the_document_has_the_same_table():
         ("SPOOFED", "from an address that is not of the LAN"),
         ("stalled", "three seconds"),
         ("CPU %", "share of one processor"),
+        ("flows tcp", "TCP connections"),
+        ("the gateway's namespace", "inside its network namespace"),
+        ("rx frames", "Ethernet frames"),
         ("drops/s", "by reason"),
         ("stats", "Usage:"),
     ],
 )
 def test_help_explains_a_word_or_a_command(word, said):
-    done = CliRunner().invoke(main, ["help", word])
-    assert done.exit_code == 0
-    assert said in done.output
+    for typed in ([word], word.split()):
+        done = CliRunner().invoke(main, ["help", *typed])
+        assert done.exit_code == 0
+        assert said in done.output
+
+
+def test_text_that_is_not_utf8_is_wrong_usage():
+    for typed in (["explain", "\udcff", "a"], ["capture", "all", "--filter", "\udcff"], ["show", "\udcfe"]):
+        done = CliRunner().invoke(main, typed)
+        assert done.exit_code == 2
+        assert "is not UTF-8 text" in done.output
+
+
+def test_a_port_without_a_name_is_not_captured():
+    for ports in ("", ",", "a,,b"):
+        done = CliRunner().invoke(main, ["capture", ports, "-w", "-"])
+        assert done.exit_code == 2
+        assert "a port's name is missing" in done.output
 
 
 def test_help_without_a_word_lists_all():
