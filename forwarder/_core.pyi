@@ -385,12 +385,6 @@ class Engine:
     def run(self, timeout: float) -> int:
         """Forward for at most ``timeout`` seconds, GIL released, or until an event. Returns EVENT_* bits."""
 
-    def hold_flood_bell(self) -> None:
-        """Ring no doorbell for the VM's floods until ``release_flood_bell``."""
-
-    def release_flood_bell(self) -> None:
-        """Ring again, and once for the floods of meanwhile."""
-
     def pulse(self, interval: float) -> None:
         """Publish to the statistics page every ``interval`` seconds even if nothing happens; at first 1.0."""
 

@@ -10,9 +10,8 @@ table, and the present settings come with the own record (the assignment may be 
 could use any address, and could not reach any port; its frames wait in its socket. The VM is also not read
 before the floods of all others are heard (``links``): it would miss a broadcast answer to its first request.
 
-Before this port is published, some workers know it and some do not. The VM's floods are in its ring for all
-of them: each worker reads the ring when it learns of the port. So the flood bell, which wakes all workers, is
-held until then, and then rings once.
+The port's own record comes when it is on its way to all other workers. The VM's floods are in its ring for
+those that learn of it a little later: each reads the ring from its start.
 
 Messages over the channel come from the supervisor, and the worker's messages are about its port, so they name
 neither. The worker answers each beat with a heartbeat. Between beats the engine's pulse shows that the loop
@@ -98,7 +97,6 @@ class Worker:
             waiter=assignment.birthright.waiter,
         )
         self._engine.hold(True)
-        self._engine.hold_flood_bell()
         self._held = True
         self._links = Links(self._engine, self._record, self._send)
         self._interval = assignment.assign.interval_ms / 1000
@@ -234,7 +232,6 @@ class Worker:
                 self._links.apply(action)
                 if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
                     self._record = action.record
-                    self._engine.release_flood_bell()
                     self._heartbeat_due = 0.0  # the supervisor waits for the confirmation of settings
 
     def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
@@ -333,7 +330,6 @@ class Worker:
         with suppress(ChannelClosedError):
             self._receive_all(channel)
         self._engine.unwatch(channel.fileno())
-        self._engine.release_flood_bell()
         self._engine.end_captures()  # their viewers have lost the supervisor, too; the next one knows none
         channel.close()
         self._orphan_since = time.monotonic()

@@ -152,13 +152,6 @@ def test_a_sleep_of_an_earlier_epoch_is_rung_for_again(peers: Neighbours) -> Non
     assert peers.send(mac(ONE)) == 1
 
 
-def test_a_held_flood_bell_holds_no_other(peers: Neighbours) -> None:
-    peers.sleep(ONE, 1)
-    peers.engine.hold_flood_bell()
-    assert peers.send(BROADCAST) == 0
-    assert peers.send(mac(ONE)) == 1
-
-
 def test_a_peer_that_may_have_slept_through_a_flood_is_rung_for_once(peers: Neighbours) -> None:
     """The peer may have read our floods before we knew its sleep word."""
     peers.send(BROADCAST)
@@ -175,14 +168,3 @@ def test_a_peer_that_comes_long_after_a_flood_is_not_rung_for(peers: Neighbours)
     peers.join(OTHER)
     peers.engine.run(0)
     assert not peers.flood_bell_rang()
-
-
-def test_a_held_flood_bell_is_held_for_newcomers_too(peers: Neighbours) -> None:
-    peers.engine.hold_flood_bell()
-    peers.send(BROADCAST)
-    peers.join(OTHER)
-    peers.engine.run(0)
-    assert not peers.flood_bell_rang()
-    peers.engine.release_flood_bell()
-    peers.engine.run(0)
-    assert peers.flood_bell_rang()

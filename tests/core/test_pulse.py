@@ -7,7 +7,7 @@ import threading
 
 from forwarder import _core
 from tests.helpers.core.bell_listener import BellListener
-from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import MiniSwitch, frame, mac
 from tests.helpers.guests.waiting import wait_for
 
 
@@ -37,23 +37,6 @@ def test_an_unpublished_stats_page_has_no_time() -> None:
     fd = _core.stats_page_create()
     assert _core.StatsPage(fd).published_at() == 0.0
     os.close(fd)
-
-
-def test_a_held_flood_bell_does_not_ring_and_rings_once_when_it_is_released() -> None:
-    with MiniSwitch() as switch, BellListener(switch.flood_bell) as bell:
-        vms = {port: switch.add(port, "stream") for port in (1, 2)}
-        switch.settle()
-        switch.engines[1].hold_flood_bell()
-        bell.rang()
-        flooded = frame(BROADCAST, mac(1))
-        vms[1].send(flooded)
-        wait_for(lambda: switch.engines[1].run(0.0) or switch.counters(1)["flooded"], "the flood")
-        assert not bell.rang()
-        switch.engines[1].release_flood_bell()
-        switch.engines[1].run(0.0)
-        assert bell.rang()
-        switch.settle()
-        assert vms[2].received() == [flooded]
 
 
 def test_no_worker_is_woken_for_a_reply() -> None:

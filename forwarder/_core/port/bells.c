@@ -47,14 +47,14 @@ uint32_t bells_publish(struct bells *bells, struct flood_tx *flood, const struct
         return 0;
     atomic_thread_fence(memory_order_seq_cst); /* pairs with sleep_begin */
     uint32_t rung = ring_touched(bells);
-    return flooded && !bells->flood_bell_held ? rung + ring_all(bells, peers) : rung;
+    return flooded ? rung + ring_all(bells, peers) : rung;
 }
 
 #define OWED_NS NS_PER_S
 
 void bells_pay(struct bells *bells)
 {
-    if (!bells->flood_bell_owed || bells->flood_bell_held)
+    if (!bells->flood_bell_owed)
         return;
     bells->flood_bell_owed = false;
     if (bells->flooded_at != 0 && monotonic_ns() - bells->flooded_at < OWED_NS)

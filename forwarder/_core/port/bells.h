@@ -8,10 +8,6 @@
    A ring that has been written to is touched; the touched ones are published together. A worker that sleeps is rung
    once for one sleep: by its own doorbell for a ring, by the flood bell for a flood (one system call for all of them).
 
-   The flood bell can be held while the other workers get to know this port. Each of them reads the flood ring anyway
-   when it learns of the port. Ringing all of them for the first frames of each newcomer would cost a fleet as many
-   wake-ups as it has pairs of ports.
-
    Example. A burst of 40 frames goes to ports 3 (awake) and 5 (asleep at 17, last rung for 15) and to all. Three
    cursors are published, then comes the fence. Port 3's word is even: nothing. Port 5's is 17: its doorbell, and 17 is
    noted. Then the flood: of the peers only port 8 sleeps without having been rung, so the flood bell rings. Two system
@@ -28,7 +24,6 @@ struct bells {
     struct peer *touched[MAX_PORTS]; /* whose rings have runs that are not published yet */
     uint32_t touched_count;
     int flood_doorbell;
-    bool flood_bell_held;
     bool flood_bell_owed; /* a peer came that may have slept through a flood */
     uint64_t flooded_at;  /* ns, when the flood ring was last published */
 };
@@ -44,14 +39,6 @@ static inline void bells_touch(struct bells *bells, struct peer *peer)
 
 /* Publish all touched rings and the flood ring, and wake the peers that sleep. Returns the doorbells rung. */
 uint32_t bells_publish(struct bells *bells, struct flood_tx *flood, const struct peers *peers);
-
-/* The switch knows this port: ring again, and once for what was flooded meanwhile. */
-static inline void bells_release(struct bells *bells)
-{
-    if (bells->flood_bell_held)
-        bells->flood_bell_owed = true;
-    bells->flood_bell_held = false;
-}
 
 /* A peer may have been reading our flood ring before we knew its sleep word. If we flooded within the last second,
    ring once. */

@@ -104,26 +104,6 @@ static PyObject *engine_hold_method(PyObject *self, PyObject *held)
     Py_RETURN_NONE;
 }
 
-static PyObject *engine_hold_flood_bell(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct engine *e = engine_of(self);
-    if (e == NULL)
-        return NULL;
-    e->bells.flood_bell_held = true;
-    Py_RETURN_NONE;
-}
-
-static PyObject *engine_release_flood_bell(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct engine *e = engine_of(self);
-    if (e == NULL)
-        return NULL;
-    bells_release(&e->bells);
-    Py_RETURN_NONE;
-}
-
 static PyObject *engine_pulse(PyObject *self, PyObject *args)
 {
     struct engine *e = engine_of(self);
@@ -164,8 +144,6 @@ static PyMethodDef methods[] = {
     {"watch", engine_watch, METH_VARARGS, NULL},
     {"unwatch", engine_unwatch, METH_VARARGS, NULL},
     {"run", engine_run_method, METH_VARARGS, NULL},
-    {"hold_flood_bell", engine_hold_flood_bell, METH_NOARGS, NULL},
-    {"release_flood_bell", engine_release_flood_bell, METH_NOARGS, NULL},
     {"pulse", engine_pulse, METH_VARARGS, NULL},
     {"capture", py_engine_capture, METH_VARARGS, NULL},
     {"end_capture", py_engine_end_capture, METH_VARARGS, NULL},
