@@ -7,8 +7,9 @@ ring after the other, so a frame may be older than a frame that was read before 
 frames wait for ``SETTLE_S`` and are written in the order of time.
 
 It never delays a worker. If the viewer is too slow (its disk, or the program that it writes to), its rings
-are full and further frames are not copied; the file's statistics and the summary have their number. If it
-writes to a pipe and the reader has gone, it ends, even while no frame comes.
+are full and further frames are not copied; the file's statistics and the summary have their number. It ends
+if it writes to a pipe whose reader has gone, even while no frame comes. It ends if the disk is full; the file
+ends with the last whole block then.
 
 Example: ports 1 and 2, a frame from 1 to 2: the file has it as received at interface `qemu-1` and, some
 microseconds later, as sent at `qemu-2`. Had ring 2 been full, it would have a second copy at `qemu-1` with
@@ -21,10 +22,11 @@ import socket
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from operator import itemgetter
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError, close_all
@@ -53,6 +55,8 @@ class Summary(NamedTuple):
     frames: int
     lost: int
     ports: int
+    early: bool
+    """Whether the supervisor has gone, and the capture with it."""
 
 
 class Format(Protocol):
@@ -103,21 +107,20 @@ class Viewer:
         self._since_1970 = time.time_ns() - time.monotonic_ns()
         self._await_reply(runtime_dir)
 
-    def run(self, output: BinaryIO, application: str, ended: Callable[[], bool]) -> Summary:
+    def run(self, output: int, application: str, ended: Callable[[], bool]) -> Summary:
         """Write until ``ended``, or until the supervisor ends. Raises LocalError; OSError from the output."""
         self._output = output
-        self._output.write(self._form.section(application))
+        self._put([self._form.section(application)])
         going = True
         while going and not ended():
             going = self._receive()
             more = self._read()
             self._write(time.monotonic_ns() - SETTLE_NS)
-            self._output.flush()
             if not more:
                 self._wait()
         self._drain()
         self._write(time.monotonic_ns())
-        return self._finish()
+        return self._finish(early=not going)
 
     def _wait(self) -> None:
         """Wait for the supervisor, or a while.
@@ -128,7 +131,7 @@ class Viewer:
         waiting.register(self._channel, select.POLLIN)
         waiting.register(self._output, 0)  # an error is reported anyway
         for descriptor, events in waiting.poll(LOOK_S * 1000):
-            if descriptor == self._output.fileno() and events & select.POLLERR:
+            if descriptor == self._output and events & select.POLLERR:
                 raise BrokenPipeError
 
     def close(self) -> None:
@@ -168,7 +171,7 @@ class Viewer:
             reader = _core.CaptureReader(descriptors[0], message.port, message.epoch)
             self._ports[message.port, message.epoch] = _Port(len(self._ports), reader)
             about = f"port {message.port}, {message.transport}"
-            self._output.write(self._form.interface(message.name, about, self._snap))
+            self._put([self._form.interface(message.name, about, self._snap)])
         close_all(descriptors)
 
     def _read(self) -> bool:
@@ -210,26 +213,38 @@ class Viewer:
     def _write(self, until: int) -> None:
         self._waiting.sort(key=_time_of)  # little work: it is the frames of some ports, each in order
         due = bisect_right(self._waiting, until, key=_time_of)
-        self._output.write(b"".join([block for _, block in self._waiting[:due]]))
+        self._put([block for _, block in self._waiting[:due]])
         del self._waiting[:due]
         self._frames += due
 
-    def _finish(self) -> Summary:
+    def _put(self, blocks: Sequence[bytes]) -> None:
+        """Write blocks. If a file cannot take all, the whole ones of them stay in it."""
+        data, done = memoryview(b"".join(blocks)), 0
+        try:
+            while done < len(data):
+                done += os.write(self._output, data[done:])
+        except OSError:
+            ends = [0, *accumulate(map(len, blocks))]
+            whole = ends[bisect_right(ends, done) - 1]
+            with suppress(OSError):  # a pipe has no end
+                os.ftruncate(self._output, os.lseek(self._output, 0, os.SEEK_CUR) - (done - whole))
+            raise
+
+    def _finish(self, *, early: bool) -> Summary:
         now = time.time_ns()
         lost = 0
         for port in self._ports.values():
             lost += port.reader.lost
             received = self._of_port[port.interface]
-            self._output.write(self._form.statistics(port.interface, now, received, port.reader.lost))
-        self._output.flush()
-        return Summary(self._frames, lost, len({number for number, _ in self._ports}))
+            self._put([self._form.statistics(port.interface, now, received, port.reader.lost)])
+        return Summary(self._frames, lost, len({number for number, _ in self._ports}), early)
 
 
-def open_output(name: str) -> BinaryIO:
+def open_output(name: str) -> int:
     """Open a new file, or standard output for ``-``. Raises LocalError."""
     try:
         if name == "-":
-            return os.fdopen(os.dup(1), "wb")
-        return os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+            return os.dup(1)
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:
         raise LocalError(f"cannot write to {name}: {error.strerror}") from None

@@ -1,11 +1,13 @@
 """``supervisor explain A B``: say whether A can reach B, and if not, why."""
 
 import json
+import sys
 from typing import Any
 
 import click
 
 from supervisor.cli.options import directory, runtime_dir_option
+from supervisor.screen.folding import folded
 from supervisor.screen.visible import visible
 
 Json = dict[str, Any]
@@ -35,7 +37,8 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     if as_json:
         click.echo(json.dumps(told))
     else:
-        click.echo("\n".join(map(visible, "\n".join(_lines(told)).split("\n"))))
+        for line in "\n".join(_lines(told)).split("\n"):
+            click.echo(folded(visible(line), sys.stdout))
     if not told["talk"]:
         raise click.exceptions.Exit(1)
 

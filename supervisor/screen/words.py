@@ -1,4 +1,4 @@
-"""The words that ``status``, ``stats``, ``top`` and ``events`` show, with their meaning.
+"""The words on the screens and in ``events``, with their meaning.
 
 ``supervisor help WORD`` reads it, and a test compares it with the table of docs/operating.md and with the
 headings of the screens. ``forwarder.counted`` has the meaning of the counters.
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from forwarder import counted
+from supervisor.ports.settings import SETTINGS
 
 COLUMNS = {
     "port": "number of the port; the next VM gets the next free one, so none is used again at once",
@@ -15,6 +16,8 @@ COLUMNS = {
     "via": "transport by which the VM is attached",
     "state": "of the port, of the gateway or of a switch; each state is a word of its own",
     "up": "time since the VM attached, or since the switch started",
+    "mac": "MAC address that a VM sent from",
+    "address": "IP address that the gateway leased",
     "addresses": "IP addresses that the gateway leased to the VM, and MAC addresses that it sent from",
     "rx": "frames and bytes from the VM",
     "tx": "frames and bytes to the VM",
@@ -45,6 +48,13 @@ COLUMNS = {
     "switches": "context switches of the process",
     "epoch": "number of this supervisor's run; for bug reports",
     "sequence": "number of the last change of the ports; for bug reports",
+    "age": "time since the last frame from the address",
+    "pinned": "no other port may use the address",
+    "known as": "name that the gateway answers with the address",
+    "ends in": "time until the lease ends, if its VM does not renew it",
+    "setting": "of a port; `set` changes it, and each setting is a word of its own",
+    "ports": "number of ports of the switch",
+    "directory": "where the switch has its sockets and its lock; `--runtime-dir` names it",
     "departed": "ports that have gone; their counts stay in the sums",
     "listener": "socket that VMs attach to",
     "gateway": "process that gives VMs leases, names and connections to the host and beyond",
@@ -66,6 +76,24 @@ STATES = {
     "off": "it was ended and is not started again",
 }
 """States of ports and of the gateway."""
+
+TRANSPORTS = {
+    "qemu": "stream socket of QEMU or libkrun: each frame follows its length in 32 bits",
+    "bess": "seqpacket socket: each message is a frame",
+    "vfkit": "datagram socket, as vfkit and krunkit have: each message is a frame",
+    "connect": "stream of `POST /connect`: each frame follows its length in 16 bits",
+    "tap": "TAP device of the kernel",
+    "vhost": "vhost-user: the worker reads and writes the queues in the VM's memory",
+}
+"""Ways in which VMs are attached."""
+
+LEASES = {
+    "offered": "the VM was offered the address and has not asked for it yet",
+    "bound": "the VM has the address",
+    "kept": "the lease has ended, and the address is kept for the VM while there are others",
+    "declined": "the VM has found the address in use, so nobody gets it for a while",
+}
+"""States of leases."""
 
 EVENTS = {
     "ready": "the switch serves, and VMs can attach",
@@ -118,6 +146,9 @@ EVENTS = {
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "column": COLUMNS,
     "state": STATES,
+    "lease": LEASES,
+    "transport": TRANSPORTS,
+    "setting": {key: setting.help for key, setting in SETTINGS.items()},
     "event": EVENTS,
     "drop": counted.DROPS,
     "flow of the gateway": counted.FLOWS,
@@ -130,8 +161,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 
 def meanings(word: str) -> list[tuple[str, str]]:
     """Return (kind, meaning) of a word in every table that has it; empty if it is unknown."""
-    wanted = word.strip().lower().replace(" ", "_").removesuffix("_%").removesuffix("_s").removesuffix("/s")
-    return [(kind, table[wanted]) for kind, table in GROUPS.items() if wanted in table]
+    said = word.strip().lower()
+    wanted = said.replace(" ", "_").removesuffix("_%").removesuffix("_s").removesuffix("/s")
+    return [(kind, table[each]) for kind, table in GROUPS.items() for each in {said, wanted} & table.keys()]
 
 
 def like(word: str) -> list[str]:

@@ -32,9 +32,16 @@ class Capturing:
         command = [*COMMAND, str(switch.runtime_dir), "-w", str(file), *words]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
-    def begun(self, ports: int) -> None:
-        """Wait until the file has so many interfaces."""
-        wait_for(lambda: self.interfaces() >= ports, f"{ports} interfaces", PATIENCE)
+    def begun(self, interfaces: int, *, ended: int = 0) -> None:
+        """Wait until the file has so many interfaces, and workers copy to all but ``ended`` of them."""
+        wait_for(lambda: self.interfaces() >= interfaces, f"{interfaces} interfaces", PATIENCE)
+        wait_for(lambda: self._copied() >= interfaces - ended, "the workers to copy", PATIENCE)
+
+    def _copied(self) -> int:
+        """Return how many of the viewer's rings a worker has, too."""
+        workers = [port["worker"] for port in ask(self.switch)["ports"]]
+        theirs = {ring for worker in workers if worker for ring in rings(worker["pid"])}
+        return len(rings(self.process.pid) & theirs)
 
     def interfaces(self) -> int:
         """Return how many descriptions of ports the file has."""
@@ -56,6 +63,12 @@ class Capturing:
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         return [dict(zip(FIELDS, line.split("|"), strict=True)) for line in done.stdout.splitlines()]
+
+
+def rings(pid: int) -> set[str]:
+    """Return the inodes of the capture rings that a process has mapped."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split()[4] for line in maps if "/memfd:bulkhead-capture" in line}
 
 
 @pytest.fixture

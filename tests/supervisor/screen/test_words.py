@@ -1,21 +1,31 @@
 """Each word on a screen is explained: by ``supervisor help``, and in the documents by the same table."""
 
 import ast
+import io
 import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from forwarder.names import TRANSPORT_KIND, Policy
+from gateway.leases.table import State
 from supervisor.base import logs
 from supervisor.cli.main import main
 from supervisor.fleet import misuse
 from supervisor.gateway.states import GatewayState
+from supervisor.ports import settings
 from supervisor.ports.lifecycle import PortState
-from supervisor.screen import stats, status, top, words
+from supervisor.screen import folding, stats, status, tables, top, words
 from supervisor.screen.grid import Grid
 from tests.helpers.answers import answer, port
 
+LEASE = {
+    "address": "192.168.127.3", "mac": "02:00:00:00:00:01", "port": 1, "port_name": "qemu-1", "name": "alice",
+    "state": "bound", "expires_s": 60,
+}  # fmt: skip
+MAC = {"mac": "02:00:00:00:00:01", "port": 1, "name": "qemu-1", "age_s": 3, "pinned": True}
+SWITCH = {"name": "lab", "state": "live", "ports": 2, "uptime_s": 5, "runtime_dir": "/run/user/0/bulkhead"}
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "operating.md"
 
 
@@ -37,6 +47,39 @@ def test_every_heading_is_explained():
     assert {"rx", "drops", "CPU", "addresses"} <= seen
     units = {"s", "frames/s", "bit/s"}
     assert not [word for word in seen - units if not words.meanings(word)]
+
+
+def test_every_heading_of_a_list_is_explained():
+    drawn = (
+        tables.leases({"leases": [LEASE]}, 80),
+        tables.macs({"macs": [MAC]}, 80),
+        tables.running([SWITCH], 80),
+        tables.settings({"name": "", "settings": settings.plain(Policy())}),
+    )
+    grids = [part for each in drawn for part in getattr(each, "renderables", [each])]
+    seen = {column.heading for grid in grids for column in getattr(grid, "columns", [])} - {""}
+    assert {"known as", "ends in", "age", "directory", "setting"} <= seen
+    assert not [word for word in seen if not words.meanings(word)]
+
+
+def test_every_transport_setting_and_state_of_a_lease_is_explained():
+    assert set(words.TRANSPORTS) == set(TRANSPORT_KIND)
+    assert {state.value for state in State} == set(words.LEASES)
+    assert not [key for key in settings.SETTINGS if not words.meanings(key)]
+
+
+def test_a_terminal_gets_folded_sentences(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    line = "  stops: " + "a sentence that is longer than the terminal is wide " * 2
+    assert folding.folded(line, io.StringIO()) == line
+    shown = folding.folded(line, Terminal()).splitlines()
+    assert len(shown) > 2
+    assert all(len(each) <= 40 for each in shown)
+    assert {each[:4] for each in shown[1:]} == {"    "}
 
 
 def test_every_state_is_explained():
@@ -70,7 +113,7 @@ def test_every_event_is_explained():
 
 def test_the_document_has_the_same_table():
     rows = re.findall(r"^\| (\S[^|]*?) \| ([^|]*?) \|$", DOCUMENT.read_text(), re.MULTILINE)
-    for table in (words.COLUMNS, words.STATES, words.EVENTS):
+    for table in (words.COLUMNS, words.STATES, words.TRANSPORTS, words.EVENTS):
         assert [row for row in rows if table.get(row[0]) == row[1]] == list(table.items())
 
 

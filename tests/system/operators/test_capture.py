@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from supervisor.capture.server import MOST
-from tests.helpers.capturing import COMMAND, Capturing, expect, pair, stats
+from tests.helpers.capturing import COMMAND, Capturing, expect, pair, rings, stats
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, connect, mac
 from tests.helpers.guests.fixtures import StartSwitch
 from tests.helpers.guests.switch import ROOT, Switch
@@ -89,7 +90,7 @@ def test_it_goes_on_when_a_worker_is_killed(switch: StartSwitch, capture: Callab
         made = capture(running, "1")
         made.begun(1)
         os.kill(port_of(running, "bess-1")["worker"]["pid"], signal.SIGKILL)
-        made.begun(2)
+        made.begun(2, ended=1)
         frame = build_frame(BROADCAST, mac(1), 777)
 
         def is_there() -> bool:
@@ -159,11 +160,6 @@ def test_a_viewer_that_is_stuck_loses_frames_and_keeps_no_other_from_capturing(
         assert int(lost[1]) > 0
 
 
-def rings(pid: int) -> int:
-    """Count the capture rings that a process has mapped, twice each."""
-    return Path(f"/proc/{pid}/maps").read_text().count("/memfd:bulkhead-capture")
-
-
 def test_captures_end_with_the_supervisor(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
     """Its successor knows none, so the workers stop copying; frames go on."""
     running = switch(qemu=True)
@@ -178,7 +174,10 @@ def test_captures_end_with_the_supervisor(switch: StartSwitch, capture: Callable
         running.process.kill()
         running.process.wait()
         _, said = made.process.communicate(timeout=PATIENCE)
-        assert (made.process.returncode, "frames of 2 ports" in said) == (0, True)
+        assert (made.process.returncode, "frames of 2 ports" in said) == (1, True)
+        assert said.splitlines()[-1] == (
+            "Error: the supervisor has ended, and the capture with it; capture again when it is back"
+        )
         wait_for(lambda: [rings(pid) for pid in workers] == without, "the end of copying", PATIENCE)
         running.start(*running.arguments(qemu=True))
         one.send(frame := build_frame(mac(2), mac(1), 900))
@@ -217,6 +216,16 @@ def test_a_full_disk_ends_it_with_a_line(switch: StartSwitch, capture: Callable[
         expect(two, frame)
 
 
+def whole_blocks(data: bytes) -> int:
+    """Return how many blocks a pcapng file has; fails if the last one is cut short."""
+    at = blocks = 0
+    while at < len(data):
+        (size,) = struct.unpack_from("<I", data, at + 4)
+        assert data[at + 4 : at + 8] == data[at + size - 4 : at + size], "a block is cut short"
+        at, blocks = at + size, blocks + 1
+    return blocks
+
+
 def test_a_disk_that_gets_full_meanwhile_ends_it_with_a_line(switch: StartSwitch, tmp_path: Path) -> None:
     running = switch(qemu=True)
     file = tmp_path / "full.pcapng"
@@ -240,6 +249,7 @@ def test_a_disk_that_gets_full_meanwhile_ends_it_with_a_line(switch: StartSwitch
             1, f"Error: cannot write to {file}: File too large; what came before is there\n"
         )  # fmt: skip
         assert 90_000 < file.stat().st_size <= 100_000
+        assert whole_blocks(file.read_bytes()) > 50
 
 
 def test_the_file_has_what_was_copied_before_the_end(
