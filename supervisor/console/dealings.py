@@ -132,7 +132,11 @@ def unanswered(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
             goes = _goes_to_gateway(asked["name"], facts)
             yield target in (a.address, b.address) or not goes, _astray(asked, seen, facts.gateway, goes)
         elif user is None:
-            yield target in (a.address, b.address), f"{seen}, and nobody answers: no VM has that address"
+            yield target in (a.address, b.address), _unused(seen)
+
+
+def _unused(seen: str) -> str:
+    return f"{seen}, and no answer comes: no VM has that address"
 
 
 def _astray(asked: Json, seen: str, gateway: Json, goes: bool) -> str:
@@ -142,8 +146,8 @@ def _astray(asked: Json, seen: str, gateway: Json, goes: bool) -> str:
         why = "its netmask is too wide, or its route names no gateway"
         return f"{asked['name']} asks its neighbours for {outside}: {why}"
     if goes:
-        return f"{seen}, and nobody answers: no VM has that address"
-    return f"{seen}, which nobody has; the gateway is {gateway['gateway']}: the guest's route is wrong"
+        return _unused(seen)
+    return f"{seen}, which no VM has; the gateway is {gateway['gateway']}: the guest's route is wrong"
 
 
 def _goes_to_gateway(name: str, facts: Facts) -> bool:

@@ -91,7 +91,7 @@ LEASES = {
     "offered": "the VM was offered the address and has not asked for it yet",
     "bound": "the VM has the address",
     "kept": "the lease has ended, and the address is kept for the VM while there are others",
-    "declined": "the VM has found the address in use, so nobody gets it for a while",
+    "declined": "the VM has found the address in use, so it is leased to no VM for a while",
 }
 """States of leases."""
 

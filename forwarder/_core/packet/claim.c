@@ -7,17 +7,7 @@
 #define FRAGMENT_BYTES 8u
 #define IPV6_OFFSET 0xfff8u /* the same, in bytes */
 
-#define ARP_BYTES 28u
-#define ARP_SENDER_MAC 8u
-#define ARP_SENDER 14u
-
-#define ND_FIRST 133u
-#define ND_SOLICIT_ROUTER 133u
 #define ND_ADVERTISE_ROUTER 134u
-#define ND_SOLICIT 135u
-#define ND_ADVERTISE 136u
-#define ND_REDIRECT 137u
-#define ND_TARGET 8u
 #define ND_TARGET_END (ND_TARGET + ADDRESS_BYTES)
 #define ND_ROUTER_END 8u
 #define OPTION_SOURCE_MAC 1u
@@ -87,12 +77,11 @@ static void read_arp(const struct reader *r, uint32_t at)
 {
     static const uint8_t ipv4_on_ethernet[] = {0, 1, 8, 0, 6, 4};
     const uint8_t *arp = r->frame + at;
+    uint8_t address[ADDRESS_BYTES];
     if (at + ARP_BYTES > r->bytes || memcmp(arp, ipv4_on_ethernet, sizeof ipv4_on_ethernet) != 0
-        || is_zero(arp + ARP_SENDER, 4))
+        || !address_from_ipv4(address, arp + ARP_SENDER))
         return;
-    uint8_t mapped[ADDRESS_BYTES] = {[10] = 0xff, [11] = 0xff};
-    memcpy(mapped + 12, arp + ARP_SENDER, 4);
-    claims(r->claim, mapped);
+    claims(r->claim, address);
     r->claim->mac = arp + ARP_SENDER_MAC;
 }
 

@@ -19,12 +19,11 @@
 #ifndef BULKHEAD_CLAIM_H
 #define BULKHEAD_CLAIM_H
 
+#include "packet/address.h"
 #include "packet/packet.h"
 
-#define ETHERTYPE_ARP 0x0806u
 #define ETHERTYPE_MAC_CONTROL 0x8808u
 #define LONGEST_LLC 1500u /* up to here the type is a length */
-#define ADDRESS_BYTES 16u
 
 enum claim_kind { CLAIM_NOTHING, CLAIM_PAUSE, CLAIM_ROUTER, CLAIM_SERVER, CLAIM_ADDRESS, CLAIM_HIDDEN };
 

@@ -2,27 +2,11 @@
 
 #include <netinet/in.h>
 
-#define ARP_BYTES 28u
 #define ARP_OPERATION 6u
 #define ARP_REQUEST 1u
 #define ARP_REPLY 2u
-#define ARP_SENDER 14u
 #define ARP_TARGET 24u
-#define ND_SOLICIT 135u
-#define ND_ADVERTISE 136u
-#define ND_TARGET 8u
-#define SOURCE_AT 8u /* in an IPv6 header */
 #define VLAN_MASK 0x0fffu
-
-static void write_ipv4(uint8_t *address, const uint8_t *ipv4)
-{
-    static const uint8_t unset[4];
-    memset(address, 0, ADDRESS_BYTES);
-    if (memcmp(ipv4, unset, sizeof unset) == 0)
-        return;
-    memset(address + 10, 0xff, 2);
-    memcpy(address + 12, ipv4, 4);
-}
 
 static bool read_arp(struct question *question, const uint8_t *arp, uint32_t bytes)
 {
@@ -32,9 +16,9 @@ static bool read_arp(struct question *question, const uint8_t *arp, uint32_t byt
     uint32_t operation = load_be16(arp + ARP_OPERATION);
     if (operation != ARP_REQUEST && operation != ARP_REPLY)
         return false;
-    write_ipv4(question->sender, arp + ARP_SENDER);
+    address_from_ipv4(question->sender, arp + ARP_SENDER);
     if (operation == ARP_REQUEST)
-        write_ipv4(question->target, arp + ARP_TARGET);
+        address_from_ipv4(question->target, arp + ARP_TARGET);
     else
         memset(question->target, 0, ADDRESS_BYTES);
     return true;
@@ -52,7 +36,7 @@ static bool read_discovery(struct question *question, const uint8_t *ip, uint32_
     }
     if (ip[IPV6_BYTES] != ND_SOLICIT)
         return false;
-    memcpy(question->sender, ip + SOURCE_AT, ADDRESS_BYTES);
+    memcpy(question->sender, ip + IPV6_ADDRESSES, ADDRESS_BYTES);
     memcpy(question->target, target, ADDRESS_BYTES);
     return true;
 }

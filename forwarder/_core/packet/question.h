@@ -12,8 +12,6 @@
 #include "packet/claim.h"
 
 #define QUESTION_ICMPV6 58u
-#define QUESTION_ND_FIRST 133u
-#define QUESTION_ND_LAST 137u
 
 struct question {
     uint8_t sender[ADDRESS_BYTES]; /* IPv6, or IPv4 as ::ffff:a.b.c.d; all zero: not said */
@@ -29,7 +27,7 @@ static inline bool question_possible(const uint8_t *frame, uint32_t bytes)
     if (type != ETHERTYPE_IPV6)
         return type == ETHERTYPE_ARP;
     return bytes > ETHERTYPE_AT + 2 + IPV6_BYTES && ip[IPV6_NEXT] == QUESTION_ICMPV6
-           && ip[IPV6_BYTES] >= QUESTION_ND_FIRST && ip[IPV6_BYTES] <= QUESTION_ND_LAST;
+           && ip[IPV6_BYTES] >= ND_FIRST && ip[IPV6_BYTES] <= ND_REDIRECT;
 }
 
 /* Whether the frame is a question or an answer; `question` is written only then. */

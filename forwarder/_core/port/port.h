@@ -133,7 +133,7 @@ struct engine {
     bool own_pins;           /* only pinned sources may speak */
     struct guard guard;
     struct asking asking;
-    struct sources *sources; /* the gateway's port: whom it hears; else NULL */
+    struct sources *sources; /* at the gateway's port: addresses that it hears; else NULL */
     struct rate_limit group_rate[2]; /* broadcast, multicast: frames a second */
     struct rate_limit unknown_rate;
     struct rate_limit byte_rate;

@@ -4,10 +4,6 @@
 
 #include "packet/packet.h"
 
-#define ARP_BYTES 28u
-#define ARP_SENDER 14u
-#define IPV4_MAPPED 12u
-
 static const uint8_t none[ADDRESS_BYTES];
 
 struct sources *sources_open(uint64_t secret)
@@ -20,16 +16,6 @@ struct sources *sources_open(uint64_t secret)
     return sources;
 }
 
-static bool map_ipv4(const uint8_t *from, uint8_t *address)
-{
-    if (memcmp(from, none, 4) == 0)
-        return false;
-    memcpy(address, none, ADDRESS_BYTES);
-    address[10] = address[11] = 0xff;
-    memcpy(address + IPV4_MAPPED, from, 4);
-    return true;
-}
-
 enum reading { READ_NONE, READ_ADDRESS, READ_HIDDEN };
 
 static enum reading read_address(const uint8_t *frame, uint32_t bytes, uint8_t *address)
@@ -38,9 +24,9 @@ static enum reading read_address(const uint8_t *frame, uint32_t bytes, uint8_t *
     if (at == 0)
         return READ_HIDDEN;
     if (type == ETHERTYPE_IPV4 && at + IPV4_LEAST <= bytes)
-        return map_ipv4(frame + at + IPV4_ADDRESSES, address) ? READ_ADDRESS : READ_NONE;
+        return address_from_ipv4(address, frame + at + IPV4_ADDRESSES) ? READ_ADDRESS : READ_NONE;
     if (type == ETHERTYPE_ARP && at + ARP_BYTES <= bytes)
-        return map_ipv4(frame + at + ARP_SENDER, address) ? READ_ADDRESS : READ_NONE;
+        return address_from_ipv4(address, frame + at + ARP_SENDER) ? READ_ADDRESS : READ_NONE;
     if (type != ETHERTYPE_IPV6 || at + IPV6_BYTES > bytes)
         return READ_NONE;
     memcpy(address, frame + at + IPV6_ADDRESSES, ADDRESS_BYTES);

@@ -197,7 +197,7 @@ def _scan(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
 
 
 def _acknowledgement(head: bytes, own: str, _: str, host: str, number: int) -> Frame:
-    """Acknowledge what nobody has sent, of a connection that is none, with any window."""
+    """Acknowledge bytes that were never sent, of a connection that does not exist, with any window."""
     drawn = random.Random(number)
     sequence, acknowledged, window = (drawn.getrandbits(bits) for bits in (32, 32, 16))
     return head + _segment((own, 1024 + number), (host, 9090), (sequence, acknowledged), ACK, window)
