@@ -19,6 +19,7 @@ from gateway.settings import read
 from tests.helpers.gateway import dhcp_client
 from tests.helpers.gateway.link import Link, dhcp_frame
 from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, NewNamespace, Place, process
+from tests.helpers.guests.fake_vm import PacketVM
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.waiting import wait_for
@@ -107,22 +108,10 @@ def is_answered(room: Namespace, to: str, source: str) -> bool:
     return "bytes from" in room.run(f"ping -I {source} -c 1 -W 1 {to} || true")
 
 
-@pytest.fixture
-def stack() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as made:
-        yield made
-
-
-@pytest.mark.parametrize("macs", [1, 30, 1000])
-def test_made_up_addresses_of_one_guest_become_few_neighbours(
-    place: Callable[..., Place], namespace: NewNamespace, stack: contextlib.ExitStack, macs: int
-) -> None:
-    here = place()
-    vm = here.guest.packet_vm()
-    prefix = read({}).policy.prefix
-    host6 = read({}).policy.host6.packed
-    own, inside = prefix[1].packed, process(here.switch, "gateway.inside")
-    began = time.monotonic()
+def pretend(vm: PacketVM, macs: int) -> None:
+    """Send, from MANY addresses, each kind of frame that makes its sender a neighbour of the gateway."""
+    prefix, host6 = read({}).policy.prefix, read({}).policy.host6.packed
+    own = prefix[1].packed
     for number in range(MANY):
         mac = parse_mac(f"52:54:00:01:{number % macs >> 8:02x}:{number % macs & 255:02x}")
         source = prefix[0x1000 + number].packed
@@ -136,6 +125,23 @@ def test_made_up_addresses_of_one_guest_become_few_neighbours(
         vm.send(
             GATEWAY_MAC + mac + b"\x08\x00" + ipv4(f"192.168.127.{number % 200 + 30}", GATEWAY, 9, 9, b"")
         )
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+@pytest.mark.parametrize("macs", [1, 30, 1000])
+def test_made_up_addresses_of_one_guest_become_few_neighbours(
+    place: Callable[..., Place], namespace: NewNamespace, stack: contextlib.ExitStack, macs: int
+) -> None:
+    here = place()
+    vm = here.guest.packet_vm()
+    prefix, inside = read({}).policy.prefix, process(here.switch, "gateway.inside")
+    began = time.monotonic()
+    pretend(vm, macs)
     other = namespace("other")
     stack.callback(Pump(other.open_tap("52:54:00:00:77:01"), f"unix://{here.switch.qemu}").close)
     for added in (f"{prefix[0x77]}/64", "192.168.127.20/24"):
@@ -145,7 +151,15 @@ def test_made_up_addresses_of_one_guest_become_few_neighbours(
     neighbours = here.host.run(f"nsenter -t {inside} -n ip neighbour show nud all").splitlines()
     forged = [line for line in neighbours if FORGED_NUMBER.match(line)]
     assert OWN <= len(forged) <= OWN + BURST + RATE * (time.monotonic() - began) + 4
-    wait_for(lambda: unheard(here) > 5 * MANY, "the others to be counted")
+
+    def are_counted() -> bool:
+        if unheard(here) > 5 * MANY:
+            return True
+        # The guest's kernel drops what a busy machine does not read in time.
+        pretend(vm, macs)
+        return False
+
+    wait_for(are_counted, "the others to be counted")
     assert (
         "(gateway): drops a frame from one more IP address than its sender's port may use"
         in here.switch.log()
