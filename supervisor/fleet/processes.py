@@ -93,6 +93,8 @@ class Processes:
         self._ended = ended
         self._runtime_dir = runtime_dir
         self._processes: dict[Identity, Process] = {}
+        self._ending: dict[Identity, Process] = {}
+        """Processes that were asked to end. Each turn looks at these only."""
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -149,6 +151,7 @@ class Processes:
         process = self._processes.get(identity)
         if process is None or process.ending >= (1 if notified else 2):
             return
+        self._ending[identity] = process
         process.ending = 1
         process.end_at = now + DRAIN_S
         if not notified:
@@ -156,13 +159,13 @@ class Processes:
 
     def tick(self, now: float) -> None:
         """Send the next request to processes that have not ended."""
-        for process in self._processes.values():
+        for process in self._ending.values():
             if process.end_at <= now:
                 self._insist(process, now)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
-        return min((process.end_at for process in self._processes.values()), default=float("inf"))
+        return min((process.end_at for process in self._ending.values()), default=float("inf"))
 
     def clear_away(self, identities: Iterable[Identity]) -> None:
         """End these processes and remove their files, without a loop; ``Ended`` is not called."""
@@ -192,6 +195,7 @@ class Processes:
 
     def _forget(self, process: Process) -> None:
         del self._processes[process.identity]
+        self._ending.pop(process.identity, None)
         self._loop.unwatch(process.pidfd)
         os.close(process.pidfd)
         remove_sockets(self._runtime_dir, process.identity.pid)
