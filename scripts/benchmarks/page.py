@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import mmap
 import os
 import pty
 import selectors
@@ -28,7 +29,9 @@ from tests.helpers.web import Web
 
 UNSEEN, ONE, CROWD, SCRAPED = "no viewer", "one viewer", "64 viewers", "Prometheus, every 15 s"
 TOP = "supervisor top"
-CASES = (UNSEEN, ONE, CROWD, SCRAPED, TOP)
+MEMORY = "no switch: a loop reads a page of memory for each VM, once a second"
+WATCHED = (UNSEEN, ONE, CROWD, SCRAPED, TOP)
+CASES = (MEMORY, *WATCHED)
 VIEWERS = {ONE: 1, CROWD: 64}
 SCRAPE_S = 15.0
 BEGIN_S = 6.0
@@ -70,7 +73,9 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
         time.sleep(options.settle)
         with contextlib.closing(Web(way.switch.runtime_dir)) as web:
             for number in range(options.rounds):
-                for case in CASES:
+                with journal.run(case=MEMORY, round=number) as run:
+                    run |= {"supervisor": _reading(options.vms, options.seconds), "web": 0.0, "bytes": 0.0}
+                for case in WATCHED:
                     watching = _top(way.switch.runtime_dir) if case == TOP else _watching(web, case)
                     with journal.run(case=case, round=number) as run, watching as (watcher, got):
                         time.sleep(BEGIN_S)
@@ -82,6 +87,24 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
                         used = [proc.cpu_ns([pid]) - then for pid, then in zip(pids, before, strict=True)]
                         run["supervisor"], run["web"] = (each / passed / 1e7 for each in used)
                         run["bytes"] = (got() - had) / passed / VIEWERS.get(case, 1)
+
+
+def _reading(count: int, seconds: float) -> float:
+    """Return what it takes to read this many pages of memory once a second, in % of a core.
+
+    The supervisor reads a page of each worker. In a virtual machine whose processors are idle, its host may
+    have to map each of them again: 50 µs instead of 0.1.
+    """
+    looks, used = max(1, round(seconds)), 0
+    with mmap.mmap(-1, count * mmap.PAGESIZE) as memory:
+        memory.write(bytes(len(memory)))
+        for _ in range(looks):
+            time.sleep(1.0)
+            begun = time.thread_time_ns()
+            for at in range(0, len(memory), mmap.PAGESIZE):
+                memory[at]
+            used += time.thread_time_ns() - begun
+    return used / looks / 1e7
 
 
 @contextlib.contextmanager
