@@ -5,7 +5,7 @@ Theory of operation. A ``MembershipLog`` numbers every change of the registry. E
 a lost last update is noticed. A snapshot is the whole table after a change. ``replica`` has the other side: a
 worker's replica that has applied change n of an epoch holds exactly this log's table after change n.
 
-Pure: no clock and no socket; ``supervisor.fleet.publisher`` sends what it makes.
+Pure: no clock and no socket; ``supervisor.membership.publisher`` sends what it makes.
 """
 
 from collections.abc import Iterator

@@ -7,8 +7,8 @@ import os
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
-from supervisor.fleet.template_process import TemplateProcess
 from supervisor.gateway.child import GatewayChild
+from supervisor.pool.template_process import TemplateProcess
 from supervisor.run_options import RunOptions
 
 

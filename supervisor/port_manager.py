@@ -40,7 +40,6 @@ from supervisor.console.history import History
 from supervisor.console.sampler import Sampler
 from supervisor.console.stats import is_gateway
 from supervisor.first_processes import FirstProcesses
-from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.surroundings import FleetParts
 from supervisor.gateway.facts import facts
@@ -49,6 +48,7 @@ from supervisor.ports import actions
 from supervisor.ports.in_force import NOTHING, Missing, is_wide
 from supervisor.ports.registry import Registry
 from supervisor.ports.view import PortView
+from supervisor.rings.fd_store import FdStore
 
 
 class PortManager:

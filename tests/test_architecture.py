@@ -31,7 +31,7 @@ HOMES = {
     "zmq": [
         "workers/subscription.py",
         "supervisor/base/zmq_sockets.py",
-        "supervisor/fleet/publisher.py",
+        "supervisor/membership/publisher.py",
         "supervisor/console/server.py",
         "supervisor/console/client.py",
     ],

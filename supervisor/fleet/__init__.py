@@ -1,1 +1,1 @@
-"""Worker processes: start them, give them ports and rings, publish membership, watch and replace them."""
+"""The workers of all ports together: give them what the other folders hold, watch and replace them."""

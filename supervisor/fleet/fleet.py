@@ -39,22 +39,22 @@ from supervisor.attach.listener_common import hung_up
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import Throttle, log, say
 from supervisor.base.zmq_sockets import Context
-from supervisor.fleet.channels import OfRings, Report, WorkerChannel, WorkerChannels
-from supervisor.fleet.confirmations import Confirmations
 from supervisor.fleet.doors import Doors
 from supervisor.fleet.guards import Guards
 from supervisor.fleet.health import Health
 from supervisor.fleet.holders import Holders
-from supervisor.fleet.join_rollout import JoinRollout
 from supervisor.fleet.misuse import Misuse
-from supervisor.fleet.pool_policy import READY_S
-from supervisor.fleet.publisher import Publisher
-from supervisor.fleet.rings import Rings
 from supervisor.fleet.surroundings import FleetOwner, FleetParts
 from supervisor.fleet.takeover import TakeOver
 from supervisor.fleet.unanswered import Unanswered
-from supervisor.fleet.worker_pool import WorkerPool
+from supervisor.membership.confirmations import Confirmations
+from supervisor.membership.join_rollout import JoinRollout
+from supervisor.membership.publisher import Publisher
+from supervisor.pool.channels import OfRings, Report, WorkerChannel, WorkerChannels
+from supervisor.pool.pool_policy import READY_S
+from supervisor.pool.worker_pool import WorkerPool
 from supervisor.ports.in_force import Missing
+from supervisor.rings.rings import Rings
 
 
 class Fleet:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from forwarder.messages import MAX_OWNERS, OWNER, Guarded, Owners
 from forwarder.names import PortRecord, format_mac
 from supervisor.base.logs import Throttle
-from supervisor.fleet.channels import WorkerChannel, WorkerChannels
+from supervisor.pool.channels import WorkerChannel, WorkerChannels
 
 MAPPED = bytes(10) + b"\xff\xff"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from forwarder.messages import Message
 from forwarder.names import Identity, Incarnation, PortRecord
-from supervisor.fleet.channels import WorkerChannel, WorkerChannels
+from supervisor.pool.channels import WorkerChannel, WorkerChannels
 from supervisor.ports.registry import Registry
 
 

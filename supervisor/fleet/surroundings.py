@@ -1,15 +1,14 @@
-"""The interfaces of the fleet: its owner, the parts that it uses, and what rings ask it."""
+"""The interfaces of the fleet: its owner, and the parts that it uses."""
 
 from typing import NamedTuple, Protocol
 
-from forwarder.names import Incarnation, PortId, PortRecord
+from forwarder.names import PortId, PortRecord
 from supervisor.attach.listeners import Listeners
 from supervisor.console.sampler import Sampler
-from supervisor.fleet.channels import WorkerChannel
-from supervisor.fleet.fd_store import FdStore
-from supervisor.fleet.template_process import TemplateProcess
+from supervisor.pool.template_process import TemplateProcess
 from supervisor.ports.actions import Action
 from supervisor.ports.registry import Registry
+from supervisor.rings.fd_store import FdStore
 
 
 class FleetOwner(Protocol):
@@ -35,19 +34,3 @@ class FleetParts(NamedTuple):
     listeners: Listeners
     template: TemplateProcess | None
     """The first process of the template, if it has been started already."""
-
-
-class RingOwner(Protocol):
-    """The part that knows the worker and the record of each port, as the rings see it."""
-
-    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of this epoch of a port, if it forwards."""
-
-    def record(self, incarnation: Incarnation) -> PortRecord | None:
-        """Return the present record of this epoch of a port; None if it is over."""
-
-    def records(self) -> list[PortRecord]:
-        """Return the present records of all ports."""
-
-    def replace(self, worker: WorkerChannel) -> None:
-        """Kill a worker; its port gets another one."""

@@ -29,11 +29,12 @@ from supervisor.attach.listeners import Listeners
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log
 from supervisor.base.proc import exists, parent_of
-from supervisor.fleet import claimed_fds, processes
-from supervisor.fleet.fd_store import FdStore
-from supervisor.fleet.worker_pool import WorkerPool
+from supervisor.fleet import claimed_fds
+from supervisor.pool import processes
+from supervisor.pool.worker_pool import WorkerPool
 from supervisor.ports.actions import Action
 from supervisor.ports.registry import Registry
+from supervisor.rings.fd_store import FdStore
 
 CLAIM_S = 3.0
 

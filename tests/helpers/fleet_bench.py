@@ -11,9 +11,9 @@ from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Claim, KeepSession, Message, Ready, RingSealed, RingTx
 from forwarder.names import Cell, Identity, Incarnation, Policy, PortRecord
-from supervisor.fleet.channels import OfRings, Report, WorkerChannel, WorkerChannels
-from supervisor.fleet.fd_store import FdStore
-from supervisor.fleet.rings import Rings
+from supervisor.pool.channels import OfRings, Report, WorkerChannel, WorkerChannels
+from supervisor.rings.fd_store import FdStore
+from supervisor.rings.rings import Rings
 from tests.helpers.fakes import reraise, turn_a_while, turn_until
 
 CELL = Cell(("user",), 0)

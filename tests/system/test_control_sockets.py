@@ -22,8 +22,8 @@ from forwarder.rendezvous import CONSOLE, MEMBERSHIP, endpoint, path, worker_pat
 from forwarder.wire import MESSAGE_BYTES, decode, encode
 from supervisor.console.client import Client
 from supervisor.console.server import Console
-from supervisor.fleet import publisher
-from supervisor.fleet.publisher import Publisher
+from supervisor.membership import publisher
+from supervisor.membership.publisher import Publisher
 from tests.helpers.fakes import PATIENCE, reraise
 from tests.helpers.guests.fixtures import short_directory
 

@@ -20,9 +20,9 @@ from forwarder.names import FLOOD_BYTES, TRANSPORT_KIND, Cell, Identity, Policy,
 from supervisor.base.cells import CellPolicy
 from supervisor.base.proc import start_time
 from supervisor.fleet import claimed_fds
-from supervisor.fleet.fd_store import FdStore
 from supervisor.fleet.takeover import TakeOver
 from supervisor.ports.registry import Registry
+from supervisor.rings.fd_store import FdStore
 
 CELL = Cell((), 0)
 SELF = Identity(os.getpid(), start_time(os.getpid()))

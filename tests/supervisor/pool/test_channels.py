@@ -12,7 +12,7 @@ from forwarder._core import LAYOUT
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.messages import Beat, Claim, Drain, Goodbye, Hello, Message, Note, WantFloods, WantRing
 from supervisor.base.allowance import AT_ONCE
-from supervisor.fleet.channels import BURST, RATE
+from supervisor.pool.channels import BURST, RATE
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import CELL, FleetBench, record
 

@@ -6,7 +6,7 @@ import pytest
 
 from forwarder.future import Future
 from forwarder.names import Policy
-from supervisor.fleet.confirmations import CONFIRM_S, Confirmations
+from supervisor.membership.confirmations import CONFIRM_S, Confirmations
 from supervisor.ports.in_force import NOTHING, Missing, is_wide
 
 

@@ -30,7 +30,7 @@ from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Fork, Forked
 from supervisor.base.logs import log
-from supervisor.fleet.template_process import TemplateProcess
+from supervisor.pool.template_process import TemplateProcess
 
 ANSWER_S = 10.0
 """An interpreter on a loaded machine takes a second to start; a fork takes a millisecond."""

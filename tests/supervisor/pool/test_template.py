@@ -18,10 +18,10 @@ from forwarder.loop import Loop
 from forwarder.rendezvous import CHANNEL
 from supervisor.base import child_process
 from supervisor.base.proc import parent_of, state_of
-from supervisor.fleet import template
-from supervisor.fleet.processes import Processes
-from supervisor.fleet.template import ForkOwner, Template
-from supervisor.fleet.template_process import TemplateProcess
+from supervisor.pool import template
+from supervisor.pool.processes import Processes
+from supervisor.pool.template import ForkOwner, Template
+from supervisor.pool.template_process import TemplateProcess
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.forking import forking
@@ -276,7 +276,7 @@ def test_a_first_process_that_was_never_asked_ends_with_the_rest() -> None:
 def test_a_template_ends_with_its_supervisor(stopped: bool) -> None:
     with short_directory() as directory:
         code = (
-            "import sys; from forwarder.loop import Loop; from supervisor.fleet.template import Template\n"
+            "import sys; from forwarder.loop import Loop; from supervisor.pool.template import Template\n"
             "class Owner:\n    def forked(self, pid, channel): print(template._process.pid, flush=True)\n"
             "loop = Loop(); template = Template(loop, sys.argv[1], Owner()); template.fork()\n"
             "while True: loop.turn(1)"

@@ -10,9 +10,9 @@ import pytest
 from forwarder.channel import close_all
 from forwarder.messages import FloodMoved, FloodRx, Floods, FloodTx, Message, WantFloods
 from forwarder.names import Policy
-from supervisor.fleet import flood_moves
-from supervisor.fleet.fd_store import F_SEAL_FUTURE_WRITE
-from supervisor.fleet.flood_moves import AGAIN_S, ANSWER_S
+from supervisor.rings import flood_moves
+from supervisor.rings.fd_store import F_SEAL_FUTURE_WRITE
+from supervisor.rings.flood_moves import AGAIN_S, ANSWER_S
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import FleetBench, record
 

@@ -28,9 +28,9 @@ from contextlib import suppress
 from forwarder.errors import LocalError
 from forwarder.messages import MAX_PART, Change, Update
 from forwarder.names import Incarnation, PortRecord, may_talk
-from supervisor.fleet.channels import WorkerChannel, WorkerChannels
-from supervisor.fleet.fd_store import FdStore
-from supervisor.fleet.publisher import Publisher
+from supervisor.membership.publisher import Publisher
+from supervisor.pool.channels import WorkerChannel, WorkerChannels
+from supervisor.rings.fd_store import FdStore
 
 TURN_S = 0.0004
 """A turn of a worker whose memory no cache holds, because all others take theirs, too."""

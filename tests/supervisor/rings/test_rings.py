@@ -21,7 +21,7 @@ from forwarder.messages import (
     WantRing,
 )
 from forwarder.names import Incarnation, Policy
-from supervisor.fleet import rings
+from supervisor.rings import rings
 from tests.helpers.core.bell_listener import BellListener
 from tests.helpers.fakes import turn_a_while, turn_until
 from tests.helpers.fleet_bench import FleetBench, record

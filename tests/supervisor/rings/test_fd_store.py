@@ -10,7 +10,7 @@ from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError
 from forwarder.names import LARGE_RING_BYTES, RING_BYTES, Policy, PortRecord
-from supervisor.fleet.fd_store import FdStore, make_ring
+from supervisor.rings.fd_store import FdStore, make_ring
 from tests.helpers.core.bell_listener import BellListener
 from tests.helpers.descriptors import open_descriptors
 

@@ -28,12 +28,12 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity, Incarnation
 from supervisor.base.logs import Throttle
-from supervisor.fleet.channels import WorkerChannel
-from supervisor.fleet.dialer import Dialer
-from supervisor.fleet.pool_policy import READY_S, PoolPolicy
-from supervisor.fleet.processes import Exit, Processes
-from supervisor.fleet.template import Template
-from supervisor.fleet.template_process import TemplateProcess
+from supervisor.pool.channels import WorkerChannel
+from supervisor.pool.dialer import Dialer
+from supervisor.pool.pool_policy import READY_S, PoolPolicy
+from supervisor.pool.processes import Exit, Processes
+from supervisor.pool.template import Template
+from supervisor.pool.template_process import TemplateProcess
 
 GOODBYE_S = 0.05
 RETURN_S = 2.0

@@ -47,10 +47,10 @@ from forwarder.messages import (
 )
 from forwarder.names import Incarnation, PortRecord, may_talk
 from supervisor.base.logs import Throttle
-from supervisor.fleet.channels import OfRings, WorkerChannel, WorkerChannels
-from supervisor.fleet.fd_store import FdStore, is_sealed, make_ring
-from supervisor.fleet.flood_moves import FloodMoves
-from supervisor.fleet.surroundings import RingOwner
+from supervisor.pool.channels import OfRings, WorkerChannel, WorkerChannels
+from supervisor.rings.fd_store import FdStore, is_sealed, make_ring
+from supervisor.rings.flood_moves import FloodMoves
+from supervisor.rings.owner import RingOwner
 
 OFFERS = 256
 """Offered rings that a worker has not sealed yet, at most."""

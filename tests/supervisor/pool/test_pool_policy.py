@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from supervisor.fleet import pool_policy
-from supervisor.fleet.pool_policy import (
+from supervisor.pool import pool_policy
+from supervisor.pool.pool_policy import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     REFILL_S,

@@ -16,10 +16,10 @@ from forwarder.loop import Loop
 from forwarder.messages import Assign, Claim, WantRing
 from forwarder.names import Identity, Incarnation, Policy, PortRecord
 from supervisor.base import child_process
-from supervisor.fleet import worker_pool
-from supervisor.fleet.channels import WorkerChannel, WorkerChannels
-from supervisor.fleet.pool_policy import SPARES, STARTING
-from supervisor.fleet.worker_pool import WorkerPool
+from supervisor.pool import worker_pool
+from supervisor.pool.channels import WorkerChannel, WorkerChannels
+from supervisor.pool.pool_policy import SPARES, STARTING
+from supervisor.pool.worker_pool import WorkerPool
 from tests.helpers.fakes import PATIENCE, reraise, turn_until
 from tests.helpers.forking import forking
 

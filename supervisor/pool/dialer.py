@@ -19,7 +19,7 @@ class Dialer:
     """The workers to dial."""
 
     def __init__(self, runtime_dir: str, connected: Callable[[Identity, Channel], None]) -> None:
-        """``reached`` is called with a channel and its process, as the kernel identifies it."""
+        """Call ``connected`` with a channel and its process, as the kernel identifies it."""
         self._runtime_dir = runtime_dir
         self._connected = connected
         self._wanted: dict[Identity, float] = {}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from forwarder.membership import MembershipLog
 from forwarder.messages import MAX_PART, Update
 from forwarder.names import Incarnation, Policy, PortRecord
-from supervisor.fleet.join_rollout import AT_ONCE, TURN_S, JoinRollout
+from supervisor.membership.join_rollout import AT_ONCE, TURN_S, JoinRollout
 
 
 def record(port: int, epoch: int = 0) -> PortRecord:

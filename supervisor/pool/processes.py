@@ -27,7 +27,7 @@ from forwarder.names import Identity
 from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
 from supervisor.base.proc import parent_of, start_time, user_of
 from supervisor.base.program import how_it_ended
-from supervisor.fleet.template_process import MODULE
+from supervisor.pool.template_process import MODULE
 
 NOBODY = 65534
 """The user that a worker of root changes to (``cell.c``)."""

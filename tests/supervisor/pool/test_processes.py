@@ -16,8 +16,8 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor.base.proc import exists, start_time
-from supervisor.fleet import processes
-from supervisor.fleet.processes import DRAIN_S, KILL_S, Exit, Process, Processes
+from supervisor.pool import processes
+from supervisor.pool.processes import DRAIN_S, KILL_S, Exit, Process, Processes
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import reraise, turn_until
 from tests.helpers.guests.waiting import wait_for

@@ -31,9 +31,9 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.messages import FloodRx, FloodTx
 from forwarder.names import FLOOD_BYTES, Incarnation, PortRecord, may_talk
 from supervisor.base.logs import Throttle
-from supervisor.fleet.channels import WorkerChannel, WorkerChannels
-from supervisor.fleet.fd_store import FdStore, is_sealed
-from supervisor.fleet.surroundings import RingOwner
+from supervisor.pool.channels import WorkerChannel, WorkerChannels
+from supervisor.rings.fd_store import FdStore, is_sealed
+from supervisor.rings.owner import RingOwner
 
 ANSWER_S = 10.0
 """A worker that has not moved after this time is replaced; a living one takes a millisecond."""

@@ -1,0 +1,22 @@
+"""The interface of the owner of rings: what they ask about workers and ports."""
+
+from typing import Protocol
+
+from forwarder.names import Incarnation, PortRecord
+from supervisor.pool.channels import WorkerChannel
+
+
+class RingOwner(Protocol):
+    """The part that knows the worker and the record of each port, as the rings see it."""
+
+    def holder(self, port: int, epoch: int) -> WorkerChannel | None:
+        """Return the worker of this epoch of a port, if it forwards."""
+
+    def record(self, incarnation: Incarnation) -> PortRecord | None:
+        """Return the present record of this epoch of a port; None if it is over."""
+
+    def records(self) -> list[PortRecord]:
+        """Return the present records of all ports."""
+
+    def replace(self, worker: WorkerChannel) -> None:
+        """Kill a worker; its port gets another one."""
