@@ -1,7 +1,4 @@
-"""Run the commands of operators that the supervisor passes on.
-
-The gateway itself takes ``serve``, which begins it. ``check`` needs no gateway that serves, all others do.
-"""
+"""Run the commands of operators that the supervisor passes on to a gateway that serves."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,7 +8,6 @@ from forwarder.future import Future
 from forwarder.messages import Command, Reply
 from gateway import answers
 from gateway.api.carry_over import By
-from gateway.check import checked
 from gateway.host_forwards import Added
 from gateway.provisions import Row
 from gateway.relay.forwards import Forward
@@ -19,10 +15,6 @@ from gateway.relay.forwards import Forward
 
 class Served(Protocol):
     """What operators see of a gateway, and change."""
-
-    @property
-    def serves(self) -> bool:
-        """Whether it has begun to serve; before that it answers nothing of the following."""
 
     def forwards(self) -> list[Forward]:
         """Return all forwards."""
@@ -49,46 +41,36 @@ class Served(Protocol):
         """Tell the supervisor which port has which address, if that has changed."""
 
 
-class Commands:
-    """The commands of one gateway."""
-
-    def __init__(self, gateway: Served) -> None:
-        self._gateway = gateway
-
-    def run(self, command: Command) -> Future[Reply]:
-        """Return the answer, which may be known later. Raises LocalError: nothing has changed."""
-        name, arguments = command.name, command.arguments
-        if name == "check":
-            return answers.now(Reply(True, checked(arguments)))
-        if not self._gateway.serves:
-            raise LocalError("the gateway does not serve yet")
-        if name == "forward_add":
-            added = self._gateway.add_forward(Forward.parse(str(arguments["forward"])), _operator(arguments))
-            return added.map(
-                lambda result: (
-                    answers.refusal(result)
-                    if isinstance(result, LocalError)
-                    else Reply(True, {"forward": str(result)})
-                )
+def run(served: Served, command: Command) -> Future[Reply]:
+    """Return the answer, which may be known later. Raises LocalError: nothing has changed."""
+    name, arguments = command.name, command.arguments
+    if name == "forward_add":
+        added = served.add_forward(Forward.parse(str(arguments["forward"])), _operator(arguments))
+        return added.map(
+            lambda result: (
+                answers.refusal(result)
+                if isinstance(result, LocalError)
+                else Reply(True, {"forward": str(result)})
             )
-        return answers.now(Reply(True, self._result(name, arguments)))
+        )
+    return answers.now(Reply(True, _result(served, name, arguments)))
 
-    def _result(self, name: str, arguments: Mapping[str, object]) -> object:
-        gateway = self._gateway
-        if name == "leases":
-            return {"leases": gateway.lease_rows(str(arguments["after"]))}
-        if name == "figures":
-            gateway.tell_owners()
-            return {"figures": gateway.figures()}
-        if name == "policy":
-            return gateway.policy(arguments["addresses"])
-        if name == "forward_list":
-            return {"forwards": [str(each) for each in gateway.forwards()]}
-        if name == "forward_remove":
-            removed = gateway.forward(str(arguments["forward"]))
-            gateway.remove_forward(removed, _operator(arguments))
-            return {"forward": str(removed)}
-        raise LocalError(f"there is no command {name}; the gateway is another version")
+
+def _result(served: Served, name: str, arguments: Mapping[str, object]) -> object:
+    if name == "leases":
+        return {"leases": served.lease_rows(str(arguments["after"]))}
+    if name == "figures":
+        served.tell_owners()
+        return {"figures": served.figures()}
+    if name == "policy":
+        return served.policy(arguments["addresses"])
+    if name == "forward_list":
+        return {"forwards": [str(each) for each in served.forwards()]}
+    if name == "forward_remove":
+        removed = served.forward(str(arguments["forward"]))
+        served.remove_forward(removed, _operator(arguments))
+        return {"forward": str(removed)}
+    raise LocalError(f"there is no command {name}; the gateway is another version")
 
 
 def _operator(arguments: Mapping[str, object]) -> By:
