@@ -1,22 +1,18 @@
 """``supervisor events``: show past events of a switch, and follow new ones."""
 
 import json
-import shutil
 import sys
-import textwrap
 import time
 from typing import Any, TextIO, cast
 
 import click
 
 from supervisor.cli.options import SpanType, directory, runtime_dir_option
+from supervisor.screen.folding import folded
 from supervisor.screen.visible import visible
 
 FOLLOW_S = 0.25
 """Time between two questions while following; the switch answers in less than a millisecond."""
-
-LEAST_ROOM = 30
-"""Columns for a sentence on a narrow terminal, which folds it itself then."""
 
 
 @click.command()
@@ -61,20 +57,19 @@ class _Printer:
     """Prints events for a person, a line each; a terminal gets the date once a day, and folded lines."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._columns = shutil.get_terminal_size().columns if stream.isatty() else 0
+        self._stream = stream
         self._day = ""
 
     def show(self, event: dict[str, Any]) -> None:
         day, clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event["time"])).split()
         head = f"{clock}  {event['event']:<14}  "
-        if not self._columns:
+        if not self._stream.isatty():
             click.echo(f"{day} {head}{_text(event)}")
             return
         if day != self._day:
             click.echo(day)
             self._day = day
-        room = max(self._columns - len(head), LEAST_ROOM)
-        click.echo(head + f"\n{' ' * len(head)}".join(textwrap.wrap(_text(event), room)))
+        click.echo(folded(head + _text(event), self._stream, len(head)))
 
 
 def _text(event: dict[str, Any]) -> str:

@@ -18,11 +18,13 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
+
+from supervisor.screen.folding import fold
 
 GAP = 2
 """Blanks between two columns."""
@@ -78,18 +80,6 @@ def fitted(columns: Sequence[Column], wanted: Sequence[int], available: int) -> 
     return given
 
 
-def folded_at(line: str, width: int) -> list[str]:
-    """Fold a line at its blanks, and within a word only where that is wider than ``width``."""
-    parts = []
-    while cell_len(line) > width:
-        head = chop_cells(line, width)[0]
-        blank = len(head) if line[len(head)] == " " else head.rfind(" ")
-        at = blank if blank > 0 else len(head)
-        parts.append(line[:at].rstrip())
-        line = line[at:].lstrip()
-    return [*parts, line] if line or not parts else parts
-
-
 class Grid:
     """A table that rich's console can print."""
 
@@ -122,7 +112,7 @@ class Grid:
     ) -> RenderResult:
         """Yield the lines of one row."""
         folded = [
-            [part for line in cell.split("\n") for part in folded_at(line, width)]
+            [part for line in cell.split("\n") for part in fold(line, width)]
             if "\n" in cell or cell_len(cell) > width
             else [cell]
             for cell, width in zip(cells, given, strict=True)

@@ -15,7 +15,6 @@ import os
 import select
 import sys
 import termios
-import textwrap
 import threading
 import time
 import tty
@@ -29,6 +28,7 @@ from rich.text import Text
 from supervisor.screen import grid, keys, tables
 from supervisor.screen.detail import detail
 from supervisor.screen.figures import bits, duration, octets, percent, scaled
+from supervisor.screen.folding import fold
 from supervisor.screen.grid import Column
 from supervisor.screen.keys import View
 from supervisor.screen.rates import TRACE, Row, Trail, dropped, total
@@ -69,7 +69,7 @@ def screen(
 
 def _lines(text: Text, width: int) -> int:
     """Return how many lines a sentence takes."""
-    return len(textwrap.wrap(text.plain, width))
+    return len(fold(text.plain, width))
 
 
 def _window(numbers: Sequence[int], chosen: int, room: int) -> tuple[int, int]:

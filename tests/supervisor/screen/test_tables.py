@@ -9,7 +9,7 @@ from forwarder.names import Policy
 from supervisor.ports.settings import plain
 from supervisor.screen import tables
 from supervisor.screen.figures import bits, duration, exact, octets, percent, scaled
-from supervisor.screen.grid import Column, folded_at
+from supervisor.screen.grid import Column
 from tests.helpers.answers import port, text
 
 
@@ -174,11 +174,3 @@ def test_without_a_terminal_tables_are_laid_out_for_the_usual_one(monkeypatch):
     assert tables.room(console) == 132
     monkeypatch.setenv("COLUMNS", "wide")
     assert tables.room(console) == 80
-
-
-def test_a_line_is_folded_at_its_blanks() -> None:
-    said = "a ping; the host's net.ipv4.ping_group_range does not allow it"
-    assert folded_at(said, 30) == ["a ping; the host's", "net.ipv4.ping_group_range does", "not allow it"]
-    assert folded_at("192.168.127.254 and", 6) == ["192.16", "8.127.", "254", "and"]
-    assert folded_at("short", 6) == ["short"]
-    assert folded_at("", 6) == [""]

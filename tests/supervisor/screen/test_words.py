@@ -1,7 +1,6 @@
 """Each word on a screen is explained: by ``supervisor help``, and in the documents by the same table."""
 
 import ast
-import io
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from supervisor.fleet import misuse
 from supervisor.gateway.states import GatewayState
 from supervisor.ports import settings
 from supervisor.ports.lifecycle import PortState
-from supervisor.screen import folding, stats, status, tables, top, words
+from supervisor.screen import stats, status, tables, top, words
 from supervisor.screen.grid import Grid
 from tests.helpers.answers import answer, port
 
@@ -66,20 +65,6 @@ def test_every_transport_setting_and_state_of_a_lease_is_explained():
     assert set(words.TRANSPORTS) == set(TRANSPORT_KIND)
     assert {state.value for state in State} == set(words.LEASES)
     assert not [key for key in settings.SETTINGS if not words.meanings(key)]
-
-
-def test_a_terminal_gets_folded_sentences(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setenv("COLUMNS", "40")
-    line = "  stops: " + "a sentence that is longer than the terminal is wide " * 2
-    assert folding.folded(line, io.StringIO()) == line
-    shown = folding.folded(line, Terminal()).splitlines()
-    assert len(shown) > 2
-    assert all(len(each) <= 40 for each in shown)
-    assert {each[:4] for each in shown[1:]} == {"    "}
 
 
 def test_every_state_is_explained():
