@@ -1,13 +1,13 @@
-"""An edge-triggered epoll set, which is one descriptor in the set that the process sleeps in (``relay``).
+"""An epoll set that is one descriptor in the set that the process sleeps in.
 
-A connection gets one event when it becomes readable or writable, and remembers it. So an idle or blocked
-connection costs neither a wake-up nor a system call; level-triggered polling needs one for each change of the
-watched events. In return every callback has to go on until EAGAIN, or ask for another call by ``soon``, which
-cuts bursts, so that one busy connection does not delay the others.
+The relay has one for its datagrams and frames, and the parts that answer guests have one. A callback need not
+read a socket empty: it is called again in the next turn. ``soon`` asks for a call without an event. Both cut
+bursts, so that one busy socket does not delay the others. Connections are not here: the core has them
+(``Splices``).
 
 Descriptor numbers are reused. An event that was fetched before its descriptor was closed must not reach the
-next user of the number. So a number that was unwatched in a turn gets no events for the rest of it; a new
-edge is reported with the next turn anyway.
+next user of the number. So a number that was unwatched in a turn gets no events for the rest of it; a new one
+is reported with the next turn anyway.
 
 A callback that raises is reported and dropped, as in ``forwarder.loop``.
 """
@@ -19,17 +19,14 @@ from forwarder.loop import print_failure
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-URGENT = select.EPOLLPRI
-CLOSING = select.EPOLLRDHUP
 FAILED = select.EPOLLERR | select.EPOLLHUP
-EDGE = select.EPOLLET
 
 BURST = 256
 """Events fetched by one call: enough to make the system call cheap; the rest waits in the kernel."""
 
 ROUNDS = 3
-"""Fetches in one turn. A call often causes the next event at once (a written SYN becomes a connection to
-accept), and a turn of the process costs ten times a fetch."""
+"""Fetches in one turn. A call often causes the next event at once, and a turn of the process costs ten times
+as much as a fetch."""
 
 Callback = Callable[[int], None]
 

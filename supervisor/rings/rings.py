@@ -66,7 +66,6 @@ class Offer(NamedTuple):
     epoch: int
     reading: int
     tail: int
-    made_at: float
 
 
 class Rings:
@@ -159,7 +158,7 @@ class Rings:
         sent = self._channels.send(worker, RingTx(port, epoch), (ring.writing, ring.tail, held.doorbell))
         close_all((ring.writing,))
         if sent:
-            offers[port] = Offer(record.epoch, epoch, ring.reading, ring.tail, now)
+            offers[port] = Offer(record.epoch, epoch, ring.reading, ring.tail)
         else:
             close_all((ring.reading, ring.tail))
 

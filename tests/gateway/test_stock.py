@@ -1,12 +1,12 @@
 """A stock of sockets: every request gets a socket or None, and no socket is left open."""
 
-import os
 import socket
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.stock import BATCH, MOST_KEPT, MOST_WAITING, Stock
+from tests.helpers.descriptors import is_open
 
 
 class World:
@@ -30,14 +30,6 @@ class World:
         self.stock.close()
         for sock in filter(None, self.got):
             sock.close()
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def test_the_first_request_waits_and_the_next_ones_do_not():

@@ -1,4 +1,4 @@
-"""How many descriptors this process holds, and a process that gets no further one."""
+"""The descriptors that this process holds, and a process that gets no further one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def open_descriptors() -> int:
     """
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+def is_open(fd: int) -> bool:
+    """Whether this process has a descriptor of that number."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

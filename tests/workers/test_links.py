@@ -18,6 +18,7 @@ from forwarder.messages import (
 )
 from forwarder.names import MAX_PORTS, Policy
 from forwarder.replica import Changed, Joined, Left
+from tests.helpers.descriptors import is_open
 from tests.helpers.links_bench import MAC, NOW, OTHER_MAC, Bench, port, update
 from workers.links import IDLE_S, REPEAT_S
 
@@ -25,14 +26,6 @@ from workers.links import IDLE_S, REPEAT_S
 @pytest.fixture
 def bench():
     return Bench()
-
-
-def is_open(fd):
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def test_every_port_that_joins_is_known_to_the_engine_and_its_floods_are_asked_for_in_one_message(bench):

@@ -324,7 +324,8 @@ static void move_soon(struct splices *splices)
     }
 }
 
-int splices_turn(struct splices *splices, int timeout)
+/* Wait for `timeout` ms at most until there are events, and move what can be moved. */
+static int turn(struct splices *splices, int timeout)
 {
     struct epoll_event events[SPLICE_EVENTS];
     splices->report_count = splices->watched = splices->bulky = 0;
@@ -343,7 +344,7 @@ int splices_wait(struct splices *splices, uint64_t until)
     for (;;) {
         uint64_t now = monotonic_ns();
         uint64_t left = now < until ? (until - now + NS_PER_MS - 1) / NS_PER_MS : 0;
-        if (splices_turn(splices, left < INT_MAX ? (int)left : INT_MAX) < 0)
+        if (turn(splices, left < INT_MAX ? (int)left : INT_MAX) < 0)
             return -1;
         if (splices->report_count > 0 || splices->watched != 0 || now >= until)
             return 0;

@@ -89,11 +89,8 @@ int splices_watch(struct splices *splices, int fd, uint32_t bit);
 /* A new connection with this near end, or with none (-1); its number. -1 with errno: the near end is closed. */
 int64_t splices_begin(struct splices *splices, int near, bool is_unix);
 
-/* Wait for `timeout` ms at most until there are events, and move what can be moved; `reports` says what has become of
-   connections. -1 with errno: a signal. */
-int splices_turn(struct splices *splices, int timeout);
-
-/* Make turns until there is a report, a descriptor of the caller's is readable, or it is that late (monotonic, ns). */
+/* Move what can be moved until there is something to tell, a descriptor of the caller's is readable, or it is that
+   late (monotonic, ns). `reports` says what has become of connections. -1 with errno: a signal. */
 int splices_wait(struct splices *splices, uint64_t until);
 
 /* After a failure: end it if the other end has acknowledged all bytes. The errno to end it with; -1: not yet. */

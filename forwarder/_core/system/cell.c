@@ -150,7 +150,8 @@ static bool drop_privileges(unsigned but)
     return syscall(SYS_capset, &header, kept) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
-int cell_landlock_abi(void)
+/* Landlock's version here; 0: there is none. */
+static int landlock_abi(void)
 {
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION);
     return abi > 0 ? (int)abi : 0;
@@ -200,7 +201,7 @@ unsigned cell_restrict(enum cell_kind kind, const char *const *readable, int *ab
 {
     unsigned parts = 0, keeps = kinds[kind].keeps;
     bool is_root = geteuid() == 0 && !is_root_in_name_only();
-    *abi = cell_landlock_abi();
+    *abi = landlock_abi();
     if (!kinds[kind].serves_user)
         parts |= (unsigned)enter_empty_root() << CELL_ROOT;
     drop_bounding_set();

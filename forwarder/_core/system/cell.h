@@ -68,7 +68,4 @@ unsigned cell_filter(enum cell_kind kind);
 /* Calls that were refused and counted, and the number of the last one (-1: none). */
 uint64_t cell_refused(int *last);
 
-/* What Landlock's ABI is here; 0: none. */
-int cell_landlock_abi(void);
-
 #endif

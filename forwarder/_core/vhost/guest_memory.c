@@ -95,13 +95,6 @@ bool memory_remove(struct guest_memory *memory, uint64_t guest, uint64_t front_e
     return false;
 }
 
-void memory_clear(struct guest_memory *memory)
-{
-    while (memory->count > 0)
-        unmap(&memory->regions[--memory->count]);
-    memory->last = 0;
-}
-
 uint8_t *memory_at_front_end(const struct guest_memory *memory, uint64_t address, uint64_t bytes)
 {
     for (uint32_t i = 0; i < memory->count; i++) {
@@ -152,7 +145,9 @@ int memory_guard(const struct guest_memory *memory, _Atomic uint32_t *gone)
 
 void memory_close(struct guest_memory *memory)
 {
-    memory_clear(memory);
+    while (memory->count > 0)
+        unmap(&memory->regions[--memory->count]);
+    memory->last = 0;
     if (guarded == memory)
         guarded = NULL;
 }

@@ -62,8 +62,6 @@ enum memory_fault memory_add(struct guest_memory *memory, uint64_t guest, uint64
 /* Unmap the region with exactly these addresses; false if there is none. */
 bool memory_remove(struct guest_memory *memory, uint64_t guest, uint64_t front_end, uint64_t bytes);
 
-void memory_clear(struct guest_memory *memory);
-
 /* Until memory_close, end this process, with a note in *gone, when a missing page of these regions is touched. Only
    one memory per process. */
 int memory_guard(const struct guest_memory *memory, _Atomic uint32_t *gone);
