@@ -1,6 +1,6 @@
 """``python -m gateway DESCRIPTOR``: the host side of a gateway, with its channel to the supervisor.
 
-The process in the namespace starts first, so that both import their modules at the same time.
+It forks the process in the namespace as soon as it has imported what that one needs, then imports the rest.
 """
 
 import signal
@@ -12,8 +12,9 @@ from gateway.namespace_process import NamespaceProcess
 
 def main() -> None:
     """Run one gateway."""
+    supervisor = socket.socket(fileno=int(sys.argv[1]))
+    namespace = NamespaceProcess(supervisor.fileno())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    namespace = NamespaceProcess()
     from forwarder.loop_channel import LoopChannel  # noqa: PLC0415
     from gateway.gateway import Gateway  # noqa: PLC0415
 
@@ -21,7 +22,7 @@ def main() -> None:
     for end in (wake, woken):
         end.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
-    Gateway(LoopChannel(socket.socket(fileno=int(sys.argv[1]))), namespace).run(woken)
+    Gateway(LoopChannel(supervisor), namespace).run(woken)
 
 
 if __name__ == "__main__":

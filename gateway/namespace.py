@@ -21,7 +21,7 @@ from gateway.namespace_process import NamespaceProcess
 from gateway.stock import Deliver, Stock
 
 START_S = 15.0
-"""The namespace is ready after a third of a second, mostly imports; a loaded machine needs seconds."""
+"""The namespace is ready after a tenth of a second, half of it imports; a loaded machine needs seconds."""
 
 
 class Holder:
@@ -46,7 +46,6 @@ class Holder:
         self._process: NamespaceProcess | None = process
         self._channel: LoopChannel | None = LoopChannel(process.channel)
         self._stock = Stock(self._ask_for_sockets)
-        self._failure = ""
         self._answers: list[Callable[[Reply], None]] = []
         self.pidfd = process.pidfd
         """Of the process around the namespace, which ends it all."""
@@ -136,7 +135,7 @@ class Holder:
         try:
             self._receive_all()
         except ChannelClosedError:
-            self._end(self._failure or self._last_words() or "its process has ended")
+            self._end(self._last_words() or "its process has ended")
         except PeerError as error:
             self._end(f"it sent a bad message: {error}")
 
@@ -157,8 +156,6 @@ class Holder:
                     self.sockets[name] = socket.socket(fileno=descriptor)
             case Command("log", {"level": str(level), "text": str(text)}):
                 self._log(level, text)
-            case Command("failed", {"why": str(why)}):
-                self._failure = why
             case Command("refused", {"count": int(count), "last": int(last)}):
                 self._refused(count, last)
             case Reply() if self._answers:

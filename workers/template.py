@@ -31,10 +31,10 @@ from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import PeerError
 from forwarder.messages import MAX_TEXT, Fork, Forked
+from forwarder.process_name import rename
 from workers.spare import wait_for_port
 from workers.worker import Worker
 
-COMM = "/proc/self/comm"
 NAME = "worker-template"
 """The name in top(1). The command line is that of a worker."""
 
@@ -46,7 +46,7 @@ class Template:
         """Take standard input for the channel."""
         self._runtime_dir = runtime_dir
         self._channel = Channel(socket.socket(fileno=os.dup(0)))
-        self._comm = _rename(NAME)
+        self._comm = rename(NAME)
 
     def serve(self) -> int:
         """Fork workers until the supervisor ends. Returns the exit status of the template."""
@@ -86,7 +86,7 @@ class Template:
             os.dup2(end, 0)
             os.close(end)
             os.setsid()
-            _rename(self._comm)
+            rename(self._comm)
             gc.enable()
             status = serve_port(self._runtime_dir)
         except SystemExit as error:
@@ -115,15 +115,3 @@ def run(runtime_dir: str) -> int:
     except PeerError as error:
         print(f"the template of the workers ends: {error}", file=sys.stderr)  # noqa: T201
         return 1
-
-
-def _rename(name: str) -> str:
-    """Give this process another name. Returns its earlier name."""
-    try:
-        with open(COMM, "r+") as comm:
-            before = comm.read().strip()
-            comm.seek(0)
-            comm.write(name)
-            return before
-    except OSError:
-        return ""  # without this file in the kernel, all processes have one name

@@ -16,6 +16,9 @@ def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
     kernel has them. Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.
     """
 
+def dissolve(fd: int) -> None:
+    """Take the peer from a datagram socket (connect(2) with AF_UNSPEC). Raises OSError."""
+
 def cell_restrict(kind: str, readable: Sequence[str] = ..., /) -> tuple[list[str], int]:
     """Give up for good what the process does not need: the parts of its cell that precede its other threads.
 
@@ -36,6 +39,12 @@ def fork_sibling() -> int:
     """Fork a process that is a child of our parent. Returns its number, and 0 in it.
 
     Raises OSError: out of processes or memory. Only for a process with one thread.
+    """
+
+def fork_into_namespaces(user: bool, /) -> int:
+    """Fork a process into a network and a PID namespace of its own; ``user``: and into a user namespace.
+
+    Returns its number, and 0 in it. Raises OSError. Only for a process with one thread.
     """
 
 def end_with_parent() -> None:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from forwarder.errors import LocalError
 from forwarder.names import GATEWAY_MAC, format_mac
+from gateway.inside.interfaces import LAN, OUT
 from gateway.inside.nft import MARK, TABLE
 from gateway.settings import Settings
 
-LAN = "lan0"
-OUT = "out0"
 OUT_MTU = 65520
 
 

@@ -11,13 +11,15 @@ question are written here; the answers are attributes of 4-byte alignment, a len
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 from forwarder.errors import LocalError
+from gateway.inside.interfaces import LAN
 from gateway.inside.limits import COUNTER, TABLE
 
 ANSWER_BYTES = 1 << 16
 """More than the kernel puts into one message."""
+
+IPV4_BYTES = 4
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, interface, state, flags, type
@@ -39,11 +41,14 @@ _TYPE_BITS = 0x3FFF
 class Kernel:
     """The two sockets."""
 
-    def __init__(self, interface: str) -> None:
-        """Open them; ``interface`` is the LAN's. Raises OSError."""
-        self._index = socket.if_nametoindex(interface)
-        self._route = _open(socket.NETLINK_ROUTE)
-        self._filter = _open(_NETFILTER)
+    def __init__(self) -> None:
+        """Open them. Raises LocalError."""
+        try:
+            self._index = socket.if_nametoindex(LAN)
+            self._route = _open(socket.NETLINK_ROUTE)
+            self._filter = _open(_NETFILTER)
+        except OSError as error:
+            raise LocalError(f"cannot ask the gateway's namespace: {error.strerror}") from None
 
     def neighbours(self) -> list[list[str]]:
         """Return the stations of the LAN: IP address, and digits of the MAC address. Raises LocalError."""
@@ -51,8 +56,10 @@ class Kernel:
         for kind, body in _ask(self._route, _GET_NEIGHBOURS, _DUMP, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
             if kind == _NEW_NEIGHBOUR and _NEIGHBOUR.unpack_from(body)[1] == self._index:
                 said = dict(_attributes(body[_NEIGHBOUR.size :]))
-                if said.get(_ADDRESS) and said.get(_MAC):
-                    found.append([str(ip_address(said[_ADDRESS])), said[_MAC].hex()])
+                address, mac = said.get(_ADDRESS), said.get(_MAC)
+                if address and mac:
+                    family = socket.AF_INET if len(address) == IPV4_BYTES else socket.AF_INET6
+                    found.append([socket.inet_ntop(family, address), mac.hex()])
         return found
 
     def flooded(self) -> int:

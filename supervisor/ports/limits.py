@@ -7,7 +7,6 @@ no limit.
 """
 
 import re
-from fractions import Fraction
 
 from forwarder.errors import LocalError
 from forwarder.names import MAX_BYTES_PER_S, MAX_FRAMES_PER_S, MAX_MACS, MAX_MTU, MIN_BYTES_PER_S, MIN_MTU
@@ -26,8 +25,8 @@ def frames(value: object) -> int:
     """Return frames a second. Raises LocalError."""
     text = _text(value)
     match = _FRAMES.fullmatch(text)
-    number = Fraction(match[1]) * _PREFIXES[match[2]] if match else None
-    if number is None or number.denominator != 1:
+    number = _whole(match[1], _PREFIXES[match[2]]) if match else None
+    if number is None:
         raise LocalError(f"{value!r} is no rate; write frames a second like 2000, 10k or 1.5M/s, or {NONE}")
     return _within(number, text, 1, MAX_FRAMES_PER_S, "frames a second")
 
@@ -40,8 +39,8 @@ def bandwidth(value: object) -> int:
     match = _BANDWIDTH.fullmatch(text)
     number = None
     if match is not None:
-        number = Fraction(match[1]) * _PREFIXES[match[2]] / (8 if match[3] == "bit" else 1)
-    if number is None or number.denominator != 1:
+        number = _whole(match[1], _PREFIXES[match[2]], 8 if match[3] == "bit" else 1)
+    if number is None:
         raise LocalError(f"{value!r} is no bandwidth; write its unit like 100Mbit/s or 12.5MB/s, or {NONE}")
     return _within(number, text, MIN_BYTES_PER_S, MAX_BYTES_PER_S, "bytes a second")
 
@@ -51,7 +50,7 @@ def addresses(value: object) -> int:
     text = _text(value)
     if _COUNT.fullmatch(text) is None:
         raise LocalError(f"{value!r} is no number of addresses; write it like 16, or {NONE}")
-    return _within(Fraction(text), text, 1, MAX_MACS, "addresses")
+    return _within(int(text), text, 1, MAX_MACS, "addresses")
 
 
 def mtu(value: object) -> int:
@@ -59,7 +58,7 @@ def mtu(value: object) -> int:
     text = _text(value)
     if _COUNT.fullmatch(text) is None:
         raise LocalError(f"{value!r} is no MTU; write its bytes like 1500, or {NONE}")
-    return _within(Fraction(text), text, MIN_MTU, MAX_MTU, "bytes")
+    return _within(int(text), text, MIN_MTU, MAX_MTU, "bytes")
 
 
 def show_frames(value: int) -> str:
@@ -85,7 +84,14 @@ def _text(value: object) -> str:
     return str(value) if type(value) in (int, str) else ""
 
 
-def _within(number: Fraction, text: str, least: int, most: int, unit: str) -> int:
+def _whole(decimal: str, factor: int, divisor: int = 1) -> int | None:
+    """Return ``decimal * factor / divisor``; None if that is not a whole number."""
+    before, _, behind = decimal.partition(".")
+    number, rest = divmod(int(before + behind) * factor, 10 ** len(behind) * divisor)
+    return None if rest else number
+
+
+def _within(number: int, text: str, least: int, most: int, unit: str) -> int:
     if number and not least <= number <= most:
         raise LocalError(f"{text} is out of bounds; write {least:,} to {most:,} {unit}, or {NONE}")
-    return int(number)
+    return number

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.base.saved_state import FILE
-from tests.helpers.gateway.place import process
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
 from tests.helpers.guests.switch import Switch

@@ -1,5 +1,6 @@
 /* The module: its functions, its constants and the types that the other files make. */
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "capture/capture_ring.h"
@@ -88,6 +89,18 @@ static PyObject *core_tap_open(PyObject *module, PyObject *args)
     return Py_BuildValue("is", fd, actual);
 }
 
+static PyObject *core_dissolve(PyObject *module, PyObject *args)
+{
+    (void)module;
+    int fd;
+    struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    if (!PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    if (connect(fd, &nobody, sizeof nobody.sa_family) < 0)
+        return py_os_error();
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_finish_offload(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -161,6 +174,7 @@ static PyMethodDef functions[] = {
     {"flood_create", core_flood_create, METH_VARARGS, NULL},
     {"stats_page_create", core_stats_page_create, METH_NOARGS, NULL},
     {"tap_open", core_tap_open, METH_VARARGS, NULL},
+    {"dissolve", core_dissolve, METH_VARARGS, NULL},
     {"finish_offload", core_finish_offload, METH_VARARGS, NULL},
     {"shorten_offload", core_shorten_offload, METH_VARARGS, NULL},
     {"infer_offload", core_infer_offload, METH_VARARGS, NULL},
@@ -216,7 +230,7 @@ PyMODINIT_FUNC PyInit__core(void)
     if (add_constants(module) < 0 || add_counters(module) < 0 || py_add_capture_reader(module) < 0 || py_add_cell(module) < 0
         || py_add_engine(module) < 0 || py_add_stats_page(module) < 0
         || py_add_datagrams(module) < 0 || py_add_early_drop(module) < 0 || py_add_fdb(module) < 0
-        || py_add_ring_ends(module) < 0 || py_add_sibling(module) < 0 || py_add_splices(module) < 0) {
+        || py_add_ring_ends(module) < 0 || py_add_fork(module) < 0 || py_add_splices(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -13,6 +13,6 @@ int py_add_early_drop(PyObject *module);
 int py_add_fdb(PyObject *module);
 int py_add_splices(PyObject *module);
 int py_add_ring_ends(PyObject *module);
-int py_add_sibling(PyObject *module);
+int py_add_fork(PyObject *module);
 
 #endif

@@ -22,6 +22,7 @@ from pathlib import Path
 from scripts.benchmarks.lab import pumped
 from scripts.benchmarks.lab.lab import BEFORE, Lab, Test, dropped_before
 from scripts.benchmarks.lab.sockets import end_of
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.krunkit import COMPAT
 from tests.helpers.guests.machine import IPERF_PORT
 from tests.helpers.guests.netns import Namespace
@@ -148,14 +149,11 @@ class Gateway(HostAndVM):
         return drops
 
     def _process(self, module: str) -> int:
-        """Return the pid of the switch's process that runs a module."""
-        wanted = f"\0-m\0{module}\0".encode()
-        for pid in self._switch.processes():
-            with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if wanted in words and not words.startswith(b"unshare"):
-                    return pid
-        raise RuntimeError(f"the switch has no process {module}")
+        """Return the pid of the gateway's process, or of the one in its namespace."""
+        pid = process(self._switch, module)
+        if not pid:
+            raise RuntimeError(f"the switch has no process {module}")
+        return pid
 
 
 class SocketGateway(Gateway):

@@ -20,6 +20,7 @@ from typing import TypeVar
 from forwarder.future import Future
 from forwarder.messages import Reply
 from gateway.inside import addresses, nft, transparent
+from gateway.inside.interfaces import LAN, OUT
 from gateway.inside.kernel import Kernel
 from gateway.inside.process import KINDS
 from gateway.ports import Port
@@ -146,11 +147,11 @@ class Lan:
         return sock
 
     def _set_up(self) -> tuple[int, dict[str, socket.socket], list[socket.socket]]:
-        tun = open_tun(addresses.OUT)
+        tun = open_tun(OUT)
         addresses.set_up(self.settings)
-        nft.load(nft.rules(self.settings, addresses.LAN))
-        self._kernel = Kernel(addresses.LAN)
-        return tun, transparent.listen(), frame_sockets.open_all(addresses.LAN, self.policy)
+        nft.load(nft.rules(self.settings, LAN))
+        self._kernel = Kernel()
+        return tun, transparent.listen(), frame_sockets.open_all(LAN, self.policy)
 
     def _neighbours(self) -> Future[Reply]:
         future: Future[Reply] = Future()

@@ -117,18 +117,6 @@ def place(request: pytest.FixtureRequest, namespace: NewNamespace) -> Iterator[C
         yield make
 
 
-def process(switch: Switch, what: str) -> int:
-    """Return the pid of ``gateway`` or ``gateway.inside``; 0 if there is none."""
-    for pid in switch.processes():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[1:3] == [b"-m", what.encode()]:
-            return pid
-    return 0
-
-
 def _resolv_conf(room: Namespace) -> Path:
     """Return the file that ``ip netns exec`` puts in the place of ``/etc/resolv.conf`` (ip-netns(8))."""
     return Path("/etc/netns", room.netns, "resolv.conf")

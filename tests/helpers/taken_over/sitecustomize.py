@@ -82,21 +82,24 @@ if where and program == "workers":
 
     Birthright.__init__, Worker.__init__, Worker._work = be_born, start, _work
 
-if where and program in ("gateway", "gateway.inside"):
+if where and program == "gateway":
     from forwarder import messages, names, wire
+    from gateway.gateway import Gateway
+    from gateway.inside.process import Inside
 
-    if program == "gateway":
-        from gateway.gateway import Gateway as Process
-    else:
-        from gateway.inside.process import Inside as Process
-    begin = Process.__init__
+    def meet_at_birth(process, name):
+        """Let a process, or one that it has forked, meet the test when it makes its main object."""
+        begin = process.__init__
 
-    def be_born(self, *arguments):
-        begin(self, *arguments)
-        meet(program)
-        test.pair = socket.socketpair()
-        descriptors = types.SimpleNamespace(vm=test.pair[0].fileno())
-        stand_in = types.SimpleNamespace(_fds=descriptors, _channel=self._channel)
-        self._loop.watch(test.link.fileno(), lambda _: obey(worker=stand_in, process=self))
+        def be_born(self, *arguments):
+            begin(self, *arguments)
+            meet(name)
+            test.pair = socket.socketpair()
+            descriptors = types.SimpleNamespace(vm=test.pair[0].fileno())
+            stand_in = types.SimpleNamespace(_fds=descriptors, _channel=self._channel)
+            self._loop.watch(test.link.fileno(), lambda _: obey(worker=stand_in, process=self))
 
-    Process.__init__ = be_born
+        process.__init__ = be_born
+
+    meet_at_birth(Gateway, "gateway")
+    meet_at_birth(Inside, "gateway.inside")

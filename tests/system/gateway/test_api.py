@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.api.http_connection import BODY
-from tests.helpers.gateway.place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Place, process, resolver
+from tests.helpers.gateway.place import FOUND, GATEWAY, GUEST, MAC, RESOLVER, Place, resolver
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch

@@ -18,7 +18,8 @@ from gateway.lan.frames import Datagram, udp
 from tests.helpers.gateway import dhcp_client, dns_client
 from tests.helpers.gateway.dhcp_client import DISCOVER
 from tests.helpers.gateway.link import Link, dhcp_frame
-from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place, process
+from tests.helpers.gateway.place import FOUND, GATEWAY, OUTSIDE, Place
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.guest

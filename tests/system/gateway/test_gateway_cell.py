@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.gateway.place import process
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import mac

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from tests.helpers.core.claims import arp
 from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, RELEASE, request
 from tests.helpers.gateway.link import Link, dhcp_frame
+from tests.helpers.gateway.processes import processes
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import mac
 from tests.helpers.guests.fixtures import StartSwitch, short_directory
@@ -223,19 +223,6 @@ def test_a_failed_start_is_one_line_and_leaves_nothing_behind(flags: list[str], 
         assert sum(line in each for each in done.stderr.splitlines()) == 1, "a log line may come after it"
         assert "Traceback" not in done.stderr
         switch.assert_nothing_left()
-
-
-def processes(switch: Switch, what: str) -> list[int]:
-    """Return the pids of this switch: of ``gateway`` or ``gateway.inside``."""
-    found = []
-    for pid in switch.processes():
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[:3] == [sys.executable.encode(), b"-m", what.encode()]:
-            found.append(pid)
-    return found
 
 
 def test_an_ordinary_user_has_the_same(namespace: NewNamespace) -> None:

@@ -23,6 +23,7 @@ import pytest
 from forwarder._core import SPLICE_KEPT_PIPES as KEPT_PIPES
 from gateway.stock import BATCH
 from scripts.benchmarks.report import proc
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.netns import Namespace
@@ -57,12 +58,7 @@ class Place(NamedTuple):
 
     def processes(self) -> dict[str, int]:
         """Return the pids of the gateway's two processes, by module."""
-        lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.switch.processes()}
-        return {
-            module: next(pid for pid, line in lines.items() if line.startswith(b"/") and wanted in line)
-            for module in ("gateway", "gateway.inside")
-            for wanted in [f"\0-m\0{module}\0".encode()]
-        }
+        return {module: process(self.switch, module) for module in ("gateway", "gateway.inside")}
 
     def sockets(self) -> tuple[int, ...]:
         """Return how many TCP sockets the host, the gateway's namespace and the guest have."""

@@ -14,7 +14,8 @@ from forwarder.errors import LocalError
 from forwarder.restart_budget import Budget
 from supervisor.console.client import Client
 from supervisor.gateway.questions import REPLACE_S
-from tests.helpers.gateway.place import GATEWAY, Place, process
+from tests.helpers.gateway.place import GATEWAY, Place
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
 

@@ -18,7 +18,8 @@ from gateway.lan.frames import Datagram, icmpv6, udp
 from gateway.settings import read
 from tests.helpers.gateway import dhcp_client
 from tests.helpers.gateway.link import Link, dhcp_frame
-from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, NewNamespace, Place, process
+from tests.helpers.gateway.place import GATEWAY, HOST, MAC, OUTSIDE, NewNamespace, Place
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.fake_vm import PacketVM
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.pump import Pump

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.helpers.gateway.place import GUEST, HOST, OUTSIDE, Place, process
+from tests.helpers.gateway.place import GUEST, HOST, OUTSIDE, Place
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import PATIENCE, wait_for

@@ -10,17 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.helpers.gateway.place import (
-    FOUND,
-    GATEWAY,
-    GUEST,
-    HOST,
-    OUTSIDE,
-    RESOLVER,
-    Place,
-    process,
-    resolver,
-)
+from tests.helpers.gateway.place import FOUND, GATEWAY, GUEST, HOST, OUTSIDE, RESOLVER, Place, resolver
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.machine import CommandError
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.waiting import PATIENCE, wait_for

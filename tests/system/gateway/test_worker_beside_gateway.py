@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.stock import MOST_KEPT
-from tests.helpers.gateway.place import process
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch

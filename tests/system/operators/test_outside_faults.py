@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.helpers.faults import named
-from tests.helpers.gateway.place import GATEWAY, GUEST, RESOLVER, Place, process, resolver
+from tests.helpers.gateway.place import GATEWAY, GUEST, RESOLVER, Place, resolver
+from tests.helpers.gateway.processes import process
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.ports import attach

@@ -1,4 +1,4 @@
-#include "system/sibling.h"
+#include "system/fork.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -19,13 +19,23 @@ static int *place_of_thread_number(void)
     return place;
 }
 
-int sibling_fork(void)
+static int fork_with(int flags)
 {
     int *place = place_of_thread_number();
-    int pid = (int)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+    int pid = (int)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
     if (pid == 0 && place != NULL)
         *place = (int)syscall(SYS_set_tid_address, place);
     return pid;
+}
+
+int fork_sibling(void)
+{
+    return fork_with(CLONE_PARENT);
+}
+
+int fork_into_namespaces(bool user)
+{
+    return fork_with(CLONE_NEWNET | CLONE_NEWPID | (user ? CLONE_NEWUSER : 0));
 }
 
 int end_with_parent(void)
