@@ -23,13 +23,17 @@ NICE = 10
 )
 @click.option("--filter", "expression", metavar="EXPR", help="Capture only matching frames (pcap-filter(7)).")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.1), help="End after so many seconds.  [default: at Ctrl-C]"
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="End after this time.  [default: at Ctrl-C]",
 )
 @click.option(
     "--snap",
     type=click.IntRange(14, SNAP),
     default=SNAP,
     show_default=True,
+    metavar="BYTES",
     help="Most bytes to keep of a frame.",
 )
 @click.option(
@@ -50,7 +54,9 @@ def capture(
     snap: int,
     form: str,
 ) -> None:
-    """Capture the frames of PORTS: a port's name or number, several with commas, or `all`.
+    """Capture the frames of PORTS.
+
+    PORTS is a port's name or number, several with commas, or `all`.
 
     A frame appears once as it comes from a VM and once as it goes to a VM. A dropped frame appears once more,
     with the reason as comment. Live: `supervisor capture all -w - | wireshark -k -i -`. A slow reader misses

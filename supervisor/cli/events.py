@@ -8,7 +8,6 @@ from typing import Any, TextIO, cast
 import click
 
 from supervisor.cli.options import SpanType, directory, runtime_dir_option
-from supervisor.screen.folding import folded
 from supervisor.screen.visible import visible
 
 FOLLOW_S = 0.25
@@ -26,8 +25,9 @@ FOLLOW_S = 0.25
 )
 @click.option("--follow", is_flag=True, help="Go on with new events until Ctrl-C.")
 def events(runtime_dir: str | None, as_json: bool, since: float | None, follow: bool) -> None:
-    """Show events: VMs that came, went, stalled or sent forged frames; leases; settings; the gateway.
+    """Show what happened to VMs, leases, settings and the gateway.
 
+    An event is a VM that came, went, stalled or sent forged frames, a lease, a change of settings and so on.
     The last 1,000 are kept, and outlive the supervisor. `supervisor run --log-format json` logs the same
     records. `supervisor help EVENT` explains one.
     """
@@ -69,6 +69,8 @@ class _Printer:
         if day != self._day:
             click.echo(day)
             self._day = day
+        from supervisor.screen.folding import folded  # noqa: PLC0415 - a page of help needs no rich
+
         click.echo(folded(head + _text(event), self._stream, len(head)))
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from supervisor.cli.options import directory, runtime_dir_option
-from supervisor.screen.folding import folded
 from supervisor.screen.visible import visible
 
 Json = dict[str, Any]
@@ -29,6 +28,7 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.console.facts import gather  # noqa: PLC0415
     from supervisor.console.reach import look_up, reach  # noqa: PLC0415
+    from supervisor.screen.folding import folded  # noqa: PLC0415
 
     if not (a.strip() and b.strip()):
         raise click.UsageError("A and B cannot be empty; name two ports, MAC or IP addresses")

@@ -20,7 +20,10 @@ that is free."""
 @runtime_dir_option
 @click.pass_context
 def forward(context: click.Context, runtime_dir: str | None) -> None:
-    """Forward ports and sockets of the host to VMs (needs run --gateway)."""
+    """Forward ports and sockets of the host to VMs.
+
+    The switch needs a gateway (`run --gateway`).
+    """
     context.obj = runtime_dir
 
 

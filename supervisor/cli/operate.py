@@ -117,7 +117,10 @@ def stats(
 @click.command()
 @runtime_dir_option
 def top(runtime_dir: str | None) -> None:
-    """Watch rates, drops, queues, CPU and memory; ? shows the keys, q ends it."""
+    """Watch rates, drops, queues, CPU and memory.
+
+    `?` shows the keys, `q` ends it.
+    """
     from supervisor.console.client import Client  # noqa: PLC0415
     from supervisor.console.live_stats import LiveStats  # noqa: PLC0415
     from supervisor.screen import top as live_table  # noqa: PLC0415
@@ -213,7 +216,10 @@ def _words(attachment: Attachment) -> str:
 @runtime_dir_option
 @click.argument("target", metavar="PORT|NAME|URL|PATH")
 def detach(runtime_dir: str | None, target: str) -> None:
-    """Disconnect the VM of a port, or close a listener, named by its URL or path."""
+    """Disconnect the VM of a port, or close a listener.
+
+    A listener is named by its URL or path.
+    """
     answer = _ask(runtime_dir, "detach", target=parse_any(target))
     click.echo(f"detached {answer.get('name', answer.get('url'))}")
 
@@ -223,7 +229,10 @@ def detach(runtime_dir: str | None, target: str) -> None:
 @json_option
 @click.argument("target", metavar="PORT|NAME|URL|PATH")
 def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
-    """Show the settings of a port, or of a listener's future ports, in the form that `set` takes."""
+    """Show the settings of a port or of a listener.
+
+    They have the form that `set` takes. Those of a listener are for VMs that attach from now on.
+    """
     from supervisor.screen import tables  # noqa: PLC0415
 
     _show(
@@ -238,10 +247,11 @@ def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
 @click.argument("target", metavar="PORT|NAME|URL|PATH")
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True, type=ChangeType())
 def set_(runtime_dir: str | None, target: str, changes: tuple[tuple[str, object], ...]) -> None:
-    """Change settings while the switch runs: all of the given ones, or none.
+    """Change settings of a port or of a listener.
 
-    Settings of a port hold until its VM goes. Settings of a listener, named by its URL or path, are for VMs
-    that attach from now on. Lists are separated by commas; `pin=` makes one empty.
+    If one of them is refused, none is changed. Settings of a port hold until its VM goes. Settings of a
+    listener, named by its URL or path, are for VMs that attach from now on. Lists are separated by commas;
+    `pin=` makes one empty.
     """
     wanted = dict(changes)
     if len(wanted) < len(changes):
@@ -259,7 +269,14 @@ def set_(runtime_dir: str | None, target: str, changes: tuple[tuple[str, object]
 
 @click.command()
 @runtime_dir_option
-@click.option("--timeout", type=click.FloatRange(min=0), default=15.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait; if it has not ended by then, the command fails.",
+)
 def stop(runtime_dir: str | None, timeout: float) -> None:
     """Stop a switch and wait until it has ended."""
     pid = cast(int, _ask(runtime_dir, "stop")["pid"])
@@ -281,7 +298,10 @@ def stop(runtime_dir: str | None, timeout: float) -> None:
     "--seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="Duration of the demonstration."
 )
 def demo(seconds: float | None) -> None:
-    """Show that a stuck VM does not slow others; needs no VM and no root."""
+    """Show that a stuck VM does not slow others.
+
+    It needs no VM and no root.
+    """
     from supervisor.demo import course as demonstration  # noqa: PLC0415
 
     try:

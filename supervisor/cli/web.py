@@ -23,7 +23,7 @@ DEFAULT = "tcp://127.0.0.1:9461"
     help="File with the secret of requests; needed if other machines can reach the address.",
 )
 def web(runtime_dir: str | None, listen: str, token_file: str | None) -> None:
-    """Show the switch in a browser: a page, /metrics for Prometheus, /events.
+    """Show the switch in a browser, and serve metrics for Prometheus.
 
     Prints one line, `ready URL`. Runs until Ctrl-C or SIGTERM. Its end does not affect the switch.
     """

@@ -9,11 +9,12 @@ import click
 @click.argument("said", metavar="[WORD]", nargs=-1)
 @click.pass_context
 def help_(context: click.Context, said: tuple[str, ...]) -> None:
-    """Explain WORD of a table or of `events`, or a command; without it all words.
+    """Explain a word of a table or of `events`, or a command.
 
-    A heading of two words, like `CPU %` or `flows tcp`, is one of them.
+    Without WORD, all words are explained. A heading of two words, like `CPU %` or `flows tcp`, is one word
+    here.
     """
-    from supervisor.screen import words  # noqa: PLC0415 - a page of help needs no tables
+    from supervisor.screen import words  # noqa: PLC0415 - a page of help needs no rich
     from supervisor.screen.folding import folded  # noqa: PLC0415
 
     group = context.parent

@@ -166,7 +166,7 @@ SETTINGS = {
         "Number of MAC addresses that the VM may send from; frames from further ones are dropped.",
     ),
     "isolated": Setting(
-        "isolated", _FLAG, "true|false", "Exchange frames only with the ports of --reach that allow it, too."
+        "isolated", _FLAG, "true|false", "Exchange frames only with the ports of `reach` that allow it, too."
     ),
     "reach": Setting("reaches", _NAMES, "NAME", "Name of a port that an isolated port may talk to."),
     "offload": Setting(
