@@ -1,4 +1,4 @@
-"""What TCP sockets of relayed connections are told, and what they can be asked."""
+"""Options of the TCP sockets of relayed connections, and what the kernel tells of such a connection."""
 
 import contextlib
 import socket

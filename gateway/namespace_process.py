@@ -73,6 +73,7 @@ class NamespaceProcess:
 
     def _start(self, channel: socket.socket, not_inside: tuple[int, ...]) -> None:
         for program, package in NEEDED.items():
+            # shutil.which would take a third of a MiB that both processes keep.
             if not any(os.access(os.path.join(each, program), os.X_OK) for each in PATH.split(os.pathsep)):
                 self.failure = f"{program} is missing; install {package}"
                 return

@@ -1,6 +1,6 @@
 """The listener of the HTTP API: a unix socket of the host, in the gateway's loop.
 
-The socket is 0600 and the supervisor makes it; the kernel lets nobody in but its owner and root. Each client
+The socket is 0600 and the supervisor makes it; the kernel admits only its owner and root. Each client
 is a ``Connection``, which knows the protocol and how long its steps may take.
 
 Bounds: ``CONNECTIONS`` at once. Beyond that, the client that was silent for longest makes room for the next

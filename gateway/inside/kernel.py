@@ -1,4 +1,4 @@
-"""What the process inside goes on asking its kernel: neighbours of the LAN, and frames that were dropped.
+"""Ask the namespace's kernel for the neighbours of the LAN, and for the number of frames that it dropped.
 
 Both are asked over netlink sockets (netlink(7)) that are opened before the process enters its cell, where it
 can neither open a socket of that kind nor start ``nft``. A library would do both, so the few bytes of each

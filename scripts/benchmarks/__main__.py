@@ -42,8 +42,8 @@ def main(words: list[str] | None = None) -> int:
     journal = Journal(benchmark.name, options)
     if journal.load_before > QUIET_LOAD * cores():
         print(
-            f"bench: this machine is busy (load {journal.load_before:.1f}, {cores()} cores): whoever"
-            " needs more processes will look worse than it is",
+            f"bench: this machine is busy (load {journal.load_before:.1f}, {cores()} cores):"
+            " a switch of more processes will look worse than it is",
             file=sys.stderr,
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -52,13 +52,13 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
         workers = set(way.workers(*range(1, options.vms + 1)))
         with journal.during(options.settle, "settling"):
             time.sleep(options.settle)
-        everybody = way.switch.processes()
+        processes = way.switch.processes()
         assert way.switch.process is not None
         supervisor = way.switch.process.pid
-        begun, before = time.monotonic(), {pid: _use(pid) for pid in everybody}
+        begun, before = time.monotonic(), {pid: _use(pid) for pid in processes}
         with journal.during(options.seconds, "watching"):
             time.sleep(options.seconds)
-        after = {pid: _use(pid) for pid in everybody}
+        after = {pid: _use(pid) for pid in processes}
         passed = time.monotonic() - begun
         run["seconds"] = passed
         run["processes"] = [
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
                 "wakeups": (after[pid][1] - before[pid][1]) / passed,
                 **_size(pid),
             }
-            for pid in everybody
+            for pid in processes
         ]
         if options.silence is not None:
             run["talked"] = _talk(way, sorted(workers), options, journal)
@@ -127,9 +127,9 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
     if trouble:
         yield (TOGETHER, trouble)
         return
-    everybody = journal.runs[0]["processes"]
+    processes = journal.runs[0]["processes"]
     for role in ROLES:
-        group = [process for process in everybody if process["role"] == role]
+        group = [process for process in processes if process["role"] == role]
         if group:
             yield (
                 *_sizes(role, group),
@@ -141,12 +141,12 @@ def rows(journal: Journal) -> Iterable[Sequence[str]]:
         yield (*_sizes(role, group), "", "")
 
     def total(key: str) -> list[float | None]:
-        values = [process[key] for process in everybody]
+        values = [process[key] for process in processes]
         return [None if None in values else sum(values)]
 
     yield (
         TOGETHER,
-        f"{len(everybody)}",
+        f"{len(processes)}",
         median(total("pss"), 1, 1 / MIB),
         median(total("rss"), 1, 1 / MIB),
         median(total("descriptors"), 0),

@@ -1,7 +1,7 @@
 """``isolation``: what a pair of VMs loses while another does not read, or floods.
 
 Within a round all cases of a row run on one switch, one after the other and each for a moment only, so that
-they differ in nothing but what is compared. Whoever sends in one case is silent in all others. What the
+they differ in nothing but what is compared. A VM that sends in one case is silent in all others. What the
 others send is paced, except for a flood: a sender without a pause would compete with the pair for the
 machine's cores, which is no matter of the switch.
 """

@@ -114,11 +114,11 @@ def _idle(way: Bulkhead, options: argparse.Namespace, journal: Journal) -> Run:
     with journal.during(options.settle + options.idle, "idle"):
         time.sleep(options.settle)
         workers = [port["worker"]["pid"] for port in ask(way.switch)["ports"]]
-        everybody = way.switch.processes()
-        began, before, before_all = time.monotonic(), proc.cpu_ns(workers), proc.cpu_ns(everybody)
+        processes = way.switch.processes()
+        began, before, before_all = time.monotonic(), proc.cpu_ns(workers), proc.cpu_ns(processes)
         time.sleep(options.idle)
         passed = time.monotonic() - began
-        used, used_all = proc.cpu_ns(workers) - before, proc.cpu_ns(everybody) - before_all
+        used, used_all = proc.cpu_ns(workers) - before, proc.cpu_ns(processes) - before_all
     assert way.switch.process is not None
     return {
         "workers_cpu": used * 1e-9 / passed,

@@ -1,7 +1,7 @@
-"""How much a process of ours may say in a second: what is beyond that waits in the kernel, and holds it back.
+"""Limit the messages of one of our processes in a second: others wait in the kernel, and their sender too.
 
-A token bucket. Whoever reads a channel asks how many messages to take, spends one for each, and leaves the
-channel unread until ``resume_at`` when there is none. Nothing is lost that anybody else needs.
+A token bucket. The reader of a channel asks how many messages to take and spends a token for each. Without
+tokens it leaves the channel unread until ``resume_at``. The reader loses no message.
 
     Allowance(burst=4096, rate=1000): 4,096 messages at once, then 64 every 64 ms.
 """

@@ -1,9 +1,8 @@
-"""Whether processes are in their cells: what each says when it is ready, noted, shown, and insisted on.
+"""The cells of all processes: note what each says of its own, show it, and refuse processes without one.
 
 A worker says what of its cell is in force before a VM is near it, so its word is good; so do the processes of
-the gateway. Parts that the kernel
-does not have are missing, and named: the others still hold. An operator who wants all of them says ``--cell
-required``, and then no process without them serves a VM.
+the gateway. Parts that the kernel does not have are named as missing, and the others still hold. With
+``--cell required``, no process without all of them serves a VM.
 """
 
 from forwarder._core import CELL_PARTS

@@ -106,7 +106,7 @@ class _File:
             if key in TEXT_KEYS:
                 fields[TEXT_KEYS[key]] = self._text_of((key,), value)
                 if key in CHOICES and value not in CHOICES[key]:
-                    self._fail((key,), f"{value!r} is none of {', '.join(CHOICES[key])}")
+                    self._fail((key,), f"{value!r} is not one of these: {', '.join(CHOICES[key])}")
             elif key in LISTEN_KEYS or key == "tap":
                 if not isinstance(value, list):
                     self._fail((key,), "has to be a list")

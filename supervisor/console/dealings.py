@@ -1,4 +1,4 @@
-"""What two ends have had to do with each other, as far as the switch saw it, and what that means.
+"""Read from the traffic of two ends why they do not reach each other, as far as the switch saw it.
 
 Theory of operation
 -------------------
@@ -9,7 +9,7 @@ port that uses the address has sent anything to the VM that asked since. *Data* 
 neighbour discovery, which a guest answers that filters all else.
 
     web asks for 10.0.0.2 at 0, 1, 2 s; db, which uses 10.0.0.2, sends to web at 0.1 s     answered
-    web asks for 10.0.0.2 at 0, 1, 2 s; nobody uses it                                     open
+    web asks for 10.0.0.2 at 0, 1, 2 s; no VM uses it                                      open
 
 What a guest does inside can only be concluded: those findings say what was seen first.
 """
@@ -120,7 +120,7 @@ def _name_of_user(address: str, facts: Facts) -> str | None:
 
 
 def unanswered(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    """Find questions for a neighbour that nobody answers."""
+    """Find questions for a neighbour that have no answer."""
     names = {row["name"] for row in rows_of(a, b)}
     to_gateway = facts.gateway is not None and (a.outside or b.outside or "gateway" in names)
     for asked in open_questions(a, b, facts):

@@ -65,7 +65,7 @@ class ProcessSampler:
 
         ``now``: monotonic seconds. ``weighed``: whose PSS is wanted, which costs most; None: all.
         """
-        import psutil  # noqa: PLC0415 - until somebody asks, a switch needs none of it
+        import psutil  # noqa: PLC0415 - a switch needs it only when an operator asks
 
         found: dict[Identity, Usage] = {}
         watched: dict[Identity, _Watched] = {}

@@ -1,4 +1,4 @@
-"""The workers of one switch: puts the parts of this folder together and passes events between them.
+"""The workers of one switch: puts pool, rings and membership together and passes events between them.
 
 Theory of operation. A worker is started ahead of need (``worker_pool``) and reports that it is ready in its
 cell (``cells``). It gets a port with its descriptors (``fd_store``), reports over its channel (``channels``)

@@ -1,4 +1,7 @@
-"""What confines a gateway's processes, as they say before a guest is near them: noted, and insisted on."""
+"""Note the cells of a gateway's processes, and refuse a gateway without the cells that the operator requires.
+
+The gateway says what confines it before a guest is near its processes.
+"""
 
 from forwarder import cell
 from forwarder.errors import PeerError

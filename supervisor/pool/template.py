@@ -129,7 +129,7 @@ class Template:
                 message, descriptors = received
                 close_all(descriptors)
                 if not isinstance(message, Forked) or not self._requests:
-                    raise PeerError(f"a {type(message).__name__} that nobody expects")
+                    raise PeerError(f"an unexpected {type(message).__name__}")
                 self._take(message)
         except ChannelClosedError:
             self._hang_up()

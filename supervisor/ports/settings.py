@@ -106,7 +106,7 @@ def _reaches(value: object) -> object:
 def _word(words: tuple[str, ...]) -> Kind:
     def check(value: object) -> object:
         if value not in words:
-            raise LocalError(f"{value!r} is none of {', '.join(words)}")
+            raise LocalError(f"{value!r} is not one of these: {', '.join(words)}")
         return value
 
     return Kind(check, str, str)

@@ -58,8 +58,8 @@ def guard(access: Access) -> Middleware:
         given = request.query.get("token")
         if access.token is not None and not _knows(request, given, access.token):
             raise web.HTTPUnauthorized(text="give the token of --token-file: ?token=TOKEN\n")
-        anybody = access.token is None and access.hosts is not None
-        if anybody and request.path != OPEN and not _is_ours(request):
+        has_no_token = access.token is None and access.hosts is not None
+        if has_no_token and request.path != OPEN and not _is_ours(request):
             raise web.HTTPForbidden(text="this is for the switch's user and root; /metrics is for all\n")
         if request.method != "GET" and not _same_origin(request):
             raise web.HTTPForbidden(text="another origin may not do that\n")

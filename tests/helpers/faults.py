@@ -42,7 +42,7 @@ FAULTS = {
     "a filter in the guest": Fault(
         PAIR, "nothing but ARP answers has come back: a filter in the guest of db", 1
     ),
-    "a filter that came later": Fault(PAIR, "s: a filter in the guest of db, or it has no route back", 0),
+    "a filter that came later": Fault(PAIR, "a filter in the guest of db, or it has no route back", 0),
     "a VM that reads too slowly": Fault(
         PAIR,
         "frames for db were lost in the last minute (egress_full): its VM reads more slowly",

@@ -93,10 +93,10 @@ static PyObject *core_dissolve(PyObject *module, PyObject *args)
 {
     (void)module;
     int fd;
-    struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
     if (!PyArg_ParseTuple(args, "i", &fd))
         return NULL;
-    if (connect(fd, &nobody, sizeof nobody.sa_family) < 0)
+    if (connect(fd, &none, sizeof none.sa_family) < 0)
         return py_os_error();
     Py_RETURN_NONE;
 }

@@ -110,13 +110,13 @@ static int gain_chroot(void)
     return write_file("/proc/self/setgroups", "deny") < 0 || write_file("/proc/self/gid_map", map) < 0 ? -1 : 0;
 }
 
-/* A directory that nobody has to make, and in which there is nothing but numbers of our own descriptors. */
+/* This directory exists everywhere, and has nothing but the numbers of our own descriptors. */
 static bool enter_empty_root(void)
 {
     return gain_chroot() == 0 && chroot("/proc/self/fdinfo") == 0 && chdir("/") == 0;
 }
 
-/* Whether user 0 of this user namespace is somebody else outside, and there is no other user in here. */
+/* Whether this user namespace has user 0 only, which is another user outside. */
 static bool is_root_in_name_only(void)
 {
     char map[64] = "";

@@ -28,7 +28,7 @@
    A refused call fails with EPERM, since a C library that tries a new call must not cost a VM its link. In the thread
    that called cell_filter it is counted as well (its filter raises SIGSYS, whose handler counts and makes the call
    fail); in the others, which block signals, and for what the C library does with signals blocked, it only fails. The
-   count is for a log line; a process that is somebody else's by now can keep it from being told.
+   count is for a log line; a process that was taken over can hide it.
 
    Example: a spare of an ordinary user on Linux 6.12 enters its cell. cell_restrict makes a user namespace for the
    right to chroot, drops that right, and sets Landlock's ABI 6 with no rule; ZeroMQ's threads start and inherit it;

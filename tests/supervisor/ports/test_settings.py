@@ -125,11 +125,11 @@ def test_text_is_read_as_values(key: str, text: str, value: object) -> None:
         ("limit-macs", "1k", "is no number of addresses"),
         ("limit-macs", "10241", "write 1 to 10,240 addresses"),
         ("isolated", "maybe", "neither true nor false"),
-        ("offload", "on", "'on' is none of none, tso"),
+        ("offload", "on", "'on' is not one of these: none, tso"),
         ("mtu", "67", "67 is out of bounds; write 68 to 65,521 bytes, or none"),
         ("mtu", "65522", "out of bounds"),
         ("mtu", "1.5k", "is no MTU; write its bytes like 1500, or none"),
-        ("receive", "", "'' is none of mtu, large"),
+        ("receive", "", "'' is not one of these: mtu, large"),
         ("pin", "ff:ff:ff:ff:ff:ff", "one station"),
         ("pin", f"{MAC},{MAC}", "is there twice"),
         (
