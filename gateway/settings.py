@@ -43,6 +43,9 @@ LEAST_MTU, MOST_MTU = 1280, 65520
 SMALLEST, LARGEST = 28, 8
 """Prefix lengths: room for the gateway, the host alias, .2 and some leases; and 16 million of them."""
 
+NO_LANS = tuple(IPv4Network(each) for each in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4"))
+"""Private in name (RFC 6890), but no guest can have an address there."""
+
 MOST_NAMES = 4096
 """Static leases or records, at most: several for each possible VM, and they fit one message."""
 
@@ -198,7 +201,7 @@ def _subnet(value: object) -> IPv4Network:
         raise ValueError(f"{value!r} has host bits set; did you mean {subnet}?")
     if not LARGEST <= subnet.prefixlen <= SMALLEST:
         raise ValueError(f"{subnet} has to be a /{LARGEST} to /{SMALLEST}")
-    if not subnet.is_private or subnet.is_loopback or subnet.is_link_local:
+    if not subnet.is_private or any(subnet.overlaps(each) for each in NO_LANS):
         raise ValueError(f"{subnet} is no private network; choose one like {SUBNET} or 10.77.0.0/16")
     return subnet
 

@@ -9,8 +9,10 @@ CELL_PARTS: Final[tuple[str, ...]]
 def waiter_create() -> int:
     """What an engine sleeps on: an epoll instance."""
 
-def tap_open(name: str, netns: int = -1) -> tuple[int, str]:
+def tap_open(name: str, netns: int = -1, mac: bytes = ...) -> tuple[int, str]:
     """Open (make) TAP device ``name``, up, in the network namespace of descriptor ``netns`` if >= 0.
+
+    It has the MAC address ``mac`` from its first frame on; without it, its own or a random one.
 
     Its frames are behind a ``virtio_net_hdr`` of 10 bytes each, little-endian, with offloads as far as the
     kernel has them. Returns the non-blocking descriptor and the kernel's name for it. Raises OSError.

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from forwarder.errors import LocalError
-from forwarder.names import GATEWAY_MAC, format_mac
 from gateway.inside.interfaces import LAN, OUT
 from gateway.inside.nft import MARK, TABLE
 from gateway.settings import Settings
@@ -29,7 +28,7 @@ def set_up(settings: Settings) -> None:
     policy = settings.policy
     links = [
         "link set dev lo up",
-        f"link set dev {LAN} address {format_mac(GATEWAY_MAC)} mtu {settings.mtu} up",
+        f"link set dev {LAN} mtu {settings.mtu} up",
         f"link set dev {OUT} mtu {OUT_MTU} up",
     ]
     own4 = f"address add {policy.gateway4}/{policy.subnet.prefixlen} dev {LAN}"

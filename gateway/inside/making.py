@@ -21,6 +21,7 @@ from forwarder import _core
 from forwarder.channel import Channel
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import Command, Handover, Reply
+from forwarder.names import GATEWAY_MAC
 from forwarder.tcp_options import forgo_pacing
 from gateway import bpf
 from gateway.inside import addresses, limits, nft, transparent
@@ -64,7 +65,7 @@ def _told(channel: Channel) -> Mapping[str, object]:
 def _make(channel: Channel, settings: Settings) -> None:
     """Make TAP, TUN, addresses, rules and sockets, and send all that have a descriptor. Raises LocalError."""
     try:
-        tap, _ = _core.tap_open(LAN)
+        tap, _ = _core.tap_open(LAN, -1, GATEWAY_MAC)
     except OSError as error:
         raise LocalError(
             f"cannot make the gateway's TAP: {error.strerror}; load the tun module, and give this user "

@@ -66,6 +66,15 @@ def running() -> list[str]:
     return sorted(found)
 
 
+def holder(directory: str) -> int:
+    """Return the process id in a directory's lock; 0: there is none."""
+    try:
+        with open(rendezvous.path(directory, LOCK), "rb") as file:
+            return int(file.readline(32))
+    except (OSError, ValueError):
+        return 0
+
+
 class RuntimeDir:
     """A runtime directory that this process holds, from construction to ``close``."""
 

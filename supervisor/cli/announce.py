@@ -7,6 +7,7 @@ import stat
 from contextlib import suppress
 
 from forwarder.errors import LocalError
+from supervisor.base import runtime_dir
 
 LONGEST_PID = 16
 """Bytes of the longest pid file: seven digits, and blanks that another program may have added."""
@@ -16,9 +17,9 @@ class PidFile:
     """A file with our process id, from construction to ``close``.
 
     The file holds only the number, like gvproxy's, and appears by rename, so a reader never finds half a
-    number. It replaces only an earlier pid file (a regular file with one number). It never replaces another
-    file, and never follows a link, which another user could have put into a shared directory (``/tmp``) to
-    make us overwrite a file of ours.
+    number. It replaces only an earlier pid file (a regular file with one number) whose process is no running
+    switch. It never replaces another file, and never follows a link, which another user could have put into a
+    shared directory (``/tmp``) to make us overwrite a file of ours.
     """
 
     def __init__(self, path: str) -> None:
@@ -86,8 +87,18 @@ def _check_replaceable(path: str) -> None:
         finally:
             os.close(fd)
         if len(text) <= LONGEST_PID and (not text.strip() or text.strip().isdigit()):
+            _check_outlived(path, int(text.strip() or 0))
             return
     raise LocalError(f"{path} exists and holds no process id; move it away, or choose another pid file")
+
+
+def _check_outlived(path: str, pid: int) -> None:
+    """Raise LocalError if a running switch of this user has that process id."""
+    for directory in runtime_dir.running():
+        if pid == runtime_dir.holder(directory):
+            raise LocalError(
+                f"pid file {path} is that of the switch in {directory} (pid {pid}); choose another"
+            )
 
 
 def tell_systemd(state: str) -> None:

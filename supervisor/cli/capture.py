@@ -8,7 +8,7 @@ import time
 import click
 
 from forwarder.errors import LocalError
-from supervisor.cli.options import directory, runtime_dir_option
+from supervisor.cli.options import SecondsType, directory, runtime_dir_option
 
 SNAP = 65_535
 NICE = 10
@@ -24,7 +24,7 @@ NICE = 10
 @click.option("--filter", "expression", metavar="EXPR", help="Capture only matching frames (pcap-filter(7)).")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1),
+    type=SecondsType(min=0.1),
     metavar="SECONDS",
     help="End after this time.  [default: at Ctrl-C]",
 )

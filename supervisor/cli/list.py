@@ -8,7 +8,7 @@ from typing import Any, cast
 import click
 
 from forwarder.errors import BulkheadError
-from supervisor.base import runtime_dir
+from supervisor.base import runtime_dir as runtime_dirs
 
 ANSWER_S = 1.0
 """A supervisor answers in milliseconds; one that hangs must not delay the list."""
@@ -16,8 +16,9 @@ AT_ONCE = 16
 
 
 @click.command("list")
+@click.option("--runtime-dir", metavar="DIR", help="Show only the switch of this directory.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(as_json: bool) -> None:
+def list_(runtime_dir: str | None, as_json: bool) -> None:
     """Show all switches of this user: name, state, ports, directory.
 
     A switch that does not answer within a second is `silent`.
@@ -25,12 +26,17 @@ def list_(as_json: bool) -> None:
     from supervisor.screen import tables  # noqa: PLC0415 - a page of help needs none of this
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(_ask, runtime_dir.running()))
+        found = list(pool.map(_ask, _wanted(runtime_dir)))
     if as_json:
         click.echo(json.dumps({"switches": found}))
     else:
         console = tables.console_for()
         console.print(tables.running(found, tables.room(console)))
+
+
+def _wanted(only: str | None) -> list[str]:
+    running = runtime_dirs.running()
+    return running if only is None else [each for each in running if each == os.path.abspath(only)]
 
 
 def _ask(directory: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from supervisor.cli.options import (
     PORT,
     SETTINGS_HELP,
     ChangeType,
+    SecondsType,
     SpanType,
     attachment_options,
     directory,
@@ -76,7 +77,7 @@ def status(runtime_dir: str | None, as_json: bool, everything: bool) -> None:
 @runtime_dir_option
 @json_option
 @all_option
-@click.option("--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Repeat at this interval.")
+@click.option("--watch", type=SecondsType(min=0.1), metavar="SECONDS", help="Repeat at this interval.")
 @click.option(
     "--since",
     type=SpanType(),
@@ -271,7 +272,7 @@ def set_(runtime_dir: str | None, target: str, changes: tuple[tuple[str, object]
 @runtime_dir_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SecondsType(min=0),
     default=15.0,
     show_default=True,
     metavar="SECONDS",
@@ -294,9 +295,7 @@ def stop(runtime_dir: str | None, timeout: float) -> None:
 
 
 @click.command()
-@click.option(
-    "--seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="Duration of the demonstration."
-)
+@click.option("--seconds", type=SecondsType(min=1), metavar="SECONDS", help="Duration of the demonstration.")
 def demo(seconds: float | None) -> None:
     """Show that a stuck VM does not slow others.
 

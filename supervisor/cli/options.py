@@ -1,5 +1,6 @@
 """Options that several commands share, and the parameter types that check them while parsing."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -111,6 +112,17 @@ class ChangeType(click.ParamType[tuple[str, object]]):
             return key, from_text(key, text)
         except SettingError as error:
             self.fail(str(error), param, ctx)
+
+
+class SecondsType(click.FloatRange):
+    """A finite number of seconds, at least ``min``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse; what is wrong is wrong usage."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class SpanType(click.ParamType[float]):

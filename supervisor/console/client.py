@@ -5,7 +5,7 @@ import os
 import zmq
 
 from forwarder import unix_sockets
-from forwarder.errors import LocalError, OtherVersionError, PeerError
+from forwarder.errors import LocalError, OtherVersionError, PeerError, UsageError
 from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, decode, encode
@@ -43,7 +43,10 @@ class Client:
         self._poller.register(self._socket, zmq.POLLIN)
 
     def ask(self, name: str, /, **arguments: object) -> object:
-        """Return the result of a command. Raises LocalError if it is refused or not answered in time."""
+        """Return the result of a command.
+
+        Raises LocalError if it is refused or not answered in time, UsageError if its words are the reason.
+        """
         self._socket.send(encode(Command(name, arguments)))
         patience.wait(self._poller, self._runtime_dir, self._timeout_s)
         try:
@@ -59,9 +62,13 @@ class Client:
             ) from None
         if not isinstance(reply, Reply):
             raise LocalError(f"the supervisor answered with a {type(reply).__name__}; is it another version?")
-        if not reply.ok:
-            raise LocalError(str(reply.result))
-        return reply.result
+        match reply:
+            case Reply(True, result):
+                return result
+            case Reply(_, {"usage": str(why)}):
+                raise UsageError(why)
+            case _:
+                raise LocalError(str(reply.result))
 
     def close(self) -> None:
         """Close the connection."""

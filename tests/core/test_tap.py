@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from forwarder import _core
+from forwarder.names import format_mac
 from tests.helpers.core.mini_switch import BROADCAST, frame, mac, record
 from tests.helpers.core.model_segments import NEEDS_CSUM, vnet
 from tests.helpers.core.tap import FLOWS, Neighbour, Tap, device_in, towards
@@ -71,6 +73,20 @@ def test_device_that_is_deleted_ends_the_link(tap: Tap) -> None:
     tap.inside.run(f"ip link delete {tap.name}")
     wait_for(lambda: tap.switch.engines[1].run(0) & _core.EVENT_LINK_DOWN, "the end of the link")
     assert tap.switch.engines[1].link_error
+
+
+def test_a_device_has_its_mac_address_from_its_first_frame_on(
+    namespace: Callable[[str], Namespace],
+) -> None:
+    inside = namespace("inside")
+    with inside.path.open() as netns:
+        device, name = _core.tap_open("bh-mac", netns.fileno(), mac(7))
+        with pytest.raises(ValueError, match="a MAC address of 5 bytes"):
+            _core.tap_open("bh-short", netns.fileno(), mac(7)[:5])
+    with os.fdopen(device, "rb", buffering=0) as file:
+        assert format_mac(mac(7)) in inside.run(f"ip link show {name}")
+        wait_for(lambda: select.select([file], [], [], 0)[0], "the kernel's first frame")
+        assert file.read(65535)[16:22] == mac(7)
 
 
 def test_names_that_cannot_be_opened_say_why(namespace: Callable[[str], Namespace]) -> None:

@@ -49,6 +49,8 @@ def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> Non
         ("subnet", "10.0.0.1/24", "has host bits set; did you mean 10.0.0.0/24?"),
         ("subnet", "10.0.0.0/30", "has to be a /8 to /28"),
         ("subnet", "127.0.0.0/24", "is no private network"),
+        ("subnet", "0.0.0.0/24", "is no private network"),
+        ("subnet", "240.1.0.0/16", "is no private network"),
         ("mtu", 100_000, "mtu: 100000 is not a number from 1280 to 65520"),
         ("static-lease", ["52:54:00:00:00:01"], "is no static lease"),
         ("static-lease", ["52:54:00:00:00:01=192.168.127.1"], "is kept for the gateway"),

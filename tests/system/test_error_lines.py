@@ -86,6 +86,12 @@ def test_a_value_of_the_gateway_is_wrong_usage(flags: list[str], said: str) -> N
         assert said in refused(Switch(directory), "run", "--gateway", *flags, status=2)
 
 
+def test_a_wrong_forward_of_a_running_gateway_is_wrong_usage(switch: StartSwitch) -> None:
+    running = switch("--gateway")
+    said = refused(running, "forward", "add", "tcp:80", status=2)
+    assert "Error: forward 'tcp:80' is not of the form" in said
+
+
 def test_a_path_stands_for_the_url_of_a_socket(switch: StartSwitch, tmp_path: Path) -> None:
     running = switch("--listen-qemu", str(tmp_path / "q"), "--listen-vfkit", str(tmp_path / "v"))
     assert f"unix://{tmp_path}/q unixgram://{tmp_path}/v" in running.ready_line

@@ -79,11 +79,15 @@ static PyObject *core_tap_open(PyObject *module, PyObject *args)
 {
     (void)module;
     const char *name;
+    const char *mac = NULL;
+    Py_ssize_t mac_bytes = MAC_BYTES;
     int netns = -1;
     char actual[IFNAMSIZ] = "";
-    if (!PyArg_ParseTuple(args, "s|i", &name, &netns))
+    if (!PyArg_ParseTuple(args, "s|iy#", &name, &netns, &mac, &mac_bytes))
         return NULL;
-    int fd = tap_open(name, netns, actual);
+    if (mac_bytes != MAC_BYTES)
+        return PyErr_Format(PyExc_ValueError, "a MAC address of %zd bytes", mac_bytes);
+    int fd = tap_open(name, netns, (const uint8_t *)mac, actual);
     if (fd < 0)
         return PyErr_SetFromErrnoWithFilename(PyExc_OSError, name);
     return Py_BuildValue("is", fd, actual);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_arp.h>
 #include <linux/if_tun.h>
 #include <linux/virtio_net.h>
 #include <sched.h>
@@ -15,12 +16,22 @@
 
 _Static_assert(sizeof(struct virtio_net_hdr) == VNET_BYTES, "the short header, without a number of buffers");
 
-static int set_up(struct ifreq *request)
+static int set_address(int sock, const struct ifreq *request, const uint8_t *mac)
+{
+    struct ifreq with = *request;
+    with.ifr_hwaddr.sa_family = ARPHRD_ETHER;
+    memcpy(with.ifr_hwaddr.sa_data, mac, MAC_BYTES);
+    return ioctl(sock, SIOCSIFHWADDR, &with);
+}
+
+static int set_up(struct ifreq *request, const uint8_t *mac)
 {
     int sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock < 0)
         return -1;
-    int result = ioctl(sock, SIOCGIFFLAGS, request);
+    int result = mac == NULL ? 0 : set_address(sock, request, mac);
+    if (result == 0)
+        result = ioctl(sock, SIOCGIFFLAGS, request);
     if (result == 0) {
         request->ifr_flags |= IFF_UP;
         result = ioctl(sock, SIOCSIFFLAGS, request);
@@ -52,7 +63,7 @@ static int set_offloads(int fd)
     return -1;
 }
 
-static int open_here(const char *name, char actual[IFNAMSIZ])
+static int open_here(const char *name, const uint8_t *mac, char actual[IFNAMSIZ])
 {
     struct ifreq request = {0};
     int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -60,24 +71,24 @@ static int open_here(const char *name, char actual[IFNAMSIZ])
         return -1;
     memcpy(request.ifr_name, name, strnlen(name, IFNAMSIZ - 1));
     request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    if (ioctl(fd, TUNSETIFF, &request) == 0 && set_offloads(fd) == 0 && set_up(&request) == 0) {
+    if (ioctl(fd, TUNSETIFF, &request) == 0 && set_offloads(fd) == 0 && set_up(&request, mac) == 0) {
         memcpy(actual, request.ifr_name, IFNAMSIZ);
         return fd;
     }
     return shm_fail(fd);
 }
 
-int tap_open(const char *name, int netns, char actual[IFNAMSIZ])
+int tap_open(const char *name, int netns, const uint8_t *mac, char actual[IFNAMSIZ])
 {
     if (netns < 0)
-        return open_here(name, actual);
+        return open_here(name, mac, actual);
     /* setns concerns the calling thread only, and this thread comes back before it does anything else. */
     int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     if (home < 0)
         return -1;
     int fd = -1;
     if (setns(netns, CLONE_NEWNET) == 0) {
-        fd = open_here(name, actual);
+        fd = open_here(name, mac, actual);
         int saved = errno;
         if (setns(home, CLONE_NEWNET) < 0 && fd >= 0) {
             saved = errno;

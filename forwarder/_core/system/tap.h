@@ -13,10 +13,12 @@
 #define BULKHEAD_TAP_H
 
 #include <net/if.h>
+#include <stdint.h>
 
-/* Open TAP `name` in network namespace `netns` (-1: this one), non-blocking, and set it up. Each frame is behind a
+/* Open TAP `name` in network namespace `netns` (-1: this one), non-blocking, and set it up, with MAC address `mac` from
+   its first frame on (NULL: the one it has, or a random one). Each frame is behind a
    virtio_net_hdr of VNET_BYTES, little-endian, without packet information, and the offloads that this allows are on.
    The kernel's name for the device goes to `actual`. Returns the descriptor, or -1 and errno. */
-int tap_open(const char *name, int netns, char actual[IFNAMSIZ]);
+int tap_open(const char *name, int netns, const uint8_t *mac, char actual[IFNAMSIZ]);
 
 #endif

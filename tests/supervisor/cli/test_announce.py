@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from forwarder.errors import LocalError
+from supervisor.base import runtime_dir
+from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.cli.announce import PidFile, check_pid_file
 
 
@@ -36,6 +38,20 @@ def test_a_file_that_holds_no_process_id_is_left_alone(tmp_path: Path, text: str
         PidFile(str(path))
     assert path.read_text() == text
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_of_a_running_switch_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, switch = tmp_path / "pid", tmp_path / "switch"
+    held = RuntimeDir(str(switch))
+    monkeypatch.setattr(runtime_dir, "running", lambda: [str(switch)])
+    file = PidFile(str(path))
+    for attempt in (PidFile, check_pid_file):
+        with pytest.raises(LocalError, match=r"is that of the switch in .*; choose another"):
+            attempt(str(path))
+    held.close()
+    PidFile(str(path)).close()
+    file.close()
+    assert not path.exists()
 
 
 def test_a_link_is_never_followed(tmp_path: Path) -> None:
