@@ -24,10 +24,10 @@ def explain(runtime_dir: str | None, as_json: bool, a: str, b: str) -> None:
     outside.
     Exit status 0: they can talk; 1: they cannot.
     """
-    from supervisor.console import explain as explanation  # noqa: PLC0415 - a page of help needs no zmq
     from supervisor.console.client import Client  # noqa: PLC0415
-    from supervisor.console.facts import gather  # noqa: PLC0415
-    from supervisor.console.reach import look_up, reach  # noqa: PLC0415
+    from supervisor.explain import explain as explanation  # noqa: PLC0415 - a page of help needs no zmq
+    from supervisor.explain.facts import gather  # noqa: PLC0415
+    from supervisor.explain.reach import look_up, reach  # noqa: PLC0415
     from supervisor.screen.folding import folded  # noqa: PLC0415
 
     if not (a.strip() and b.strip()):

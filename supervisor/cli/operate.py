@@ -160,7 +160,7 @@ def leases(runtime_dir: str | None, as_json: bool) -> None:
     The lease of a VM that has gone is kept for it, until another VM needs the address.
     """
     from supervisor.console.client import Client  # noqa: PLC0415
-    from supervisor.console.facts import leases as all_leases  # noqa: PLC0415
+    from supervisor.console.in_parts import leases as all_leases  # noqa: PLC0415
     from supervisor.screen import tables  # noqa: PLC0415
 
     with Client(directory(runtime_dir)) as client:

@@ -25,8 +25,8 @@ Runs in one thread; ``question`` may block while the switch hangs.
 """
 
 from forwarder.errors import BulkheadError
-from supervisor.console.facts import leases
 from supervisor.console.following import Ask, Following, Json, News
+from supervisor.console.in_parts import leases
 from supervisor.console.weighing import Weighing
 
 Update = tuple[str, Json]

@@ -24,8 +24,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from forwarder.errors import LocalError
-from supervisor.console.explain import explain
-from supervisor.console.facts import gather
+from supervisor.explain.explain import explain
+from supervisor.explain.facts import gather
 from supervisor.web import metrics
 from supervisor.web.access import HEADERS, Access, guard
 from supervisor.web.asking import Asker, Desk

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.console.ends import Facts
-from supervisor.console.explain import explain
+from supervisor.explain.ends import Facts
+from supervisor.explain.explain import explain
 
 MAC = {"web": "02:00:00:00:00:01", "db": "02:00:00:00:00:02", "other": "02:00:00:00:00:03"}
 ADDRESS = {"web": "192.168.127.10", "db": "192.168.127.11", "other": "192.168.127.12"}

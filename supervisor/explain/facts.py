@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any
 
 from forwarder.errors import LocalError
-from supervisor.console.ends import LATELY_S, RECENT_S, Facts, port_of
-from supervisor.console.naming import far_address, far_end, find
+from supervisor.console import in_parts
+from supervisor.console.in_parts import Ask
+from supervisor.explain.ends import LATELY_S, RECENT_S, Facts, port_of
+from supervisor.explain.naming import far_address, far_end, find
 
 Json = dict[str, Any]
-Ask = Callable[..., Any]
-"""``Client.ask``: a question and its arguments."""
 Reach = Callable[[str, int | None], Json]
 LookUp = Callable[[str], Json]
 
@@ -33,7 +33,7 @@ def gather(
         attached = {row["name"] for row in status["ports"]}
         names = {each: look_up(each) for each in far_ends if _is_name(each) and each not in attached}
     try:
-        known = leases(ask) if live else []
+        known = in_parts.leases(ask) if live else []
         addresses = [names.get(each, {}).get("address", each) for each in far_ends]
         policy = ask("gateway_policy", addresses=addresses) if live else None
     except LocalError:
@@ -50,7 +50,7 @@ def gather(
         recent=ask("stats", since=RECENT_S, weighed=[]),
         lately=ask("stats", since=LATELY_S, weighed=[]),
         unread={},
-        events=_all(ask, "events", "events", 0, lambda rows: rows[-1]["sequence"]),
+        events=in_parts.events(ask),
         gateway=policy,
         reached={},
         names=names,
@@ -74,19 +74,3 @@ def _is_name(said: str) -> bool:
     except ValueError:
         return "." in said and "/" not in said
     return False
-
-
-def leases(ask: Ask) -> list[Json]:
-    """Return all leases. Raises LocalError if no gateway answers."""
-    return _all(ask, "leases", "leases", "0.0.0.0", lambda rows: rows[-1]["address"])
-
-
-def _all(
-    ask: Ask, question: str, key: str, after: object, following: Callable[[list[Json]], object]
-) -> list[Json]:
-    """Return the rows of an answer in several parts."""
-    rows: list[Json] = []
-    while more := cast(list[Json], ask(question, after=after)[key]):
-        rows += more
-        after = following(rows)
-    return rows

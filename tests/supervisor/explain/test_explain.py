@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.console.explain import CHECKS
-from supervisor.console.naming import far_end
+from supervisor.explain.explain import CHECKS
+from supervisor.explain.naming import far_end
 from tests.helpers.explaining import ADDRESS, MAC, NOW, World
 
 

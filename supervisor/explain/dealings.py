@@ -17,7 +17,7 @@ What a guest does inside can only be concluded: those findings say what was seen
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from supervisor.console.ends import LATELY_S, RECENT_S, End, Facts, Json, port_of, rows_of
+from supervisor.explain.ends import LATELY_S, RECENT_S, End, Facts, Json, port_of, rows_of
 from supervisor.screen.figures import bits, duration
 
 REPEATED = 3

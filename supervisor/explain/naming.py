@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from forwarder.errors import LocalError
 from forwarder.names import format_mac, parse_mac
-from supervisor.console import dealings
-from supervisor.console.ends import End, Facts, Json
+from supervisor.explain import dealings
+from supervisor.explain.ends import End, Facts, Json
 
 HOST = "host"
 MOST_PORT = 65_535

@@ -21,9 +21,9 @@ Nothing here asks or waits; ``facts`` does.
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
-from supervisor.console import addressing, dealings
-from supervisor.console.ends import Check, End, Facts, Finding, Json, port_of, rows_of
-from supervisor.console.naming import far_address, find
+from supervisor.explain import addressing, dealings
+from supervisor.explain.ends import Check, End, Facts, Finding, Json, port_of, rows_of
+from supervisor.explain.naming import far_address, find
 
 TWICE_S = 120
 """An address that two ports have used within so many seconds is a duplicate."""

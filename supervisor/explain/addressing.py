@@ -14,8 +14,8 @@ minute agree, whatever their addresses look like. A VM may have several addresse
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from supervisor.console.dealings import talk, used_by
-from supervisor.console.ends import RECENT_S, End, Facts, Json, rows_of
+from supervisor.explain.dealings import talk, used_by
+from supervisor.explain.ends import RECENT_S, End, Facts, Json, rows_of
 
 SUBNET_BITS = {4: 24, 6: 64}
 """Two addresses that differ within as many bits are in other subnets, unless a VM has an unusual netmask."""
