@@ -29,6 +29,7 @@ from scripts.benchmarks import (
     stacks,
 )
 from scripts.benchmarks.lab import host_and_vm, host_peers, two_vms
+from scripts.benchmarks.lab.lab import Lab
 from tests.helpers.bench_run import cells, run, start
 from tests.helpers.guests import requirements
 from tests.helpers.guests.waiting import wait_for
@@ -142,11 +143,26 @@ def test_host(bench_directory: Path, tmp_path: Path) -> None:
         assert float(row[what].replace(",", "")) > 0
 
 
+IPERF_VMS = (two_vms.BulkheadLab, two_vms.GuestLab, two_vms.VdeLab, two_vms.KrunkitTapLab)
+IPERF_HOST = (
+    host_and_vm.Gateway,
+    host_and_vm.KrunkitGateway,
+    host_peers.Slirp,
+    host_peers.Passt,
+    host_peers.Gvproxy,
+)
+"""One contender of each kind: each takes both processors for seconds."""
+
+
+def ways(*kinds: type[Lab]) -> list[str]:
+    return [word for kind in kinds for word in ("--way", kind.name)]
+
+
 @pytest.mark.guest
 def test_iperf_between_vms(bench_directory: Path, tmp_path: Path) -> None:
     requirements.require(requirements.NAMESPACE)
     rows = run(
-        bench_directory, tmp_path, iperf.BENCHMARK, "--between", "vms",
+        bench_directory, tmp_path, iperf.BENCHMARK, "--between", "vms", *ways(*IPERF_VMS),
         "--mtu", "1500", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
     ours = [row for row in rows if row["switch"] == "bulkhead"]
@@ -157,7 +173,9 @@ def test_iperf_between_vms(bench_directory: Path, tmp_path: Path) -> None:
     guest = [row for row in rows if row["switch"] == two_vms.GuestLab.name]
     assert [(row["test"], row["direction"]) for row in guest] == wanted
     assert_measured(guest)
-    assert {row["wrong sums"] for row in (*ours, *guest)} == {"0", "-"}
+    krunkit = [row for row in rows if row["switch"] == two_vms.KrunkitTapLab.name]
+    assert_measured(krunkit)
+    assert {row["wrong sums"] for row in (*ours, *guest, *krunkit)} == {"0", "-"}
     theirs = [row for row in rows if row["switch"] == "vde_switch"]
     if shutil.which("vde_switch"):
         assert len(theirs) == len(ours)
@@ -175,13 +193,14 @@ def test_iperf_between_vms(bench_directory: Path, tmp_path: Path) -> None:
 def test_iperf_with_the_host(bench_directory: Path, tmp_path: Path) -> None:
     requirements.require((*requirements.NAMESPACE, *requirements.GATEWAY))
     rows = run(
-        bench_directory, tmp_path, iperf.BENCHMARK, "--between", "host", "--gvproxy", str(tmp_path / "none"),
+        bench_directory, tmp_path, iperf.BENCHMARK, "--between", "host", *ways(*IPERF_HOST),
+        "--gvproxy", str(tmp_path / "none"),
         "--mtu", "9000", "--streams", "2", "--rounds", "1", "--seconds", "1", "--streams-seconds", "1",
     )  # fmt: skip
     both = (host_and_vm.TO_HOST, host_and_vm.TO_VM)
     wanted = [("1 stream", host_and_vm.TO_VM), ("1 stream", host_and_vm.TO_HOST)]
     wanted += [(test, way) for test in ("1 stream, both ways", "2 streams, both ways") for way in both]
-    for kind in (*host_and_vm.OURS, *host_peers.PEERS, host_peers.Gvproxy):
+    for kind in IPERF_HOST:
         cells = [row for row in rows if row["switch"] == kind.name]
         missing = [program for program in kind.needed if not shutil.which(program)]
         if kind is host_peers.Gvproxy:
