@@ -35,8 +35,8 @@ from supervisor.capture.server import CaptureServer
 from supervisor.console import history
 from supervisor.console.commands import Commands
 from supervisor.console.history import History
+from supervisor.console.readings import Switch
 from supervisor.console.server import Console
-from supervisor.console.stats import Switch
 from supervisor.first_processes import FirstProcesses
 from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions

@@ -28,7 +28,8 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from supervisor.console.stats import DROPS, TRAFFIC, Reading
+from supervisor.console.readings import Reading
+from supervisor.console.stats import DROPS, TRAFFIC
 from supervisor.ports.view import PortView
 
 COLUMNS = ("port", "state", "stalled", "rx_bytes", "tx_bytes", "rx_frames", "tx_frames", "queue", "drops")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from forwarder.names import Identity
 from supervisor.base.proc import start_time
-from supervisor.console.stats import Usage
+from supervisor.console.readings import Usage
 
 if TYPE_CHECKING:
     import psutil

@@ -27,9 +27,10 @@ from forwarder import _core
 from forwarder.names import Identity, PortId
 from supervisor.console import live, stats
 from supervisor.console.history import FIGURES, MEANT, NAMES, SPANS, History, flood_lost
-from supervisor.console.losses import Losses
+from supervisor.console.lost_frames import Departed, LostFrames, egress_full
 from supervisor.console.process_sampler import ProcessSampler
-from supervisor.console.stats import Departed, Json, Reading, Switch
+from supervisor.console.readings import Reading, Switch
+from supervisor.console.stats import Json
 from supervisor.ports.view import PortView
 
 FLOODED = slice(8 * NAMES.index("flooded"), 8 * NAMES.index("flooded") + 8)
@@ -106,7 +107,7 @@ class Sampler:
         self._talks = live.Talks()
         self._history = history
         self._due = 0.0
-        self._losses = Losses()
+        self._lost_frames = LostFrames()
         self._left: deque[tuple[float, Reading, int]] = deque(maxlen=MOST_LEFT)
         """When a port has left, and what it had counted."""
 
@@ -122,13 +123,13 @@ class Sampler:
         """Keep the counters of a leaving port and unmap its page. An unknown port is ignored."""
         if port in self._pages:
             readings = self._readings()
-            full = stats.egress_full(port, readings, self._departed)
+            full = egress_full(port, readings, self._departed)
             self._left.append((time.monotonic(), readings[port], full))
             self._departed.fold(port, readings, of_gateway=of_gateway)
             del self._pages[port]
             self._due_notes.pop(port, None)
             self._history.depart(port)
-            self._losses.depart(port)
+            self._lost_frames.depart(port)
 
     def tick(self, now: float) -> None:
         """Note in the history what ports have counted since the last look."""
@@ -288,12 +289,16 @@ class Sampler:
         ]
         for port, page in moved:
             self._due_notes[port] = now
-            self._losses.told(port, page.page.losses())
+            self._lost_frames.told(port, page.page.losses())
         if not moved:
             return  # what was lost towards a port is counted by others
         for port, page in self._pages.items():
             key = port, page.born
-            full = self._losses.towards(*key) + self._departed.towards.get(key, 0) + flood_lost(page.counters)
+            full = (
+                self._lost_frames.towards(*key)
+                + self._departed.towards.get(key, 0)
+                + flood_lost(page.counters)
+            )
             if full != page.full:
                 page.full, self._due_notes[port] = full, now
 

@@ -1,31 +1,18 @@
 """Make the answers for operators: plain dictionaries, ready for JSON, from sampled values.
 
-Theory of operation
--------------------
 Everything here is a pure function of its arguments: views of the ports (from the registry), readings of their
 stats pages (counters that the workers publish), usage of their processes (from psutil) and ``now``.
 ``sampler`` collects those.
-
-The *source* worker loses, and counts, a frame for which a ring has no room; the operator looks for it at the
-*destination*. So ``egress_full`` of a port is the sum of
-
-* the rows of every other port's block towards this port,
-* what ports that have left meanwhile had lost towards it (``Departed.towards``),
-* the flood frames that the port lost itself because the writer lapped it.
-
-Port numbers are reused, so a row counts only if its ``born`` is that of the present port.
-
-``Departed`` keeps the counters that would vanish with a page: its totals only grow, and its rows are bounded
-by the number of living ports.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from forwarder import counted
 from forwarder.names import GATEWAY_MAC, Identity, PortRecord, format_mac
+from supervisor.console.lost_frames import Departed, all_egress_full, by_source
+from supervisor.console.readings import Reading, Switch, Usage
 from supervisor.ports import notes
 from supervisor.ports.settings import plain
 from supervisor.ports.view import PortView
@@ -41,117 +28,6 @@ FILTERED = ("hairpin", "filtered")
 """Frames that are not delivered on purpose: to an address behind their sender, or unknown and not wanted."""
 LOOP = ("turns", "sleeps", "doorbells")
 """Counters of the worker's loop: those of an idle port do not change."""
-
-
-class Reading(NamedTuple):
-    """The reading of one port's stats page."""
-
-    born: int
-    counters: Mapping[str, int]
-    losses: Sequence[tuple[int, int, int, int]] = ()
-    """(peer port, peer's born, frames lost towards it, flood frames lost from it)."""
-    macs: Sequence[tuple[bytes, int, bool]] = ()
-    """(address, seconds since seen, pinned)."""
-
-
-class Usage(NamedTuple):
-    """The cost of one process. ``pss_bytes`` is None if the kernel does not tell it."""
-
-    cpu_percent: float
-    cpu_seconds: float
-    rss_bytes: int
-    pss_bytes: int | None
-    threads: int
-    fds: int | None
-    """None: the kernel does not tell it to us."""
-    ctx_switches: int
-
-
-class Switch(NamedTuple):
-    """The switch as a whole, for the head of every answer."""
-
-    epoch: int
-    sequence: int
-    started: float
-    identity: Identity
-    cell: Mapping[str, object] = MappingProxyType({})
-    """The cells of its workers."""
-    others: tuple[tuple[str, Identity], ...] = ()
-    """Processes beside the supervisor and the workers, by name."""
-
-
-class Departed:
-    """What ports that have left had counted.
-
-    Changed by ``fold`` only, once for each port that leaves, while the block is still readable.
-    """
-
-    def __init__(self) -> None:
-        self.ports = 0
-        self.totals: dict[str, int] = {}
-        self.gateway: dict[str, int] = {}
-        """The part of the totals that belongs to ports of gateways."""
-        self.towards: dict[tuple[int, int], int] = {}
-        """(living port, its born): frames that departed sources had lost towards it."""
-
-    def fold(self, port: int, readings: Mapping[int, Reading], *, of_gateway: bool = False) -> None:
-        """Add the counters of a leaving ``port``; ``readings`` holds its own and those of all other ports."""
-        own = readings[port]
-        self.ports += 1
-        for name, value in own.counters.items():
-            self.totals[name] = self.totals.get(name, 0) + value
-            if of_gateway:
-                self.gateway[name] = self.gateway.get(name, 0) + value
-        lost = egress_full(port, readings, self)
-        self.totals["egress_full"] = self.totals.get("egress_full", 0) + lost
-        self.towards.pop((port, own.born), None)
-        for peer, born, frames, _ in own.losses:
-            other = readings.get(peer)
-            if frames and other is not None and other.born == born:
-                self.towards[peer, born] = self.towards.get((peer, born), 0) + frames
-
-
-def egress_full(port: int, readings: Mapping[int, Reading], departed: Departed) -> int:
-    """Return the frames for the VM of ``port`` that a full ring lost, counted at any port."""
-    return all_egress_full(readings, departed)[port]
-
-
-def all_egress_full(readings: Mapping[int, Reading], departed: Departed) -> dict[int, int]:
-    """Return ``egress_full`` of every port, in one pass over all losses."""
-    full = {
-        port: own.counters.get("flood_lost", 0) + departed.towards.get((port, own.born), 0)
-        for port, own in readings.items()
-    }
-    for own in readings.values():
-        for peer, born, frames, _ in own.losses:
-            if peer in readings and readings[peer].born == born:
-                full[peer] += frames
-    return full
-
-
-def _lost_towards(port: int, born: int, readings: Mapping[int, Reading]) -> list[tuple[int, int]]:
-    """Return (source port, frames that it lost towards the port), without zeros."""
-    return [
-        (source, frames)
-        for source, reading in sorted(readings.items())
-        for peer, peer_born, frames, _ in reading.losses
-        if (peer, peer_born) == (port, born) and frames
-    ]
-
-
-def by_source(port: int, readings: Mapping[int, Reading], departed: Departed) -> list[Json]:
-    """Return ``egress_full`` of a port by source port; sources that have left are ``null``."""
-    own = readings[port]
-    lost = dict(_lost_towards(port, own.born, readings))
-    for peer, born, _, floods in own.losses:
-        other = readings.get(peer)
-        if floods and other is not None and other.born == born:
-            lost[peer] = lost.get(peer, 0) + floods
-    rows: list[Json] = [{"port": source, "egress_full": frames} for source, frames in sorted(lost.items())]
-    gone = egress_full(port, readings, departed) - sum(lost.values())
-    if gone > 0:
-        rows.append({"port": None, "egress_full": gone})
-    return rows
 
 
 def _traffic(counters: Mapping[str, int]) -> Json:
@@ -212,7 +88,7 @@ def stats(
 ) -> Json:
     """Return all counters; ``sources`` adds ``by_source`` to each port.
 
-    A port whose block could not be read yet has zeros; a process that could not be read has nulls.
+    A port whose page could not be read yet has zeros; a process that could not be read has nulls.
     """
     ports = []
     full = all_egress_full(readings, departed)

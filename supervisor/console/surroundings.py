@@ -10,8 +10,8 @@ from supervisor.attach.kept import KeptAttachments
 from supervisor.attach.listeners import Listeners
 from supervisor.base.events import EventLog
 from supervisor.console.arguments import Arguments
+from supervisor.console.readings import Switch
 from supervisor.console.sampler import Sampler
-from supervisor.console.stats import Switch
 from supervisor.ports.in_force import Missing
 from supervisor.ports.registry import Registry
 from supervisor.ports.view import PortView

@@ -8,7 +8,7 @@ import pytest
 from forwarder import _core
 from supervisor.console import history
 from supervisor.console.history import FIGURES, NAMES, ROWS, VALUES, History
-from supervisor.console.losses import Losses
+from supervisor.console.lost_frames import LostFrames
 
 PORT, BORN = 3, 77
 FRAMES = FIGURES["rx_frames"]
@@ -149,7 +149,7 @@ def test_an_unknown_port_has_no_history(kept):
 
 
 def test_losses_are_added_up_source_by_source():
-    losses = Losses()
+    losses = LostFrames()
     losses.told(1, [(2, 7, 100, 0), (3, 8, 0, 5)])
     losses.told(4, [(2, 7, 11, 0), (2, 6, 9, 0)])
     assert (losses.towards(2, 7), losses.towards(2, 6), losses.towards(3, 8)) == (111, 9, 0)

@@ -15,8 +15,8 @@ from forwarder.names import Identity, Policy, PortId, PortRecord
 from supervisor.base.proc import start_time
 from supervisor.console.history import History
 from supervisor.console.process_sampler import BASELINE_S, ProcessSampler
+from supervisor.console.readings import Switch
 from supervisor.console.sampler import Sampler
-from supervisor.console.stats import Switch
 from supervisor.ports.view import PortView
 from tests.helpers.core.claims import arp, tagged
 from tests.helpers.core.mini_switch import BROADCAST, MiniSwitch, frame, mac

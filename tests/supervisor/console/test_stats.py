@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from forwarder import _core
 from forwarder.names import GATEWAY_MAC, Identity, Policy, PortRecord
 from supervisor.console import stats
-from supervisor.console.stats import Departed, Reading, Switch, Usage
+from supervisor.console.lost_frames import Departed
+from supervisor.console.readings import Reading, Switch, Usage
 from supervisor.ports.view import PortView
 
 SWITCH = Switch(epoch=2**62, sequence=12, started=100.0, identity=Identity(1, 1))
