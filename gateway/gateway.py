@@ -124,7 +124,7 @@ class Gateway:
                 self._listeners.refused(number, why)
             case Command("resolvers", {"servers": list(servers), "by_tcp": bool(by_tcp)}):
                 self._resolvers = Servers(tuple(map(tuple, servers)), by_tcp)
-            case Handover("block"):
+            case Handover("stats"):
                 self._ports.map(descriptors[0])
             case Command("ports", {"ports": list(ports)}):
                 self._ports.are(Port(number, born) for number, born in ports)

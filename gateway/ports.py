@@ -42,7 +42,7 @@ class Ports:
 
     def __init__(self) -> None:
         self._born: dict[int, int] = {}
-        self._block: _core.StatsPage | None = None
+        self._page: _core.StatsPage | None = None
         self._joined: list[Callable[[Port], None]] = []
         self._left: list[Callable[[Port], None]] = []
         self.seen = Seen()
@@ -55,7 +55,7 @@ class Ports:
 
     def of(self, mac: bytes) -> Port | None:
         """Return the port that last sent from ``mac`` (6 bytes); None if it has left or is unknown."""
-        port = Port(*self._block.port_of(mac)) if self._block is not None else NO_PORT
+        port = Port(*self._page.port_of(mac)) if self._page is not None else NO_PORT
         if port.number and port not in self:
             self.catch_up()
         return port if port in self else None
@@ -68,15 +68,15 @@ class Ports:
         """Call ``call`` with each port that leaves from now on."""
         self._left.append(call)
 
-    def map(self, block: int) -> None:
+    def map(self, stats: int) -> None:
         """Use the MAC table of this stats page from now on; closes the descriptor.
 
         Raises OSError, ValueError.
         """
         try:
-            self._block = _core.StatsPage(block)
+            self._page = _core.StatsPage(stats)
         finally:
-            os.close(block)
+            os.close(stats)
 
     def use(self, port: Port, addresses: Iterable[int]) -> None:
         """Note which IP addresses a port uses; a port that has left is ignored."""

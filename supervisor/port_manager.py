@@ -155,11 +155,11 @@ class PortManager:
 
     # For operators' commands and the gateway.
 
-    def block(self, number: int) -> int:
+    def stats_page(self, number: int) -> int:
         """Return the descriptor of a present port's stats page."""
         held = self._fd_store.get(number)
         assert held is not None
-        return held.block
+        return held.stats
 
     def unread(self) -> list[tuple[int, int]]:
         """Return (port, bytes of the kernel's) of the sockets that their VMs have not read empty."""
@@ -257,7 +257,7 @@ class PortManager:
 
     def _watch_block(self, port: PortId) -> None:
         try:
-            self.sampler.arrive(*port, self.block(port.port))
+            self.sampler.arrive(*port, self.stats_page(port.port))
         except (OSError, ValueError) as error:
             log.error("port %d: its counters cannot be read: %s", port.port, error)
 

@@ -111,12 +111,12 @@ class Sampler:
         self._left: deque[tuple[float, Reading, int]] = deque(maxlen=MOST_LEFT)
         """When a port has left, and what it had counted."""
 
-    def arrive(self, port: int, born: int, block: int) -> None:
+    def arrive(self, port: int, born: int, stats: int) -> None:
         """Map the stats page of a port that has joined or was taken back. The caller closes the descriptor.
 
         Raises OSError if the page cannot be mapped, ValueError if it is of another version.
         """
-        self._pages[port] = Page(born, _core.StatsPage(block))
+        self._pages[port] = Page(born, _core.StatsPage(stats))
         self._history.arrive(port, born)
 
     def depart(self, port: int, *, of_gateway: bool = False) -> None:

@@ -35,14 +35,14 @@ def check(record: PortRecord, descriptors: tuple[int, ...], flood_doorbell: int)
 
     ``flood_doorbell`` is the one that all workers sleep on; the claim has to bring the same. -1: none yet.
     """
-    vm, doorbell, claimed_flood_doorbell, block, flood = descriptors
+    vm, doorbell, claimed_flood_doorbell, stats, flood = descriptors
     try:
         _check_vm(vm, TRANSPORT_KIND[record.transport])
         for bell in (doorbell, claimed_flood_doorbell):
             _eventfd(bell)
         if flood_doorbell >= 0 and _eventfd(claimed_flood_doorbell) != _eventfd(flood_doorbell):
             raise PeerError("its flood doorbell is not that of the other workers")
-        _core.StatsPage(block).counters()
+        _core.StatsPage(stats).counters()
         if fcntl.fcntl(flood, fcntl.F_GET_SEALS) & _SIZE_SEALS != _SIZE_SEALS:
             raise PeerError("its flood ring is not sealed")
     except (OSError, ValueError, MemoryError) as error:

@@ -38,7 +38,7 @@ class PortHandler(Protocol):
     def current(self, port: PortId) -> PortRecord | None:
         """Return a port as it is now; None if it has left."""
 
-    def block(self, number: int) -> int:
+    def stats_page(self, number: int) -> int:
         """Return the descriptor of a present port's stats page; the owner closes it."""
 
 
@@ -88,7 +88,7 @@ class GatewayPort:
             os.close(tap)
             raise LocalError(f"the gateway gets no port: {error}") from None
         try:
-            return os.open(f"/proc/self/fd/{self._handler.block(self._record.port)}", os.O_RDONLY)
+            return os.open(f"/proc/self/fd/{self._handler.stats_page(self._record.port)}", os.O_RDONLY)
         except OSError as error:
             raise LocalError(f"the gateway cannot be given its MAC table: {error.strerror}") from None
 

@@ -341,7 +341,7 @@ class GatewayProcess:
             self.failure = str(error)
             self._hang_up()
             return
-        self._say(Handover("block", {}, 1), (table,))
+        self._say(Handover("stats", {}, 1), (table,))
         os.close(table)
 
     def _say(self, message: Message, descriptors: Sequence[int] = ()) -> None:

@@ -28,12 +28,12 @@ from supervisor.base import tcp_peer
 class PortFds:
     """The descriptors of one port."""
 
-    __slots__ = ("block", "doorbell", "flood", "flood_epoch", "kept", "kept_fds", "vm")
+    __slots__ = ("doorbell", "flood", "flood_epoch", "kept", "kept_fds", "stats", "vm")
 
-    def __init__(self, vm: int, doorbell: int, block: int, flood: int = -1, flood_epoch: int = 0) -> None:
+    def __init__(self, vm: int, doorbell: int, stats: int, flood: int = -1, flood_epoch: int = 0) -> None:
         self.vm = vm
         self.doorbell = doorbell
-        self.block = block
+        self.stats = stats
         self.flood = flood
         self.flood_epoch = flood_epoch
         """The epoch whose worker writes ``flood``; 0 and -1 before the first."""
@@ -70,12 +70,12 @@ class FdStore:
 
     def adopt(self, record: PortRecord, descriptors: tuple[int, ...]) -> None:
         """Take all descriptors of a port from the worker that claims it."""
-        vm, doorbell, flood_doorbell, block, flood = descriptors
+        vm, doorbell, flood_doorbell, stats, flood = descriptors
         if self._flood_doorbell < 0:
             self._flood_doorbell = flood_doorbell
         else:
             os.close(flood_doorbell)
-        self._ports[record.port] = PortFds(vm, doorbell, block, flood, record.epoch)
+        self._ports[record.port] = PortFds(vm, doorbell, stats, flood, record.epoch)
 
     def for_worker(self, wanted: Incarnation) -> tuple[int, int, int, int, int]:
         """Return the descriptors for a new worker: vm, doorbell, flood doorbell, stats page, flood ring.
@@ -92,7 +92,7 @@ class FdStore:
                 held.flood, held.flood_epoch = flood, wanted.epoch
         except (OSError, MemoryError) as error:
             raise LocalError(_shortage(error)) from None
-        return held.vm, held.doorbell, self._flood_doorbell, held.block, held.flood
+        return held.vm, held.doorbell, self._flood_doorbell, held.stats, held.flood
 
     def replace_flood(self, moved: Incarnation, flood: int) -> None:
         """Take the ring to which a worker has moved its port's floods."""
@@ -113,7 +113,7 @@ class FdStore:
         """Whether the port's VM shared its memory and took it away, which killed its worker."""
         held = self._ports.get(port)
         try:
-            return held is not None and _core.StatsPage(held.block).memory_gone()
+            return held is not None and _core.StatsPage(held.stats).memory_gone()
         except (OSError, MemoryError):
             return False
 
@@ -145,7 +145,7 @@ class FdStore:
         """Whether the link of a dead worker's port is known to stand between two frames both ways."""
         held = self._ports.get(port)
         try:
-            return held is not None and _core.StatsPage(held.block).at_boundary()
+            return held is not None and _core.StatsPage(held.stats).at_boundary()
         except (OSError, MemoryError):
             return False
 
@@ -157,7 +157,7 @@ class FdStore:
         """Close everything of a port; it must have no worker any more."""
         held = self._ports.pop(port, None)
         if held is not None:
-            close_all([held.vm, held.doorbell, held.block, *held.kept_fds])
+            close_all([held.vm, held.doorbell, held.stats, *held.kept_fds])
             close_all([held.flood] if held.flood >= 0 else [])
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from tests.helpers.guests.waiting import wait_for
 def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() -> None:
     with MiniSwitch() as switch:
         switch.add(1, "stream")
-        engine, block = switch.engines[1], _core.StatsPage(switch.stats[1])
+        engine, page = switch.engines[1], _core.StatsPage(switch.stats[1])
         engine.pulse(0.02)
         stop = os.eventfd(0, os.EFD_NONBLOCK)
         engine.watch(stop)
@@ -23,8 +23,8 @@ def test_an_idle_engine_publishes_once_an_interval_and_does_not_return_for_it() 
         thread.start()
         try:
             for _ in range(3):
-                last = block.published_at()
-                wait_for(lambda last=last: block.published_at() > last, "a pulse")  # type: ignore[misc]
+                last = page.published_at()
+                wait_for(lambda last=last: page.published_at() > last, "a pulse")  # type: ignore[misc]
             assert not events
         finally:
             os.eventfd_write(stop, 1)

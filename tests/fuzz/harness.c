@@ -28,11 +28,11 @@ struct pair *pair_open_as(enum port_kind kind)
     e->epoch = 1;
     e->doorbell = pair->doorbell = doorbell_create();
     e->bells.flood_doorbell = pair->flood_doorbell = doorbell_create();
-    pair->block = stats_page_create(0);
+    pair->stats = stats_page_create(0);
     pair->flood = flood_create(FUZZ_RING_BYTES, OWN_PORT, 1);
     pair->peer_flood = flood_create(FUZZ_RING_BYTES, PEER_PORT, 2);
     must(ring_create(FUZZ_RING_BYTES, &id, &pair->ring) == 0);
-    must(engine_open(e, kind, pair->vm[0], pair->block, pair->flood) == 0);
+    must(engine_open(e, kind, pair->vm[0], pair->stats, pair->flood) == 0);
     must(engine_peer_join(e, PEER_PORT, 2, 2) == 0);
     must(flood_tx_open(&pair->peer, pair->peer_flood, PEER_PORT, 2) == 0);
     must(engine_attach_flood(e, PEER_PORT, 2, pair->peer_flood, true) == 0);
@@ -57,7 +57,7 @@ void pair_speak(struct pair *pair)
 void pair_close(struct pair *pair)
 {
     int fds[] = {pair->vm[0],         pair->vm[1], pair->doorbell,   pair->flood_doorbell,
-                 pair->block,         pair->flood, pair->peer_flood, pair->ring.ring,
+                 pair->stats,         pair->flood, pair->peer_flood, pair->ring.ring,
                  pair->ring.tail};
     ring_rx_close(&pair->reader);
     flood_tx_close(&pair->peer);

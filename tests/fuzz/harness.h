@@ -10,7 +10,7 @@
 
 struct pair {
     struct engine engine;
-    int vm[2], doorbell, flood_doorbell, block, flood, peer_flood;
+    int vm[2], doorbell, flood_doorbell, stats, flood, peer_flood;
     struct ring_fds ring;
     struct ring_rx reader;
     struct flood_tx peer;

@@ -1,4 +1,4 @@
-"""Whose an address is: the MAC table of a real worker's block, and ports that come and go."""
+"""Whose an address is: the MAC table of a real worker's stats page, and ports that come and go."""
 
 from __future__ import annotations
 

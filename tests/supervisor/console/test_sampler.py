@@ -108,7 +108,7 @@ def test_an_unknown_proportional_share_is_null(monkeypatch):
 
 
 @pytest.fixture
-def block():
+def page():
     fd = _core.stats_page_create()
     yield fd
     os.close(fd)
@@ -125,11 +125,11 @@ def history(tmp_path):
     made.end(keep=False)
 
 
-def test_a_port_has_readings_from_its_arrival_to_its_departure(block, history):
+def test_a_port_has_readings_from_its_arrival_to_its_departure(page, history):
     own = identity_of(os.getpid())
     switch = Switch(1, 1, 0.0, own)
     sampler = Sampler(history)
-    sampler.arrive(1, 1, block)
+    sampler.arrive(1, 1, page)
     answer = sampler.stats(switch, [view_of(own)], time.monotonic(), sources=True)
     assert answer["ports"][0]["rx"]["frames"] == 0
     assert answer["supervisor"]["rss_bytes"] == answer["ports"][0]["worker"]["rss_bytes"]

@@ -100,9 +100,9 @@ def test_the_answer_is_the_published_contract():
 
 
 def test_every_counter_of_the_core_is_shown_somewhere():
-    block = _core.stats_page_create()
-    counted = set(_core.StatsPage(block).counters())
-    os.close(block)
+    page = _core.stats_page_create()
+    counted = set(_core.StatsPage(page).counters())
+    os.close(page)
     traffic = {name for names in stats.TRAFFIC.values() for name in names}
     shown = {*traffic, *stats.RETRIES, *stats.DROPS, *stats.FILTERED, *stats.LOOP}
     assert counted == shown | {"flooded", "egress_bytes", "flood_lost"}
