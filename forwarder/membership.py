@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.messages import MAX_PART, Beat, Change, SnapshotPart, Update
-from forwarder.names import PortRecord
+from forwarder.names import MAX_PORTS, PortRecord
 
 BEAT_S = 1.0
 """Shortest time between beats, and between pulses."""
@@ -39,6 +39,28 @@ class Snapshot(NamedTuple):
         for start in range(0, max(1, len(self.records)), MAX_PART):
             end = start + MAX_PART
             yield SnapshotPart(self.epoch, self.sequence, end < len(self.records), self.records[start:end])
+
+
+class SnapshotParts:
+    """Collects the parts of a snapshot, in order, until it is whole."""
+
+    def __init__(self) -> None:
+        self._records: list[PortRecord] = []
+        self._of = (0, 0)
+
+    def add(self, part: SnapshotPart) -> Snapshot | None:
+        """Take the next part; return the snapshot after its last one.
+
+        A part of another snapshot begins anew.
+        """
+        of = (part.epoch, part.sequence)
+        if of != self._of or len(self._records) + len(part.records) >= MAX_PORTS:
+            self._of, self._records = of, []
+        self._records += part.records
+        if part.more:
+            return None
+        records, self._records, self._of = tuple(self._records), [], (0, 0)
+        return Snapshot(part.epoch, part.sequence, records)
 
 
 class MembershipLog:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.membership import BEAT_S, Snapshot
-from forwarder.messages import Beat, Change, SnapshotPart, Update
+from forwarder.messages import Beat, Change, Update
 from forwarder.names import MAX_PORTS, PortRecord
 
 SILENT_BEATS = 3
@@ -39,28 +39,6 @@ ASK_LONGEST_S = 8.0
 BUFFERED = MAX_PORTS
 """Changes kept while a snapshot is under way: every port may join or leave once. Beyond that the oldest are
 dropped, and a snapshot too old for the rest is asked for again."""
-
-
-class SnapshotParts:
-    """Collects the parts of a snapshot, in order, until it is whole."""
-
-    def __init__(self) -> None:
-        self._records: list[PortRecord] = []
-        self._of = (0, 0)
-
-    def add(self, part: SnapshotPart) -> Snapshot | None:
-        """Take the next part; return the snapshot after its last one.
-
-        A part of another snapshot begins anew.
-        """
-        of = (part.epoch, part.sequence)
-        if of != self._of or len(self._records) + len(part.records) >= MAX_PORTS:
-            self._of, self._records = of, []
-        self._records += part.records
-        if part.more:
-            return None
-        records, self._records, self._of = tuple(self._records), [], (0, 0)
-        return Snapshot(part.epoch, part.sequence, records)
 
 
 class ReplicaState(Enum):

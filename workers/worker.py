@@ -38,6 +38,7 @@ from forwarder import _core
 from forwarder._core import EVENT_GUARDED, EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
 from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
+from forwarder.membership import SnapshotParts
 from forwarder.messages import (
     MAX_TEXT,
     Beat,
@@ -58,7 +59,7 @@ from forwarder.messages import (
     Update,
 )
 from forwarder.names import TRANSPORT_KIND
-from forwarder.replica import Action, AskSnapshot, Replica, ReplicaState, SnapshotParts
+from forwarder.replica import Action, AskSnapshot, Replica, ReplicaState
 from forwarder.vhost_session import VhostSession
 from workers.links import Links
 from workers.spare import Assignment

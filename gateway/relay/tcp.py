@@ -17,10 +17,6 @@ acknowledged them, and after ``LINGER_S`` the connection is reset anyway. The st
 Bounds: descriptors (``descriptors``) and ``MOST_DIALS`` dials, both shared out by ``fair_share``; ten
 thousand connections to a host that is switched off cost the next guest nothing. A dial that takes longer than
 ``DIAL_S`` is given up, and one that the near end does not take within ``ANSWERED_S``.
-
-A pipe holds 256 KiB by measurement, loopback TCP through one relay process that competes for two cores:
-64 KiB 9.4 Gbit/s, 128 KiB 12.7, 256 KiB 13.4 and 12.5, 512 KiB 15.6, 1 MiB 13.0. Beyond 256 KiB it is noise,
-and a user without privileges may have 64 MiB of pipes before new ones shrink.
 """
 
 import contextlib
