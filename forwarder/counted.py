@@ -11,7 +11,7 @@ DROPS = {
     "runt": "from this VM, shorter than an Ethernet header",
     "oversize": "from this VM, longer than the longest frame",
     "spoofed": "from this VM, with a source address that is pinned elsewhere",
-    "guarded": "from this VM: refused by its guard, from a group address, or a PAUSE frame",
+    "guarded": "from this VM: refused by its guard, from a group address or zero, or a PAUSE frame",
     "over_rate": "from this VM: questions and connections to the gateway above its rate",
     "storm": "from this VM, broadcast, multicast or unknown unicast above its limit",
     "isolated": "from this VM, to a port that it may not reach",

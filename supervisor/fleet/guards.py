@@ -23,7 +23,7 @@ SOURCES = "sources"
 """At the gateway's port, of frames to it; the others are of frames from a port."""
 
 SAID = {
-    "group": "a frame from a group's address",
+    "group": "a frame from an address that no station has",
     "pause": "a PAUSE frame",
     "router": "a router advertisement or redirect",
     "server": "a DHCP answer",

@@ -55,6 +55,12 @@ static inline void mac_from_bits(uint8_t *mac, uint64_t bits)
     memcpy(mac + sizeof high, &low, sizeof low);
 }
 
+/* Can the address be that of a station (802.3, 3.2.3)? A group's cannot, nor zero. */
+static inline bool mac_is_station(const uint8_t *mac)
+{
+    return !mac_is_group(mac) && mac_bits(mac) != 0;
+}
+
 /* The state of the record at the front of a byte stream. */
 enum record_status { RECORD_WHOLE, RECORD_PARTIAL, RECORD_RUNT, RECORD_OVERSIZE };
 

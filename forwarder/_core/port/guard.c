@@ -46,7 +46,7 @@ void guard_note_source(struct guard *guard, const uint8_t *src, const uint8_t *a
 bool guard_refuses_addresses(struct guard *guard, const uint8_t *dst, const uint8_t *src)
 {
     static const uint8_t pause[MAC_BYTES] = {0x01, 0x80, 0xc2, 0, 0, 0x01};
-    if (UNLIKELY(mac_is_group(src)))
+    if (UNLIKELY(!mac_is_station(src)))
         return refuse(guard, GUARD_GROUP, src, NULL);
     return UNLIKELY(memcmp(dst, pause, MAC_BYTES) == 0) && refuse(guard, GUARD_PAUSE, src, NULL);
 }

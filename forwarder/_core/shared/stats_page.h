@@ -38,7 +38,7 @@
     X(runt)         /* from the VM, shorter than an Ethernet header */                                       \
     X(oversize)     /* from the VM, longer than MAX_FRAME */                                                 \
     X(spoofed)      /* from the VM, source address pinned elsewhere */                                       \
-    X(guarded)      /* from the VM, what its guard refuses, from a group's address, or PAUSE */              \
+    X(guarded)      /* from the VM, what its guard refuses, from no station's address, or PAUSE */            \
     X(over_rate)    /* from the VM, a question or connection to the gateway above its rate */                \
     X(storm)        /* from the VM, broadcast, multicast or unknown unicast above its rate */                \
     X(isolated)     /* from the VM, to a port that it may not reach */                                       \

@@ -131,6 +131,7 @@ GROUP = {
     "broadcast": frame(BROADCAST, b"\xff" * 6),
     "multicast": frame(OTHER, bytes.fromhex("01005e000001")),
     "local": frame(BROADCAST, bytes.fromhex("030000000007")),
+    "zero": frame(OTHER, bytes(6)),
 }
 PAUSE = {
     "PAUSE": bytes.fromhex("0180c2000001") + ME + MAC_CONTROL + b"\0\1\xff\xff" + bytes(42),
