@@ -2,7 +2,8 @@
 
 Theory of operation. QEMU with ``server=on`` binds the socket and waits (OVS calls this client mode). The VM
 may start after the switch, go, and come again at the same path. So the path is dialled until a VM accepts.
-When its port is gone, dialling begins again. One path, one VM.
+When its port is gone, dialling begins again. One path, one VM. A process at the path that speaks another
+protocol, again and again, is dialled less and less often (``protocol_guard``).
 
      state       left by                                  then waiting     ``due`` passes
      dial: connected, or again after REDIAL_S connected   the port is released                     waiting,
@@ -11,11 +12,13 @@ When its port is gone, dialling begins again. One path, one VM.
 
 import errno
 import socket
+import time
 
 from forwarder.errors import LocalError
 from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, warn_refused
+from supervisor.attach.protocol_guard import PROTOCOLS, ProtocolGuard
 from supervisor.base.logs import Throttle, log
 
 REDIAL_S = 0.5
@@ -23,6 +26,9 @@ REDIAL_S = 0.5
 
 ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN})
 """No process listens yet, or its queue is full."""
+
+
+PROTOCOL = PROTOCOLS["vhost"]
 
 
 class VhostDialer:
@@ -44,6 +50,7 @@ class VhostDialer:
         self._owner = owner
         self._due = 0.0
         self._throttle = Throttle()
+        self._guard = ProtocolGuard()
 
     @classmethod
     def adopted(cls, address: Listen, record: PortRecord, owner: VmHandler) -> "VhostDialer":
@@ -59,6 +66,17 @@ class VhostDialer:
     def released(self) -> None:
         """Dial again: the port is gone."""
         self.port = None
+
+    def ended(self, port: PortId, reason: str) -> None:
+        """Note why a port has ended: the process at the path may have spoken another protocol."""
+        if port != self.port or not reason.startswith(PROTOCOL.bad_ends):
+            return
+        now = time.monotonic()
+        pause = self._guard.bad(now)
+        if pause:
+            self._due = now + pause
+            what = f"the process there speaks another protocol than {PROTOCOL.name}, again and again"
+            log.warning("%s: %s. It is dialled again in %g s", self.url, what, pause)
 
     def tick(self, now: float) -> None:
         """Dial, if it is due."""

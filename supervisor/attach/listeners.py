@@ -189,7 +189,7 @@ class Listeners:
     def released(self, port: PortId, reason: str = "") -> None:
         """Note that a port, and its worker, are gone, and why."""
         for each in self._open:
-            if isinstance(each, StreamListener):
+            if isinstance(each, (StreamListener, VhostDialer)):
                 each.ended(port, reason)
         self._unclaimed.discard(port)
         self._vhost.discard(port)

@@ -6,7 +6,7 @@ A VM's first bytes come when its guest sends its first frame, perhaps a minute a
 listener cannot wait for them. But a client of another protocol (libvirt's vhostuser at the socket for QEMU's
 stream) sends at once. Its first bytes are no length of a frame, so its link ends, and it connects again. Each
 time costs a worker. So after one such end the listener is *wary* for ``WARY_S``: it puts a connection on
-probation and peeks at its first bytes. If they are the length of a frame, or nothing comes for
+probation and peeks at its first bytes. If its own protocol begins so, or nothing comes for
 ``PROBATION_S``, the connection becomes a port like any other. Otherwise it is refused, without a port. From
 the third bad end in a row the listener pauses for 1, 2, 4 … ``LONGEST_PAUSE_S`` seconds, and a line says
 which protocol it looks like. A client that has hung up already costs nothing and causes no pause.
@@ -34,9 +34,11 @@ TOLERATED = 2
 """Bad ends in a row without a pause: a single typing error needs none."""
 PROBATIONERS = 8
 PEEK = 16
-"""First bytes to peek at; a vhost-user message has a head of 12."""
+"""First bytes to peek at."""
 
 _LENGTH = 4
+_HEAD = 12
+"""Bytes of the head of a vhost-user message."""
 _SIGNATURES = (
     (b"GET ", "HTTP"),
     (b"POST", "HTTP; VMs that attach by `POST /connect` use --listen"),
@@ -61,15 +63,45 @@ def is_frame(start: bytes) -> bool:
     return _core.MIN_FRAME <= int.from_bytes(start[:_LENGTH], "big") <= _core.MAX_FRAME
 
 
+def is_vhost_user(start: bytes) -> bool:
+    """Whether vhost-user can begin so: a request below 256, version 1 in the flags, the size of its payload.
+
+    All are little-endian.
+    """
+    return len(start) >= 8 and start[1:4] == b"\0\0\0" and start[4] & 0x3 == 1 and start[5:8] == b"\0\0\0"
+
+
+class Protocol(NamedTuple):
+    """The protocol of a listener's own clients."""
+
+    name: str
+    begins: Callable[[bytes], bool]
+    enough: int
+    """First bytes that ``begins`` needs."""
+    bad_ends: tuple[str, ...]
+    """How the reason of a port's end begins after another protocol (``ingress.c``, ``workers.vhost``)."""
+
+
+_BAD_LENGTH = ("the VM sent a length ",)
+PROTOCOLS = {
+    "qemu": Protocol("QEMU's stream", is_frame, _LENGTH, _BAD_LENGTH),
+    "connect": Protocol("frames behind their length in 16 bits", bool, 1, _BAD_LENGTH),
+    "bess": Protocol("messages that are frames", bool, 1, ()),
+    "vhost": Protocol("vhost-user", is_vhost_user, _HEAD, ("flags 0x", "the VM's request ")),
+}
+"""By transport. ``bool``: everything that comes after a right request, or is a message, can be a frame."""
+
+
 def looks_like(start: bytes) -> str:
     """Return the protocol that a client seems to speak, by its first bytes."""
     for signature, protocol in _SIGNATURES:
         if start.startswith(signature):
             return protocol
-    # A request number below 256, version 1 in the flags, then the size of the payload, all little-endian.
-    if len(start) >= 8 and start[1:4] == b"\0\0\0" and start[4] & 0x3 == 1 and start[5:8] == b"\0\0\0":
+    if is_vhost_user(start):
         return "vhost-user; use --listen-vhost"
-    return f"nothing known, it begins with {start[:8].hex(' ')}" if start else "nothing, it says nothing"
+    if is_frame(start):
+        return "QEMU's stream; use --listen-qemu"
+    return f"nothing known, it begins with {start[:8].hex(' ')}"
 
 
 def _has_hung_up(sock: socket.socket) -> bool:
@@ -106,9 +138,14 @@ class Probation:
     """Connections of one listener that wait for their first bytes."""
 
     def __init__(
-        self, loop: Loop, admitted: Callable[[socket.socket], None], refused: Callable[[bytes], None]
+        self,
+        loop: Loop,
+        protocol: Protocol,
+        admitted: Callable[[socket.socket], None],
+        refused: Callable[[bytes], None],
     ) -> None:
         """``admitted`` gets a connection and closes it; ``refused`` gets the first bytes of a refused one."""
+        self._protocol = protocol
         self._loop = loop
         self._admitted = admitted
         self._refused = refused
@@ -148,9 +185,9 @@ class Probation:
             start = b""
         if not start:
             self._forget(each).close()
-        elif is_frame(start):
+        elif self._protocol.begins(start):
             self._admitted(self._forget(each))
-        elif len(start) >= _LENGTH:
+        elif len(start) >= self._protocol.enough:
             waits = not _has_hung_up(each.sock)
             self._forget(each).close()
             if waits:

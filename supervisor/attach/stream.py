@@ -24,7 +24,13 @@ from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
-from supervisor.attach.protocol_guard import PROBATIONERS, Probation, ProtocolGuard, looks_like
+from supervisor.attach.protocol_guard import (
+    PROBATIONERS,
+    PROTOCOLS,
+    Probation,
+    ProtocolGuard,
+    looks_like,
+)
 from supervisor.base import tcp_peer
 from supervisor.base.logs import Throttle, log
 
@@ -33,8 +39,6 @@ KEEPALIVE_S = (30, 10, 3)
 the second."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 YOUNG_S = 10.0
-NO_LENGTH = "the VM sent a length "
-"""The first words of the reason of a port's end after bytes that were no frames (``ingress.c``)."""
 
 
 class StreamListener:
@@ -56,7 +60,8 @@ class StreamListener:
         self._owner = owner
         self._throttle = Throttle()
         self._guard = ProtocolGuard()
-        self._probation = Probation(loop, self._attach, self._on_another_protocol)
+        self._protocol = PROTOCOLS[address.transport]
+        self._probation = Probation(loop, self._protocol, self._attach, self._on_another_protocol)
         self._young: dict[PortId, float] = {}
         """Young ports, and when they are no longer young."""
         self._own_user_only = address.host in LOOPBACK and not address.any_user
@@ -110,7 +115,7 @@ class StreamListener:
 
     def ended(self, port: PortId, reason: str) -> None:
         """Note why a port has ended: a young one of this listener may have spoken another protocol."""
-        if self._young.pop(port, 0.0) > time.monotonic() and reason.startswith(NO_LENGTH):
+        if self._young.pop(port, 0.0) > time.monotonic() and reason.startswith(self._protocol.bad_ends):
             self._on_another_protocol(b"")
 
     def tick(self, now: float) -> None:
@@ -124,7 +129,7 @@ class StreamListener:
     def _on_connection(self, connection: socket.socket) -> None:
         if self._own_user_only and not self._is_ours(connection):
             connection.close()
-        elif self.transport == "qemu" and self._guard.is_wary(time.monotonic()):
+        elif self._guard.is_wary(time.monotonic()):
             self._probation.add(connection)
         else:
             self._attach(connection)
@@ -146,13 +151,9 @@ class StreamListener:
     def _on_another_protocol(self, start: bytes) -> None:
         pause = self._guard.bad(time.monotonic())
         if pause:
-            log.warning(
-                "%s: clients speak another protocol than QEMU's stream, again and again; it looks like %s. "
-                "No connection is taken for %g s",
-                self.url,
-                looks_like(start),
-                pause,
-            )
+            seems = f"; it looks like {looks_like(start)}" if start else ""
+            what = f"clients speak another protocol than {self._protocol.name}, again and again{seems}"
+            log.warning("%s: %s. No connection is taken for %g s", self.url, what, pause)
             self._acceptor.pause(pause)
 
     def _attach(self, connection: socket.socket) -> None:

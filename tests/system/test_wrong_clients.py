@@ -32,17 +32,23 @@ def hung_up(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(
-    "first", [VHOST_USER, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["vhost-user", "http"]
+    ("kind", "first", "name"),
+    [
+        ("qemu", VHOST_USER, "vhost-user; use --listen-vhost"),
+        ("vhost", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"),
+    ],
 )
-def test_a_client_that_comes_again_and_again_costs_one_worker(switch: StartSwitch, first: bytes) -> None:
-    running = switch(qemu=True)
+def test_a_client_that_comes_again_and_again_costs_one_worker(
+    switch: StartSwitch, kind: str, first: bytes, name: str
+) -> None:
+    running = switch(qemu=True, vhost=True)
     vm, other = running.connect("unix"), running.connect("unix")
     running.wait_live(2)
     over, attempts = 0.0, 0
     while attempts < 3 or time.monotonic() < over:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(0.5 if attempts else PATIENCE)  # the second one meets the pause
-            client.connect(str(running.qemu))
+            client.connect(str(getattr(running, kind)))
             client.send(first)
             attempts += 1
             with contextlib.suppress(TimeoutError, ConnectionResetError):
@@ -50,7 +56,6 @@ def test_a_client_that_comes_again_and_again_costs_one_worker(switch: StartSwitc
         over = over or time.monotonic() + 3.0
     log = running.log()
     assert log.count("attached by") == 3, "two VMs, and the first of these clients"
-    name = "vhost-user; use --listen-vhost" if first == VHOST_USER else "HTTP"
     assert f"it looks like {name}. No connection is taken for 1 s" in log
     frame = build_frame(BROADCAST, mac(1))
     vm.send(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,24 @@ def test_it_dials_again_whenever_the_vm_has_gone(bench: Bench) -> None:
         bench.turn()
         assert bench.dialer.deadline() == bench.now + REDIAL_S
         assert len(bench.owner.arrived) == number
+
+
+def test_a_process_that_speaks_another_protocol_is_dialled_less_and_less_often(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm = bench.listen()
+    pauses = []
+    for _ in range(4):
+        bench.dialer.tick(bench.dialer.deadline())
+        assert is_dialled(vm)
+        bench.owner.released.add(bench.owner.arrived[-1][0].id)
+        before = time.monotonic()
+        bench.dialer.ended(bench.owner.arrived[-1][0].id, "flags 0x5448202f are not those of a request")
+        bench.dialer.released()
+        pauses.append(bench.dialer.deadline() - before)
+    assert pauses[2] >= 1.0
+    assert pauses[3] >= 2.0
+    assert "another protocol than vhost-user, again and again. It is dialled again in 1 s" in caplog.text
 
 
 def test_a_vm_that_is_refused_is_hung_up_on_and_dialled_later(
