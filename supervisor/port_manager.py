@@ -172,7 +172,7 @@ class PortManager:
 
     def views(self) -> Iterator[PortView]:
         """Return a view of every port."""
-        return (self.gateway.view(self.fleet.health.view(port)) for port in self.registry)
+        return (self.gateway.view(self.fleet.watch.view(port)) for port in self.registry)
 
     def detach(self, number: int) -> None:
         """Disconnect a VM. Raises LocalError if there is no such port."""

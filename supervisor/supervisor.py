@@ -198,7 +198,7 @@ class Supervisor:
         self._console.mend()
         self._captures.mend()
         self._ports.listeners.mend()
-        self._ports.fleet.look_for_doors()
+        self._ports.fleet.watch.look_for_doors()
 
     def _finished(self) -> bool:
         return self._stop_at is not None and self._ports.ended

@@ -5,7 +5,8 @@ cell (``cells``). It gets a port with its descriptors (``fd_store``), reports ov
 and asks for rings there (``rings``); ``holders`` knows the worker of each port. The registry decides what a
 report means; its actions come back by ``want``, ``publish``, ``end_worker`` and ``release``. Changes of
 membership go to all workers at once (``publisher``), those of newcomers to one worker after the other
-(``join_rollout``). A supervisor that follows a dead one begins with ``take_over``.
+(``join_rollout``). ``watch`` notices what goes wrong. A supervisor that follows a dead one begins with
+``take_over``.
 
 Example: a VM connects, ``want(3)``. The pool hands port 3 to a spare (``give``). Its next message over the
 same channel is Hello (``reported``): the registry publishes port 3, and ``publish`` rolls it out.
@@ -21,7 +22,7 @@ from forwarder.channel import Channel, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop
-from forwarder.membership import BEAT_S, MembershipLog
+from forwarder.membership import MembershipLog
 from forwarder.messages import (
     Beat,
     Claim,
@@ -39,14 +40,11 @@ from supervisor.attach.listener_common import hung_up
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import Throttle, log, say
 from supervisor.base.zmq_sockets import Context
-from supervisor.fleet.doors import Doors
 from supervisor.fleet.guards import Guards
-from supervisor.fleet.health import Health
 from supervisor.fleet.holders import Holders
-from supervisor.fleet.misuse import Misuse
 from supervisor.fleet.surroundings import FleetOwner, FleetParts
 from supervisor.fleet.takeover import TakeOver
-from supervisor.fleet.unanswered import Unanswered
+from supervisor.fleet.watch import Watch
 from supervisor.membership.confirmations import Confirmations
 from supervisor.membership.join_rollout import JoinRollout
 from supervisor.membership.publisher import Publisher
@@ -74,32 +72,35 @@ class Fleet:
         self._owner = owner
         self._channels = WorkerChannels(loop, self, time.monotonic)
         self.publisher = Publisher(loop, context, self._runtime_dir, membership, self._subscribed)
-        self.health = Health(BEAT_S, self._sampler.published_at, self._registry.name_of)
         self.cells = cells
         self.guards = Guards(self._channels)
         self._confirmations = Confirmations()
-        self._misuse = Misuse()
-        self._unanswered = Unanswered()
-        self._doors = Doors(self._runtime_dir)
         self._notes = Throttle()
         self._pool = WorkerPool(loop, self._runtime_dir, self, template)
         self.holders = Holders(self._registry, self._channels, self._pool.processes.kill)
         """The worker of each port."""
+        self.watch = Watch(
+            self._runtime_dir,
+            self.holders,
+            self._fd_store,
+            self._sampler,
+            self._registry.name_of,
+            pulse_s=lambda: self.publisher.last_beat.pulse_ms / 1000,
+        )
         self._rings = Rings(self._channels, self._fd_store, self.holders, self._confirmations.moved)
         self._takeover = TakeOver(self._registry, self._fd_store, self._pool, listeners, self.cells)
         self._join_rollout = JoinRollout(self.publisher, self._channels, self._fd_store, self.holders.record)
         self.steps: tuple[Callable[[float], object], ...] = (
             lambda _: self.publisher.receive(),
             self._channels.tick,
-            self._tick_health,
-            self._tick_unanswered,
+            self.watch.tick,
             self._confirmations.tick,
             self._join_rollout.tick,
             self._rings.moves.tick,
             self._pool.tick,
         )
         """The steps of each turn; a step returns whether there may be more to do."""
-        parts_of_it = (self._channels, self.health, self._unanswered, self._confirmations)
+        parts_of_it = (self._channels, self.watch, self._confirmations)
         self._parts = (*parts_of_it, self._join_rollout, self._rings.moves, self._pool)
 
     def __len__(self) -> int:
@@ -124,10 +125,6 @@ class Fleet:
         while self.cells.required and self.cells.seen is None and time.monotonic() < deadline:
             turn()
         self.cells.check()
-
-    def look_for_doors(self) -> None:
-        """Say when the sockets of workers were deleted: in their cells they cannot make them again."""
-        self._doors.look([worker.pid for worker in self.holders.all()])
 
     def take_over(self, predecessor: int, turn: Callable[[float], None]) -> None:
         """Take over the workers of a dead supervisor; ``turn`` runs the loop for at most that long."""
@@ -184,8 +181,7 @@ class Fleet:
 
     def release(self, port: int) -> None:
         """Forget a port whose worker is gone."""
-        self.health.forget(port)
-        self._misuse.forget(port)
+        self.watch.forget(port)
         self._confirmations.forget(port)
         self.holders.forget(port)
         self._rings.forget(port)
@@ -218,7 +214,7 @@ class Fleet:
             self._pool.adopted(worker, served)
             self.publisher.connect(worker.pid)
             self._owner.adopted(claim.record)
-            self.health.expect(served, now)
+            self.watch.expect(served)
         else:
             close_all(descriptors)
             self._pool.refuse(worker.identity)
@@ -248,7 +244,7 @@ class Fleet:
             case SnapshotRequest() if not self.publisher.quiet:
                 for part in self.publisher.log.snapshot().parts():
                     self._channels.send(worker, part)
-        self.health.heard(*served, time.monotonic())
+        self.watch.heard(served)
 
     def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
         """Take a worker's message about rings."""
@@ -290,13 +286,12 @@ class Fleet:
             return False
         self._connect(worker, wanted)
         self._owner.do(self._registry.assigned(*wanted, worker.identity))
-        self.health.expect(wanted, time.monotonic())
+        self.watch.expect(wanted)
         return True
 
     def worker_lost(self, served: Incarnation, how: str) -> None:
         """Note that this worker of the port has ended, or that there was none."""
-        self.health.lost(served)
-        self._unanswered.forget(served)
+        self.watch.lost(served)
         self._confirmations.forget(served.port)
         self._channels.read_out(served)
         if self._fd_store.memory_gone(served.port):
@@ -312,32 +307,11 @@ class Fleet:
 
     # Private to this file.
 
-    def _tick_unanswered(self, now: float) -> None:
-        if not self._unanswered.due(now):
-            return
-        for record in [each for each in self.holders.records() if each.transport == "vhost"]:
-            worker = self.holders.at(record.port)
-            if worker is None or worker.served != record.incarnation:
-                continue
-            unread = self._fd_store.unread(record.port)
-            turned_at = self._sampler.published_at(record.port)
-            if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
-                text = f"port {record.port} ({record.name}): its worker does not answer its VM"
-                say("unanswered", text, "warning", port=record.port, name=record.name)
-                self.holders.replace(worker)
-
-    def _tick_health(self, now: float) -> None:
-        self.health.every(self.publisher.last_beat.pulse_ms / 1000)
-        self.health.tick(now)
-
     def _on_heartbeat(self, served: Incarnation, heartbeat: Heartbeat) -> None:
         record = self.holders.record(served)
         if record is None or not self._registry.live(*served):
             return
-        self.health.heartbeat(heartbeat, record)
-        page = self._sampler.page(served.port)
-        if page is not None:
-            self._misuse.look(record, page, time.monotonic())
+        self.watch.heartbeat(record, heartbeat)
         if heartbeat.supervisor_epoch == self.publisher.log.epoch:
             self._confirmations.heard(served.port, heartbeat.sequence)
 
