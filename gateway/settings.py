@@ -56,7 +56,7 @@ ALIASES = (DOMAIN, "docker.internal")
 T = TypeVar("T")
 
 
-class Lease(NamedTuple):
+class StaticLease(NamedTuple):
     """A guest with a fixed address, and a name if one is given."""
 
     mac: str
@@ -70,7 +70,7 @@ class Settings(NamedTuple):
     policy: OutboundPolicy
     mtu: int
     search: tuple[str, ...]
-    leases: tuple[Lease, ...]
+    leases: tuple[StaticLease, ...]
     records: tuple[Record, ...]
     """DNS records that belong to no zone."""
     zones: tuple[Zone, ...]
@@ -111,7 +111,7 @@ def read(plain: Mapping[str, object]) -> Settings:
     )
     leases = _each(plain, "static-lease", lambda text: _lease(text, policy))
     if not any(lease.address == subnet[2] for lease in leases):
-        leases = (*leases, Lease(DEVICE_MAC, subnet[2]))
+        leases = (*leases, StaticLease(DEVICE_MAC, subnet[2]))
     for index, lease in enumerate(leases):
         for other in leases[:index]:
             if lease.mac == other.mac or lease.address == other.address:
@@ -231,7 +231,7 @@ def _resolver(text: str) -> SocketAddress:
     return numeric(str(address), int(port) if separator else 53)
 
 
-def _lease(text: str, policy: OutboundPolicy) -> Lease:
+def _lease(text: str, policy: OutboundPolicy) -> StaticLease:
     mac, _, rest = text.partition("=")
     address, _, name = rest.partition(",")
     if not rest:
@@ -243,7 +243,7 @@ def _lease(text: str, policy: OutboundPolicy) -> Lease:
     own = (policy.gateway4, policy.host4, policy.subnet[0], policy.subnet[-1])
     if found in own:
         raise ValueError(f"{found} is kept for the gateway; lease another address")
-    return Lease(mac.lower().replace("-", ":"), found, names.label(name) if name else "")
+    return StaticLease(mac.lower().replace("-", ":"), found, names.label(name) if name else "")
 
 
 def _record(text: str) -> Record:

@@ -133,7 +133,7 @@ class Worker:
                 break
             now = time.monotonic()
             events = self._engine.run(
-                0.0 if self._subscription.pending() else max(0.0, self._deadline(now) - now)
+                0.0 if self._subscription.pending() else max(0.0, self._deadline() - now)
             )
             if events & EVENT_WANTED:
                 self._links.want(self._engine.wanted(), time.monotonic())
@@ -200,7 +200,7 @@ class Worker:
         own = self._replica.table.get(self._record.port)
         return own is not None and own.epoch == self._record.epoch
 
-    def _deadline(self, now: float) -> float:
+    def _deadline(self) -> float:
         queued = self._engine.progress()[2]
         deadline = min(
             self._heartbeat_due,

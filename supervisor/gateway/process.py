@@ -379,7 +379,7 @@ class GatewayProcess:
         self._kill_at = float("inf")
         self._port.detach(f"its gateway {how}")
         if self.state is GatewayState.OFF or not self._has_served:
-            self._to(GatewayEvent.STOP)  # the caller of ``start`` logs the reason
+            self._to(GatewayEvent.STOP)  # the caller of ``begin`` logs the reason
             return
         due = self._losses.lost(time.monotonic())
         self._to(GatewayEvent.LOST if due is not None else GatewayEvent.LOST_FOR_GOOD)
