@@ -206,7 +206,7 @@ def test_large_and_small_datagrams_arrive_in_order_whatever_they_are_read_into(
         tap.close()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     data=st.lists(st.one_of(st.binary(min_size=14, max_size=200), st.sampled_from(list(SENT))), max_size=20),
     bends=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=5),

@@ -70,7 +70,7 @@ def header_of(flow: Flow) -> bytes:
     return vnet(flags, start=start, offset=offset)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(flow=flows())
 def test_the_inferred_header_is_the_original_one(flow: Flow) -> None:
     bare = flow.unfinished()[HEADER:]
@@ -79,7 +79,7 @@ def test_the_inferred_header_is_the_original_one(flow: Flow) -> None:
     assert _core.finish_offload(inferred + bare) == flow.finished()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(flow=flows(), padding=st.integers(0, 60))
 def test_zeros_behind_a_packet_change_nothing(flow: Flow, padding: int) -> None:
     assume(len(flow.payload) <= flow.mss)
@@ -117,14 +117,14 @@ def _field(flow: Flow) -> slice:
     return slice(transport + SUM_AT[flow.protocol], transport + SUM_AT[flow.protocol] + 2)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(flow=flows(), trailer=st.binary(max_size=4))
 def test_a_finished_frame_passes_unchanged(flow: Flow, trailer: bytes) -> None:
     for whole in flow.finished():
         assert passes(whole + trailer, mtu_of(flow))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(flow=flows(), trailer=st.binary(max_size=4))
 def test_a_finished_sum_that_looks_partial_stays_unchanged(flow: Flow, trailer: bytes) -> None:
     assume(2 <= len(flow.payload) <= flow.mss)
@@ -251,7 +251,7 @@ def test_a_long_datagram_is_finished_whole() -> None:
     assert _core.infer_offload(bare, 500) == vnet(NEEDS_CSUM, start=34, offset=6)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300)
 @given(flow=flows(), mtu=st.integers(0, 70_000), data=st.data())
 @example(flow=GOOD, mtu=1040, data=None)
 def test_an_inferred_header_makes_sense_for_any_bytes(

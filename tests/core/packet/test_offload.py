@@ -53,13 +53,13 @@ def flows(draw: st.DrawFn) -> Flow:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(flow=flows())
 def test_a_large_frame_is_cut_into_the_frames_of_its_senders_kernel(flow: Flow) -> None:
     assert _core.finish_offload(flow.unfinished()) == flow.finished()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(flow=flows())
 def test_a_shortened_frame_becomes_the_same_but_the_last(flow: Flow) -> None:
     *others, _ = flow.finished()
@@ -153,7 +153,7 @@ def test_a_senseless_header_is_refused(what: str) -> None:
     assert _core.shorten_offload(NONSENSE[what]) == b""
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200)
 @given(flow=flows(), data=st.data())
 def test_for_any_bytes_the_addresses_stay_and_the_work_is_bounded(flow: Flow, data: st.DataObject) -> None:
     whole = bytearray(flow.unfinished())
