@@ -54,6 +54,13 @@ def main() -> None:
     if why := _clash(Path(__file__).resolve().parent):
         _fail(why)
     try:
+        from forwarder import errors, limits  # noqa: PLC0415 - it may be another package's
+
+        try:
+            limits.check(limits.COMMAND)
+        except errors.LocalError as error:
+            sys.stderr.write(f"Error: {error}\n")
+            sys.exit(1)
         from supervisor.cli.main import main as command_line  # noqa: PLC0415 - it may be another package's
 
         command_line(prog_name=Path(sys.argv[0]).name)

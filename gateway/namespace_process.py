@@ -29,6 +29,7 @@ from typing import NoReturn
 
 from forwarder import _core
 from forwarder.channel import close_all
+from forwarder.errors import shortage
 from forwarder.process_name import rename
 from gateway.inside import process as inside
 
@@ -67,7 +68,7 @@ class NamespaceProcess:
         try:
             self._start(theirs, not_inside)
         except OSError as error:
-            self.failure = f"cannot start the gateway's namespace: {error.strerror}"
+            self.failure = f"cannot start the gateway's namespace: {shortage(error)}"
         finally:
             theirs.close()
 

@@ -60,12 +60,12 @@ class Supervisor:
         Raises LocalError; nothing but these processes is left behind then.
         """
         raise_descriptor_limit(RLIMIT_WANTED)
+        self._context = open_context()
         self._options = options
         told = None if options.notification is None else notifications.parse(options.notification)
         self._directory = directory = RuntimeDir(options.runtime_dir)
         inherit = directory.predecessor is not None
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
-        self._context = open_context()
         self._recorder: Recorder | None = None
         self._stop_at: float | None = None
         self._mend_at = 0.0

@@ -58,8 +58,10 @@ HOMES = {
     **{
         # forwarder/ has no processes and no clock of its own.
         name: ["workers/*", "supervisor/*", "gateway/*"]
-        for name in ("asyncio", "select", "signal", "subprocess", "threading", "time")
+        for name in ("asyncio", "select", "signal", "subprocess", "time")
     },
+    # Whether there can be threads is tried out in one place.
+    "threading": ["forwarder/limits.py", "workers/*", "supervisor/*", "gateway/*"],
     # A process that only attaches to its shared memory removes it on exit, and it starts processes by fork.
     "multiprocessing": [],
 }

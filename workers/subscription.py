@@ -13,6 +13,7 @@ from typing import cast
 
 import zmq
 
+from forwarder import limits
 from forwarder.errors import PeerError
 from forwarder.messages import Message
 from forwarder.rendezvous import endpoint
@@ -26,8 +27,12 @@ class Subscription:
     """The socket for beats and updates."""
 
     def __init__(self, listener: socket.socket, file: str) -> None:
-        """Use a listening socket, bound to ``file``; starts ZeroMQ's threads."""
+        """Use a listening socket, bound to ``file``; starts ZeroMQ's threads.
+
+        Raises LocalError: out of threads or descriptors.
+        """
         self.bad_messages = 0
+        limits.make_room()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)

@@ -29,7 +29,8 @@ import sys
 
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError
-from forwarder.errors import PeerError
+from forwarder.errors import LocalError, PeerError, shortage
+from forwarder.limits import SHORT
 from forwarder.messages import MAX_TEXT, Fork, Forked
 from forwarder.process_name import rename
 from workers.spare import wait_for_port
@@ -70,7 +71,7 @@ class Template:
         try:
             pid = _core.fork_sibling()
         except OSError as error:
-            answer = Forked(0, f"cannot fork: {error.strerror}"[:MAX_TEXT])
+            answer = Forked(0, f"cannot fork: {shortage(error)}"[:MAX_TEXT])
         else:
             answer = Forked(pid, "")
         if answer.pid == 0 and not answer.why:
@@ -89,6 +90,8 @@ class Template:
             rename(self._comm)
             gc.enable()
             status = serve_port(self._runtime_dir)
+        except LocalError:
+            status = SHORT
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         except BaseException:

@@ -19,7 +19,7 @@ from typing import cast
 
 from forwarder import _core
 from forwarder.channel import Channel
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, PeerError, shortage
 from forwarder.messages import Command, Handover, Reply
 from forwarder.names import GATEWAY_MAC
 from forwarder.tcp_options import forgo_pacing
@@ -79,7 +79,7 @@ def _make(channel: Channel, settings: Settings) -> None:
         for number, sock in enumerate(frame_sockets.open_all(LAN, settings.policy)):
             listeners[f"frames{number}"] = sock
     except OSError as error:
-        raise LocalError(f"cannot set up the gateway's namespace: {error.strerror}") from None
+        raise LocalError(f"cannot set up the gateway's namespace: {shortage(error)}") from None
     channel.send(Handover("tap", {}, 1), (tap,))
     channel.send(Handover("tun", {}, 1), (tun,))
     message = Handover("listeners", {"names": list(listeners)}, len(listeners))

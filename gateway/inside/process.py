@@ -22,7 +22,7 @@ from typing import NoReturn, cast
 
 from forwarder import cell
 from forwarder.channel import ChannelClosedError
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, PeerError, shortage
 from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
@@ -121,7 +121,7 @@ def _is_made(channel: LoopChannel) -> bool:
     try:
         maker = os.fork()
     except OSError as error:
-        raise LocalError(f"cannot make the gateway's namespace: cannot fork: {error.strerror}") from None
+        raise LocalError(f"cannot make the gateway's namespace: cannot fork: {shortage(error)}") from None
     if maker == 0:
         _be_maker(channel)
     return os.waitpid(maker, 0)[1] == 0

@@ -7,7 +7,7 @@ imported (``first_processes``), so this file imports little.
 import os
 import subprocess
 
-from forwarder.errors import LocalError
+from forwarder.errors import LocalError, shortage
 from supervisor.base.program import command, how_it_ended
 
 
@@ -38,14 +38,14 @@ class ChildProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise LocalError(f"cannot start {what}: {error.strerror}") from None
+            raise LocalError(f"cannot start {what}: {shortage(error)}") from None
         try:
             self.pidfd = os.pidfd_open(self._process.pid)
             """Readable when it has ended."""
         except OSError as error:
             self._process.kill()
             self._process.wait()
-            raise LocalError(f"cannot watch {what}: {error.strerror}") from None
+            raise LocalError(f"cannot watch {what}: {shortage(error)}") from None
 
     @property
     def pid(self) -> int:

@@ -18,6 +18,9 @@ import threading
 import time
 from collections import deque
 
+from forwarder.errors import LocalError
+from forwarder.limits import NO_THREAD
+
 LINES = 1000
 """Lines that may wait: more than a switch of 250 VMs writes when all of them come or go at once."""
 
@@ -29,14 +32,17 @@ class LogWriter:
     """
 
     def __init__(self, fd: int) -> None:
-        """Begin; the caller closes ``fd``."""
+        """Begin; the caller closes ``fd``. Raises LocalError: out of threads."""
         self._fd = fd
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._writing = False
         self._lost = 0
         self._said = 0
-        threading.Thread(target=self._run, name="log", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="log", daemon=True).start()
+        except RuntimeError:
+            raise LocalError(NO_THREAD) from None
 
     @property
     def lost(self) -> int:

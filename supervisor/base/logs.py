@@ -89,8 +89,8 @@ class _Queued(logging.Handler):
     """Formats in the loop and writes in a thread, so that an unread log blocks nothing."""
 
     def __init__(self, fd: int) -> None:
-        super().__init__()
         self.writer = LogWriter(fd)
+        super().__init__()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.writer.put(self.format(record))

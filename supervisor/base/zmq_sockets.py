@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import zmq
 
+from forwarder import limits
 from forwarder.errors import LocalError
 from forwarder.wire import MESSAGE_BYTES
 
@@ -12,7 +13,8 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 
 def open_context() -> Context:
-    """Return a ZeroMQ context; call its ``term`` when its sockets are closed."""
+    """Return a ZeroMQ context; call its ``term`` when its sockets are closed. Raises LocalError."""
+    limits.make_room()
     return zmq.Context()
 
 

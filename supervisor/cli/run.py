@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from forwarder import limits
 from forwarder.errors import LocalError
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.grouped import GroupedCommand, option
@@ -89,12 +90,12 @@ def _check(options: RunOptions) -> bool:
 def _serve(options: RunOptions) -> bool:
     from supervisor import first_processes  # noqa: PLC0415
 
+    limits.check(limits.RUN if options.gateway is None else limits.GATEWAY)
     first = first_processes.start(options)  # before the imports below: their own take as long
     from supervisor.base import logs  # noqa: PLC0415
     from supervisor.cli.announce import PidFile, tell_systemd  # noqa: PLC0415
     from supervisor.supervisor import Supervisor  # noqa: PLC0415
 
-    logs.set_up(options.log_level, options.log_format)
     wake, woken = socket.socketpair()
     for end in (wake, woken):
         end.setblocking(False)
@@ -103,6 +104,13 @@ def _serve(options: RunOptions) -> bool:
         signal.signal(number, lambda *_: None)  # the byte that Python writes to the socket is what counts
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     try:
+        logs.set_up(options.log_level, options.log_format)
+        if (seconds := limits.processor_seconds()) is not None:
+            logs.log.warning(
+                "the limit of processor time (ulimit -t) is %d s: the kernel ends each process of the switch "
+                "that has used it; raise it",
+                seconds,
+            )
         supervisor = Supervisor(options, first)
     except LocalError:
         first.close()

@@ -10,6 +10,7 @@ from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, decode, encode
 from supervisor.base import runtime_dir
+from supervisor.base.zmq_sockets import open_context
 from supervisor.console import patience
 
 
@@ -34,7 +35,7 @@ class Client:
             raise LocalError(
                 f"no supervisor runs in {self._runtime_dir}; start one, or give its --runtime-dir{_others()}"
             )
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = open_context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES)

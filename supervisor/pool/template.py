@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from forwarder.channel import Channel, ChannelClosedError, close_all
-from forwarder.errors import LocalError, PeerError
+from forwarder.errors import LocalError, PeerError, shortage
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Fork, Forked
@@ -81,7 +81,7 @@ class Template:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            raise LocalError(f"cannot make a worker's channel: {error.strerror}") from None
+            raise LocalError(f"cannot make a worker's channel: {shortage(error)}") from None
         self._requests.append(Request(Channel(ours), time.monotonic() + ANSWER_S))
         with suppress(ChannelClosedError):  # the pidfd reports its end
             self._channel.send(Fork(), (theirs.fileno(),))

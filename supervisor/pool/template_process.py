@@ -6,7 +6,7 @@ The first one starts before the supervisor has imported its modules, so that bot
 
 import socket
 
-from forwarder.errors import LocalError
+from forwarder.errors import LocalError, shortage
 from supervisor.base.child_process import ChildProcess
 
 MODULE = "workers"
@@ -23,7 +23,7 @@ class TemplateProcess(ChildProcess):
         try:
             self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            raise LocalError(f"cannot make a template's channel: {error.strerror}") from None
+            raise LocalError(f"cannot make a template's channel: {shortage(error)}") from None
         try:
             super().__init__("a template of workers", MODULE, runtime_dir, stdin=theirs.fileno())
         except LocalError:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from forwarder import _core
 from forwarder.channel import close_all
-from forwarder.errors import LocalError
+from forwarder.errors import LocalError, shortage
 from forwarder.messages import KeepSession
 from forwarder.names import FLOOD_BYTES, LARGE_RING_BYTES, RING_BYTES, Incarnation, PortRecord
 from supervisor.base import tcp_peer
@@ -202,8 +202,7 @@ def make_ring(source: PortRecord, destination: PortRecord) -> Ring:
 
 
 def _shortage(error: OSError | MemoryError) -> str:
-    why = error.strerror if isinstance(error, OSError) else "out of memory"
-    return f"no descriptors or memory for another port ({why}); raise the limit (ulimit -n), or detach some"
+    return f"no descriptors or memory for another port: {shortage(error)}, or detach some"
 
 
 def _unread_by_tcp(vm: int) -> int:

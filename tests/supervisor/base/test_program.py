@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from forwarder.limits import SHORT
 from supervisor.base.program import command, how_it_ended
 
 
@@ -33,6 +34,7 @@ def test_a_package_of_this_tree_needs_nothing_around_it() -> None:
         (-9, "was ended by SIGKILL"),
         (-64, "was ended by SIGRTMAX"),
         (-50, "was ended by signal 50"),
+        (SHORT, "ended for lack of threads, descriptors or memory; raise their limits (ulimit -u, -n, -v)"),
     ],
 )
 def test_how_a_process_ended(code: int, how: str) -> None:

@@ -250,7 +250,9 @@ def test_a_fork_that_fails_is_said_and_the_next_may_succeed(
     monkeypatch.setattr(child_process, "command", lambda _, path: forking(SLEEP, path, limited))
     bench.template.fork()
     bench.until(lambda: bench.failures)
-    assert bench.failures == ["cannot fork: Resource temporarily unavailable"]
+    assert bench.failures == [
+        "cannot fork: Resource temporarily unavailable; raise the limit of processes (ulimit -u)"
+    ]
     os.kill(bench.pid, signal.SIGUSR1)
     assert state_of(bench.worker()) in "SR"
 
