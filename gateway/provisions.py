@@ -26,6 +26,7 @@ from gateway.lan.filters import DHCP_PORT, DNS_PORT
 from gateway.lan.frames import Datagram, Opening, Solicitation, Trial
 from gateway.lan.station import Station
 from gateway.leases import dhcp
+from gateway.leases.held import Held, Question
 from gateway.leases.journal import Journal
 from gateway.leases.news import News, Record
 from gateway.leases.server import Server
@@ -114,6 +115,7 @@ class Provisions:
         self._names.change_zones(settings.zones)
         self._news = News(lease_news, clock)
         self._server = Server(settings, self._leases, self._names.is_configured, self.counters, self._news)
+        self._held = Held()
         self._upstream = Upstream(self._poller, resolvers, self.counters, clock)
         questions = Rates(*DNS_RATE)
         self._streams = Streams(self._poller, self._ask_by_stream, questions, self.counters, clock=clock)
@@ -175,6 +177,8 @@ class Provisions:
     def tick(self, now: float) -> None:
         """Do what is due."""
         self._station.tick(now)
+        for question in self._held.due(now):
+            self._answer(question, now)
         self._upstream.tick(now)
         self._streams.tick(now)
         self._pauses.tick(now)
@@ -196,7 +200,14 @@ class Provisions:
         """When to call ``tick``, in monotonic seconds."""
         parts = (self._station, self._upstream, self._streams, self._pauses)
         ends = [end for part in parts if (end := part.deadline()) is not None]
-        return min([self._announcer.deadline(), *ends, *([self._look] if self._floods else [])])
+        return min(
+            [
+                self._announcer.deadline(),
+                self._held.deadline(),
+                *ends,
+                *([self._look] if self._floods else []),
+            ]
+        )
 
     def close(self) -> None:
         """Close everything."""
@@ -233,7 +244,14 @@ class Provisions:
             self._log("warning", f"leases are not saved: {self._journal.failed}")
 
     def _lease(self, heard: Datagram, port: Port, now: float) -> None:
-        answer = self._server.answer(heard.payload, heard.mac, port, now)
+        old = self._leases.port_before(heard.mac, port)
+        question = Question(heard, port)
+        if old is None or not self._held.hold(question, old, now):
+            self._answer(question, now)
+
+    def _answer(self, question: Question, now: float) -> None:
+        heard = question.heard
+        answer = self._server.answer(heard.payload, heard.mac, question.port, now)
         if answer is not None:
             source = self._server.own.packed
             ports = (dhcp.SERVER_PORT, dhcp.CLIENT_PORT)
@@ -243,7 +261,10 @@ class Provisions:
         self._service.asked_by_stream(data, port, reply)
 
     def _left(self, port: Port) -> None:
-        self._leases.left(port, self._clock())
+        now = self._clock()
+        self._leases.left(port, now)
+        for question in self._held.left(port):
+            self._answer(question, now)
         self._news.forget(port)
         self._upstream.forget(port)
         self._streams.forget(port)

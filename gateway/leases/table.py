@@ -134,6 +134,11 @@ class Leases:
         same = [lease for lease in mine if lease.port == port]
         return next(iter(same or [lease for lease in mine if lease.state is State.KEPT]), None)
 
+    def port_before(self, mac: bytes, port: Port) -> Port | None:
+        """Return another port that uses a lease of this MAC address, if this port uses none."""
+        ports = [lease.port for lease in self._by_mac.get(mac, ()) if lease.state in LASTS]
+        return None if port in ports else next(iter(ports), None)
+
     def offer(self, mac: bytes, port: Port, asked: int, now: float) -> Lease | None:
         """Return a lease for a guest that asks for ``asked`` (0: any address); None if it gets no address."""
         self.expire(now)
