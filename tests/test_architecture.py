@@ -109,6 +109,7 @@ DEFINITION = re.compile(
 """A function that other files can call, as it begins in a .c file."""
 
 LONGEST = 400
+MOST_FILES = 24
 SOURCES = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
 )
@@ -298,6 +299,17 @@ def test_no_file_is_longer_than_a_reader_can_hold():
     assert files
     long = {name_of(path): count for path in files if (count := len(path.read_text().splitlines())) > LONGEST}
     assert not long, f"split by what changes together: {long}"
+
+
+def test_no_folder_holds_more_than_a_reader_can_survey():
+    folders = {}
+    for top in (*PACKAGES, "tests", "scripts"):
+        for path in (ROOT / top).rglob("*"):
+            if path.suffix in {".py", ".c", ".h"} and path.name != "__init__.py":
+                folders.setdefault(name_of(path.parent), []).append(path.name)
+    assert "supervisor/fleet" in folders
+    full = {folder: len(names) for folder, names in folders.items() if len(names) > MOST_FILES}
+    assert not full, f"give the parts of these a folder each: {full}"
 
 
 def test_every_file_begins_with_its_purpose():

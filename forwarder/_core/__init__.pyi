@@ -2,6 +2,7 @@
 
 from forwarder._core.capture import *  # noqa: F403
 from forwarder._core.engine import *  # noqa: F403
+from forwarder._core.offload import *  # noqa: F403
 from forwarder._core.packet import *  # noqa: F403
 from forwarder._core.relay import *  # noqa: F403
 from forwarder._core.shared import *  # noqa: F403

@@ -36,7 +36,7 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
     journal.expect(options.rounds)
     with tempfile.TemporaryDirectory(prefix="bh-") as directory:
         program = Path(directory) / "offloads"
-        sources = [SOURCE, *sorted(CORE.glob("packet/*.c"))]
+        sources = [SOURCE, *sorted([*CORE.glob("offload/*.c"), *CORE.glob("packet/*.c")])]
         words = [compiler, *FLAGS, f"-I{CORE}", "-o", str(program), *map(str, sources)]
         for number in range(options.rounds):
             with journal.run(round=number, compiler=compiler) as run:

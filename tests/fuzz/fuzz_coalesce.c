@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "harness.h"
-#include "packet/checksum.h"
-#include "packet/coalesce.h"
-#include "packet/offload.h"
+#include "offload/checksum.h"
+#include "offload/coalesce.h"
+#include "offload/offload.h"
 #include "packet/packet.h"
 
 #define IP 14u

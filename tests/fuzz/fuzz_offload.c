@@ -7,9 +7,9 @@
    makes sense; what was finished by it stays what it is when its header is inferred again. */
 #include <stdlib.h>
 
+#include "offload/infer.h"
+#include "offload/offload.h"
 #include "packet/frame.h"
-#include "packet/infer.h"
-#include "packet/offload.h"
 
 static void must(bool done)
 {

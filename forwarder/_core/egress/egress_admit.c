@@ -1,6 +1,6 @@
 #include "egress/egress_admit.h"
 
-#include "packet/offload.h"
+#include "offload/offload.h"
 
 static bool is_free(const struct intake *intake, bool vnet)
 {

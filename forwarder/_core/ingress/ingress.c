@@ -4,10 +4,10 @@
 #include <sys/mman.h>
 
 #include "ingress/switch.h"
+#include "offload/infer.h"
+#include "offload/offload.h"
+#include "offload/vnet.h"
 #include "packet/framing.h"
-#include "packet/infer.h"
-#include "packet/offload.h"
-#include "packet/vnet.h"
 
 static bool is_datagram(const struct engine *e)
 {

@@ -1,7 +1,7 @@
 #include "ingress/send.h"
 
+#include "offload/offload.h"
 #include "packet/flow.h"
-#include "packet/offload.h"
 
 /* The threshold is half: the rest holds the frames of all flows until one has noticed its loss. */
 static bool is_half_full(struct ring_tx *tx)

@@ -2,7 +2,7 @@
 
 #include "ingress/send.h"
 #include "ingress/unfinished.h"
-#include "packet/offload.h"
+#include "offload/offload.h"
 #include "packet/packet.h"
 
 void switch_begin(struct engine *e)

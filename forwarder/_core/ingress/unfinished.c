@@ -1,6 +1,6 @@
 #include "ingress/unfinished.h"
 
-#include "packet/infer.h"
+#include "offload/infer.h"
 
 #define SAMPLE_NS (NS_PER_S / 100)
 #define SAMPLE_FRAMES 4u

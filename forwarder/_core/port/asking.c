@@ -1,8 +1,8 @@
 #include "port/asking.h"
 
+#include "offload/vnet.h"
 #include "packet/frame.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 #include "shared/ring.h"
 
 #define DNS_PORT 53u

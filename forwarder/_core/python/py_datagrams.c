@@ -1,8 +1,8 @@
 /* The datagrams of the relay, carried in batches (relay/datagrams.h). */
 #include "python/py_types.h"
 
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 #include "relay/datagrams.h"
 
 struct py_datagrams {

@@ -5,9 +5,9 @@
 
 #include "capture/capture_ring.h"
 #include "engine/engine.h"
+#include "offload/infer.h"
+#include "offload/offload.h"
 #include "packet/flow.h"
-#include "packet/infer.h"
-#include "packet/offload.h"
 #include "python/py_types.h"
 #include "shared/stats_page.h"
 #include "system/tap.h"

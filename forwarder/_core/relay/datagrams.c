@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "packet/checksum.h"
+#include "offload/checksum.h"
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104

@@ -4,9 +4,9 @@
 #include <netinet/udp.h>
 #include <sys/socket.h>
 
-#include "packet/checksum.h"
+#include "offload/checksum.h"
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103

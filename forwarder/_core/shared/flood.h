@@ -35,7 +35,7 @@
 
 #include <stdatomic.h>
 
-#include "packet/intake.h"
+#include "offload/intake.h"
 #include "shared/doorbell.h"
 #include "shared/ring.h"
 

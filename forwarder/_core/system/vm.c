@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "packet/coalesce.h"
+#include "offload/coalesce.h"
 #include "packet/frame.h"
 
 _Static_assert(SLOT_BYTES > MAX_RECORD, "a slot shows whether a frame is one byte too long");

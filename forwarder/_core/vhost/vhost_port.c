@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "offload/offload.h"
 #include "packet/frame.h"
-#include "packet/offload.h"
 #include "vhost/virtio.h"
 
 /* Offset of the number of buffers in the longer header. */

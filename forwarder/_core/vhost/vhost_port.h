@@ -18,7 +18,7 @@
 #ifndef BULKHEAD_VHOST_PORT_H
 #define BULKHEAD_VHOST_PORT_H
 
-#include "packet/intake.h"
+#include "offload/intake.h"
 #include "system/vm.h"
 #include "vhost/virtqueue.h"
 

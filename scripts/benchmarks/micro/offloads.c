@@ -9,12 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "packet/checksum.h"
-#include "packet/coalesce.h"
-#include "packet/infer.h"
-#include "packet/offload.h"
+#include "offload/checksum.h"
+#include "offload/coalesce.h"
+#include "offload/infer.h"
+#include "offload/offload.h"
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 
 enum { ETHERNET = 14, HEADERS = 66, MTU = 1500, LARGE = 65226, CALLS = 200, MOST_ROUNDS = 10000 };
 

@@ -1,7 +1,7 @@
 /* sanitize: address,undefined */
 /* The checksum's fast forms against the one of the book: words of 16 bits, one after the other (RFC 1071). */
 #include "check.h"
-#include "packet/checksum.h"
+#include "offload/checksum.h"
 
 #define MOST 700u
 

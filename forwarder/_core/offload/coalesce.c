@@ -1,12 +1,12 @@
-#include "packet/coalesce.h"
+#include "offload/coalesce.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#include "packet/checksum.h"
-#include "packet/offload.h"
+#include "offload/checksum.h"
+#include "offload/offload.h"
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 
 #define IP 14u
 

@@ -1,4 +1,4 @@
-#include "packet/checksum.h"
+#include "offload/checksum.h"
 
 struct sums {
     uint64_t whole; /* of the words, modulo 2^64 */

@@ -1,11 +1,11 @@
-#include "packet/offload.h"
+#include "offload/offload.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#include "packet/checksum.h"
+#include "offload/checksum.h"
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 
 bool offload_is_sound(const uint8_t *vnet)
 {

@@ -1,12 +1,12 @@
-#include "packet/infer.h"
+#include "offload/infer.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#include "packet/checksum.h"
-#include "packet/offload.h"
+#include "offload/checksum.h"
+#include "offload/offload.h"
+#include "offload/vnet.h"
 #include "packet/packet.h"
-#include "packet/vnet.h"
 
 /* Of the pseudo header (RFC 9293, section 3.1; RFC 8200, section 8.1): addresses, protocol, length. */
 static uint16_t pseudo_sum(const struct packet *packet, const uint8_t *frame)

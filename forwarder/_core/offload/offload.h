@@ -20,7 +20,7 @@
 #ifndef BULKHEAD_OFFLOAD_H
 #define BULKHEAD_OFFLOAD_H
 
-#include "packet/intake.h"
+#include "offload/intake.h"
 
 /* Linux makes none smaller: TCP_MIN_GSO_SIZE, the smallest MSS less all options. */
 #define SEGMENT_LEAST 8u
