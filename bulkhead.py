@@ -54,7 +54,8 @@ def main() -> None:
     if why := _clash(Path(__file__).resolve().parent):
         _fail(why)
     try:
-        from forwarder import errors, limits  # noqa: PLC0415 - it may be another package's
+        from forwarder import errors  # noqa: PLC0415 - it may be another package's
+        from forwarder.process import limits  # noqa: PLC0415 - the same
 
         try:
             limits.check(limits.COMMAND)

@@ -8,7 +8,7 @@ served. From then on the supervisor asks and it answers, in order. What goes wro
 one line that names cause and remedy; what goes wrong later ends the process, and the supervisor starts
 another one under its restart budget.
 
-Guests' packets are read here, so no guest is near before the process is in its cell (``forwarder.cell``):
+Guests' packets are read here, so no guest is near before the process is in its cell (``process.cell``):
 from then on it opens no file, starts no program and listens nowhere. What it needs of that kind it asks of
 the supervisor: listeners (``listeners``), and the host's resolvers, which it is told when they change. The
 supervisor tells it which ports come and go (``ports``), and answers the questions of its HTTP API
@@ -23,13 +23,13 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
-from forwarder import cell
 from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError, PeerError
 from forwarder.future import Future
 from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
+from forwarder.process import cell
 from forwarder.socket_address import Servers
 from gateway import answers, commands, overlap
 from gateway.answers import Answers

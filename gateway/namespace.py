@@ -50,7 +50,7 @@ class Holder:
         self.pidfd = process.pidfd
         """Of the process around the namespace, which ends it all."""
         self.cell: dict[str, object] = {}
-        """Of the process inside, as ``forwarder.cell.plain`` writes it."""
+        """Of the process inside, as ``forwarder.process.cell.plain`` writes it."""
         self.tap = -1
         """Descriptor of the TAP, once it has been made; the user of it closes it."""
         self.tun = -1

@@ -30,7 +30,7 @@ from typing import NoReturn
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import shortage
-from forwarder.process_name import rename
+from forwarder.process.name import rename
 from gateway.inside import process as inside
 
 NEEDED = {"nft": "nftables", "ip": "iproute2"}

@@ -16,10 +16,10 @@ A stop ends listeners first, then workers, then sockets; a process that does not
 import os
 import time
 
-from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
+from forwarder.process.descriptor_limit import raise_descriptor_limit
 from supervisor.attach import notifications
 from supervisor.attach.listener_common import RLIMIT_WANTED
 from supervisor.attach.notifications import Notifications

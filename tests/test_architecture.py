@@ -61,7 +61,7 @@ HOMES = {
         for name in ("asyncio", "select", "signal", "subprocess", "time")
     },
     # Whether there can be threads is tried out in one place.
-    "threading": ["forwarder/limits.py", "workers/*", "supervisor/*", "gateway/*"],
+    "threading": ["forwarder/process/limits.py", "workers/*", "supervisor/*", "gateway/*"],
     # A process that only attaches to its shared memory removes it on exit, and it starts processes by fork.
     "multiprocessing": [],
 }

@@ -13,9 +13,9 @@ from typing import cast
 
 import zmq
 
-from forwarder import limits
 from forwarder.errors import PeerError
 from forwarder.messages import Message
+from forwarder.process import limits
 from forwarder.rendezvous import endpoint
 from forwarder.wire import PUBLISHED_BYTES, decode
 

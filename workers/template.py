@@ -30,9 +30,9 @@ import sys
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError
 from forwarder.errors import LocalError, PeerError, shortage
-from forwarder.limits import SHORT
 from forwarder.messages import MAX_TEXT, Fork, Forked
-from forwarder.process_name import rename
+from forwarder.process.limits import SHORT
+from forwarder.process.name import rename
 from workers.spare import wait_for_port
 from workers.worker import Worker
 

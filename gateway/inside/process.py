@@ -7,7 +7,7 @@ sockets are made in there by a process that ends then (``making``), and passed t
 belongs to the namespace in which it was made, whichever process uses it. So the host side connects, accepts
 and answers by itself, and no traffic of a guest passes through this process.
 
-When everything has been made it enters its cell (``forwarder.cell``): what it can do afterwards is make
+When everything has been made it enters its cell (``process.cell``): what it can do afterwards is make
 sockets of TCP and UDP, and ask its kernel two things (``kernel``).
 
 It lives as long as its channel. The network namespace goes with its last user, and what is in it needs no
@@ -20,12 +20,12 @@ import sys
 from contextlib import suppress
 from typing import NoReturn, cast
 
-from forwarder import cell
 from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError, PeerError, shortage
 from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
+from forwarder.process import cell
 from gateway.inside.kernel import Kernel
 
 IDLE_S = 3600.0

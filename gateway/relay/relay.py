@@ -26,9 +26,9 @@ from ipaddress import ip_address
 from forwarder._core import Datagrams as Core
 from forwarder._core import Splices
 from forwarder.acceptor import Pauses
-from forwarder.descriptor_limit import raise_descriptor_limit
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
+from forwarder.process.descriptor_limit import raise_descriptor_limit
 from forwarder.tcp_options import forgo_pacing
 from gateway.listeners import Listener
 from gateway.relay import descriptors

@@ -19,7 +19,7 @@ import time
 from collections import deque
 
 from forwarder.errors import LocalError
-from forwarder.limits import NO_THREAD
+from forwarder.process.limits import NO_THREAD
 
 LINES = 1000
 """Lines that may wait: more than a switch of 250 VMs writes when all of them come or go at once."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import forwarder
-from forwarder.limits import SHORT
+from forwarder.process.limits import SHORT
 
 RAISE = "raise their limits (ulimit -u, -n, -v)"
 

@@ -5,8 +5,8 @@ from typing import TypeAlias
 
 import zmq
 
-from forwarder import limits
 from forwarder.errors import LocalError
+from forwarder.process import limits
 from forwarder.wire import MESSAGE_BYTES
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"

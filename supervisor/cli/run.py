@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from forwarder import limits
 from forwarder.errors import LocalError
+from forwarder.process import limits
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (

@@ -3,8 +3,8 @@
 The gateway says what confines it before a guest is near its processes.
 """
 
-from forwarder import cell
 from forwarder.errors import PeerError
+from forwarder.process import cell
 from supervisor.base.cells import CellPolicy
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from forwarder.limits import SHORT
+from forwarder.process.limits import SHORT
 from supervisor.base.program import command, how_it_ended
 
 

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from forwarder.descriptor_limit import raise_descriptor_limit
+from forwarder.process.descriptor_limit import raise_descriptor_limit
 soft, hard, wanted = (int(word) or None for word in sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 raise_descriptor_limit(wanted)
@@ -23,7 +23,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     [(100, 400, 0, 400), (100, 400, 300, 300), (100, 400, 900, 400), (200, 400, 150, 200)],
 )
 def test_the_limit_is_raised(soft: int, hard: int, wanted: int, after: int) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     program = [sys.executable, "-c", PROGRAM, str(soft), str(hard), str(wanted)]
     done = subprocess.run(program, cwd=root, capture_output=True, text=True, check=True, timeout=60)
     assert int(done.stdout) == after
