@@ -10,6 +10,7 @@ one. If that is wrong, it names the cause and the remedy in one line.
 import os
 import sys
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 
 PACKAGES = ("forwarder", "gateway", "supervisor", "workers")
@@ -48,9 +49,16 @@ def _fill_standard_descriptors() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
 
 
+def _accept_every_sign() -> None:
+    """Print a question mark for a sign that the encoding lacks: Latin-1 has no lines for tables."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run one command of the command line."""
     _fill_standard_descriptors()
+    _accept_every_sign()
     if why := _clash(Path(__file__).resolve().parent):
         _fail(why)
     try:

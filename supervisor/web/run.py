@@ -57,13 +57,17 @@ def _token(path: str | None) -> str | None:
     return token
 
 
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536
+
+
 def _bind(listen: str, token: str | None) -> tuple[socket.socket, str, Access]:
     scheme, separator, rest = listen.partition("://")
     if separator and scheme == "unix":
         return _bind_unix(rest), f"unix://{rest}", Access(None, token)
     host, colon, port = rest.rpartition(":")
     host = host.strip("[]")
-    if scheme != "tcp" or not colon or not host or not (port.isascii() and port.isdigit()):
+    if scheme != "tcp" or not colon or not host or not _is_port(port):
         raise LocalError(f"{listen!r} is not an address; write it as tcp://HOST:PORT or unix:///PATH")
     if token is None and not is_loopback(host):
         raise LocalError(f"other machines can reach {host}; give a secret with --token-file")

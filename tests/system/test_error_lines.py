@@ -67,6 +67,14 @@ def test_an_output_that_is_full_or_closed_is_one_line(switch: StartSwitch, words
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
+def test_a_terminal_without_lines_for_tables_gets_tables(switch: StartSwitch) -> None:
+    argv = switch(qemu=True)._command("status")
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(argv, capture_output=True, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"qemu VMs attach at" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

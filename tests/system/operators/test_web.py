@@ -99,8 +99,8 @@ def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_
             "other machines can reach 0.0.0.0; give a secret with --token-file",
         ),
         (
-            ["--listen", "127.0.0.1"],
-            "'127.0.0.1' is not an address; write it as tcp://HOST:PORT or unix:///PATH",
+            ["--listen", "tcp://127.0.0.1:65536"],
+            "'tcp://127.0.0.1:65536' is not an address; write it as tcp://HOST:PORT or unix:///PATH",
         ),
         (["--listen", "unix://tmp/x"], "write unix:///tmp/x (three slashes)"),
         (
