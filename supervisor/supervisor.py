@@ -19,7 +19,7 @@ import time
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
-from forwarder.process.descriptor_limit import raise_descriptor_limit
+from forwarder.process.descriptors import raise_descriptor_limit
 from supervisor.attach import notifications
 from supervisor.attach.listener_common import RLIMIT_WANTED
 from supervisor.attach.notifications import Notifications

@@ -18,7 +18,8 @@ In the cell, standard error is /dev/null, since a hostile process could fill a d
 its log lines over its channel (``Note``), where the supervisor can hold it back.
 
 Order: Landlock holds for threads that are started later, so ZeroMQ starts its threads after
-``cell_restrict``; all of them must run before ``cell_filter`` forbids new ones.
+``cell_restrict``; all of them must run before ``cell_filter`` forbids new ones. The table of descriptors
+grows before there are threads (``forwarder.process.descriptors``).
 """
 
 import os
@@ -29,11 +30,16 @@ from contextlib import suppress
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError, credentials_of
 from forwarder.names import Cell
+from forwarder.process.descriptors import grow_descriptor_table
 from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, path, worker_path
 from workers.subscription import Subscription
 
 KIND = "worker"
 """Of cell."""
+
+DESCRIPTOR_TABLE = 512
+"""Room for the flood rings of all other ports, which come in one message (at most 253), and for as many rings
+of conversations."""
 
 DOOR_BACKLOG = 8
 """Connections that may wait at the door. Those of other processes are accepted and closed, so that they do
@@ -58,6 +64,7 @@ class Birthright:
         self.waiter = _core.waiter_create()
         for standard in (0, 2):
             os.dup2(1, standard)
+        grow_descriptor_table(DESCRIPTOR_TABLE)
         restricted, abi = _core.cell_restrict(KIND)
         self.subscription = Subscription(members, worker_path(runtime_dir, os.getpid(), MEMBERSHIP))
         self.cell = Cell((*restricted, *_core.cell_filter(KIND)), abi)

@@ -28,7 +28,7 @@ from forwarder._core import Splices
 from forwarder.acceptor import Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
-from forwarder.process.descriptor_limit import raise_descriptor_limit
+from forwarder.process.descriptors import raise_descriptor_limit
 from forwarder.tcp_options import forgo_pacing
 from gateway.listeners import Listener
 from gateway.relay import descriptors

@@ -12,7 +12,7 @@ import pytest
 from forwarder import _core
 from forwarder._core import LAYOUT
 from forwarder.channel import close_all
-from forwarder.messages import Beat, Claim, Drain, Goodbye, Heartbeat, Hello
+from forwarder.messages import MAX_FLOODS, Beat, Claim, Drain, Goodbye, Heartbeat, Hello
 from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
 from forwarder.wire import encode
 from tests.helpers.core.mini_switch import BROADCAST, frame, mac
@@ -31,6 +31,14 @@ def test_a_spare_ends_when_its_supervisor_does(supervisor):
     assert ready.layout == LAYOUT
     supervisor.channel.close()
     assert supervisor.worker.wait(PATIENCE_S) == 0
+
+
+def test_a_spare_has_room_for_the_rings_of_all_others(supervisor):
+    """Otherwise its VM waits, when they come, until the kernel has made a larger table of descriptors."""
+    supervisor.meet()
+    status = Path(f"/proc/{supervisor.worker.pid}/status").read_text()
+    size = next(line.split()[1] for line in status.splitlines() if line.startswith("FDSize:"))
+    assert int(size) >= 2 * MAX_FLOODS
 
 
 def test_a_worker_says_hello_syncs_and_answers_beats_with_heartbeats(supervisor):

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from forwarder.process.descriptor_limit import raise_descriptor_limit
+from forwarder.process.descriptors import raise_descriptor_limit
 soft, hard, wanted = (int(word) or None for word in sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 raise_descriptor_limit(wanted)
