@@ -6,6 +6,12 @@ import click
 
 
 @click.command("help")
+@click.option(
+    "--runtime-dir",
+    metavar="DIR",
+    expose_value=False,
+    help="As of other commands; words are the same for all switches.",
+)
 @click.argument("said", metavar="[WORD]", nargs=-1)
 @click.pass_context
 def help_(context: click.Context, said: tuple[str, ...]) -> None:

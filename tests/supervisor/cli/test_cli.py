@@ -20,21 +20,6 @@ from supervisor.ports.settings import SETTINGS
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.switch import ROOT
 
-COMMANDS = [
-    "run",
-    "status",
-    "stats",
-    "top",
-    "macs",
-    "attach",
-    "detach",
-    "show",
-    "set",
-    "stop",
-    "demo",
-    "forward",
-]
-
 
 @pytest.fixture
 def place() -> Iterator[Path]:
@@ -61,7 +46,7 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(cli.main, list(map(str, arguments)), prog_name="supervisor")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help_and_takes_a_directory(command: str) -> None:
     done = invoke(command, "--help")
     assert done.exit_code == 0
