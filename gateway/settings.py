@@ -247,7 +247,9 @@ def _lease(text: str, policy: OutboundPolicy) -> StaticLease:
 
 
 def _record(text: str) -> Record:
-    name, _, address = text.partition("=")
+    name, separator, address = text.partition("=")
+    if not separator:
+        raise ValueError(f"{text!r} is no record; write it like db.lab=10.0.0.9")
     return Record(names.domain(name), names.address(address))
 
 

@@ -63,6 +63,7 @@ def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> Non
         ),
         ("dns-record", ["a,b=10.0.0.1"], "is no name"),
         ("dns-record", ["a=b"], "is no IP address"),
+        ("dns-record", ["a"], "'a' is no record; write it like db.lab=10.0.0.9"),
         ("dns-record", ["a=fe80::1%x\nserver=10.0.0.1"], "has a zone"),
         ("ssh-port", 0, "ssh-port: 0 is not a number from 1 to 65535"),
         ("ssh-port", "22", "ssh-port: '22' is not a number"),
