@@ -7,14 +7,14 @@ route is no overlap.
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 from forwarder.errors import LocalError
 
 
 def check_host(subnet: IPv4Network) -> None:
     """Raise LocalError if ``subnet`` overlaps a network of this host."""
-    check(subnet, Path("/proc/net/route").read_text())
+    with open("/proc/net/route") as routes:
+        check(subnet, routes.read())
 
 
 def check(subnet: IPv4Network, routes: str) -> None:

@@ -268,7 +268,7 @@ def test_the_shared_package_loads_nothing_slow():
 
 HEAVY = {
     "supervisor.supervisor": {"ctypes", "decimal", "h11", "hashlib"},
-    "gateway.gateway": {"ctypes", "decimal", "h11", "hashlib", "subprocess"},
+    "gateway.gateway": {"ctypes", "decimal", "h11", "hashlib", "pathlib", "subprocess", "urllib"},
     "gateway.namespace_process": {"ctypes", "decimal", "h11", "hashlib", "ipaddress", "subprocess", "urllib"},
 }
 """What a process does without: 0.2 to 2 MiB each."""

@@ -15,7 +15,6 @@ import zmq
 
 from forwarder.errors import PeerError
 from forwarder.messages import Message
-from forwarder.process import limits
 from forwarder.rendezvous import endpoint
 from forwarder.wire import PUBLISHED_BYTES, decode
 
@@ -27,12 +26,8 @@ class Subscription:
     """The socket for beats and updates."""
 
     def __init__(self, listener: socket.socket, file: str) -> None:
-        """Use a listening socket, bound to ``file``; starts ZeroMQ's threads.
-
-        Raises LocalError: out of threads or descriptors.
-        """
+        """Use a listening socket, bound to ``file``; starts ZeroMQ's threads."""
         self.bad_messages = 0
-        limits.make_room()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.LINGER, 0)

@@ -29,9 +29,8 @@ import sys
 
 from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError
-from forwarder.errors import LocalError, PeerError, shortage
+from forwarder.errors import PeerError, shortage
 from forwarder.messages import MAX_TEXT, Fork, Forked
-from forwarder.process.limits import SHORT
 from forwarder.process.name import rename
 from workers.spare import wait_for_port
 from workers.worker import Worker
@@ -90,8 +89,6 @@ class Template:
             rename(self._comm)
             gc.enable()
             status = serve_port(self._runtime_dir)
-        except LocalError:
-            status = SHORT
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         except BaseException:

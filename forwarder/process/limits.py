@@ -3,8 +3,8 @@
 Theory of operation. A limit that is too low shows late and far from its cause: ZeroMQ aborts the process
 where it can start no thread or open no descriptor, an import ends with MemoryError, a ring cannot be made. So
 each command asks first for what it needs at least. That does not say what is left: all processes of the user
-count for one of the limits. So ZeroMQ's threads and descriptors are tried out before it needs them
-(``make_room``).
+count for one of the limits. So a command tries ZeroMQ's threads and descriptors out before it needs them
+(``make_room``). A worker does not, since that takes 0.2 MiB; the supervisor says what its SIGABRT means.
 
 Example: ``ulimit -u 5; supervisor run`` ends with "the limit of processes and threads (ulimit -u) is 5, and
 this needs 16 at least; raise it".
@@ -19,9 +19,6 @@ from typing import NamedTuple
 from forwarder.errors import LocalError
 
 KIB = 1 << 10
-SHORT = os.EX_OSERR
-"""Exit status of a process that could not get what it needs."""
-
 THREADS = 2
 """Of a ZeroMQ context."""
 DESCRIPTORS = 12

@@ -8,9 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import forwarder
-from forwarder.process.limits import SHORT
-
-RAISE = "raise their limits (ulimit -u, -n, -v)"
 
 
 def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
@@ -30,12 +27,13 @@ def command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
 
 def how_it_ended(code: int) -> str:
     """Return how a process has ended; ``code``: its exit status, or less than zero the signal's number."""
-    if code == SHORT:
-        return f"ended for lack of threads, descriptors or memory; {RAISE}"
     if code >= 0:
         return f"ended with {code}"
-    if code == -signal.SIGABRT:  # other processes may have taken what ``limits.make_room`` has found
-        return f"was ended by SIGABRT, as ZeroMQ does for lack of threads or descriptors; {RAISE}"
+    if code == -signal.SIGABRT:
+        return (
+            "was ended by SIGABRT, as ZeroMQ does for lack of threads or descriptors; raise their limits "
+            "(ulimit -u, -n)"
+        )
     with suppress(ValueError):
         return f"was ended by {signal.Signals(-code).name}"
     return f"was ended by signal {-code}"

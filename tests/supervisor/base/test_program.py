@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from forwarder.process.limits import SHORT
 from supervisor.base.program import command, how_it_ended
 
 
@@ -34,7 +33,11 @@ def test_a_package_of_this_tree_needs_nothing_around_it() -> None:
         (-9, "was ended by SIGKILL"),
         (-64, "was ended by SIGRTMAX"),
         (-50, "was ended by signal 50"),
-        (SHORT, "ended for lack of threads, descriptors or memory; raise their limits (ulimit -u, -n, -v)"),
+        (
+            -6,
+            "was ended by SIGABRT, as ZeroMQ does for lack of threads or descriptors; raise their limits "
+            "(ulimit -u, -n)",
+        ),
     ],
 )
 def test_how_a_process_ended(code: int, how: str) -> None:
