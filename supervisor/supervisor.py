@@ -19,9 +19,7 @@ import time
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
-from forwarder.process.descriptors import raise_descriptor_limit
 from supervisor.attach import notifications
-from supervisor.attach.listener_common import RLIMIT_WANTED
 from supervisor.attach.notifications import Notifications
 from supervisor.base import events, saved_state
 from supervisor.base.events import EventLog
@@ -59,7 +57,6 @@ class Supervisor:
 
         Raises LocalError; nothing but these processes is left behind then.
         """
-        raise_descriptor_limit(RLIMIT_WANTED)
         self._context = open_context()
         self._options = options
         told = None if options.notification is None else notifications.parse(options.notification)

@@ -1,8 +1,8 @@
 """Room for descriptors: the limit of the process, and the kernel's table of those that are open.
 
 The kernel's table begins with 64 entries and doubles when it is full. In a process with threads, the thread
-that needs the room then sleeps through a grace period of RCU, some 10 to 40 ms. So a worker grows its table
-before it starts threads (fs/file.c of Linux, ``expand_fdtable``).
+that needs the room then sleeps through a grace period of RCU, some 10 to 40 ms. So workers and the
+supervisor grow their tables before they start threads (fs/file.c of Linux, ``expand_fdtable``).
 """
 
 import fcntl

@@ -31,6 +31,9 @@ cannot accept a connection for lack of a descriptor, so VMs are refused long bef
 RLIMIT_WANTED = 16 * 1024
 """Enough for every possible port, with its channel, doorbell, stats page, flood ring and pidfd."""
 
+DESCRIPTOR_TABLE = RESERVED + 250 * PER_PORT
+"""Room from the start for those of a large switch; a VM that arrives would wait for more room."""
+
 
 class VmHandler(Protocol):
     """The part that makes ports for VMs and knows them; called from the loop."""

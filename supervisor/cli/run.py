@@ -9,6 +9,7 @@ import click
 
 from forwarder.errors import LocalError
 from forwarder.process import limits
+from forwarder.process.descriptors import grow_descriptor_table, raise_descriptor_limit
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
@@ -92,6 +93,7 @@ def _serve(options: RunOptions) -> bool:
 
     limits.check(limits.RUN if options.gateway is None else limits.GATEWAY)
     first = first_processes.start(options)  # before the imports below: their own take as long
+    from supervisor.attach.listener_common import DESCRIPTOR_TABLE, RLIMIT_WANTED  # noqa: PLC0415
     from supervisor.base import logs  # noqa: PLC0415
     from supervisor.cli.announce import PidFile, tell_systemd  # noqa: PLC0415
     from supervisor.supervisor import Supervisor  # noqa: PLC0415
@@ -103,6 +105,8 @@ def _serve(options: RunOptions) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP])):
         signal.signal(number, lambda *_: None)  # the byte that Python writes to the socket is what counts
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    raise_descriptor_limit(RLIMIT_WANTED)
+    grow_descriptor_table(DESCRIPTOR_TABLE)
     try:
         logs.set_up(options.log_level, options.log_format)
         if (seconds := limits.processor_seconds()) is not None:

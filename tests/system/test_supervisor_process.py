@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from supervisor.attach.listener_common import PER_PORT
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
 from tests.helpers.guests.fixtures import running_switch, short_directory
 from tests.helpers.guests.switch import Switch
@@ -161,6 +162,14 @@ def test_garbage_on_the_zeromq_sockets_is_ignored_and_logged_once_a_second(
     assert 1 <= said <= time.monotonic() - started + 1
     assert "Traceback" not in running.log()
     vm.close()
+
+
+def test_many_vms_wait_for_no_room_for_descriptors(switch: StartSwitch) -> None:
+    running = switch()
+    assert running.process is not None
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    size = next(line.split()[1] for line in status.splitlines() if line.startswith("FDSize:"))
+    assert int(size) >= 250 * PER_PORT
 
 
 def test_where_descriptors_run_out_vms_are_refused_and_the_others_go_on() -> None:
