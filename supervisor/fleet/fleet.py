@@ -93,7 +93,7 @@ class Fleet:
         self.steps: tuple[Callable[[float], object], ...] = (
             lambda _: self.publisher.receive(),
             self._channels.tick,
-            self.watch.tick,
+            *self.watch.steps,
             self._confirmations.tick,
             self._join_rollout.tick,
             self._rings.moves.tick,

@@ -49,6 +49,8 @@ class Watch:
         self._unanswered = Unanswered()
         self._misuse = Misuse()
         self._doors = Doors(runtime_dir)
+        self.steps: tuple[Callable[[float], None], ...] = (self._look_for_silent, self._look_for_unanswered)
+        """What to do in each turn; if one fails, the other goes on."""
 
     def expect(self, served: Incarnation) -> None:
         """Watch this worker of the port from now on, and no earlier one."""
@@ -83,18 +85,17 @@ class Watch:
         """Say when the sockets of workers were deleted: in their cells they cannot make them again."""
         self._doors.look([worker.pid for worker in self._holders.all()])
 
-    def tick(self, now: float) -> None:
-        """Log the workers that have become silent, and replace those that do not answer their VM."""
-        self._health.every(self._pulse_s())
-        self._health.tick(now)
-        if self._unanswered.due(now):
-            self._look_for_unanswered(now)
-
     def deadline(self) -> float:
-        """When ``tick`` has something to do."""
+        """When a step has something to do."""
         return min(self._health.deadline(), self._unanswered.deadline())
 
+    def _look_for_silent(self, now: float) -> None:
+        self._health.every(self._pulse_s())
+        self._health.tick(now)
+
     def _look_for_unanswered(self, now: float) -> None:
+        if not self._unanswered.due(now):
+            return
         for record in [each for each in self._holders.records() if each.transport == "vhost"]:
             worker = self._holders.at(record.port)
             if worker is None or worker.served != record.incarnation:
