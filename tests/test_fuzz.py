@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.guests.requirements import require
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz"
-SECONDS = 5
+SECONDS = 2
 
 
 @pytest.mark.timeout(600)  # the first one compiles the core
