@@ -261,8 +261,11 @@ def test_the_first_process_may_have_been_started_before(bench: Bench) -> None:
     with short_directory() as directory:
         first = TemplateProcess(str(directory))
         bench.template = Template(bench.loop, str(directory), bench, first)
-        assert state_of(bench.worker()) in "SR"
+        worker = bench.worker()
+        assert state_of(worker) in "SR"
         assert bench.pid == first.pid
+        os.kill(worker, signal.SIGKILL)
+        bench.until(lambda: has_ended(worker))  # it makes files in the directory
 
 
 def test_a_first_process_that_was_never_asked_ends_with_the_rest() -> None:
@@ -279,19 +282,21 @@ def test_a_template_ends_with_its_supervisor(stopped: bool) -> None:
     with short_directory() as directory:
         code = (
             "import sys; from forwarder.loop import Loop; from supervisor.pool.template import Template\n"
-            "class Owner:\n    def forked(self, pid, channel): print(template._process.pid, flush=True)\n"
+            "class Owner:\n"
+            "    def forked(self, pid, channel): print(template._process.pid, pid, flush=True)\n"
             "loop = Loop(); template = Template(loop, sys.argv[1], Owner()); template.fork()\n"
             "while True: loop.turn(1)"
         )
         words = [sys.executable, "-c", code, str(directory)]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as supervisor:
             assert supervisor.stdout is not None
-            pid = int(supervisor.stdout.readline())
+            pid, worker = map(int, supervisor.stdout.readline().split())
             if stopped:
                 os.kill(pid, signal.SIGSTOP)
                 wait_for(lambda: state_of(pid) == "T", "it to stop")
             supervisor.kill()
         wait_for(lambda: has_ended(pid), "the template to end")
+        wait_for(lambda: has_ended(worker), "the worker to end, which makes files in the directory")
 
 
 def has_ended(pid: int) -> bool:
