@@ -24,6 +24,7 @@ import pytest
 from tests.helpers.guests import initramfs, kernel, requirements
 from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch, Wrap
+from tests.helpers.guests.waiting import wait_for
 
 
 class Images(NamedTuple):
@@ -43,7 +44,13 @@ def short_directory() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory)
+        # A process that a test has just ended may still make a file.
+        wait_for(lambda: _is_removed(directory), f"{directory} to be removed, in which a process makes files")
+
+
+def _is_removed(directory: Path) -> bool:
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
 
 
 @pytest.fixture
