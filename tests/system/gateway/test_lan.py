@@ -77,7 +77,11 @@ def global_ipv6(machine: Machine) -> str:
                 return words[1].partition("/")[0]
         return ""
 
-    return wait_for(usable, f"{machine.name} to have an address by router advertisement")
+    def missing() -> str:
+        seen = machine.run(f"busybox ip -6 addr show dev {machine.interface}; grep Icmp6 /proc/net/snmp6")
+        return f"{machine.name} to have an address by router advertisement; it has {seen}"
+
+    return wait_for(usable, missing)
 
 
 def resolved(machine: Machine, name: str) -> str:
