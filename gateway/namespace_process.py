@@ -30,7 +30,7 @@ from typing import NoReturn
 from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import shortage
-from forwarder.process.name import rename
+from forwarder.process.name import rename, rewrite_command_line
 from gateway.inside import process as inside
 
 NEEDED = {"nft": "nftables", "ip": "iproute2"}
@@ -40,7 +40,7 @@ PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"
 """Find nft, which lies in sbin: not in an ordinary user's PATH."""
 
 NAME = "gateway-inside"
-"""The name in top(1). The command line is that of the gateway."""
+"""The name in top(1)."""
 
 END_S = 1.0
 NO_USER_NAMESPACE = (
@@ -150,6 +150,7 @@ def _be_inside(channel: socket.socket, user: tuple[int, int] | None) -> NoReturn
     try:
         _core.end_with_parent()
         rename(NAME)
+        rewrite_command_line("python", "-m", "gateway.inside")
         os.environ["PATH"] = PATH
         if user is None or _is_root(*user):
             inside.serve(channel)
