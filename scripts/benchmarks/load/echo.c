@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOST_MS = 200, MOST_SAMPLES = 1 << 21 };
+enum { MOST_SAMPLES = 1 << 21 };
 
 static _Atomic bool over;
 

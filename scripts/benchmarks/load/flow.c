@@ -5,7 +5,8 @@
  * delivers and not at the rate at which it drops. Where frames are lost all the same the window is halved, at most once
  * for each window's worth of frames, and grows again by a frame for each window's worth that arrives; it never grows
  * beyond what it was given. When nothing at all arrives for STALL_MS the sender takes what is in flight for lost and
- * goes on with the smallest window (counted: "stalls").
+ * goes on with the smallest window (counted: "stalls"). At the end the receiver waits until all has come, or nothing has
+ * come for LOST_MS.
  *
  * A sender without room sleeps until half its window is free: waking it for each frame would measure wake-ups.
  */
@@ -21,14 +22,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STALL_MS = 200, QUIET_MS = 200, LEAST_WINDOW = 2 };
+enum { STALL_MS = 200, LEAST_WINDOW = 2 };
 
 static struct {
     _Alignas(64) _Atomic uint64_t expected; /* written by the receiver */
     _Atomic uint64_t gaps;                  /* too: how often a frame came that was not the expected one */
     _Alignas(64) _Atomic uint64_t wanted;   /* by the sender: wake it when `expected` gets here */
     _Atomic uint32_t asleep;                /* by both; a futex */
-    _Atomic bool sent_all;                  /* by the sender */
+    _Atomic uint64_t sent;                  /* by the sender, when it has ended: one more than it sent */
     uint64_t end;                           /* constant */
 } shared;
 
@@ -128,11 +129,13 @@ static void *receive(void *argument) {
         }
         /* Only the flow's own frames, not those of others, show whether more are on their way. */
         if (self->received == before) {
-            if (!atomic_load(&shared.sent_all))
+            uint64_t sent = atomic_load(&shared.sent);
+            if (sent && self->received + self->corrupt >= sent - 1) break;
+            if (!sent)
                 quiet_since = 0;
             else if (!quiet_since)
                 quiet_since = now;
-            else if (now - quiet_since > QUIET_MS * UINT64_C(1000000))
+            else if (now - quiet_since > LOST_MS * UINT64_C(1000000))
                 break;
             continue;
         }
@@ -186,7 +189,7 @@ int run_flow(int count, char **words) {
         if (!out.cut) probe_ask(&probe, &out);
     }
     uint64_t ended = now_ns();
-    atomic_store(&shared.sent_all, true);
+    atomic_store(&shared.sent, next + 1);
     pthread_join(thread, NULL);
 
     /* From the first frame to the last one; a path that stopped delivering is not excused the time until the end. */

@@ -30,6 +30,7 @@ enum {
     BURST_BYTES = 256 << 10, /* one write or read of a stream */
     BATCH = 64,              /* messages in one system call */
     PATIENCE_MS = 20,        /* how long one system call waits */
+    LOST_MS = 2000,          /* what has not come by then is lost: far longer than a busy host keeps a thread waiting */
 };
 
 /* Not a link's data but its condition. */

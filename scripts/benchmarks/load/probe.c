@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LOST_MS = 1000, PAUSE_US = 500, MOST_SAMPLES = 1 << 20, SIZE = 60 };
+enum { PAUSE_US = 500, MOST_SAMPLES = 1 << 20, SIZE = 60 };
 static const uint32_t ANOTHER_RUN = 0x80000000; /* no process id has this bit */
 
 static void *take_answers(void *argument) {
