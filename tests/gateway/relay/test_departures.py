@@ -58,7 +58,7 @@ def inherit(lan, number, heir):
     lan.namespace.run(f"ip link set port{number} down")
     leave(lan, number)
     own = address(lan, number)
-    heir.run(f"ip address add {own}/24 dev eth0; ping -c 1 -I {own} {GATEWAY}")
+    heir.run(f"ip address add {own}/24 dev eth0; busybox ping -c 1 -I {own} {GATEWAY}")
 
 
 @in_a_namespace

@@ -106,7 +106,7 @@ def unheard(here: Place) -> int:
 
 
 def is_answered(room: Namespace, to: str, source: str) -> bool:
-    return "bytes from" in room.run(f"ping -I {source} -c 1 -W 1 {to} || true")
+    return "bytes from" in room.run(f"busybox ping -I {source} -c 1 -W 1 {to} || true")
 
 
 def pretend(vm: PacketVM, macs: int) -> None:

@@ -73,7 +73,7 @@ def test_the_gateway_its_policy_and_leases(place: Callable[..., Place]) -> None:
     here = place()
     running = here.switch
     (guest,) = [row["name"] for row in running.ports() if row["name"] != "gateway"]
-    here.guest.run("ping -c 1 -W 2 192.168.127.1 || true")
+    here.guest.run("busybox ping -c 1 -W 2 192.168.127.1 || true")
     assert "metadata" in explain(running, guest, "169.254.169.254")["answer"]
     assert "this host has no way to there either" in explain(running, guest, "8.8.8.8")["answer"]
     here.host.run("ip route add default via 198.51.100.2")

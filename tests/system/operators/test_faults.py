@@ -147,8 +147,8 @@ def test_another_subnet(kernels: Kernels) -> None:
     db.run("ip addr add 10.77.0.2/24 dev eth0")
 
     def ping() -> None:
-        web.run("ping -c 1 -W 1 10.99.0.2 || true")
-        db.run("ping -c 1 -W 1 10.77.0.1 || true")
+        web.run("busybox ping -c 1 -W 1 10.99.0.2 || true")
+        db.run("busybox ping -c 1 -W 1 10.77.0.1 || true")
 
     named(running, "another subnet", again=ping)
 
@@ -156,7 +156,7 @@ def test_another_subnet(kernels: Kernels) -> None:
 def test_mtus_that_differ(kernels: Kernels) -> None:
     running, web, db = kernels
     db.run("ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 mtu 1400")
-    named(running, "MTUs that differ", again=lambda: web.run("ping -c 1 -W 2 -s 1472 10.99.0.2 || true"))
+    named(running, "MTUs that differ", again=lambda: web.run("busybox ping -c 1 -W 2 -s 1472 10.99.0.2 || true"))
 
 
 def test_a_filter_in_the_guest(kernels: Kernels) -> None:
@@ -164,18 +164,18 @@ def test_a_filter_in_the_guest(kernels: Kernels) -> None:
     db.run("ip addr add 10.99.0.2/24 dev eth0; nft add table ip f")
     db.run("nft add chain ip f in '{ type filter hook input priority 0; }'")
     db.run("nft add rule ip f in ip saddr 10.99.0.1 drop")
-    named(running, "a filter in the guest", again=lambda: web.run("ping -c 3 -i 0.2 -W 1 10.99.0.2 || true"))
+    named(running, "a filter in the guest", again=lambda: web.run("busybox ping -c 3 -i 0.2 -W 1 10.99.0.2 || true"))
 
 
 def test_a_filter_that_came_later(kernels: Kernels) -> None:
     """The guest goes on answering ARP, and each ping is followed by such an answer."""
     running, web, db = kernels
     db.run("ip addr add 10.99.0.2/24 dev eth0")
-    web.run("ping -c 1 -W 5 10.99.0.2")
+    web.run("busybox ping -c 1 -W 5 10.99.0.2")
     db.run("nft add table ip f; nft add chain ip f in '{ type filter hook input priority 0; policy drop; }'")
 
     def ping() -> None:
-        web.run("ip neigh flush all; ping -c 1 -W 1 10.99.0.2 || true")
+        web.run("ip neigh flush all; busybox ping -c 1 -W 1 10.99.0.2 || true")
 
     assert "none has come back for" in named(running, "a filter that came later", again=ping)
 
@@ -184,15 +184,15 @@ def test_a_guest_that_only_answers_is_found_by_its_address(kernels: Kernels) -> 
     """A kernel that has no traffic of its own does not ask: it learns its neighbour from the question."""
     running, web, db = kernels
     db.run("ip addr add 10.99.0.2/24 dev eth0")
-    web.run("ping -c 1 -W 5 10.99.0.2")
+    web.run("busybox ping -c 1 -W 5 10.99.0.2")
     told = json.loads(running.command("explain", "web", "10.99.0.2", "--json", check=False).stdout)
     assert (told["talk"], told["ends"][1]["name"]) == (True, "db"), told
 
 
 def test_a_guest_that_answers_no_arp(kernels: Kernels) -> None:
     running, web, db = kernels
-    db.run("ip addr add 10.99.0.2/24 dev eth0; ping -c 1 -W 1 10.99.0.9 || true; ip link set eth0 arp off")
-    named(running, "a guest that answers no ARP", again=lambda: web.run("ping -c 3 -W 1 10.99.0.2 || true"))
+    db.run("ip addr add 10.99.0.2/24 dev eth0; busybox ping -c 1 -W 1 10.99.0.9 || true; ip link set eth0 arp off")
+    named(running, "a guest that answers no ARP", again=lambda: web.run("busybox ping -c 3 -W 1 10.99.0.2 || true"))
 
 
 def test_one_address_at_two_vms(kernels: Kernels) -> None:
@@ -201,7 +201,7 @@ def test_one_address_at_two_vms(kernels: Kernels) -> None:
 
     def ask() -> None:
         for room in (web, db):
-            room.run("ping -c 1 -W 1 10.99.0.9 || true")
+            room.run("busybox ping -c 1 -W 1 10.99.0.9 || true")
 
     named(running, "one IP address at two VMs", again=ask)
 
@@ -213,8 +213,8 @@ def test_other_families(kernels: Kernels) -> None:
     db.run("ip addr add 10.99.0.2/24 dev eth0")
 
     def ask() -> None:
-        web.run("ping -c 1 -W 1 fd00::2 || true")
-        db.run("ping -c 1 -W 1 10.99.0.1 || true")
+        web.run("busybox ping -c 1 -W 1 fd00::2 || true")
+        db.run("busybox ping -c 1 -W 1 10.99.0.1 || true")
 
     named(running, "IPv6 on one side, IPv4 on the other", again=ask)
 

@@ -72,7 +72,7 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place], nam
         running,
         "a netmask that is too wide",
         names,
-        lambda: guest.run("ping -c 3 -W 1 203.0.113.9 || true"),
+        lambda: guest.run("busybox ping -c 3 -W 1 203.0.113.9 || true"),
     )
     guest.run("ip route del 203.0.113.0/24")
     astray = namespace("astray")
@@ -83,7 +83,7 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place], nam
         running,
         "a wrong gateway in the guest",
         {"web": "astray"},
-        lambda: astray.run("ping -c 3 -W 1 203.0.113.9 || true"),
+        lambda: astray.run("busybox ping -c 3 -W 1 203.0.113.9 || true"),
     )
     pid = process(running, "gateway")
     os.kill(pid, signal.SIGSTOP)
