@@ -156,7 +156,9 @@ def test_another_subnet(kernels: Kernels) -> None:
 def test_mtus_that_differ(kernels: Kernels) -> None:
     running, web, db = kernels
     db.run("ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 mtu 1400")
-    named(running, "MTUs that differ", again=lambda: web.run("busybox ping -c 1 -W 2 -s 1472 10.99.0.2 || true"))
+    named(
+        running, "MTUs that differ", again=lambda: web.run("busybox ping -c 1 -W 2 -s 1472 10.99.0.2 || true")
+    )
 
 
 def test_a_filter_in_the_guest(kernels: Kernels) -> None:
@@ -164,7 +166,11 @@ def test_a_filter_in_the_guest(kernels: Kernels) -> None:
     db.run("ip addr add 10.99.0.2/24 dev eth0; nft add table ip f")
     db.run("nft add chain ip f in '{ type filter hook input priority 0; }'")
     db.run("nft add rule ip f in ip saddr 10.99.0.1 drop")
-    named(running, "a filter in the guest", again=lambda: web.run("busybox ping -c 3 -i 0.2 -W 1 10.99.0.2 || true"))
+    named(
+        running,
+        "a filter in the guest",
+        again=lambda: web.run("busybox ping -c 3 -i 0.2 -W 1 10.99.0.2 || true"),
+    )
 
 
 def test_a_filter_that_came_later(kernels: Kernels) -> None:
@@ -191,8 +197,13 @@ def test_a_guest_that_only_answers_is_found_by_its_address(kernels: Kernels) -> 
 
 def test_a_guest_that_answers_no_arp(kernels: Kernels) -> None:
     running, web, db = kernels
-    db.run("ip addr add 10.99.0.2/24 dev eth0; busybox ping -c 1 -W 1 10.99.0.9 || true; ip link set eth0 arp off")
-    named(running, "a guest that answers no ARP", again=lambda: web.run("busybox ping -c 3 -W 1 10.99.0.2 || true"))
+    db.run("ip addr add 10.99.0.2/24 dev eth0; busybox ping -c 1 -W 1 10.99.0.9 || true")
+    db.run("ip link set eth0 arp off")
+    named(
+        running,
+        "a guest that answers no ARP",
+        again=lambda: web.run("busybox ping -c 3 -W 1 10.99.0.2 || true"),
+    )
 
 
 def test_one_address_at_two_vms(kernels: Kernels) -> None:

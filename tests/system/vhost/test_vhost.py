@@ -129,7 +129,9 @@ def test_a_guest_does_not_notice_that_its_worker_is_killed(lab: Lab) -> None:
 
 def _ping_again(machine: Machine, address: str) -> None:
     """Frames under way when a worker is killed may be lost; the next one is not."""
-    wait_for(lambda: "0 packets received" not in machine.run(f"busybox ping -c 1 -W 2 {address}; true"), "a ping")
+    wait_for(
+        lambda: "0 packets received" not in machine.run(f"busybox ping -c 1 -W 2 {address}; true"), "a ping"
+    )
 
 
 @pytest.mark.parametrize("name", QEMUS)
