@@ -39,8 +39,8 @@ NEEDED = {"nft": "nftables", "ip": "iproute2"}
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 """Find nft, which lies in sbin: not in an ordinary user's PATH."""
 
-NAME = "gateway-inside"
-"""The name in top(1)."""
+NAME = "gateway.inside"
+"""Its name in top(1), and the module on its command line."""
 
 END_S = 1.0
 NO_USER_NAMESPACE = (
@@ -150,7 +150,7 @@ def _be_inside(channel: socket.socket, user: tuple[int, int] | None) -> NoReturn
     try:
         _core.end_with_parent()
         rename(NAME)
-        rewrite_command_line("python", "-m", "gateway.inside")
+        rewrite_command_line("python", "-m", NAME)
         os.environ["PATH"] = PATH
         if user is None or _is_root(*user):
             inside.serve(channel)
