@@ -75,7 +75,7 @@ class VhostDialer:
         pause = self._guard.bad(now)
         if pause:
             self._due = now + pause
-            what = f"the process there speaks another protocol than {PROTOCOL.name}, again and again"
+            what = PROTOCOL.is_not_spoken("the process there speaks")
             log.warning("%s: %s. It is dialled again in %g s", self.url, what, pause)
 
     def tick(self, now: float) -> None:

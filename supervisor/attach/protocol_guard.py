@@ -81,6 +81,11 @@ class Protocol(NamedTuple):
     bad_ends: tuple[str, ...]
     """How the reason of a port's end begins after another protocol (``ingress.c``, ``workers.vhost``)."""
 
+    def is_not_spoken(self, by: str, start: bytes = b"") -> str:
+        """Return the sentence about ``by`` (with its verb); ``start``: the first bytes, if they are known."""
+        seems = f"; it looks like {looks_like(start)}" if start else ""
+        return f"{by} another protocol than {self.name}, again and again{seems}"
+
 
 _BAD_LENGTH = ("the VM sent a length ",)
 PROTOCOLS = {

@@ -24,13 +24,7 @@ from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
-from supervisor.attach.protocol_guard import (
-    PROBATIONERS,
-    PROTOCOLS,
-    Probation,
-    ProtocolGuard,
-    looks_like,
-)
+from supervisor.attach.protocol_guard import PROBATIONERS, PROTOCOLS, Probation, ProtocolGuard
 from supervisor.base import tcp_peer
 from supervisor.base.logs import Throttle, log
 
@@ -151,8 +145,7 @@ class StreamListener:
     def _on_another_protocol(self, start: bytes) -> None:
         pause = self._guard.bad(time.monotonic())
         if pause:
-            seems = f"; it looks like {looks_like(start)}" if start else ""
-            what = f"clients speak another protocol than {self._protocol.name}, again and again{seems}"
+            what = self._protocol.is_not_spoken("clients speak", start)
             log.warning("%s: %s. No connection is taken for %g s", self.url, what, pause)
             self._acceptor.pause(pause)
 
