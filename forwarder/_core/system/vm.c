@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -133,6 +134,11 @@ static enum vm_status write_whole(const struct vm *vm, const struct span *spans,
         }
     }
     return sound ? VM_OK : VM_GARBLED;
+}
+
+const char *vm_error_text(int error)
+{
+    return error == EBADFD ? "the TAP device was deleted; attach it again" : strerror(error);
 }
 
 enum vm_status vm_write(const struct vm *vm, const struct span *spans, unsigned count, uint32_t longest,

@@ -47,6 +47,9 @@ static inline bool vm_takes_headers(const struct vm *vm)
     return vm->kind == KIND_TAP || vm->kind == KIND_VHOST;
 }
 
+/* What an error behind VM_DOWN means, for people. */
+const char *vm_error_text(int error);
+
 /* Contiguous records. On a stream they are our own, and the first span may start inside of a record; else they may lie
    in memory that a neighbour can change. */
 struct span {
