@@ -19,7 +19,7 @@ Nothing here asks or waits; ``facts`` does.
 """
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from supervisor.explain import addressing, dealings
 from supervisor.explain.ends import Check, End, Facts, Finding, Json, port_of, rows_of
@@ -203,17 +203,12 @@ def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 def _addresses(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if facts.gateway is None:
         return
-    subnet = facts.gateway["subnet"]
+    lan = ip_network(facts.gateway["subnet"])
     for row in rows_of(a, b):
-        if row["name"] == "gateway":
-            continue
-        own = [lease["address"] for lease in facts.leases if lease["port"] == row["port"]]
-        four = [address for address in own if ip_address(address).version == 4]
-        if not four:
-            yield (
-                False,
-                f"{row['name']} has no lease from the gateway; an address of its own must be in {subnet}",
-            )
+        used = map(ip_address, dealings.used_by(row["port"], facts))
+        if row["name"] != "gateway" and not any(address in lan for address in used):
+            own = f"an address of its own must be in {lan}"
+            yield False, f"{row['name']} has no lease from the gateway; {own}"
 
 
 def _mute(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:

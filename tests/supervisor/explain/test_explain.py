@@ -126,6 +126,13 @@ def test_no_lease_is_a_doubt_that_says_which_address_would_do(world: World) -> N
     )
 
 
+def test_a_vm_with_an_address_of_its_own_in_the_subnet_needs_no_lease(world: World) -> None:
+    world.leases.clear()
+    world.asks("db", sender="192.168.127.40", target="192.168.127.1", times=1)
+    world.asks("web", sender="192.168.127.41", target="192.168.127.1", times=1)
+    assert not [each for each in world.explain()["findings"] if each["check"] == "address"]
+
+
 def test_another_subnet(world: World) -> None:
     world.leases[1]["address"] = "10.5.5.5"
     assert "db uses 10.5.5.5, which is not in the gateway's subnet 192.168.127.0/24" in world.stopped()
