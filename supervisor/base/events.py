@@ -11,6 +11,10 @@ next supervisor skips. A clean end removes the file.
 A frequent kind must not push out the others: when the log is full, the kind with most events loses its oldest
 one. Of one kind, ``BURST`` events are kept in a second; further ones are counted in ``more`` of the last one.
 
+The numbers of a new log begin at the time in milliseconds, past those of an earlier switch here: a program
+that follows both misses nothing and sees nothing twice. A number that the log has not reached was given out
+before the clock was set back; then all events are new.
+
     slots 0..999    {"sequence": 4711, "time": …, "event": "attach", "port": 3, …}, each padded with zeros
 
 Example: 100,000 VMs attach and leave at once. Of ``attach`` and ``gone`` 20 a second are kept, until they
@@ -54,7 +58,7 @@ class EventLog(logging.Handler):
         self._bursts: dict[str, tuple[float, int]] = {}
         """For each kind: when the counted second began, and the number of events in it."""
         self._free: deque[int] = deque(range(MOST))
-        self._sequence = 0
+        self._sequence = time.time_ns() // 1_000_000
         self._map: mmap.mmap | None = None
         why = ""
         try:
@@ -68,21 +72,27 @@ class EventLog(logging.Handler):
 
     @property
     def newest(self) -> int:
-        """The sequence of the newest event; 0: there is none."""
+        """The sequence of the newest event; the next one's is greater."""
         return self._sequence
+
+    def kept(self) -> list[Event]:
+        """Return all events, the oldest first."""
+        return [event for _, event in self._events.values()]
 
     def after(self, sequence: int, since_s: float | None = None) -> tuple[list[Event], int]:
         """Return the oldest events after ``sequence`` and the sequence to go on from.
 
         At most MANY events, and none older than ``since_s`` seconds, if that is given.
         """
+        if sequence > self._sequence:
+            sequence = 0
         earliest = 0.0 if since_s is None else time.time() - since_s
         found = [
             event
             for number, (_, event) in self._events.items()
             if number > sequence and _number(event["time"]) >= earliest
         ][:MANY]
-        return found, int(_number(found[-1]["sequence"])) if found else max(sequence, self._sequence)
+        return found, int(_number(found[-1]["sequence"])) if found else self._sequence
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line of the log."""

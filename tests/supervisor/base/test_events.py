@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -186,7 +187,28 @@ def test_since_leaves_out_older_events(tmp_path: Path, monkeypatch: pytest.Monke
         say("gone", f"at {at:g}")
     monkeypatch.setattr(events.time, "time", lambda: 310.0)
     assert [event["message"] for event in kept.after(0, 110.0)[0]] == ["at 200", "at 300"]
-    assert kept.after(0, 5.0) == ([], 3)
+    assert kept.after(0, 5.0) == ([], kept.newest)
+    kept.end(keep=False)
+
+
+@pytest.mark.parametrize("clock_s", [0.001, -60.0], ids=["later", "set-back"])
+def test_who_follows_gets_the_events_of_the_next_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock_s: float
+) -> None:
+    """They have as many events, which would have the same numbers."""
+    began = time.time_ns()
+    monkeypatch.setattr(events.time, "time_ns", lambda: began)
+    kept = EventLog(str(tmp_path / "ring"))
+    say("ready", "the first switch")
+    (first,), after = kept.after(0)
+    assert kept.after(after) == ([], after)
+    kept.end(keep=False)
+    monkeypatch.setattr(events.time, "time_ns", lambda: began + int(clock_s * 1e9))
+    kept = EventLog(str(tmp_path / "ring"))
+    say("ready", "the next switch")
+    found, after = kept.after(after)
+    assert [event["message"] for event in found] == ["the next switch"] != [first["message"]]
+    assert kept.after(after) == ([], after)
     kept.end(keep=False)
 
 
