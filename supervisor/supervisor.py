@@ -93,7 +93,7 @@ class Supervisor:
             self._directory.close()
             raise LocalError(f"cannot open the sockets in {self._directory.path}: {error}") from None
         own = Identity(os.getpid(), start_time(os.getpid()))
-        self._notifications = Notifications(told)
+        self._notifications = Notifications(told, self.events.kept())
         self._switch = Switch(self._directory.epoch, 0, time.monotonic(), own)
 
     @property

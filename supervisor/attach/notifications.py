@@ -14,6 +14,9 @@ closed (gvproxy's ``pkg/notification/sender.go``):
 
     {"notification_type":"connection_established","mac_address":"52:54:00:12:34:56"}
 
+After a takeover the kept events of the supervisor before tell which VM has which address (``kept``), so that
+its end is told, too.
+
 The socket does not block: a unix socket takes a connection and a line at once, or not at all. While the
 program is slow to accept, up to ``MOST`` messages wait, and each is tried again every ``AGAIN_S``. If there
 is no program, the message is dropped. The switch never waits.
@@ -27,6 +30,7 @@ import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 
 from forwarder.errors import LocalError
 from forwarder.names import GATEWAY_MAC, format_mac
@@ -50,8 +54,11 @@ def parse(url: str) -> str:
 class Notifications(logging.Handler):
     """The messages of one switch; a handler of the log from construction to ``end``."""
 
-    def __init__(self, path: str | None) -> None:
-        """Send to the socket at ``path``, which need not be there yet; None: nothing is sent."""
+    def __init__(self, path: str | None, kept: Iterable[Mapping[str, object]] = ()) -> None:
+        """Send to the socket at ``path``, which need not be there yet; None: nothing is sent.
+
+        ``kept``: earlier events, of which nothing is sent.
+        """
         super().__init__(logging.INFO)
         self._path = path
         self._behind: dict[int, list[str]] = {}
@@ -60,25 +67,34 @@ class Notifications(logging.Handler):
         self._again_at = float("inf")
         self._throttle = Throttle()
         if path is not None:
+            for event in kept:
+                self._note(event)
             log.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send what an event means to gvproxy's clients."""
-        match record_of(record):
+        for kind, mac in self._note(record_of(record)):
+            self.tell(kind, mac)
+
+    def _note(self, event: Mapping[str, object]) -> list[tuple[str, str]]:
+        """Note the port of each address; return the messages."""
+        match event:
             case {"event": "ready"}:
-                self.tell("ready")
+                return [("ready", "")]
             case {"event": "mac-new", "port": int(port), "mac": str(mac)} if mac != format_mac(GATEWAY_MAC):
                 self._behind.setdefault(port, []).append(mac)
-                self.tell("connection_established", mac)
+                return [("connection_established", mac)]
             case {"event": "mac-moved", "port": int(port), "former_port": int(before), "mac": str(mac)}:
                 if mac in self._behind.get(before, []):
                     self._behind[before].remove(mac)
                     self._behind.setdefault(port, []).append(mac)
+            case {"event": "attach", "port": int(port)}:
+                self._behind.pop(port, None)  # of a port that was lost with the supervisor before
             case {"event": "gone", "port": int(port)}:
-                for mac in self._behind.pop(port, []):
-                    self.tell("connection_closed", mac)
+                return [("connection_closed", mac) for mac in self._behind.pop(port, [])]
             case {"event": "attach-refused"}:
-                self.tell("hypervisor_error")
+                return [("hypervisor_error", "")]
+        return []
 
     def tell(self, kind: str, mac: str = "") -> None:
         """Send a message, or keep it until the program accepts."""

@@ -214,7 +214,7 @@ class Fleet:
             self._pool.adopted(worker, served)
             self.publisher.connect(worker.pid)
             self._owner.adopted(claim.record)
-            self.watch.expect(served)
+            self.watch.inherit(served)
         else:
             close_all(descriptors)
             self._pool.refuse(worker.identity)

@@ -12,7 +12,8 @@ other's frames. The MAC tables of ports that had frames since the last beat are 
 second. A port's page shows the addresses that its VM used last, and the present port of those that it used
 before. An address that no VM used before is ``mac-new``. Its first move is ``mac-moved``. A second one within
 ``QUIET_S`` makes it ``mac-flapping``; then there is no further event until that address has been quiet, which
-is ``mac-flapping-end`` if it stays where it is.
+is ``mac-flapping-end`` if it stays where it is. The addresses of a port that was taken over are not new
+(``inherit``): the supervisor before has named them.
 
 Pure: the contents of a page go in with ``now`` (monotonic seconds).
 """
@@ -87,8 +88,14 @@ class Misuse:
         self._places: dict[bytes, _Place] = {}
         self._behind: dict[int, set[bytes]] = {}
         """The addresses in ``_places``, by port."""
+        self._inherited: set[int] = set()
+        """Ports that were taken over and whose addresses have not been read yet."""
         self._scans = 0
         self._second = 0.0
+
+    def inherit(self, port: int) -> None:
+        """Note that a port was taken over: its addresses are not new."""
+        self._inherited.add(port)
 
     def look(self, port: PortRecord, page: Page, now: float) -> None:
         """Compare a port's page with its state of last time."""
@@ -109,6 +116,7 @@ class Misuse:
         """Forget a port that is gone."""
         self._counted.pop(port, None)
         self._names.pop(port, None)
+        self._inherited.discard(port)
         for counter in EPISODES:
             self._episodes.pop((port, counter), None)
         for mac in self._behind.pop(port, ()):
@@ -120,6 +128,7 @@ class Misuse:
         for mac, age, _ in page.macs(port):
             if age <= FRESH_S or mac not in self._places:
                 self._see(port, mac, now)
+        self._inherited.discard(port)
 
     def _may_scan(self, now: float) -> bool:
         if now - self._second >= 1.0:
@@ -152,7 +161,8 @@ class Misuse:
             if len(behind) < SHARE:
                 behind.add(mac)
                 self._places[mac] = _Place(port)
-                self._say_new(port, mac)
+                if port not in self._inherited:
+                    self._say_new(port, mac)
             return
         quiet = now - place.moved_at >= QUIET_S
         if port in (0, place.port):

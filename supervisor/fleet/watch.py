@@ -56,6 +56,11 @@ class Watch:
         """Watch this worker of the port from now on, and no earlier one."""
         self._health.expect(served, time.monotonic())
 
+    def inherit(self, served: Incarnation) -> None:
+        """Watch a worker that was taken over with its port."""
+        self.expect(served)
+        self._misuse.inherit(served.port)
+
     def heard(self, served: Incarnation) -> None:
         """Note a message of a worker."""
         self._health.heard(*served, time.monotonic())

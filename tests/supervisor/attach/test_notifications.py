@@ -99,6 +99,21 @@ def test_each_address_of_a_vm_is_closed_once_at_the_port_where_it_is(
     assert program.heard() == [("connection_closed", OTHER)]
 
 
+def test_after_a_takeover_the_end_of_a_known_vm_is_told(tmp_path: Path, program: Program) -> None:
+    earlier = [
+        {"event": "mac-new", "port": 1, "mac": MAC},
+        {"event": "mac-new", "port": 2, "mac": OTHER},
+    ]
+    sent = Notifications(str(tmp_path / "n"), earlier)
+    assert program.heard() == []
+    gone(1)
+    assert program.heard() == [("connection_closed", MAC)]
+    say("attach", "another VM", port=2)  # port 2 was lost with the supervisor
+    gone(2)
+    assert program.heard() == []
+    sent.end()
+
+
 def test_the_gateway_is_no_vm(sent: Notifications, program: Program) -> None:
     new("5a:94:ef:e4:0c:dd")
     gone()

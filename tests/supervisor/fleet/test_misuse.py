@@ -113,6 +113,19 @@ def test_an_address_that_no_vm_used_before_is_an_event(collected: Collect) -> No
     assert len(collected.new) == 2
 
 
+def test_addresses_of_a_port_that_was_taken_over_are_not_new(collected: Collect) -> None:
+    pages, later = Pages(), b"\2\0\0\0\0\2"
+    pages.misuse.inherit(1)
+    pages.look(1, (MAC,))
+    assert collected.new == []
+    pages.look(1, (MAC, later))
+    assert [each["mac"] for each in collected.new] == ["02:00:00:00:00:02"]
+    pages.misuse.inherit(2)
+    pages.misuse.forget(2)  # the number is given again
+    pages.look(2, (b"\2\0\0\0\0\3",))
+    assert len(collected.new) == 2
+
+
 def test_a_port_that_had_no_turn_is_read_at_a_later_beat(collected: Collect) -> None:
     pages = Pages()
     for second in range(1 + 250 // SCANS):
