@@ -67,7 +67,7 @@ def lease(machine: Machine, script: str) -> str:
     return machine.run(f"cat {script}.lease").strip()
 
 
-def global_ipv6(machine: Machine) -> str:
+def global_ipv6(machine: Machine, switch: Switch) -> str:
     """Return the address that the machine made of the announced prefix."""
 
     def usable() -> str:
@@ -79,7 +79,8 @@ def global_ipv6(machine: Machine) -> str:
 
     def missing() -> str:
         seen = machine.run(f"busybox ip -6 addr show dev {machine.interface}; grep Icmp6 /proc/net/snmp6")
-        return f"{machine.name} to have an address by router advertisement; it has {seen}"
+        told = "".join(switch.command(each, "--json").stdout for each in ("list", "status"))
+        return f"{machine.name} to have an address by router advertisement; it has {seen}{told}{switch.log()}"
 
     return wait_for(usable, missing)
 
@@ -125,7 +126,7 @@ def test_leases_names_both_protocols_the_host_and_a_forward(
             stack.enter_context(contextlib.closing(Pump(tap, f"unix://{switch.qemu}")))
         machines: list[Machine] = [*[guest.wait_ready() for guest in guests], *rooms]
         switch.wait_live(5)
-        six = {each: global_ipv6(each) for each in machines}
+        six = {each: global_ipv6(each, switch) for each in machines}
         four = {each: lease(each, f"/tmp/dhcp-{switch.directory.name}-{each.name}") for each in machines}
         for each in machines:
             for other in machines:
