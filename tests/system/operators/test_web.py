@@ -55,8 +55,13 @@ def test_figures_metrics_and_json(switch: StartSwitch, web: Callable[..., Web]) 
         wait_for(lambda: served.get("/metrics")[1].count("bulkhead_port_live{") == 2, "two ports", PATIENCE)
         status, text = served.get("/api/status")
         assert (status, {port["transport"] for port in json.loads(text)["ports"]}) == (200, {"qemu"})
-        told = json.loads(served.get("/api/explain?a=qemu-1&b=2")[1])
-        assert (told["talk"], told["path"]) == (True, "qemu-1 (port 1) - qemu-2 (port 2)")
+
+        def told() -> dict[str, object]:
+            answer: dict[str, object] = json.loads(served.get("/api/explain?a=qemu-1&b=2")[1])
+            return answer
+
+        wait_for(lambda: told()["talk"], "both to have been heard")
+        assert told()["path"] == "qemu-1 (port 1) - qemu-2 (port 2)"
         assert served.get("/api/explain?a=qemu-1") == (400, "say which two: /api/explain?a=A&b=B\n")
         assert served.get("/")[1].startswith("<!doctype html>")
         assert served.get("/nothing")[0] == 404
