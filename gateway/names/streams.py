@@ -3,8 +3,9 @@
 A connection may carry many questions, answered in any order. A port has at most ``MOST_EACH`` connections,
 all ports together ``MOST``. One more ends the connection that was silent for longest: of the same port, or of
 the port with most connections. A connection ends after ``SILENCE_S`` without a complete question or a
-delivered answer. A connection is not read while it has ``MOST_QUESTIONS`` under way, while its guest does not
-read its answers, or while its port asks more in a second than it may (``Rates``, the same as by UDP).
+delivered answer. A guest may close its half after its last question, and still gets all answers. A connection
+is not read while it has ``MOST_QUESTIONS`` under way, while its guest does not read its answers, or while its
+port asks more in a second than it may (``Rates``, the same as by UDP).
 
     a guest opens a thousand connections and says nothing: it has 16 at a time, the others of the port are
     closed, and other guests never meet a bound.
@@ -40,7 +41,7 @@ Ask = Callable[[bytes, Port, Reply], None]
 class _Connection:
     """One guest's connection."""
 
-    __slots__ = ("closed", "data", "ends", "out", "port", "questions", "rests", "sock", "taking")
+    __slots__ = ("closed", "data", "ends", "has_ended", "out", "port", "questions", "rests", "sock", "taking")
 
     def __init__(self, sock: socket.socket, port: Port) -> None:
         self.sock = sock
@@ -50,6 +51,8 @@ class _Connection:
         self.questions = 0
         self.ends = 0.0
         self.closed = False
+        self.has_ended = False
+        """Whether the guest will ask nothing more."""
         self.rests = False
         """Whether the connection pauses because its port has asked too much."""
         self.taking = False
@@ -58,6 +61,12 @@ class _Connection:
     def is_full(self) -> bool:
         """Whether the connection takes no question now."""
         return self.rests or self.questions >= MOST_QUESTIONS or len(self.out) >= UNTAKEN_BYTES
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of the connection."""
+        waits = self.taking or self.rests or self.questions or self.out
+        return self.has_ended and not waits
 
 
 class Streams:
@@ -147,10 +156,12 @@ class Streams:
         except BlockingIOError:
             return
         except OSError:
-            more = b""
-        if not more:
             self._end(connection)
             return
+        if not more and connection.has_ended:  # the guest does not read any more, either
+            self._end(connection)
+            return
+        connection.has_ended = not more
         connection.data += more
         self._take(connection)
         self._update(connection)
@@ -205,7 +216,11 @@ class Streams:
     def _update(self, connection: _Connection) -> None:
         if connection.closed:
             return
-        events = (0 if connection.is_full else READ) | (WRITE if connection.out else 0)
+        if connection.is_over:
+            self._end(connection)
+            return
+        is_read = not (connection.is_full or connection.has_ended)
+        events = (READ if is_read else 0) | (WRITE if connection.out else 0)
         self._poller.watch(connection.sock.fileno(), partial(self._ready, connection), events)
 
     def _end(self, connection: _Connection) -> None:

@@ -96,6 +96,30 @@ def test_questions_are_answered_in_any_order_on_one_connection(world: World) -> 
     assert world.read(sock, 15) == framed(b"second") + framed(b"first")
 
 
+def test_a_guest_that_has_closed_its_half_gets_all_answers(world: World) -> None:
+    sock, silent = world.connect(), world.connect()
+    sock.send(framed(b"q") * (MOST_QUESTIONS + 1))
+    sock.shutdown(socket.SHUT_WR)
+    silent.shutdown(socket.SHUT_WR)
+    world.until(lambda: len(world.asked) == MOST_QUESTIONS)
+    assert world.is_closed(silent)
+    assert not world.is_closed(sock)
+    world.asked[0][2](b"a")
+    world.until(lambda: len(world.asked) == MOST_QUESTIONS + 1)
+    for _, _, reply in world.asked[1:]:
+        reply(b"a")
+    assert world.read(sock, 3 * (MOST_QUESTIONS + 1)) == framed(b"a") * (MOST_QUESTIONS + 1)
+    assert world.is_closed(sock)
+
+
+def test_a_guest_that_has_closed_both_halves_is_forgotten(world: World) -> None:
+    sock = world.connect()
+    sock.send(framed(b"q"))
+    world.until(lambda: world.asked)
+    sock.close()
+    world.until(lambda: not len(world.streams))
+
+
 def test_silent_or_incomplete_connections_end(world: World) -> None:
     before = open_descriptors()
     idle, half = world.connect(), world.connect()
