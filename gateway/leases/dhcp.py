@@ -16,7 +16,7 @@ DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE, INFORM = range(1, 9)
 """Kinds of message: option 53."""
 
 MASK, ROUTER, DNS, HOST_NAME, DOMAIN, MTU, BROADCAST = 1, 3, 6, 12, 15, 26, 28
-WANTED, LEASE_TIME, OVERLOAD, KIND, SERVER, LONGEST, T1, T2 = 50, 51, 52, 53, 54, 57, 58, 59
+WANTED, LEASE_TIME, OVERLOAD, KIND, SERVER, LONGEST, T1, T2, CLIENT = 50, 51, 52, 53, 54, 57, 58, 59, 61
 RAPID_COMMIT, FULL_NAME, SEARCH = 80, 81, 119
 
 LEAST_BYTES = 300
@@ -106,9 +106,19 @@ def _read(data: bytes, into: dict[int, bytes]) -> bool:
 
 
 def reply(
-    to: Message, kind: int, server: IPv4Address, yours: IPv4Address, options: Iterable[tuple[int, bytes]]
+    to: Message,
+    kind: int,
+    server: IPv4Address,
+    yours: IPv4Address,
+    options: Iterable[tuple[int, bytes]],
+    *,
+    most: int,
 ) -> bytes:
-    """Return an answer. Options that do not fit the client's limit are left out, the last ones first."""
+    """Return an answer of at most ``most`` bytes, with the client's identifier if it has one (RFC 6842).
+
+    An option that does not fit that, or the client's limit, is left out; earlier ones come first.
+    """
+    room = min(to.room, most)
     flags = _BROADCAST if to.wants_broadcast else 0
     own = to.own if kind == ACK else _ANYWHERE
     head = _HEAD.pack(
@@ -116,11 +126,11 @@ def reply(
         *(own.packed, yours.packed, bytes(4), bytes(4), to.mac, b"", b""),
     )
     data = head + _COOKIE + _option(KIND, bytes((kind,))) + _option(SERVER, server.packed)
-    for code, value in options:
+    identifier = to.options.get(CLIENT, b"")[:_MOST_OPTION]
+    for code, value in (*([(CLIENT, identifier)] if identifier else []), *options):
         more = _option(code, value)
-        if len(data) + len(more) + 1 > to.room:
-            break
-        data += more
+        if len(data) + len(more) + 1 <= room:
+            data += more
     return (data + bytes((_END,))).ljust(LEAST_BYTES, b"\0")
 
 

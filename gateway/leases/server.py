@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from forwarder.names import format_mac, parse_mac
 from gateway.api import names
+from gateway.lan.frames import HEADERS
 from gateway.leases import dhcp
 from gateway.leases.dhcp import Message
 from gateway.leases.news import News
@@ -70,6 +71,7 @@ class Server:
         leases.ended = news.ended
         self._fixed_names = {parse_mac(each.mac): each.name for each in settings.leases if each.name}
         self._options = _options(settings)
+        self._most = settings.mtu - HEADERS[4]
 
     def answer(self, payload: bytes, mac: bytes, port: Port, now: float) -> Answer | None:
         """Answer a message that came in a frame from ``mac`` through ``port``."""
@@ -120,7 +122,8 @@ class Server:
         if lease is None:
             self._counters["dhcp_refused"] += 1
             self._news.refused(self._why_not(address), port, message.mac, address)
-            return Answer(_EVERYBODY, dhcp.reply(message, dhcp.NAK, self.own, _NOBODY, ()))
+            refusal = dhcp.reply(message, dhcp.NAK, self.own, _NOBODY, (), most=self._most)
+            return Answer(_EVERYBODY, refusal)
         self._counters["dhcp_leases"] += 1
         self._name(lease, message.name)
         self._news.granted(lease, again=again)
@@ -185,7 +188,7 @@ class Server:
     def _reply(
         self, message: Message, kind: int, yours: IPv4Address, more: tuple[tuple[int, bytes], ...]
     ) -> bytes:
-        return dhcp.reply(message, kind, self.own, yours, (*more, *self._options))
+        return dhcp.reply(message, kind, self.own, yours, (*more, *self._options), most=self._most)
 
 
 def _options(settings: Settings) -> tuple[tuple[int, bytes], ...]:

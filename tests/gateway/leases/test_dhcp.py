@@ -13,6 +13,7 @@ from tests.helpers.gateway.dhcp_client import DISCOVER, REQUEST, read, request
 
 MAC = b"\x52\x54\0\0\0\x01"
 SERVER = IPv4Address("192.168.127.1")
+MOST = 1472
 
 
 def parsed(data: bytes) -> dhcp.Message:
@@ -83,13 +84,20 @@ def test_any_options_are_read_or_are_no_message(head: bytes, options: bytes) -> 
     message = dhcp.parse(bytes(data) + options)
     if message is not None:
         assert message.name is not None
-        dhcp.reply(message, dhcp.OFFER, SERVER, SERVER, ())
+        assert len(dhcp.reply(message, dhcp.OFFER, SERVER, SERVER, (), most=MOST)) <= max(300, MOST)
     dhcp.parse(head + options)
 
 
 def test_an_answer_has_the_requested_options_as_far_as_they_fit() -> None:
     message = parsed(request(DISCOVER, MAC, xid=5))
-    data = dhcp.reply(message, dhcp.OFFER, SERVER, IPv4Address("10.0.0.9"), ((3, b"abcd"), (119, b"x" * 300)))
+    data = dhcp.reply(
+        message,
+        dhcp.OFFER,
+        SERVER,
+        IPv4Address("10.0.0.9"),
+        ((119, b"x" * 300), (3, b"abcd")),
+        most=MOST,
+    )
     assert len(data) >= 300
     assert data[4:8] == (5).to_bytes(4, "big")
     answer = read(data)
@@ -97,8 +105,23 @@ def test_an_answer_has_the_requested_options_as_far_as_they_fit() -> None:
     assert (answer.options[54], answer.options[3]) == (SERVER.packed, b"abcd")
     assert answer.options.get(119) is None
     large = parsed(request(DISCOVER, MAC, {57: b"\x05\xdc"}))
-    data = dhcp.reply(large, dhcp.OFFER, SERVER, SERVER, ((119, b"x" * 300),))
+    data = dhcp.reply(large, dhcp.OFFER, SERVER, SERVER, ((119, b"x" * 300),), most=MOST)
     assert read(data).options[119] == b"x" * 300
+
+
+def test_an_answer_fits_the_lan_whatever_the_client_accepts() -> None:
+    message = parsed(request(DISCOVER, MAC, {57: b"\xff\xff"}))
+    data = dhcp.reply(message, dhcp.OFFER, SERVER, SERVER, ((119, b"x" * MOST), (3, b"abcd")), most=MOST)
+    assert len(data) <= MOST
+    assert read(data).options[3] == b"abcd"
+
+
+def test_a_client_finds_its_identifier_in_the_answer() -> None:
+    for identifier in (b"\1" + MAC, b"\xff" * 255):
+        message = parsed(request(DISCOVER, MAC, {61: identifier}))
+        data = dhcp.reply(message, dhcp.OFFER, SERVER, SERVER, ((3, b"abcd"),), most=MOST)
+        assert read(data).options[61] == identifier
+        assert read(data).options[3] == b"abcd"
 
 
 def test_a_search_list_is_a_list_of_names() -> None:
