@@ -81,6 +81,19 @@ _SYSCTLS = (
     # A guest that asks for the host alias is answered at once, not after a router's polite pause.
     ("ipv4/neigh/lan0/proxy_delay", "0"),
     ("ipv6/neigh/lan0/proxy_delay", "0"),
+    # A VM may be replaced by one with its IP address and another MAC address, which nobody tells the kernel.
+    # It asks all stations again within seven seconds, while a client still repeats its SYN; by default, only
+    # if the address has been unused for minutes.
+    *(
+        (f"ipv{version}/neigh/lan0/{key}", value)
+        for version in (4, 6)
+        for key, value in (
+            ("base_reachable_time_ms", "3000"),
+            ("delay_first_probe_time", "1"),
+            ("ucast_solicit", "1"),
+            ("mcast_resolicit", "3"),
+        )
+    ),
     # A packet that waits for a guest's ARP answer is charged to the socket that serves all guests.
     ("ipv4/neigh/lan0/unres_qlen_bytes", "4096"),
     ("ipv6/neigh/lan0/unres_qlen_bytes", "4096"),

@@ -139,6 +139,22 @@ def test_short_connections_in_a_row_do_not_run_out_of_ports(
         assert here.host.inside(lambda: {ask() for _ in range(MANY)}) == {b"ok"}
 
 
+def test_a_vm_is_reached_at_the_address_of_another_though_it_has_said_nothing(
+    place: Callable[..., Place],
+) -> None:
+    here = place("--forward", f"tcp:127.0.0.1:8080:{GUEST}:80")
+
+    def ask() -> bytes:
+        with socket.create_connection(("127.0.0.1", 8080), PATIENCE) as sock:
+            sock.sendall(b"hi")
+            return sock.recv(10)
+
+    with served(here.guest, closes_first=False):
+        assert here.host.inside(ask) == b"ok"
+        here.guest.run("ip link set eth0 address 52:54:00:00:00:99")
+        assert here.host.inside(ask) == b"ok"
+
+
 def test_connections_to_a_killed_vm_are_reset(place: Callable[..., Place]) -> None:
     here = place("--forward", f"tcp:127.0.0.1:2222:{GUEST}:22")
     with contextlib.ExitStack() as stack:
