@@ -6,12 +6,13 @@ answered.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from forwarder.errors import LocalError
 from forwarder.future import Future
 from gateway.api.carry_over import OF_THE_START, By, Memory
 from gateway.listeners import Listener, Listeners, Outcome
-from gateway.relay.forwards import Forward
+from gateway.relay.forwards import Forward, canonical
 from gateway.relay.relay import Relay
 
 Added = Forward | LocalError
@@ -65,8 +66,11 @@ class HostForwards:
 
     def find(self, text: str) -> Forward:
         """Return the forward that ``text`` names, whole or by where the host listens. Raises LocalError."""
+        names = {text, canonical(text)}
+        with suppress(LocalError):
+            names.add(str(Forward.parse(text)))
         for forward in self.all():
-            if text in (str(forward), forward.near):
+            if not names.isdisjoint((str(forward), forward.near)):
                 return forward
         raise LocalError(f"there is no forward {text}; `supervisor forward list` shows all")
 

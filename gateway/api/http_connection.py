@@ -152,6 +152,9 @@ class Connection:
             self._refuse(error.error_status_hint, str(error))
         except OSError:
             self.close()
+        except Exception:  # a mistake of ours, which the loop reports
+            self._refuse(500, "the gateway failed; the log says how")
+            raise
         phase = self._waits_for()
         if phase is not self.phase or self._answered != answered:
             self._enter(phase)

@@ -47,8 +47,8 @@ class Zone(NamedTuple):
     @classmethod
     def parse(cls, text: str | bytes) -> "Zone":
         """Read gvproxy's JSON. Raises ValueError with one line about the mistake."""
-        try:
-            plain = json.loads(text)
+        try:  # UTF-8 alone, as in ``services``
+            plain = json.loads(text.decode() if isinstance(text, bytes) else text)
         except (ValueError, RecursionError):
             raise ValueError("that is not JSON") from None
         zone = _fields(plain, "a zone")

@@ -31,7 +31,7 @@ from forwarder.messages import Reply
 from gateway.api.carry_over import By
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
-from gateway.relay.forwards import Forward
+from gateway.relay.forwards import Forward, canonical
 from gateway.relay.policy import Address
 
 Result = Answer | Hijack | Future[Answer]
@@ -147,7 +147,7 @@ class Services:
 
     def _unexpose(self, body: bytes, by: By) -> Future[Answer]:
         local, _, protocol = _words(body)
-        nears = [f"{protocol}:{near}" for near in _nears(protocol, local)]
+        nears = {canonical(f"{protocol}:{near}") for near in _nears(protocol, local)}
         found = [forward for forward in self._owner.forwards() if forward.near in nears]
         if not found:
             raise LocalError("proxy not found")
@@ -228,19 +228,27 @@ def _path_and_query(target: str) -> tuple[str, str]:
 
 def _words(body: bytes) -> tuple[str, str, str]:
     """Return local, remote and protocol of a request. Raises ValueError."""
-    try:
-        request = {key.lower(): value for key, value in json.loads(body).items()}  # Go's JSON ignores case
-        local, remote, protocol = (str(request.get(key) or "") for key in ("local", "remote", "protocol"))
+    try:  # UTF-8 alone, as in Go; Python would open files to read other encodings, which the cell forbids
+        plain = json.loads(body.decode())
+        request = {key.lower(): value for key, value in plain.items()}  # Go's JSON ignores case
     except (ValueError, AttributeError, RecursionError):
         raise ValueError("the body is not a JSON object") from None
+    local, remote, protocol = (request.get(key) or "" for key in ("local", "remote", "protocol"))
+    if not (isinstance(local, str) and isinstance(remote, str) and isinstance(protocol, str)):
+        raise ValueError("local, remote and protocol have to be text")
     return local, remote, protocol or "tcp"
 
 
 def _nears(protocol: str, local: str) -> list[str]:
-    """Return the host's addresses for ``local``, in the form of forwards: one, or one for each family."""
-    host, _, port = local.rpartition(":")
+    """Return the host's addresses for ``local``, in the form of forwards: one, or one for each family.
+
+    Raises LocalError if it has no port.
+    """
+    host, separator, port = local.rpartition(":")
     if protocol == "unix" or (host and host != "localhost"):
         return [local]
+    if not separator:
+        raise LocalError(f"{local!r} has no port; write it like 127.0.0.1:8080 or :8080")
     return [f"127.0.0.1:{port}"] if host else [f"{address}:{port}" for address in EVERY]
 
 

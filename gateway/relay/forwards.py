@@ -22,6 +22,8 @@ MAX_FORWARDS = 1024
 LONGEST_PATH = 107
 """Longest path of a unix socket on Linux, in bytes."""
 
+_NOBODY = IPv4Address(0)
+
 FORMS = "tcp:HOST:PORT:GUEST:PORT, udp:HOST:PORT:GUEST:PORT or unix:PATH:GUEST:PORT"
 
 
@@ -61,6 +63,14 @@ class Forward(NamedTuple):
         if self.kind == "unix":
             return f"unix:{self.path}"
         return f"{self.kind}:{_bracketed(self.host)}:{self.port}"
+
+
+def canonical(near: str) -> str:
+    """Return where the host listens as ``Forward.near`` writes it; unchanged if that cannot be read."""
+    try:
+        return Forward.parse(f"{near}:{_NOBODY}:1").near
+    except LocalError:
+        return near
 
 
 class Forwards:

@@ -21,7 +21,6 @@ answers for a while.
 """
 
 import errno
-import os
 import socket
 from collections.abc import Hashable
 from functools import partial
@@ -128,7 +127,7 @@ class Handshakes:
         if error == errno.ECONNREFUSED:
             self._speaker.write(reset(_syn(whole)))
             return
-        said = socket_errors.as_icmp(OSError(error, os.strerror(error)), _version(key))
+        said = socket_errors.as_icmp(error, _version(key))
         if said is not None:
             self._refuse(key[: _BYTES[len(key)]], said, whole)
 

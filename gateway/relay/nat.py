@@ -188,7 +188,8 @@ class Nat:
                 return
             except OSError as failure:
                 error = failure
-        said = socket_errors.as_icmp(error, flow.version)
+        number = socket_errors.or_no_way(error.errno or 0, ip_address(target))
+        said = socket_errors.as_icmp(number, flow.version)
         if said is not None:
             self._refuse(flow.mac, packet, said)
         elif error.errno != errno.EMSGSIZE:

@@ -9,18 +9,22 @@ import socket
 import struct
 from typing import NamedTuple
 
+from gateway.relay.policy import Address
+
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG = 10, 23, 62
 _WANT, _DO = 1, 2
 _ERROR = struct.Struct("=IBBBBII")
 _ORIGIN_LOCAL, _ORIGIN_ICMP, _ORIGIN_ICMP6 = 1, 2, 3
 _QUOTED_BYTES = 2048
+_DISCARD = 9
 
 TIME_EXCEEDED = {4: 11, 6: 3}
 PROHIBITED = {4: (3, 13), 6: (1, 1)}
 TOO_BIG = {4: (3, 4), 6: (2, 0)}
 
-# EADDRNOTAVAIL is none of them: the host's ports are in use for a second or more, and the guest asks again.
+# EADDRNOTAVAIL is none of them, but see ``or_no_way``: the host's ports are in use for a second or more, and
+# the guest asks again.
 _AS_ICMP = {
     4: {
         **dict.fromkeys((errno.ENETUNREACH, errno.ENETDOWN), (3, 0)),
@@ -98,9 +102,25 @@ def take(sock: socket.socket) -> SocketError | None:
     return None
 
 
-def as_icmp(error: OSError, version: int) -> tuple[int, int] | None:
+def as_icmp(error: int, version: int) -> tuple[int, int] | None:
     """Return the ICMP error for an errno of this host's call, if there is one."""
-    return _AS_ICMP[version].get(error.errno or 0)
+    return _AS_ICMP[version].get(error)
+
+
+def or_no_way(error: int, target: Address) -> int:
+    """Return ``error``, or ENETUNREACH if this host has no address from which it could reach ``target``.
+
+    Linux says EADDRNOTAVAIL for that, too: IPv6 is disabled, for example, or an interface has no address yet.
+    """
+    if error != errno.EADDRNOTAVAIL:
+        return error
+    family = socket.AF_INET if target.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(target), _DISCARD))
+    except OSError as failure:
+        return errno.ENETUNREACH if failure.errno == error else error
+    return error
 
 
 def _address(data: bytes) -> str:

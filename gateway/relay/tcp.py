@@ -42,6 +42,7 @@ from gateway.relay.connection import NEXT, Connection, Make, State, counter_of
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.policy import Address
+from gateway.relay.socket_errors import or_no_way
 
 MOST_DIALS = 4096
 """As many as the kernel keeps for a listener, so that a burst is not refused. A dead destination takes a dial
@@ -262,7 +263,7 @@ class Connections:
         if not error:
             self._answer(connection, 0)
         elif error != errno.EINPROGRESS:
-            self._fail(connection, error)
+            self._fail(connection, or_no_way(error, address) if connection.guest_is_near else error)
 
     def _answer(self, connection: Connection, _: int) -> None:
         """Take the answer of the far side of a guest's connection."""

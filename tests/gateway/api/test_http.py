@@ -42,6 +42,8 @@ class Served:
         self.clients.append(by)
         if target == "/echo":
             return Hijack(echo)
+        if target == "/mistake":
+            raise RuntimeError("a mistake of ours")
         if target != "/later":
             return Answer(200, body or target.encode())
         self.waiting.append(Future())
@@ -163,6 +165,16 @@ def test_an_answer_may_come_later_and_others_do_not_wait_for_it(slow: Served) ->
         slow.waiting[0].set_result(Answer(200, b"at last"))
         data = slow.read(first, b"/after")
         assert data.index(b"at last") < data.index(b"/after")
+
+
+def test_a_mistake_of_ours_is_500_and_reported(slow: Served) -> None:
+    with connect(slow.path) as sock:
+        slow.ask(sock, "/mistake")
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            slow.until(lambda: False, "the report")
+        data = read(sock, b"says how\n")
+        assert data.startswith(b"HTTP/1.1 500")
+        assert not sock.recv(1)
 
 
 def test_a_missing_answer_is_503_and_a_late_one_is_dropped(

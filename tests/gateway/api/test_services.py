@@ -159,6 +159,22 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
     assert len(table.table) == 2
 
 
+@pytest.mark.parametrize("local", ["[0:0:0:0:0:0:0:1]:9000", "[::0001]:9000", "127.0.0.1:09000"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_what_exposed_a_port_unexposes_it(protocol: str, local: str) -> None:
+    table = Table()
+    assert table.post("expose", local=local, remote="192.168.127.2:1", protocol=protocol).status == 200
+    assert table.post("unexpose", local=local, protocol=protocol).status == 200
+    assert list(table.table) == [TCP]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("path", ["forwarder/expose", "forwarder/unexpose", "dns/add"])
+def test_json_is_utf_8_since_python_opens_files_for_other_encodings(path: str, encoding: str) -> None:
+    text = '{"local": "127.0.0.1:8080", "remote": "192.168.127.2:80", "name": "x"}'
+    assert Table().answer("POST", f"/services/{path}", text.encode(encoding)).status == 400
+
+
 @pytest.mark.parametrize(
     ("body", "status", "line"),
     [
@@ -169,7 +185,9 @@ def test_forwards_are_exposed_listed_and_unexposed() -> None:
         (b'{"local": "example.org:8080", "remote": "192.168.127.2:80"}', 500, "names are not looked up"),
         (b'{"local": "x", "remote": "y", "protocol": "npipe"}', 500, "unknown protocol npipe"),
         (b'{"local": "/x", "remote": "ssh-tunnel://y", "protocol": "unix"}', 500, "not implemented"),
-        (b'{"local": "x", "remote": "y"}', 500, "forward"),
+        (b'{"local": "8080", "remote": "y"}', 500, "has no port; write it like 127.0.0.1:8080 or :8080"),
+        (b'{"local": 8080, "remote": "y"}', 400, "have to be text"),
+        (b'{"local": ":80", "remote": ["192.168.127.2:80"]}', 400, "have to be text"),
         (b'{"local": "/x", "remote": "tcp://[", "protocol": "unix"}', 400, "Invalid IPv6 URL"),
         (b'{"local": "x", "remote": "y", "protocol": "\\ud800"}', 500, "unknown protocol"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forwarder.errors import LocalError
 from gateway.relay import forwards
-from gateway.relay.forwards import Forward, Forwards
+from gateway.relay.forwards import Forward, Forwards, canonical
 from tests.helpers.gateway.policies import LAN
 
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda address: not address.scope_id))
@@ -47,6 +47,13 @@ def test_brackets_hold_ipv6_and_no_host_means_loopback():
     forward = Forward.parse("udp:[::1]:53:[fd12:3456:789a::2]:5353")
     assert (forward.host, forward.guest) == (ip_address("::1"), ip_address("fd12:3456:789a::2"))
     assert Forward.parse("tcp::80:192.168.127.2:80").host == ip_address("127.0.0.1")
+
+
+def test_a_place_is_written_in_one_way_and_other_text_stays():
+    assert canonical("tcp::080") == "tcp:127.0.0.1:80"
+    assert canonical("udp:[0:0::1]:53") == "udp:[::1]:53"
+    for text in ("unix:/run/a:b.sock", "tcp:localhost:80", "", "tcp:127.0.0.1:80:192.168.127.2:80"):
+        assert canonical(text) == text
 
 
 @pytest.mark.parametrize(

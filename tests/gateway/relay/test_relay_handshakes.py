@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -79,6 +80,20 @@ def test_a_guest_sees_the_real_outcome_of_its_connection():
         assert lan.world.count("timed_out") == 1
         assert lan.world.count("dials") == 0
         assert not connected(silent)
+
+
+@in_a_namespace
+def test_a_guest_hears_at_once_that_the_host_has_no_ipv6():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        for interface in ("all", "lo"):
+            Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").write_text("1")
+        for place in (SERVER6, str(lan.policy.host6)):
+            assert outcome(lan, dial(lan, room, 1, (place, 9))) == errno.ENETUNREACH
+        told = lan.world.count("errors_passed")
+        lan.inside(room, address(lan, 1, 6), socket.SOCK_DGRAM).sendto(b"?", (str(lan.policy.host6), 9))
+        lan.world.until(lambda: lan.world.count("errors_passed") == told + 1, "the error")
 
 
 @in_a_namespace
