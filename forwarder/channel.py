@@ -60,6 +60,10 @@ _UCRED = struct.Struct("iII")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
 _ANCILLARY = socket.CMSG_SPACE(_MOST * _INT)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
+_RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+"""Flags as integers: Python's enum takes a microsecond to join two, and memory in each fork."""
 _LATER = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 """Errors that polling for writability does not show: try again after some time."""
 
@@ -197,7 +201,7 @@ class Channel:
         try:
             if not data:
                 raise ChannelClosedError("the other end has closed the channel")
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if flags & _CUT:
                 raise PeerError("a truncated message, or more descriptors than can be taken")
             message = decode(data)
             if len(descriptors) != entitled(message):
@@ -224,9 +228,7 @@ class Channel:
         """
         for last in (False, True):
             try:
-                data, ancillary, flags, _ = self._sock.recvmsg(
-                    CHANNEL_BYTES, _ANCILLARY, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-                )
+                data, ancillary, flags, _ = self._sock.recvmsg(CHANNEL_BYTES, _ANCILLARY, _RECEIVE)
                 return data, ancillary, flags
             except (BlockingIOError, InterruptedError):
                 return None
@@ -239,9 +241,7 @@ class Channel:
         """Return whether the kernel accepted the message."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(descriptors)}i", *descriptors))]
         try:
-            self._sock.sendmsg(
-                [data], rights if descriptors else [], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-            )
+            self._sock.sendmsg([data], rights if descriptors else [], _SEND)
         except (BlockingIOError, InterruptedError):
             self._poll_helps = True
             return False
