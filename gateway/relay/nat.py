@@ -182,7 +182,7 @@ class Nat:
         except OSError as failure:
             error = failure
         # It may be about an earlier datagram, and then this one was not sent.
-        if self._take_errors(flow) and error.errno != errno.EMSGSIZE:
+        if self._take_errors(flow, packet) and error.errno != errno.EMSGSIZE:
             try:
                 flow.sock.sendto(data, (target, port))
                 return
@@ -257,8 +257,8 @@ class Nat:
             self._write(Echo(asked, flow.source, flow.ident, *reply))
         return True
 
-    def _take_errors(self, flow: GuestFlow) -> bool:
-        """Pass on an error of the socket; return whether there was one."""
+    def _take_errors(self, flow: GuestFlow, sent: Datagram | Echo | None = None) -> bool:
+        """Pass on the errors of the socket; return whether there was one. The newest datagram is ``sent``."""
         told = False
         for _ in range(BURST):
             try:
@@ -275,12 +275,9 @@ class Nat:
             if not self._may_tell(flow.mac):
                 flow.hear_errors(hear=False)
                 break
-            if not flow.is_echo:
-                about: Datagram | Echo = Datagram(flow.source, asked, flow.ident, error.port, error.data)
-            else:
-                sequence = ECHO.unpack_from(error.data)[4] if len(error.data) >= ECHO.size else 0
-                about = Echo(flow.source, asked, flow.ident, sequence, error.data[ECHO.size :])
-            self._pass_on(flow, error, about)
+            is_about_sent = error.is_local and sent is not None and sent.destination == asked
+            about = sent if is_about_sent else None
+            self._pass_on(flow, error, about or _about(flow, asked, error))
         return told
 
     def _pass_on(self, flow: GuestFlow, error: SocketError, packet: Datagram | Echo) -> None:
@@ -309,6 +306,14 @@ class Nat:
         self._ident += 1
         for each in answer(packet, self._ident, self._mtu):
             self._speaker.write(each)
+
+
+def _about(flow: GuestFlow, asked: bytes, error: SocketError) -> Datagram | Echo:
+    """Return the datagram that an error is about, as far as the error quotes it."""
+    if not flow.is_echo:
+        return Datagram(flow.source, asked, flow.ident, error.port, error.data)
+    sequence = ECHO.unpack_from(error.data)[4] if len(error.data) >= ECHO.size else 0
+    return Echo(flow.source, asked, flow.ident, sequence, error.data[ECHO.size :])
 
 
 def pieces(data: bytes, cut: int) -> list[bytes]:

@@ -54,6 +54,8 @@ class SocketError(NamedTuple):
     """The sender of the error; empty: this host."""
     data: bytes
     """The beginning of the sent datagram."""
+    is_local: bool = False
+    """Whether this host has refused to send: IPv4 then tells neither the port nor any of the datagram."""
 
 
 def watch(sock: socket.socket) -> None:
@@ -95,7 +97,7 @@ def take(sock: socket.socket) -> SocketError | None:
         if origin == _ORIGIN_LOCAL:
             if number != errno.EMSGSIZE:
                 return None
-            return SocketError(TOO_BIG[version], info, peer[0], peer[1], "", data)
+            return SocketError(TOO_BIG[version], info, peer[0], peer[1], "", data, is_local=True)
         if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6):
             offender = _address(value[_ERROR.size :])
             return SocketError((icmp_kind, code), info, peer[0], peer[1], offender, data)

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from forwarder.future import Future
@@ -35,6 +36,9 @@ from tests.helpers.guests.netns import Namespace
 CLONE_NEWNET = 0x40000000
 SERVER, SERVER6, SILENT = "203.0.113.7", "2001:db8::7", "192.0.2.9"
 REQUIRED = ("root", "tun", "ip", "nft")
+GROUP_RANGE = Path("/proc/sys/net/ipv4/ping_group_range")
+"""Of the reading thread's namespace."""
+
 T = TypeVar("T")
 
 
