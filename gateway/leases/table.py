@@ -180,6 +180,7 @@ class Leases:
             return False
         self._to(lease, "decline", now)
         self._by_mac[mac].remove(lease)
+        self._unname(lease)  # the guest takes its name to its next address
         return True
 
     def left(self, port: Port, now: float) -> None:
@@ -334,14 +335,18 @@ class Leases:
 
     def _forget(self, lease: Lease) -> None:
         self._leave_state(lease)
-        if self._by_name.get(lease.name) is lease:
-            del self._by_name[lease.name]
+        self._unname(lease)
         del self._by_address[lease.address]
         mine = self._by_mac.get(lease.mac, [])
         if lease in mine:
             mine.remove(lease)
         if not mine:
             self._by_mac.pop(lease.mac, None)
+
+    def _unname(self, lease: Lease) -> None:
+        if self._by_name.get(lease.name) is lease:
+            del self._by_name[lease.name]
+        lease.name = ""
 
 
 def _any(_: int) -> bool:

@@ -158,6 +158,20 @@ def test_a_guest_cannot_release_decline_or_take_the_lease_of_another() -> None:
     assert world.counters["dhcp_refused"] == 2
 
 
+def test_a_guest_that_declines_its_address_takes_its_name_to_the_next_one() -> None:
+    for name, called in (("web", "web"), ("", "52-54-00-00-00-0a")):
+        world = World()
+        first = world.lease(ALICE, AT_ALICE, name)
+        declined = {ASKED: IPv4Address(first).packed, SERVER_ID: world.server.own.packed}
+        world.say(DECLINE, ALICE, AT_ALICE, declined)
+        assert world.leases.named(called) is None
+        second = world.lease(ALICE, AT_ALICE, name)
+        assert second != first
+        named = world.leases.named(called)
+        assert named is not None
+        assert str(IPv4Address(named.address)) == second
+
+
 def test_a_released_address_is_kept_and_a_declined_one_is_not_given() -> None:
     world = World()
     address = world.lease(ALICE, AT_ALICE)
