@@ -3,10 +3,10 @@
 Their channels keep what they are asked meanwhile. This file imports little.
 """
 
-import os
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
+from supervisor.base.paths import absolute
 from supervisor.gateway.child import GatewayChild
 from supervisor.pool.template_process import TemplateProcess
 from supervisor.run_options import RunOptions
@@ -33,7 +33,7 @@ def start(options: RunOptions) -> FirstProcesses:
     try:
         if options.gateway is not None:
             first = first._replace(gateway=GatewayChild())
-        return first._replace(template=TemplateProcess(os.path.abspath(options.runtime_dir)))
+        return first._replace(template=TemplateProcess(absolute(options.runtime_dir)))
     except LocalError:
         first.close()
         raise

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from forwarder.errors import LocalError
 from forwarder.names import MAX_NAME, Policy, valid_name
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
+from supervisor.base.paths import absolute
 
 INTERFACE_BYTES = 15
 NETNS_DIR = "/run/netns"
@@ -96,7 +97,7 @@ def parse_listen(transport: str, url: str) -> Listen:
     scheme, separator, rest = url.partition("://")
     allowed = SCHEMES[transport]
     if is_path(url):
-        scheme, rest = allowed[0], os.path.abspath(url)
+        scheme, rest = allowed[0], absolute(url)
     elif not separator or scheme not in allowed:
         path = rest if separator and rest.startswith("/") else "/PATH"
         forms = " or ".join("tcp://HOST:PORT" if each == "tcp" else f"{each}://{path}" for each in allowed)
@@ -106,7 +107,7 @@ def parse_listen(transport: str, url: str) -> Listen:
         host, port = _host_and_port(url, rest.removesuffix(ANY_USER))
         return Listen(transport, url, host=host, port=port, any_user=any_user)
     if rest and not rest.startswith("/"):
-        path = os.path.abspath(rest) if rest.startswith(".") else f"/{rest}"
+        path = absolute(rest) if rest.startswith(".") else f"/{rest}"
         raise LocalError(
             f"{url!r} has a relative path; write {scheme}://{path} (three slashes) or the path alone"
         )
@@ -123,7 +124,7 @@ def socket_path(path: str, what: str) -> str:
     """Return the absolute path. Raises LocalError, which names ``what``, if no socket can have it."""
     if not path or "\0" in path:
         raise LocalError(f"{what!r} names no file; give the path of the socket")
-    path = os.path.abspath(path)
+    path = absolute(path)
     size = len(os.fsencode(path))
     if size > SOCKET_PATH_BYTES:
         raise LocalError(
@@ -152,10 +153,10 @@ def parse_any(url: str) -> str:
     A path stands for the listener with that socket, and becomes absolute. Other text stays as it is.
     """
     if is_path(url):
-        return os.path.abspath(url)
+        return absolute(url)
     scheme, separator, rest = url.partition("://")
     if separator and scheme in ("unix", "unixpacket", "unixgram"):
-        return f"{scheme}://{os.path.abspath(rest)}"
+        return f"{scheme}://{absolute(rest)}"
     return url
 
 

@@ -23,6 +23,7 @@ from forwarder import rendezvous, unix_sockets
 from forwarder.errors import LocalError
 from forwarder.rendezvous import CHANNEL, CONSOLE, LOCK, MEMBERSHIP, worker_path
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
+from supervisor.base.paths import absolute
 
 HIGHEST_PID = 4194304
 """The largest process id of Linux (PID_MAX_LIMIT), for the longest name of a worker's socket."""
@@ -83,7 +84,7 @@ class RuntimeDir:
 
         Raises LocalError if it is not ours, in use, read-only, full, too long.
         """
-        self.path = os.path.abspath(path)
+        self.path = absolute(path)
         self.predecessor: Predecessor | None = None
         self._made = False
         self._lock = -1

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from forwarder.errors import LocalError
 from supervisor.base import runtime_dir
+from supervisor.base.paths import absolute
 
 LONGEST_PID = 16
 """Bytes of the longest pid file: seven digits, and blanks that another program may have added."""
@@ -24,7 +25,7 @@ class PidFile:
 
     def __init__(self, path: str) -> None:
         """Write the file. Raises LocalError; nothing is left behind then."""
-        self._path = os.path.abspath(path)
+        self._path = absolute(path)
         self._own = (-1, -1)
         draft = f"{self._path}.{os.getpid()}"
         try:
@@ -54,7 +55,7 @@ class PidFile:
 
 def check_pid_file(path: str) -> str:
     """Return the absolute path of a pid file that could be written. Raises LocalError."""
-    path = os.path.abspath(path)
+    path = absolute(path)
     try:
         _check_replaceable(path)
         os.stat(os.path.join(os.path.dirname(path), ""))  # says what is wrong with it

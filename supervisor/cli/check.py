@@ -21,6 +21,7 @@ from supervisor.attach.addresses import Attachment, Tap
 from supervisor.attach.stream import bind_tcp
 from supervisor.attach.tap import NO_TAP
 from supervisor.base import runtime_dir
+from supervisor.base.paths import absolute
 from supervisor.capture import recorder
 from supervisor.capture.recorder import NEEDS_GATEWAY
 from supervisor.cli.announce import check_pid_file
@@ -71,7 +72,7 @@ def _pcap(options: RunOptions) -> str:
 
 
 def _directory(options: RunOptions) -> str:
-    path = os.path.abspath(options.runtime_dir)
+    path = absolute(options.runtime_dir)
     exists = runtime_dir.check(path)
     live = False
     with suppress(OSError):

@@ -1,7 +1,6 @@
 """``supervisor list``: show all running switches of this user."""
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -9,6 +8,7 @@ import click
 
 from forwarder.errors import BulkheadError
 from supervisor.base import runtime_dir as runtime_dirs
+from supervisor.base.paths import absolute
 
 ANSWER_S = 1.0
 """A supervisor answers in milliseconds; one that hangs must not delay the list."""
@@ -36,7 +36,7 @@ def list_(runtime_dir: str | None, as_json: bool) -> None:
 
 def _wanted(only: str | None) -> list[str]:
     running = runtime_dirs.running()
-    return running if only is None else [each for each in running if each == os.path.abspath(only)]
+    return running if only is None else [each for each in running if each == absolute(only)]
 
 
 def _ask(directory: str) -> dict[str, Any]:
@@ -53,4 +53,4 @@ def _ask(directory: str) -> dict[str, Any]:
         }
     except (BulkheadError, KeyError):
         said["state"] = "silent"
-    return said | {"runtime_dir": os.path.abspath(directory)}
+    return said | {"runtime_dir": directory}

@@ -1,7 +1,5 @@
 """The client of the console: send a command, return its answer or raise one clear line in bounded time."""
 
-import os
-
 import zmq
 
 from forwarder import unix_sockets
@@ -10,6 +8,7 @@ from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, decode, encode
 from supervisor.base import runtime_dir
+from supervisor.base.paths import absolute
 from supervisor.base.zmq_sockets import open_context
 from supervisor.console import patience
 
@@ -25,7 +24,7 @@ class Client:
 
     def __init__(self, runtime_dir: str, timeout_s: float = patience.LONG_S) -> None:
         """Connect. Raises LocalError if no supervisor runs there."""
-        self._runtime_dir = os.path.abspath(runtime_dir)
+        self._runtime_dir = absolute(runtime_dir)
         self._timeout_s = timeout_s
         try:
             live = unix_sockets.is_live(path(self._runtime_dir, CONSOLE))

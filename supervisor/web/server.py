@@ -13,7 +13,6 @@
 """
 
 import asyncio
-import os
 from contextlib import aclosing, suppress
 from functools import partial
 from importlib.resources import files
@@ -24,6 +23,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from forwarder.errors import LocalError
+from supervisor.base.paths import absolute
 from supervisor.explain.explain import explain
 from supervisor.explain.facts import gather
 from supervisor.web import metrics
@@ -54,7 +54,7 @@ def application(runtime_dir: str, access: Access) -> web.Application:
     app[REQUESTS] = set()
     app[WATCH] = Watch(Rounds(Asker(runtime_dir)).ask)
     app[DESK] = Desk(Asker(runtime_dir))
-    app[CAPTURES] = Captures(os.path.abspath(runtime_dir))
+    app[CAPTURES] = Captures(absolute(runtime_dir))
     for file in files("supervisor.web").joinpath("page").iterdir():
         app.router.add_get("/" if file.name == "index.html" else f"/{file.name}", _page)
     app.router.add_get("/metrics", _metrics)
