@@ -4,7 +4,7 @@ Theory of operation. gvproxy captures the link of its network stack, so frames f
 file. Here a process of its own captures the port `gateway`: ``supervisor capture`` with the file as its
 output. ``begin`` returns when the gateway's worker copies frames, so the first lease is in the file. If the
 process ends before the switch, the log tells the reason and the switch goes on. The process ends with the
-switch, even if the switch is killed.
+switch, even if the switch is killed; it has a session of its own, so Ctrl-C does not end it earlier.
 
 Example: `run --gateway --pcap lan.pcap`, one VM: its DHCP, its questions for names and all its connections.
 """
@@ -15,9 +15,10 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from forwarder.errors import LocalError
+from forwarder.errors import LocalError, shortage
 from forwarder.loop import Loop
 from supervisor.base.logs import log
+from supervisor.base.paths import absolute
 from supervisor.base.program import command
 
 NEEDS_GATEWAY = "--pcap writes what passes the gateway; give --gateway, or use `capture`"
@@ -27,7 +28,7 @@ ENDS_S = 5.0
 
 def check(path: str) -> str:
     """Return the absolute path of a file that could be written. Raises LocalError as the start would."""
-    whole = os.path.abspath(path)
+    whole = absolute(path)
     why = 0
     if not path or not os.path.isdir(os.path.dirname(whole)):
         why = errno.ENOENT
@@ -60,7 +61,10 @@ class Recorder:
             self._process = subprocess.Popen(
                 argv, env=environment,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE, text=True,
+                start_new_session=True,
             )  # fmt: skip
+        except OSError as error:
+            raise LocalError(f"cannot start the capture to {path}: {shortage(error)}") from None
         finally:
             os.close(file)
         self._pidfd = os.pidfd_open(self._process.pid)

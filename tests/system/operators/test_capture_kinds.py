@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -126,6 +128,22 @@ def test_pcap_has_the_frames_of_the_gateway_and_no_others(switch: StartSwitch, t
     about = subprocess.run(["capinfos", "-t", file], capture_output=True, text=True, check=True).stdout
     assert "pcap" in about
     assert "pcapng" not in about
+
+
+def test_ctrl_c_ends_the_file_of_pcap_with_the_switch(tmp_path: Path) -> None:
+    """A terminal sends SIGINT to all processes of its foreground."""
+    requirements.require(("root", "tun", *requirements.GATEWAY))
+    with short_directory() as directory:
+        running = Switch(directory, wrap=lambda words: ["setsid", *words])
+        try:
+            running.start("--gateway", "--pcap", str(tmp_path / "lan.pcap"))
+            assert running.process is not None
+            os.killpg(running.process.pid, signal.SIGINT)
+            assert running.process.wait(PATIENCE) == 0
+            assert "has ended before the switch" not in running.log()
+            running.assert_nothing_left()
+        finally:
+            running.kill()
 
 
 @pytest.mark.parametrize(
