@@ -52,6 +52,22 @@ class SocketFile(NamedTuple):
         """Whether the path still leads to this file; call it while the socket is open."""
         return self.identity is not None and SocketFile.at(self.path) == self
 
+    def is_lost(self) -> bool:
+        """Whether the file was deleted and its path can be bound: at most a dead socket lies there now."""
+        if self.is_there():
+            return False
+        try:
+            _check_stale(self.path)
+        except FileNotFoundError:
+            return True
+        except (LocalError, OSError):
+            return False
+        return True
+
+    def is_taken(self) -> bool:
+        """Whether another file lies at the path, which is left alone."""
+        return not self.is_there() and os.path.lexists(self.path)
+
     def remove(self) -> None:
         """Remove the file if it is still this one; call it before the socket is closed."""
         if self.is_there():

@@ -66,6 +66,8 @@ class Supervisor:
         self._recorder: Recorder | None = None
         self._stop_at: float | None = None
         self._mend_at = 0.0
+        self._taken: set[str] = set()
+        """The paths of our sockets at which another process listens."""
         self._throttle = Throttle()
         self.events = EventLog(directory.file(events.FILE))
         """The events, for operators."""
@@ -186,15 +188,17 @@ class Supervisor:
     def _mend(self) -> None:
         """Make again what was deleted of the runtime directory, as cleaners of temporary files do."""
         try:
-            deleted = self._directory.mend()
+            happened = self._directory.mend()
         except LocalError as error:
             self._throttle.warning("mend", str(error))
             return
-        if deleted:
-            log.warning("%s was deleted and is made again", deleted)
-        self._console.mend()
-        self._captures.mend()
-        self._ports.listeners.mend()
+        if happened:
+            log.warning("%s and is made again", happened)
+        files = (self._console.mend(), self._captures.mend(), *self._ports.listeners.mend())
+        taken = {file.path for file in files if file.is_taken()}
+        for path in sorted(taken - self._taken):
+            log.warning("another process has taken %s: who connects there does not reach this switch", path)
+        self._taken = taken
         self._ports.fleet.watch.look_for_doors()
 
     def _finished(self) -> bool:

@@ -99,7 +99,11 @@ class Template:
 
 def serve_port(runtime_dir: str) -> int:
     """Wait for a port, serve it, end. Returns the exit status."""
-    assignment = wait_for_port(runtime_dir)
+    try:
+        assignment = wait_for_port(runtime_dir)
+    except OSError as error:
+        print(f"a worker cannot begin in {runtime_dir}: {shortage(error)}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0 if assignment is None else Worker(assignment).serve()
 
 

@@ -97,16 +97,17 @@ class VfkitListener:
         self._unwatch_process()
         self._close_socket()
 
-    def mend(self) -> None:
-        """Make a new socket if this one's file was deleted; with a VM, when its port is released."""
-        if self._replace or self._file.is_there() or SocketFile.at(self._path).identity is not None:
-            return
+    def mend(self) -> SocketFile:
+        """Make a new socket if its file was deleted, with a VM when its port is released; return the file."""
+        if self._replace or not self._file.is_lost():
+            return self._file
         self._replace = True
         log.warning(
             "%s was deleted and is made again%s", self.url, " when its VM has gone" if self.port else ""
         )
         if self.port is None:
             self.released()
+        return self._file
 
     def disconnect(self) -> None:
         """Prepare to disconnect a living VM when its port is released."""

@@ -23,6 +23,7 @@ from forwarder.acceptor import Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortId, PortRecord, format_mac
+from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
 from supervisor.attach.datagram import PROBE_S, VfkitListener
 from supervisor.attach.dial_vhost import VhostDialer
@@ -199,11 +200,10 @@ class Listeners:
             else:
                 each.released()
 
-    def mend(self) -> None:
-        """Make the sockets again whose files were deleted."""
-        for each in self._open:
-            if isinstance(each, (StreamListener, VfkitListener)):
-                each.mend()
+    def mend(self) -> list[SocketFile]:
+        """Make the sockets again whose files were deleted; return the files of all."""
+        mended = [each.mend() for each in self._open if isinstance(each, (StreamListener, VfkitListener))]
+        return [file for file in mended if file is not None]
 
     def tick(self, now: float) -> None:
         """Do what is due."""

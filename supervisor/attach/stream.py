@@ -79,16 +79,16 @@ class StreamListener:
             self._file.remove()
         self._socket.close()
 
-    def mend(self) -> None:
-        """Listen anew if the socket's file was deleted; another file at its path is left alone."""
+    def mend(self) -> SocketFile | None:
+        """Listen anew if the socket's file was deleted; return the file; None: it has none."""
         file = self._file
-        if file is None or file.is_there() or SocketFile.at(file.path).identity is not None:
-            return
+        if file is None or not file.is_lost():
+            return file
         try:
             sock, self._file = unix_sockets.listen(file.path, self._socket.type)
         except LocalError as error:
             self._throttle.warning("mend", f"{self.url} was deleted and cannot be made again: {error}")
-            return
+            return file
         self._acceptor.close()
         self._socket.close()
         self._socket = sock
@@ -96,6 +96,7 @@ class StreamListener:
         if self.port is not None:
             self._acceptor.hold()
         log.warning("%s was deleted and is made again", self.url)
+        return self._file
 
     def go_on_with(self, port: PortId) -> None:
         """Accept the next VM only when ``port``, which has the pinned addresses, is gone."""

@@ -3,10 +3,10 @@
 Theory of operation
 -------------------
 ``EventLog`` receives every line of the log from ``info`` on (``logs``). It keeps each record in memory, under
-a growing sequence number, and writes it to a slot of a file in the runtime directory. The file is mapped and
-has its full size from the start. So a write is a copy to memory: no system call, and no full disk can refuse
-it. Copied records outlive a ``kill -9``. A kill in the middle of a copy leaves one damaged slot, which the
-next supervisor skips. A clean end removes the file.
+a growing sequence number, and writes it to a slot of a file in the runtime directory. The file has its full
+size from the start, so no full disk can refuse a write. Written records outlive a ``kill -9``. A kill in the
+middle of a write leaves one damaged slot, which the next supervisor skips. The file is not mapped: a program
+that empties it would end the supervisor by SIGBUS. A clean end removes the file.
 
 A frequent kind must not push out the others: when the log is full, the kind with most events loses its oldest
 one. Of one kind, ``BURST`` events are kept in a second; further ones are counted in ``more`` of the last one.
@@ -23,7 +23,6 @@ fill the log; the ``stall`` of an hour ago is still there.
 
 import json
 import logging
-import mmap
 import os
 import stat
 import time
@@ -59,10 +58,10 @@ class EventLog(logging.Handler):
         """For each kind: when the counted second began, and the number of events in it."""
         self._free: deque[int] = deque(range(MOST))
         self._sequence = time.time_ns() // 1_000_000
-        self._map: mmap.mmap | None = None
+        self._file = -1
         why = ""
         try:
-            self._map = _open(path)
+            self._file = _open(path)
             self._restore()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
@@ -114,9 +113,9 @@ class EventLog(logging.Handler):
     def end(self, *, keep: bool) -> None:
         """Stop receiving the log; remove the file unless the next supervisor needs it."""
         log.removeHandler(self)
-        if self._map is not None:
-            self._map.close()
-            self._map = None
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
             if not keep:
                 with suppress(OSError):
                     os.unlink(self._path)
@@ -139,15 +138,14 @@ class EventLog(logging.Handler):
 
     def _write(self, slot: int, event: Event) -> None:
         line = _line(event)
-        if self._map is not None:
-            shown = line if len(line) <= SLOT_BYTES else b""
-            self._map[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES] = shown.ljust(SLOT_BYTES, b"\0")
+        shown = line if len(line) <= SLOT_BYTES else b""
+        with suppress(OSError):  # there is no file, or it was emptied and the disk is full
+            os.pwrite(self._file, shown.ljust(SLOT_BYTES, b"\0"), slot * SLOT_BYTES)
 
     def _restore(self) -> None:
-        assert self._map is not None
         found: dict[int, tuple[int, Event]] = {}
         for slot in range(MOST):
-            data = self._map[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES].rstrip(b"\0")
+            data = os.pread(self._file, SLOT_BYTES, slot * SLOT_BYTES).rstrip(b"\0")
             with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 event = json.loads(data)
                 if _number(event["time"]) >= 0 and isinstance(event["event"], str):
@@ -158,7 +156,6 @@ class EventLog(logging.Handler):
             self._sequence = sequence
         used = {slot for slot, _ in found.values()}
         self._free = deque(slot for slot in range(MOST) if slot not in used)
-        self._map.madvise(mmap.MADV_DONTNEED)  # the file keeps it; what has been read takes 0.5 MiB
 
 
 def _number(value: object) -> float:
@@ -182,17 +179,18 @@ def _cut(event: Event) -> Event:
     return event
 
 
-def _open(path: str) -> mmap.mmap:
-    """Map the file at its full size. Raises OSError; ValueError if it is not a file of ours."""
+def _open(path: str) -> int:
+    """Open the file, at its full size. Raises OSError; ValueError if it is not a file of ours."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(path, flags, 0o600)
     try:
         found = os.fstat(file)
         size = MOST * SLOT_BYTES
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_size in (0, size)
-        if not ours:
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if not ours or found.st_size > size or found.st_size % SLOT_BYTES:
             raise ValueError("it is not a file of a supervisor; move it away")
         os.posix_fallocate(file, 0, size)
-        return mmap.mmap(file, size, flags=mmap.MAP_SHARED)
-    finally:
+    except BaseException:
         os.close(file)
+        raise
+    return file

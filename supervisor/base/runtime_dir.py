@@ -100,6 +100,11 @@ class RuntimeDir:
         try:
             self._made = _make(self.path)
             self._lock = self._acquire()
+            if unix_sockets.is_live(self.file(CONSOLE)):
+                raise LocalError(
+                    f"a supervisor runs in {self.path} already, and its lock was deleted; "
+                    "stop it, or choose another --runtime-dir"
+                )
             self.predecessor = self._read()
             self._write()
             self._remove_console()
@@ -115,13 +120,18 @@ class RuntimeDir:
         return rendezvous.path(self.path, name)
 
     def mend(self) -> str:
-        """Make the directory and the lock again if they were deleted; return what was, or nothing.
+        """Make the directory and the lock again if they were deleted; return what happened, or nothing.
 
-        Workers go on with the file that they have open; the next ones open the new one. Raises LocalError.
+        Workers go on with the file that they have open; the next ones open the new one. A lock that was
+        emptied is signed again, for the next supervisor. Raises LocalError.
         """
         with suppress(OSError):
-            if os.path.samestat(os.fstat(self._lock), os.stat(self.file(LOCK))):
-                return ""
+            found = os.fstat(self._lock)
+            if os.path.samestat(found, os.stat(self.file(LOCK))):
+                if found.st_size:
+                    return ""
+                self._sign()
+                return f"{self.file(LOCK)} was emptied"
         deleted = self.path if not os.path.isdir(self.path) else self.file(LOCK)
         try:
             self._made = _make(self.path) or self._made
@@ -130,7 +140,7 @@ class RuntimeDir:
             self._sign()
         except OSError as error:
             raise LocalError(f"{deleted} was deleted and cannot be made again: {_advice(error)}") from None
-        return deleted
+        return f"{deleted} was deleted"
 
     def close(self, *, keep_lock: bool = False) -> None:
         """Remove the files that were made here and give the directory up.

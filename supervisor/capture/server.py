@@ -96,21 +96,22 @@ class CaptureServer:
         self._look_at = float("inf")
         self._throttle = Throttle()
 
-    def mend(self) -> None:
-        """Listen again if the socket's file was deleted; another file at its path is left alone."""
+    def mend(self) -> SocketFile:
+        """Listen again if the socket's file was deleted; return the file."""
         file = self._file
-        if file.is_there() or SocketFile.at(file.path).identity is not None:
-            return
+        if not file.is_lost():
+            return file
         try:
             sock, self._file = unix_sockets.listen(file.path, socket.SOCK_SEQPACKET)
         except LocalError as error:
             self._throttle.warning("mend", f"{file.path} was deleted and cannot be made again: {error}")
-            return
+            return file
         self._acceptor.close()
         self._sock.close()
         self._sock = sock
         self._acceptor = Acceptor(self._loop, sock, self._accepted, self._pauses)
         log.warning("%s was deleted and is made again", file.path)
+        return self._file
 
     def tick(self, now: float) -> None:
         """Give rings for ports that are new or have another worker."""

@@ -2,17 +2,18 @@
 
 Theory of operation
 -------------------
-The statistics pages are read once a second; nothing is asked of a worker. A file in the runtime directory,
-mapped, has a slot for each port number:
+The statistics pages are read once a second; nothing is asked of a worker. A file in the runtime directory
+has a slot for each port number:
 
     born | 61 rows of seconds | 61 rows of minutes      a row: monotonic time, frames lost for it, counters
 
 A row is written only if something was counted since the last one, so the value at a time is that of the last
 row before it, and an idle port costs a comparison. Rows go round. The file has its room before a slot is
-used (a full disk then costs that port its history, and nothing else), and what was copied outlives a
+used (a full disk then costs that port its history, and nothing else), and what was written outlives a
 ``kill -9`` of the supervisor: its successor goes on in the slots of the ports that it takes over. What was
 counted while there was no supervisor is in the second of its start. A port that leaves takes its history with
-it; a clean end removes the file.
+it; a clean end removes the file. It is not mapped: a program that empties it would end the supervisor by
+SIGBUS, and costs only history so.
 
 Size: 25 KB a port in use, 6.4 MB for 250, 26 MB for all that there can be.
 
@@ -22,12 +23,12 @@ Size: 25 KB a port in use, 6.4 MB for 250, 26 MB for all that there can be.
 One thread, the supervisor's. ``now`` is monotonic, which all supervisors of one machine share.
 """
 
-import mmap
 import os
 import stat
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from forwarder import _core, counted
@@ -52,7 +53,8 @@ MEANT = -_LOOP_BYTES
 """Where, in a snapshot, what was counted ends."""
 _FLOOD_LOST = 8 * NAMES.index("flood_lost")
 _RING_BYTES = ROWS * _ROW.size
-SLOT_BYTES = -(-(_BORN.size + 2 * _RING_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+_PAGE = os.sysconf("SC_PAGESIZE")
+SLOT_BYTES = -(-(_BORN.size + 2 * _RING_BYTES) // _PAGE) * _PAGE
 
 
 class Counted(NamedTuple):
@@ -99,14 +101,13 @@ class History:
     """The file and what is in it, from construction to ``end``."""
 
     def __init__(self, path: str, *, inherit: bool) -> None:
-        """Map the file, and go on with what a predecessor left in it if there was one (``inherit``).
+        """Open the file, and go on with what a predecessor left in it if there was one (``inherit``).
 
         Where it cannot be used, the log says so, and there is no history.
         """
         self._path = path
         self._slots: dict[int, _Slot] = {}
         self._file = -1
-        self._map: mmap.mmap | None = None
         try:
             self._open(inherit)
         except (OSError, ValueError) as error:
@@ -115,7 +116,7 @@ class History:
 
     def arrive(self, port: int, born: int) -> None:
         """Make room for a port; one that was taken over goes on with its rows."""
-        if self._map is None:
+        if self._file < 0:
             return
         offset = port * SLOT_BYTES
         try:
@@ -124,14 +125,14 @@ class History:
             log.warning("port %d has no history: %s: %s", port, self._path, error.strerror)
             return
         slot = self._slots[port] = _Slot()
-        if _BORN.unpack_from(self._map, offset)[0] == born:
+        if _BORN.unpack(self._read(offset, _BORN.size))[0] == born:
             for step in (SECOND, MINUTE):
                 times = self._times(port, step)
                 newest = max(range(ROWS), key=times.__getitem__)
                 slot.next[step] = (newest + 1) % ROWS if times[newest] else 0
             return
-        self._map[offset : offset + SLOT_BYTES] = bytes(SLOT_BYTES)
-        _BORN.pack_into(self._map, offset, born)
+        self._write(offset, bytes(SLOT_BYTES))
+        self._write(offset, _BORN.pack(born))
 
     def depart(self, port: int) -> None:
         """Forget a port."""
@@ -183,11 +184,10 @@ class History:
 
     def end(self, *, keep: bool) -> None:
         """Close the file, and remove it unless there is something for a successor."""
-        if self._map is None:
+        if self._file < 0:
             return
-        self._map.close()
-        self._map = None
         os.close(self._file)
+        self._file = -1
         self._slots.clear()
         if not keep:
             try:
@@ -196,19 +196,18 @@ class History:
                 return
 
     def _open(self, inherit: bool) -> None:
-        """Map the file, which has no room yet. Raises OSError, or ValueError: it is no file of ours."""
+        """Open the file, which has no room yet. Raises OSError, or ValueError: it is no file of ours."""
         size = _core.MAX_PORTS * SLOT_BYTES
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(self._path, flags, 0o600)
         try:
             found = os.fstat(file)
             ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-            if not ours or found.st_size not in (0, size):
+            if not ours or (found.st_size not in (0, size) and not inherit):
                 raise ValueError("it is no file of a supervisor's; move it away")
             if not inherit:
                 os.ftruncate(file, 0)
             os.ftruncate(file, size)
-            self._map = mmap.mmap(file, size, flags=mmap.MAP_SHARED)
         except BaseException:
             os.close(file)
             raise
@@ -217,28 +216,37 @@ class History:
     def _keep(self, port: int, slot: _Slot, step: float, row: bytes) -> None:
         """Write a row, if it says more than when the last was."""
         said = row[_TIME.size : MEANT]
-        if slot.last.get(step) == said or self._map is None:
+        if slot.last.get(step) == said:
             return
         slot.last[step] = said
         offset = _offset(port, step, slot.next[step])
         # The time is zero meanwhile: a row that was being written when the supervisor was killed is none.
-        _TIME.pack_into(self._map, offset, 0.0)
-        self._map[offset + _TIME.size : offset + _ROW.size] = row[_TIME.size :]
-        self._map[offset : offset + _TIME.size] = row[: _TIME.size]
+        self._write(offset, _TIME.pack(0.0) + row[_TIME.size :])
+        self._write(offset, row[: _TIME.size])
         slot.next[step] = (slot.next[step] + 1) % ROWS
 
     def _times(self, port: int, step: float) -> list[float]:
-        assert self._map is not None
-        return [_TIME.unpack_from(self._map, _offset(port, step, index))[0] for index in range(ROWS)]
+        ring = self._read(_offset(port, step, 0), _RING_BYTES)
+        return [_TIME.unpack_from(ring, index * _ROW.size)[0] for index in range(ROWS)]
 
     def _row(self, port: int, step: float, index: int) -> Counted:
-        assert self._map is not None
-        at, full, *counters = _ROW.unpack_from(self._map, _offset(port, step, index))
+        at, full, *counters = _ROW.unpack(self._read(_offset(port, step, index), _ROW.size))
         return Counted(at, full, tuple(counters))
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Read a part of the file; what another program has cut off is zero."""
+        try:
+            return os.pread(self._file, size, offset).ljust(size, b"\0")
+        except OSError:
+            return bytes(size)
+
+    def _write(self, offset: int, data: bytes) -> None:
+        with suppress(OSError):  # it was emptied, and the disk is full
+            os.pwrite(self._file, data, offset)
 
     def _rows(self, port: int, step: float) -> list[Counted]:
         """Return the rows of a port in the order of their time; of minutes, the newest second is the last."""
-        if port not in self._slots or self._map is None:
+        if port not in self._slots:
             return []
         times = sorted((at, index) for index, at in enumerate(self._times(port, step)) if at)
         rows = [self._row(port, step, index) for _, index in times]

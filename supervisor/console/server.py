@@ -49,17 +49,18 @@ class Console:
         self._fd = cast(int, self._socket.getsockopt(zmq.FD))
         loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
 
-    def mend(self) -> None:
-        """Bind again if the socket's file was deleted, as cleaners of temporary files do."""
-        if self._file.is_there() or SocketFile.at(self._path).identity is not None:
-            return
+    def mend(self) -> SocketFile:
+        """Bind again if the socket's file was deleted, as cleaners of temporary files do; return the file."""
+        if not self._file.is_lost():
+            return self._file
         try:
             bind(self._socket, endpoint(self._path))
         except LocalError as error:
             self._throttle.warning("mend", f"{self._path} was deleted and cannot be made again: {error}")
-            return
+            return self._file
         self._file = SocketFile.at(self._path)
         log.warning("%s was deleted and is made again", self._path)
+        return self._file
 
     def receive(self) -> bool:
         """Answer the commands that have arrived; return whether there may be more."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import closing
@@ -17,6 +18,7 @@ from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
 from forwarder.wire import encode
 from tests.helpers.core.mini_switch import BROADCAST, frame, mac
 from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
+from tests.helpers.guests.switch import ROOT
 
 
 @pytest.fixture
@@ -31,6 +33,18 @@ def test_a_spare_ends_when_its_supervisor_does(supervisor):
     assert ready.layout == LAYOUT
     supervisor.channel.close()
     assert supervisor.worker.wait(PATIENCE_S) == 0
+
+
+def test_a_worker_without_a_runtime_directory_says_so_in_a_line(tmp_path):
+    code = "import sys; from workers.template import serve_port; sys.exit(serve_port(sys.argv[1]))"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(ours), closing(theirs):
+        program = [sys.executable, "-c", code, str(tmp_path / "gone")]
+        done = subprocess.run(
+            program, cwd=ROOT, stdin=theirs, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"a worker cannot begin in {tmp_path}/gone: No such file or directory\n"
 
 
 def test_a_spare_has_room_for_the_rings_of_all_others(supervisor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -59,6 +60,28 @@ def test_the_directory_of_a_live_supervisor_is_refused_with_its_pid(place: Path)
     assert f"(pid {os.getpid()})" in refused(place / "run")
     held.close()
     RuntimeDir(str(place / "run")).close()
+
+
+def test_a_live_supervisor_whose_lock_was_deleted_loses_nothing(place: Path) -> None:
+    held = RuntimeDir(str(place / "run"))
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(held.file(CONSOLE))
+    os.unlink(held.file(LOCK))
+    assert "its lock was deleted" in refused(place / "run")
+    assert os.listdir(held.path) == [CONSOLE]
+    assert held.mend() == f"{held.file(LOCK)} was deleted"
+    listening.close()
+    held.close()
+
+
+def test_an_emptied_lock_is_signed_again(place: Path) -> None:
+    held = RuntimeDir(str(place / "run"))
+    text = Path(held.file(LOCK)).read_text()
+    assert held.mend() == ""
+    os.truncate(held.file(LOCK), 0)
+    assert held.mend() == f"{held.file(LOCK)} was emptied"
+    assert Path(held.file(LOCK)).read_text() == text
+    held.close()
 
 
 def test_the_directory_of_a_dead_supervisor_is_taken_over_with_its_stale_sockets(place: Path) -> None:
