@@ -1,6 +1,20 @@
 """Identify a process by ``/proc``: process id and start time, so that a reused id is not mistaken for it."""
 
+import os
+
+from forwarder.errors import LocalError
 from forwarder.names import Identity
+
+
+def check() -> None:
+    """Raise LocalError unless ``/proc`` shows this process: no worker could be watched."""
+    try:
+        shown = os.readlink("/proc/self")
+    except OSError:
+        shown = ""
+    if shown != str(os.getpid()):
+        why = "is that of another PID namespace" if shown else "is missing"
+        raise LocalError(f"/proc {why}, and workers are watched there; mount it: mount -t proc proc /proc")
 
 
 def start_time(pid: int) -> int:

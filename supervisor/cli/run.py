@@ -10,6 +10,7 @@ import click
 from forwarder.errors import LocalError
 from forwarder.process import limits
 from forwarder.process.descriptors import grow_descriptor_table, raise_descriptor_limit
+from supervisor.base import proc
 from supervisor.base.logs import FORMATS, LEVELS
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
@@ -73,6 +74,7 @@ def run(
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
     options = options._replace(attachments=(*options.attachments, *chain(*attached.values()))).checked()
+    proc.check()
     if not (_check(options) if check else _serve(options)):
         raise click.exceptions.Exit(1)
 

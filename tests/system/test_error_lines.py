@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import connect, mac
 from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.ports import attach
@@ -51,6 +52,23 @@ def refused(switch: Switch, *words: str, status: int) -> str:
 def test_run(flags: list[str], status: int, said: str) -> None:
     with short_directory() as directory:
         assert said in refused(Switch(directory), "run", *flags, status=status)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said"),
+    [
+        (["--pid", "--fork", "--kill-child"], "/proc is that of another PID namespace"),
+        (["--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"], "/proc is missing"),
+    ],
+    ids=["another", "missing"],
+)
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_container_whose_proc_does_not_show_it(wrap: list[str], said: str, check: list[str]) -> None:
+    requirements.require(("root",))
+    with short_directory() as directory:
+        contained = Switch(directory, wrap=lambda words: ["unshare", *wrap, *words])
+        assert said in refused(contained, "run", *check, status=1)
+        assert not contained.runtime_dir.exists()
 
 
 @pytest.mark.parametrize("words", [("status",), ("events",), ("stats", "--json"), ("help",), ("list",)])
