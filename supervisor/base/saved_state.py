@@ -72,8 +72,9 @@ class SavedState:
     def close(self, *, keep: bool) -> None:
         """Remove the file, unless the next supervisor is to take over."""
         if not keep:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+            for path in (self._path, f"{self._path}.new"):  # the latter is of a write that failed
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def _write(self) -> None:
         data = json.dumps({"bulkhead": VERSION, "parts": self._parts}).encode()

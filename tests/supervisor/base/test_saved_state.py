@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -123,6 +124,17 @@ def test_the_rest_of_a_killed_writer_does_not_disturb(path: Path) -> None:
     saved.put("a", 1)
     assert not beside.exists()
     assert SavedState(str(path), inherit=True).get("a") == 1
+
+
+def test_a_write_that_a_full_disk_cut_off_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    saved = SavedState(str(path), inherit=False)
+    monkeypatch.setattr(os, "rename", full)  # as the write before it: the new file is there
+    saved.put("a", 1)
+    saved.close(keep=False)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_disk_that_is_full_fails_nothing_and_is_tried_again(
