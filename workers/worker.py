@@ -180,7 +180,7 @@ class Worker:
         for message in published:
             self._on_published(message, now)
         self._follow(self._replica.tick(now))
-        may_read = self._is_member() and self._links.hears_all
+        may_read = self._is_member() and self._links.floods.hears_all
         if self._held and self._replica.state is ReplicaState.LIVE and may_read:
             self._held = False
             self._links.let_in()
@@ -221,7 +221,7 @@ class Worker:
     def _on_beat(self, beat: Beat, now: float) -> None:
         self._follow(self._replica.receive(beat, now))
         self._engine.pulse(beat.pulse_ms / 1000)
-        self._links.ask_for_moved()
+        self._links.floods.ask_for_moved()
         self._interval = beat.interval_ms / 1000
         self._heartbeat_due = min(self._heartbeat_due, now)
 

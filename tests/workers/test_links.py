@@ -20,7 +20,8 @@ from forwarder.names import MAX_PORTS, Policy
 from forwarder.replica import Changed, Joined, Left
 from tests.helpers.descriptors import is_open
 from tests.helpers.links_bench import MAC, NOW, OTHER_MAC, Bench, port, update
-from workers.links import IDLE_S, REPEAT_S
+from workers.flood_rings import REPEAT_S
+from workers.links import IDLE_S
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_rings_of_a_port_that_has_left_are_not_kept(bench):
     bench.links.receive(RingRx(2, 20), late[0], 0.0)
     bench.links.receive(update(2, "join", port(2, epoch=20)), late[1], 0.0)
     assert not any(is_open(fd) for fds in late for fd in fds)
-    assert bench.links._early == bench.links._early_floods == {}
+    assert bench.links._early == bench.links.floods.early == {}
     bench.links.receive(RingRx(2, 21), early := bench.descriptors(2), 0.0)
     assert all(is_open(fd) for fd in early)
     bench.links.apply(Joined(port(2, epoch=22)))
@@ -301,4 +302,4 @@ def test_its_own_flood_ring_is_not_kept(bench):
     (fd,) = fds = bench.descriptors(1)
     bench.links.receive(update(1, "join", port(1)), fds, 0.0)
     assert not is_open(fd)
-    assert bench.links._early_floods == {}
+    assert bench.links.floods.early == {}

@@ -5,7 +5,7 @@ import pytest
 from forwarder.messages import MAX_FLOODS, Floods
 from forwarder.replica import Changed, Joined, Left
 from tests.helpers.links_bench import NOW, START, Bench, port, update
-from workers.links import REPEAT_S
+from workers.flood_rings import REPEAT_S
 
 
 @pytest.fixture
@@ -19,21 +19,21 @@ def give(bench, *ports):
 
 
 def test_a_vm_is_read_when_all_earlier_ports_are_heard(bench):
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
     bench.links.apply(Joined(port(2, 8)))
     bench.links.apply(Joined(port(3, 9)))
-    assert not bench.links.hears_all
+    assert not bench.links.floods.hears_all
     bench.links.tick(now=5.0)
     bench.links.receive(update(1, "join", port(2, 8)), bench.descriptors(1), 0.0)
-    assert not bench.links.hears_all
+    assert not bench.links.floods.hears_all
     give(bench, (3, 9))
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
     assert [call[3] for call in bench.engine.took("attach_flood")] == [NOW, NOW]
 
 
 def test_a_port_that_is_younger_is_read_from_its_start_and_not_waited_for(bench):
     bench.links.apply(Joined(port(2, 11)))
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
     bench.links.tick(now=5.0)
     give(bench, (2, 11))
     assert bench.engine.took("attach_flood")[0][3] == START
@@ -42,7 +42,7 @@ def test_a_port_that_is_younger_is_read_from_its_start_and_not_waited_for(bench)
 def test_a_port_that_joins_when_the_vm_is_let_in_is_read_from_its_start_although_it_is_older(bench):
     bench.links.let_in()
     bench.links.apply(Joined(port(2, 8)))
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
     bench.links.receive(update(1, "join", port(2, 8)), bench.descriptors(1), 0.0)
     assert bench.engine.took("attach_flood")[0][3] == START
 
@@ -57,7 +57,7 @@ def test_a_port_that_cannot_be_heard_is_not_waited_for(bench, why):
         bench.links.apply(Changed(port(2, 12, born=8)))
     else:
         give(bench)
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
 
 
 def test_the_end_of_an_answer_says_nothing_of_a_port_that_was_not_asked_for(bench):
@@ -65,10 +65,10 @@ def test_the_end_of_an_answer_says_nothing_of_a_port_that_was_not_asked_for(benc
     bench.links.tick(now=5.0)
     bench.links.apply(Joined(port(3, 9)))
     give(bench, (2, 8))
-    assert not bench.links.hears_all
+    assert not bench.links.floods.hears_all
     bench.links.tick(now=5.0 + REPEAT_S)
     give(bench, (3, 9))
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
 
 
 def test_an_answer_in_parts_ends_with_a_part_that_is_not_full(bench):
@@ -78,9 +78,9 @@ def test_an_answer_in_parts_ends_with_a_part_that_is_not_full(bench):
         bench.links.apply(Joined(port(number, epoch)))
     bench.links.tick(now=5.0)
     give(bench, *wanted[:MAX_FLOODS])
-    assert not bench.links.hears_all
+    assert not bench.links.floods.hears_all
     give(bench)
-    assert bench.links.hears_all
+    assert bench.links.floods.hears_all
 
 
 def test_floods_that_the_worker_before_had_read_are_not_read_again(bench):

@@ -61,7 +61,7 @@ def test_a_port_out_of_reach_is_asked_for_nothing_and_kept_nothing_of(bench):
     bench.links.want([2], now=0.0)
     bench.links.tick(now=100.0)
     assert bench.sent == []
-    assert bench.links.hears_all, "no VM waits for missing flood rings"
+    assert bench.links.floods.hears_all, "no VM waits for missing flood rings"
     bench.engine.answers["set_reach"] = True
     bench.links.apply(Changed(port(2)))
     bench.links.tick(now=101.0)
