@@ -10,6 +10,8 @@ from forwarder.errors import LocalError
 from supervisor.base import runtime_dir
 from supervisor.base.paths import absolute
 
+NOTIFY_S = 1.0
+"""How long the switch, which serves nobody meanwhile, waits for a supervisor of services that is stuck."""
 LONGEST_PID = 16
 """Bytes of the longest pid file: seven digits, and blanks that another program may have added."""
 
@@ -103,9 +105,10 @@ def _check_outlived(path: str, pid: int) -> None:
 
 
 def tell_systemd(state: str) -> None:
-    """Send ``state`` to systemd (sd_notify(3)); does nothing if it does not listen."""
+    """Send ``state`` to systemd (sd_notify(3)); gives up if it reads nothing for NOTIFY_S."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(NOTIFY_S)
         sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)

@@ -1,8 +1,12 @@
-"""The pid file: whole or not there, and never at the cost of a file that is none."""
+"""The pid file: whole or not there, and never at the cost of a file that is none. What systemd is told."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from forwarder.errors import LocalError
 from supervisor.base import runtime_dir
 from supervisor.base.runtime_dir import RuntimeDir
 from supervisor.cli.announce import PidFile, check_pid_file
+from tests.helpers.guests.switch import ROOT
 
 
 def test_a_pid_file_has_the_pid_and_is_removed_at_the_end(tmp_path: Path) -> None:
@@ -84,3 +89,18 @@ def test_at_the_end_only_the_own_file_is_removed(tmp_path: Path) -> None:
     path.write_text(str(os.getpid()))
     file.close()
     assert path.exists()
+
+
+def test_a_systemd_that_reads_nothing_does_not_hold_the_switch(tmp_path: Path) -> None:
+    code = "from supervisor.cli.announce import tell_systemd; tell_systemd('READY=1')"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        stuck.bind(str(tmp_path / "notify"))
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"x", str(tmp_path / "notify"))
+        env = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, check=True, timeout=60)
