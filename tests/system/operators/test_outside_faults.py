@@ -6,9 +6,12 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import pytest
 
+from forwarder.names import GATEWAY_MAC
+from gateway.lan.announce import link_local
 from tests.helpers.faults import named
 from tests.helpers.gateway.place import GATEWAY, GUEST, RESOLVER, Place, resolver
 from tests.helpers.gateway.processes import process
@@ -59,7 +62,6 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place], nam
     names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
     named(running, "no route on the host", names)
     here.host.run(ROUTE)
-    named(running, "no lease", names)
     quiet = attach(running, "quiet")
     running.wait_live(3)
     named(
@@ -77,7 +79,10 @@ def test_faults_of_the_guest_and_of_the_gateway(place: Callable[..., Place], nam
     guest.run("ip route del 203.0.113.0/24")
     astray = namespace("astray")
     running.command("attach", "--tap", f"eth0,netns={astray.path}", "--name", "astray")
-    astray.run("ip addr add 192.168.127.3/24 dev eth0; ip link set eth0 up")
+    astray.run("ip link set eth0 up")
+    greeting = f"busybox ping -6 -c 1 -W 1 {IPv6Address(link_local(GATEWAY_MAC))}%eth0 || true"
+    named(running, "no lease", {"web": "astray"}, lambda: astray.run(greeting))
+    astray.run("ip addr add 192.168.127.3/24 dev eth0")
     astray.run("ip route add default via 192.168.127.99")
     named(
         running,
