@@ -83,7 +83,8 @@ _SYSCTLS = (
     ("ipv6/neigh/lan0/proxy_delay", "0"),
     # A VM may be replaced by one with its IP address and another MAC address, which nobody tells the kernel.
     # It asks all stations again within seven seconds, while a client still repeats its SYN; by default, only
-    # if the address has been unused for minutes.
+    # if the address has been unused for minutes. It goes on to ask for a minute, since it forgets the MAC
+    # address of a VM that does not answer, and then nobody knows whose connections a port that leaves had.
     *(
         (f"ipv{version}/neigh/lan0/{key}", value)
         for version in (4, 6)
@@ -91,7 +92,7 @@ _SYSCTLS = (
             ("base_reachable_time_ms", "3000"),
             ("delay_first_probe_time", "1"),
             ("ucast_solicit", "1"),
-            ("mcast_resolicit", "3"),
+            ("mcast_resolicit", "60"),
         )
     ),
     # A packet that waits for a guest's ARP answer is charged to the socket that serves all guests.
