@@ -7,6 +7,7 @@ leaves by the TUN: otherwise one packet with a false source would make the gatew
 **The relay carries what guests send to the outside.** Its packet sockets have seen these packets already, so
 they are dropped here (``held``), except segments of existing connections and ICMP errors about them. The
 relay also reassembles fragments for the gateway itself: the kernel has one queue of fragments for all guests.
+A guest that asks the host alias itself whether it is still there (RFC 4861 7.3) is answered by the kernel.
 
 **Connections** arrive by TPROXY rather than by redirect. TPROXY takes a segment before routing, and the
 accepting socket *has the address that the guest asked for* (``getsockname``). So IPv4 and IPv6 work alike,
@@ -56,6 +57,7 @@ table inet bulkhead {{
         ip daddr {policy.gateway4} ip frag-off & 0x3fff != 0 drop
         ip6 daddr {settings.gateway6} exthdr frag exists drop
         ip daddr {policy.host4} goto held
+        ip6 daddr {policy.host6} icmpv6 type nd-neighbor-solicit accept
         ip6 daddr {policy.host6} goto held
         ip daddr {{ {policy.subnet}, 224.0.0.0/4, 255.255.255.255 }} accept
         ip6 daddr {{ {policy.prefix}, fe80::/10, ff00::/8 }} accept

@@ -41,6 +41,7 @@ from gateway.bpf import (
     Step,
     attach,
 )
+from gateway.ip.packets import ICMP6_NUMBER
 from gateway.relay.policy import OutboundPolicy
 
 SOCKETS = 8
@@ -65,6 +66,7 @@ _ETHERNET = 14
 _SYN_ACK, _SYN = 0x12, 0x02
 _TCP = 6
 _FRAGMENT_HEADER = 44
+_SOLICITATION = 135
 _PART = 0x3FFF
 """Bits of an IPv4 packet that is a fragment."""
 
@@ -160,7 +162,11 @@ def program(policy: OutboundPolicy) -> list[Step]:
         (EQUAL, _FRAGMENT_HEADER, "take", "drop"),
         "out6",
         (LOAD_BYTE, 20, "", ""),
-        (EQUAL, _TCP, "", "take"),
+        (EQUAL, _TCP, "segment6", ""),
+        (EQUAL, ICMP6_NUMBER, "", "take"),
+        (LOAD_BYTE, _ETHERNET + 40, "", ""),
+        (EQUAL, _SOLICITATION, "drop", "take"),  # is for the kernel, which answers for the host alias
+        "segment6",
         (LOAD_BYTE, _ETHERNET + 40 + 13, "", ""),
         "flags",
         (AND, _SYN_ACK, "", ""),

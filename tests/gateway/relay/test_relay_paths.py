@@ -50,6 +50,19 @@ def test_routers_behind_the_host_are_seen_and_their_path_mtu_is_learnt():
 
 
 @in_a_namespace
+def test_the_host_alias_answers_whether_it_is_still_there():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room, alias = lan.guest(), lan.policy.host6
+        room.run(f"busybox ping -6 -c 1 -W 1 {alias} || true")
+        known = room.run(f"ip -6 neigh show {alias}").split()
+        mac = known[known.index("lladdr") + 1]
+        room.run(f"ip -6 neigh replace {alias} dev eth0 lladdr {mac} nud probe")  # asks the alias itself
+        lan.world.until(lambda: "REACHABLE" in room.run(f"ip -6 neigh show {alias}"), "the answer")
+        assert lan.world.count("not_carried") == 0
+
+
+@in_a_namespace
 def test_the_mtu_of_the_hosts_own_interface_is_learnt():
     with contextlib.ExitStack() as stack:
         lan = Lan(stack)
