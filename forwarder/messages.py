@@ -157,6 +157,8 @@ class Assign(NamedTuple):
     """Supervisor to a spare worker, with descriptors: this port is yours."""
 
     record: PortRecord
+    older: int
+    """The last epoch of the ports that were there before."""
     supervisor_epoch: int
     interval_ms: int
     pulse_ms: int

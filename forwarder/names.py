@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 12
+PROTOCOL_VERSION = 13
 """The version of the messages, of their fields and of their order: it is in front of each (``wire``), and a
 receiver refuses another one. ``_core.LAYOUT`` is the version of what lies in shared memory; a worker says its
 own with ``Ready`` and ``Claim``."""
@@ -169,6 +169,7 @@ class PortRecord(NamedTuple):
     epoch: int
     born: int
     name: str
+    """"" for a port that is reserved: its VM is still to come, and its transport and settings with it."""
     transport: str
     policy: Policy
 
@@ -176,6 +177,11 @@ class PortRecord(NamedTuple):
     def id(self) -> PortId:
         """The identity of the attachment."""
         return PortId(self.port, self.born)
+
+    @property
+    def reserved(self) -> bool:
+        """Whether its VM is still to come."""
+        return not self.name
 
     @property
     def incarnation(self) -> Incarnation:

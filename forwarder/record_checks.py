@@ -29,6 +29,7 @@ PORT = integer(1, MAX_PORTS - 1)
 EPOCH = integer(1, MAX_COUNT)
 
 _NAME = string("a port name", valid_name)
+_MEMBER_NAME = string("a port name, or none", lambda name: not name or valid_name(name))
 _TRANSPORT = string("a transport", TRANSPORT_KIND.__contains__)
 _FRAMES = bound(1, MAX_FRAMES_PER_S)
 _POLICY = remembered(
@@ -52,22 +53,16 @@ _POLICY = remembered(
     ),
     MOST_POLICIES,
 )
-RECORD = fields(
-    PortRecord,
-    (
-        ("port", PORT),
-        ("epoch", EPOCH),
-        ("born", EPOCH),
-        ("name", _NAME),
-        ("transport", _TRANSPORT),
-        ("policy", _POLICY),
-    ),
-)
+_REST = (("transport", _TRANSPORT), ("policy", _POLICY))
+_START = (("port", PORT), ("epoch", EPOCH), ("born", EPOCH))
+RECORD = fields(PortRecord, (*_START, ("name", _NAME), *_REST))
+MEMBER = fields(PortRecord, (*_START, ("name", _MEMBER_NAME), *_REST))
+"""A record of the table: its port may be reserved."""
 
 
 def unique_records(value: object) -> object:
     """Check a list of records of different ports."""
-    records = cast(tuple[PortRecord, ...], many(RECORD, MAX_PORTS - 1)(value))
+    records = cast(tuple[PortRecord, ...], many(MEMBER, MAX_PORTS - 1)(value))
     if len({record.port for record in records}) < len(records):
         raise PeerError("one port is there twice")
     return records

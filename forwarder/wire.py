@@ -77,7 +77,7 @@ from forwarder.messages import (
     WantRing,
 )
 from forwarder.names import MAX_PORTS, PROTOCOL_VERSION, Cell
-from forwarder.record_checks import EPOCH, MAX_COUNT, PORT, RECORD, unique_records
+from forwarder.record_checks import EPOCH, MAX_COUNT, MEMBER, PORT, RECORD, unique_records
 from forwarder.vhost_session import check_session
 
 MESSAGE_BYTES = 2 << 20
@@ -98,7 +98,7 @@ _REASON = string("one short line", lambda text: len(text) <= MAX_TEXT and text.i
 _COMMAND = string("a command", lambda text: text.isidentifier() and len(text) <= 32)
 _CHANGE = fields(
     Change,
-    (("change", string("a change", ("join", "change", "leave").__contains__)), ("record", RECORD)),
+    (("change", string("a change", ("join", "change", "leave").__contains__)), ("record", MEMBER)),
 )
 
 
@@ -168,6 +168,7 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Claim: (("layout", _LAYOUT), ("cell", _CELL), ("record", RECORD)),
     Assign: (
         ("record", RECORD),
+        ("older", EPOCH),
         ("supervisor_epoch", EPOCH),
         ("interval_ms", _MILLISECONDS),
         ("pulse_ms", _MILLISECONDS),

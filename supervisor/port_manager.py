@@ -208,7 +208,7 @@ class PortManager:
         try:
             self._fd_store.take(record.port, vm)
         except LocalError:
-            self.do(self.registry.detach(record.port))
+            self.do([*decided, *self.registry.detach(record.port)])
             raise
         text = f"port {record.port} ({record.name}): attached by {url}"
         say("attach", text, port=record.port, name=record.name, transport=transport, url=url)

@@ -119,7 +119,9 @@ class Supervisor:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
         if self._options.pcap is not None:
             self._record(self._options.pcap)
-        return self._open_all() + self._ports.kept.restore()
+        urls = self._open_all() + self._ports.kept.restore()
+        self._ports.registry.reserve.open = True
+        return urls
 
     def ready(self) -> None:
         """Say that the start is done."""

@@ -11,6 +11,8 @@ port that joins later is read from its start: the port may have heard our VM bef
     our VM asks, port 7 hears it and answers     its introduction has not come to us yet
     port 7 is introduced, with its flood ring    which is read from its start, where the answer is
 
+A reserved port (without a name) has no VM yet: it is younger than our VM, whatever its epoch is.
+
 A port moves its floods to another ring when some port may not hear them any more. The new ring comes unasked
 (``FloodRx``). If it does not, the next beat shows that the old one is over, and the new one is asked for.
 

@@ -75,12 +75,14 @@ class Request(NamedTuple):
 class Links:
     """All links of one port."""
 
-    def __init__(self, engine: Engine, own: PortRecord, send: Callable[[Message], None]) -> None:
-        """``send`` passes a message to the supervisor, or drops it if there is none now."""
+    def __init__(
+        self, engine: Engine, own: PortRecord, send: Callable[[Message], None], older: int = 0
+    ) -> None:
+        """``send`` passes a message to the supervisor, or drops it without one; ``older``: ``Assign``."""
         self._engine = engine
         self._own = own
-        self._epoch = own.epoch
-        """The epoch of this worker; the table may still have the epoch of the worker before."""
+        self._older = max(older, own.epoch)
+        """Ports with a later epoch are younger."""
         self._send = send
         self._records: dict[int, PortRecord] = {}
         self._let_in = False
@@ -110,7 +112,7 @@ class Links:
         """Take one change of membership."""
         record = action.record
         if record.port == self._own.port:
-            if not isinstance(action, Left):
+            if not isinstance(action, Left) and not record.reserved:
                 self._set_policy(record)
             return
         if isinstance(action, Left):
@@ -120,8 +122,8 @@ class Links:
         if known is None or known.epoch != record.epoch:
             self._engine.peer_join(record.port, record.epoch, record.born)
             is_new = record.epoch > self._left.get(record.port, 0)
-            from_start = is_new and (self._let_in or record.epoch > self._epoch)
-            self.floods.joined(record.port, from_start=from_start)
+            is_younger = record.reserved or record.epoch > self._older
+            self.floods.joined(record.port, from_start=is_new and (self._let_in or is_younger))
             self._rings.pop(record.port, None)
             self._used.discard(record.port)
         self._records[record.port] = record

@@ -99,7 +99,7 @@ class Worker:
         )
         self._engine.hold(True)
         self._held = True
-        self._links = Links(self._engine, self._record, self._send)
+        self._links = Links(self._engine, self._record, self._send, assignment.assign.older)
         self._interval = assignment.assign.interval_ms / 1000
         self._replica = Replica(now, _random, self._interval)
         self._assign = assignment.assign
@@ -196,9 +196,12 @@ class Worker:
             self._seek_supervisor(now)
 
     def _is_member(self) -> bool:
-        """Whether the port is in the table under this worker's epoch, so with the present settings."""
+        """Whether the port is in the table under this worker's epoch, so with the present settings.
+
+        Until the supervisor has heard this worker's Hello, it may be there as reserved, without settings.
+        """
         own = self._replica.table.get(self._record.port)
-        return own is not None and own.epoch == self._record.epoch
+        return own is not None and own.epoch == self._record.epoch and not own.reserved
 
     def _deadline(self) -> float:
         queued = self._engine.progress()[2]
@@ -231,8 +234,9 @@ class Worker:
                 self._send(SnapshotRequest())
             else:
                 self._links.apply(action)
-                if action.record.port == self._record.port and action.record.epoch == self._record.epoch:
-                    self._record = action.record
+                record = action.record
+                if record.incarnation == self._record.incarnation and not record.reserved:
+                    self._record = record
                     self._heartbeat_due = 0.0  # the supervisor waits for the confirmation of settings
 
     def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:

@@ -157,7 +157,19 @@ class Fleet:
 
     def publish(self, change: str, record: PortRecord) -> None:
         """Tell all workers of a change."""
-        self._rings.changing(self.publisher.log.get(record.port), record, time.monotonic())
+        now = time.monotonic()
+        if change == "reserve":
+            try:
+                self._fd_store.reserve(record.incarnation)
+            except LocalError as error:
+                self._notes.warning("reserve", f"port {record.port} is not made known in advance: {error}")
+                self._registry.reserve.give_up(record.port, now)
+                return
+        else:
+            self._fd_store.sealed(record.port)
+            self._rings.changing(self.publisher.log.get(record.port), record, now)
+            if change == "join":
+                self._rings.moves.hurry(record.incarnation, now)
         self._join_rollout.publish(change, record)
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
@@ -279,9 +291,10 @@ class Fleet:
         except LocalError as error:
             self.worker_lost(wanted, str(error))
             return False
+        assign = self.publisher.assignment(record, worker.pid, self._registry.older(wanted.port))
         if held.kept is not None:
             self._channels.send(worker, held.kept, held.kept_fds)
-        if not self._channels.send(worker, self.publisher.assignment(record, worker.pid), descriptors):
+        if not self._channels.send(worker, assign, descriptors):
             self._pool.want(wanted)
             return False
         self._connect(worker, wanted)

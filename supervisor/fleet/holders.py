@@ -66,6 +66,10 @@ class Holders:
         port = self._registry.get(incarnation.port)
         return None if port is None or port.record.incarnation != incarnation else port.record
 
+    def reserved(self, wanted: Incarnation) -> PortRecord | None:
+        """Return the record of a reserved port, until its first worker forwards."""
+        return self._registry.reserved(wanted)
+
     def records(self) -> list[PortRecord]:
         """Return the present records of all ports."""
         return [port.record for port in self._registry]

@@ -16,6 +16,10 @@ Example: ports 1, 2 and 3 are live, port 4 says Hello. Its ``join`` goes over th
 Within the next 1.6 ms ports 5 to 9 say Hello. Their five changes go to 1 to 4 in one message each with five
 descriptors, then to 5 to 9.
 
+A reserved port (``reserve``) is rolled out before its VM is there. When the VM comes (``arrive``), only its
+own worker gets the change at once. For the others it is *late*: it goes with the next changes, or is
+published before the next beat. The same holds for a reserved port that is not used (``cancel``).
+
 Changes without a newcomer are published, together too, when the rollouts before them are over. So are beats,
 whose sequence would otherwise be ahead. A worker without a channel, or whose channel has no room, misses a
 rollout. The next beat shows it the gap, and it asks for the table.
@@ -37,6 +41,11 @@ TURN_S = 0.0004
 AT_ONCE = 64
 """Workers in one turn, so that a rollout does not keep the loop from the next newcomer: a millisecond."""
 
+IN_LOG = {"reserve": "join", "arrive": "change", "cancel": "leave"}
+"""What the changes of reserved ports are in the log and for workers."""
+LATE = frozenset({"arrive", "cancel"})
+"""Changes for which no other worker waits."""
+
 RecordOf = Callable[[Incarnation], PortRecord | None]
 """Returns the present record of a served port."""
 
@@ -51,8 +60,10 @@ class JoinRollout:
         self._channels = channels
         self._fd_store = fd_store
         self._record_of = record_of
-        self._waiting: deque[Update] = deque()
-        """Changes in their order, of one each."""
+        self._waiting: deque[tuple[str, Update]] = deque()
+        """Changes in their order, of one each, with the registry's word."""
+        self._late: list[Update] = []
+        """The changes before those, which at most one worker has got: up to MAX_PART."""
         self._update = Update(0, 0, (), ())
         """The changes that are being rolled out."""
         self._newcomers: tuple[PortRecord, ...] = ()
@@ -66,7 +77,11 @@ class JoinRollout:
 
     def publish(self, change: str, record: PortRecord) -> None:
         """Send a change to every worker, at the next ``tick``."""
-        self._waiting.append(self._publisher.log.update(change, record))
+        in_log = IN_LOG.get(change, change)
+        if change == "join" and self._publisher.log.get(record.port) is not None:
+            in_log = "change"  # it was reserved, and has other settings: all hear of them before it is read
+            self._rolled_out.pop(record.port, None)
+        self._waiting.append((change, self._publisher.log.update(in_log, record)))
 
     def tick(self, now: float) -> bool:
         """Do what is due; return whether there is more to do."""
@@ -75,6 +90,7 @@ class JoinRollout:
                 break
             self._send_to(self._remaining.popleft())
         if now >= self._publisher.deadline() and not self._waiting and not self._remaining:
+            self._publish_late()
             self._publisher.beat(now)
             self._channels.flush()
         return bool(self._remaining)
@@ -85,20 +101,50 @@ class JoinRollout:
 
     def _begin(self, now: float) -> bool:
         """Publish the next changes, or begin to roll them out; return whether a rollout is under way."""
+        self._take_late()
         while self._waiting and now >= self._next_at:
-            together = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_PART))]
-            changes = tuple(change for update in together for change in update.changes)
-            self._update = together[0]._replace(changes=changes)
-            self._newcomers = self._note_newcomers(changes)
+            count = min(len(self._waiting), MAX_PART - len(self._late))
+            together = [self._waiting.popleft() for _ in range(count)]
+            self._update = _joined([*self._late, *(update for _, update in together)])
+            self._late.clear()
+            self._newcomers = self._note_newcomers(self._update.changes)
             if not self._newcomers:
                 self._publisher.publish(self._update)
             elif not self._publisher.quiet:
-                own = {record.incarnation for record in self._newcomers}
-                self._remaining.extend(sorted(self._channels.holders(), key=lambda each: each.served in own))
+                arrived = {_incarnation(update) for change, update in together if change == "arrive"}
+                self._remaining.extend(self._in_order(arrived))
             self._next_at = now + TURN_S * len(self._remaining)
             if self._remaining:
                 return True
+            self._take_late()
         return False
+
+    def _take_late(self) -> None:
+        """Take the next changes as long as they are late ones, and tell the worker of a VM that has come."""
+        while self._waiting and self._waiting[0][0] in LATE:
+            if len(self._late) == MAX_PART - 1:
+                self._publish_late()
+            change, update = self._waiting.popleft()
+            self._late.append(update)
+            if change == "arrive" and not self._publisher.quiet:
+                self._tell_own(_incarnation(update))
+
+    def _tell_own(self, arrived: Incarnation) -> None:
+        for worker in [each for each in self._channels.holders() if each.served == arrived]:
+            with suppress(LocalError):  # then the next beat shows the gap
+                self._channels.send(worker, _joined(self._late))
+
+    def _in_order(self, arrived: set[Incarnation]) -> list[WorkerChannel]:
+        """Return all workers: of VMs on reserved ports first, of newcomers last."""
+        own = {record.incarnation for record in self._newcomers}
+        return sorted(
+            self._channels.holders(), key=lambda each: (each.served not in arrived, each.served in own)
+        )
+
+    def _publish_late(self) -> None:
+        if self._late:
+            self._publisher.publish(_joined(self._late))
+            self._late.clear()
 
     def _note_newcomers(self, changes: tuple[Change, ...]) -> tuple[PortRecord, ...]:
         newcomers: dict[int, PortRecord] = {}
@@ -118,11 +164,18 @@ class JoinRollout:
         floods: list[tuple[int, int]] = []
         descriptors: list[int] = []
         for newcomer in self._newcomers:
-            held = self._fd_store.get(newcomer.port)
-            if held is None or held.flood_epoch != newcomer.epoch or newcomer.port == record.port:
-                continue
-            if may_talk(record, newcomer):
-                floods.append((newcomer.port, newcomer.epoch))
-                descriptors.append(held.flood)
+            flood = self._fd_store.flood(newcomer.incarnation)
+            if flood is not None and newcomer.port != record.port and may_talk(record, newcomer):
+                floods.append(newcomer.incarnation)
+                descriptors.append(flood)
         with suppress(LocalError):  # then the next beat shows the gap
             self._channels.send(worker, self._update._replace(floods=tuple(floods)), tuple(descriptors))
+
+
+def _joined(updates: list[Update]) -> Update:
+    """Return changes that follow each other as one update."""
+    return updates[0]._replace(changes=tuple(change for update in updates for change in update.changes))
+
+
+def _incarnation(update: Update) -> Incarnation:
+    return update.changes[0].record.incarnation

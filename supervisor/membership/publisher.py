@@ -116,10 +116,10 @@ class Publisher:
         """When the next beat is due."""
         return self._next_beat
 
-    def assignment(self, record: PortRecord, pid: int) -> Assign:
-        """Return the intervals that a worker gets with its port."""
+    def assignment(self, record: PortRecord, pid: int, older: int) -> Assign:
+        """Return what a worker gets with its port; ``older`` is the last epoch of older ports."""
         beat = self.last_beat
-        return Assign(record, beat.epoch, beat.interval_ms, beat.pulse_ms, self.is_subscribed(pid))
+        return Assign(record, older, beat.epoch, beat.interval_ms, beat.pulse_ms, self.is_subscribed(pid))
 
     def receive(self) -> bool:
         """Take the subscriptions that have come; return whether there may be more."""

@@ -12,7 +12,11 @@ class AssignWorker(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Publish ``join``, ``change`` or ``leave`` to all workers."""
+    """Publish ``join``, ``change`` or ``leave`` to all workers.
+
+    A reserved port (``reserve``) has other words: ``reserve`` for its join; ``arrive`` for the change when
+    its VM is there, which only its own worker waits for; ``cancel`` for its leave, for which nobody waits.
+    """
 
     change: str
     record: PortRecord

@@ -8,7 +8,19 @@ from supervisor.ports.lifecycle import PortState
 class Port:
     """One port; only the registry changes it."""
 
-    __slots__ = ("identity", "joined", "losses", "reason", "record", "restarts", "retry_at", "since", "state")
+    __slots__ = (
+        "identity",
+        "joined",
+        "losses",
+        "older",
+        "reason",
+        "record",
+        "reserved",
+        "restarts",
+        "retry_at",
+        "since",
+        "state",
+    )
 
     def __init__(self, record: PortRecord, state: PortState, losses: Losses, now: float) -> None:
         self.record = record
@@ -18,6 +30,10 @@ class Port:
         """The worker, in the states that have one."""
         self.joined = False
         """Whether the other workers know it as a member."""
+        self.reserved = False
+        """Whether the other workers know it, without its name, from before its VM came (``reserve``)."""
+        self.older = record.epoch
+        """The last epoch of the ports that were there before: later ones are of younger ports."""
         self.restarts = 0
         """The number of replaced workers."""
         self.since = now

@@ -7,8 +7,9 @@ nothing.
 
 Invariants, each checked by the stateful test:
 
-- A port has at most one worker, and each worker of a port has its own epoch. Epochs only grow,
-  also past those of adopted ports, so "newer" can be decided by comparison.
+- A port has at most one worker, and each worker of a port has its own epoch. The epochs of a number only
+  grow, so "newer" can be decided by comparison. A reserved port may have an earlier epoch than an older port:
+  its worker is told which ports are older (``Port.older``).
 - A number, a name and a pinned address belong to one port. Numbers go round, so that each is reused as late
   as possible: by then every worker has learned that its last owner is gone.
 - ``join`` is published when a port is live for the first time, ``change`` when a later worker of it is live
@@ -16,12 +17,13 @@ Invariants, each checked by the stateful test:
   its MAC addresses and go on filling the dead worker's ring, where full rings drop and count, as for any slow
   port. The ``change`` with the new epoch makes them swap rings. With a leave and a join instead, every
   restart would flood the switch with unknown unicast. A parked port leaves, since its ring will not be
-  emptied again.
+  emptied again. Reserved ports have words of their own (``actions.Publish``).
 - ``ReleaseVm`` comes when a port's worker is gone, so that no process uses the descriptor any more. Only a
   log line may follow it.
 """
 
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from forwarder._core import LAYOUT
 from forwarder.errors import LocalError
@@ -29,6 +31,7 @@ from forwarder.names import (
     MAX_PORTS,
     TRANSPORT_KIND,
     Identity,
+    Incarnation,
     Policy,
     PortRecord,
     valid_name,
@@ -44,6 +47,7 @@ from supervisor.ports.actions import (
 )
 from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, PortEvent, PortState, resumable
 from supervisor.ports.port import Port
+from supervisor.ports.reserve import Reserve
 from supervisor.ports.settings import pin_clash
 
 NO_POLICY = Policy()
@@ -58,6 +62,8 @@ class Registry:
         self._budget = budget
         self._ports: dict[int, Port] = {}
         self._names: set[str] = set()
+        self.reserve = Reserve()
+        """The ports that are known before their VM."""
         self._epoch = first_epoch - 1
         self._last_number = 0
         self._stopping = False
@@ -93,6 +99,18 @@ class Registry:
         port = self._ports.get(number)
         return port is not None and port.state is PortState.LIVE
 
+    def older(self, number: int) -> int:
+        """Return the last epoch of the ports that were there before a present port."""
+        return self._ports[number].older
+
+    def reserved(self, wanted: Incarnation) -> PortRecord | None:
+        """Return the record of a reserved port, until its first worker forwards."""
+        port = self._ports.get(wanted.port)
+        record = self.reserve.get(wanted.port)
+        if port is not None and port.reserved and port.record.epoch == port.record.born:
+            record = port.record
+        return record if record is not None and record.incarnation == wanted else None
+
     def serves(self, number: int, epoch: int, identity: Identity) -> bool:
         """Whether this process is the port's worker, with this epoch."""
         port = self._ports.get(number)
@@ -114,14 +132,24 @@ class Registry:
             raise LocalError(f"a port is named {name!r} already; choose another name")
         self.check_pins(policy)
         number = self._free_number(transport, name)
-        self._last_number = number
-        self._epoch += 1
-        record = PortRecord(
-            number, self._epoch, self._epoch, name or f"{transport}-{number}", transport, policy
-        )
-        self._ports[number] = Port(record, PortState.PENDING, Losses(self._budget), now)
+        reserved = self.reserve.take(number, now)
+        if reserved is None:
+            self._last_number = number
+        record = PortRecord(number, 0, 0, name or f"{transport}-{number}", transport, policy)
+        cancelled: list[Action] = []
+        if reserved is not None and self._deals_as_reserved(record):
+            epoch = reserved.epoch
+        else:
+            self._epoch += 1
+            epoch = self._epoch
+            cancelled = [] if reserved is None else [Publish("cancel", reserved)]
+        record = record._replace(epoch=epoch, born=epoch)
+        port = Port(record, PortState.PENDING, Losses(self._budget), now)
+        port.reserved = reserved is not None and not cancelled
+        port.older = max([epoch, *(each.record.epoch for each in self._ports.values())])
+        self._ports[number] = port
         self._names.add(record.name)
-        return record, [AssignWorker(record)]
+        return record, [*cancelled, AssignWorker(record)]
 
     def assigned(self, number: int, epoch: int, identity: Identity) -> list[Action]:
         """Note that a worker has got the port. Raises LocalError if the port did not wait for one."""
@@ -200,8 +228,10 @@ class Registry:
         self.check_pins(policy, number)
         if port.record.policy == policy:
             return []
+        parts = policy.isolated and not port.record.policy.isolated
         port.record = port.record._replace(policy=policy)
-        return [Publish("change", port.record)] if port.joined else []
+        changed: list[Action] = [Publish("change", port.record)] if port.joined else []
+        return [*changed, *self._reserve_anew()] if parts else changed
 
     def check_pins(self, policy: Policy, number: int = 0) -> None:
         """Raise LocalError if a port other than ``number`` has an address that ``policy`` pins."""
@@ -251,18 +281,59 @@ class Registry:
                 self._move(port, PortEvent.RETRY_DUE)
                 self._epoch += 1
                 port.record = port.record._replace(epoch=self._epoch)
+                port.older = self._epoch
                 port.restarts += 1
                 actions.append(AssignWorker(port.record))
+        if not self._is_introducing():
+            actions += self._reserve_more(now)
         return actions
 
     def deadline(self) -> float:
         """When ``tick`` has something to do; infinity if nothing is due."""
         waiting = [port.retry_at for port in self._ports.values() if port.state is PortState.WAITING]
-        return min(waiting, default=float("inf"))
+        reserve_at = float("inf") if self._stopping or self._is_introducing() else self.reserve.deadline()
+        return min([*waiting, reserve_at])
+
+    def _is_introducing(self) -> bool:
+        """Whether a port is on its way to its first frame, so that reserving has to wait."""
+        return any(port.state in (PortState.PENDING, PortState.STARTING) for port in self._ports.values())
+
+    def _reserve_more(self, now: float) -> list[Action]:
+        count = 0 if self._stopping else self.reserve.missing(now)
+        free = (
+            each for each in self._numbers() if each not in self._ports and self.reserve.get(each) is None
+        )
+        numbers = list(islice(free, count))
+        if len(numbers) < count:
+            self.reserve.pause(now)
+        self._last_number = numbers[-1] if numbers else self._last_number
+        return [self._reserve(number) for number in numbers]
+
+    def _reserve_anew(self) -> list[Action]:
+        """Give every reserved port another epoch, and so another ring."""
+        old = [self.reserve.get(number) for number in self.reserve]
+        cancelled = [Publish("cancel", record) for record in old if record is not None]
+        return [*cancelled, *(self._reserve(each.record.port) for each in cancelled)]
+
+    def _reserve(self, number: int) -> Publish:
+        self._epoch += 1
+        record = PortRecord(number, self._epoch, self._epoch, "", "qemu", NO_POLICY)
+        self.reserve.add(record)
+        return Publish("reserve", record)
+
+    def _deals_as_reserved(self, record: PortRecord) -> bool:
+        """Whether all others may do with this port what they may do with a reserved one."""
+        return not (record.policy.isolated or record.policy.pinned) and all(
+            record.name not in port.record.policy.reaches for port in self._ports.values()
+        )
+
+    def _numbers(self) -> Iterator[int]:
+        """All numbers, the one that was used last comes last."""
+        last = self._last_number
+        return ((last + step) % (MAX_PORTS - 1) + 1 for step in range(MAX_PORTS - 1))
 
     def _free_number(self, transport: str, name: str | None) -> int:
-        for step in range(MAX_PORTS - 1):
-            number = (self._last_number + step) % (MAX_PORTS - 1) + 1
+        for number in chain(self.reserve, self._numbers()):
             if number not in self._ports and (name or f"{transport}-{number}") not in self._names:
                 return number
         raise LocalError(f"all {MAX_PORTS - 1} ports are in use; detach one, or run a second switch")
@@ -288,12 +359,14 @@ class Registry:
 
     def _publish(self, port: Port) -> list[Action]:
         change = "change" if port.joined else "join"
-        port.joined = True
+        if self.reserved(port.record.incarnation) and self._deals_as_reserved(port.record):
+            change = "arrive"
+        port.joined, port.reserved = True, False
         return [Publish(change, port.record)]
 
     def _leave(self, port: Port) -> list[Action]:
-        published = port.joined and not self._stopping
-        port.joined = False
+        published = (port.joined or port.reserved) and not self._stopping
+        port.joined = port.reserved = False
         return [Publish("leave", port.record)] if published else []
 
     def _end(self, port: Port, reason: str) -> list[Action]:

@@ -7,6 +7,9 @@ never gets a second writer, so each new worker gets a new one (``flood_moves`` h
 rings are not stored: both ends have them mapped, and a new worker asks for new ones. The whole switch has one
 flood doorbell; after a takeover it is the one that the workers already sleep on.
 
+A reserved port (``reserve``) has only a flood ring, with a second, read-only descriptor for the others until
+its worker has sealed it.
+
 Only this store closes these descriptors; a worker has duplicates, which it got with a message.
 """
 
@@ -42,11 +45,22 @@ class PortFds:
         """The last state of a vhost-user session, for the next worker."""
 
 
+class ReservedRing(NamedTuple):
+    """The flood ring of a port whose VM is still to come, or whose worker does not forward yet."""
+
+    epoch: int
+    writing: int
+    """For its worker; -1 when that has it."""
+    reading: int
+    """The same memory, read-only, for all others: the ring is sealed only when its worker maps it."""
+
+
 class FdStore:
     """The descriptors of all ports."""
 
     def __init__(self) -> None:
         self._ports: dict[int, PortFds] = {}
+        self._reserved: dict[int, ReservedRing] = {}
         self._flood_doorbell = -1
 
     def take(self, port: int, vm: int) -> None:
@@ -62,6 +76,36 @@ class FdStore:
             close_all(made)
             raise LocalError(_shortage(error)) from None
         self._ports[port] = PortFds(vm, *made)
+
+    def reserve(self, port: Incarnation) -> None:
+        """Make the flood ring of a port before its VM comes. Raises LocalError."""
+        made: tuple[int, ...] = ()
+        try:
+            made = (_core.flood_create(FLOOD_BYTES, *port),)
+            made += (_read_only(made[0]),)
+        except (OSError, MemoryError) as error:
+            close_all(made)
+            raise LocalError(_shortage(error)) from None
+        self.sealed(port.port)
+        self._reserved[port.port] = ReservedRing(port.epoch, *made)
+
+    def reserved_flood(self, port: Incarnation) -> int | None:
+        """Return the flood ring of a reserved port, for others to read."""
+        ring = self._reserved.get(port.port)
+        return None if ring is None or ring.epoch != port.epoch else ring.reading
+
+    def flood(self, port: Incarnation) -> int | None:
+        """Return the flood ring of a port that has been introduced, for others to read."""
+        held, reserved = self._ports.get(port.port), self.reserved_flood(port)
+        if reserved is None and held is not None and held.flood_epoch == port.epoch:
+            return held.flood
+        return reserved
+
+    def sealed(self, port: int) -> None:
+        """Forget that a port was reserved: its worker has sealed the ring, or it is not needed any more."""
+        ring = self._reserved.pop(port, None)
+        if ring is not None:
+            close_all([fd for fd in (ring.writing, ring.reading) if fd >= 0])
 
     @property
     def flood_doorbell(self) -> int:
@@ -87,7 +131,7 @@ class FdStore:
             if self._flood_doorbell < 0:
                 self._flood_doorbell = _core.doorbell_create()
             if held.flood_epoch != wanted.epoch:
-                flood = _core.flood_create(FLOOD_BYTES, wanted.port, wanted.epoch)
+                flood = self._first_ring(wanted)
                 close_all([held.flood] if held.flood >= 0 else [])
                 held.flood, held.flood_epoch = flood, wanted.epoch
         except (OSError, MemoryError) as error:
@@ -159,14 +203,25 @@ class FdStore:
         if held is not None:
             close_all([held.vm, held.doorbell, held.stats, *held.kept_fds])
             close_all([held.flood] if held.flood >= 0 else [])
+        self.sealed(port)
 
     def close(self) -> None:
         """Close everything."""
         for port in list(self._ports):
             self.release(port)
+        for port in list(self._reserved):
+            self.sealed(port)
         if self._flood_doorbell >= 0:
             os.close(self._flood_doorbell)
             self._flood_doorbell = -1
+
+    def _first_ring(self, wanted: Incarnation) -> int:
+        """Return the ring that was made when the port was reserved, or another one."""
+        ring = self._reserved.get(wanted.port)
+        if ring is None or ring.epoch != wanted.epoch or ring.writing < 0:
+            return _core.flood_create(FLOOD_BYTES, *wanted)
+        self._reserved[wanted.port] = ring._replace(writing=-1)
+        return ring.writing
 
 
 F_SEAL_FUTURE_WRITE = 0x0010  # linux/fcntl.h; Python's fcntl has it from 3.13 on
@@ -194,11 +249,16 @@ def make_ring(source: PortRecord, destination: PortRecord) -> Ring:
     made: tuple[int, ...] = ()
     try:
         made = _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)
-        reading = os.open(f"/proc/self/fd/{made[0]}", os.O_RDONLY | os.O_CLOEXEC)
+        reading = _read_only(made[0])
     except (OSError, MemoryError) as error:
         close_all(made)
         raise LocalError(_shortage(error)) from None
     return Ring(made[0], reading, made[1])
+
+
+def _read_only(memory: int) -> int:
+    """Return a descriptor of the same memory that cannot be mapped for writing."""
+    return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _shortage(error: OSError | MemoryError) -> str:

@@ -84,6 +84,11 @@ class FloodMoves:
         for each in [after.incarnation, *parted] if parted else []:
             self._due[each] = now
 
+    def hurry(self, incarnation: Incarnation, now: float) -> None:
+        """Move a port's floods now, if they are to move: its worker does not read its VM yet."""
+        if self._due.pop(incarnation, None) is not None:
+            self._begin(incarnation, now)
+
     def under_way(self) -> set[int]:
         """Return the ports whose floods are to move, or have not moved yet."""
         return {each.port for each in self._due} | self._moves.keys()

@@ -15,6 +15,9 @@ class RingOwner(Protocol):
     def record(self, incarnation: Incarnation) -> PortRecord | None:
         """Return the present record of this epoch of a port; None if it is over."""
 
+    def reserved(self, wanted: Incarnation) -> PortRecord | None:
+        """Return the record of a reserved port, until its first worker forwards."""
+
     def records(self) -> list[PortRecord]:
         """Return the present records of all ports."""
 

@@ -21,7 +21,9 @@ other, RingOpen(2): about a tenth of a millisecond, in which port 1's frames wai
 the last frame port 1 sends RingIdle(2), port 2 gets RingOver(1), and the memory is freed.
 
 When two ports may not talk any more, both workers unmap the rings between them, and an offer is not opened.
-A flood ring has more readers: ``flood_moves`` takes it back.
+A flood ring has more readers: ``flood_moves`` takes it back. That of a reserved port has no writer yet, which
+would seal it: its readers get a read-only descriptor (``fd_store``), which a worker cannot open again in its
+cell.
 
 An offer (a ring between RingTx and RingSealed) holds descriptors, so a worker has at most ``OFFERS`` of them.
 """
@@ -199,14 +201,21 @@ class Rings:
         """Send the existing flood rings; a message with fewer than MAX_FLOODS ends the answer."""
         found: list[tuple[tuple[int, int], int]] = []
         for port, epoch in ports:
-            held = self._fd_store.get(port)
-            if held is None or held.flood_epoch != epoch or self.moves.is_changing(port):
-                continue
-            if self._consumer(record, port, epoch):
-                found.append(((port, epoch), held.flood))
+            flood = self._flood_for(record, Incarnation(port, epoch))
+            if flood is not None:
+                found.append(((port, epoch), flood))
         for start in range(0, len(found) + 1, MAX_FLOODS):
             part = found[start : start + MAX_FLOODS]
             with suppress(LocalError):  # no descriptors left to queue it; the worker asks again
                 self._channels.send(
                     worker, Floods(tuple(link for link, _ in part)), tuple(fd for _, fd in part)
                 )
+
+    def _flood_for(self, record: PortRecord, wanted: Incarnation) -> int | None:
+        """Return the flood ring of a port, if it exists and the port of ``record`` may read it."""
+        reserved = self._owner.reserved(wanted)
+        if reserved is not None:
+            return self._fd_store.reserved_flood(wanted) if may_talk(record, reserved) else None
+        if self.moves.is_changing(wanted.port) or not self._consumer(record, *wanted):
+            return None
+        return self._fd_store.flood(wanted)

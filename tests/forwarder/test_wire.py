@@ -37,6 +37,18 @@ def altered(message: wire.Message, field: str, value: object) -> bytes:
     return msgpack.packb((LAYOUT, type(message).__name__, *fields))
 
 
+def test_only_the_table_has_ports_without_a_name():
+    reserved = RECORD._replace(name="")
+    for message in (
+        UPDATE._replace(changes=(wire.Change("join", reserved),)),
+        wire.SnapshotPart(5, 2, False, (reserved,)),
+    ):
+        assert wire.decode(wire.encode(message)) == message
+    for message in (each for each in EXAMPLES if isinstance(each, (wire.Assign, wire.Claim))):
+        with pytest.raises(PeerError, match="name"):
+            wire.decode(wire.encode(message._replace(record=reserved)))
+
+
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
 def test_a_message_arrives_as_it_was_sent(message):
     arrived = wire.decode(wire.encode(message))

@@ -146,7 +146,9 @@ class FakeSupervisor:
         )
         self.record = PortRecord(1, 5, 5, "one", transport, Policy())
         self.table[1] = self.record
-        self.say(Assign(self.record, EPOCH, self.interval_ms, self.interval_ms, True), self.fds)
+        self.say(
+            Assign(self.record, self.record.epoch, EPOCH, self.interval_ms, self.interval_ms, True), self.fds
+        )
         self.vm = Vm(kind, theirs)
         return self.vm
 

@@ -35,6 +35,7 @@ class FleetBench:
         self.reports: list[tuple[int, Report]] = []
         self.workers: dict[int, WorkerChannel] = {}
         self.registry: dict[int, PortRecord] = {}
+        self.reserve: dict[int, PortRecord] = {}
         self.live: set[tuple[int, int]] = set()
         self.fd_store = FdStore()
         self.now = 0.0
@@ -70,6 +71,10 @@ class FleetBench:
     def record(self, incarnation: Incarnation) -> PortRecord | None:
         record = self.registry.get(incarnation.port)
         return record if record is not None and record.incarnation == incarnation else None
+
+    def reserved(self, wanted: Incarnation) -> PortRecord | None:
+        record = self.reserve.get(wanted.port)
+        return record if record is not None and record.incarnation == wanted else None
 
     def records(self) -> list[PortRecord]:
         return list(self.registry.values())

@@ -45,10 +45,10 @@ class FakeEngine:
 
 
 class Bench:
-    def __init__(self, own=None):
+    def __init__(self, own=None, older=0):
         self.engine = FakeEngine()
         self.sent = []
-        self.links = Links(self.engine, own or port(1), self.sent.append)
+        self.links = Links(self.engine, own or port(1), self.sent.append, older)
 
     def descriptors(self, count):
         made = []

@@ -34,7 +34,7 @@ EXAMPLES: list[wire.Message] = [
     wire.RingOpen(2, 9),
     wire.RingIdle(2, 9),
     wire.RingOver(2, 9),
-    wire.Assign(RECORD, 5, 1000, 1000, True),
+    wire.Assign(RECORD, 4, 5, 1000, 1000, True),
     wire.KeepSession(3, VhostSession(1 << 56, 1 << 15, (Region(0, 1 << 20, (1 << 64) - 4096, 0),))),
     wire.WantFloods(((1, 7), (2, 8))),
     wire.Floods(()),

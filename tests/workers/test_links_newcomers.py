@@ -101,3 +101,22 @@ def test_a_port_that_left_and_is_back_under_its_epoch_is_not_heard_again(bench):
     bench.links.tick(now=5.0)
     give(bench, (2, 11))
     assert bench.engine.took("attach_flood")[0][3] == NOW
+
+
+def test_a_reserved_port_is_read_from_its_start_and_not_waited_for(bench):
+    bench.links.apply(Joined(port(2, 8)._replace(name="")))
+    assert bench.links.floods.hears_all
+    bench.links.apply(Changed(port(2, 8)))
+    bench.links.tick(now=5.0)
+    give(bench, (2, 8))
+    assert bench.engine.took("attach_flood")[0][3] == START
+
+
+def test_a_port_that_was_there_before_is_waited_for_although_its_epoch_is_later(bench):
+    bench = Bench(port(1, 5), older=9)
+    bench.links.apply(Joined(port(2, 9)))
+    bench.links.apply(Joined(port(3, 10)))
+    assert not bench.links.floods.hears_all
+    bench.links.tick(now=5.0)
+    give(bench, (2, 9), (3, 10))
+    assert [call[3] for call in bench.engine.took("attach_flood")] == [NOW, START]

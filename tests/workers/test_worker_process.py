@@ -13,12 +13,13 @@ import pytest
 from forwarder import _core
 from forwarder._core import LAYOUT
 from forwarder.channel import close_all
-from forwarder.messages import MAX_FLOODS, Beat, Claim, Drain, Goodbye, Heartbeat, Hello
+from forwarder.messages import MAX_FLOODS, Beat, Change, Claim, Drain, Goodbye, Heartbeat, Hello, Update
 from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
 from forwarder.wire import encode
 from tests.helpers.core.mini_switch import BROADCAST, frame, mac
 from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
 from tests.helpers.guests.switch import ROOT
+from tests.helpers.guests.waiting import wait_for
 
 
 @pytest.fixture
@@ -63,6 +64,21 @@ def test_a_worker_says_hello_syncs_and_answers_beats_with_heartbeats(supervisor)
         pass
     assert heartbeat.supervisor_epoch == EPOCH
     assert not heartbeat.stalled
+
+
+def test_a_vm_on_a_reserved_port_is_read_when_its_own_record_comes(supervisor):
+    vm = supervisor.assign("vfkit")
+    supervisor.table[1] = supervisor.record._replace(name="")
+    vm.send(frame(BROADCAST, mac(1)))
+    supervisor.until(Hello)
+    supervisor.beat()
+    supervisor.until(Heartbeat)
+    supervisor.beat()
+    supervisor.until(Heartbeat)
+    assert _core.StatsPage(supervisor.fds[3]).counters()["rx_frames"] == 0
+    supervisor.say(Update(EPOCH, 1, (Change("change", supervisor.record),), ()))
+    supervisor.sequence = 1
+    wait_for(lambda: _core.StatsPage(supervisor.fds[3]).counters()["rx_frames"] == 1, "its frame")
 
 
 @pytest.mark.parametrize("transport", ["qemu", "connect", "bess"])

@@ -63,7 +63,7 @@ class World:
     def holders(self) -> list[Worker]:
         return self.workers
 
-    def send(self, worker: Worker, update: Update, descriptors: tuple[object, ...]) -> None:
+    def send(self, worker: Worker, update: Update, descriptors: tuple[object, ...] = ()) -> None:
         assert descriptors == (PortFds.flood,) * len(update.floods)
         self.told = update.last
         self.out.append((worker.record.port, *_told(update), *(port for port, _ in update.floods)))
@@ -71,8 +71,9 @@ class World:
     def record(self, served: Incarnation) -> PortRecord | None:
         return next((each.record for each in self.workers if each.served == served), None)
 
-    def get(self, port: int) -> PortFds | None:
-        return self.held.get(port)
+    def flood(self, port: Incarnation) -> str | None:
+        held = self.held.get(port.port)
+        return None if held is None or held.flood_epoch != port.epoch else held.flood
 
     def join(self, *ports: int) -> None:
         for port in ports:
@@ -225,3 +226,88 @@ def test_many_changes_behind_a_newcomer_need_no_deeper_stack() -> None:
     world.settle()
     world.settle(1.0)
     assert world.told == 5001
+
+
+def reserved(port: int) -> PortRecord:
+    return record(port)._replace(name="")
+
+
+def reserve(world: World, *ports: int) -> None:
+    for port in ports:
+        world.held[port] = PortFds(port)
+        world.made.publish("reserve", reserved(port))
+    world.settle()
+
+
+def test_a_reserved_port_is_rolled_out_before_it_has_a_worker() -> None:
+    world = World(2)
+    reserve(world, 3, 4)
+    assert world.out == [(1, "join 3", "join 4", 3, 4), (2, "join 3", "join 4", 3, 4)]
+
+
+def test_only_its_own_worker_waits_for_a_vm_that_comes_to_a_reserved_port() -> None:
+    world = World(2)
+    reserve(world, 3, 4)
+    world.out.clear()
+    for port in (3, 4):
+        world.workers.append(Worker(record(port)))
+        world.made.publish("arrive", record(port))
+        world.settle()
+    assert world.out == [(3, "change 3"), (4, "change 3", "change 4")]
+
+
+def test_the_others_hear_of_it_before_the_next_beat() -> None:
+    world = World(2)
+    reserve(world, 3)
+    world.workers.append(Worker(record(3)))
+    world.made.publish("arrive", record(3))
+    world.settle(1.0)
+    world.out.clear()
+    world.told = 1
+    world.beat_at = 2.0
+    world.settle(2.0)
+    assert world.out == [("all", "change 3"), "beat"]
+
+
+def test_the_others_hear_of_it_with_the_next_changes() -> None:
+    world = World(2)
+    reserve(world, 3)
+    world.workers.append(Worker(record(3)))
+    world.made.publish("arrive", record(3))
+    world.settle(1.0)
+    world.out.clear()
+    reserve(world, 4)
+    world.settle(1.0)
+    assert world.out == [(port, "change 3", "join 4", 4) for port in (1, 2, 3)]
+    world.out.clear()
+    world.made.publish("cancel", reserved(4))
+    world.settle(2.0)
+    assert world.out == []
+    world.made.publish("change", record(3)._replace(name="other"))
+    world.settle(2.0)
+    assert world.out == [("all", "leave 4", "change 3")]
+
+
+def test_a_reserved_port_with_other_settings_is_told_to_all_before_its_own_worker() -> None:
+    world = World(1)
+    reserve(world, 2)
+    world.workers.insert(0, Worker(record(2)))
+    world.out.clear()
+    world.made.publish("join", record(2))
+    world.settle(1.0)
+    assert world.out == [(1, "change 2", 2), (2, "change 2")]
+
+
+def test_many_late_changes_go_in_messages_that_hold_them() -> None:
+    world = World(1)
+    ports = range(2, 2 * MAX_PART + 2)
+    for start in range(2, 2 * MAX_PART + 2, 4):
+        reserve(world, *range(start, start + 4))
+        world.settle(1000.0 * start)
+    world.out.clear()
+    for port in ports:
+        world.made.publish("cancel", reserved(port))
+    world.beat_at = 1e9
+    world.settle(1e9)
+    assert sum(len(each) - 1 for each in world.out if each != "beat") == len(ports)
+    assert all(len(each) <= MAX_PART + 1 for each in world.out)

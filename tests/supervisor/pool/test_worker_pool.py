@@ -65,7 +65,7 @@ class Bench:
 
     def give(self, worker: WorkerChannel, wanted: Incarnation) -> bool:
         null = os.open("/dev/null", os.O_RDONLY)
-        sent = self.channels.send(worker, Assign(record(wanted.port), 1, 1000, 1000, False), (null,) * 5)
+        sent = self.channels.send(worker, Assign(record(wanted.port), 1, 1, 1000, 1000, False), (null,) * 5)
         os.close(null)
         if sent:
             worker.served = wanted

@@ -11,6 +11,7 @@ from forwarder.errors import LocalError
 from forwarder.membership import MembershipLog
 from forwarder.names import TRANSPORT_KIND, Identity, Policy, PortRecord
 from forwarder.restart_budget import Budget
+from supervisor.membership.join_rollout import IN_LOG
 from supervisor.ports.actions import AssignWorker, EndWorker, Log, Publish, ReleaseVm
 from supervisor.ports.lifecycle import HAS_WORKER, PortState, resumable
 from supervisor.ports.registry import Registry
@@ -35,6 +36,7 @@ class Ports(RuleBasedStateMachine):
         self.wanted = {}  # number -> record: workers to be assigned
         self.workers = {}  # (number, epoch) -> identity: processes that run
         self.ending = set()
+        self.last = {}  # number -> its last epoch
         self.epochs = {}  # every epoch ever used -> born
         self.past = []  # (number, epoch) of lost workers
 
@@ -43,14 +45,18 @@ class Ports(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case AssignWorker(record):
-                    assert record.epoch > max(self.epochs, default=0)
+                    assert record.epoch not in self.epochs
+                    assert record.epoch > self.last.get(record.port, 0)
+                    self.last[record.port] = record.epoch
                     assert not [key for key in self.workers if key[0] == record.port]
                     self.epochs[record.epoch] = record.born
                     self.wanted[record.port] = record
                 case Publish(change, record):
                     assert not self.stopping
                     assert record.port not in released
-                    self.publisher.update(change, record)  # raises if the order of changes makes no sense
+                    known = self.publisher.get(record.port)
+                    in_log = "change" if change == "join" and known else IN_LOG.get(change, change)
+                    self.publisher.update(in_log, record)  # raises if the order of changes makes no sense
                 case EndWorker(port, epoch, identity):
                     assert self.workers[port, epoch] == identity
                     assert (port, epoch) not in self.ending
@@ -139,12 +145,12 @@ class Ports(RuleBasedStateMachine):
         self.do(self.registry.detach(self.open[self.pick(self.open, index)]))
 
     @precondition(lambda self: self.open)
-    @rule(index=PICK, macs=MACS)
-    def set_policy(self, index, macs):
+    @rule(index=PICK, macs=MACS, isolated=st.booleans())
+    def set_policy(self, index, macs, isolated):
         number = self.open[self.pick(self.open, index)]
         before = self.registry.get(number).record
         try:
-            self.do(self.registry.set_policy(number, Policy(macs)))
+            self.do(self.registry.set_policy(number, Policy(macs, isolated=isolated)))
         except LocalError:
             assert self.registry.get(number).record == before
             assert self.pinned.difference(before.policy.pinned).intersection(macs)
@@ -169,6 +175,11 @@ class Ports(RuleBasedStateMachine):
         else:
             assert self.registry.get(number) is port
 
+    @rule()
+    def the_take_over_is_over(self):
+        self.registry.reserve.open = True
+
+    @precondition(lambda self: not self.registry.reserve.open)
     @rule(number=st.integers(1, 6), ahead=st.integers(1, 3), name=st.sampled_from(["web", "old"]), macs=MACS)
     def claim(self, number, ahead, name, macs):
         epoch = max(self.epochs, default=0) + ahead
@@ -220,7 +231,10 @@ class Ports(RuleBasedStateMachine):
                 assert members[port.record.port] == port.record
             if port.state in (PortState.PARKED, PortState.ENDING):
                 assert port.record.port not in members
-        assert members.keys() <= {port.record.port for port in self.registry}
+        reserved = {number: self.registry.reserve.get(number) for number in self.registry.reserve}
+        assert members.keys() <= {port.record.port for port in self.registry} | reserved.keys()
+        assert reserved.items() <= members.items()
+        assert not [number for number in reserved if self.registry.get(number)]
 
     def teardown(self):
         if not hasattr(self, "registry"):

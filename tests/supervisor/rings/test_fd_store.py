@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 import pytest
@@ -96,3 +97,34 @@ def test_a_ring_towards_a_tap_holds_a_window(source: str, destination: str, size
         assert size <= os.fstat(ring.writing).st_size < size + RING_BYTES  # a header goes with it
     finally:
         close_all(ring)
+
+
+def test_a_reserved_ring_is_written_by_its_worker_and_only_read_by_others() -> None:
+    fd_store = FdStore()
+    one = record(1).incarnation
+    fd_store.reserve(one)
+    reading = fd_store.flood(one)
+    assert reading is not None
+    with pytest.raises(PermissionError):
+        mmap.mmap(reading, mmap.PAGESIZE)
+    assert fd_store.reserved_flood(record(1, 2).incarnation) is None
+    fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
+    flood = fd_store.for_worker(one)[4]
+    assert fd_store.for_worker(one)[4] == flood
+    assert fd_store.flood(one) == reading
+    assert os.path.samestat(os.fstat(flood), os.fstat(reading))
+    fd_store.sealed(1)
+    assert fd_store.flood(one) == flood
+    fd_store.close()
+
+
+def test_a_worker_with_another_epoch_gets_another_ring_than_the_reserved_one() -> None:
+    before = open_descriptors()
+    fd_store = FdStore()
+    fd_store.reserve(record(1, 1).incarnation)
+    fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
+    flood = fd_store.for_worker(record(1, 2).incarnation)[4]
+    assert fd_store.flood(record(1, 2).incarnation) == flood
+    fd_store.reserve(record(2).incarnation)
+    fd_store.close()
+    assert open_descriptors() == before

@@ -241,3 +241,17 @@ def test_flood_rings_are_sent_in_batches_without_those_that_are_missing(bench: F
         got += message.ports
         close_all(fds)
     assert got == wanted
+
+
+def test_the_ring_of_a_reserved_port_is_given_to_those_that_may_talk_to_it(bench: FleetBench) -> None:
+    one, alone = bench.worker(1), bench.worker(2, ALONE)
+    bench.reserve[3] = record(3)._replace(name="")
+    bench.fd_store.reserve(record(3).incarnation)
+    for worker in (one, alone):
+        worker.send(WantFloods(((3, 3),)))
+    given, fds = bench.receive(one)
+    assert given == Floods(((3, 3),))
+    with pytest.raises(PermissionError):
+        mmap.mmap(fds[0], mmap.PAGESIZE)
+    assert bench.receive(alone) == (Floods(()), ())
+    close_all(fds)
