@@ -42,7 +42,7 @@ REFUSED = {
     "over_limit": "a connection beyond the share of its guest or forward",
     "no_descriptor": "a flow for which the gateway had no descriptor",
     "no_ping_socket": "a ping; the host's net.ipv4.ping_group_range does not allow it",
-    "flooded": "a question dropped by the kernel: its sender had asked thousands in a second",
+    "flooded": "a question, or a TCP segment of no connection, dropped by the kernel: too many in a second",
     "over_rate": "a question for a lease, a name or a router beyond the share of its port",
     "no_port": "a question or packet from an address without a port: its VM has just left",
     "dhcp_spoofed": "a DHCP message for a MAC address other than its sender's",

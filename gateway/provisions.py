@@ -57,8 +57,7 @@ MOST_SELF_MADE = 4096
 """Several for each possible port."""
 
 LOOK_S = 1.0
-"""Time between two reads of the kernel's drop counter; a read takes some milliseconds and only floods need
-it."""
+"""Time between two reads of the kernel's drop counters, which each wake the process in the namespace."""
 
 PAGE = 256
 """Leases in one answer: a message has room for a few more."""
@@ -96,7 +95,6 @@ class Provisions:
         self._prefix = settings.policy.prefix.network_address.packed[:8]
         self._self_made: dict[bytes, None] = {}
         """MAC addresses from which guests form IPv6 addresses, the oldest first."""
-        self._seen = 0
         self._look = 0.0
         self._loop = loop
         self._log = log
@@ -170,8 +168,15 @@ class Provisions:
         return [(str(IPv4Address(each.address)), *each.port) for each in bound]
 
     def figures(self) -> Counts:
-        """Return the counters since the start."""
+        """Return the counters since the start; what the kernel has dropped may be a second old.
+
+        The kernel is asked each time, since nothing else here shows what it has dropped.
+        """
         self._station.count_lost()
+        now = self._clock()
+        if now >= self._look:
+            self._look = now + LOOK_S
+            self._flooded().add_done_callback(self._count_flooded)
         return self.counters
 
     def tick(self, now: float) -> None:
@@ -183,14 +188,6 @@ class Provisions:
         self._streams.tick(now)
         self._pauses.tick(now)
         self._announcer.tick(now)
-        if self._floods and now >= self._look:
-            self._seen, self._look = self.counters["over_rate"], now + LOOK_S
-            self._flooded().add_done_callback(self._count_flooded)
-
-    @property
-    def _floods(self) -> bool:
-        """Whether a port is beyond its share, so that the kernel may have dropped frames of it."""
-        return self.counters["over_rate"] != self._seen
 
     def _count_flooded(self, reply: Reply) -> None:
         if reply.ok:
@@ -200,14 +197,7 @@ class Provisions:
         """When to call ``tick``, in monotonic seconds."""
         parts = (self._station, self._upstream, self._streams, self._pauses)
         ends = [end for part in parts if (end := part.deadline()) is not None]
-        return min(
-            [
-                self._announcer.deadline(),
-                self._held.deadline(),
-                *ends,
-                *([self._look] if self._floods else []),
-            ]
-        )
+        return min([self._announcer.deadline(), self._held.deadline(), *ends])
 
     def close(self) -> None:
         """Close everything."""

@@ -1,11 +1,12 @@
-"""Ask the namespace's kernel for the neighbours of the LAN, and for the number of frames that it dropped.
+"""Ask the namespace's kernel for the neighbours of the LAN, and for the number of packets that it dropped.
 
 Both are asked over netlink sockets (netlink(7)) that are opened before the process enters its cell, where it
 can neither open a socket of that kind nor start ``nft``. A library would do both, so the few bytes of each
 question are written here; the answers are attributes of 4-byte alignment, a length and a type before each.
 
     neighbours   RTM_GETNEIGH, a dump (rtnetlink(7)): each answer is a struct ndmsg and attributes
-    flooded      NFT_MSG_GETOBJ (linux/netfilter/nf_tables.h): the counter's attributes, numbers big-endian
+    flooded      NFT_MSG_GETOBJ (linux/netfilter/nf_tables.h): the counter's attributes, numbers big-endian.
+                 Two tables have one (``limits``, ``nft``)
 """
 
 import socket
@@ -31,7 +32,7 @@ _ERROR, _DONE = 2, 3
 _GET_NEIGHBOURS, _NEW_NEIGHBOUR = 30, 28
 _ADDRESS, _MAC = 1, 2
 _GET_OBJECT, _NEW_OBJECT = 10 << 8 | 19, 10 << 8 | 18
-_NETDEV = 5
+_INET, _NETDEV = 1, 5
 _OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA = 1, 2, 3, 4
 _IS_COUNTER = b"\0\0\0\1"
 _PACKETS = 2
@@ -63,8 +64,11 @@ class Kernel:
         return found
 
     def flooded(self) -> int:
-        """Return how many frames have been dropped as floods. Raises LocalError."""
-        question = struct.pack(">BBH", _NETDEV, 0, 0) + b"".join(
+        """Return how many packets have been dropped as floods, on arrival or later. Raises LocalError."""
+        return sum(self._counted(family) for family in (_NETDEV, _INET))
+
+    def _counted(self, family: int) -> int:
+        question = struct.pack(">BBH", family, 0, 0) + b"".join(
             _attribute(kind, value)
             for kind, value in (
                 (_OBJECT_TABLE, f"{TABLE}\0".encode()),
@@ -76,7 +80,7 @@ class Kernel:
             if kind == _NEW_OBJECT:
                 counter = dict(_attributes(dict(_attributes(body[4:]))[_OBJECT_DATA]))
                 return int.from_bytes(counter[_PACKETS], "big")
-        raise LocalError("the kernel does not say how many frames it has dropped")
+        raise LocalError("the kernel does not say how many packets it has dropped")
 
 
 def _open(protocol: int) -> socket.socket:

@@ -41,6 +41,7 @@ KNOWN_S = 60
 
 TABLE = "bulkhead"
 COUNTER = "flooded"
+"""Of this table, and of another one of that name (``nft``)."""
 
 
 def rules(interface: str) -> str:

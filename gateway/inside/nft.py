@@ -13,11 +13,16 @@ A guest that asks the host alias itself whether it is still there (RFC 4861 7.3)
 accepting socket *has the address that the guest asked for* (``getsockname``). So IPv4 and IPv6 work alike,
 and the kernel tracks no connection: no table can fill up, and all time-outs are TCP's own. The SYN does not
 come from the guest: the relay writes it into the TUN when the far side has answered.
+
+**A segment of no connection** would reach the transparent listener, and the kernel would answer it with a
+reset: work of three processes for a guest that makes such segments up. So of those that one Ethernet address
+sends above ``STRAYS`` the rest is dropped and counted as ``flooded`` (``limits``).
 """
 
 import subprocess
 
 from forwarder.errors import LocalError
+from gateway.inside.limits import COUNTER, FORGET_S, MOST_SENDERS
 from gateway.settings import Settings
 
 TCP_PORT = 7
@@ -32,10 +37,15 @@ TABLE = 100
 BEFORE_FRAGMENTS = -450
 """Priority before the kernel reassembles fragments: the relay carries fragments, too."""
 
+STRAYS = (100, 1000)
+"""Segments of no connection that are answered with a reset: a second, and in a burst. After the gateway's end
+a guest sends one for each connection that it had; those that get no answer are sent again."""
+
 
 def rules(settings: Settings, interface: str) -> str:
     """Return the rules in the syntax of ``nft -f``."""
     policy = settings.policy
+    rate, burst = STRAYS
     own4 = f"{policy.gateway4}, {policy.host4}, {policy.subnet[0]}, {policy.subnet[-1]}"
     return f"""
 table arp bulkhead {{
@@ -46,6 +56,8 @@ table arp bulkhead {{
     }}
 }}
 table inet bulkhead {{
+    counter {COUNTER} {{ }}
+    set strays {{ type ether_addr; flags dynamic; size {MOST_SENDERS}; timeout {FORGET_S}s; }}
     chain sources {{
         type filter hook prerouting priority {BEFORE_FRAGMENTS}; policy accept;
         iifname != "{interface}" accept
@@ -70,6 +82,9 @@ table inet bulkhead {{
         tcp flags & (syn | ack) == syn drop
         ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 240.0.0.0/4 }} drop
         ip6 daddr {{ ::/127, ::ffff:0.0.0.0/96 }} drop
+        socket transparent {{ 0, 1 }} meta mark set {MARK} accept
+        update @strays {{ ether saddr limit rate over {rate}/second burst {burst} packets }} \
+            counter name {COUNTER} drop
         meta mark set {MARK}
     }}
     chain connections {{
@@ -100,4 +115,6 @@ def load(text: str) -> None:
         raise LocalError("nft did not end; is the machine out of memory?") from None
     if done.returncode:
         line = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-        raise LocalError(f"nft refused the gateway's rules: {line}; does the kernel have nft_tproxy?")
+        raise LocalError(
+            f"nft refused the gateway's rules: {line}; does the kernel have nft_tproxy and nft_socket?"
+        )

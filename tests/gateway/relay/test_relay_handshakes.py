@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from gateway.inside.nft import STRAYS
 from gateway.relay import poller
 from gateway.relay.handshakes import FAILURES
 from gateway.relay.tcp import ANSWERED_S, DIAL_S
@@ -31,6 +32,7 @@ from tests.helpers.gateway.lan import (
 from tests.helpers.gateway.world import drain, reset
 
 pytestmark = pytest.mark.guest
+SYN, RESET, ACK = 2, 4, 16
 
 
 @in_a_namespace
@@ -157,14 +159,39 @@ def test_a_repeated_syn_is_one_connection_and_an_old_one_harms_no_other():
         lan.world.until(lambda: drain(server, got) or got, "the bytes")
 
 
-def syn(source, destination, source_port, port, sequence):
-    """A SYN with its checksum."""
-    bare = struct.pack(">HHIIBBHHH", source_port, port, sequence, 0, 0x50, 2, 64240, 0, 0)
+def syn(source, destination, source_port, port, sequence, flags=SYN):
+    """A SYN, or a segment with other flags, with its checksum."""
+    bare = struct.pack(">HHIIBBHHH", source_port, port, sequence, 0, 0x50, flags, 64240, 0, 0)
     data = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack(">HH", 6, len(bare)) + bare
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
     return bare[:16] + struct.pack(">H", ~total & 0xFFFF) + bare[18:]
+
+
+@in_a_namespace
+def test_made_up_segments_get_few_resets_and_a_connection_beside_them_goes_on():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        listener = lan.outside(SERVER, socket.SOCK_STREAM)
+        port = listener.getsockname()[1]
+        guest = dial(lan, room, 1, (SERVER, port))
+        assert outcome(lan, guest) == 0
+        server = stack.enter_context(accept(lan, listener))
+        raw = lan.inside(room, address(lan, 1), socket.SOCK_RAW, socket.IPPROTO_TCP)
+        begin, heard = time.monotonic(), 0
+        for number in range(3 * STRAYS[1]):
+            raw.sendto(syn(address(lan, 1), SERVER, 1024 + number, port + 1, 1, ACK), (SERVER, 0))
+        lan.world.until(lambda: lan.kernel.flooded() >= STRAYS[1], "the kernel's drops")
+        with contextlib.suppress(BlockingIOError):
+            while packet := raw.recv(2048):
+                heard += packet[33] & RESET == RESET
+        assert 0 < heard <= STRAYS[1] + STRAYS[0] * (time.monotonic() - begin) + 1
+        for sender, receiver in ((guest, server), (server, guest)):
+            sender.send(b"still here")
+            got = bytearray()
+            lan.world.until(lambda r=receiver, g=got: drain(r, g) or g == b"still here", "the bytes")
 
 
 @in_a_namespace

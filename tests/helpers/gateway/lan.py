@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from forwarder.future import Future
 from forwarder.messages import Reply
-from gateway.inside import addresses, nft, transparent
+from gateway.inside import addresses, limits, nft, transparent
 from gateway.inside.interfaces import LAN, OUT
 from gateway.inside.kernel import Kernel
 from gateway.inside.process import KINDS
@@ -153,13 +153,13 @@ class Lan:
     def _set_up(self) -> tuple[int, dict[str, socket.socket], list[socket.socket]]:
         tun = open_tun(OUT)
         addresses.set_up(self.settings)
-        nft.load(nft.rules(self.settings, LAN))
-        self._kernel = Kernel()
+        nft.load(nft.rules(self.settings, LAN) + limits.rules(LAN))
+        self.kernel = Kernel()
         return tun, transparent.listen(), frame_sockets.open_all(LAN, self.policy)
 
     def _neighbours(self) -> Future[Reply]:
         future: Future[Reply] = Future()
-        future.set_result(Reply(True, self._kernel.neighbours()))
+        future.set_result(Reply(True, self.kernel.neighbours()))
         return future
 
     def _make(self, kind: str, deliver: Callable[[socket.socket | None], None]) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from gateway.inside.nft import STRAYS
 from gateway.lan.frames import Datagram, udp
 from tests.helpers.gateway import dhcp_client, dns_client
 from tests.helpers.gateway.dhcp_client import DISCOVER
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.guest
 OURS = bytes.fromhex("5a94efe40cdd")
 MALLORY = b"\x52\x54\0\0\0\x0b"
 LOOKUPS = 20
+ACK = 16
 MISSED = 5000
 """Frames of a flood that come while the gateway has no processor."""
 SLOW_S = 1.0
@@ -180,6 +183,15 @@ def test_the_gateway_limits_a_port_without_a_guard_by_itself(place: Callable[...
         wait_for(lambda: refused(here)["over_rate"] > 0, "the gateway to refuse questions")
         wait_for(lambda: refused(here)["flooded"] > 0, "the kernel's drops to be counted")
         assert look_up(here)[LOOKUPS // 2] < SLOW_S
+
+
+def test_segments_of_no_connection_that_the_kernel_drops_are_counted(place: Callable[..., Place]) -> None:
+    here = place()
+    with here.guest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)) as raw:
+        for number in range(2 * STRAYS[1]):
+            raw.sendto(struct.pack(">HHIIBBHHH", 1024 + number, 80, 1, 1, 0x50, ACK, 0, 0, 0), (OUTSIDE, 0))
+    wait_for(lambda: refused(here)["flooded"] > 0, "the kernel's drops to be counted")
+    assert refused(here)["over_rate"] == 0, "no question was asked"
 
 
 def received(here: Place, name: str) -> int:
