@@ -37,6 +37,7 @@ from scripts.benchmarks.report.figures import NOTHING
 from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 from scripts.benchmarks.soaking.vms import Pair
 from scripts.benchmarks.soaking.world import SLOTS, World
+from supervisor.ports.reserve import TOGETHER
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask
@@ -49,6 +50,8 @@ PATIENCE = 15.0
 """Seconds for what has ended to go: processes are reaped, spare workers are made."""
 MIB = 1 << 20
 SUPERVISOR, WORKER = "supervisor", "worker"
+RESERVED = 2 * (TOGETHER - 1)
+"""Descriptors of the supervisor that come and go: of the ports that are reserved for VMs to come."""
 MAY_GROW = {SUPERVISOR: 8 * MIB, WORKER: 2 * MIB}
 """Private memory on top of the first cycle's, however long it takes: Python's allocator fragments."""
 
@@ -168,12 +171,13 @@ def _kinds(files: Iterable[str]) -> Counter[str]:
 
 
 def _surplus(state: dict[str, Any], first: dict[str, Any]) -> dict[str, int]:
-    """Return how much more there is of everything than at first, where there is."""
+    """Return how much more there is of everything than at first, and than comes and goes, where there is."""
     more = {
         "processes": state["processes"] - first["processes"],
         "files": sum((Counter(state["files"]) - Counter(first["files"])).values()),
         "descriptors": sum(
-            max(0, count - first["descriptors"].get(name, 0)) for name, count in state["descriptors"].items()
+            max(0, count - first["descriptors"].get(name, 0) - (RESERVED if name == SUPERVISOR else 0))
+            for name, count in state["descriptors"].items()
         ),
     }
     return {what: count for what, count in more.items() if count > 0}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.ports.reserve import LEFT, TOGETHER
 from tests.helpers.guests.conversation import Conversation
 from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
 from tests.helpers.guests.fixtures import short_directory
@@ -265,9 +266,12 @@ def test_a_hostile_worker_that_keeps_its_mappings_hears_nothing_of_ports_that_it
     with world_of(monkeypatch) as world:
         switch = world.switch
         world.run(KEEP)
+        # Mallory had the rings of these before it kept any.
+        reserved = [switch.connect("unix") for _ in range(TOGETHER + LEFT)]
+        present = len(switch.wait_live(3 + len(reserved)))
         friend, carol = switch.connect("unix"), switch.connect("unix")
         dave = switch.connect("unixpacket")
-        numbers = {port["name"]: port["port"] for port in switch.wait_live(6)[3:]}
+        numbers = {port["name"]: port["port"] for port in switch.wait_live(present + 3)[present:]}
         to_friend, *names = numbers
 
         def heard(vm: object, mark: bytes) -> list[int]:

@@ -30,6 +30,8 @@ from tests.helpers.guests.fixtures import short_directory
 RECORD = PortRecord(1, 5, 5, "vm", "qemu", Policy())
 READY = Ready(1, Cell((), 0))
 ME = os.getpid()
+OLDER = 4
+"""The last epoch of the ports before RECORD's."""
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
@@ -118,13 +120,13 @@ def test_the_console_is_ours_alone(bench: Bench) -> None:
 
 
 def test_a_subscribed_worker_is_identified_by_the_kernel(bench: Bench) -> None:
-    assert not bench.publisher.assignment(RECORD, ME).subscribed
+    assert not bench.publisher.assignment(RECORD, ME, OLDER).subscribed
     bench.worker()
     assert bench.subscribed == [ME]
-    assert bench.publisher.assignment(RECORD, ME).subscribed
-    assert not bench.publisher.assignment(RECORD, ME + 1).subscribed
+    assert bench.publisher.assignment(RECORD, ME, OLDER).subscribed
+    assert not bench.publisher.assignment(RECORD, ME + 1, OLDER).subscribed
     bench.publisher.disconnect(ME)
-    assert not bench.publisher.assignment(RECORD, ME).subscribed
+    assert not bench.publisher.assignment(RECORD, ME, OLDER).subscribed
 
 
 def test_a_wrong_subscription_ends_the_connection_and_is_logged(
