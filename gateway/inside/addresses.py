@@ -81,10 +81,10 @@ _SYSCTLS = (
     # A guest that asks for the host alias is answered at once, not after a router's polite pause.
     ("ipv4/neigh/lan0/proxy_delay", "0"),
     ("ipv6/neigh/lan0/proxy_delay", "0"),
-    # A VM may be replaced by one with its IP address and another MAC address, which nobody tells the kernel.
-    # It asks all stations again within seven seconds, while a client still repeats its SYN; by default, only
-    # if the address has been unused for minutes. It goes on to ask for a minute, since it forgets the MAC
-    # address of a VM that does not answer, and then nobody knows whose connections a port that leaves had.
+    # A VM may take the IP address of one that has left, and the kernel does not hear of its MAC address. So
+    # the kernel asks all stations again within seven seconds: a client still repeats its SYN then. By default
+    # it asks only if the address was unused for minutes. It goes on for a minute. If it stopped, it would
+    # forget the MAC address of a VM that hangs, and the relay could not find that VM's connections later.
     *(
         (f"ipv{version}/neigh/lan0/{key}", value)
         for version in (4, 6)

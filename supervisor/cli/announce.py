@@ -11,7 +11,7 @@ from supervisor.base import runtime_dir
 from supervisor.base.paths import absolute
 
 NOTIFY_S = 1.0
-"""How long the switch, which serves nobody meanwhile, waits for a supervisor of services that is stuck."""
+"""The switch waits so long for a service manager that does not read; it serves no VM meanwhile."""
 LONGEST_PID = 16
 """Bytes of the longest pid file: seven digits, and blanks that another program may have added."""
 

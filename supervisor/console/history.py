@@ -29,7 +29,7 @@ import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from forwarder import _core, counted
 from supervisor.base.logs import log
@@ -230,8 +230,7 @@ class History:
         return [_TIME.unpack_from(ring, index * _ROW.size)[0] for index in range(ROWS)]
 
     def _row(self, port: int, step: float, index: int) -> Counted:
-        at, full, *counters = _ROW.unpack(self._read(_offset(port, step, index), _ROW.size))
-        return Counted(at, full, tuple(counters))
+        return _counted(_ROW.unpack(self._read(_offset(port, step, index), _ROW.size)))
 
     def _read(self, offset: int, size: int) -> bytes:
         """Read a part of the file; what another program has cut off is zero."""
@@ -248,13 +247,18 @@ class History:
         """Return the rows of a port in the order of their time; of minutes, the newest second is the last."""
         if port not in self._slots:
             return []
-        times = sorted((at, index) for index, at in enumerate(self._times(port, step)) if at)
-        rows = [self._row(port, step, index) for _, index in times]
+        ring = self._read(_offset(port, step, 0), _RING_BYTES)
+        rows = sorted(row for row in map(_counted, _ROW.iter_unpack(ring)) if row.at)
         if step == MINUTE:
             at, index = max((at, index) for index, at in enumerate(self._times(port, SECOND)))
             if rows and at > rows[-1].at:
                 rows.append(self._row(port, SECOND, index))
         return rows
+
+
+def _counted(row: tuple[Any, ...]) -> Counted:
+    at, full, *counters = row
+    return Counted(at, full, tuple(counters))
 
 
 def _offset(port: int, step: float, index: int) -> int:

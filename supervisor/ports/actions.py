@@ -14,8 +14,8 @@ class AssignWorker(NamedTuple):
 class Publish(NamedTuple):
     """Publish ``join``, ``change`` or ``leave`` to all workers.
 
-    A reserved port (``reserve``) has other words: ``reserve`` for its join; ``arrive`` for the change when
-    its VM is there, which only its own worker waits for; ``cancel`` for its leave, for which nobody waits.
+    A reserved port (``reserve``) has other words. ``reserve`` is its join. ``arrive`` is the change when its
+    VM is there: only its own worker waits for that. ``cancel`` is its leave: no worker waits for that.
     """
 
     change: str

@@ -47,7 +47,7 @@ from supervisor.ports.actions import (
 )
 from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, PortEvent, PortState, resumable
 from supervisor.ports.port import Port
-from supervisor.ports.reserve import Reserve
+from supervisor.ports.reserve import TOGETHER, Reserve
 from supervisor.ports.settings import pin_clash
 
 NO_POLICY = Policy()
@@ -284,35 +284,38 @@ class Registry:
                 port.older = self._epoch
                 port.restarts += 1
                 actions.append(AssignWorker(port.record))
-        if not self._is_introducing():
+        if now >= self._reserve_at():
             actions += self._reserve_more(now)
         return actions
 
     def deadline(self) -> float:
         """When ``tick`` has something to do; infinity if nothing is due."""
         waiting = [port.retry_at for port in self._ports.values() if port.state is PortState.WAITING]
-        reserve_at = float("inf") if self._stopping or self._is_introducing() else self.reserve.deadline()
-        return min([*waiting, reserve_at])
+        return min([*waiting, self._reserve_at()])
+
+    def _reserve_at(self) -> float:
+        """When to reserve the next ports: not while a port is on its way to its first frame."""
+        due = self.reserve.deadline()
+        if due < float("inf") and (self._stopping or self._is_introducing()):
+            return float("inf")
+        return due
 
     def _is_introducing(self) -> bool:
-        """Whether a port is on its way to its first frame, so that reserving has to wait."""
         return any(port.state in (PortState.PENDING, PortState.STARTING) for port in self._ports.values())
 
     def _reserve_more(self, now: float) -> list[Action]:
-        count = 0 if self._stopping else self.reserve.missing(now)
         free = (
             each for each in self._numbers() if each not in self._ports and self.reserve.get(each) is None
         )
-        numbers = list(islice(free, count))
-        if len(numbers) < count:
+        numbers = list(islice(free, TOGETHER))
+        if len(numbers) < TOGETHER:
             self.reserve.pause(now)
         self._last_number = numbers[-1] if numbers else self._last_number
         return [self._reserve(number) for number in numbers]
 
     def _reserve_anew(self) -> list[Action]:
         """Give every reserved port another epoch, and so another ring."""
-        old = [self.reserve.get(number) for number in self.reserve]
-        cancelled = [Publish("cancel", record) for record in old if record is not None]
+        cancelled = [Publish("cancel", record) for record in self.reserve.records()]
         return [*cancelled, *(self._reserve(each.record.port) for each in cancelled)]
 
     def _reserve(self, number: int) -> Publish:

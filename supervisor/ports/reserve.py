@@ -48,6 +48,10 @@ class Reserve:
         """Return the record of a reserved port."""
         return self._records.get(number)
 
+    def records(self) -> list[PortRecord]:
+        """Return the records of all reserved ports, in the order of use."""
+        return list(self._records.values())
+
     def add(self, record: PortRecord) -> None:
         """Reserve a port, or give a reserved one another epoch."""
         self._records[record.port] = record
@@ -66,10 +70,6 @@ class Reserve:
         """Reserve nothing for a while: something that is needed is used up."""
         self._not_before = now + AGAIN_S
 
-    def missing(self, now: float) -> int:
-        """Return how many ports to reserve now."""
-        return TOGETHER if now >= self.deadline() else 0
-
     def deadline(self) -> float:
-        """When the next ports are to be reserved."""
+        """When the next ``TOGETHER`` ports are to be reserved; infinity while enough are left."""
         return self._not_before if self.open and len(self._records) <= LEFT else float("inf")

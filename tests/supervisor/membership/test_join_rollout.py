@@ -256,13 +256,19 @@ def test_only_its_own_worker_waits_for_a_vm_that_comes_to_a_reserved_port() -> N
     assert world.out == [(3, "change 3"), (4, "change 3", "change 4")]
 
 
-def test_the_others_hear_of_it_before_the_next_beat() -> None:
+def with_a_late_change() -> World:
+    """Return a world where a VM has come to reserved port 3, and ports 1 and 2 have not heard of it yet."""
     world = World(2)
     reserve(world, 3)
     world.workers.append(Worker(record(3)))
     world.made.publish("arrive", record(3))
     world.settle(1.0)
     world.out.clear()
+    return world
+
+
+def test_the_others_hear_of_it_before_the_next_beat() -> None:
+    world = with_a_late_change()
     world.told = 1
     world.beat_at = 2.0
     world.settle(2.0)
@@ -270,12 +276,7 @@ def test_the_others_hear_of_it_before_the_next_beat() -> None:
 
 
 def test_the_others_hear_of_it_with_the_next_changes() -> None:
-    world = World(2)
-    reserve(world, 3)
-    world.workers.append(Worker(record(3)))
-    world.made.publish("arrive", record(3))
-    world.settle(1.0)
-    world.out.clear()
+    world = with_a_late_change()
     reserve(world, 4)
     world.settle(1.0)
     assert world.out == [(port, "change 3", "join 4", 4) for port in (1, 2, 3)]
