@@ -206,6 +206,29 @@ def test_large_and_small_datagrams_arrive_in_order_whatever_they_are_read_into(
         tap.close()
 
 
+@pytest.mark.parametrize("other", KINDS)
+def test_frames_are_finished_whole_and_in_order_while_the_ring_fills(switch: MiniSwitch, other: str) -> None:
+    """They are made at the front of the ring, and in own memory when it has no room for a run."""
+    pair = Pair(switch, "dgram", other)
+    draw = random.Random(2)
+    for _ in range(3):
+        expected: list[bytes] = []
+        got: list[bytes] = []
+        lost = switch.lost_towards(2)
+        for number in range(160):
+            size = draw.choice((10, 3000, 30_000, 60_000))
+            flow = towards(2, Flow(draw.randbytes(size), 1460, sequence=number))
+            pair.one.send(bare(flow))
+            expected += flow.finished()
+            switch.settle()
+            if number % 40 == 39:
+                got += pair.two.read() or []
+        got += pair.received()
+        rest = iter(expected)
+        assert all(each in rest for each in got)
+        assert len(expected) - len(got) == switch.lost_towards(2) - lost > 0
+
+
 @settings(max_examples=200)
 @given(
     data=st.lists(st.one_of(st.binary(min_size=14, max_size=200), st.sampled_from(list(SENT))), max_size=20),

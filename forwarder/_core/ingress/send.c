@@ -16,13 +16,13 @@ static void want_ring(struct engine *e, struct peer *peer)
     e->any_wanted = true;
 }
 
-static uint32_t put(struct engine *e, struct peer *peer, const struct frame_run *run)
+static uint32_t put(struct peer *peer, const struct frame_run *run)
 {
     const uint8_t *src = frame_src(first_frame(run));
-    if (peer != e->in.direct_rx)
-        return ring_put(&peer->tx, run->start, run->bytes, run->frames, src, run->vnet);
-    uint64_t at = e->in.direct_at + (uint64_t)(run->start - e->in.burst);
-    return ring_commit(&peer->tx, at, run->bytes, run->frames, src, run->vnet);
+    uint64_t at;
+    if (ring_holds(&peer->tx, run->start, &at))
+        return ring_commit(&peer->tx, at, run->bytes, run->frames, src, run->vnet);
+    return ring_put(&peer->tx, run->start, run->bytes, run->frames, src, run->vnet);
 }
 
 /* Records for a peer whose ring had no room for them. */
@@ -50,7 +50,7 @@ static uint32_t lost_behind(const struct engine *e, const struct peer *peer, con
 /* Put the frames that go on; those that do not fit are lost. */
 static uint32_t lost_of(struct engine *e, struct peer *peer, const struct frame_run *run)
 {
-    return run->frames > 0 ? lost_behind(e, peer, run, put(e, peer, run)) : 0;
+    return run->frames > 0 ? lost_behind(e, peer, run, put(peer, run)) : 0;
 }
 
 /* Lose a segment of the frame at `record`, or all of it; returns the bytes of the record that go on. */

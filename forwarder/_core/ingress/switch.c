@@ -61,6 +61,15 @@ static void drop_large(struct engine *e, const uint8_t *record)
     port_sight(e, record, LENGTH_BYTES + load_be32(record), VNET_BYTES, CAPTURE_DROP, &e->count.offload);
 }
 
+/* Where the next run of finished frames is made: where it is to lie, in its destination's ring, if that has room for a
+   run. No burst lies there: what is read to a ring needs not be finished for it (ingress.c). */
+static uint8_t *place_of_finished(const struct engine *e)
+{
+    struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
+    bool has_room = peer != NULL && peer->path == PATH_RING && ring_has_room(&peer->tx, RUN_LIMIT);
+    return has_room ? ring_front(&peer->tx) : e->in.finished;
+}
+
 /* Finish one frame, except for the work that the destination accepts undone. */
 static void finish_frame(struct engine *e, const uint8_t *record, struct intake intake, struct frame_run *plain)
 {
@@ -81,7 +90,9 @@ static void finish_frame(struct engine *e, const uint8_t *record, struct intake 
     while (!offload_is_done(&offload)) {
         if (plain->frames > 0 && plain->bytes + offload_next_bytes(&offload) > RUN_BYTES)
             pass_run(e, plain);
-        plain->bytes += offload_next(&offload, e->in.finished + plain->bytes);
+        if (plain->frames == 0)
+            plain->start = place_of_finished(e);
+        plain->bytes += offload_next(&offload, plain->start + plain->bytes);
         plain->frames++;
     }
 }
@@ -90,7 +101,7 @@ static void finish_frame(struct engine *e, const uint8_t *record, struct intake 
    order, in runs of the usual size. */
 static void finish_run(struct engine *e, const struct frame_run *run, struct intake intake)
 {
-    struct frame_run plain = {.start = e->in.finished}, same = {.vnet = true};
+    struct frame_run plain = {0}, same = {.vnet = true};
     for (uint32_t at = 0; at < run->bytes; at += LENGTH_BYTES + load_be32(run->start + at)) {
         uint8_t *record = run->start + at;
         uint32_t bytes = load_be32(record);

@@ -6,7 +6,8 @@
    burst.
 
    Frames with a virtio_net_hdr keep it in a ring to a destination that accepts their unfinished work. In all other
-   cases they are finished first (intake.h, offload.h): flooded and pending frames are plain.
+   cases they are finished first (intake.h, offload.h): flooded and pending frames are plain. Frames are finished where
+   they are to lie: at the front of the destination's ring, if it has room for a run, else in own memory.
 
    Example. A burst has 30 frames from A to B, one ARP request and 12 frames from A to B. Three runs, three verdicts
    (the third is looked up again): 30 frames to the ring of B's port, 1 to the flood ring, 12 to the ring. switch_end

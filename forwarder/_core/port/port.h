@@ -50,7 +50,7 @@ struct inbuf {
     struct intake direct_intake; /* what was taken there when it was read */
     uint8_t *burst;       /* and in memory */
     uint32_t rest;        /* streams: bytes there that were read and not yet switched, a partial record */
-    uint8_t *finished;    /* RUN_LIMIT bytes, for frames whose offloads were done here */
+    uint8_t *finished;    /* RUN_LIMIT bytes, for frames that are finished here and cannot be finished in a ring */
 };
 
 /* Frames that go the same way: records one behind the other, in memory that is this engine's. */

@@ -50,6 +50,13 @@ uint8_t *ring_front(const struct ring_tx *tx)
     return tx_at(tx, tx->head);
 }
 
+bool ring_holds(const struct ring_tx *tx, const uint8_t *records, uint64_t *at)
+{
+    uint64_t offset = (uint64_t)((uintptr_t)records - (uintptr_t)tx->shm.data);
+    *at = tx->head + ((offset - tx->head) & (tx->shm.size - 1));
+    return offset < 2 * (uint64_t)tx->shm.size;
+}
+
 /* How many of the records fit into `space`, and how many bytes those are. */
 static uint32_t fitting(const uint8_t *records, uint32_t frames, uint64_t space, uint32_t *bytes)
 {

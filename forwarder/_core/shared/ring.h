@@ -56,6 +56,9 @@ bool ring_has_room(struct ring_tx *tx, uint64_t bytes);
 /* Where they are. ring_put writes there, too. */
 uint8_t *ring_front(const struct ring_tx *tx);
 
+/* Do records lie in the ring's memory? Then `at` becomes their cursor, as ring_commit takes it. */
+bool ring_holds(const struct ring_tx *tx, const uint8_t *records, uint64_t *at);
+
 /* Append records like ring_put, but in place: `at` is where the first begins, at or behind the end of the last run,
    within the free space. All fit, or none. */
 uint32_t ring_commit(struct ring_tx *tx, uint64_t at, uint32_t bytes, uint32_t frames, const uint8_t *src, bool vnet);
