@@ -66,7 +66,8 @@ static uint64_t ask(const struct guest *guest, uint32_t request, const void *pay
     say(guest, request, payload, bytes, -1);
     for (size_t got = 0; got < sizeof answer;) {
         ssize_t some = recv(guest->fd, answer + got, sizeof answer - got, 0);
-        if (some <= 0 && errno != EAGAIN) die("vhost-user answer");
+        if (some == 0) errno = ECONNRESET;
+        if (some <= 0 && errno != EAGAIN && errno != EINTR) die("vhost-user answer"); /* a stop is heeded later */
         got += some > 0 ? (size_t)some : 0;
     }
     memcpy(&value, answer + 12, sizeof value);
