@@ -2,12 +2,14 @@
 
 **A guest's source address is a claim**, and answers go to it. So a packet is dropped on arrival if its source
 is not of the LAN, or is the gateway's own (``sources``, and ``claims`` for ARP). A packet from the TUN never
-leaves by the TUN: otherwise one packet with a false source would make the gateway talk to itself.
+leaves by the TUN: otherwise one packet with a false source would make the gateway talk to itself. A packet
+meets the rules of its own IP version only, and few of them.
 
 **The relay carries what guests send to the outside.** Its packet sockets have seen these packets already, so
-they are dropped here (``held``), except segments of existing connections and ICMP errors about them. The
-relay also reassembles fragments for the gateway itself: the kernel has one queue of fragments for all guests.
-A guest that asks the host alias itself whether it is still there (RFC 4861 7.3) is answered by the kernel.
+they are dropped here (``held4``, ``held6``), except segments of existing connections and ICMP errors about
+them. The relay also reassembles fragments for the gateway itself: the kernel has one queue of fragments for
+all guests. A guest that asks the host alias itself whether it is still there (RFC 4861 7.3) is answered by
+the kernel.
 
 **Connections** arrive by TPROXY rather than by redirect. TPROXY takes a segment before routing, and the
 accepting socket *has the address that the guest asked for* (``getsockname``). So IPv4 and IPv6 work alike,
@@ -61,27 +63,43 @@ table inet bulkhead {{
     chain sources {{
         type filter hook prerouting priority {BEFORE_FRAGMENTS}; policy accept;
         iifname != "{interface}" accept
-        ip saddr 0.0.0.0 udp dport 67 accept
+        meta nfproto vmap {{ ipv4 : goto sources4, ipv6 : goto sources6 }}
+    }}
+    chain sources4 {{
+        ip saddr != {policy.subnet} goto outsiders4
         ip saddr {{ {own4} }} drop
-        ip saddr != {policy.subnet} drop
+        ip daddr {policy.gateway4} ip frag-off & 0x3fff != 0 drop
+        ip daddr {policy.host4} goto held4
+        ip daddr {{ {policy.subnet}, 224.0.0.0/4, 255.255.255.255 }} accept
+        goto held4
+    }}
+    chain outsiders4 {{
+        ip saddr 0.0.0.0 udp dport 67 accept
+        drop
+    }}
+    chain sources6 {{
         ip6 saddr {{ {settings.gateway6}, {policy.host6} }} drop
         ip6 saddr != {{ {policy.prefix}, fe80::/10, :: }} drop
-        ip daddr {policy.gateway4} ip frag-off & 0x3fff != 0 drop
         ip6 daddr {settings.gateway6} exthdr frag exists drop
-        ip daddr {policy.host4} goto held
         ip6 daddr {policy.host6} icmpv6 type nd-neighbor-solicit accept
-        ip6 daddr {policy.host6} goto held
-        ip daddr {{ {policy.subnet}, 224.0.0.0/4, 255.255.255.255 }} accept
+        ip6 daddr {policy.host6} goto held6
         ip6 daddr {{ {policy.prefix}, fe80::/10, ff00::/8 }} accept
-        goto held
+        goto held6
     }}
-    chain held {{
+    chain held4 {{
         icmp type {{ destination-unreachable, time-exceeded }} meta mark set {MARK} accept
+        meta l4proto != tcp drop
+        ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 240.0.0.0/4 }} drop
+        goto segments
+    }}
+    chain held6 {{
         icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded }} meta mark set {MARK} accept
         meta l4proto != tcp drop
-        tcp flags & (syn | ack) == syn drop
-        ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 240.0.0.0/4 }} drop
         ip6 daddr {{ ::/127, ::ffff:0.0.0.0/96 }} drop
+        goto segments
+    }}
+    chain segments {{
+        tcp flags & (syn | ack) == syn drop
         socket transparent {{ 0, 1 }} meta mark set {MARK} accept
         update @strays {{ ether saddr limit rate over {rate}/second burst {burst} packets }} \
             counter name {COUNTER} drop
@@ -89,8 +107,11 @@ table inet bulkhead {{
     }}
     chain connections {{
         type filter hook prerouting priority mangle; policy accept;
-        iifname "{interface}" meta mark != {MARK} accept
-        iifname != "{interface}" tcp flags & (syn | ack) != syn accept
+        meta mark {MARK} goto accepted
+        iifname "{interface}" accept
+        tcp flags & (syn | ack) == syn goto accepted
+    }}
+    chain accepted {{
         meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{TCP_PORT} meta mark set {MARK} accept
         meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{TCP_PORT} meta mark set {MARK} accept
     }}
