@@ -6,13 +6,18 @@ A report with another epoch than the watched one is about a past worker and is i
 entry for each port with a worker.
 
 Pure: times are monotonic seconds from the caller. The caller checks for pulses before each ``tick`` only: a
-worker that was heard an interval ago may be silent for two more.
+worker that was heard an interval ago may be silent for two more. A ``tick`` that comes late means that the
+supervisor did not run (the machine was suspended, a container paused). Then the workers may not have run,
+either, and their time begins anew.
 """
 
 from typing import NamedTuple
 
 SILENT_PULSES = 3
 """Pulses that may be missing before a worker is called silent."""
+
+LATE_PULSES = 1
+"""Pulses after the deadline at which a ``tick`` is late: turns of the supervisor take milliseconds."""
 
 
 class Heard(NamedTuple):
@@ -62,6 +67,8 @@ class Liveness:
     def tick(self, now: float) -> list[tuple[int, int]]:
         """Return (port, epoch) of the workers that have become silent."""
         limit = SILENT_PULSES * self._pulse
+        if now >= self._due + LATE_PULSES * self._pulse:
+            self._fresh = {port: Heard(known.epoch, now) for port, known in self._fresh.items()}
         late = [(port, known.epoch) for port, known in self._fresh.items() if known.at + limit <= now]
         for port, _ in late:
             self._silent[port] = self._fresh.pop(port)
