@@ -20,6 +20,9 @@ PATH = Path("/etc/resolv.conf")
 MOST = 3
 """The C library asks as many."""
 
+MOST_BYTES = 1 << 16
+"""Of the file: what is behind them is not read, since a huge file would have the supervisor wait."""
+
 PORT = 53
 HERE: tuple[SocketAddress, ...] = (("127.0.0.1", PORT),)
 NONE_SAID = Servers(HERE)
@@ -65,7 +68,9 @@ class Resolvers:
             if not stat.S_ISREG(now.st_mode):
                 self._seen, self._servers = seen, NONE_SAID
             elif seen != self._seen:
-                self._servers = read(self._path.read_text(errors="replace").splitlines())
+                with self._path.open("rb") as file:
+                    text = file.read(MOST_BYTES).decode(errors="replace")
+                self._servers = read(text.splitlines())
                 self._seen = seen
         except OSError:
             self._seen, self._servers = None, NONE_SAID

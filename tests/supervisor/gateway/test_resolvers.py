@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from supervisor.gateway.resolvers import HERE, MOST, Resolvers, read
+from supervisor.gateway.resolvers import HERE, MOST, MOST_BYTES, Resolvers, read
 
 
 def test_the_file_is_read_as_the_c_library_does() -> None:
@@ -107,4 +107,10 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_bytes(b"\xff\xfe\nnameserver 10.0.0.1\n\0")
+    assert Resolvers(path=path).servers().addresses == (("10.0.0.1", 53),)
+
+
+def test_a_huge_file_has_the_supervisor_wait_for_its_beginning_only(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 10.0.0.1\n" + "#" * MOST_BYTES + "\nnameserver 10.0.0.2\n")
     assert Resolvers(path=path).servers().addresses == (("10.0.0.1", 53),)
