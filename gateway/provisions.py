@@ -59,6 +59,9 @@ MOST_SELF_MADE = 4096
 LOOK_S = 1.0
 """Time between two reads of the kernel's drop counters, which each wake the process in the namespace."""
 
+SAVE_S = 1.0
+"""Time between two tries to save the leases on a full disk."""
+
 PAGE = 256
 """Leases in one answer: a message has room for a few more."""
 
@@ -104,6 +107,8 @@ class Provisions:
         self._pauses = Pauses(clock)
         self._static = {lease.name: lease.address for lease in settings.leases if lease.name}
         self._journal = Journal(settings.lease_file)
+        self._save_at = 0.0
+        """When to write the leases again, after a failure."""
         self._tell_failure("")
         self._leases = self._remembered(settings, ports)
         self._leases.is_used = ports.seen.is_used
@@ -188,6 +193,11 @@ class Provisions:
         self._streams.tick(now)
         self._pauses.tick(now)
         self._announcer.tick(now)
+        if self._journal.may_recover and now >= self._save_at:
+            self._save_at = now + SAVE_S
+            self._journal.write_again(self._leases)
+            if not self._journal.failed:
+                self._log("info", "leases are saved again")
 
     def _count_flooded(self, reply: Reply) -> None:
         if reply.ok:
@@ -197,7 +207,8 @@ class Provisions:
         """When to call ``tick``, in monotonic seconds."""
         parts = (self._station, self._upstream, self._streams, self._pauses)
         ends = [end for part in parts if (end := part.deadline()) is not None]
-        return min([self._announcer.deadline(), self._held.deadline(), *ends])
+        save_at = self._save_at if self._journal.may_recover else float("inf")
+        return min([self._announcer.deadline(), self._held.deadline(), save_at, *ends])
 
     def close(self) -> None:
         """Close everything."""

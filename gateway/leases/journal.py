@@ -12,6 +12,7 @@ one without that line was not finished, and counts only where there is no other.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from ipaddress import IPv4Address
@@ -73,9 +74,19 @@ class Journal:
             if self._lines > SLACK + GROWTH * count:
                 self._renew(others)
             elif not self.failed:
-                os.write(self._files[0], _line(lease))
+                _write(self._files[0], _line(lease))
         except OSError as error:
             self.failed = error.strerror or str(error)
+
+    @property
+    def may_recover(self) -> bool:
+        """Whether a write has failed, which may succeed later: the disk was full."""
+        return bool(self.failed and self._files)
+
+    def write_again(self, leases: Iterable[Lease]) -> None:
+        """Write all leases, after a failure."""
+        with contextlib.suppress(OSError):
+            self._renew(leases)
 
     def close(self) -> None:
         """Close the files."""
@@ -88,12 +99,17 @@ class Journal:
         lines.append(f"{WHOLE} {self._number + 1}\n".encode())
         text = b"".join(lines)
         os.ftruncate(other, 0)
-        if os.write(other, text) != len(text):
-            raise OSError(None, "not all was written")
+        _write(other, text)
         self._number += 1
         self._lines = len(lines)
         self._files.reverse()
         self.failed = ""
+
+
+def _write(file: int, text: bytes) -> None:
+    """Write all of it. Raises OSError."""
+    if os.write(file, text) != len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lines(file: int) -> list[str]:

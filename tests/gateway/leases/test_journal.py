@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from gateway.leases.journal import SLACK, Journal
 from gateway.leases.table import LEASE_S, Leases, State
@@ -54,3 +57,33 @@ def test_a_file_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
     for _ in range(3):
         journal.note(lease, leases, 1)
     assert journal.failed == "No such file or directory"
+
+
+def test_leases_of_a_full_disk_are_saved_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "leases"
+    journal = Journal(str(path))
+    leases = Leases(3, 253, {})
+    leases.changed = lambda lease: journal.note(lease, leases, len(leases))
+    write = os.write
+
+    def bind(number: int) -> None:
+        got = leases.offer(MACS[number], Port(number, 1), 0, 0.0)
+        assert got is not None
+        leases.bind(MACS[number], Port(number, 1), got.address, 0.0)
+
+    bind(0)
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:7]))
+    bind(1)
+    assert journal.failed == "No space left on device"
+    assert journal.may_recover
+    journal.write_again(leases)
+    assert journal.may_recover
+    monkeypatch.setattr(os, "write", write)
+    journal.write_again(leases)
+    assert not journal.may_recover
+    bind(2)
+    journal.close()
+    loaded = Journal(str(path)).load(0.0)
+    assert sorted(lease.mac for lease, *_ in loaded) == MACS[:3]
