@@ -44,6 +44,13 @@ class Future(Generic[T]):
         return other
 
 
+def known(result: T) -> Future[T]:
+    """Return a future whose result is set already."""
+    future: Future[T] = Future()
+    future.set_result(result)
+    return future
+
+
 def gather(futures: Sequence[Future[T]]) -> Future[list[T]]:
     """Return a future whose result is the list of theirs, in their order, when the last has come."""
     every: Future[list[T]] = Future()

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from forwarder.errors import LocalError, UsageError
-from forwarder.future import Future
+from forwarder.future import Future, known
 from forwarder.messages import Reply
 
 
@@ -38,9 +38,7 @@ def attempt(run: Callable[[], Future[Reply]]) -> Future[Reply]:
 
 def now(reply: Reply) -> Future[Reply]:
     """Return an answer that is known already."""
-    future: Future[Reply] = Future()
-    future.set_result(reply)
-    return future
+    return known(reply)
 
 
 def refusal(error: LocalError) -> Reply:

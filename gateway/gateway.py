@@ -152,7 +152,13 @@ class Gateway:
 
     def _serve(self, plain: Mapping[str, object]) -> Future[Reply]:
         settings = read(plain)
-        overlap.check_host(settings.policy.subnet)
+        again = plain.get("again") is True
+        try:
+            overlap.check_host(settings.policy.subnet)
+        except LocalError as error:
+            if not again:
+                raise
+            self._log("warning", f"guests cannot reach some hosts: {error}")
         forwards = [Forward.parse(text) for text in settings.forwards]
         self._holder.start(plain)
         self._channel.send(Handover("namespace", {}, 1), (self._holder.pidfd,))
@@ -169,7 +175,7 @@ class Gateway:
             log=self._log,
         )
         cells = {"gateway": cell.plain(cell.enter("gateway")), "namespace": self._holder.cell}
-        return serving.open(forwards).map(
+        return serving.open(forwards, again=again).map(
             lambda error: answers.refusal(error) if error is not None else self._served(serving, cells)
         )
 

@@ -22,6 +22,8 @@ class Listener(NamedTuple):
     """Its port, which the kernel may have chosen; unix: 0."""
     close: Callable[[], None]
     """Closes it and removes its file."""
+    number: int
+    """Its name between the gateway and the supervisor."""
 
 
 Outcome = Listener | LocalError
@@ -40,6 +42,8 @@ class Listeners:
     def __init__(self, send: Callable[[Command], None]) -> None:
         """``send`` sends to the supervisor."""
         self._send = send
+        self.when_deleted: Callable[[int], None] = lambda _: None
+        """Called with the number of a listener whose file was deleted: no client reaches it any more."""
         self._number = 0
         self._asked: dict[int, Future[Outcome]] = {}
 
@@ -59,13 +63,15 @@ class Listeners:
             sock.close()
             raise PeerError("a listener that was not asked for")
         sock.setblocking(False)
-        asked.set_result(Listener(sock, port, lambda: self._close(number, sock)))
+        asked.set_result(Listener(sock, port, lambda: self._close(number, sock), number))
 
     def refused(self, number: int, why: str) -> None:
-        """Take a refusal."""
+        """Take a refusal; or, of a listener that was made, that its file was deleted."""
         asked = self._asked.pop(number, None)
         if asked is not None:
             asked.set_result(LocalError(why))
+        else:
+            self.when_deleted(number)
 
     def _ask(self, place: dict[str, object]) -> Future[Outcome]:
         self._number += 1

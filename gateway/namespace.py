@@ -13,12 +13,17 @@ from typing import cast
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
-from forwarder.future import Future
+from forwarder.future import Future, known
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
 from gateway.namespace_process import NamespaceProcess
 from gateway.stock import Deliver, Stock
+
+_ENDED = Reply(False, "the gateway's namespace has ended; see the log")
+
+MOST_ASKED = 20
+"""Unanswered questions of a process that hangs: one is asked each second, and answered in a millisecond."""
 
 START_S = 15.0
 """The namespace is ready after a tenth of a second, half of it imports; a loaded machine needs seconds."""
@@ -88,11 +93,17 @@ class Holder:
             self._stock.take(kind, deliver)
 
     def ask(self, command: Command) -> Future[Reply]:
-        """Send a request to the process inside; ``answer`` is called in any case."""
+        """Send a request to the process inside, which is answered in any case.
+
+        If the process has answered none of ``MOST_ASKED``, it hangs, and the namespace is of no use any more.
+        """
+        if len(self._answers) >= MOST_ASKED:
+            self._end("its process does not answer")
+        if self._channel is None:
+            return known(_ENDED)
         future: Future[Reply] = Future()
         self._answers.append(future.set_result)
         try:
-            assert self._channel is not None
             self._channel.send(command)
         except ChannelClosedError:
             self._end("its channel has ended")  # which answers
@@ -116,7 +127,7 @@ class Holder:
         self._stock.close()
         answers, self._answers = self._answers, []
         for answer in answers:
-            answer(Reply(False, "the gateway's namespace has ended; see the log"))
+            answer(_ENDED)
 
     def _await_made(self, deadline: float) -> None:
         assert self._channel is not None

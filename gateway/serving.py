@@ -5,11 +5,15 @@ so everything that opens a file or loads a module happens in the constructor. ``
 on the host; guests can be served when all of them are there. Operators (``Commands``) and clients of the HTTP
 API (``Services``) call the methods below.
 
+A gateway that follows another one (``again``) serves also if the host cannot give a listener any more: its
+address is gone, or its directory. It tries again then, since names and leases of every VM depend on it.
+
 Forwards and zones change while the gateway runs. After each change all of them go to the supervisor
 (``Memory``), so that the next gateway begins with them.
 """
 
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,7 +31,7 @@ from forwarder.socket_address import Servers
 from gateway.api.carry_over import By, Memory
 from gateway.api.names import Zone
 from gateway.api.zones import Zones
-from gateway.host_forwards import Added, HostForwards
+from gateway.host_forwards import RETRY_S, Added, HostForwards
 from gateway.listeners import Listener, Listeners, Outcome
 from gateway.namespace import Holder
 from gateway.ports import Ports
@@ -41,8 +45,8 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from gateway.api.http_server import HttpServer
 
-ONCE = ("ssh-port", "kept-forward")
-"""Options that become forwards when the gateway starts to serve."""
+ONCE = ("ssh-port", "kept-forward", "again")
+"""Options that are of use when the gateway starts to serve, and no longer."""
 
 MOST_OWNERS = 1500
 """Leases in one message to the supervisor: more than one for each possible port."""
@@ -73,6 +77,7 @@ class Serving:
         self._listeners = listeners
         self._settings = settings
         self._send = send
+        self._log = log
         self.ask = ask
         options = {key: value for key, value in plain.items() if key not in ONCE}
         memory = self._memory = Memory(options, send)
@@ -83,6 +88,10 @@ class Serving:
         self._forwards = HostForwards(self._relay, listeners, memory, log)
         self._make_api = self._prepare_api() if settings.services else None
         self._http: HttpServer | None = None
+        self._awaits_clients = False
+        """Whether the host cannot give the API's socket now."""
+        self._api_at = float("inf")
+        """When to ask for it again."""
         sockets, holder.sockets = holder.sockets, {}
         self._provisions = Provisions(
             loop,
@@ -95,6 +104,7 @@ class Serving:
             resolvers=lambda: Servers(settings.resolvers) if settings.resolvers else resolvers(),
         )
         self._told_owners: dict[str, object] = {}
+        listeners.when_deleted = self._deleted
 
     def _begin_to_relay(self, holder: Holder, ports: Ports, log: Callable[[str, str], None]) -> Relay:
         """Begin to relay with the relay's share of the namespace's sockets."""
@@ -115,15 +125,22 @@ class Serving:
 
         return lambda listener: HttpServer(self._loop, listener, Services(self).handle)
 
-    def open(self, forwards: list[Forward]) -> Future[LocalError | None]:
-        """Listen wherever the operator wants; the result is what cannot be had of it, if anything."""
-        wanted: list[Future[Any]] = [self._forwards.begin(forward) for forward in forwards]
+    def open(self, forwards: list[Forward], *, again: bool) -> Future[LocalError | None]:
+        """Listen wherever the operator wants; the result is what cannot be had of it, if anything.
+
+        ``again``: an earlier gateway has listened there, so what cannot be had is awaited.
+        """
+        texts = [str(forward) for forward in forwards]
+        later = [text for text in self._settings.kept_forwards if text not in texts]
+        wanted: list[Future[Any]] = []
+        if again:
+            later = [*texts, *later]
+        else:
+            wanted = [self._forwards.begin(forward) for forward in forwards]
         if self._settings.services:
-            wanted.append(self._listeners.at_path(self._settings.services).map(self._serve_api))
-        known = {str(forward) for forward in forwards}
-        kept = [
-            self._forwards.begin_again(text) for text in self._settings.kept_forwards if text not in known
-        ]
+            api = self._listen_for_clients()
+            wanted.append(api.map(self._await_clients) if again else api)
+        kept = [self._forwards.begin_again(text) for text in later]
         return gather([*wanted, *kept]).map(lambda results: self._opened(results[: len(wanted)]))
 
     def _opened(self, results: list[Any]) -> LocalError | None:
@@ -132,12 +149,35 @@ class Serving:
             self._forwards.remember()
         return error
 
+    def _listen_for_clients(self) -> Future[LocalError | None]:
+        return self._listeners.at_path(self._settings.services).map(self._serve_api)
+
+    def _await_clients(self, error: LocalError | None) -> None:
+        """Listen again later if that is impossible now."""
+        awaited, self._awaits_clients = self._awaits_clients, error is not None
+        if error is not None:
+            self._api_at = time.monotonic() + RETRY_S
+        if error is not None and not awaited:
+            self._log("warning", f"{error}; that is tried again every {RETRY_S:g} s")
+        elif error is None and awaited:
+            self._log("info", f"{self._settings.services} is there again")
+
     def _serve_api(self, listener: Outcome) -> LocalError | None:
         if isinstance(listener, LocalError):
             return LocalError(f"services: {listener}")
         assert self._make_api is not None
-        self._http = self._make_api(listener)
+        if self._http is None:
+            self._http = self._make_api(listener)
+        else:
+            self._http.move(listener)
         return None
+
+    def _deleted(self, listener: int) -> None:
+        """Listen anew: the file of that listener was deleted."""
+        if self._http is not None and self._http.listener == listener:
+            self._listen_for_clients().map(self._await_clients)
+        else:
+            self._forwards.deleted(listener)
 
     def _zones_changed(self, zones: tuple[Zone, ...], by: By) -> None:
         self._provisions.change_zones(zones)
@@ -152,8 +192,11 @@ class Serving:
 
     def tick(self, now: float) -> float:
         """Do what is due; return when something is the next time."""
-        due = float("inf")
-        for part in (self._relay, self._provisions, self._http):
+        if now >= self._api_at:
+            self._api_at = float("inf")
+            self._listen_for_clients().map(self._await_clients)
+        due = self._api_at
+        for part in (self._relay, self._provisions, self._http, self._forwards):
             deadline = None if part is None else part.deadline()
             if part is not None and deadline is not None:
                 if deadline <= now:
@@ -193,6 +236,10 @@ class Serving:
     def forwards(self) -> list[Forward]:
         """Return all forwards."""
         return self._forwards.all()
+
+    def wanted_forwards(self) -> list[Forward]:
+        """Return all forwards, and those that the host cannot give now."""
+        return self._forwards.wanted()
 
     def add_forward(self, forward: Forward, by: By) -> Future[Added]:
         """Begin to forward. Raises LocalError, like a result that is one: nothing has changed."""

@@ -147,9 +147,10 @@ class PortManager:
 
     def close(self) -> None:
         """Close everything; workers that still serve a port, and their paths, are left to the next one."""
-        if not self.orphans:
+        orphans = self.orphans
+        if not orphans:
             self.listeners.close_all()
-        self.gateway.close()
+        self.gateway.close(keep=orphans)
         self.fleet.close()
         self._fd_store.close()
 
@@ -196,6 +197,13 @@ class PortManager:
         in_force: Future[Missing] = Future()
         in_force.set_result(NOTHING)
         return in_force
+
+    def guard_all(self) -> None:
+        """Guard the ports that a supervisor without a gateway has made, since there is one now."""
+        for port in list(self.registry):
+            policy = port.record.policy
+            if not policy.guard and not is_gateway(port.record):
+                self.do(self.registry.set_policy(port.record.port, policy._replace(guard=True)))
 
     # Events of listeners.
 

@@ -36,6 +36,7 @@ from supervisor.console.history import History
 from supervisor.console.readings import Switch
 from supervisor.console.server import Console
 from supervisor.first_processes import FirstProcesses
+from supervisor.gateway import kept
 from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions
 
@@ -196,7 +197,8 @@ class Supervisor:
             return
         if happened:
             log.warning("%s and is made again", happened)
-        files = (self._console.mend(), self._captures.mend(), *self._ports.listeners.mend())
+        own = (self._console.mend(), self._captures.mend())
+        files = (*own, *self._ports.listeners.mend(), *self._ports.gateway.mend())
         taken = {file.path for file in files if file.is_taken()}
         for path in sorted(taken - self._taken):
             log.warning("another process has taken %s: who connects there does not reach this switch", path)
@@ -228,3 +230,5 @@ class Supervisor:
     def _take_over(self, predecessor: int) -> None:
         self._ports.fleet.take_over(predecessor, self._wait)
         self._ports.gateway.took_over([port.record for port in self._ports.registry])
+        if self._options.gateway is not None and self._saved.get(kept.PART) is None:
+            self._ports.guard_all()

@@ -30,6 +30,18 @@ class HttpServer:
         self._pauses = Pauses(time.monotonic)
         self._acceptor = Acceptor(loop, listener.sock, self._on_connection, self._pauses)
 
+    @property
+    def listener(self) -> int:
+        """The number of its listener."""
+        return self._listener.number
+
+    def move(self, listener: Listener) -> None:
+        """Serve at another listener from now on."""
+        self._acceptor.close()
+        self._listener.close()
+        self._listener = listener
+        self._acceptor = Acceptor(self._loop, listener.sock, self._on_connection, self._pauses)
+
     def tick(self, now: float) -> None:
         """End slow connections, and accept again after a pause."""
         for connection in list(self._connections):

@@ -49,6 +49,9 @@ class Backend(Protocol):
     def forwards(self) -> Iterable[Forward]:
         """Return all forwards."""
 
+    def wanted_forwards(self) -> Iterable[Forward]:
+        """Return all forwards, and those that the host cannot give now."""
+
     def add_forward(self, forward: Forward, by: By) -> Future[Forward | LocalError]:
         """Begin to forward; the result is the forward with its real port, or why it cannot be had."""
 
@@ -148,7 +151,7 @@ class Services:
     def _unexpose(self, body: bytes, by: By) -> Future[Answer]:
         local, _, protocol = _words(body)
         nears = {canonical(f"{protocol}:{near}") for near in _nears(protocol, local)}
-        found = [forward for forward in self._owner.forwards() if forward.near in nears]
+        found = [forward for forward in self._owner.wanted_forwards() if forward.near in nears]
         if not found:
             raise LocalError("proxy not found")
         for forward in found:

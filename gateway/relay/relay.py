@@ -163,6 +163,10 @@ class Relay:
         acceptor.close()
         listener.close()
 
+    def forward_of(self, listener: int) -> Forward | None:
+        """Return the forward of the listener with that number, if it is one of a forward."""
+        return next((each for each, (own, _) in self._listening.items() if own.number == listener), None)
+
     def tunnel(self, guest: Address, port: int) -> Callable[[socket.socket], None]:
         """Return a tunnel to a port of ``guest``. Raises LocalError if it is no guest's address."""
         check_guest(self._policy, guest)

@@ -39,7 +39,7 @@ GATEWAY_STATES = {
     "silent": "it does not answer, and may be stopped or stuck",
     "waiting": "its process was lost, and the next one starts in a moment",
     "starting": "its process does not serve yet",
-    "parked": "its process was lost too often; restart the switch",
+    "parked": "its process was lost too often; it is started again within a minute",
 }
 REFUSALS = {
     "denied": "--deny names a network that it is in",

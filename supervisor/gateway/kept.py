@@ -2,7 +2,7 @@
 
 Forwards of the command line or the file are in force again at the next start, even if they were removed
 meanwhile. Added forwards are passed to the next gateway as ``kept-forward``. If one cannot be opened then,
-since another program has its port, it is logged and left out; the switch starts all the same. Zones are taken
+since another program has its port, the gateway awaits it; the switch starts all the same. Zones are taken
 over whole, unless the LAN has other addresses now.
 
 Each change is an event that says who asked for it. The gateway reports a change with the number of the
@@ -107,9 +107,15 @@ def remembered(
 ) -> dict[str, object]:
     """Return what the next gateway is to begin with: ``options``, and what this one has ``told`` of its own.
 
-    A guest may have taken it over, so only forwards and zones count, and of unix sockets those it listens at.
+    A guest may have taken it over, so only forwards and zones count, and of unix sockets those at which it
+    listens, or was to listen from its start.
     """
-    forwards = [text for text in texts(told.get("forward")) if not text.startswith("unix:") or has_file(text)]
+    known = {*texts(options.get("forward")), *texts(options.get("kept-forward"))}
+    forwards = [
+        text
+        for text in texts(told.get("forward"))
+        if not text.startswith("unix:") or text in known or has_file(text)
+    ]
     zones = {"dns-zone": texts(told["dns-zone"])} if "dns-zone" in told else {}
     lasting = {key: value for key, value in options.items() if key not in ONCE}
     return {**lasting, **zones, "forward": forwards}

@@ -12,6 +12,8 @@ what ``may_name_files`` says.
     listen 3 tcp 127.0.0.1 8080     the socket, and 8080
     listen 4 unix /run/user/web     the socket, and 0; the file is removed with it
     unlisten 4
+
+A unix socket whose file was deleted cannot get it back. It is given up, and the gateway asks for another one.
 """
 
 import errno
@@ -102,7 +104,20 @@ class Listenings:
 
     def paths(self) -> list[str]:
         """Return the paths of the unix sockets."""
-        return [file.path for file in self._made.values() if file is not None]
+        return [file.path for file in self.files()]
+
+    def files(self) -> list[SocketFile]:
+        """Return the files of the unix sockets."""
+        return [file for file in self._made.values() if file is not None]
+
+    def lost(self) -> list[tuple[int, str]]:
+        """Give up the unix sockets whose files were deleted; return their numbers and paths."""
+        found = [
+            (number, file.path) for number, file in self._made.items() if file is not None and file.is_lost()
+        ]
+        for number, _ in found:
+            self.close(number)
+        return found
 
     def close(self, number: int) -> None:
         """Remove the file of a listener, if it has one; the socket is the gateway's to close."""

@@ -6,7 +6,7 @@ Theory of operation
 or why not. The supervisor owns nothing of the gateway's network; it sees the process and the port:
 
 - the process ends: its port is detached (the namespace behind it is gone). When the port has gone, another
-  process is started within the restart budget; its port gets the same name;
+  process is started within the restart budget, or when its losses are forgotten; its port gets the same name;
 - the port goes (the operator detached it): the gateway is ended for good;
 - the supervisor ends: the end of the channel ends the gateway. If the supervisor was killed, the port and its
   worker stay; the next supervisor takes them over, detaches the port and starts a new gateway.
@@ -19,9 +19,7 @@ successor (``remember``).
 
 The supervisor passes operators' commands on, and asks for the gateway's figures once a second. So it notices
 a gateway that hangs (``questions``), shows it as silent and does not wait for it. A gateway that hangs for
-long is replaced.
-
-``port`` makes the port of the TAP; ``child`` is the process.
+long is replaced. ``port`` makes the port of the TAP; ``child`` is the process.
 """
 
 import os
@@ -31,27 +29,32 @@ from contextlib import suppress
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError, UsageError
-from forwarder.future import Future
+from forwarder.future import Future, known
 from forwarder.loop import Loop
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import Identity, PortRecord
-from forwarder.restart_budget import Budget, Losses
+from forwarder.restart_budget import Budget
+from forwarder.unix_sockets import SocketFile
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log, say
 from supervisor.base.saved_state import SavedState
 from supervisor.gateway import confinement
 from supervisor.gateway.announcements import Announcements, InUse
 from supervisor.gateway.child import END_S, GatewayChild
+from supervisor.gateway.ends import Ends
 from supervisor.gateway.facts import Facts
 from supervisor.gateway.kept import KeptAdditions, remembered
 from supervisor.gateway.limited_channel import LimitedChannel
 from supervisor.gateway.port import GatewayPort, PortHandler
-from supervisor.gateway.questions import ASK_S, MOST, REPLACE_S, Questions
+from supervisor.gateway.questions import ASK_S, LATE_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.requests import Requests
 from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
 from supervisor.ports.view import PortView
 
 LEASES = "gateway.leases"
+
+START_S = 20.0
+"""A little more than the gateway waits for its namespace."""
 
 
 class GatewayProcess:
@@ -85,7 +88,7 @@ class GatewayProcess:
         """The gateway's counters, from its last answer."""
         self.owners = self._port.owners
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
-        self._losses = Losses(Budget())
+        self._ends = Ends(Budget())
         self._first = child
         self._child: GatewayChild | None = None
         self._channel: LimitedChannel | None = None
@@ -121,13 +124,14 @@ class GatewayProcess:
         self._child, self._first = self._first or GatewayChild(), None
         self._child.watch(self._loop, self._ended)
         self._to(GatewayEvent.START)
+        self._kill_at = time.monotonic() + START_S
         self.failure, self._misused = "", False
         self._channel = LimitedChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
         self._requests = Requests(self._say, self._facts, self._options, self._port.name_of)
         self._announcements.begin()
         try:
-            self._channel.send(Command("serve", dict(self._options)))
+            self._channel.send(Command("serve", {**self._options, "again": self._has_served}))
         except ChannelClosedError:  # the process has ended; the loop will say so
             self._hang_up()
 
@@ -153,11 +157,8 @@ class GatewayProcess:
 
     def figures(self) -> Future[dict[str, object] | None]:
         """Return its state and counters: its answer of now or, if it does not answer, its last one."""
-        if self.state is GatewayState.UP and len(self._questions) < MOST:
-            return self._ask_figures()
-        future: Future[dict[str, object] | None] = Future()
-        future.set_result(self._shown())
-        return future
+        may_ask = self.state is GatewayState.UP and len(self._questions) < MOST
+        return self._ask_figures() if may_ask else known(self._shown())
 
     def view(self, port: PortView) -> PortView:
         """Return the state in which to show a port: the port of a gateway that hangs is silent."""
@@ -216,6 +217,10 @@ class GatewayProcess:
             say("gateway", "the gateway's port is gone, and the gateway with it", state="off")
             self.stop()
 
+    def mend(self) -> list[SocketFile]:
+        """Make sockets again whose files were deleted; return the files of all."""
+        return self._requests.mend() if self._requests is not None and self.state in SERVING else []
+
     def tick(self, now: float) -> None:
         """Do what is due."""
         if self._channel is not None:
@@ -224,6 +229,8 @@ class GatewayProcess:
             self._listen(now)
         if now >= self._kill_at and self._child is not None:
             self._kill_at = float("inf")
+            if self.state is GatewayState.STARTING and not self.failure:
+                self.failure = f"the gateway did not serve within {START_S:g} s"
             self._child.kill()
         if now >= self._due and not self._port.exists and self._child is None:
             self._due = float("inf")
@@ -237,13 +244,17 @@ class GatewayProcess:
         """When ``tick`` has something to do."""
         due = self._due if not self._port.exists and self._child is None else float("inf")
         ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
-        is_silent = self.state is GatewayState.SILENT
-        replace_at = self._questions.began() + REPLACE_S if is_silent else float("inf")
         resume_at = self._channel.deadline() if self._channel is not None else float("inf")
-        return min(due, ask_at, self._questions.deadline(), self._kill_at, replace_at, resume_at)
+        return min(due, ask_at, self._questions.deadline(), self._kill_at, self._replace_at(), resume_at)
+
+    def _replace_at(self) -> float:
+        """When to replace a gateway that is silent."""
+        return self._questions.began() + REPLACE_S if self.state is GatewayState.SILENT else float("inf")
 
     def _listen(self, now: float) -> None:
         """Ask for the figures, and notice that an answer is late."""
+        if now >= min(self._questions.deadline(), self._replace_at()) + LATE_S:
+            self._questions.excuse(now)
         if now >= self._questions.deadline():
             self._receive()  # an answer that has come but was not read yet counts
             if self._questions.give_up(now, self._silence()):
@@ -251,7 +262,7 @@ class GatewayProcess:
                     text = f"{self._silence()}; guests' new connections and commands fail"
                     say("gateway", text, "warning", state="silent")
                 self._to(GatewayEvent.UNANSWERED)
-        if self.state is GatewayState.SILENT and now >= self._questions.began() + REPLACE_S:
+        if now >= self._replace_at():
             say("gateway", f"{self._silence()}, and is replaced", "error", state="ended")
             self._hang_up()
             self._kill_at = now
@@ -265,14 +276,14 @@ class GatewayProcess:
             say("gateway", f"the gateway answers again after {silence:.1f} s", state="live")
         self._to(GatewayEvent.ANSWERED)
 
-    def close(self) -> None:
-        """End the process and wait for it; that does not take long."""
+    def close(self, *, keep: bool) -> None:
+        """End the process and wait for it, which does not take long; ``keep`` the leases for the next one."""
         self._hang_up()
         for child in (self._child, self._first):
             if child is not None:
                 child.close()
         self._child = self._first = None
-        for lease_file in (self._lease_file, f"{self._lease_file}.2"):
+        for lease_file in () if keep else (self._lease_file, f"{self._lease_file}.2"):
             with suppress(FileNotFoundError):
                 os.unlink(lease_file)
 
@@ -313,6 +324,7 @@ class GatewayProcess:
                 self._take_figures(message)
                 self._kept.serves(result, self._options)
                 self._has_served = True
+                self._kill_at = float("inf")
                 self._ask_at = time.monotonic()
             case Reply() if self._questions and self.state in SERVING:
                 self._heard()
@@ -381,11 +393,7 @@ class GatewayProcess:
         if self.state is GatewayState.OFF or not self._has_served:
             self._to(GatewayEvent.STOP)  # the caller of ``begin`` logs the reason
             return
-        due = self._losses.lost(time.monotonic())
-        self._to(GatewayEvent.LOST if due is not None else GatewayEvent.LOST_FOR_GOOD)
-        if due is None:
-            text = f"the gateway {how} too often and is not started again; restart the switch"
-            say("gateway", text, "error", state="parked", reason=how)
-            return
-        self._due = due
-        say("gateway", f"the gateway {self.failure or how} and is started again", "warning", state="waiting")
+        after = self._ends.lost(how, self.failure, time.monotonic())
+        self._to(after.event)
+        self._due = after.due
+        say("gateway", after.text, after.level, state=after.state.value, reason=how)

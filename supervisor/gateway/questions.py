@@ -17,6 +17,9 @@ is on its way already. So a gateway that stops counts as silent ``ASK_S + LIMIT_
 A gateway that is silent for ``REPLACE_S`` is replaced, since names and leases of every VM depend on it. Its
 connections end then.
 
+If the supervisor itself did not run meanwhile (the machine was suspended, a container paused), the gateway
+may not have run, either. Then all times begin anew (``excuse``).
+
 Runs in the supervisor's loop and never blocks.
 """
 
@@ -32,6 +35,8 @@ REPLACE_S = 20.0
 """Long enough for a machine that swaps, or for a debugger."""
 MOST = 64
 """More than operators will ask at once."""
+LATE_S = 0.5
+"""A supervisor that notices a deadline so much later did not run: its turns take milliseconds."""
 
 
 class _Question:
@@ -78,6 +83,11 @@ class Questions:
             question.given_up = True
             question.future.set_result(Reply(False, why))
         return bool(due)
+
+    def excuse(self, now: float) -> None:
+        """Wait for all answers from ``now`` on."""
+        for question in self._questions:
+            question.asked_at = now
 
     def deadline(self) -> float:
         """When to call ``give_up``; infinity if there is no question."""

@@ -22,6 +22,7 @@ from contextlib import suppress
 from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError
 from forwarder.messages import Command, Handover, Message, Reply
+from forwarder.unix_sockets import SocketFile
 from supervisor.base.allowance import Allowance
 from supervisor.base.logs import LEVELS, Throttle, log
 from supervisor.gateway.facts import Facts
@@ -64,6 +65,15 @@ class Requests:
     def has_file(self, forward: str) -> bool:
         """Whether the gateway listens at the unix socket of that forward."""
         return any(forward.startswith(f"unix:{path}:") for path in self._listenings.paths())
+
+    def mend(self) -> list[SocketFile]:
+        """Have the gateway ask again for sockets whose files were deleted; return the files of all."""
+        for number, path in self._listenings.lost():
+            log.warning("%s was deleted and is made again", path)
+            with suppress(ChannelClosedError):
+                why = f"{path} was deleted"
+                self._send(Command("no_listener", {"number": number, "why": why}), ())
+        return self._listenings.files()
 
     def take(self, request: Command) -> bool:
         """Do what is asked; False: it is no request of these. Raises PeerError."""

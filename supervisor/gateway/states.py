@@ -15,7 +15,7 @@ class GatewayState(Enum):
     WAITING = "waiting"
     """Its process was lost; the next one starts when the back-off is over and the old port has left."""
     PARKED = "parked"
-    """Its process was lost too often."""
+    """Its process was lost too often; the next one starts when these losses are forgotten."""
 
 
 class GatewayEvent(Enum):
@@ -28,13 +28,14 @@ class GatewayEvent(Enum):
     ANSWERED = "answered"
     LOST = "lost"
     """Its process was lost, and the budget allows another one."""
-    LOST_FOR_GOOD = "lost for good"
+    LOST_TOO_OFTEN = "lost too often"
     STOP = "stop"
 
 
 TRANSITIONS = {
     (GatewayState.OFF, GatewayEvent.START): GatewayState.STARTING,
     (GatewayState.WAITING, GatewayEvent.START): GatewayState.STARTING,
+    (GatewayState.PARKED, GatewayEvent.START): GatewayState.STARTING,
     (GatewayState.STARTING, GatewayEvent.READY): GatewayState.UP,
     (GatewayState.STARTING, GatewayEvent.LOST): GatewayState.WAITING,
     (GatewayState.UP, GatewayEvent.LOST): GatewayState.WAITING,
@@ -43,9 +44,9 @@ TRANSITIONS = {
     (GatewayState.SILENT, GatewayEvent.UNANSWERED): GatewayState.SILENT,
     (GatewayState.SILENT, GatewayEvent.ANSWERED): GatewayState.UP,
     (GatewayState.SILENT, GatewayEvent.LOST): GatewayState.WAITING,
-    (GatewayState.SILENT, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
-    (GatewayState.STARTING, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
-    (GatewayState.UP, GatewayEvent.LOST_FOR_GOOD): GatewayState.PARKED,
+    (GatewayState.SILENT, GatewayEvent.LOST_TOO_OFTEN): GatewayState.PARKED,
+    (GatewayState.STARTING, GatewayEvent.LOST_TOO_OFTEN): GatewayState.PARKED,
+    (GatewayState.UP, GatewayEvent.LOST_TOO_OFTEN): GatewayState.PARKED,
     **{(state, GatewayEvent.STOP): GatewayState.OFF for state in GatewayState},
 }
 """Every other pair is a bug: only a running process can be lost, only an absent one starts, and only a

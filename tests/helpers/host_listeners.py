@@ -33,4 +33,4 @@ class HostListeners:
             sock.close()
             self._listenings.close(number)
 
-        return Listener(sock, port, close)
+        return Listener(sock, port, close, number)

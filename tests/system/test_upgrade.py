@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from supervisor.base.saved_state import FILE
-from tests.helpers.gateway.processes import process
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
 from tests.helpers.guests.switch import Switch
@@ -128,17 +128,27 @@ def test_a_file_that_is_not_ours_keeps_no_switch_from_starting(switch: StartSwit
     state(running).with_name(f"{FILE}.refused").unlink(missing_ok=True)
 
 
-def test_a_forward_whose_port_is_taken_is_logged_and_left_out(switch: StartSwitch) -> None:
+def listener(port: int) -> socket.socket | None:
+    """Listen at a port of loopback, if no process has it."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(("127.0.0.1", port))
+    return None
+
+
+def test_a_forward_whose_port_is_taken_is_logged_and_awaited(switch: StartSwitch) -> None:
     running = switch("--gateway", qemu=True)
     running.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:80")
     running.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:81")
     one, other = forwards(running)
     kill_supervisor(running)
-    wait_for(lambda: not process(running, "gateway"), "the gateway to end")
-    with socket.create_server(("127.0.0.1", int(one.split(":")[2]))):
+    with wait_for(lambda: listener(int(one.split(":")[2])), "the gateway to end"):
         running.start("--gateway", *running.arguments(qemu=True))
         assert forwards(running) == [other]
-    assert "is not forwarded again" in running.log()
+        assert "is not forwarded again" in running.log()
+        kill_supervisor(running)
+        running.start("--gateway", *running.arguments(qemu=True))
+        assert forwards(running) == [other]
+    wait_for(lambda: sorted(forwards(running)) == sorted((one, other)), "the one whose port is free again")
 
 
 def test_a_command_returns_only_after_its_change_is_stored(switch: StartSwitch) -> None:
@@ -150,3 +160,19 @@ def test_a_command_returns_only_after_its_change_is_stored(switch: StartSwitch) 
         assert added in state(running).read_text()
         running.start("--gateway", *running.arguments(qemu=True))
         assert added in forwards(running)
+
+
+def test_a_port_of_a_switch_that_gets_a_gateway_is_guarded(switch: StartSwitch) -> None:
+    running = switch(qemu=True)
+    vm = running.connect("unix")
+    running.wait_live(1)
+    assert running.json("show", "qemu-1")["settings"]["guard"] is False
+    kill_supervisor(running)
+    running.start("--gateway", *running.arguments(qemu=True))
+    assert running.json("show", "qemu-1")["settings"]["guard"] is True
+    # From then on the operator decides.
+    running.command("set", "qemu-1", "guard=false")
+    kill_supervisor(running)
+    running.start("--gateway", *running.arguments(qemu=True))
+    assert running.json("show", "qemu-1")["settings"]["guard"] is False
+    vm.close()

@@ -79,7 +79,7 @@ static const struct {
     bool serves_user; /* goes to sockets by their names, and starts programs, as its user */
 } kinds[CELL_KINDS] = {
     [CELL_WORKER] = {0, BIND_TCP | CONNECT_TCP, false, false},
-    [CELL_GATEWAY] = {0, BIND_TCP, false, false},
+    [CELL_GATEWAY] = {0, BIND_TCP, true, false},
     [CELL_NAMESPACE] = {1u << CAP_NET_ADMIN, BIND_TCP | CONNECT_TCP, true, false},
     [CELL_WEB] = {0, BIND_TCP | CONNECT_TCP, false, true},
 };

@@ -55,6 +55,8 @@ class Table:
     def forwards(self) -> list[Forward]:
         return list(self.table)
 
+    wanted_forwards = forwards
+
     def add_forward(self, forward: Forward, by: By) -> Future[Forward | LocalError]:
         self.changed_by.append(by)
         added: Future[Forward | LocalError] = Future()

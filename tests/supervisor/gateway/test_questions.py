@@ -55,3 +55,16 @@ def test_the_end_answers_all_that_wait() -> None:
     questions.end("gone")
     assert (one, two) == ([Reply(False, "it hangs")], [Reply(False, "gone")])
     assert len(questions) == 0
+
+
+def test_a_gateway_that_could_not_run_has_its_time_again() -> None:
+    questions = Questions()
+    one, two = asked(questions, 0.0), asked(questions, 0.5)
+    questions.give_up(LIMIT_S, "it hangs")
+    questions.excuse(60.0)
+    assert questions.began() == 60.0
+    assert questions.deadline() == 60.0 + LIMIT_S
+    assert not questions.give_up(60.0, "it hangs")
+    questions.answered(Reply(True, "late"))
+    questions.answered(Reply(True, "in time"))
+    assert (one, two) == ([Reply(False, "it hangs")], [Reply(True, "in time")])

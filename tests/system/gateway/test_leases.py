@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.core.claims import arp
 from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, RELEASE, request
 from tests.helpers.gateway.link import Link, dhcp_frame
-from tests.helpers.gateway.processes import processes
+from tests.helpers.gateway.processes import process, processes
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import mac
 from tests.helpers.guests.fixtures import StartSwitch, short_directory
@@ -24,6 +24,7 @@ from tests.helpers.guests.ordinary import NOBODY, as_user
 from tests.helpers.guests.pump import Pump
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import PATIENCE, wait_for
+from tests.helpers.probes import kill_supervisor
 
 NewNamespace = Callable[[str], Namespace]
 pytestmark = pytest.mark.guest
@@ -219,6 +220,35 @@ def test_a_supervisor_that_follows_one_that_was_killed_has_one_gateway(
     names = [port["name"] for port in running.wait_live(2)]
     assert sorted(names) == ["gateway", "guest1"]
     assert guest.lease() == before
+
+
+def test_leases_outlive_a_supervisor_that_cannot_start(switch: StartSwitch, namespace: NewNamespace) -> None:
+    running = switch("--gateway")
+    guest = guest_of(running, namespace, 1)
+    running.wait_live(2)
+    guest.lease()
+    before = running.json("leases")
+    kill_supervisor(running)
+    failed = running.command("run", "--gateway", "--listen-bess", "unixpacket:///no/where", check=False)
+    assert failed.returncode == 1
+    running.start("--gateway")
+    running.wait_live(2)
+    after = running.json("leases")
+    names = ("address", "mac", "name", "state")
+    assert [[row[key] for key in names] for row in after["leases"]] == [
+        [row[key] for key in names] for row in before["leases"]
+    ]
+
+
+def test_a_stopped_gateway_does_not_outlive_its_supervisor(switch: StartSwitch) -> None:
+    running = switch("--gateway")
+    added = running.command("forward", "add", "tcp:127.0.0.1:0:192.168.127.2:80").stdout.split()[1]
+    old = [process(running, what) for what in ("gateway", "gateway.inside")]
+    os.kill(old[0], signal.SIGSTOP)
+    kill_supervisor(running)
+    running.start("--gateway", "--forward", added)  # its port is free
+    assert added in running.command("forward", "list").stdout
+    wait_for(lambda: not set(old) & set(running.processes()), "the old gateway to be gone")
 
 
 @pytest.mark.parametrize(
