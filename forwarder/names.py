@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 
-PROTOCOL_VERSION = 13
+PROTOCOL_VERSION = 14
 """The version of the messages, of their fields and of their order: it is in front of each (``wire``), and a
 receiver refuses another one. ``_core.LAYOUT`` is the version of what lies in shared memory; a worker says its
 own with ``Ready`` and ``Claim``."""
@@ -76,6 +76,7 @@ TRANSPORT_KIND = {
     "vfkit": "dgram",
     "connect": "stream16",
     "tap": "tap",
+    "gateway": "tap",
     "vhost": "vhost",
 }
 """Every transport, and the kind of descriptor that it gives the core."""
@@ -177,6 +178,11 @@ class PortRecord(NamedTuple):
     def id(self) -> PortId:
         """The identity of the attachment."""
         return PortId(self.port, self.born)
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether it is the gateway's port."""
+        return self.transport == "gateway"
 
     @property
     def reserved(self) -> bool:

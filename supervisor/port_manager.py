@@ -38,7 +38,6 @@ from supervisor.base.saved_state import SavedState
 from supervisor.base.zmq_sockets import Context
 from supervisor.console.history import History
 from supervisor.console.sampler import Sampler
-from supervisor.console.stats import is_gateway
 from supervisor.first_processes import FirstProcesses
 from supervisor.fleet.fleet import Fleet
 from supervisor.fleet.surroundings import FleetParts
@@ -284,7 +283,7 @@ class PortManager:
 
     def _release(self, record: PortRecord, reason: str) -> None:
         number = record.port
-        self.sampler.depart(number, of_gateway=is_gateway(record))
+        self.sampler.depart(number, of_gateway=record.is_gateway)
         self.fleet.release(number)
         self._fd_store.release(number)
         self.listeners.released(record.id, reason)

@@ -23,7 +23,7 @@ class OwnSettings:
         """Put a policy into force."""
         self._engine.set_flood_unknown(policy.flood_unknown)
         self._engine.set_guard(bool(policy.guard))
-        if self._transport == "tap" and GATEWAY_MAC in policy.pinned:
+        if self._transport == "gateway":
             self._engine.limit_sources()
         self._engine.limit_questions(GATEWAY_MAC if policy.guard else b"")
         self._set_limits(policy)

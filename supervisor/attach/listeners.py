@@ -152,7 +152,7 @@ class Listeners:
             address = Listen("vfkit", f"unixgram://{path}", path)
             settings = PortOptions(None, record.policy)
             self._open.append(VfkitListener(self._loop, address, settings, self, (record.id, sock)))
-        else:
+        elif not record.is_gateway:
             self._unclaimed.add(record.id)
 
     def _adopt_vhost(self, record: PortRecord, vm: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from forwarder import counted
-from forwarder.names import GATEWAY_MAC, Identity, PortRecord, format_mac
+from forwarder.names import Identity, format_mac
 from supervisor.console.lost_frames import Departed, all_egress_full, by_source
 from supervisor.console.readings import Reading, Switch, Usage
 from supervisor.ports import notes
@@ -179,17 +179,12 @@ def macs(switch: Switch, views: Iterable[PortView], readings: Mapping[int, Readi
     return head(switch, now) | {"macs": rows}
 
 
-def is_gateway(record: PortRecord) -> bool:
-    """Whether this is the port of a gateway."""
-    return record.transport == "tap" and record.policy.pinned == (GATEWAY_MAC,)
-
-
 def addresses(views: Iterable[PortView], readings: Mapping[int, Reading]) -> Json:
     """Return the port of each VM's address; for one that has moved, its last port."""
     seen = [
         (age, mac, view.record.port)
         for view in _sorted(views)
-        if view.record.port in readings and not is_gateway(view.record)
+        if view.record.port in readings and not view.record.is_gateway
         for mac, age, _ in readings[view.record.port].macs
     ]
     return {format_mac(mac): port for _, mac, port in sorted(seen, reverse=True)}
@@ -202,7 +197,7 @@ def traffic(views: Iterable[PortView], readings: Mapping[int, Reading], departed
     for view in views:
         if view.record.port in readings:
             counters = readings[view.record.port].counters
-            (gateway if is_gateway(view.record) else vms).update(counters)
+            (gateway if view.record.is_gateway else vms).update(counters)
     return {"vms": _traffic(vms), "gateway": _traffic(gateway)}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from supervisor.explain.dealings import talk, used_by
-from supervisor.explain.ends import RECENT_S, End, Facts, Json, rows_of
+from supervisor.explain.ends import RECENT_S, End, Facts, Json, is_gateway, rows_of
 
 SUBNET_BITS = {4: 24, 6: 64}
 """Two addresses that differ within as many bits are in other subnets, unless a VM has an unusual netmask."""
@@ -26,7 +26,7 @@ def subnets(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     if facts.gateway is not None:
         lan = ip_network(facts.gateway["subnet"])
         for row in rows_of(a, b):
-            used = _of(row, facts, 4) if row["name"] != "gateway" else []
+            used = _of(row, facts, 4) if not is_gateway(row) else []
             for address in used[:1] if not any(ip_address(each) in lan for each in used) else ():
                 yield True, f"{row['name']} uses {address}, which is not in the gateway's subnet {lan}"
     pair = _strangers(a, b, facts)

@@ -17,7 +17,7 @@ What a guest does inside can only be concluded: those findings say what was seen
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
-from supervisor.explain.ends import LATELY_S, RECENT_S, End, Facts, Json, port_of, rows_of
+from supervisor.explain.ends import LATELY_S, RECENT_S, End, Facts, Json, is_gateway, port_of, rows_of
 from supervisor.screen.figures import bits, duration
 
 REPEATED = 3
@@ -105,7 +105,7 @@ def _was_answered(asked: Json, facts: Facts) -> bool:
 
 def _gateway_ports(address: str, facts: Facts) -> set[int]:
     own = () if facts.gateway is None else (facts.gateway["gateway"], facts.gateway["host"])
-    return {row["port"] for row in facts.status["ports"] if row["name"] == "gateway" and address in own}
+    return {row["port"] for row in facts.status["ports"] if is_gateway(row) and address in own}
 
 
 def _is_elsewhere(target: str, gateway: Json) -> bool:
@@ -122,7 +122,8 @@ def _name_of_user(address: str, facts: Facts) -> str | None:
 def unanswered(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     """Find questions for a neighbour that have no answer."""
     names = {row["name"] for row in rows_of(a, b)}
-    to_gateway = facts.gateway is not None and (a.outside or b.outside or "gateway" in names)
+    leads_there = a.outside or b.outside or any(map(is_gateway, rows_of(a, b)))
+    to_gateway = facts.gateway is not None and leads_there
     for asked in open_questions(a, b, facts):
         target, user = asked["target"], _name_of_user(asked["target"], facts)
         seen = f"{asked['name']} asks for {target} ({asked['times']} times, last {asked['age_s']:.0f} s ago)"
@@ -153,8 +154,9 @@ def _astray(asked: Json, seen: str, gateway: Json, goes: bool) -> str:
 def _goes_to_gateway(name: str, facts: Facts) -> bool:
     """Whether a VM has sent data to the gateway lately, so that its route is right."""
     ports = {row["name"]: row["port"] for row in facts.status["ports"]}
-    way = (ports[name], ports.get("gateway"))
-    ages = [row["data_age_s"] for row in facts.sent if (row["source"], row["target"]) == way]
+    gateways = {row["port"] for row in facts.status["ports"] if is_gateway(row)}
+    sent = (row for row in facts.sent if row["source"] == ports[name] and row["target"] in gateways)
+    ages = [row["data_age_s"] for row in sent]
     return any(age_s is not None and age_s <= RECENT_S for age_s in ages)
 
 
@@ -184,7 +186,7 @@ def one_way(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         last = f"the last {there['data_age_s']:.0f} s ago"
         seen = f"{source['name']} sent {target['name']} {there['frames']:,} frames, {last}"
         inside, enough = _inside(target), there["frames"] >= REPEATED
-        if back is None and source["name"] == "gateway":
+        if back is None and is_gateway(source):
             continue  # these were leases: for other frames it needs an answer to its ARP first
         if back is None:
             yield enough, f"{seen}, and none has come back: {inside}"
@@ -196,7 +198,7 @@ def one_way(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 
 def _inside(target: Json) -> str:
     """Return why a port may leave data without an answer."""
-    if target["name"] == "gateway":
+    if is_gateway(target):
         return "`supervisor stats` counts what the gateway refuses and what the far end does not answer"
     unseen = "its VM is paused (which vhost-user does not show), " * (target["transport"] in SHARED)
     return f"{unseen}a filter in the guest of {target['name']}, or it has no route back"
@@ -204,7 +206,7 @@ def _inside(target: Json) -> str:
 
 def no_route(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     """Find a VM that sends, and nothing to the gateway."""
-    gateway = next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
+    gateway = next(filter(is_gateway, facts.status["ports"]), None)
     if gateway is None or not (a.outside or b.outside):
         return
     counted = {row["port"]: row["rx"]["frames"] for row in facts.stats["ports"]}

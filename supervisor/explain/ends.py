@@ -78,5 +78,10 @@ def rows_of(a: End, b: End) -> list[Json]:
 def port_of(end: End, facts: Facts) -> Json | None:
     """Return the port that frames for an end go to: the gateway's port for the host and the outside."""
     if end.outside:
-        return next((row for row in facts.status["ports"] if row["name"] == "gateway"), None)
+        return next(filter(is_gateway, facts.status["ports"]), None)
     return end.row
+
+
+def is_gateway(row: Json) -> bool:
+    """Whether a row of ``status`` is the gateway's port, whatever its name is."""
+    return bool(row["transport"] == "gateway")

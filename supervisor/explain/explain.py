@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 from supervisor.explain import addressing, dealings
-from supervisor.explain.ends import Check, End, Facts, Finding, Json, port_of, rows_of
+from supervisor.explain.ends import Check, End, Facts, Finding, Json, is_gateway, port_of, rows_of
 from supervisor.explain.naming import far_address, find
 
 TWICE_S = 120
@@ -93,7 +93,7 @@ def _missing(a: End, b: End, _: Facts) -> Iterator[tuple[bool, str]]:
 def _state(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     gateway = facts.status["gateway"]
     for row in rows_of(a, b):
-        if row["name"] == "gateway" and gateway is not None and gateway["state"] != "live":
+        if is_gateway(row) and gateway is not None and gateway["state"] != "live":
             continue  # its port is as the gateway is, of which `_gateway` tells
         if row["state"] in WAITING:
             yield True, f"{row['name']} {WAITING[row['state']]}"
@@ -157,7 +157,7 @@ def _episodes(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
 
 
 def _asks(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
-    if not (a.outside or b.outside or any(row["name"] == "gateway" for row in rows_of(a, b))):
+    if not (a.outside or b.outside or any(map(is_gateway, rows_of(a, b)))):
         return
     what = "asks the gateway for more names, leases or connections than its share, and others are dropped"
     for row in rows_of(a, b):
@@ -187,7 +187,7 @@ def _gateway(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         yield True, "neither is a VM of this switch"
         return
     known = facts.status["gateway"]
-    over = any(row["name"] == "gateway" for row in rows_of(a, b))
+    over = any(map(is_gateway, rows_of(a, b)))
     if not wanted and not over:
         return
     state = None if known is None else known["state"]
@@ -206,7 +206,7 @@ def _addresses(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
     lan = ip_network(facts.gateway["subnet"])
     for row in rows_of(a, b):
         used = map(ip_address, dealings.used_by(row["port"], facts))
-        if row["name"] != "gateway" and not any(address in lan for address in used):
+        if not is_gateway(row) and not any(address in lan for address in used):
             own = f"an address of its own must be in {lan}"
             yield False, f"{row['name']} has no lease from the gateway; {own}"
 

@@ -12,11 +12,11 @@ from typing import Protocol
 from forwarder.errors import LocalError
 from forwarder.names import GATEWAY_MAC, Policy, PortId, PortRecord
 from supervisor.attach.addresses import PortOptions
-from supervisor.console.stats import is_gateway
 from supervisor.gateway.owners import Owners
 from supervisor.ports.view import PortView
 
 NAME = "gateway"
+"""Of the port, and of its transport."""
 URL = "gateway://"
 
 
@@ -72,7 +72,7 @@ class GatewayPort:
     def took_over(self, records: Iterable[PortRecord]) -> None:
         """Detach the port of the gateway that ended with the supervisor before."""
         for record in records:
-            if is_gateway(record):
+            if record.is_gateway:
                 self._record = record
                 self.detach("its gateway ended with the supervisor before")
 
@@ -83,7 +83,7 @@ class GatewayPort:
         """
         settings = PortOptions(NAME, Policy(pinned=(GATEWAY_MAC,), guard=False))
         try:
-            self._record = self._handler.arrive("tap", tap, settings, URL)
+            self._record = self._handler.arrive(NAME, tap, settings, URL)
         except LocalError as error:
             os.close(tap)
             raise LocalError(f"the gateway gets no port: {error}") from None

@@ -24,7 +24,14 @@ from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError, shortage
 from forwarder.messages import KeepSession
-from forwarder.names import FLOOD_BYTES, LARGE_RING_BYTES, RING_BYTES, Incarnation, PortRecord
+from forwarder.names import (
+    FLOOD_BYTES,
+    LARGE_RING_BYTES,
+    RING_BYTES,
+    TRANSPORT_KIND,
+    Incarnation,
+    PortRecord,
+)
 from supervisor.base import tcp_peer
 
 
@@ -245,7 +252,7 @@ class Ring(NamedTuple):
 
 def make_ring(source: PortRecord, destination: PortRecord) -> Ring:
     """Make the ring of one ordered pair of workers. Raises LocalError when out of descriptors or memory."""
-    size = LARGE_RING_BYTES if destination.transport in ("tap", "vhost") else RING_BYTES
+    size = LARGE_RING_BYTES if TRANSPORT_KIND[destination.transport] in ("tap", "vhost") else RING_BYTES
     made: tuple[int, ...] = ()
     try:
         made = _core.ring_create(size, source.port, source.epoch, destination.port, destination.epoch)

@@ -83,6 +83,7 @@ TRANSPORTS = {
     "vfkit": "datagram socket, as vfkit and krunkit have: each message is a frame",
     "connect": "stream of `POST /connect`: each frame follows its length in 16 bits",
     "tap": "TAP device of the kernel",
+    "gateway": "TAP device of the gateway, in its network namespace",
     "vhost": "vhost-user: the worker reads and writes the queues in the VM's memory",
 }
 """Ways in which VMs are attached."""

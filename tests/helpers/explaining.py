@@ -57,7 +57,8 @@ class World:
             "isolated": False, "reaches": [], "max_macs": 1024, "pinned": [], "mtu": 0, "receive": "mtu",
             "offload": "none", "guard": True, "bytes_per_s": 0,
         }  # fmt: skip
-        head = {"port": number, "name": name, "transport": "qemu", "state": "live", "stalled": False}
+        transport = "gateway" if name == "gateway" else "qemu"
+        head = {"port": number, "name": name, "transport": transport, "state": "live", "stalled": False}
         head |= {"since_s": 100.0, "addresses": []}
         return head | {"settings": settings, "notes": []}
 

@@ -52,6 +52,19 @@ def flags(running: Switch) -> list[str]:
     return [*said, *running.arguments(qemu=True)]
 
 
+def test_the_port_of_the_gateway_before_goes_whatever_its_settings_are(switch: StartSwitch) -> None:
+    running = switch("--gateway")
+    (before,) = running.json("status")["ports"]
+    assert (before["name"], before["transport"]) == ("gateway", "gateway")
+    running.command("set", "gateway", "pin=")
+    kill_supervisor(running)
+    running.start("--gateway")
+    wait_for(lambda: [row["state"] for row in running.ports()] == ["live"], "the new gateway's port alone")
+    (after,) = running.json("status")["ports"]
+    assert (after["name"], after["transport"]) == ("gateway", "gateway")
+    assert after["settings"]["pinned"] == before["settings"]["pinned"]
+
+
 def test_forwards_zones_and_listeners_survive(switch: StartSwitch) -> None:
     running = switch("--gateway", qemu=True)
     running.stop()  # the flags name its directory

@@ -231,7 +231,7 @@ def test_status_names_macs_and_moves_no_figure_of_its_own():
 
 
 def gateway(port):
-    record = PortRecord(port, port, port, "gateway", "tap", Policy((GATEWAY_MAC,)))
+    record = PortRecord(port, port, port, "gateway", "gateway", Policy((GATEWAY_MAC,)))
     return view(port)._replace(record=record)
 
 

@@ -152,6 +152,13 @@ def test_the_gateways_own_port_is_not_blamed_for_its_gateway(world: World) -> No
     assert "the gateway is silent: it does not answer" in world.stopped("web", "gateway")
 
 
+def test_a_vm_that_is_called_gateway_is_a_vm(world: World) -> None:
+    world.gateway_state = world.policy = None
+    world.ports["gateway"]["transport"] = "qemu"
+    assert world.explain("web", "gateway")["talk"]
+    assert "this switch has no gateway" in world.stopped("web", "8.8.8.8")
+
+
 def test_no_gateway(world: World) -> None:
     world.gateway_state = world.policy = None
     del world.ports["gateway"], world.counted["gateway"]
@@ -374,6 +381,7 @@ def test_a_far_end_that_this_host_does_not_reach(world: World, way: str) -> None
         ("fd00::80", "fd00::80", None),
         ("1.1.1.1", "1.1.1.1", None),
         ("1.1.1.1:99999", "1.1.1.1:99999", None),
+        ("1.1.1.1:" + 5000 * "9", "1.1.1.1:" + 5000 * "9", None),
         ("02:00:00:00:00:01", "02:00:00:00:00:01", None),
         ("::", "::", None),
     ],

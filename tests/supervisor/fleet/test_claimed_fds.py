@@ -85,8 +85,8 @@ def test_a_vm_over_tcp_is_taken(honest: list[int]) -> None:
 
 
 LIES: list[tuple[str, int, Callable[[], int]]] = [
-    *((transport, 0, null) for transport in (*SOCKETS, "tap")),
-    *((transport, 0, regular) for transport in (*SOCKETS, "tap")),
+    *((transport, 0, null) for transport in (*SOCKETS, "tap", "gateway")),
+    *((transport, 0, regular) for transport in (*SOCKETS, "tap", "gateway")),
     ("qemu", 0, lambda: detached(socket.AF_UNIX, socket.SOCK_DGRAM)),
     ("qemu", 0, lambda: detached(socket.AF_INET, socket.SOCK_DGRAM)),
     ("connect", 0, lambda: detached(socket.AF_INET, socket.SOCK_STREAM)),
@@ -191,4 +191,4 @@ def test_a_worker_of_a_switch_that_required_no_cell_serves_none_that_does(
 
 
 def test_every_transport_that_is_no_tap_is_known_by_its_socket() -> None:
-    assert {*SOCKETS, "tap"} == TRANSPORT_KIND.keys()
+    assert {*SOCKETS, "tap", "gateway"} == TRANSPORT_KIND.keys()

@@ -87,6 +87,7 @@ def test_a_shortage_of_descriptors_is_reported_and_leaks_nothing(monkeypatch: py
     [
         ("tap", "tap", LARGE_RING_BYTES),
         ("qemu", "tap", LARGE_RING_BYTES),
+        ("qemu", "gateway", LARGE_RING_BYTES),
         ("tap", "qemu", RING_BYTES),
         ("qemu", "vhost", LARGE_RING_BYTES),
     ],
