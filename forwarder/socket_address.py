@@ -28,3 +28,11 @@ def numeric(host: str, port: int) -> SocketAddress:
     with suppress(OSError):
         return address, port, 0, socket.if_nametoindex(zone)
     return address, port, 0, int(zone) if zone.isascii() and zone.isdecimal() and len(zone) < 10 else 0
+
+
+def port_number(text: str) -> int | None:
+    """Return the port, 0 to 65535, that ``text`` writes in at most five digits; None if it writes none."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5):
+        return None
+    number = int(text)
+    return number if number <= 0xFFFF else None

@@ -24,9 +24,9 @@ from ipaddress import (
 )
 from typing import NamedTuple, TypeVar, cast
 
-from forwarder.errors import UsageError
+from forwarder.errors import LocalError, UsageError
 from forwarder.names import GATEWAY_MAC, parse_mac
-from forwarder.socket_address import SocketAddress, numeric
+from forwarder.socket_address import SocketAddress, numeric, port_number
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
 from gateway.api import names
 from gateway.api.names import Record, Zone
@@ -116,6 +116,8 @@ def read(plain: Mapping[str, object]) -> Settings:
         for other in leases[:index]:
             if lease.mac == other.mac or lease.address == other.address:
                 raise UsageError(f"static-lease: {lease.mac} or {lease.address} is there twice; keep one")
+            if lease.name and lease.name == other.name:
+                raise UsageError(f"static-lease: the name {lease.name} is there twice; change one")
     return Settings(
         policy,
         _read(plain, "mtu", MTU, _mtu),
@@ -125,7 +127,7 @@ def read(plain: Mapping[str, object]) -> Settings:
         zones(plain) or _own_zones(policy),
         (*_read(plain, "ssh-port", None, lambda port: _ssh(port, subnet[2])), *_each(plain, "forward", str)),
         _each(plain, "kept-forward", str),
-        _read(plain, "services", "", _socket_url),
+        _read(plain, "services", None, _socket_url),
         str(plain.get("lease-file") or ""),
         _each(plain, "resolver", _resolver),
     )
@@ -225,10 +227,10 @@ def _resolver(text: str) -> SocketAddress:
     host, separator, port = text.rpartition(":")
     if text.count(":") != 1 and not text.startswith("["):
         host, separator, port = text, "", ""
-    if separator and not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536):
+    number = port_number(port) if separator else 53
+    if not number:
         raise ValueError(f"{text!r} has no port from 1 to 65535")
-    address = _address((host if separator else text).strip("[]"))
-    return numeric(str(address), int(port) if separator else 53)
+    return numeric(str(_address((host if separator else text).strip("[]"))), number)
 
 
 def _lease(text: str, policy: OutboundPolicy) -> StaticLease:
@@ -236,7 +238,10 @@ def _lease(text: str, policy: OutboundPolicy) -> StaticLease:
     address, _, name = rest.partition(",")
     if not rest:
         raise ValueError(f"{text!r} is no static lease; write it as MAC=ADDRESS or MAC=ADDRESS,NAME")
-    parse_mac(mac)
+    try:
+        parse_mac(mac)
+    except LocalError as error:
+        raise ValueError(str(error)) from None
     found = _address(address)
     if not isinstance(found, IPv4Address) or found not in policy.subnet:
         raise ValueError(f"{found} is outside of {policy.subnet}; lease an address of the subnet")
@@ -254,18 +259,20 @@ def _record(text: str) -> Record:
 
 
 def _socket_url(value: object) -> str:
+    if value is None:
+        return ""
     text = str(value)
     scheme, separator, path = text.partition("://")
     if not separator:
         scheme, path = "unix", text  # the path alone
-    if text and scheme == "unix" and path and not path.startswith("/"):
+    if scheme == "unix" and path and not path.startswith("/"):
         raise ValueError(
             f"{text!r} has a relative path; write unix:///{path} (three slashes) or an absolute path"
         )
-    if text and (scheme != "unix" or not 1 < len(path.encode()) <= SOCKET_PATH_BYTES):
+    if scheme != "unix" or not 1 < len(path.encode()) <= SOCKET_PATH_BYTES:
         most = f"at most {SOCKET_PATH_BYTES} bytes of path"
         raise ValueError(f"{text!r} is no address; write it as unix:///PATH, with {most}")
-    return path if text else ""
+    return path
 
 
 def _mtu(value: object) -> int:

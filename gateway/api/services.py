@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 from forwarder.errors import LocalError
 from forwarder.future import Future
 from forwarder.messages import Reply
+from forwarder.socket_address import port_number
 from gateway.api.carry_over import By
 from gateway.api.http_connection import Answer, Hijack
 from gateway.api.names import Zone
@@ -190,9 +191,10 @@ class Services:
             guest = ip_address(ip)
         except ValueError:
             raise LocalError(f"{ip!r} is no IP address") from None
-        if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
+        number = port_number(port)
+        if not number:
             raise LocalError(f"{port!r} is not a port from 1 to 65535")
-        carry = self._owner.tunnel(guest, int(port))
+        carry = self._owner.tunnel(guest, number)
         return Hijack(lambda sock, sent: _begin(sock, sent, carry))
 
 

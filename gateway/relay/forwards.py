@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, ip_address
 from typing import NamedTuple
 
 from forwarder.errors import LocalError, UsageError
+from forwarder.socket_address import port_number
 from gateway.relay.policy import Address, OutboundPolicy, is_guest
 
 MAX_FORWARDS = 1024
@@ -167,15 +168,16 @@ def _address(text: str, word: str) -> Address:
     try:
         address = ip_address(bare)
     except ValueError:
-        raise LocalError(
+        raise UsageError(
             f"forward {text!r}: {word!r} is not an IP address; names are not looked up"
         ) from None
     if "%" in bare:
-        raise LocalError(f"forward {text!r}: an address with a zone cannot be forwarded")
+        raise UsageError(f"forward {text!r}: an address with a zone cannot be forwarded")
     return address
 
 
 def _port(text: str, word: str, lowest: int) -> int:
-    if not (word.isascii() and word.isdecimal() and lowest <= int(word[:6]) <= 65535 and len(word) <= 5):
-        raise LocalError(f"forward {text!r}: {word!r} is not a port from {lowest} to 65535")
-    return int(word)
+    number = port_number(word)
+    if number is None or number < lowest:
+        raise UsageError(f"forward {text!r}: {word!r} is not a port from {lowest} to 65535")
+    return number

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from forwarder.errors import LocalError
 from forwarder.names import MAX_NAME, Policy, valid_name
+from forwarder.socket_address import port_number
 from forwarder.unix_sockets import SOCKET_PATH_BYTES
 from supervisor.base.paths import absolute
 
@@ -25,7 +26,7 @@ SCHEMES = {
     "vhost": ("unix",),
     "dial_vhost": ("unix",),
 }
-"""For each transport that listens: its URL schemes."""
+"""For each transport that listens: its URL schemes, that of a socket with a path first."""
 
 ANY_USER = ",allow=any"
 """Suffix of a TCP address: accept connections of every user of this machine, not only of our own and root."""
@@ -94,25 +95,36 @@ class Attachment(NamedTuple):
 
 def parse_listen(transport: str, url: str) -> Listen:
     """Parse the value of a flag that listens: a URL, or the path alone. Raises LocalError."""
-    scheme, separator, rest = url.partition("://")
     allowed = SCHEMES[transport]
-    if is_path(url):
-        scheme, rest = allowed[0], absolute(url)
-    elif not separator or scheme not in allowed:
+    path = path_in(url, allowed[0])
+    if path is not None:
+        return Listen(transport, f"{allowed[0]}://{path}", path)
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in allowed:
         path = rest if separator and rest.startswith("/") else "/PATH"
         forms = " or ".join("tcp://HOST:PORT" if each == "tcp" else f"{each}://{path}" for each in allowed)
         raise LocalError(f"{url!r} is no address for {transport}; write it as {forms}")
-    if scheme == "tcp":
-        any_user = rest.endswith(ANY_USER)
-        host, port = _host_and_port(url, rest.removesuffix(ANY_USER))
-        return Listen(transport, url, host=host, port=port, any_user=any_user)
+    any_user = rest.endswith(ANY_USER)
+    host, port = _host_and_port(url, rest.removesuffix(ANY_USER))
+    return Listen(transport, url, host=host, port=port, any_user=any_user)
+
+
+def path_in(url: str, scheme: str = "unix") -> str | None:
+    """Return the absolute path in the URL of a socket, or in the path alone; None: it is another URL.
+
+    Raises LocalError, with the right spelling, if no socket can have that path.
+    """
+    found, separator, rest = url.partition("://")
+    if is_path(url):
+        rest = absolute(url)
+    elif not separator or found != scheme:
+        return None
     if rest and not rest.startswith("/"):
         path = absolute(rest) if rest.startswith(".") else f"/{rest}"
         raise LocalError(
             f"{url!r} has a relative path; write {scheme}://{path} (three slashes) or the path alone"
         )
-    path = socket_path(rest, url)
-    return Listen(transport, f"{scheme}://{path}", path)
+    return _socket_path(rest, url)
 
 
 def is_path(text: str) -> bool:
@@ -120,8 +132,7 @@ def is_path(text: str) -> bool:
     return text.startswith(("/", "./", "../"))
 
 
-def socket_path(path: str, what: str) -> str:
-    """Return the absolute path. Raises LocalError, which names ``what``, if no socket can have it."""
+def _socket_path(path: str, what: str) -> str:
     if not path or "\0" in path:
         raise LocalError(f"{what!r} names no file; give the path of the socket")
     path = absolute(path)
@@ -161,11 +172,12 @@ def parse_any(url: str) -> str:
 
 
 def _host_and_port(url: str, rest: str) -> tuple[str, int]:
-    host, separator, digits = rest.rpartition(":")
+    host, _, digits = rest.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if not separator or not host or not digits.isdecimal() or int(digits) > 0xFFFF:
+    port = port_number(digits)
+    if not host or port is None:
         raise LocalError(
             f"{url!r} is no address; write it as tcp://HOST:PORT, with 0.0.0.0 for every address"
         )
-    return host, int(digits)
+    return host, port

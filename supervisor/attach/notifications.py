@@ -34,21 +34,20 @@ from collections.abc import Iterable, Mapping
 
 from forwarder.errors import LocalError
 from forwarder.names import GATEWAY_MAC, format_mac
-from supervisor.attach.addresses import socket_path
+from supervisor.attach.addresses import path_in
 from supervisor.base.logs import Throttle, log, record_of
 
 MOST = 100
 """Messages that wait, as in gvproxy."""
 AGAIN_S = 0.1
-_SCHEME = "unix://"
 
 
 def parse(url: str) -> str:
-    """Return the path in ``unix://PATH``. Raises LocalError."""
-    path = url.removeprefix(_SCHEME)
-    if path == url or not path.startswith("/"):
+    """Return the path in ``unix://PATH``, or the path alone. Raises LocalError."""
+    path = path_in(url)
+    if path is None:
         raise LocalError(f"{url!r} is no address for notifications; write it as unix:///PATH")
-    return socket_path(path, url)
+    return path
 
 
 class Notifications(logging.Handler):

@@ -12,7 +12,7 @@ def absolute(path: str) -> str:
     to a switch could hold it, nor a name of ZeroMQ's.
     """
     try:
-        whole = os.path.abspath(path)
+        whole = "/" + os.path.abspath(path).lstrip("/")  # of two slashes POSIX lets it keep both
         whole.encode()
     except FileNotFoundError:
         why = f"{path} is a relative path, and the working directory was deleted; change to another one"

@@ -12,7 +12,7 @@ DEFAULT = "tcp://127.0.0.1:9461"
 @runtime_dir_option
 @click.option(
     "--listen",
-    metavar="tcp://HOST:PORT|unix://PATH",
+    metavar="tcp://HOST:PORT|PATH|unix://PATH",
     default=DEFAULT,
     show_default=True,
     help="Address of the page; port 0 takes any free one.",

@@ -13,11 +13,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from forwarder.errors import LocalError
 from forwarder.names import format_mac, parse_mac
+from forwarder.socket_address import port_number
 from supervisor.explain import dealings
 from supervisor.explain.ends import End, Facts, Json
 
 HOST = "host"
-MOST_PORT = 65_535
 PLACES = ("mac-new", "mac-moved", "lease", "gone")
 """Events that say which port had a name, a MAC or an IP address."""
 
@@ -43,10 +43,8 @@ def far_end(said: str) -> tuple[str, int | None]:
     """Return address and port of ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``; ``said`` and None of all else."""
     host, separator, port = said.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    is_pair = (
-        bool(separator) and port.isdecimal() and int(port) <= MOST_PORT and (":" in bare) == (bare != host)
-    )
-    return (bare, int(port)) if is_pair else (said, None)
+    number = port_number(port) if separator and (":" in bare) == (bare != host) else None
+    return (said, None) if number is None else (bare, number)
 
 
 def far_address(end: End) -> str:

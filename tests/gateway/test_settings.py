@@ -58,6 +58,11 @@ def test_the_address_that_gvproxy_gives_its_vm_can_be_leased_to_another() -> Non
         ("static-lease", ["1=192.168.127.9"], "is not a MAC address"),
         (
             "static-lease",
+            ["52:54:00:00:00:01=192.168.127.8,web", "52:54:00:00:00:02=192.168.127.9,WEB"],
+            "the name web is there twice",
+        ),
+        (
+            "static-lease",
             ["52:54:00:00:00:01=192.168.127.9", "52:54:00:00:00:01=192.168.127.8"],
             "is there twice",
         ),
@@ -102,6 +107,6 @@ def test_a_resolver_may_have_a_port() -> None:
     said = ["10.0.0.1", "10.0.0.1:5353", "fd00::1", "[fd00::1]:5353"]
     resolver = read({"resolver": said}).resolvers
     assert resolver == (("10.0.0.1", 53), ("10.0.0.1", 5353), ("fd00::1", 53), ("fd00::1", 5353))
-    for wrong in ("localhost", "10.0.0.1:0", "10.0.0.1:x"):
+    for wrong in ("localhost", "10.0.0.1:0", "10.0.0.1:x", "10.0.0.1:012345678"):
         with pytest.raises(LocalError, match="resolver: "):
             read({"resolver": [wrong]})

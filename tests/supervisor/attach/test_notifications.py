@@ -167,9 +167,20 @@ def test_without_a_program_messages_are_dropped_with_a_line(
 
 
 @pytest.mark.parametrize(
-    "url", ["/run/n.sock", "tcp://127.0.0.1:1", "unix://n.sock", "unix://", "unix:///" + "n" * 200]
+    ("url", "why"),
+    [
+        ("tcp://127.0.0.1:1", "write it as unix:///PATH"),
+        ("n.sock", "write it as unix:///PATH"),
+        ("unix://n.sock", r"write unix:///n.sock \(three slashes\) or the path alone"),
+        ("unix://", "names no file"),
+        ("unix:///" + "n" * 200, "too long"),
+    ],
 )
-def test_an_address_that_is_none_is_refused(url: str) -> None:
-    assert parse("unix:///run/n.sock") == "/run/n.sock"
-    with pytest.raises(LocalError):
+def test_an_address_that_is_none_is_refused(url: str, why: str) -> None:
+    with pytest.raises(LocalError, match=why):
         parse(url)
+
+
+@pytest.mark.parametrize("url", ["unix:///run/n.sock", "/run/n.sock", "/run/../run//n.sock"])
+def test_a_path_stands_for_the_address(url: str) -> None:
+    assert parse(url) == "/run/n.sock"

@@ -25,6 +25,7 @@ COMMANDS = [
 def test_a_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute("./a/../b") == str(tmp_path / "b")
+    assert absolute("//a//b/") == "/a/b"
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
