@@ -144,6 +144,12 @@ class Supervisor:
             log.info("stopping %d ports", self._ports.port_count())
             self._ports.stop(now)
 
+    def give_up(self) -> None:
+        """End what a start that has failed has made; ports of a predecessor are left to the next start."""
+        if self._ports.orphans and self._directory.predecessor is None:
+            self.stop()
+            self.run()
+
     def watch(self, fd: int) -> None:
         """Stop as soon as ``fd`` is readable (signals arrive that way)."""
         self._loop.watch(fd, lambda _: self.stop())

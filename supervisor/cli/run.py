@@ -35,7 +35,7 @@ from supervisor.run_options import CELLS, RunOptions
 @option(
     SWITCH,
     "--notification",
-    metavar="unix://PATH",
+    metavar="PATH|unix://PATH",
     help="Tell the program at this socket of VMs that come and go, as gvproxy does.",
 )
 @option(
@@ -70,7 +70,7 @@ def run(
         options = config_file.load(config, options)
     options = options._replace(gateway=given_gateway(flags, options.gateway))
     given: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
-    if runtime_dir is not None:
+    if runtime_dir:
         given["runtime_dir"] = runtime_dir
     options = options._replace(**given)
     options = options._replace(attachments=(*options.attachments, *chain(*attached.values()))).checked()
@@ -135,6 +135,9 @@ def _serve(options: RunOptions) -> bool:
         done = supervisor.run()
         tell_systemd("STOPPING=1")
         return done
+    except LocalError:
+        supervisor.give_up()
+        raise
     finally:
         supervisor.close()
         if pid_file is not None:

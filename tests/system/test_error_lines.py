@@ -47,6 +47,8 @@ def refused(switch: Switch, *words: str, status: int) -> str:
             "--mtu, --no-outbound and --deny need --gateway",
         ),
         (["--tap", "a b"], 2, "cannot name an interface"),
+        (["--listen-qemu", "tcp://127.0.0.1:" + 5000 * "9"], 2, "is no address; write it as tcp://HOST:PORT"),
+        (["--listen-qemu", "tcp://203.0.113.7:5"], 1, "this machine does not have that address; choose one"),
     ],
 )
 def test_run(flags: list[str], status: int, said: str) -> None:
@@ -105,6 +107,10 @@ def test_a_terminal_without_lines_for_tables_gets_tables(switch: StartSwitch) ->
         ),
         (["--forward", "tcp:80"], "forward 'tcp:80' is not of the form"),
         (["--static-lease", "x"], "static-lease: 'x' is no static lease"),
+        (["--static-lease", "01:00:00:00:00:01=192.168.127.9"], "static-lease: 01:00:00:00:00:01 is a group"),
+        (["--services", ""], "services: '' is no address"),
+        (["--forward", "tcp:127.0.0.1:99999:192.168.127.2:80"], "'99999' is not a port from 0 to 65535"),
+        (["--forward", "tcp:127.0.0.1:0:web:80"], "'web' is not an IP address"),
     ],
 )
 def test_a_value_of_the_gateway_is_wrong_usage(flags: list[str], said: str) -> None:
@@ -160,6 +166,31 @@ def test_a_listener_without_a_vm_is_known_by_its_name(switch: StartSwitch, tmp_p
         assert running.json("show", target)["settings"]["max_macs"] == 4
     assert "no port 'wob'" in refused(running, "set", "wob", "limit-macs=4", status=1)
     assert "nothing is attached as /no/such" in refused(running, "detach", "/no/such", status=1)
+
+
+@pytest.mark.parametrize("failing", [["--pcap", "/"], ["--pid-file", "/"], ["--listen-qemu", "/no/such"]])
+def test_a_start_that_fails_after_the_gateway_serves_leaves_nothing(failing: list[str]) -> None:
+    requirements.require(requirements.GATEWAY)
+    with short_directory() as directory:
+        failed = Switch(directory)
+        try:
+            refused(failed, "run", "--gateway", "--listen-bess", str(failed.bess), *failing, status=1)
+            failed.assert_nothing_left(5.0)
+            assert not failed.runtime_dir.exists()
+        finally:
+            failed.kill()
+
+
+def test_a_start_that_fails_leaves_no_tap() -> None:
+    requirements.require(("root",))
+    with short_directory() as directory:
+        failed = Switch(directory)
+        try:
+            refused(failed, "run", "--tap", "bhfails0", "--listen-qemu", "/no/such", status=1)
+            failed.assert_nothing_left(5.0)
+            assert not Path("/sys/class/net/bhfails0").exists()
+        finally:
+            failed.kill()
 
 
 def test_a_tap_is_attached_once(switch: StartSwitch) -> None:
