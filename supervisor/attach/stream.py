@@ -15,6 +15,7 @@ descriptor left to accept with, the VM waits (``forwarder.acceptor``).
 import errno
 import socket
 import time
+from ipaddress import IPv6Address, ip_address
 
 from forwarder import unix_sockets
 from forwarder.acceptor import Acceptor, Pauses
@@ -31,7 +32,6 @@ from supervisor.base.logs import Throttle, log
 KEEPALIVE_S = (30, 10, 3)
 """TCP keepalive: idle time, interval, count. A vanished peer is noticed after the first, plus the third times
 the second."""
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 YOUNG_S = 10.0
 
 
@@ -58,7 +58,7 @@ class StreamListener:
         self._probation = Probation(loop, self._protocol, self._attach, self._on_another_protocol)
         self._young: dict[PortId, float] = {}
         """Young ports, and when they are no longer young."""
-        self._own_user_only = address.host in LOOPBACK and not address.any_user
+        self._own_user_only = False
         self.url = address.url
         self._file: SocketFile | None = None
         if address.path:
@@ -69,6 +69,7 @@ class StreamListener:
             host, port = self._socket.getsockname()[:2]
             self.url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
             self.url += ANY_USER if address.any_user else ""
+            self._own_user_only = _is_loopback(host) and not address.any_user
         self._acceptor = Acceptor(loop, self._socket, self._on_connection, pauses, self._starved)
 
     def close(self) -> None:
@@ -188,13 +189,20 @@ def bind_tcp(address: Listen) -> socket.socket:
         sock.close()
         why = {
             errno.EADDRINUSE: "address in use; stop the process that listens there, or choose another port",
-            errno.EADDRNOTAVAIL: "this machine does not have that address",
+            errno.EADDRNOTAVAIL: "this machine does not have that address; choose one of its own, or 0.0.0.0",
+            errno.EACCES: "not allowed; choose a port from 1024 on",
         }.get(error.errno or 0)
         if why is None:
             why = error.strerror or f"{host} is no IP address; give one instead of a name"
         raise LocalError(f"cannot listen on {address.url}: {why}") from None
     sock.setblocking(False)
     return sock
+
+
+def _is_loopback(host: str) -> bool:
+    address = ip_address(host)
+    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (inner or address).is_loopback
 
 
 def _tune_tcp(connection: socket.socket) -> None:

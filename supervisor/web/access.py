@@ -4,7 +4,8 @@ A page of another origin must not use this one. So the ``Host`` of a request mus
 (against DNS rebinding), and a request that changes something must not come from another origin.
 
 Beyond loopback every request needs the token: as ``Authorization: Bearer TOKEN`` or, once, as
-``?token=TOKEN``, which becomes a cookie. On loopback without a token every user of the machine can connect.
+``?token=TOKEN``, which becomes a cookie. No other page knows it, so ``Host`` may be any: an address of the
+machine, or the name of a proxy. On loopback without a token every user of the machine can connect.
 They may read ``/metrics``, because Prometheus runs under its own user. Everything else, such as frames and
 names of VMs, is only for the switch's user and root. The directory of a unix socket decides which users may
 connect.
@@ -35,7 +36,7 @@ class Access(NamedTuple):
     """The rules for requests."""
 
     hosts: frozenset[str] | None
-    """The allowed names in ``Host``; None for a unix socket, where the name means nothing."""
+    """The allowed names in ``Host``; None for all: at a unix socket, or if a token is needed."""
     token: str | None
     """The token that a request needs; None if it needs none."""
 

@@ -10,6 +10,8 @@ from aiohttp import web
 
 from forwarder import unix_sockets
 from forwarder.errors import LocalError
+from forwarder.socket_address import port_number
+from supervisor.attach.addresses import path_in
 from supervisor.web import cell
 from supervisor.web.access import Access, is_loopback
 from supervisor.web.server import application
@@ -57,22 +59,20 @@ def _token(path: str | None) -> str | None:
     return token
 
 
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < 65536
-
-
 def _bind(listen: str, token: str | None) -> tuple[socket.socket, str, Access]:
-    scheme, separator, rest = listen.partition("://")
-    if separator and scheme == "unix":
-        return _bind_unix(rest), f"unix://{rest}", Access(None, token)
-    host, colon, port = rest.rpartition(":")
+    path = path_in(listen)
+    if path is not None:
+        return _bind_unix(path), f"unix://{path}", Access(None, token)
+    scheme, _, rest = listen.partition("://")
+    host, _, digits = rest.rpartition(":")
     host = host.strip("[]")
-    if scheme != "tcp" or not colon or not host or not _is_port(port):
+    port = port_number(digits)
+    if scheme != "tcp" or not host or port is None:
         raise LocalError(f"{listen!r} is not an address; write it as tcp://HOST:PORT or unix:///PATH")
     if token is None and not is_loopback(host):
         raise LocalError(f"other machines can reach {host}; give a secret with --token-file")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -84,12 +84,10 @@ def _bind(listen: str, token: str | None) -> tuple[socket.socket, str, Access]:
     number = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     hosts = frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})
-    return sock, f"http://{shown}:{number}/", Access(hosts, token)
+    return sock, f"http://{shown}:{number}/", Access(hosts if token is None else None, token)
 
 
 def _bind_unix(path: str) -> socket.socket:
-    if not path.startswith("/"):
-        raise LocalError(f"write unix:///{path} (three slashes)")
     sock = socket.socket(socket.AF_UNIX)
     try:
         unix_sockets.bind(sock, path)

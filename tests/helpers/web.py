@@ -40,7 +40,7 @@ class Web:
     @property
     def port(self) -> int:
         """The port on loopback."""
-        found = re.fullmatch(r"ready http://127\.0\.0\.1:(\d+)/\n", self.ready)
+        found = re.fullmatch(r"ready http://[\d.]+:(\d+)/\n", self.ready)
         assert found, self.ready
         return int(found[1])
 

@@ -127,6 +127,23 @@ def test_a_stranger_is_no_vm_at_a_tcp_port_on_loopback(switch: StartSwitch) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is only for root to be")
+@pytest.mark.parametrize("host", ["127.0.0.2", "127.255.255.254", "[::ffff:127.0.0.1]", "[0:0::1]"])
+def test_every_address_of_loopback_is_for_the_own_user(switch: StartSwitch, host: str) -> None:
+    running = switch("--listen-qemu", f"tcp://{host}:0")
+    place = (host.strip("[]"), running.tcp_port())
+    own = socket.create_connection(place)
+    running.wait_live(1)
+
+    def intrude() -> None:
+        with socket.create_connection(place) as sock:
+            assert hung_up(sock)
+
+    assert as_stranger(intrude) == 0
+    assert running.log().count("attached by") == 1
+    own.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is only for root to be")
 def test_the_operator_can_accept_every_user(switch: StartSwitch) -> None:
     running = switch("--listen-qemu", "tcp://127.0.0.1:0,allow=any")
     port = running.tcp_port()

@@ -96,6 +96,17 @@ def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_
     assert served.get("/metrics", Authorization="Bearer a-long-enough-secret")[0] == 200
 
 
+def test_behind_a_token_the_page_has_any_name(
+    switch: StartSwitch, web: Callable[..., Web], tmp_path: Path
+) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("a-long-enough-secret\n")
+    served = web(switch(qemu=True), "--listen", "tcp://0.0.0.0:0", "--token-file", str(secret))
+    for name in ("192.0.2.7:9461", "switch.example"):  # an address of the machine, and a proxy's name
+        assert served.get("/api/status", Host=name)[0] == 401
+        assert served.get("/api/status?token=a-long-enough-secret", Host=name)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -107,7 +118,10 @@ def test_a_token_is_asked_for(switch: StartSwitch, web: Callable[..., Web], tmp_
             ["--listen", "tcp://127.0.0.1:65536"],
             "'tcp://127.0.0.1:65536' is not an address; write it as tcp://HOST:PORT or unix:///PATH",
         ),
-        (["--listen", "unix://tmp/x"], "write unix:///tmp/x (three slashes)"),
+        (
+            ["--listen", "unix://tmp/x"],
+            "'unix://tmp/x' has a relative path; write unix:///tmp/x (three slashes) or the path alone",
+        ),
         (
             ["--token-file", "/nonexistent"],
             "cannot read the token in /nonexistent: No such file or directory",
