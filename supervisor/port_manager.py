@@ -201,7 +201,7 @@ class PortManager:
         """Guard the ports that a supervisor without a gateway has made, since there is one now."""
         for port in list(self.registry):
             policy = port.record.policy
-            if not policy.guard and not is_gateway(port.record):
+            if not policy.guard and not port.record.is_gateway:
                 self.do(self.registry.set_policy(port.record.port, policy._replace(guard=True)))
 
     # Events of listeners.
