@@ -25,7 +25,7 @@ from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
-from supervisor.attach.protocol_guard import PROBATIONERS, PROTOCOLS, Probation, ProtocolGuard
+from supervisor.attach.protocol_guard import PROBATIONERS, PROTOCOLS, Probation, ProtocolGuard, looks_like
 from supervisor.base import tcp_peer
 from supervisor.base.logs import Throttle, log
 
@@ -150,6 +150,9 @@ class StreamListener:
             what = self._protocol.is_not_spoken("clients speak", start)
             log.warning("%s: %s. No connection is taken for %g s", self.url, what, pause)
             self._acceptor.pause(pause)
+        elif start:
+            why = f"it does not speak {self._protocol.name}; it looks like {looks_like(start)}"
+            warn_refused(self._throttle, self.url, "a VM", why)
 
     def _attach(self, connection: socket.socket) -> None:
         try:

@@ -159,7 +159,7 @@ class CaptureServer:
                 self._end(number)
                 return
             except PeerError as error:
-                log.warning("a viewer of captures: %s", error)
+                self._throttle.warning("bad", f"bad message on {CAPTURES}, ignored: {error}")
                 self._end(number, f"the switch does not understand the request: {error}")
                 return
             if received is None:
@@ -171,6 +171,8 @@ class CaptureServer:
     def _take(self, number: int, viewer: LoopChannel, message: Message) -> None:
         """Take the viewer's messages. Raises ChannelClosedError."""
         if not isinstance(message, WantCapture) or number in self._captures:
+            what = type(message).__name__
+            self._throttle.warning("bad", f"bad message on {CAPTURES}, ignored: {what} is not expected")
             self._end(number)
             return
         records = self._workers.forwarding()

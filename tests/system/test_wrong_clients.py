@@ -32,14 +32,14 @@ def hung_up(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("kind", "first", "name"),
+    ("kind", "first", "name", "spoken"),
     [
-        ("qemu", VHOST_USER, "vhost-user; use --listen-vhost"),
-        ("vhost", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"),
+        ("qemu", VHOST_USER, "vhost-user; use --listen-vhost", "QEMU's stream"),
+        ("vhost", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP", "vhost-user"),
     ],
 )
 def test_a_client_that_comes_again_and_again_costs_one_worker(
-    switch: StartSwitch, kind: str, first: bytes, name: str
+    switch: StartSwitch, kind: str, first: bytes, name: str, spoken: str
 ) -> None:
     running = switch(qemu=True, vhost=True)
     vm, other = running.connect("unix"), running.connect("unix")
@@ -57,6 +57,7 @@ def test_a_client_that_comes_again_and_again_costs_one_worker(
     log = running.log()
     assert log.count("attached by") == 3, "two VMs, and the first of these clients"
     assert f"it looks like {name}. No connection is taken for 1 s" in log
+    assert log.count(f"a VM was refused: it does not speak {spoken}; it looks like {name}") == 1, "the second"
     frame = build_frame(BROADCAST, mac(1))
     vm.send(frame)
     other.receive_matching(lambda each: each == frame)

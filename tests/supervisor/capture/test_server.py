@@ -17,6 +17,8 @@ from forwarder.loop import Loop
 from forwarder.messages import Capture, CaptureOver, CaptureRing, Drain, Message, Reply, WantCapture
 from forwarder.names import Incarnation, Policy, PortRecord
 from forwarder.rendezvous import CAPTURES
+from forwarder.wire import encode
+from supervisor.base import logs
 from supervisor.capture.server import LARGEST_RING, MEMORY, MOST, SMALLEST_RING, CaptureServer, ring_bytes
 
 YES = Reply(True, None)
@@ -148,6 +150,19 @@ def test_a_viewer_that_sends_a_wrong_message_is_disconnected(bench: Bench, messa
         with pytest.raises(ChannelClosedError):
             viewer.receive()
     assert bench.fleet.told[-1][1] == CaptureOver(1)
+
+
+def test_garbage_is_logged_once_a_second(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "THROTTLE_S", 600.0)  # however slow the machine is
+    for data in (b"\xff", encode(Drain()), b"", encode(YES)) * 10:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as viewer:
+            viewer.connect(str(bench.directory / CAPTURES))
+            viewer.send(data)
+            bench.turn()
+    assert [line.partition(": ")[0] for line in caplog.messages] == [f"bad message on {CAPTURES}, ignored"]
+    assert bench.server.deadline() == float("inf")
 
 
 def test_rings_share_the_memory() -> None:
