@@ -168,7 +168,7 @@ class Fleet:
         else:
             self._fd_store.sealed(record.port)
             self._rings.changing(self.publisher.log.get(record.port), record, now)
-            if change == "join":
+            if change in ("join", "arrive"):
                 self._rings.moves.hurry(record.incarnation, now)
         self._join_rollout.publish(change, record)
         log.debug("port %d (%s): published %s", record.port, record.name, change)

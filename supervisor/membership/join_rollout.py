@@ -165,7 +165,8 @@ class JoinRollout:
         descriptors: list[int] = []
         for newcomer in self._newcomers:
             flood = self._fd_store.flood(newcomer.incarnation)
-            if flood is not None and newcomer.port != record.port and may_talk(record, newcomer):
+            present = self._record_of(newcomer.incarnation) or newcomer  # settings may have changed since
+            if flood is not None and newcomer.port != record.port and may_talk(record, present):
                 floods.append(newcomer.incarnation)
                 descriptors.append(flood)
         with suppress(LocalError):  # then the next beat shows the gap

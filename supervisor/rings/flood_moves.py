@@ -15,6 +15,9 @@ writer, and the honest one of both unmaps it. A worker that does not move within
 its successor has a new ring anyway. ``moved`` is called for each port whose floods have moved, and are not to
 move again: an operator waits for that (``confirmations``).
 
+The others have the ring of a port that was reserved (``reserve``) before its worker forwards. It moves as
+soon as the worker forwards (``hurry``), before the VM is read.
+
 Example: ports 1 to 4 talk, and ``set`` isolates port 2, with reach to port 1. Ports 3 and 4 do not hear port
 2 any more, nor does port 2 hear them: ports 2, 3 and 4 move. Port 2's ring goes to 1, port 3's to 1 and 4,
 port 4's to 1 and 3. Port 1 keeps its ring.
@@ -85,7 +88,7 @@ class FloodMoves:
             self._due[each] = now
 
     def hurry(self, incarnation: Incarnation, now: float) -> None:
-        """Move a port's floods now, if they are to move: its worker does not read its VM yet."""
+        """Move a port's floods now, if they are to move: its worker forwards, and does not read its VM."""
         if self._due.pop(incarnation, None) is not None:
             self._begin(incarnation, now)
 
@@ -147,6 +150,9 @@ class FloodMoves:
 
     def _begin(self, incarnation: Incarnation, now: float) -> None:
         worker = self._owner.holder(*incarnation)
+        if worker is None and self._owner.reserved(incarnation) is not None:
+            self._due[incarnation] = now + AGAIN_S  # others have its ring already
+            return
         if worker is None:
             self._moved(incarnation.port)  # its next worker has another ring
             return

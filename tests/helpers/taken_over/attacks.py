@@ -300,3 +300,54 @@ said["kept"] = {port: len(rings) for port, rings in test.kept.items()}
 said["heard"] = [port for port, rings in test.kept.items() for ring in rings if ring.find(facts["mark"]) >= 0]
 """
 """Look for a mark in all the rings that were kept."""
+
+KEEP_RESERVED = r"""
+test.reserved = {}
+hear_updates = worker._links.receive
+def receive_updates(message, descriptors, now):
+    if isinstance(message, messages.Update):
+        names_of = {change.record.port: change.record.name for change in message.changes}
+        for (port, epoch), descriptor in zip(message.floods, descriptors):
+            if names_of.get(port) == "":
+                test.reserved[port] = epoch, os.dup(descriptor)
+    hear_updates(message, descriptors, now)
+worker._links.receive = receive_updates
+"""
+"""Keep the descriptors of the flood rings of reserved ports."""
+
+ABUSE_RESERVED = r"""
+def attempt(name, attack):
+    try:
+        attack()
+        said[name] = "worked"
+    except OSError as error:
+        said[name] = errno.errorcode.get(error.errno, str(error))
+
+def protect(ring):
+    address = libc.mmap(None, 4096, 1, 1, ring, 0)
+    call(10 if os.uname().machine == "x86_64" else 226, ctypes.c_void_p(address), 4096, 3)
+
+def advise(ring, advice):
+    size = os.fstat(ring).st_size
+    mmap.mmap(ring, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ).madvise(advice)
+
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+for port, (epoch, ring) in test.reserved.items():
+    shared = mmap.MAP_SHARED
+    attempt(f"{port}: map it to write", lambda: mmap.mmap(ring, 4096, flags=shared, prot=3))
+    attempt(f"{port}: map it to write only", lambda: mmap.mmap(ring, 4096, flags=shared, prot=2))
+    attempt(f"{port}: write to a mapping", lambda: protect(ring))
+    attempt(f"{port}: write", lambda: os.write(ring, b"x"))
+    attempt(f"{port}: write there", lambda: os.pwrite(ring, b"x", 64))
+    attempt(f"{port}: write vectors", lambda: os.writev(ring, [b"x"]))
+    attempt(f"{port}: cut it", lambda: os.ftruncate(ring, 0))
+    attempt(f"{port}: a hole", lambda: advise(ring, 9))  # MADV_REMOVE
+    attempt(f"{port}: out to swap", lambda: advise(ring, 21))  # MADV_PAGEOUT
+    attempt(f"{port}: seal it", lambda: fcntl.fcntl(ring, 1033, 0x10))
+    attempt(f"{port}: seal it for its writer", lambda: fcntl.fcntl(ring, 1033, 0x8))
+    attempt(f"{port}: open it again", lambda: os.open(f"/proc/self/fd/{ring}", os.O_RDWR))
+    attempt(f"{port}: open it as another", lambda: os.open(f"/dev/fd/{ring}", os.O_RDWR))
+    attempt(f"{port}: a lease on it", lambda: fcntl.fcntl(ring, 1024, 1))
+"""
+"""Try to change memory that its writer has not sealed yet."""

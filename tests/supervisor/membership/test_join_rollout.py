@@ -143,6 +143,15 @@ def test_a_worker_out_of_reach_hears_of_a_newcomer_without_its_flood_ring() -> N
     assert world.out == [(1, "join 3"), (2, "join 3", 3), (3, "join 3")]
 
 
+def test_a_newcomer_that_is_isolated_while_it_is_rolled_out_is_kept_from_the_remaining_workers() -> None:
+    world = World(AT_ONCE + 5)
+    world.join(100)
+    assert world.made.tick(0.0)
+    world.workers[0] = Worker(record(100)._replace(policy=Policy(isolated=True)))
+    world.settle()
+    assert [each[-1] for each in world.out] == [100] * AT_ONCE + ["join 100"] * 6
+
+
 def test_other_changes_are_published_together() -> None:
     world = World(1)
     world.join(2)

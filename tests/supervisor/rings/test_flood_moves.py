@@ -9,7 +9,7 @@ import pytest
 
 from forwarder.channel import close_all
 from forwarder.messages import FloodMoved, FloodRx, Floods, FloodTx, Message, WantFloods
-from forwarder.names import Policy
+from forwarder.names import Incarnation, Policy
 from supervisor.rings import flood_moves
 from supervisor.rings.fd_store import F_SEAL_FUTURE_WRITE
 from supervisor.rings.flood_moves import AGAIN_S, ANSWER_S
@@ -221,6 +221,43 @@ def test_a_port_whose_worker_is_lost_before_it_is_told_to_move_is_not_waited_for
     moving.turn()
     assert moving.bench.moved == [2]
     close_all([moving.ring(port) for port in (3, 4)])
+
+
+def reserved(moving: Moving) -> Incarnation:
+    """Give port 5 to a worker that does not forward yet; the others have had its ring since before."""
+    moving.ends[5] = moving.bench.worker(5)
+    moving.bench.live.discard((5, 5))
+    moving.bench.reserve[5] = moving.bench.registry[5]
+    return Incarnation(5, 5)
+
+
+def test_a_reserved_port_whose_ring_others_have_moves_when_its_worker_forwards(moving: Moving) -> None:
+    newcomer = reserved(moving)
+    moving.set(2, ALONE)
+    rings = [moving.answer(port) for port in (1, 2, 3, 4)]
+    assert moving.sent(5) == []
+    assert moving.moves.under_way() >= {5}
+    assert 5 not in moving.bench.moved, "an operator waits for it"
+    del moving.bench.reserve[5]
+    moving.bench.live.add(newcomer)
+    moving.moves.hurry(newcomer, moving.bench.now)
+    ring = moving.answer(5)
+    moving.turn()
+    assert 5 in moving.bench.moved
+    assert 5 not in moving.given(2)
+    close_all((*rings, ring, *(each for port in (1, 3, 4) for each in moving.given(port).values())))
+
+
+def test_a_reserved_port_whose_worker_is_lost_is_not_waited_for_for_ever(moving: Moving) -> None:
+    reserved(moving)
+    moving.set(2, ALONE)
+    rings = [moving.answer(port) for port in (1, 2, 3, 4)]
+    del moving.bench.reserve[5]  # its next worker has another epoch, and another ring
+    moving.bench.now += AGAIN_S
+    moving.turn()
+    assert 5 in moving.bench.moved
+    assert 5 not in moving.moves.under_way()
+    close_all((*rings, *(each for port in PORTS for each in moving.given(port).values())))
 
 
 def test_a_newcomer_to_the_table_moves_nothing(moving: Moving) -> None:
