@@ -20,6 +20,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -59,6 +60,7 @@ _INT = struct.calcsize("i")
 _UCRED = struct.Struct("iII")
 _MOST = 253  # SCM_MAX_FD: Linux passes no more with one message
 _ANCILLARY = socket.CMSG_SPACE(_MOST * _INT)
+_SIOCOUTQ = 0x5411  # linux/sockios.h
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
 _RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -155,6 +157,13 @@ class Channel:
     def backlog(self) -> int:
         """The number of queued messages; call ``flush`` when writable, and now and then."""
         return len(self._backlog)
+
+    @property
+    def unread(self) -> int:
+        """The bytes, as the kernel counts them, that the other end has not read; without ``backlog``."""
+        size = bytearray(_INT)
+        fcntl.ioctl(self._sock, _SIOCOUTQ, size)
+        return int.from_bytes(size, sys.byteorder)
 
     @property
     def wants_write(self) -> bool:

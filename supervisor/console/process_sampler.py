@@ -9,6 +9,7 @@ sample is replaced only once it is ``BASELINE_S`` old.
 """
 
 import os
+import re
 import time
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import psutil
 
 BASELINE_S = 0.25
+_PSS = re.compile(rb"^Pss: +([0-9]{1,12}) kB$", re.MULTILINE)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -149,8 +151,9 @@ def _count(fds: int) -> int:
 
 
 def _pss_of(smaps: int) -> int | None:
-    """Read an open ``smaps_rollup``: the proportional share, in bytes."""
-    for line in os.pread(smaps, 4096, 0).split(b"\n"):
-        if line.startswith(b"Pss:"):
-            return int(line.split()[1]) << 10
-    return None
+    """Read an open ``smaps_rollup``: the proportional share, in bytes; None if it is another file.
+
+    A worker that was taken over brings it again, and a guest may have chosen what it brings.
+    """
+    found = _PSS.search(os.pread(smaps, 4096, 0))
+    return None if found is None else int(found[1]) << 10

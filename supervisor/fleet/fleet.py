@@ -253,7 +253,7 @@ class Fleet:
                 self.guards.report(record, report)
             case Note(text):
                 self._notes.warning("note", f"port {served.port}, its worker: {text}")
-            case SnapshotRequest() if not self.publisher.quiet:
+            case SnapshotRequest() if not self.publisher.quiet and worker.reads:
                 for part in self.publisher.log.snapshot().parts():
                     self._channels.send(worker, part)
         self.watch.heard(served)

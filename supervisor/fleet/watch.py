@@ -15,6 +15,7 @@ from collections.abc import Callable
 from forwarder.membership import BEAT_S
 from forwarder.messages import Heartbeat
 from forwarder.names import Incarnation, PortRecord
+from supervisor.base.allowance import Allowance
 from supervisor.base.logs import say
 from supervisor.console.sampler import Sampler
 from supervisor.fleet.doors import Doors
@@ -25,6 +26,10 @@ from supervisor.fleet.unanswered import Unanswered
 from supervisor.ports.port import Port
 from supervisor.ports.view import PortView
 from supervisor.rings.fd_store import FdStore
+
+HEARTBEATS, HEARTBEATS_PER_S = 10, 2.0
+"""Heartbeats of a worker that are looked at, at once and in a second: each may make a line in the log. A
+worker at work answers a beat in a second, and says at once that its VM is stalled."""
 
 
 class Watch:
@@ -49,6 +54,8 @@ class Watch:
         self._unanswered = Unanswered()
         self._misuse = Misuse()
         self._doors = Doors(runtime_dir)
+        self._looks: dict[Incarnation, Allowance] = {}
+        """Of the heartbeats of each worker."""
         self.steps: tuple[Callable[[float], None], ...] = (self._look_for_silent, self._look_for_unanswered)
         """What to do in each turn; if one fails, the other goes on."""
 
@@ -67,13 +74,19 @@ class Watch:
 
     def heartbeat(self, record: PortRecord, heartbeat: Heartbeat) -> None:
         """Note a worker's report about its VM and its cell, and read its port's page."""
+        now = time.monotonic()
+        looks = self._looks.setdefault(record.incarnation, Allowance(HEARTBEATS, HEARTBEATS_PER_S, now))
+        if not looks.take(now):
+            return
+        looks.spend()
         self._health.heartbeat(heartbeat, record)
         page = self._sampler.page(record.port)
         if page is not None:
-            self._misuse.look(record, page, time.monotonic())
+            self._misuse.look(record, page, now)
 
     def lost(self, served: Incarnation) -> None:
         """Stop watching this worker."""
+        self._looks.pop(served, None)
         self._health.lost(served)
         self._unanswered.forget(served)
 

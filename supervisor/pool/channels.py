@@ -49,6 +49,10 @@ BURST = 4 * MAX_PORTS
 RATE = 1000.0
 """Messages a second by which the allowance grows; a worker at work sends a handful."""
 
+UNREAD = 32 << 10
+"""Bytes, as the kernel counts them, that a worker may leave unread and still be answered: dozens of messages.
+A worker at work reads its channel before it asks."""
+
 
 Report = Hello | Heartbeat | Goodbye | Guarded | Note | SnapshotRequest
 RingRequest = WantRing | WantFloods | RingSealed | RingIdle
@@ -83,6 +87,14 @@ class WorkerChannel:
     def pid(self) -> int:
         """The process at the other end."""
         return self.identity.pid
+
+    @property
+    def reads(self) -> bool:
+        """Whether the worker reads what it is sent; otherwise what it asks for is not worth an answer.
+
+        Our workers ask again.
+        """
+        return not self.channel.backlog and self.channel.unread <= UNREAD
 
 
 class ChannelHandler(Protocol):

@@ -6,9 +6,9 @@ serves at most one port, ever. The pool does not decide which port gets a worker
 and no records: settings may change while a port waits, so the registry is asked when a worker is there.
 
 A spare whose channel has ended can get no port and is ended. A worker with a port goes on forwarding and is
-dialled again (``dialer``); it has ``RETURN_S`` to answer. A clean exit (status 0) is preceded by a Goodbye,
-which may arrive after the exit is noticed. ``GOODBYE_S`` gives it time to arrive; otherwise the registry
-would take a clean end for a crash.
+dialled again (``dialer``), not more often than every ``DIAL_S``; it has ``RETURN_S`` to answer. A clean exit
+(status 0) is preceded by a Goodbye, which may arrive after the exit is noticed. ``GOODBYE_S`` gives it time
+to arrive; otherwise the registry would take a clean end for a crash.
 
 All workers of one template have the same layout of memory, which a guest that crashes its worker may be
 guessing. So after a crash (SIGSEGV and the like) template and spares are replaced, and the port gets a worker
@@ -28,7 +28,7 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity, Incarnation
 from supervisor.base.logs import Throttle
-from supervisor.pool.channels import WorkerChannel
+from supervisor.pool.channels import BURST, RATE, WorkerChannel
 from supervisor.pool.dialer import Dialer
 from supervisor.pool.pool_policy import READY_S, PoolPolicy
 from supervisor.pool.processes import Exit, Processes
@@ -38,6 +38,8 @@ from supervisor.pool.template_process import TemplateProcess
 GOODBYE_S = 0.05
 RETURN_S = 2.0
 """A worker begins to listen as soon as it notices that its channel has ended."""
+DIAL_S = BURST / RATE
+"""The shortest time between two channels of one worker: each comes with a full allowance of messages."""
 
 
 class EndedWorker(NamedTuple):
@@ -86,6 +88,8 @@ class WorkerPool:
         self._serving: dict[Identity, Incarnation] = {}
         self._disconnected: dict[Identity, float] = {}
         """Workers with a port and without a channel, and when to give them up."""
+        self._dialled_at: dict[Identity, float] = {}
+        """When workers that had lost their channel were dialled."""
         self._ended_workers: deque[EndedWorker] = deque()
         self._outdated: set[Identity] = set()
         """Starting workers with the memory layout of one that has crashed."""
@@ -127,8 +131,10 @@ class WorkerPool:
             self._idle.remove(worker)
             self._policy.lost(now)
         if worker.identity in self._serving:
-            self._disconnected[worker.identity] = now + RETURN_S
-            self.dialer.call(worker.identity, now)
+            due = max(now, self._dialled_at.get(worker.identity, now - DIAL_S) + DIAL_S)
+            self._dialled_at[worker.identity] = due
+            self._disconnected[worker.identity] = due + RETURN_S
+            self.dialer.call(worker.identity, due)
         else:
             self.processes.end(worker.identity, now)
 
@@ -240,6 +246,7 @@ class WorkerPool:
             self._idle.remove(worker)
             self._policy.lost(now)
         self._disconnected.pop(identity, None)
+        self._dialled_at.pop(identity, None)
         self.dialer.forget(identity)
         served = self._serving.pop(identity, None)
         if served is not None:

@@ -26,6 +26,8 @@ would seal it: its readers get a read-only descriptor (``fd_store``), which a wo
 cell.
 
 An offer (a ring between RingTx and RingSealed) holds descriptors, so a worker has at most ``OFFERS`` of them.
+A worker that does not read its channel is given none (``WorkerChannel.reads``): descriptors that wait in the
+kernel count for all processes of the user, and those that wait here are missing to accept VMs.
 """
 
 from collections.abc import Callable
@@ -93,6 +95,8 @@ class Rings:
         if record is None:
             return
         match request:
+            case WantRing() | WantFloods() if not worker.reads:
+                return
             case WantRing(port, epoch):
                 self._offer(worker, record, port, epoch, now)
             case RingSealed(port, epoch):

@@ -19,7 +19,7 @@ from supervisor.base import child_process
 from supervisor.pool import worker_pool
 from supervisor.pool.channels import WorkerChannel, WorkerChannels
 from supervisor.pool.pool_policy import SPARES, STARTING
-from supervisor.pool.worker_pool import WorkerPool
+from supervisor.pool.worker_pool import DIAL_S, WorkerPool
 from tests.helpers.fakes import PATIENCE, reraise, turn_until
 from tests.helpers.forking import forking
 
@@ -205,3 +205,15 @@ def test_a_stop_ends_spares_and_those_that_start(bench: Bench) -> None:
         assert time.monotonic() < deadline
         bench.loop.turn(0.01)
         bench.tick(time.monotonic())
+
+
+def test_a_worker_that_ends_its_channel_again_and_again_is_dialled_with_pauses(bench: Bench) -> None:
+    bench.pool.want(record(1).incarnation)
+    bench.until(lambda: bench.given)
+    worker, dialled = bench.given[1], []
+    for _ in range(3):
+        bench.pool.channel_lost(worker)
+        dialled.append(bench.pool.dialer.deadline())
+        bench.pool.dialer.forget(worker.identity)
+        bench.pool.returned(worker)
+    assert [round(later - dialled[0], 6) for later in dialled] == [0.0, DIAL_S, 2 * DIAL_S]

@@ -11,6 +11,7 @@ from forwarder.channel import Channel, close_all
 from forwarder.messages import (
     Drain,
     Floods,
+    Message,
     RingIdle,
     RingOpen,
     RingOver,
@@ -21,6 +22,7 @@ from forwarder.messages import (
     WantRing,
 )
 from forwarder.names import Incarnation, Policy
+from supervisor.pool.channels import UNREAD
 from supervisor.rings import rings
 from tests.helpers.core.bell_listener import BellListener
 from tests.helpers.fakes import turn_a_while, turn_until
@@ -209,6 +211,27 @@ def test_offers_that_are_never_taken_up_have_a_bound(
         close_all(bench.receive(one)[1])
     assert nothing(bench, one)
     bench.rings.forget(1)
+
+
+@pytest.mark.parametrize("request_", [WantFloods(((2, 2),)), WantRing(2, 2)])
+def test_a_worker_that_does_not_read_is_given_nothing_more(bench: FleetBench, request_: Message) -> None:
+    one = bench.worker(1)
+    bench.worker(2)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(1000):
+        one.send(request_)
+        bench.now += rings.AGAIN_S
+        turn_a_while(bench.loop)
+    assert bench.workers[1].channel.backlog == 0
+    assert bench.workers[1].channel.unread < 2 * UNREAD
+    assert len(os.listdir("/proc/self/fd")) <= before + 2, "one offer, and nothing that waits"
+    while (received := one.receive()) is not None:
+        close_all(received[1])
+    one.send(request_)
+    message, fds = bench.receive(one)
+    assert fds, "it reads again"
+    assert isinstance(message, (Floods, RingTx))
+    close_all(fds)
 
 
 def test_the_consumer_is_told_of_a_ring_that_is_given_up(bench: FleetBench) -> None:
