@@ -41,6 +41,8 @@ LOOK_S = 0.02
 """Pause between two reads of all rings. A ring of 8 MiB fills in 6 ms at 10 Gbit/s, so fast ports may lose
 frames."""
 SETTLE_NS = 50_000_000
+MOST_LEFT = 1 << 18
+"""Frames in the largest ring, of 32 bytes each."""
 DROPPED = 3
 TO_VM = frozenset({"filtered", "sources", "refused", "stale_ring", "flood_lost"})
 """Reasons of drops on the way to the VM; all other drops are on the way from it."""
@@ -184,16 +186,21 @@ class Viewer:
         return more
 
     def _drain(self) -> None:
-        """Read all frames that were copied until now, but not those that arrive meanwhile."""
+        """Read all frames that were copied until now, but not those that arrive meanwhile.
+
+        A worker that a guest has taken over may say of all its frames that they are older: of each port, no
+        more are read than a ring holds.
+        """
         now = time.monotonic_ns()
-        left = list(self._ports.values())
+        left = dict.fromkeys(self._ports.values(), MOST_LEFT)
         while left:
             for port in list(left):
                 seen = port.reader.read()
                 earlier = [each for each in seen if each[0] <= now]
                 self._keep(port, earlier)
-                if len(earlier) < len(seen) or not seen:
-                    left.remove(port)
+                left[port] -= len(seen)
+                if len(earlier) < len(seen) or not seen or left[port] <= 0:
+                    del left[port]
 
     def _keep(self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]) -> None:
         self._of_port[port.interface] += len(seen)
@@ -202,7 +209,9 @@ class Viewer:
     def _blocks(
         self, port: _Port, seen: list[tuple[int, int, int, str, int, bytes]]
     ) -> Iterator[tuple[int, bytes]]:
-        for at, way, peer, reason, length, data in seen:
+        now = time.monotonic_ns()
+        for said, way, peer, reason, length, data in seen:
+            at = min(said, now)  # or a worker could say that its frames are of the future, and to be kept
             comment, flags = "", IN if way == IN else OUT
             if way == DROPPED:
                 comment = f"dropped: {reason}" + (f", for port {peer}" if peer else "")

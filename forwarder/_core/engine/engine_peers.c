@@ -10,12 +10,14 @@
 #include "ingress/send.h"
 #include "ingress/switch.h"
 
+/* The frames in the ring that were not read. A hostile writer may go on meanwhile: a whole ring is the most. */
 static uint64_t unread_floods(struct peer *peer)
 {
-    uint64_t frames = 0, lost = 0;
+    uint64_t frames = 0, lost = 0, begin = peer->flood.cursor;
     struct flood_record record;
     uint8_t *scratch = peer->flood.shared != NULL ? malloc(MAX_FRAME) : NULL;
-    while (scratch != NULL && flood_next(&peer->flood, scratch, MAX_FRAME, &record, &lost) == FLOOD_FRAME)
+    while (scratch != NULL && peer->flood.cursor - begin < peer->flood.shm.size
+           && flood_next(&peer->flood, scratch, MAX_FRAME, &record, &lost) == FLOOD_FRAME)
         frames += record.kind != FLOOD_REPLY;
     free(scratch);
     return frames + lost;
@@ -147,6 +149,16 @@ static void follow_floods(struct engine *e, struct peer *peer, uint64_t ring)
     peer->is_new = false;
 }
 
+/* Deliver what is left in a flood ring, as far as the VM accepts it now. Every source has its share in each round, a
+   writer that has left the ring may be hostile and go on: so many polls are enough for a whole ring, and no more. */
+static void read_to_end(struct engine *e, struct peer *peer)
+{
+    uint32_t rounds = peer->flood.shm.size / (uint32_t)QUANTUM_BYTES + 1;
+    uint32_t polls = rounds * (1 + e->peers.count * 2 * (uint32_t)QUANTUM_BYTES / EGRESS_BUDGET);
+    while (polls-- > 0 && flood_has_news(&peer->flood) && !e->down && egress_poll(e, monotonic_ns()))
+        continue;
+}
+
 int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd, bool from_start)
 {
     struct peer *peer = current(e, port, epoch);
@@ -155,8 +167,7 @@ int engine_attach_flood(struct engine *e, uint32_t port, uint64_t epoch, int fd,
     if (peer == NULL || fstat(fd, &ring) < 0
         || flood_rx_open(&flood, fd, port, epoch, from_start || is_unheard(e, peer, ring.st_ino)) < 0)
         return -1;
-    while (flood_has_news(&peer->flood) && !e->down && egress_poll(e, monotonic_ns()))
-        continue;
+    read_to_end(e, peer);
     e->count.stale_ring += unread_floods(peer);
     flood_rx_close(&peer->flood);
     peer->flood = flood;
