@@ -13,6 +13,9 @@ CHANNEL = ".channel"
 MEMBERSHIP = ".members"
 """ZeroMQ SUB of one worker, with its process id: it receives beats and updates."""
 
+PORT = ".port"
+"""A worker's port as the supervisor has it, with the worker's process id: the next supervisor reads it."""
+
 
 def path(runtime_dir: str, name: str) -> str:
     """File name of a socket in ``runtime_dir``."""
@@ -20,7 +23,7 @@ def path(runtime_dir: str, name: str) -> str:
 
 
 def worker_path(runtime_dir: str, pid: int, kind: str) -> str:
-    """File name of a worker's socket; ``kind``: CHANNEL or MEMBERSHIP."""
+    """File name of what a worker has; ``kind``: CHANNEL, MEMBERSHIP or PORT."""
     return path(runtime_dir, f"{pid}{kind}")
 
 

@@ -40,6 +40,7 @@ from supervisor.attach.listener_common import hung_up
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import Throttle, log, say
 from supervisor.base.zmq_sockets import Context
+from supervisor.fleet.expected_claims import ExpectedClaims
 from supervisor.fleet.guards import Guards
 from supervisor.fleet.holders import Holders
 from supervisor.fleet.surroundings import FleetOwner, FleetParts
@@ -75,6 +76,7 @@ class Fleet:
         self.cells = cells
         self.guards = Guards(self._channels)
         self._confirmations = Confirmations()
+        self._expected_claims = ExpectedClaims(self._runtime_dir)
         self._notes = Throttle()
         self._pool = WorkerPool(loop, self._runtime_dir, self, template)
         self.holders = Holders(self._registry, self._channels, self._pool.processes.kill)
@@ -170,6 +172,7 @@ class Fleet:
             self._rings.changing(self.publisher.log.get(record.port), record, now)
             if change in ("join", "arrive"):
                 self._rings.moves.hurry(record.incarnation, now)
+            self._expect_claim(record)
         self._join_rollout.publish(change, record)
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
@@ -214,18 +217,19 @@ class Fleet:
         fds, proc = descriptors[:-2], descriptors[-2:]
         served = claim.record.incarnation
         if self._registry.serves(*served, worker.identity):
-            self._meet(worker, proc)
-            close_all(fds)
+            close_all(descriptors)
             self._reconnect(worker, served)
             return
         now = time.monotonic()
         adopted, decided = self._takeover.adopt(claim, worker.identity, fds, now)
-        if adopted:
+        if adopted is not None:
+            worker.cell = adopted.cell
             self._meet(worker, proc)
             self._connect(worker, served)
             self._pool.adopted(worker, served)
             self.publisher.connect(worker.pid)
-            self._owner.adopted(claim.record)
+            self._expected_claims.put(worker.pid, adopted)
+            self._owner.adopted(adopted.record)
             self.watch.inherit(served)
         else:
             close_all(descriptors)
@@ -298,6 +302,7 @@ class Fleet:
             self._pool.want(wanted)
             return False
         self._connect(worker, wanted)
+        self._expect_claim(record)
         self._owner.do(self._registry.assigned(*wanted, worker.identity))
         self.watch.expect(wanted)
         return True
@@ -317,6 +322,7 @@ class Fleet:
         """Release everything that belonged to a worker."""
         self.publisher.disconnect(identity.pid)
         self._sampler.part(identity)
+        self._expected_claims.forget(identity.pid)
 
     # Private to this file.
 
@@ -327,6 +333,14 @@ class Fleet:
         self.watch.heartbeat(record, heartbeat)
         if heartbeat.supervisor_epoch == self.publisher.log.epoch:
             self._confirmations.heard(served.port, heartbeat.sequence)
+
+    def _expect_claim(self, record: PortRecord) -> None:
+        """Let the next supervisor know the worker of a port, and the port's present settings."""
+        worker = self.holders.at(record.port)
+        if worker is None or worker.served != record.incarnation or worker.cell is None:
+            return
+        if self._pool.processes.get(worker.identity) is not None:  # or its file would never be removed
+            self._expected_claims.put(worker.pid, Claim(LAYOUT, worker.cell, record))
 
     def _meet(self, worker: WorkerChannel, proc: tuple[int, ...]) -> Cell:
         """Note a worker's first message."""
@@ -347,7 +361,12 @@ class Fleet:
         self.guards.greet(worker)
 
     def _reconnect(self, worker: WorkerChannel, served: Incarnation) -> None:
-        """Take the new channel of a worker for its old one, whose end may not have been noticed yet."""
+        """Take the new channel of a worker for its old one, whose end may not have been noticed yet.
+
+        What the worker said of itself before it had a VM stays in force.
+        """
+        known = self._expected_claims.get(worker.pid)
+        worker.cell = worker.cell if known is None else known.cell
         old = self.holders.at(served.port)
         if old is not None:
             self._channels.drop(old)

@@ -12,7 +12,8 @@ Until then no VM is let in and no command is answered. A listener must not bind 
 connected to, and all workers sleep on one flood doorbell, which the first of them brings.
 
 The supervisor dials each survivor (``dialer``) until it answers with a Claim. A claim counts only while the
-window is open, and only from a worker that was found at its beginning. A worker without an answer after
+window is open, and only from a worker that was found at its beginning. It is believed as far as it agrees
+with what the dead supervisor has left (``expected_claims``). A worker without an answer after
 ``CLAIM_S`` is stopped or stuck, and its descriptors are out of reach. It is ended, since two switches must
 not share a VM.
 
@@ -29,7 +30,7 @@ from supervisor.attach.listeners import Listeners
 from supervisor.base.cells import CellPolicy
 from supervisor.base.logs import log
 from supervisor.base.proc import exists, parent_of
-from supervisor.fleet import claimed_fds
+from supervisor.fleet import claimed_fds, expected_claims
 from supervisor.pool import processes
 from supervisor.pool.worker_pool import WorkerPool
 from supervisor.ports.actions import Action
@@ -53,6 +54,8 @@ class TakeOver:
         self.left: set[Identity] = set()
         """The workers of the dead supervisor that have neither claimed nor ended."""
         self.adopted = 0
+        self._expected: dict[Identity, Claim] = {}
+        """What the dead supervisor knew of its workers."""
         self._registry = registry
         self._fd_store = fd_store
         self._worker_pool = worker_pool
@@ -64,6 +67,7 @@ class TakeOver:
         """Find the survivors and open the window; ``now`` is in monotonic seconds."""
         found = processes.survivors(runtime_dir)
         self.left = {each for each in found if parent_of(each.pid) != os.getpid()}  # not our own template
+        self._expected = expected_claims.read(runtime_dir, self.left)
         for identity in self.left:
             self._worker_pool.dialer.call(identity, now)
         self._deadline = now + CLAIM_S
@@ -75,7 +79,7 @@ class TakeOver:
             self._worker_pool.dialer.forget(identity)
             self._worker_pool.refuse(identity)
         self.left.clear()
-        processes.remove_stale_sockets(runtime_dir)
+        processes.remove_stale_files(runtime_dir)
 
     def wait(self, now: float) -> float:
         """Return how long to wait for claims, in seconds; 0 if the window is over."""
@@ -84,24 +88,29 @@ class TakeOver:
 
     def adopt(
         self, claim: Claim, identity: Identity, descriptors: tuple[int, ...], now: float
-    ) -> tuple[bool, list[Action]]:
-        """Take over a port with its worker and descriptors; return False if the worker is to end instead."""
+    ) -> tuple[Claim | None, list[Action]]:
+        """Take over a port with its worker and descriptors.
+
+        Returns what is true of the claim; None if the worker is to end instead.
+        """
         record = claim.record
         try:
             if identity not in self.left:
                 raise PeerError(f"process {identity.pid} is not an expected worker")
             self.left.discard(identity)
+            claim = expected_claims.believed(claim, identity, self._expected)
+            record = claim.record
             if why_not := self._cells.refuses(claim.cell):
                 raise PeerError(why_not)
             claimed_fds.check(record, descriptors, self._fd_store.flood_doorbell)
             self._worker_pool.processes.adopt(identity)
         except BulkheadError as error:
             log.warning("port %d (%s): not taken over, %s", record.port, record.name, error)
-            return False, []
+            return None, []
         actions = self._registry.adopt(record, identity, claim.layout, now)
         if not self._registry.serves(record.port, record.epoch, identity):
-            return False, actions
+            return None, actions
         self.adopted += 1
         self._fd_store.adopt(record, descriptors)
         self._listeners.adopt(record, descriptors[0])
-        return True, actions
+        return claim, actions

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import Identity
-from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
+from forwarder.rendezvous import CHANNEL, MEMBERSHIP, PORT, worker_path
 from supervisor.base.proc import parent_of, start_time, user_of
 from supervisor.base.program import how_it_ended
 from supervisor.pool.template_process import MODULE
@@ -118,13 +118,13 @@ class Processes:
     def end_unknown(self) -> None:
         """End unknown workers that are our children: their template died before it reported them.
 
-        Such a worker may have ended already. Then only its sockets are left.
+        Such a worker may have ended already. Then only its files are left.
         """
         for identity in survivors(self._runtime_dir):
             with suppress(OSError):  # it has ended meanwhile
                 if identity not in self._processes and parent_of(identity.pid) == os.getpid():
                     self._watch(identity, is_child=True).signal(signal.SIGKILL)
-        remove_stale_sockets(self._runtime_dir)
+        remove_stale_files(self._runtime_dir)
 
     def adopt(self, identity: Identity) -> Process:
         """Watch a worker that another supervisor started. Raises LocalError if it has ended."""
@@ -198,7 +198,7 @@ class Processes:
         self._ending.pop(process.identity, None)
         self._loop.unwatch(process.pidfd)
         os.close(process.pidfd)
-        remove_sockets(self._runtime_dir, process.identity.pid)
+        remove_files(self._runtime_dir, process.identity.pid)
 
 
 def survivors(runtime_dir: str) -> list[Identity]:
@@ -219,24 +219,24 @@ def _worker_user() -> int:
     return NOBODY if os.geteuid() == 0 else os.geteuid()
 
 
-def remove_sockets(runtime_dir: str, pid: int) -> None:
-    """Remove the socket files of a worker that has ended."""
-    for kind in (CHANNEL, MEMBERSHIP):
+def remove_files(runtime_dir: str, pid: int) -> None:
+    """Remove the files of a worker that has ended."""
+    for kind in (CHANNEL, MEMBERSHIP, PORT):
         with suppress(OSError):
             os.unlink(worker_path(runtime_dir, pid, kind))
 
 
-def remove_stale_sockets(runtime_dir: str) -> None:
-    """Remove the socket files of all workers of this directory that have ended.
+def remove_stale_files(runtime_dir: str) -> None:
+    """Remove the files of all workers of this directory that have ended.
 
     The user may have removed the directory; then no file is left.
     """
     try:
-        names = os.listdir(runtime_dir)  # first: it has no sockets of a worker that is born meanwhile
+        names = os.listdir(runtime_dir)  # first: it has no files of a worker that is born meanwhile
     except FileNotFoundError:
         return
     living = {each.pid for each in survivors(runtime_dir)}
     for name in names:
         pid, dot, kind = name.partition(".")
-        if pid.isdigit() and dot + kind in (CHANNEL, MEMBERSHIP) and int(pid) not in living:
-            remove_sockets(runtime_dir, int(pid))
+        if pid.isdigit() and dot + kind in (CHANNEL, MEMBERSHIP, PORT) and int(pid) not in living:
+            remove_files(runtime_dir, int(pid))

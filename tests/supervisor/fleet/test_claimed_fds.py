@@ -146,9 +146,9 @@ class Bench:
     def claim(self, descriptors: list[int]) -> bool:
         copies = tuple(os.dup(each) for each in descriptors)
         adopted, _ = self.takeover.adopt(Claim(LAYOUT, CELL, record()), SELF, copies, 1.0)
-        if not adopted:
+        if adopted is None:
             close_all(copies)
-        return adopted
+        return adopted is not None
 
 
 def test_a_claim_of_a_process_that_is_not_waited_for_changes_nothing(

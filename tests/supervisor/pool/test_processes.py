@@ -170,4 +170,4 @@ def test_survivors_are_found_by_their_command_line(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_the_user_has_removed_has_no_stale_sockets(tmp_path: Path) -> None:
-    processes.remove_stale_sockets(str(tmp_path / "removed"))
+    processes.remove_stale_files(str(tmp_path / "removed"))
