@@ -197,6 +197,11 @@ class PortManager:
         in_force.set_result(NOTHING)
         return in_force
 
+    def gateway_heard(self) -> Future[Missing] | None:
+        """Return a future: when the workers of all ports know the gateway's; None: it has no worker yet."""
+        number = next((port.record.port for port in self.registry if port.record.is_gateway), 0)
+        return self.fleet.confirmed(number, everywhere=True) if self.registry.forwards(number) else None
+
     def guard_all(self) -> None:
         """Guard the ports that a supervisor without a gateway has made, since there is one now."""
         for port in list(self.registry):

@@ -17,6 +17,7 @@ import os
 import time
 
 from forwarder.errors import LocalError
+from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.names import Identity
 from supervisor.attach import notifications
@@ -38,6 +39,7 @@ from supervisor.console.server import Console
 from supervisor.first_processes import FirstProcesses
 from supervisor.gateway import kept
 from supervisor.port_manager import PortManager
+from supervisor.ports.in_force import Missing
 from supervisor.run_options import RunOptions
 
 STOP_S = 10.0
@@ -46,6 +48,8 @@ MEND_S = 5.0
 """How often to look, when the loop is awake anyway, whether the files of our sockets are still there.
 
 Cleaners of temporary files run once a day."""
+HEARD_S = 2.0
+"""A new port is known to 250 workers on a busy machine sooner."""
 FAILED_S = 0.1
 """Least sleep after a part has failed: it would fail again at once."""
 
@@ -118,6 +122,7 @@ class Supervisor:
         self._ports.fleet.wait_for_cell(self._turn)
         if self._options.gateway is not None:
             self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
+            self._wait_until_heard()
         if self._options.pcap is not None:
             self._record(self._options.pcap)
         urls = self._open_all() + self._ports.kept.restore()
@@ -227,6 +232,19 @@ class Supervisor:
         except LocalError:
             self._notifications.tell("hypervisor_error")
             raise
+
+    def _wait_until_heard(self) -> None:
+        """Wait until VMs that are there already are heard by the new gateway, for ``HEARD_S`` at most.
+
+        A guest that asks for its lease again, and is not heard, may ask a second time after minutes.
+        """
+        end = time.monotonic() + HEARD_S
+        asked: Future[Missing] | None = None
+        heard: list[Missing] = []
+        while self._ports.port_count() > 1 and not heard and time.monotonic() < end and self._stop_at is None:
+            if asked is None and (asked := self._ports.gateway_heard()) is not None:
+                asked.add_done_callback(heard.append)
+            self._turn()
 
     def _wait(self, longest: float) -> None:
         """Take a turn that may last so long, before ``run``."""

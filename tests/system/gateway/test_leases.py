@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.core.claims import arp
-from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, RELEASE, request
+from tests.helpers.gateway.dhcp_client import ASKED, DISCOVER, RELEASE, REQUEST, request
 from tests.helpers.gateway.link import Link, dhcp_frame
 from tests.helpers.gateway.processes import process, processes
 from tests.helpers.guests import requirements
@@ -163,6 +163,18 @@ def test_a_vm_that_is_started_again_at_once_keeps_its_address(switch: StartSwitc
 
     # On a busy machine the end of a link may be heard later than a guest can wait.
     assert any(keeps_it() for _ in range(20))
+
+
+def test_a_vm_is_heard_as_soon_as_the_next_supervisor_is_ready(switch: StartSwitch) -> None:
+    running = switch("--gateway", qemu=True)
+    link = Link(running.qemu)
+    address = link.lease(MOVED)
+    for _ in range(3):
+        kill_supervisor(running)
+        running.start("--gateway", *running.arguments(qemu=True))
+        link.send(dhcp_frame(MOVED, request(REQUEST, MOVED, own=address)))  # once
+        assert link.answer().address == address
+    link.close()
 
 
 def test_ipv6_is_announced(switch: StartSwitch, namespace: NewNamespace) -> None:
