@@ -295,8 +295,11 @@ def stop(runtime_dir: str | None, timeout: float) -> None:
 
 
 @click.command()
+@click.option(
+    "--runtime-dir", metavar="DIR", help="Directory of the demonstration's switch.  [default: a temporary one]"
+)
 @click.option("--seconds", type=SecondsType(min=1), metavar="SECONDS", help="Duration of the demonstration.")
-def demo(seconds: float | None) -> None:
+def demo(runtime_dir: str | None, seconds: float | None) -> None:
     """Show that a stuck VM does not slow others.
 
     It needs no VM and no root.
@@ -304,7 +307,7 @@ def demo(seconds: float | None) -> None:
     from supervisor.demo import course as demonstration  # noqa: PLC0415
 
     try:
-        kept = demonstration.run(demonstration.SECONDS if seconds is None else seconds)
+        kept = demonstration.run(demonstration.SECONDS if seconds is None else seconds, runtime_dir)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(1) from None
     if not kept:

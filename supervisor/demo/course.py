@@ -22,7 +22,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.live import Live
 
-from forwarder.errors import LocalError
+from forwarder.errors import LocalError, UsageError
 from supervisor.console.client import Client
 from supervisor.demo import view
 from supervisor.demo.results import Evidence, Measured, complaints
@@ -142,20 +142,23 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run(seconds: float = SECONDS, console: Console | None = None) -> bool:
+def run(
+    seconds: float = SECONDS, runtime_dir: str | None = None, console: Console | None = None
+) -> bool:
     """Run the demonstration; return whether the others kept their rate and latency.
 
-    Raises LocalError if the time is too short or the switch or a VM fails, KeyboardInterrupt on any of
+    ``runtime_dir``: that of its switch; None: a temporary one. Raises UsageError if the time is too short,
+    LocalError if the switch or a VM fails, KeyboardInterrupt on any of
     ``ENDS``; nothing is left behind in any case.
     """
     if seconds < MIN_SECONDS:
-        raise LocalError(
+        raise UsageError(
             f"the demonstration takes {MIN_SECONDS:g} s at least; give it --seconds {MIN_SECONDS:g}"
         )
     console = console or tables.console_for()
     before = {number: signal.signal(number, _interrupt) for number in ENDS}
     try:
-        with Stage() as stage, Client(str(stage.runtime)) as client:
+        with Stage(runtime_dir) as stage, Client(str(stage.runtime)) as client:
 
             def ask(name: str) -> Json:
                 return cast(Json, client.ask(name))

@@ -112,8 +112,10 @@ class Stage:
     Raises LocalError if the switch does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runtime_dir: str | None = None) -> None:
+        """Use ``runtime_dir`` for the switch; None: a temporary one."""
         self._left = ExitStack()
+        self._wanted = runtime_dir
         self.runtime = Path()
         self.log = Path()
         self.guests: dict[str, Guest] = {}
@@ -122,7 +124,7 @@ class Stage:
         try:
             directory = Path(tempfile.mkdtemp(prefix="bulkhead-demo-"))
             self._left.callback(shutil.rmtree, directory, ignore_errors=True)
-            self.runtime, self.log = directory / "run", directory / "log"
+            self.runtime, self.log = Path(self._wanted or directory / "run"), directory / "log"
             self._start_switch(directory)
             for cast in CAST:
                 guest = Guest(cast, directory)

@@ -63,7 +63,7 @@ def test_only_the_stuck_vm_is_affected(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
-    process = start(tmp_path)
+    process = start(tmp_path, "--runtime-dir", str(tmp_path / "here"))
     try:
         seen = b""
         while b" s  " not in seen:  # the first line of figures: everything runs
@@ -71,6 +71,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
             assert more, process.stderr.read().decode()
             seen += more
         assert len(left_behind(tmp_path)) >= 4
+        assert (tmp_path / "here" / "supervisor.lock").exists()
         process.send_signal(number)
         process.send_signal(signal.SIGTERM)  # an impatient user
         _, errors = process.communicate(timeout=60)
