@@ -8,6 +8,7 @@ the same virtual machine.
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from forwarder.errors import LocalError
@@ -193,6 +194,16 @@ class PortRecord(NamedTuple):
     def incarnation(self) -> Incarnation:
         """The identity of the worker; it changes with each restart."""
         return Incarnation(self.port, self.epoch)
+
+
+def port_called(said: str, records: Iterable[PortRecord]) -> PortRecord | None:
+    """Return the port that an operator means: that of the number, or else of the name; None: there is none.
+
+    A port may be named ``2``, and its number be another one.
+    """
+    known = list(records)
+    by_name = (record for record in known if record.name == said)
+    return next((record for record in known if str(record.port) == said), next(by_name, None))
 
 
 def mtu_of(policy: Policy) -> int:

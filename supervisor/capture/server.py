@@ -20,6 +20,7 @@ Runs in the thread of the loop. Viewers run under our own user (workers cannot c
 import itertools
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -31,7 +32,7 @@ from forwarder.errors import LocalError, PeerError
 from forwarder.loop import Loop
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Capture, CaptureOver, CaptureRing, Message, Reply, WantCapture
-from forwarder.names import Incarnation, PortRecord
+from forwarder.names import Incarnation, PortRecord, port_called
 from forwarder.rendezvous import CAPTURES, path
 from forwarder.unix_sockets import SocketFile
 from supervisor.base.logs import Throttle, log, say
@@ -176,12 +177,12 @@ class CaptureServer:
             self._end(number)
             return
         records = self._workers.forwarding()
-        strange = [name for name in message.ports if not any(_is(record, name) for record in records)]
+        strange = [name for name in message.ports if port_called(name, records) is None]
         if strange:
             self._end(number, f"no port {strange[0]!r} forwards now; supervisor status lists the ports")
             return
         size = ring_bytes(len(message.ports) or len(records))
-        chosen = [record.name for record in records if any(_is(record, name) for name in message.ports)]
+        chosen = [record.name for record in _chosen(message.ports, records)] if message.ports else []
         by, ports = viewer.credentials()._asdict(), ", ".join(chosen) or "all ports"
         self._captures[number] = capture = Capturing(number, viewer, message, size, by, ports, {})
         viewer.send(Reply(True, None))
@@ -189,9 +190,8 @@ class CaptureServer:
         self._look_at = 0.0
 
     def _give(self, capture: Capturing) -> None:
-        for record in self._workers.forwarding():
-            wanted = not capture.wanted.ports or any(_is(record, name) for name in capture.wanted.ports)
-            if wanted and capture.given.get(record.port) != record.incarnation:
+        for record in _chosen(capture.wanted.ports, self._workers.forwarding()):
+            if capture.given.get(record.port) != record.incarnation:
                 try:
                     self._give_ring(capture, record)
                 except (ChannelClosedError, LocalError, OSError) as error:
@@ -232,5 +232,7 @@ def _refuse(viewer: LoopChannel, why: str) -> None:
     viewer.close()
 
 
-def _is(record: PortRecord, name: str) -> bool:
-    return name in (record.name, str(record.port))
+def _chosen(names: Sequence[str], records: Sequence[PortRecord]) -> Sequence[PortRecord]:
+    """Return the ports of these names or numbers; all without any."""
+    called = {found.port for name in names if (found := port_called(name, records)) is not None}
+    return [record for record in records if not names or record.port in called]

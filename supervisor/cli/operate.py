@@ -296,7 +296,9 @@ def stop(runtime_dir: str | None, timeout: float) -> None:
 
 @click.command()
 @click.option(
-    "--runtime-dir", metavar="DIR", help="Directory of the demonstration's switch.  [default: a temporary one]"
+    "--runtime-dir",
+    metavar="DIR",
+    help="Directory of the demonstration's switch.  [default: a temporary one]",
 )
 @click.option("--seconds", type=SecondsType(min=1), metavar="SECONDS", help="Duration of the demonstration.")
 def demo(runtime_dir: str | None, seconds: float | None) -> None:

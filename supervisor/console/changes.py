@@ -9,7 +9,7 @@ from typing import Any
 
 from forwarder.errors import LocalError
 from forwarder.messages import Reply
-from forwarder.names import Policy, PortRecord
+from forwarder.names import Policy, PortRecord, port_called
 from supervisor.attach.addresses import parse_any
 from supervisor.attach.kept import attachment_of
 from supervisor.attach.listener_common import free_name
@@ -125,9 +125,9 @@ class Changes:
     def _find(self, said: str) -> PortRecord | Listener:
         """Return the port or listener that ``said`` names. Raises LocalError."""
         target = parse_any(said)
-        for port in self._registry:
-            if target in (str(port.record.port), port.record.name):
-                return port.record
+        found = port_called(target, (port.record for port in self._registry))
+        if found is not None:
+            return found
         listener = self._listeners.find(target)
         if isinstance(listener, TapDevice) and listener.port is not None:
             return self._of(listener.port.port)

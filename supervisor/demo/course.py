@@ -142,9 +142,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run(
-    seconds: float = SECONDS, runtime_dir: str | None = None, console: Console | None = None
-) -> bool:
+def run(seconds: float = SECONDS, runtime_dir: str | None = None, console: Console | None = None) -> bool:
     """Run the demonstration; return whether the others kept their rate and latency.
 
     ``runtime_dir``: that of its switch; None: a temporary one. Raises UsageError if the time is too short,

@@ -1,6 +1,6 @@
 """Find the end that an operator names: a port, the host, an address outside, or a VM that has left.
 
-    web, 3                    the port of that name or number, else a VM that has left
+    web, 3                    the port of that number, else of that name, else a VM that has left
     52:54:00:00:00:01         the port that last sent from it
     192.168.127.2, fe80::1    the port that leased it, that asked or answered with it, or the gateway's
     host, 1.1.1.1:443         over the gateway
@@ -24,9 +24,10 @@ PLACES = ("mac-new", "mac-moved", "lease", "gone")
 
 def find(said: str, facts: Facts) -> End:
     """Return the end that ``said`` names."""
-    for row in facts.status["ports"]:
-        if said in (row["name"], str(row["port"])):
-            return End(said, row)
+    for key in ("port", "name"):  # as ``port_called``
+        for row in facts.status["ports"]:
+            if said == str(row[key]):
+                return End(said, row)
     if said == HOST:
         return End(said, None, facts.gateway["host"] if facts.gateway else None, outside=True)
     try:

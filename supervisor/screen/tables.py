@@ -39,6 +39,8 @@ USUAL_ROOM = 80
 STATE_STYLES = {"live": "green", "stalled": "bold white on red", "parked": "bold red", "silent": "bold red"}
 """The style of each state; other states are transitions."""
 OTHER_STATE_STYLE = "yellow"
+MOST_DIGITS = 4
+"""Of a number of columns."""
 
 
 def console_for(file: TextIO | None = None) -> Console:
@@ -53,7 +55,7 @@ def room(console: Console) -> int:
     if console.is_terminal:
         return console.width
     said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isdecimal() and int(said) else USUAL_ROOM
+    return int(said) if said.isdecimal() and len(said) <= MOST_DIGITS and int(said) else USUAL_ROOM
 
 
 def table(columns: Sequence[Column], rows: Iterable[Cells], room: int | None = None) -> Grid:

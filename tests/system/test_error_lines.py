@@ -156,6 +156,17 @@ def test_pins_names_and_reach(switch: StartSwitch) -> None:
     assert done.stderr == "a port is named b already; the next one is b-2\n"
 
 
+def test_a_number_is_a_port_before_it_is_a_name(switch: StartSwitch) -> None:
+    running = switch()
+    _vms = [attach(running, "2"), attach(running, "b")]
+    running.wait_live(2)
+    assert running.command("set", "2", "limit-macs=4").stdout == "set b limit-macs=4\n"
+    assert running.json("show", "1")["name"] == "2"
+    assert running.command("detach", "2").stdout == "detached b\n"
+    running.wait_live(1)
+    assert running.command("detach", "2").stdout == "detached 2\n", "there is no port 2 any more"
+
+
 def test_a_listener_without_a_vm_is_known_by_its_name(switch: StartSwitch, tmp_path: Path) -> None:
     running = switch()
     path = tmp_path / "web.sock"

@@ -114,6 +114,13 @@ def test_ports_are_named_or_numbered(bench: Bench, name: str) -> None:
         assert bench.received(viewer) == [YES, CaptureRing(2, 6, "two", "qemu")]
 
 
+def test_a_number_is_a_port_before_it_is_a_name(bench: Bench) -> None:
+    bench.fleet.records = [record(1, 5, "2"), record(2, 6, "two")]
+    with contextlib.closing(bench.connect()) as viewer:
+        viewer.send(WANTED._replace(ports=("2",)))
+        assert bench.received(viewer) == [YES, CaptureRing(2, 6, "two", "qemu")]
+
+
 def test_one_more_viewer_than_there_may_be_is_refused_until_another_has_gone(bench: Bench) -> None:
     viewers = [bench.connect() for _ in range(MOST)]
     for viewer in viewers:

@@ -152,6 +152,11 @@ def test_the_gateways_own_port_is_not_blamed_for_its_gateway(world: World) -> No
     assert "the gateway is silent: it does not answer" in world.stopped("web", "gateway")
 
 
+def test_a_number_is_a_port_before_it_is_a_name(world: World) -> None:
+    world.ports["web"]["name"] = "2"
+    assert world.explain("1", "2")["ends"][1]["name"] == "db"
+
+
 def test_a_vm_that_is_called_gateway_is_a_vm(world: World) -> None:
     world.gateway_state = world.policy = None
     world.ports["gateway"]["transport"] = "qemu"

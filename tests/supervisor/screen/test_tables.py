@@ -172,5 +172,6 @@ def test_without_a_terminal_tables_are_laid_out_for_the_usual_one(monkeypatch):
     assert tables.room(console) == 80
     monkeypatch.setenv("COLUMNS", "132")
     assert tables.room(console) == 132
-    monkeypatch.setenv("COLUMNS", "wide")
-    assert tables.room(console) == 80
+    for wrong in ("wide", "0", 5000 * "9"):
+        monkeypatch.setenv("COLUMNS", wrong)
+        assert tables.room(console) == 80
