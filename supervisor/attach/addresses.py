@@ -93,6 +93,11 @@ class Attachment(NamedTuple):
     settings: PortOptions = PortOptions()
 
 
+def same_place(one: str, other: str) -> bool:
+    """Whether two URLs of attachments are of one socket or device: a socket has one kind."""
+    return one.partition("://")[2] == other.partition("://")[2]
+
+
 def parse_listen(transport: str, url: str) -> Listen:
     """Parse the value of a flag that listens: a URL, or the path alone. Raises LocalError."""
     allowed = SCHEMES[transport]

@@ -24,7 +24,7 @@ from forwarder.errors import LocalError
 from forwarder.loop import Loop
 from forwarder.names import PortId, PortRecord, format_mac
 from forwarder.unix_sockets import SocketFile
-from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap
+from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap, same_place
 from supervisor.attach.datagram import PROBE_S, VfkitListener
 from supervisor.attach.dial_vhost import VhostDialer
 from supervisor.attach.listener_common import VHOST_DESCRIPTORS, VmHandler, check_room
@@ -65,8 +65,9 @@ class Listeners:
             known.url = address.url
             known.unclaimed = False
             return known.url
-        if any(each.url == address.url for each in self._open):
-            raise LocalError(f"{address.url} is attached already")
+        for each in self._open:
+            if same_place(each.url, address.url):
+                raise LocalError(f"{each.url} is attached already")
         made: Listener
         if isinstance(address, Tap):
             made = TapDevice(address, settings, self)

@@ -67,6 +67,15 @@ def running() -> list[str]:
     return sorted(found)
 
 
+def unreached(directory: str, error: OSError) -> str:
+    """Return the error line of a command that cannot connect; it has the directories of other switches."""
+    if not isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return f"cannot reach a supervisor in {directory}: {error.strerror}"
+    others = running()
+    where = f" (running: {', '.join(others)})" if others else ""
+    return f"no supervisor runs in {directory}; start one, or give its --runtime-dir{where}"
+
+
 def holder(directory: str) -> int:
     """Return the process id in a directory's lock; 0: there is none."""
     try:

@@ -33,6 +33,8 @@ from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import CaptureRing, Message, Reply, WantCapture
 from forwarder.rendezvous import CAPTURES, path
+from supervisor.base.paths import absolute
+from supervisor.base.runtime_dir import unreached
 from supervisor.capture import pcapng
 from supervisor.capture.pcapng import IN, OUT
 from supervisor.console import patience
@@ -93,9 +95,9 @@ class Viewer:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.connect(path(runtime_dir, CAPTURES))
-        except OSError:
+        except OSError as error:
             sock.close()
-            raise LocalError(f"no supervisor of this version runs in {runtime_dir}") from None
+            raise LocalError(unreached(absolute(runtime_dir), error)) from None
         self._channel = Channel(sock)
         with suppress(ChannelClosedError):  # the answer has the reason
             self._channel.send(wanted)

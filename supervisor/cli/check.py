@@ -17,7 +17,7 @@ from forwarder.errors import BulkheadError, LocalError
 from forwarder.messages import Command, Reply
 from forwarder.names import Policy, format_mac
 from supervisor.attach import notifications
-from supervisor.attach.addresses import Attachment, Tap
+from supervisor.attach.addresses import Attachment, Tap, same_place
 from supervisor.attach.stream import bind_tcp
 from supervisor.attach.tap import NO_TAP
 from supervisor.base import runtime_dir
@@ -118,12 +118,12 @@ def _check_tap(address: Tap) -> None:
 
 
 def _twice(attachments: tuple[Attachment, ...]) -> Iterator[str]:
-    urls: set[str] = set()
+    urls: list[str] = []
     pins: dict[bytes, str] = {}
     for address, settings in attachments:
-        if address.url in urls:
+        if any(same_place(each, address.url) for each in urls):
             yield f"{address.url} is attached twice; leave one out"
-        urls.add(address.url)
+        urls.append(address.url)
         for mac in settings.policy.pinned:
             other = pins.setdefault(mac, address.url)
             if other != address.url:

@@ -9,11 +9,12 @@ from supervisor.cli.options import directory, runtime_dir_option
 
 FORMS = """\b
 A FORWARD is one of
-  tcp:HOST:PORT:GUEST:PORT     connections to that address of the host
-  udp:HOST:PORT:GUEST:PORT     datagrams to it
-  unix:PATH:GUEST:PORT         connections to that socket, which is made (0600)
-GUEST is an address of the gateway's subnet; an IPv6 address stands in [brackets]. Port 0 of the host: any
-that is free."""
+  tcp:HOST:PORT:GUEST:PORT    connections to that address of the host
+  udp:HOST:PORT:GUEST:PORT    datagrams to it
+  unix:PATH:GUEST:PORT        connections to that socket, which is made (0600)
+
+GUEST is the VM's address, which `supervisor status` shows; an IPv6 address stands in [brackets]. Port 0 of
+the host: any that is free."""
 
 
 @click.group()

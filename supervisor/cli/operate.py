@@ -15,9 +15,9 @@ from supervisor.attach.addresses import LISTEN_FLAGS, Attachment, Tap, parse_any
 from supervisor.cli.grouped import GroupedCommand, option
 from supervisor.cli.options import (
     PORT,
-    SETTINGS_HELP,
     ChangeType,
     SecondsType,
+    SettingsCommand,
     SpanType,
     attachment_options,
     directory,
@@ -243,7 +243,7 @@ def show(runtime_dir: str | None, as_json: bool, target: str) -> None:
     )
 
 
-@click.command("set", epilog=SETTINGS_HELP)
+@click.command("set", cls=SettingsCommand)
 @runtime_dir_option
 @click.argument("target", metavar="PORT|NAME|URL|PATH")
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1, required=True, type=ChangeType())

@@ -56,10 +56,13 @@ def _help(key: str) -> str:
     return f"{SETTINGS[key].help}{default}"
 
 
-SETTINGS_HELP = "\b\nSettings:\n" + "\n".join(
-    f"  {f'{key}={setting.form}':26} {_help(key)}" for key, setting in SETTINGS.items()
-)
-"""A table that click does not wrap."""
+class SettingsCommand(click.Command):
+    """A command whose help page ends with a table of all settings."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, at the terminal's width."""
+        with formatter.section("Settings"):
+            formatter.write_dl([(f"{key}={each.form}", _help(key)) for key, each in SETTINGS.items()])
 
 
 class AttachmentType(click.ParamType[Attachment]):
@@ -116,6 +119,8 @@ class ChangeType(click.ParamType[tuple[str, object]]):
 
 class SecondsType(click.FloatRange):
     """A finite number of seconds, at least ``min``."""
+
+    name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse; what is wrong is wrong usage."""

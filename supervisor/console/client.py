@@ -7,16 +7,10 @@ from forwarder.errors import LocalError, OtherVersionError, PeerError, UsageErro
 from forwarder.messages import Command, Reply
 from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.wire import REPLY_BYTES, decode, encode
-from supervisor.base import runtime_dir
 from supervisor.base.paths import absolute
+from supervisor.base.runtime_dir import unreached
 from supervisor.base.zmq_sockets import open_context
 from supervisor.console import patience
-
-
-def _others() -> str:
-    """Return, for an error line, where other supervisors of this user run."""
-    running = runtime_dir.running()
-    return f" (running: {', '.join(running)})" if running else ""
 
 
 class Client:
@@ -27,13 +21,10 @@ class Client:
         self._runtime_dir = absolute(runtime_dir)
         self._timeout_s = timeout_s
         try:
-            live = unix_sockets.is_live(path(self._runtime_dir, CONSOLE))
+            if not unix_sockets.is_live(path(self._runtime_dir, CONSOLE)):
+                raise FileNotFoundError
         except OSError as error:
-            raise LocalError(f"cannot reach a supervisor in {self._runtime_dir}: {error.strerror}") from None
-        if not live:
-            raise LocalError(
-                f"no supervisor runs in {self._runtime_dir}; start one, or give its --runtime-dir{_others()}"
-            )
+            raise LocalError(unreached(self._runtime_dir, error)) from None
         self._context = open_context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)

@@ -11,14 +11,18 @@ minute agree, whatever their addresses look like. A VM may have several addresse
     web asks as 10.99.0.7                  thief asks as 10.99.0.7                  one address, two VMs
 """
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from supervisor.explain.dealings import talk, used_by
 from supervisor.explain.ends import RECENT_S, End, Facts, Json, is_gateway, rows_of
+from supervisor.explain.naming import far_end
 
 SUBNET_BITS = {4: 24, 6: 64}
 """Two addresses that differ within as many bits are in other subnets, unless a VM has an unusual netmask."""
+_GUEST = re.compile(r"(\[[^\[\]]+\]|[^:]+):[0-9]+$")
+"""The guest's end of a forward, as ``forward list`` shows it."""
 
 
 def subnets(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
@@ -78,6 +82,17 @@ def duplicates(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
         if len(found) > 1 and found & ends and not ip_address(address).is_link_local:
             where = " and ".join(sorted(found))
             yield True, f"{address} is a duplicate IP address: VMs behind {where} use it"
+
+
+def no_forward(a: End, b: End, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Find that nothing leads from the host, or from outside, to a VM."""
+    if facts.gateway is None or not a.outside or b.row is None or is_gateway(b.row):
+        return
+    used, port = used_by(b.row["port"], facts), far_end(b.said)[1]
+    led = [far_end(found[0]) for each in facts.forwards if (found := _GUEST.search(each))]
+    if not any(address in used and port in (None, guest) for address, guest in led):
+        to = b.name if port is None else f"port {port} of {b.name}"
+        yield False, f"no forward leads to {to}, and nothing else does; `supervisor forward add` makes one"
 
 
 def _strangers(a: End, b: End, facts: Facts) -> tuple[Json, Json] | None:

@@ -31,6 +31,8 @@ class Facts(NamedTuple):
     events: list[Json]
     gateway: Json | None
     """``policy`` of the gateway; None if there is none, or it does not answer."""
+    forwards: list[str]
+    """All forwards of the gateway, as ``forward list`` shows them."""
     reached: Json
     """The result of a connection from this host to the far end: ``way`` and ``why``; {} if none was tried."""
     names: Mapping[str, Json]

@@ -244,6 +244,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("duplicate", _twice),
     ("reached", dealings.reached),
     ("refusing", dealings.refusing),
+    ("forward", addressing.no_forward),
     ("duplicate-address", addressing.duplicates),
     ("vlan", addressing.vlans),
     ("family", addressing.families),

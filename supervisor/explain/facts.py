@@ -36,8 +36,9 @@ def gather(
         known = in_parts.leases(ask) if live else []
         addresses = [names.get(each, {}).get("address", each) for each in far_ends]
         policy = ask("gateway_policy", addresses=addresses) if live else None
+        forwards = ask("forward_list")["forwards"] if live else []
     except LocalError:
-        known, policy = [], None  # it has become silent meanwhile; its state tells that
+        known, policy, forwards = [], None, []  # it has become silent meanwhile; its state tells that
         status = ask("status")
     first = ask("dealings")
     facts = Facts(
@@ -52,6 +53,7 @@ def gather(
         unread={},
         events=in_parts.events(ask),
         gateway=policy,
+        forwards=forwards,
         reached={},
         names=names,
         now=time.time(),

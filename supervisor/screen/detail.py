@@ -49,7 +49,7 @@ def _bars(span: str, known: Json, width: int) -> list[Text]:
     ):
         values = [None if each is None else each * factor / known["seconds"] for each in known[figure]]
         highest = max((each for each in values if each is not None), default=0.0)
-        room = max(1, width - LABEL - len("  100 Mbit/s"))
+        room = max(1, width - LABEL - len("  1.05 Mbit/s"))
         line = Text(f"{label}, last {span}".ljust(LABEL)).append(_bar(values[-room:], highest), "cyan")
         lines.append(line.append(f"  {show(highest)}", "dim"))
     return lines

@@ -6,6 +6,7 @@ Theory of operation
 something to print. ``run`` is the edge: it fetches, draws, waits for keys, and draws again at once after one.
 
 A terminal is only so high: the rows around the chosen port are shown, and the last line says which they are.
+On a very low one, lines of the head give way to rows.
 The traces begin with what the history of the switch knows, so they are there at once.
 
 If the output is not a terminal, one table over one interval is printed.
@@ -62,8 +63,11 @@ def screen(
         name = next(row.port["name"] for row in shown if row.port["port"] == chosen)
         return Text(f"{here}; chosen: {visible(name)} (Enter)   ? help   q quit", style="dim")
 
-    around = sum(_lines(text, width) for text in (*header, footer(len(shown), len(shown)))) + HEAD_LINES
-    first, last = _window([row.port["port"] for row in shown], chosen, max(height - around, LEAST_ROWS))
+    room = height - HEAD_LINES - _lines(footer(len(shown), len(shown)), width)
+    room -= sum(_lines(text, width) for text in header)
+    while len(header) > 1 and room < min(LEAST_ROWS, len(shown)):
+        room += _lines(header.pop(), width)
+    first, last = _window([row.port["port"] for row in shown], chosen, max(room, 1))
     return Group(*header, Text(), _ports(shown[first:last], width), footer(first, last))
 
 

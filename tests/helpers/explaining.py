@@ -42,6 +42,7 @@ class World:
             if one != other
         ]
         self.questions: list[dict[str, Any]] = []
+        self.forwards = [f"tcp:127.0.0.1:{8080 + each}:{ADDRESS[name]}:80" for each, name in enumerate(MAC)]
         self.reached: dict[str, Any] = {}
         self.lately: dict[str, dict[str, Any]] = {}
         """What was counted in the last seconds, where it is not what was counted in all."""
@@ -117,6 +118,7 @@ class World:
             unread=self.unread,
             events=self.events,
             gateway=self.policy,
+            forwards=self.forwards,
             reached=self.reached,
             names=self.names,
             now=NOW,

@@ -114,6 +114,7 @@ FAULTS = {
     "resolvers of the host that do not answer": Fault(
         OUTSIDE, "no resolver of this host answered VMs' questions for names", 0
     ),
+    "a VM to which no forward leads": Fault("supervisor explain host web", "no forward leads to web", 0),
     "a forward to a port where no program listens": Fault(
         "supervisor explain host 192.168.127.2:81",
         "port 81 of 192.168.127.2 refused a connection: no program listens there in the guest",

@@ -49,6 +49,7 @@ def refused(switch: Switch, *words: str, status: int) -> str:
         (["--tap", "a b"], 2, "cannot name an interface"),
         (["--listen-qemu", "tcp://127.0.0.1:" + 5000 * "9"], 2, "is no address; write it as tcp://HOST:PORT"),
         (["--listen-qemu", "tcp://203.0.113.7:5"], 1, "this machine does not have that address; choose one"),
+        (["--listen-qemu", "/tmp/bh-2.sock", "--listen-bess", "/tmp/bh-2.sock"], 1, "is attached already"),
     ],
 )
 def test_run(flags: list[str], status: int, said: str) -> None:

@@ -224,15 +224,20 @@ def test_json_lines_in_the_log(place: Path) -> None:
 
 
 def test_help_names_every_setting_its_form_and_its_default() -> None:
-    done = invoke("set", "--help")
+    page = " ".join(invoke("set", "--help").output.split())
     for key, setting in SETTINGS.items():
-        assert f"  {key}={setting.form} " in done.output
-        assert setting.help in done.output
-    assert "limit-broadcast=FRAMES/S" in done.output
-    assert "[default: 2000/s]" in done.output
+        assert f" {key}={setting.form} {setting.help}" in page
+    assert "limit-broadcast=FRAMES/S" in page
+    assert "[default: 2000/s]" in page
     attach = invoke("attach", "--help").output
     for key in SETTINGS:
         assert f"--{'no-' if key == 'flood-unknown' else ''}{key} " in attach
+
+
+@pytest.mark.parametrize("words", [["set"], ["forward", "add"]])
+def test_help_fits_a_terminal(words: list[str]) -> None:
+    page = CliRunner().invoke(cli.main, [*words, "--help"], terminal_width=80).output
+    assert max(map(len, page.splitlines())) <= 80
 
 
 def test_help_explains_every_counter() -> None:

@@ -84,6 +84,21 @@ def test_a_forward_to_a_port_where_nothing_listens(world: World, way: str, words
     assert world.explain("host", "db")["findings"] == []
 
 
+@pytest.mark.parametrize("near", ["tcp:127.0.0.1:8080", "udp:[::1]:53", "unix:/run/a:b.sock"])
+def test_the_host_reaches_a_vm_by_a_forward_alone(world: World, near: str) -> None:
+    world.forwards = [f"{near}:{ADDRESS['db']}:80"]
+    said = "no forward leads to web, and nothing else does; `supervisor forward add` makes one"
+    for outside in ("host", "203.0.113.9"):
+        assert world.doubted(outside, "web").endswith(said)
+        assert world.explain(outside, "db")["findings"] == []
+        assert world.explain("web", outside)["findings"] == []
+    assert "no forward leads to port 22 of db" in world.doubted("host", f"{ADDRESS['db']}:22")
+    assert world.explain("host", f"{ADDRESS['db']}:80")["findings"] == []
+    world.asks("web", "fd00::1", sender="fd00::2", times=1)
+    world.forwards = [f"{near}:[fd00::2]:80"]
+    assert world.explain("host", "web")["findings"] == []
+
+
 def test_a_paused_vm(world: World) -> None:
     world.unread[2] = 768
     assert world.explain()["findings"] == []  # it has sent something

@@ -168,11 +168,11 @@ def crowd(count):
     return current, trail.follow(current)
 
 
-@pytest.mark.parametrize("height", [14, 24, 60])
-def test_250_ports_fit_the_terminal_around_the_chosen_one(height):
+@pytest.mark.parametrize(("width", "height"), [(40, 10), (80, 9), (80, 14), (80, 24), (80, 60)])
+def test_250_ports_fit_the_terminal_around_the_chosen_one(width, height):
     current, rows = crowd(250)
     for chosen in (0, 1, 128, 250):
-        drawn = text(top.screen(current, rows, 80, FIRST._replace(port=chosen), height), 80)
+        drawn = text(top.screen(current, rows, width, FIRST._replace(port=chosen), height), width)
         assert len(drawn.splitlines()) <= height
         assert f" qemu-{chosen or 1} " in drawn
         assert "of 250" in drawn
@@ -222,11 +222,16 @@ def test_a_trace_begins_with_what_the_history_knows():
 
 
 def test_one_port_in_detail_has_bars_of_its_minute_and_hour():
-    figures = {"rx_bytes": [None] * 30 + [10] * 30, "tx_bytes": [0] * 60, "drops": [1] * 60}
+    figures = {"rx_bytes": [None] * 30 + [131] * 30, "tx_bytes": [0] * 60, "drops": [1] * 60}
     spans = {span: {"seconds": 1.0, **figures} for span in ("minute", "hour")}
     (row,) = Trail().follow(answer(counted(5, dropped=7)))
     drawn = text(top.detail(row, spans, 100), 100)
     assert drawn.count("·" * 30 + "█" * 30) == 2
     assert "drops, last hour" in drawn
+    assert "1.05 kbit/s" in drawn
+    for width in (80, 81, 100):
+        assert not any(
+            line.startswith("kbit") for line in text(top.detail(row, spans, width), width).split("\n")
+        )
     assert "drops egress_full      7" in drawn
     assert "…" not in text(top.detail(row, {"minute": None, "hour": None}, 60), 60)

@@ -201,6 +201,16 @@ def test_a_mistake_is_reported_in_one_line(
     assert said.count("\n") == 1
 
 
+def test_without_a_switch_it_says_what_other_commands_say(tmp_path: Path) -> None:
+    none = Switch(tmp_path)
+    said = none.command("capture", "all", "-w", "-", check=False).stderr
+    assert said == none.command("status", check=False).stderr
+    assert said.startswith(f"Error: no supervisor runs in {none.runtime_dir}; start one")
+    none.runtime_dir.write_text("a file")
+    said = none.command("capture", "all", "-w", "-", check=False).stderr
+    assert said == none.command("status", check=False).stderr
+
+
 def test_a_full_disk_ends_it_with_a_line(switch: StartSwitch, capture: Callable[..., Capturing]) -> None:
     running = switch(qemu=True)
     with contextlib.ExitStack() as stack:

@@ -175,6 +175,7 @@ def test_check_shows_the_actions_and_makes_nothing() -> None:
         (["--listen-qemu", "{}/file"], 1, "exists and is not a socket"),
         (["--listen-qemu", "{}/live.sock"], 1, "another process listens on"),
         (["--listen-qemu", "{}/q.sock", "--listen-qemu", "{}/q.sock"], 1, "is attached twice"),
+        (["--listen-qemu", "{}/q.sock", "--listen-vhost", "{}/q.sock"], 1, "is attached twice"),
         (["--tap", "tap0,netns=nowhere"], 1, "make it with `ip netns add`"),
         (["--gateway", "--subnet", "10.0.0.5/24"], 1, "did you mean 10.0.0.0/24"),
         (["--gateway", "--forward", "nonsense"], 1, "gateway: "),

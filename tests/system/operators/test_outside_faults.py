@@ -42,6 +42,7 @@ def test_faults_on_the_way_to_the_outside(place: Callable[..., Place]) -> None:
     names = {"web": next(row["name"] for row in running.ports() if row["name"] != "gateway")}
     named(running, "refused by policy", names)
     named(running, "nothing listens at the far end", names)
+    named(running, "a VM to which no forward leads", names)
     running.command("forward", "add", f"tcp:127.0.0.1:0:{GUEST}:81")
     (forward,) = running.command("forward", "list").stdout.split()
     named(
