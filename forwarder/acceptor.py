@@ -115,6 +115,15 @@ class Accepting(ABC):
         self.hold()
         self._pauses.begin(self, seconds)
 
+    def move_to(self, sock: socket.socket) -> None:
+        """Accept from another socket from now on; call it before the present one is closed."""
+        if self._accepting:
+            self._watcher.unwatch(self._sock.fileno())
+        self._sock = sock
+        sock.setblocking(False)
+        if self._accepting:
+            self._watcher.watch(sock.fileno(), self._on_readable, READ)
+
     def close(self) -> None:
         """Stop accepting; call it before the socket is closed."""
         self.hold()

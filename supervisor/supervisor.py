@@ -212,7 +212,7 @@ class Supervisor:
         files = (*own, *self._ports.listeners.mend(), *self._ports.gateway.mend())
         taken = {file.path for file in files if file.is_taken()}
         for path in sorted(taken - self._taken):
-            log.warning("another process has taken %s: who connects there does not reach this switch", path)
+            log.warning("another process has taken %s: connections there do not reach this switch", path)
         self._taken = taken
         self._ports.fleet.watch.look_for_doors()
 

@@ -28,6 +28,7 @@ from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_r
 from supervisor.attach.protocol_guard import PROBATIONERS, PROTOCOLS, Probation, ProtocolGuard, looks_like
 from supervisor.base import tcp_peer
 from supervisor.base.logs import Throttle, log
+from supervisor.base.mending import mended
 
 KEEPALIVE_S = (30, 10, 3)
 """TCP keepalive: idle time, interval, count. A vanished peer is noticed after the first, plus the third times
@@ -46,7 +47,6 @@ class StreamListener:
     ) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop
-        self._pauses = pauses
         self.transport = address.transport
         self.settings = settings
         self.port: PortId | None = None
@@ -82,21 +82,8 @@ class StreamListener:
 
     def mend(self) -> SocketFile | None:
         """Listen anew if the socket's file was deleted; return the file; None: it has none."""
-        file = self._file
-        if file is None or not file.is_lost():
-            return file
-        try:
-            sock, self._file = unix_sockets.listen(file.path, self._socket.type)
-        except LocalError as error:
-            self._throttle.warning("mend", f"{self.url} was deleted and cannot be made again: {error}")
-            return file
-        self._acceptor.close()
-        self._socket.close()
-        self._socket = sock
-        self._acceptor = Acceptor(self._loop, sock, self._on_connection, self._pauses, self._starved)
-        if self.port is not None:
-            self._acceptor.hold()
-        log.warning("%s was deleted and is made again", self.url)
+        if self._file is not None:
+            self._file = mended(self.url, self._file, self._listen_again, self._throttle)
         return self._file
 
     def go_on_with(self, port: PortId) -> None:
@@ -121,6 +108,13 @@ class StreamListener:
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
         return self._probation.deadline()
+
+    def _listen_again(self) -> SocketFile:
+        assert self._file is not None
+        before, (self._socket, file) = self._socket, unix_sockets.listen(self._file.path, self._socket.type)
+        self._acceptor.move_to(self._socket)
+        before.close()
+        return file
 
     def _on_connection(self, connection: socket.socket) -> None:
         if self._own_user_only and not self._is_ours(connection):

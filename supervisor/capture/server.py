@@ -36,6 +36,7 @@ from forwarder.names import Incarnation, PortRecord, port_called
 from forwarder.rendezvous import CAPTURES, path
 from forwarder.unix_sockets import SocketFile
 from supervisor.base.logs import Throttle, log, say
+from supervisor.base.mending import mended
 
 MOST = 4
 """Most captures at one time: two of an operator, one of the page, and one that runs for days."""
@@ -86,7 +87,6 @@ class CaptureServer:
     def __init__(self, loop: Loop, pauses: Pauses, runtime_dir: str, workers: Workers) -> None:
         """Listen. Raises LocalError."""
         self._loop = loop
-        self._pauses = pauses
         self._workers = workers
         self._sock, self._file = unix_sockets.listen(path(runtime_dir, CAPTURES), socket.SOCK_SEQPACKET)
         self._acceptor = Acceptor(loop, self._sock, self._accepted, pauses)
@@ -99,19 +99,7 @@ class CaptureServer:
 
     def mend(self) -> SocketFile:
         """Listen again if the socket's file was deleted; return the file."""
-        file = self._file
-        if not file.is_lost():
-            return file
-        try:
-            sock, self._file = unix_sockets.listen(file.path, socket.SOCK_SEQPACKET)
-        except LocalError as error:
-            self._throttle.warning("mend", f"{file.path} was deleted and cannot be made again: {error}")
-            return file
-        self._acceptor.close()
-        self._sock.close()
-        self._sock = sock
-        self._acceptor = Acceptor(self._loop, sock, self._accepted, self._pauses)
-        log.warning("%s was deleted and is made again", file.path)
+        self._file = mended(self._file.path, self._file, self._listen_again, self._throttle)
         return self._file
 
     def tick(self, now: float) -> None:
@@ -137,6 +125,12 @@ class CaptureServer:
         self._acceptor.close()
         self._file.remove()
         self._sock.close()
+
+    def _listen_again(self) -> SocketFile:
+        before, (self._sock, file) = self._sock, unix_sockets.listen(self._file.path, socket.SOCK_SEQPACKET)
+        self._acceptor.move_to(self._sock)
+        before.close()
+        return file
 
     def _accepted(self, sock: socket.socket) -> None:
         viewer = LoopChannel(sock)

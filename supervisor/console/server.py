@@ -20,6 +20,7 @@ from forwarder.rendezvous import CONSOLE, endpoint, path
 from forwarder.unix_sockets import SocketFile
 from forwarder.wire import decode, encode
 from supervisor.base.logs import Throttle, asked_by, log
+from supervisor.base.mending import mended
 from supervisor.base.zmq_sockets import Context, bind, listen
 
 AT_ONCE = 16
@@ -50,16 +51,8 @@ class Console:
         loop.watch(self._fd, lambda _: None)  # it only has to wake the loop
 
     def mend(self) -> SocketFile:
-        """Bind again if the socket's file was deleted, as cleaners of temporary files do; return the file."""
-        if not self._file.is_lost():
-            return self._file
-        try:
-            bind(self._socket, endpoint(self._path))
-        except LocalError as error:
-            self._throttle.warning("mend", f"{self._path} was deleted and cannot be made again: {error}")
-            return self._file
-        self._file = SocketFile.at(self._path)
-        log.warning("%s was deleted and is made again", self._path)
+        """Bind again if the socket's file was deleted; return the file."""
+        self._file = mended(self._path, self._file, self._bind_again, self._throttle)
         return self._file
 
     def receive(self) -> bool:
@@ -92,6 +85,10 @@ class Console:
         """Close the socket; answers on their way have a moment to leave."""
         self._loop.unwatch(self._fd)
         self._socket.close(linger=100)
+
+    def _bind_again(self) -> SocketFile:
+        bind(self._socket, endpoint(self._path))
+        return SocketFile.at(self._path)
 
     def _run(self, command: Command) -> Reply | Future[Reply]:
         handler = self._handlers.get(command.name)

@@ -123,6 +123,36 @@ def test_an_acceptor_can_be_held_in_the_middle_of_a_burst(bench: Bench) -> None:
     assert len(bench.accepted) == 2
 
 
+def test_it_goes_on_with_another_socket(bench: Bench) -> None:
+    bench.connect()
+    sock, file = unix_sockets.listen(bench.path + "2")
+    bench.acceptor.move_to(sock)
+    bench.loop.turn(0)
+    assert bench.accepted == [], "a client of the one before waits for its end"
+    bench.sock.close()
+    bench.sock, bench.path = sock, bench.path + "2"
+    bench.connect()
+    bench.loop.turn(0)
+    assert len(bench.accepted) == 1
+    file.remove()
+
+
+@pytest.mark.parametrize("begin", ["hold", "pause"])
+def test_another_socket_waits_as_the_one_before_did(bench: Bench, begin: str) -> None:
+    bench.acceptor.hold() if begin == "hold" else bench.acceptor.pause(5.0)
+    sock, file = unix_sockets.listen(bench.path + "2")
+    bench.acceptor.move_to(sock)
+    bench.sock.close()
+    bench.sock, bench.path = sock, bench.path + "2"
+    bench.connect()
+    bench.loop.turn(0)
+    assert bench.accepted == []
+    bench.acceptor.resume() if begin == "hold" else bench.pauses.tick(bench.now + 5.0)
+    bench.loop.turn(0)
+    assert len(bench.accepted) == 1
+    file.remove()
+
+
 def test_pauses_end_in_the_order_of_their_ends_whatever_the_order_of_their_beginnings(bench: Bench) -> None:
     sock, file = unix_sockets.listen(bench.path + "2")
     other = Acceptor(bench.loop, sock, bench.accept, bench.pauses)
