@@ -49,7 +49,7 @@ from supervisor.fleet.watch import Watch
 from supervisor.membership.confirmations import Confirmations
 from supervisor.membership.join_rollout import JoinRollout
 from supervisor.membership.publisher import Publisher
-from supervisor.pool.channels import OfRings, Report, WorkerChannel, WorkerChannels
+from supervisor.pool.channels import Report, RingMessage, WorkerChannel, WorkerChannels
 from supervisor.pool.pool_policy import READY_S
 from supervisor.pool.worker_pool import WorkerPool
 from supervisor.ports.in_force import Missing
@@ -102,8 +102,14 @@ class Fleet:
             self._pool.tick,
         )
         """The steps of each turn; a step returns whether there may be more to do."""
-        parts_of_it = (self._channels, self.watch, self._confirmations)
-        self._parts = (*parts_of_it, self._join_rollout, self._rings.moves, self._pool)
+        self._parts = (
+            self._channels,
+            self.watch,
+            self._confirmations,
+            self._join_rollout,
+            self._rings.moves,
+            self._pool,
+        )
 
     def __len__(self) -> int:
         """Return how many processes have not ended."""
@@ -262,9 +268,9 @@ class Fleet:
                     self._channels.send(worker, part)
         self.watch.heard(served)
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, message: RingMessage) -> None:
         """Take a worker's message about rings."""
-        self._rings.asked(served, worker, request, time.monotonic())
+        self._rings.asked(served, worker, message, time.monotonic())
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
         """Store a worker's session for its successor. Raises PeerError if its port has none."""

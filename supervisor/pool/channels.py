@@ -55,8 +55,8 @@ A worker at work reads its channel before it asks."""
 
 
 Report = Hello | Heartbeat | Goodbye | Guarded | Note | SnapshotRequest
-RingRequest = WantRing | WantFloods | RingSealed | RingIdle
-OfRings = RingRequest | FloodMoved
+"""What a worker says about its port."""
+RingMessage = WantRing | WantFloods | RingSealed | RingIdle | FloodMoved
 """What a worker says about rings."""
 
 
@@ -109,7 +109,7 @@ class ChannelHandler(Protocol):
     def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
         """Take a worker's report about its port."""
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, message: RingMessage) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
@@ -279,15 +279,9 @@ class WorkerChannels:
                 self._owner.ready(worker, message.layout, descriptors)
             else:
                 self._owner.claimed(worker, message, descriptors)
-        elif (
-            isinstance(message, (Hello, Heartbeat, Goodbye, Guarded, Note, SnapshotRequest))
-            and served is not None
-        ):
+        elif isinstance(message, Report) and served is not None:
             self._owner.reported(served, worker, message)
-        elif (
-            isinstance(message, (WantRing, WantFloods, RingSealed, RingIdle, FloodMoved))
-            and served is not None
-        ):
+        elif isinstance(message, RingMessage) and served is not None:
             self._owner.asked(served, worker, message)
         elif isinstance(message, KeepSession) and served is not None:
             self._owner.kept(served, message, descriptors)

@@ -96,17 +96,12 @@ class FdStore:
         self.sealed(port.port)
         self._reserved[port.port] = ReservedRing(port.epoch, *made)
 
-    def reserved_flood(self, port: Incarnation) -> int | None:
-        """Return the flood ring of a reserved port, for others to read."""
-        ring = self._reserved.get(port.port)
-        return None if ring is None or ring.epoch != port.epoch else ring.reading
-
     def flood(self, port: Incarnation) -> int | None:
-        """Return the flood ring of a port that has been introduced, for others to read."""
-        held, reserved = self._ports.get(port.port), self.reserved_flood(port)
-        if reserved is None and held is not None and held.flood_epoch == port.epoch:
-            return held.flood
-        return reserved
+        """Return the flood ring of a port, for others to read; None: it has none under that epoch."""
+        reserved, held = self._reserved.get(port.port), self._ports.get(port.port)
+        if reserved is not None and reserved.epoch == port.epoch:
+            return reserved.reading
+        return held.flood if held is not None and held.flood_epoch == port.epoch else None
 
     def sealed(self, port: int) -> None:
         """Forget that a port was reserved: its worker has sealed the ring, or it is not needed any more."""

@@ -51,7 +51,7 @@ from forwarder.messages import (
 )
 from forwarder.names import Incarnation, PortRecord, may_talk
 from supervisor.base.logs import Throttle
-from supervisor.pool.channels import OfRings, WorkerChannel, WorkerChannels
+from supervisor.pool.channels import RingMessage, WorkerChannel, WorkerChannels
 from supervisor.rings.fd_store import FdStore, is_sealed, make_ring
 from supervisor.rings.flood_moves import FloodMoves
 from supervisor.rings.owner import RingOwner
@@ -89,12 +89,12 @@ class Rings:
         self._made_at: dict[tuple[Incarnation, Incarnation], float] = {}
         """When the last ring of a pair was made, if that is less than AGAIN_S ago; in order of time."""
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings, now: float) -> None:
+    def asked(self, served: Incarnation, worker: WorkerChannel, message: RingMessage, now: float) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
         record = self._owner.record(served)
         if record is None:
             return
-        match request:
+        match message:
             case WantRing() | WantFloods() if not worker.reads:
                 return
             case WantRing(port, epoch):
@@ -219,7 +219,7 @@ class Rings:
         """Return the flood ring of a port, if it exists and the port of ``record`` may read it."""
         reserved = self._owner.reserved(wanted)
         if reserved is not None:
-            return self._fd_store.reserved_flood(wanted) if may_talk(record, reserved) else None
-        if self.moves.is_changing(wanted.port) or not self._consumer(record, *wanted):
-            return None
-        return self._fd_store.flood(wanted)
+            may_read = may_talk(record, reserved)
+        else:
+            may_read = not self.moves.is_changing(wanted.port) and self._consumer(record, *wanted) is not None
+        return self._fd_store.flood(wanted) if may_read else None

@@ -11,7 +11,7 @@ from forwarder.channel import Channel, ChannelClosedError, close_all
 from forwarder.loop import Loop
 from forwarder.messages import Claim, KeepSession, Message, Ready, RingSealed, RingTx
 from forwarder.names import Cell, Identity, Incarnation, Policy, PortRecord
-from supervisor.pool.channels import OfRings, Report, WorkerChannel, WorkerChannels
+from supervisor.pool.channels import Report, RingMessage, WorkerChannel, WorkerChannels
 from supervisor.rings.fd_store import FdStore
 from supervisor.rings.rings import Rings
 from tests.helpers.fakes import reraise, turn_a_while, turn_until
@@ -59,8 +59,8 @@ class FleetBench:
     def reported(self, served: Incarnation, worker: WorkerChannel, report: Report) -> None:
         self.reports.append((served.port, report))
 
-    def asked(self, served: Incarnation, worker: WorkerChannel, request: OfRings) -> None:
-        self.rings.asked(served, worker, request, self.now)
+    def asked(self, served: Incarnation, worker: WorkerChannel, message: RingMessage) -> None:
+        self.rings.asked(served, worker, message, self.now)
 
     def kept(self, served: Incarnation, message: KeepSession, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)

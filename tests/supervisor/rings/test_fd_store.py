@@ -108,7 +108,7 @@ def test_a_reserved_ring_is_written_by_its_worker_and_only_read_by_others() -> N
     assert reading is not None
     with pytest.raises(PermissionError):
         mmap.mmap(reading, mmap.PAGESIZE)
-    assert fd_store.reserved_flood(record(1, 2).incarnation) is None
+    assert fd_store.flood(record(1, 2).incarnation) is None
     fd_store.take(1, os.open("/dev/null", os.O_RDONLY))
     flood = fd_store.for_worker(one)[4]
     assert fd_store.for_worker(one)[4] == flood
