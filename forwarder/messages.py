@@ -79,14 +79,11 @@ class Heartbeat(NamedTuple):
     supervisor_epoch: int
     sequence: int
     """The membership that the worker uses; zero and zero before the first snapshot."""
-    turns: int
     queued: int
     """Bytes waiting for the VM."""
     stalled: bool
     unfinished: bool
     """The VM leaves checksums undone, and its port is not set for it."""
-    stale_ms: int
-    """The total time, in seconds, for which it has used a suspect membership."""
     refused_calls: int
     """System calls that its cell has refused."""
     refused_call: int

@@ -152,17 +152,11 @@ class Replica:
         self._due = now
         """When the pause ends (LISTENING), or when to ask again (SYNCING)."""
         self._backoff = ASK_FIRST_S
-        self._stale_since: float | None = None
-        self._stale_s = 0.0
 
     @property
     def table(self) -> Mapping[int, PortRecord]:
         """The ports of the table in force, with the worker's own."""
         return self._table
-
-    def stale_s(self, now: float) -> float:
-        """Return the total time, in seconds, for which a suspect table has been in force."""
-        return self._stale_s + (0.0 if self._stale_since is None else now - self._stale_since)
 
     def deadline(self) -> float:
         """When ``tick`` has something to do; infinity if only a message can change anything."""
@@ -175,7 +169,7 @@ class Replica:
     def receive(self, message: Beat | Update | Snapshot, now: float) -> list[Action]:
         """Take a published message, in the order of arrival."""
         if isinstance(message, Snapshot):
-            return self._install(message, now)
+            return self._install(message)
         self._heard_at = now
         if isinstance(message, Beat):
             self._interval = message.interval_ms / 1000
@@ -267,8 +261,6 @@ class Replica:
         self._move(event)
         self._proven = event is ReplicaEvent.LOST
         self._due = now + self._random() * self._spread / 2
-        if self._stale_since is None and self.epoch:
-            self._stale_since = now
         return []
 
     def _ask(self, now: float) -> list[Action]:
@@ -280,7 +272,7 @@ class Replica:
         self._due = now + self._backoff * (0.5 + self._random() / 2)
         return [AskSnapshot()]
 
-    def _install(self, snapshot: Snapshot, now: float) -> list[Action]:
+    def _install(self, snapshot: Snapshot) -> list[Action]:
         """Build the new table aside, and swap it in if it reaches the latest known change."""
         if (self.state, ReplicaEvent.SYNCED) in PROHIBITED or snapshot.epoch != self._heard_epoch:
             return []
@@ -292,7 +284,6 @@ class Replica:
         if sequence < self._heard_sequence:
             return []
         self._move(ReplicaEvent.SYNCED)
-        self._stale_s, self._stale_since = self.stale_s(now), None
         self._kept.clear()
         before, self._table = self._table, table
         self.epoch, self.sequence = snapshot.epoch, sequence

@@ -1,6 +1,6 @@
 """Encode and decode control messages; only this file uses msgpack.
 
-A message travels as one msgpack array: layout version, tag, then the fields in order. Nested tuples
+A message travels as one msgpack array: protocol version, tag, then the fields in order. Nested tuples
 are arrays too, so encoding needs no code per message. Decoding trusts nothing: it checks the size before it
 unpacks, and then each field by the table ``MESSAGES``, which shows the whole protocol on one screen.
 ``decode`` raises only PeerError, whatever the bytes, so a receiver's loop needs one handler and never stops
@@ -144,11 +144,9 @@ MESSAGES: dict[type[Message], tuple[tuple[str, Check], ...]] = {
     Heartbeat: (
         ("supervisor_epoch", _COUNT),
         ("sequence", _COUNT),
-        ("turns", _COUNT),
         ("queued", _COUNT),
         ("stalled", boolean),
         ("unfinished", boolean),
-        ("stale_ms", _COUNT),
         ("refused_calls", _COUNT),
         ("refused_call", integer(-1, (1 << 31) - 1)),
     ),

@@ -189,9 +189,9 @@ class Worker:
         if not self._introduced and (now >= self._hello_due or self._replica.state is ReplicaState.LIVE):
             self._introduced = True
             self._send(Hello())
-        turns, written, queued = self._engine.progress()
+        written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
-            self._send_heartbeat(turns, queued, now)
+            self._send_heartbeat(queued, now)
         if self._channel is None:
             self._seek_supervisor(now)
 
@@ -204,7 +204,7 @@ class Worker:
         return own is not None and own.epoch == self._record.epoch and not own.reserved
 
     def _deadline(self) -> float:
-        queued = self._engine.progress()[2]
+        queued = self._engine.progress()[1]
         deadline = min(
             self._heartbeat_due,
             self._replica.deadline(),
@@ -239,20 +239,17 @@ class Worker:
                     self._record = record
                     self._heartbeat_due = 0.0  # the supervisor waits for the confirmation of settings
 
-    def _send_heartbeat(self, turns: int, queued: int, now: float) -> None:
+    def _send_heartbeat(self, queued: int, now: float) -> None:
         # The next heartbeat goes out with the next beat; by itself only if no beat comes.
         self._heartbeat_due = now + 1.5 * self._interval
         replica = self._replica
-        stale_ms = int(replica.stale_s(now) * 1000)
         self._send(
             Heartbeat(
                 replica.epoch,
                 replica.sequence,
-                turns,
                 queued,
                 self._stall.stalled,
                 self._engine.unfinished,
-                stale_ms,
                 *_core.cell_refused(),
             )
         )

@@ -176,8 +176,8 @@ class Engine:
     def age(self, now: int) -> None:
         """Coarse monotonic clock in seconds, for the ageing of the MAC table; call it every few seconds."""
 
-    def progress(self) -> tuple[int, int, int]:
-        """(turns done, bytes written to the VM so far, bytes waiting for the VM)."""
+    def progress(self) -> tuple[int, int]:
+        """(bytes written to the VM so far, bytes waiting for the VM)."""
 
     def vhost_add_region(self, guest: int, size: int, front_end: int, offset: int, fd: int) -> None:
         """Map ``size`` bytes of the guest's memory from ``offset`` in the file ``fd``, closed by the caller.

@@ -313,23 +313,6 @@ def test_a_late_message_of_a_past_supervisor_cannot_set_the_table_back():
     assert len(replica.table) == 2
 
 
-def test_time_spent_in_doubt_is_counted():
-    publisher = publisher_of(1)
-    replica = Replica(0.0, lambda: 0.0)
-    assert replica.stale_s(5.0) == 0.0  # there is no table yet that could be old
-    replica.receive(publisher.beat(), 5.0)
-    replica.receive(publisher.snapshot(), 6.0)
-    assert replica.stale_s(7.0) == 0.0
-    publisher.update("join", record(2))
-    replica.receive(publisher.beat(), 8.0)
-    assert replica.stale_s(8.5) == 0.5
-    replica.tick(9.0)
-    replica.receive(publisher.snapshot(), 10.0)
-    assert replica.stale_s(20.0) == 2.0
-    replica.tick(20.0)
-    assert replica.stale_s(21.0) == 3.0
-
-
 def test_a_change_may_also_come_outside_the_subscription():
     publisher = publisher_of(1)
     replica = live_replica(publisher_of(1))

@@ -16,7 +16,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Beat(5, 0, 1000, 1000),
     wire.Update(5, 1, (wire.Change("join", RECORD),), ()),
     wire.Hello(),
-    wire.Heartbeat(0, 0, 12, 0, True, False, 3, 0, -1),
+    wire.Heartbeat(0, 0, 12, True, False, 0, -1),
     wire.Note("no room to pin"),
     wire.Goodbye("the VM hung up"),
     wire.SnapshotRequest(),

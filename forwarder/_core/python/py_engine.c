@@ -120,8 +120,7 @@ static PyObject *engine_progress(PyObject *self, PyObject *unused)
     struct engine *e = engine_of(self);
     if (e == NULL)
         return NULL;
-    return Py_BuildValue("KKK", (unsigned long long)e->count.turns, (unsigned long long)e->out.written,
-                         (unsigned long long)engine_queued(e));
+    return Py_BuildValue("KK", (unsigned long long)e->out.written, (unsigned long long)engine_queued(e));
 }
 
 static PyObject *engine_close_method(PyObject *self, PyObject *unused)
