@@ -13,14 +13,10 @@ before the floods of all others are heard (``links``): it would miss a broadcast
 The port's own record comes when it is on its way to all other workers. The VM's floods are in its ring for
 those that learn of it a little later: each reads the ring from its start.
 
-Messages over the channel come from the supervisor, and the worker's messages are about its port, so they name
-neither. The worker answers each beat with a heartbeat. Between beats the engine's pulse shows that the loop
-turns, without a return from ``Engine.run``.
-
-The supervisor may die at any time. Forwarding goes on with the last view, and the next supervisor connects to
-the worker's door (``birth``). Then the worker claims its port with duplicates of its descriptors. It first
-reads the old supervisor's last messages: a lost half of a ring would be filled without a reader. A worker
-without a supervisor for ``ORPHAN_S`` ends, since no operator could see or stop it.
+The worker answers each beat with a heartbeat. Between beats the engine's pulse shows that the loop turns,
+without a return from ``Engine.run``. The supervisor may die at any time: forwarding goes on with the last
+view (``supervisor_channel``), and the worker claims its port from the next one, with duplicates of its
+descriptors.
 
 A worker may be killed between any two instructions; another one goes on with its descriptors. Its private
 state is lost and not counted: frames read from the VM and not yet published in a ring, floods copied out of a
@@ -36,7 +32,7 @@ from types import FrameType
 
 from forwarder import _core
 from forwarder._core import EVENT_GUARDED, EVENT_LINK_DOWN, EVENT_UNFINISHED, EVENT_WANTED, Engine
-from forwarder.channel import Channel, ChannelClosedError, close_all
+from forwarder.channel import close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.membership import SnapshotParts
 from forwarder.messages import (
@@ -64,13 +60,11 @@ from forwarder.vhost_session import VhostSession
 from workers.links import Links
 from workers.spare import Assignment
 from workers.stall import StallWatch
+from workers.supervisor_channel import ORPHAN_S, SupervisorChannel
 from workers.vhost.session import Session
 
 HELLO_S = 0.05
 """A newcomer asks for the table first and sends HELLO when it has it, or after this time."""
-
-ORPHAN_S = 300.0
-"""Longer than an upgrade takes, and longer than a service manager waits."""
 
 
 def _random() -> float:
@@ -88,7 +82,6 @@ class Worker:
         self._fds = assignment.fds
         self._birthright = assignment.birthright
         self._subscription = assignment.birthright.subscription
-        self._channel: Channel | None = assignment.birthright.channel
         self._snapshot = SnapshotParts()
         self._engine = Engine(
             port=self._record.port,
@@ -99,7 +92,10 @@ class Worker:
         )
         self._engine.hold(True)
         self._held = True
-        self._links = Links(self._engine, self._record, self._send, assignment.assign.older)
+        self._channel = SupervisorChannel(
+            self._engine, assignment.birthright, self._receive, self._claim, orphan_s
+        )
+        self._links = Links(self._engine, self._record, self._channel.send, assignment.assign.older)
         self._interval = assignment.assign.interval_ms / 1000
         self._replica = Replica(now, _random, self._interval)
         self._assign = assignment.assign
@@ -108,10 +104,8 @@ class Worker:
         self._heartbeat_due = now + self._interval
         self._hello_due = now + HELLO_S
         self._introduced = False
-        self._orphan_s = orphan_s
-        self._orphan_since = 0.0
         self._ending = ""
-        for fd in (self._channel.fileno(), self._subscription.fileno(), self._birthright.signals):
+        for fd in (self._subscription.fileno(), self._birthright.signals):
             self._engine.watch(fd)
         self._kept = assignment.kept
         self._session: Session | None = None
@@ -141,7 +135,7 @@ class Worker:
                 self._heartbeat_due = time.monotonic()
             if events & EVENT_GUARDED:
                 for refused in self._engine.guarded():
-                    self._send(Guarded(*refused))
+                    self._channel.send(Guarded(*refused))
             if events & EVENT_LINK_DOWN:
                 self._ending = self._engine.link_error
         self._end()
@@ -169,14 +163,14 @@ class Worker:
             self._ending = str(error)
 
     def _keep(self, number: int, session: VhostSession, descriptors: tuple[int, ...]) -> None:
-        self._send(KeepSession(number, session), descriptors)
+        self._channel.send(KeepSession(number, session), descriptors)
 
     def _work(self, now: float) -> None:
         """Do everything that is not forwarding."""
         self._engine.age(int(now))
         self._serve_session()
         published = self._subscription.receive(self._birthright.supervisor)
-        self._read_channel()  # before: a published message may follow changes that came over the channel
+        self._channel.read()  # before: a published message may follow changes that came over the channel
         for message in published:
             self._on_published(message, now)
         self._follow(self._replica.tick(now))
@@ -188,12 +182,11 @@ class Worker:
         self._links.tick(now)
         if not self._introduced and (now >= self._hello_due or self._replica.state is ReplicaState.LIVE):
             self._introduced = True
-            self._send(Hello())
+            self._channel.send(Hello())
         written, queued = self._engine.progress()
         if self._stall.observe(written, queued, now) or now >= self._heartbeat_due:
             self._send_heartbeat(queued, now)
-        if self._channel is None:
-            self._seek_supervisor(now)
+        self._ending = self._ending or self._channel.seek(now)
 
     def _is_member(self) -> bool:
         """Whether the port is in the table under this worker's epoch, so with the present settings.
@@ -205,14 +198,14 @@ class Worker:
 
     def _deadline(self) -> float:
         queued = self._engine.progress()[1]
-        deadline = min(
+        return min(
             self._heartbeat_due,
             self._replica.deadline(),
             self._links.deadline(),
             self._stall.deadline(queued),
+            self._channel.deadline(),
             float("inf") if self._introduced else self._hello_due,
         )
-        return min(deadline, self._orphan_since + self._orphan_s) if self._channel is None else deadline
 
     def _on_published(self, message: Message, now: float) -> None:
         """Read published messages."""
@@ -231,7 +224,7 @@ class Worker:
     def _follow(self, actions: list[Action]) -> None:
         for action in actions:
             if isinstance(action, AskSnapshot):
-                self._send(SnapshotRequest())
+                self._channel.send(SnapshotRequest())
             else:
                 self._links.apply(action)
                 record = action.record
@@ -243,7 +236,7 @@ class Worker:
         # The next heartbeat goes out with the next beat; by itself only if no beat comes.
         self._heartbeat_due = now + 1.5 * self._interval
         replica = self._replica
-        self._send(
+        self._channel.send(
             Heartbeat(
                 replica.epoch,
                 replica.sequence,
@@ -253,37 +246,6 @@ class Worker:
                 *_core.cell_refused(),
             )
         )
-
-    def _send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
-        """Send over the channel, if there is one; requests are repeated by their makers."""
-        if self._channel is None:
-            return
-        try:
-            self._channel.send(message, descriptors)
-        except ChannelClosedError:
-            self._lose_channel()
-
-    def _read_channel(self) -> None:
-        if self._channel is None:
-            return
-        try:
-            self._channel.flush()
-            self._receive_all(self._channel)
-        except ChannelClosedError:
-            self._lose_channel()
-
-    def _receive_all(self, channel: Channel) -> None:
-        """Read the channel. Raises ChannelClosedError after its last message."""
-        while True:
-            try:
-                received = channel.receive()
-            except ChannelClosedError:
-                raise
-            except PeerError:
-                continue
-            if received is None:
-                return
-            self._receive(*received)
 
     def _receive(self, message: Message, descriptors: tuple[int, ...]) -> None:
         """Take a message of the channel: a newcomer before it is published, or an answer."""
@@ -317,7 +279,7 @@ class Worker:
             return
         before, self._fds = self._fds.flood, self._fds._replace(flood=ring)
         os.close(before)
-        self._send(FloodMoved())
+        self._channel.send(FloodMoved())
 
     def _capture(self, message: Capture, descriptors: tuple[int, ...]) -> None:
         """Begin to capture the port's frames; with an invalid ring or program the viewer gets nothing."""
@@ -325,40 +287,17 @@ class Worker:
             self._engine.capture(message.number, descriptors[0], message.program, message.snap)
         close_all(descriptors)
 
-    def _lose_channel(self) -> None:
-        channel, self._channel = self._channel, None
-        if channel is None:
-            return
-        with suppress(ChannelClosedError):
-            self._receive_all(channel)
-        self._engine.unwatch(channel.fileno())
-        self._engine.end_captures()  # their viewers have lost the supervisor, too; the next one knows none
-        channel.close()
-        self._orphan_since = time.monotonic()
-        self._engine.watch(self._birthright.door.fileno())
-
-    def _seek_supervisor(self, now: float) -> None:
-        """Accept the next supervisor, if it is at the door, and claim the port."""
-        if now - self._orphan_since >= self._orphan_s:
-            self._ending = f"no supervisor for {self._orphan_s:g} s"
-            return
-        if not self._birthright.answer_door():
-            return
-        channel = self._channel = self._birthright.channel
+    def _claim(self) -> None:
+        """Claim the port from another supervisor. Raises LocalError without descriptors to send others."""
         self._snapshot = SnapshotParts()
-        self._engine.unwatch(self._birthright.door.fileno())
-        self._engine.watch(channel.fileno())
         claim = Claim(_core.LAYOUT, self._birthright.cell, self._record)
-        try:
-            channel.send(claim, (*self._fds, *self._birthright.proc))
-            if self._session is not None:
-                self._session.keep_again()
-        except (ChannelClosedError, LocalError):
-            self._lose_channel()
+        self._channel.send(claim, (*self._fds, *self._birthright.proc))
+        if self._session is not None:
+            self._session.keep_again()
 
     def _end(self) -> None:
         """Send the reason to the supervisor, and close everything."""
         self._engine.run(0.0)
         self._engine.close()
-        self._send(Goodbye(self._ending[:MAX_TEXT]))
+        self._channel.send(Goodbye(self._ending[:MAX_TEXT]))
         self._birthright.close()

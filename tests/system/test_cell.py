@@ -249,7 +249,7 @@ def test_a_worker_gets_no_ring_of_a_port_out_of_reach(monkeypatch: pytest.Monkey
             f"    worker._channel.send(WantFloods((({number}, {epoch}),)))\n"
             "for _ in range(200):\n"
             "    time.sleep(0.01)\n"
-            "    worker._read_channel()\n"
+            "    worker._channel.read()\n"
             "said['descriptors'] = sum(count for _, count in came)\n"
             "said['answers'] = len(came)"
         )

@@ -133,7 +133,7 @@ def merged():
 def flags_of(fd, flags):
     fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
-own = worker._channel._sock
+own = worker._channel._channel._sock
 bell = worker._fds.flood_doorbell
 word = ctypes.c_uint32()
 attempt("page tables", lambda: anonymous(1 << 36, prot=mmap.PROT_READ))
@@ -240,7 +240,7 @@ for victim, pid in victims.items():
 MESSAGES = r"""
 import random
 chance = random.Random(facts["seed"])
-sock = worker._channel._sock
+sock = worker._channel._channel._sock
 from forwarder import messages, wire
 from forwarder.names import Cell, Policy, PortRecord
 record = PortRecord(facts["port"], facts["epoch"], facts["epoch"], "victim", "qemu", Policy())
