@@ -75,7 +75,7 @@ class Commands:
             {"url": each.url, "transport": each.transport, "name": each.settings.name}
             for each in self._listeners
         ]
-        gateway = self._gateway.summary()
+        gateway = self._gateway.inquiries.summary()
         head = {"version": VERSION, "name": self._owner.name, "lost_log_lines": lost()}
         return answer | head | {"listeners": listeners, "gateway": gateway}
 
@@ -99,7 +99,8 @@ class Commands:
         )
         if span is not None:
             return answer | {"gateway": None}
-        return self._gateway.figures().map(lambda figures: Reply(True, answer | {"gateway": figures}))
+        figures = self._gateway.inquiries.figures()
+        return figures.map(lambda each: Reply(True, answer | {"gateway": each}))
 
     def live(self, arguments: Arguments) -> object:
         """Return numbers that change every second: rows of ports, the pairs that talk, the gateway.
@@ -110,7 +111,7 @@ class Commands:
         (after,) = take(arguments, after=0)
         switch, number = self._owner.summary(), int(as_number("after", after))
         answer = self._sampler.live(switch, self._ports.views(), time.monotonic(), number)
-        return answer | {"gateway": self._gateway.summary(), "event": self._owner.events.newest}
+        return answer | {"gateway": self._gateway.inquiries.summary(), "event": self._owner.events.newest}
 
     def dealings(self, arguments: Arguments) -> object:
         """Return what was sent from and to ``ports`` (numbers), and the neighbours that each VM asked for.

@@ -42,17 +42,25 @@ class Owners(Protocol):
         """Return the addresses of each port."""
 
 
-class Gateway(Protocol):
-    """The gateway, as far as commands need it; there may be none."""
-
-    def ask(self, name: str, arguments: Arguments) -> Future[Reply]:
-        """Pass a command on. Raises LocalError if no gateway can answer."""
+class Inquiries(Protocol):
+    """What is known of a gateway, as far as commands need it."""
 
     def figures(self) -> Future[Arguments | None]:
         """Return a future of its state and counters; None if there is no gateway."""
 
     def summary(self) -> Arguments | None:
         """Return its state; None if there is no gateway."""
+
+
+class Gateway(Protocol):
+    """The gateway, as far as commands need it; there may be none."""
+
+    def ask(self, name: str, arguments: Arguments) -> Future[Reply]:
+        """Pass a command on. Raises LocalError if no gateway can answer."""
+
+    @property
+    def inquiries(self) -> Inquiries:
+        """Its state and figures."""
 
     @property
     def owners(self) -> Owners:

@@ -17,9 +17,9 @@ The supervisor tells the gateway which ports come and go, which addresses VMs us
 Forwards and zones that were added outlive the process: after each change the gateway sends them for its
 successor (``remember``).
 
-The supervisor passes operators' commands on, and asks for the gateway's figures once a second. So it notices
-a gateway that hangs (``questions``), shows it as silent and does not wait for it. A gateway that hangs for
-long is replaced. ``port`` makes the port of the TAP; ``child`` is the process.
+The supervisor passes operators' commands on, and asks for the gateway's figures once a second
+(``inquiries``). So it notices a gateway that hangs, shows it as silent and does not wait for it. A gateway
+that hangs for long is replaced. ``port`` makes the port of the TAP; ``child`` is the process.
 """
 
 import os
@@ -29,7 +29,7 @@ from contextlib import suppress
 
 from forwarder.channel import ChannelClosedError, close_all
 from forwarder.errors import LocalError, PeerError, UsageError
-from forwarder.future import Future, known
+from forwarder.future import Future
 from forwarder.loop import Loop
 from forwarder.messages import Command, Handover, Message, Reply
 from forwarder.names import Identity, PortRecord
@@ -43,12 +43,12 @@ from supervisor.gateway.announcements import Announcements, InUse
 from supervisor.gateway.child import END_S, GatewayChild
 from supervisor.gateway.ends import Ends
 from supervisor.gateway.facts import Facts
+from supervisor.gateway.inquiries import Inquiries
 from supervisor.gateway.kept import KeptAdditions, remembered
 from supervisor.gateway.limited_channel import LimitedChannel
 from supervisor.gateway.port import GatewayPort, PortHandler
-from supervisor.gateway.questions import ASK_S, LATE_S, MOST, REPLACE_S, Questions
 from supervisor.gateway.requests import Requests
-from supervisor.gateway.states import SERVING, TRANSITIONS, GatewayEvent, GatewayState
+from supervisor.gateway.states import SERVING, GatewayEvent, GatewayState, GatewayStates
 from supervisor.ports.view import PortView
 
 LEASES = "gateway.leases"
@@ -82,10 +82,9 @@ class GatewayProcess:
         self._facts = facts
         self._kept = KeptAdditions(saved)
         self._lease_file = os.path.join(runtime_dir, LEASES)
-        self._questions = Questions()
-        self._ask_at = float("inf")
-        self._figures: dict[str, object] = {}
-        """The gateway's counters, from its last answer."""
+        self.states = GatewayStates()
+        self.inquiries = Inquiries(self.states, self._send, self._announcements, self._pid)
+        """For operators: its state and figures."""
         self.owners = self._port.owners
         self._options: dict[str, object] = {**options, "lease-file": self._lease_file}
         self._ends = Ends(Budget())
@@ -95,7 +94,6 @@ class GatewayProcess:
         self._has_served = False
         self._due = float("inf")
         self._kill_at = float("inf")
-        self.state = GatewayState.OFF
         self.failure = ""
         """Why the last process did not get to serve."""
         self._misused = False
@@ -110,9 +108,9 @@ class GatewayProcess:
             turn()  # the port of the gateway before has to leave first, or this one would get another name
         self._options = self._kept.restored(self._options)
         self._start()
-        while self.state is GatewayState.STARTING and not stopping():
+        while self.states.now is GatewayState.STARTING and not stopping():
             turn()
-        if self.state is not GatewayState.UP and not stopping():
+        if self.states.now is not GatewayState.UP and not stopping():
             why = self.failure or "the gateway ended at once; the log says why"
             raise UsageError(why) if self._misused else LocalError(why)
 
@@ -123,78 +121,36 @@ class GatewayProcess:
     def _start(self) -> None:
         self._child, self._first = self._first or GatewayChild(), None
         self._child.watch(self._loop, self._ended)
-        self._to(GatewayEvent.START)
+        self.states.to(GatewayEvent.START)
         self._kill_at = time.monotonic() + START_S
         self.failure, self._misused = "", False
         self._channel = LimitedChannel(self._child.channel)
         self._channel.watch(self._loop, self._receive)
         self._requests = Requests(self._say, self._facts, self._options, self._port.name_of)
         self._announcements.begin()
-        try:
-            self._channel.send(Command("serve", {**self._options, "again": self._has_served}))
-        except ChannelClosedError:  # the process has ended; the loop will say so
-            self._hang_up()
+        self._send(Command("serve", {**self._options, "again": self._has_served}))
 
     def ask(self, name: str, arguments: dict[str, object]) -> Future[Reply]:
         """Pass a command on. Raises LocalError if the gateway cannot answer."""
-        if self.state is GatewayState.OFF:
-            raise LocalError("this switch has no gateway; run it with --gateway")
-        if self.state is GatewayState.SILENT:
-            raise LocalError(self._silence())
-        if self.state is not GatewayState.UP or self._channel is None:
-            raise LocalError(f"the gateway does not serve now ({self.state.value}); the log says why")
-        if len(self._questions) >= MOST:
-            raise LocalError("the gateway has not answered for a while; the log may say why")
+        self.inquiries.check()
         if self._requests is not None and "forward" in arguments:
             self._requests.expect(str(arguments["forward"]))
             arguments = {**arguments, "asked": self._kept.asked()}
-        future = self._questions.ask(time.monotonic())
-        try:
-            self._channel.send(Command(name, arguments))
-        except ChannelClosedError:
-            self._hang_up()  # which answers
-        return future
-
-    def figures(self) -> Future[dict[str, object] | None]:
-        """Return its state and counters: its answer of now or, if it does not answer, its last one."""
-        may_ask = self.state is GatewayState.UP and len(self._questions) < MOST
-        return self._ask_figures() if may_ask else known(self._shown())
+        return self.inquiries.ask(Command(name, arguments))
 
     def view(self, port: PortView) -> PortView:
         """Return the state in which to show a port: the port of a gateway that hangs is silent."""
-        if self.state is GatewayState.SILENT and self._port.is_port(port.record):
-            return port._replace(state=self.state.value)
+        if self.states.now is GatewayState.SILENT and self._port.is_port(port.record):
+            return port._replace(state=self.states.now.value)
         return port
-
-    def summary(self) -> dict[str, object] | None:
-        """Return the state; None if there is no gateway."""
-        return None if self.state is GatewayState.OFF else {"state": self.state.value}
 
     def processes(self) -> tuple[tuple[str, Identity], ...]:
         """Return its processes by name."""
         return self._child.processes() if self._child is not None else ()
 
-    def _shown(self) -> dict[str, object] | None:
-        return None if (summary := self.summary()) is None else summary | self._figures
-
-    def _ask_figures(self) -> Future[dict[str, object] | None]:
-        self._ask_at = time.monotonic() + ASK_S
-        self._announcements.tell()
-        return self.ask("figures", {}).map(self._take_figures)
-
-    def _take_figures(self, reply: Reply) -> dict[str, object] | None:
-        if reply.ok and isinstance(reply.result, dict):
-            self._figures = reply.result.get("figures", self._figures)
-            self._announcements.resolvers.watch.look(self._figures, time.monotonic())
-        return self._shown()
-
-    def _silence(self) -> str:
-        pid, seconds = self._child.pid if self._child else 0, self._questions.silence(time.monotonic())
-        return f"the gateway (pid {pid}) has not answered for {seconds:.1f} s; it may be stopped or stuck"
-
     def stop(self) -> None:
         """Begin to end the gateway; ``ended`` says when that is done."""
-        self._to(GatewayEvent.STOP)
+        self.states.to(GatewayEvent.STOP)
         self._due = float("inf")
         self._hang_up()
         if self._child is not None:
@@ -213,23 +169,28 @@ class GatewayProcess:
         """Note that a port has left."""
         is_own = self._port.released(record)
         self._announcements.left(record)
-        if is_own and self.state in SERVING:
+        if is_own and self.states.now in SERVING:
             say("gateway", "the gateway's port is gone, and the gateway with it", state="off")
             self.stop()
 
     def mend(self) -> list[SocketFile]:
         """Make sockets again whose files were deleted; return the files of all."""
-        return self._requests.mend() if self._requests is not None and self.state in SERVING else []
+        return self._requests.mend() if self._requests is not None and self.states.now in SERVING else []
 
     def tick(self, now: float) -> None:
         """Do what is due."""
         if self._channel is not None:
             self._channel.tick(now)
-        if self.state in SERVING:
-            self._listen(now)
+        if self.states.now in SERVING:
+            self.inquiries.excuse(now)
+            if self.inquiries.is_late(now):
+                self._receive()
+            if self.inquiries.tick(now):
+                self._hang_up()
+                self._kill_at = now
         if now >= self._kill_at and self._child is not None:
             self._kill_at = float("inf")
-            if self.state is GatewayState.STARTING and not self.failure:
+            if self.states.now is GatewayState.STARTING and not self.failure:
                 self.failure = f"the gateway did not serve within {START_S:g} s"
             self._child.kill()
         if now >= self._due and not self._port.exists and self._child is None:
@@ -243,38 +204,8 @@ class GatewayProcess:
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
         due = self._due if not self._port.exists and self._child is None else float("inf")
-        ask_at = float("inf") if self._questions or self.state is not GatewayState.UP else self._ask_at
         resume_at = self._channel.deadline() if self._channel is not None else float("inf")
-        return min(due, ask_at, self._questions.deadline(), self._kill_at, self._replace_at(), resume_at)
-
-    def _replace_at(self) -> float:
-        """When to replace a gateway that is silent."""
-        return self._questions.began() + REPLACE_S if self.state is GatewayState.SILENT else float("inf")
-
-    def _listen(self, now: float) -> None:
-        """Ask for the figures, and notice that an answer is late."""
-        if now >= min(self._questions.deadline(), self._replace_at()) + LATE_S:
-            self._questions.excuse(now)
-        if now >= self._questions.deadline():
-            self._receive()  # an answer that has come but was not read yet counts
-            if self._questions.give_up(now, self._silence()):
-                if self.state is GatewayState.UP:
-                    text = f"{self._silence()}; guests' new connections and commands fail"
-                    say("gateway", text, "warning", state="silent")
-                self._to(GatewayEvent.UNANSWERED)
-        if now >= self._replace_at():
-            say("gateway", f"{self._silence()}, and is replaced", "error", state="ended")
-            self._hang_up()
-            self._kill_at = now
-        if now >= self._ask_at and not self._questions and self.state is GatewayState.UP:
-            self._ask_figures()
-
-    def _heard(self) -> None:
-        """Note that the gateway answers."""
-        if self.state is GatewayState.SILENT:
-            silence = self._questions.silence(time.monotonic())
-            say("gateway", f"the gateway answers again after {silence:.1f} s", state="live")
-        self._to(GatewayEvent.ANSWERED)
+        return min(due, self.inquiries.deadline(), self._kill_at, resume_at)
 
     def close(self, *, keep: bool) -> None:
         """End the process and wait for it, which does not take long; ``keep`` the leases for the next one."""
@@ -287,8 +218,8 @@ class GatewayProcess:
             with suppress(FileNotFoundError):
                 os.unlink(lease_file)
 
-    def _to(self, event: GatewayEvent) -> None:
-        self.state = TRANSITIONS[self.state, event]
+    def _pid(self) -> int:
+        return self._child.pid if self._child else 0
 
     def _receive(self) -> None:
         """Take what it says, as much as it may say now."""
@@ -309,26 +240,16 @@ class GatewayProcess:
             raise
 
     def _on_message(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        is_starting = self.states.now is GatewayState.STARTING
         match message:
-            case Handover("tap") if self.state is GatewayState.STARTING and not self._port.exists:
+            case Handover("tap") if is_starting and not self._port.exists:
                 self._arrive(descriptors[0])
-            case Handover("namespace") if self.state is GatewayState.STARTING and self._child is not None:
+            case Handover("namespace") if is_starting and self._child is not None:
                 self._child.takes_along(descriptors[0])
-            case Reply(ok, result) if self.state is GatewayState.STARTING:
-                why_not = confinement.refused(self._cells, result) if ok else result
-                if why_not:
-                    self._fail(why_not)
-                    return
-                self._to(GatewayEvent.READY)
-                say("gateway", "the gateway serves", state="live")
-                self._take_figures(message)
-                self._kept.serves(result, self._options)
-                self._has_served = True
-                self._kill_at = float("inf")
-                self._ask_at = time.monotonic()
-            case Reply() if self._questions and self.state in SERVING:
-                self._heard()
-                self._questions.answered(message)
+            case Reply() if is_starting:
+                self._serves(message)
+            case Reply() if self.states.now in SERVING and self.inquiries.answered(message):
+                return
             case Command("remember", options):
                 self._remember(options)
             case Command("owners", {"own": list(own), "leases": list(leases)}):
@@ -338,6 +259,19 @@ class GatewayProcess:
             case _:
                 close_all(descriptors)
                 raise PeerError(f"an unexpected {type(message).__name__}")
+
+    def _serves(self, answer: Reply) -> None:
+        """Take the answer to "serve"."""
+        why_not = confinement.refused(self._cells, answer.result) if answer.ok else answer.result
+        if why_not:
+            self._fail(why_not)
+            return
+        self.states.to(GatewayEvent.READY)
+        say("gateway", "the gateway serves", state="live")
+        self.inquiries.begin(answer)
+        self._kept.serves(answer.result, self._options)
+        self._has_served = True
+        self._kill_at = float("inf")
 
     def _remember(self, told: Mapping[str, object]) -> None:
         assert self._requests is not None
@@ -362,6 +296,14 @@ class GatewayProcess:
             with suppress(ChannelClosedError):  # its last messages are still to be read
                 self._channel.send(message, descriptors)
 
+    def _send(self, command: Command) -> None:
+        """Send a command; hang up if that is impossible, since its process has ended."""
+        if self._channel is not None:
+            try:
+                self._channel.send(command)
+            except ChannelClosedError:
+                self._hang_up()
+
     def _fail(self, result: object) -> None:
         """Note the gateway's own line about why it cannot serve."""
         match result:
@@ -378,7 +320,7 @@ class GatewayProcess:
             self._channel = None
         if self._requests is not None:
             self._requests.close()
-        self._questions.end("the gateway ended meanwhile; the log says why")
+        self.inquiries.end("the gateway ended meanwhile; the log says why")
 
     def _ended(self) -> None:
         if self._child is None or self._child.runs:
@@ -390,10 +332,10 @@ class GatewayProcess:
         self._child = None
         self._kill_at = float("inf")
         self._port.detach(f"its gateway {how}")
-        if self.state is GatewayState.OFF or not self._has_served:
-            self._to(GatewayEvent.STOP)  # the caller of ``begin`` logs the reason
+        if self.states.now is GatewayState.OFF or not self._has_served:
+            self.states.to(GatewayEvent.STOP)  # the caller of ``begin`` logs the reason
             return
         after = self._ends.lost(how, self.failure, time.monotonic())
-        self._to(after.event)
+        self.states.to(after.event)
         self._due = after.due
         say("gateway", after.text, after.level, state=after.state.value, reason=how)

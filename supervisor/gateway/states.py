@@ -1,4 +1,4 @@
-"""The states of the gateway, as the table that ``process`` runs on."""
+"""The states of the gateway, as the table that ``process`` and ``inquiries`` run on."""
 
 from enum import Enum
 
@@ -53,3 +53,14 @@ TRANSITIONS = {
 gateway that serves is asked."""
 
 SERVING = frozenset({GatewayState.UP, GatewayState.SILENT})
+
+
+class GatewayStates:
+    """The state of one switch's gateway."""
+
+    def __init__(self) -> None:
+        self.now = GatewayState.OFF
+
+    def to(self, event: GatewayEvent) -> None:
+        """Go to the next state."""
+        self.now = TRANSITIONS[self.now, event]

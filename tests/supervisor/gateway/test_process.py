@@ -79,7 +79,7 @@ def test_a_gateway_that_hangs_as_it_starts_is_ended(
     with pytest.raises(LocalError, match=r"the gateway did not serve within 0\.05 s"):
         gateway.begin(lambda: turn(gateway), lambda: False)
     assert gateway.ended
-    assert gateway.state is GatewayState.OFF
+    assert gateway.states.now is GatewayState.OFF
 
 
 def test_a_gateway_that_was_lost_too_often_is_started_again_later(
@@ -94,9 +94,9 @@ def test_a_gateway_that_was_lost_too_often_is_started_again_later(
     states = []
     while pids(gateway) in (first, []):
         turn(gateway)
-        states.append(gateway.state)
+        states.append(gateway.states.now)
     assert GatewayState.PARKED in states
-    assert gateway.state is GatewayState.STARTING
+    assert gateway.states.now is GatewayState.STARTING
 
 
 @pytest.mark.parametrize("keep", [False, True])
