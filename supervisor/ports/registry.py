@@ -7,11 +7,10 @@ nothing.
 
 Invariants, each checked by the stateful test:
 
-- A port has at most one worker, and each worker of a port has its own epoch. The epochs of a number only
-  grow, so "newer" can be decided by comparison. A reserved port may have an earlier epoch than an older port:
-  its worker is told which ports are older (``Port.older``).
-- A number, a name and a pinned address belong to one port. Numbers go round, so that each is reused as late
-  as possible: by then every worker has learned that its last owner is gone.
+- A port has at most one worker, and each worker of a port has its own epoch (``numbers``). The epochs of a
+  number only grow, so "newer" can be decided by comparison. A reserved port may have an earlier epoch than an
+  older port: its worker is told which ports are older (``Port.older``).
+- A number, a name and a pinned address belong to one port.
 - ``join`` is published when a port is live for the first time, ``change`` when a later worker of it is live
   or its policy has changed, ``leave`` when it ends. A port between two workers stays a member. Its peers keep
   its MAC addresses and go on filling the dead worker's ring, where full rings drop and count, as for any slow
@@ -23,7 +22,7 @@ Invariants, each checked by the stateful test:
 """
 
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 
 from forwarder._core import LAYOUT
 from forwarder.errors import LocalError
@@ -46,8 +45,9 @@ from supervisor.ports.actions import (
     ReleaseVm,
 )
 from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, PortEvent, PortState, resumable
+from supervisor.ports.numbers import Numbers
 from supervisor.ports.port import Port
-from supervisor.ports.reserve import TOGETHER, Reserve
+from supervisor.ports.reserve import Reserve
 from supervisor.ports.settings import pin_clash
 
 NO_POLICY = Policy()
@@ -62,10 +62,9 @@ class Registry:
         self._budget = budget
         self._ports: dict[int, Port] = {}
         self._names: set[str] = set()
-        self.reserve = Reserve()
+        self._numbers = Numbers(first_epoch)
+        self.reserve = Reserve(self._numbers)
         """The ports that are known before their VM."""
-        self._epoch = first_epoch - 1
-        self._last_number = 0
         self._stopping = False
 
     def __len__(self) -> int:
@@ -134,14 +133,13 @@ class Registry:
         number = self._free_number(transport, name)
         reserved = self.reserve.take(number, now)
         if reserved is None:
-            self._last_number = number
+            self._numbers.use(number)
         record = PortRecord(number, 0, 0, name or f"{transport}-{number}", transport, policy)
         cancelled: list[Action] = []
         if reserved is not None and self._deals_as_reserved(record):
             epoch = reserved.epoch
         else:
-            self._epoch += 1
-            epoch = self._epoch
+            epoch = self._numbers.next_epoch()
             cancelled = [] if reserved is None else [Publish("cancel", reserved)]
         record = record._replace(epoch=epoch, born=epoch)
         port = Port(record, PortState.PENDING, Losses(self._budget), now)
@@ -263,8 +261,7 @@ class Registry:
         port.identity = identity
         self._ports[number] = port
         self._names.add(record.name)
-        self._epoch = max(self._epoch, epoch)
-        self._last_number = max(self._last_number, number)
+        self._numbers.adopt(number, epoch)
         text = f"{_label(port)}: taken over with its worker {identity.pid}"
         return [*self._publish(port), Log("info", text, "taken-over", port.record)]
 
@@ -279,13 +276,12 @@ class Registry:
         for port in self:
             if port.state is PortState.WAITING and port.retry_at <= now:
                 self._move(port, PortEvent.RETRY_DUE)
-                self._epoch += 1
-                port.record = port.record._replace(epoch=self._epoch)
-                port.older = self._epoch
+                port.older = self._numbers.next_epoch()
+                port.record = port.record._replace(epoch=port.older)
                 port.restarts += 1
                 actions.append(AssignWorker(port.record))
         if now >= self._reserve_at():
-            actions += self._reserve_more(now)
+            actions += [Publish("reserve", record) for record in self.reserve.more(self._ports, now)]
         return actions
 
     def deadline(self) -> float:
@@ -303,26 +299,12 @@ class Registry:
     def _is_introducing(self) -> bool:
         return any(port.state in (PortState.PENDING, PortState.STARTING) for port in self._ports.values())
 
-    def _reserve_more(self, now: float) -> list[Action]:
-        free = (
-            each for each in self._numbers() if each not in self._ports and self.reserve.get(each) is None
-        )
-        numbers = list(islice(free, TOGETHER))
-        if len(numbers) < TOGETHER:
-            self.reserve.pause(now)
-        self._last_number = numbers[-1] if numbers else self._last_number
-        return [self._reserve(number) for number in numbers]
-
     def _reserve_anew(self) -> list[Action]:
-        """Give every reserved port another epoch, and so another ring."""
-        cancelled = [Publish("cancel", record) for record in self.reserve.records()]
-        return [*cancelled, *(self._reserve(each.record.port) for each in cancelled)]
-
-    def _reserve(self, number: int) -> Publish:
-        self._epoch += 1
-        record = PortRecord(number, self._epoch, self._epoch, "", "qemu", NO_POLICY)
-        self.reserve.add(record)
-        return Publish("reserve", record)
+        cancelled, reserved = self.reserve.anew()
+        return [
+            *(Publish("cancel", record) for record in cancelled),
+            *(Publish("reserve", record) for record in reserved),
+        ]
 
     def _deals_as_reserved(self, record: PortRecord) -> bool:
         """Whether all others may do with this port what they may do with a reserved one."""
@@ -330,13 +312,8 @@ class Registry:
             record.name not in port.record.policy.reaches for port in self._ports.values()
         )
 
-    def _numbers(self) -> Iterator[int]:
-        """All numbers, the one that was used last comes last."""
-        last = self._last_number
-        return ((last + step) % (MAX_PORTS - 1) + 1 for step in range(MAX_PORTS - 1))
-
     def _free_number(self, transport: str, name: str | None) -> int:
-        for number in chain(self.reserve, self._numbers()):
+        for number in chain(self.reserve, self._numbers):
             if number not in self._ports and (name or f"{transport}-{number}") not in self._names:
                 return number
         raise LocalError(f"all {MAX_PORTS - 1} ports are in use; detach one, or run a second switch")

@@ -14,12 +14,14 @@ all reserved ports get other rings, since its worker keeps what it has.
 Example: ports 1 to 9 are live and 10 to 13 are reserved. A VM attaches, is port 10 and is read as soon as its
 worker hears all others. Two more leave port 13; 20 ms after the last one, 14 to 17 are reserved.
 
-Pure: the registry asks and keeps the numbers.
+Pure: the registry asks, and publishes what has changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from itertools import islice
 
-from forwarder.names import PortRecord
+from forwarder.names import Policy, PortRecord
+from supervisor.ports.numbers import Numbers
 
 TOGETHER = 4
 """Ports that workers hear of together: each has a page of memory, and a mapping in each worker."""
@@ -34,7 +36,8 @@ AGAIN_S = 0.5
 class Reserve:
     """The reserved ports, in the order of use."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers = numbers
         self.open = False
         """Whether to reserve: not while workers of a dead supervisor may bring their ports."""
         self._records: dict[int, PortRecord] = {}
@@ -48,13 +51,20 @@ class Reserve:
         """Return the record of a reserved port."""
         return self._records.get(number)
 
-    def records(self) -> list[PortRecord]:
-        """Return the records of all reserved ports, in the order of use."""
-        return list(self._records.values())
+    def more(self, used: Container[int], now: float) -> list[PortRecord]:
+        """Reserve the next ports, without numbers that are ``used``; return them."""
+        free = (number for number in self._numbers if number not in used and number not in self._records)
+        chosen = list(islice(free, TOGETHER))
+        if len(chosen) < TOGETHER:
+            self.pause(now)
+        for number in chosen:
+            self._numbers.use(number)
+        return [self._add(number) for number in chosen]
 
-    def add(self, record: PortRecord) -> None:
-        """Reserve a port, or give a reserved one another epoch."""
-        self._records[record.port] = record
+    def anew(self) -> tuple[list[PortRecord], list[PortRecord]]:
+        """Give every reserved port another epoch, and so another ring; return them before and after."""
+        before = list(self._records.values())
+        return before, [self._add(record.port) for record in before]
 
     def take(self, number: int, now: float) -> PortRecord | None:
         """Take a port for a VM that attaches, if it is reserved."""
@@ -73,3 +83,8 @@ class Reserve:
     def deadline(self) -> float:
         """When the next ``TOGETHER`` ports are to be reserved; infinity while enough are left."""
         return self._not_before if self.open and len(self._records) <= LEFT else float("inf")
+
+    def _add(self, number: int) -> PortRecord:
+        epoch = self._numbers.next_epoch()
+        self._records[number] = PortRecord(number, epoch, epoch, "", "qemu", Policy())
+        return self._records[number]
