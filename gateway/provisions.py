@@ -5,12 +5,10 @@ questions takes turns with the relay's connections.
 """
 
 import heapq
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import cast
 
 from forwarder.acceptor import Acceptor, Pauses
@@ -21,24 +19,26 @@ from forwarder.messages import Reply
 from forwarder.names import format_mac, parse_mac
 from forwarder.socket_address import Servers
 from gateway.api.names import Zone
-from gateway.lan.announce import Announcer, has_default_route, interface_id, mac_of
+from gateway.lan.announce import Announcer
 from gateway.lan.filters import DHCP_PORT, DNS_PORT
 from gateway.lan.frames import Datagram, Opening, Solicitation, Trial
+from gateway.lan.routes import RouteTable
 from gateway.lan.station import Station
 from gateway.leases import dhcp
 from gateway.leases.held import Held, Question
 from gateway.leases.journal import Journal
+from gateway.leases.lease import Lease, LeaseState
 from gateway.leases.news import News, Record
 from gateway.leases.server import Server
-from gateway.leases.table import Lease, Leases, State
+from gateway.leases.table import Leases
 from gateway.names.answers import Names
+from gateway.names.guests import Guests
 from gateway.names.service import NameService
 from gateway.names.streams import Streams
 from gateway.names.upstream import Upstream
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
 from gateway.relay.counts import Counts
-from gateway.relay.policy import Address
 from gateway.relay.poller import Poller
 from gateway.settings import Settings, lease_range
 
@@ -53,9 +53,6 @@ time. The port's worker drops what is far beyond that."""
 SOLICITATION_RATE = (2.0, 20, 0)
 OPENING_RATE = (50.0, 100, 0)
 
-MOST_SELF_MADE = 4096
-"""Several for each possible port."""
-
 LOOK_S = 1.0
 """Time between two reads of the kernel's drop counters, which each wake the process in the namespace."""
 
@@ -64,9 +61,6 @@ SAVE_S = 1.0
 
 PAGE = 256
 """Leases in one answer: a message has room for a few more."""
-
-ROUTES_BYTES = 1 << 16
-"""Of the host's routes, read at a time."""
 
 Row = dict[str, object]
 
@@ -94,10 +88,6 @@ class Provisions:
         here: later they cannot be.
         """
         self._flooded = flooded
-        self._ports = ports
-        self._prefix = settings.policy.prefix.network_address.packed[:8]
-        self._self_made: dict[bytes, None] = {}
-        """MAC addresses from which guests form IPv6 addresses, the oldest first."""
         self._look = 0.0
         self._loop = loop
         self._log = log
@@ -105,7 +95,6 @@ class Provisions:
         self.counters = Counts(clock, log)
         self._poller = Poller(loop.failed)
         self._pauses = Pauses(clock)
-        self._static = {lease.name: lease.address for lease in settings.leases if lease.name}
         self._journal = Journal(settings.lease_file)
         self._save_at = 0.0
         """When to write the leases again, after a failure."""
@@ -114,7 +103,10 @@ class Provisions:
         self._leases.is_used = ports.seen.is_used
         packets = [sockets["leases"], sockets["lan4"], sockets["lan6"]]
         self._station = Station(self._poller, packets, ports, settings.mtu, self.counters, clock=clock)
-        self._names = Names(settings.policy, settings.records, self._guests, self._guest_name)
+        fixed = {lease.name: lease.address for lease in settings.leases if lease.name}
+        prefix = settings.policy.prefix.network_address.packed[:8]
+        guests = Guests(self._leases, fixed, ports, prefix)
+        self._names = Names(settings.policy, settings.records, guests.addresses, guests.name)
         self._names.change_zones(settings.zones)
         self._news = News(lease_news, clock)
         self._server = Server(settings, self._leases, self._names.is_configured, self.counters, self._news)
@@ -140,7 +132,7 @@ class Provisions:
                     lambda heard, _, __: self._announcer.solicited(heard),
                     Rates(*SOLICITATION_RATE),
                 ),
-                Trial: (self._tried, Rates(*SOLICITATION_RATE)),
+                Trial: (guests.tried, Rates(*SOLICITATION_RATE)),
             }
         )
         loop.watch(self._poller.fileno(), lambda _: self._poller.turn())
@@ -163,13 +155,13 @@ class Provisions:
     def in_use(self) -> dict[str, str]:
         """Return address to MAC of the leases in use."""
         self._leases.expire(self._clock())
-        bound = [each for each in self._leases if each.state is State.BOUND]
+        bound = [each for each in self._leases if each.state is LeaseState.BOUND]
         return {str(IPv4Address(each.address)): format_mac(each.mac) for each in bound}
 
     def owners(self) -> list[tuple[str, int, int]]:
         """Return the leases in use: address to number and attachment of the port."""
         self._leases.expire(self._clock())
-        bound = [each for each in self._leases if each.state is State.BOUND]
+        bound = [each for each in self._leases if each.state is LeaseState.BOUND]
         return [(str(IPv4Address(each.address)), *each.port) for each in bound]
 
     def figures(self) -> Counts:
@@ -230,8 +222,8 @@ class Provisions:
         fixed = {parse_mac(lease.mac): int(lease.address) for lease in settings.leases}
         leases = Leases(int(first), int(last), fixed)
         for lease, state, ends in self._journal.load(now):
-            is_there = state is State.BOUND and lease.port in ports
-            leases.restore(lease, State.BOUND if is_there else State.KEPT, ends)
+            is_there = state is LeaseState.BOUND and lease.port in ports
+            leases.restore(lease, LeaseState.BOUND if is_there else LeaseState.KEPT, ends)
         leases.changed = self._note
         return leases
 
@@ -270,31 +262,6 @@ class Provisions:
         self._upstream.forget(port)
         self._streams.forget(port)
 
-    def _tried(self, heard: Trial, _: Port, __: float) -> None:
-        """Note that a guest forms its IPv6 address from its MAC address, if it does."""
-        if heard.address == self._prefix + interface_id(heard.mac):
-            self._self_made[heard.mac] = None
-            if len(self._self_made) > MOST_SELF_MADE:
-                del self._self_made[next(iter(self._self_made))]
-
-    def _guests(self, name: str) -> tuple[Address, ...]:
-        lease = self._leases.named(name)
-        if lease is None:
-            return (self._static[name],) if name in self._static else ()
-        own = IPv6Address(self._prefix + interface_id(lease.mac))
-        return IPv4Address(lease.address), *([own] if lease.mac in self._self_made else [])
-
-    def _guest_name(self, address: Address) -> str:
-        if isinstance(address, IPv6Address):
-            mac = mac_of(address.packed[8:])
-            port = self._ports.of(mac) if mac in self._self_made else None
-            lease = self._leases.of(mac, port) if port is not None else None
-        else:
-            lease = self._leases.at(int(address))
-        if lease is not None and lease.state is State.BOUND:
-            return lease.name
-        return next((name for name, each in self._static.items() if each == address), "")
-
 
 def _row(lease: Lease, now: float) -> Row:
     return {
@@ -304,28 +271,5 @@ def _row(lease: Lease, now: float) -> Row:
         "born": lease.port.born,
         "name": lease.name,
         "state": lease.state.value,
-        "expires_s": round(lease.ends - now, 1) if lease.state is not State.KEPT else None,
+        "expires_s": round(lease.ends - now, 1) if lease.state is not LeaseState.KEPT else None,
     }
-
-
-class RouteTable:
-    """The routes of this host for IPv6, by a file that stays open."""
-
-    def __init__(self) -> None:
-        try:
-            self._file = os.open("/proc/net/ipv6_route", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # a kernel without IPv6
-            self._file = -1
-
-    def has_way_out(self) -> bool:
-        """Whether there is a default route."""
-        text = b""
-        with suppress(OSError):
-            while more := os.pread(self._file, ROUTES_BYTES, len(text)):
-                text += more
-        return has_default_route(text.decode(errors="replace"))
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address
 
 from forwarder.errors import LocalError
 from forwarder.names import format_mac, parse_mac
-from gateway.leases.table import LEASE_S, Lease, State
+from gateway.leases.lease import LEASE_S, Lease, LeaseState
 from gateway.ports import Port
 
 NONE = "-"
@@ -50,9 +50,9 @@ class Journal:
             self.close()
             self.failed = error.strerror or str(error)
 
-    def load(self, now: float) -> list[tuple[Lease, State, float]]:
+    def load(self, now: float) -> list[tuple[Lease, LeaseState, float]]:
         """Return the saved leases, each with its state and its end, in the order in which they end."""
-        found: dict[str, tuple[Lease, State, float]] = {}
+        found: dict[str, tuple[Lease, LeaseState, float]] = {}
         texts = [_lines(file) for file in self._files]
         numbers = [_number(lines) for lines in texts]
         if len(texts) == 2 and numbers[1] > numbers[0]:
@@ -95,7 +95,7 @@ class Journal:
 
     def _renew(self, leases: Iterable[Lease]) -> None:
         other = self._files[1]
-        lines = [_line(lease) for lease in leases if lease.state in (State.BOUND, State.KEPT)]
+        lines = [_line(lease) for lease in leases if lease.state in (LeaseState.BOUND, LeaseState.KEPT)]
         lines.append(f"{WHOLE} {self._number + 1}\n".encode())
         text = b"".join(lines)
         os.ftruncate(other, 0)
@@ -135,8 +135,8 @@ def _line(lease: Lease) -> bytes:
     return f"{' '.join(words)}\n".encode()
 
 
-def _read(line: str, now: float) -> tuple[Lease, State, float]:
+def _read(line: str, now: float) -> tuple[Lease, LeaseState, float]:
     state, mac, address, number, born, ends, name = line.split()
     lease = Lease(parse_mac(mac), Port(int(number), int(born)), int(IPv4Address(address)))
     lease.name = "" if name == NONE else name
-    return lease, State(state), min(float(ends), now + LEASE_S)
+    return lease, LeaseState(state), min(float(ends), now + LEASE_S)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from forwarder.names import format_mac
-from gateway.leases.table import Lease
+from gateway.leases.lease import Lease
 from gateway.ports import Port
 from gateway.rates import Rates
 

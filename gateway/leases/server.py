@@ -23,8 +23,9 @@ from gateway.api import names
 from gateway.lan.frames import HEADERS
 from gateway.leases import dhcp
 from gateway.leases.dhcp import Message
+from gateway.leases.lease import LASTS, LEASE_S, Lease, LeaseState
 from gateway.leases.news import News
-from gateway.leases.table import LASTS, LEASE_S, Lease, Leases, State
+from gateway.leases.table import Leases
 from gateway.ports import Port
 from gateway.relay.counts import Counts
 from gateway.settings import DOMAIN, Settings
@@ -117,7 +118,7 @@ class Server:
         self, message: Message, port: Port, address: int, now: float, more: tuple[tuple[int, bytes], ...]
     ) -> Answer:
         before = self._leases.of(message.mac, port)
-        again = before is not None and before.state is State.BOUND
+        again = before is not None and before.state is LeaseState.BOUND
         lease = self._leases.bind(message.mac, port, address, now)
         if lease is None:
             self._counters["dhcp_refused"] += 1

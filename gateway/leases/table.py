@@ -6,12 +6,9 @@ A lease belongs to a MAC address *and* a port. The port is certain; the MAC addr
 cannot renew, release or decline the lease of another port. A second port that claims a MAC address in use
 gets another address.
 
-A lease goes through ``NEXT``: *offered* (for ``OFFER_S``), *bound* (for ``LEASE_S`` after each renewal),
-*kept*. A lease becomes *kept* when its port has left, when it was released or when its time is over. A kept
-address is not in use, and the same MAC address gets it again, through any port. New guests get addresses
-without a lease first; if there is none, the address that was kept for longest. An address is *declined* if a
-guest has found another station with it: it is not given out for ``DECLINE_S``. An address that a VM uses
-without a lease (``gateway.seen``) is offered to another one only if no other address is left.
+``lease`` has the states. The same MAC address gets a *kept* address again, through any port. New guests get
+addresses without a lease first; if there is none, the address that was kept for longest. An address that a VM
+uses without a lease (``gateway.seen``) is offered to another one only if no other address is left.
 
 The address of a new guest is computed from its MAC address, so it is the same after a restart that has lost
 the table.
@@ -32,60 +29,16 @@ free.
 ``now`` is monotonic time in seconds. Addresses are numbers, MAC addresses 6 bytes.
 """
 
-import enum
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 
+from gateway.leases.lease import LASTS, LEASE_S, NEXT, Lease, LeaseState
 from gateway.ports import Port
 
-LEASE_S = 3600.0
-"""The lease time, as gvproxy's. A guest renews after half of it."""
-
-OFFER_S = 30.0
-"""A client accepts an offer at once, or asks again within some seconds."""
-
-DECLINE_S = 600.0
 GREED = 0.25
 MOST_LEASES = 65_536
 """64 for each possible port; some 30 MB when the table is full."""
-
-
-class State(enum.Enum):
-    """Of a lease."""
-
-    OFFERED = "offered"
-    BOUND = "bound"
-    KEPT = "kept"
-    DECLINED = "declined"
-
-
-NEXT = {
-    **{(state, "offer"): State.OFFERED for state in (State.OFFERED, State.KEPT)},
-    (State.BOUND, "offer"): State.BOUND,
-    **{(state, "bind"): State.BOUND for state in (State.OFFERED, State.BOUND, State.KEPT)},
-    **{(state, "let go"): State.KEPT for state in (State.OFFERED, State.BOUND)},
-    **{(state, "decline"): State.DECLINED for state in (State.OFFERED, State.BOUND)},
-    # Prohibited: to release a kept lease; any transition of a declined one, which is only forgotten.
-}
-
-LASTS = {State.OFFERED: OFFER_S, State.BOUND: LEASE_S, State.DECLINED: DECLINE_S}
-
-
-class Lease:
-    """One address and the guest it belongs to. Only the table changes it."""
-
-    __slots__ = ("address", "ends", "mac", "name", "port", "state")
-
-    def __init__(self, mac: bytes, port: Port, address: int) -> None:
-        self.mac = mac
-        self.port = port
-        """The port that used it last; the port of a kept lease may have left."""
-        self.address = address
-        self.name = ""
-        """The name in DNS; "": none."""
-        self.state = State.KEPT
-        self.ends = 0.0
 
 
 class Leases:
@@ -108,7 +61,9 @@ class Leases:
         self._size = last - first + 1 - sum(first <= each <= last for each in self._taken)
         self._by_address: dict[int, Lease] = {}
         self._by_mac: dict[bytes, list[Lease]] = {}
-        self._queues: dict[State, OrderedDict[Lease, None]] = {state: OrderedDict() for state in State}
+        self._queues: dict[LeaseState, OrderedDict[Lease, None]] = {
+            state: OrderedDict() for state in LeaseState
+        }
         """Leases by state, the first to end first: all leases of a state last equally long."""
         self._by_name: dict[str, Lease] = {}
         self._used: dict[Port, dict[Lease, None]] = {}
@@ -120,19 +75,19 @@ class Leases:
 
     def __iter__(self) -> Iterator[Lease]:
         """Yield all leases: kept ones first, the oldest in front; then the others by their end."""
-        for state in (State.KEPT, State.OFFERED, State.BOUND):
+        for state in (LeaseState.KEPT, LeaseState.OFFERED, LeaseState.BOUND):
             yield from list(self._queues[state])
 
     def at(self, address: int) -> Lease | None:
         """Return the lease of an address, if there is one."""
         lease = self._by_address.get(address)
-        return None if lease is None or lease.state is State.DECLINED else lease
+        return None if lease is None or lease.state is LeaseState.DECLINED else lease
 
     def of(self, mac: bytes, port: Port) -> Lease | None:
         """Return the lease that a guest has, or would get again."""
         mine = self._by_mac.get(mac, ())
         same = [lease for lease in mine if lease.port == port]
-        return next(iter(same or [lease for lease in mine if lease.state is State.KEPT]), None)
+        return next(iter(same or [lease for lease in mine if lease.state is LeaseState.KEPT]), None)
 
     def port_before(self, mac: bytes, port: Port) -> Port | None:
         """Return another port that uses a lease of this MAC address, if this port uses none."""
@@ -186,7 +141,7 @@ class Leases:
     def left(self, port: Port, now: float) -> None:
         """Keep the leases of a port that has gone."""
         for lease in list(self._used.get(port, ())):
-            if lease.state is State.DECLINED:
+            if lease.state is LeaseState.DECLINED:
                 self._forget(lease)
             else:
                 self._let_go(lease, now, "left")
@@ -203,26 +158,26 @@ class Leases:
         self._by_name.pop(lease.name, None)
         lease.name = name
         self._by_name[name] = lease
-        if lease.state is State.BOUND:
+        if lease.state is LeaseState.BOUND:
             self.changed(lease)
         return True
 
     def named(self, name: str) -> Lease | None:
         """Return the lease in use that has a name."""
         lease = self._by_name.get(name)
-        return lease if lease is not None and lease.state is State.BOUND else None
+        return lease if lease is not None and lease.state is LeaseState.BOUND else None
 
-    def restore(self, lease: Lease, state: State, ends: float) -> None:
+    def restore(self, lease: Lease, state: LeaseState, ends: float) -> None:
         """Put in a lease of an earlier table, unless its address is not free."""
         fixed = self._fixed.get(lease.mac)
         fits = self._is_free(lease.address) if fixed is None else lease.address == fixed
-        if not fits or lease.address in self._by_address or state not in (State.BOUND, State.KEPT):
+        if not fits or lease.address in self._by_address or state not in (LeaseState.BOUND, LeaseState.KEPT):
             return
         name, lease.name = lease.name, ""
         self._insert(lease)
         if name:
             self.call(lease, name)
-        if state is State.BOUND:
+        if state is LeaseState.BOUND:
             self._to(lease, "bind", ends - LEASE_S)
 
     def expire(self, now: float) -> None:
@@ -230,7 +185,7 @@ class Leases:
         for state in LASTS:
             queue = self._queues[state]
             while queue and (lease := next(iter(queue))).ends <= now:
-                if state is State.DECLINED:
+                if state is LeaseState.DECLINED:
                     self._forget(lease)
                 else:
                     self._let_go(lease, now, "expired")
@@ -251,7 +206,7 @@ class Leases:
 
     def _choose(self, mac: bytes, fits: Callable[[int], bool]) -> int:
         """Return an address without a lease that ``fits``, or else the longest kept one; 0: there is none."""
-        kept = (each.address for each in self._queues[State.KEPT] if each.mac not in self._fixed)
+        kept = (each.address for each in self._queues[LeaseState.KEPT] if each.mac not in self._fixed)
         return self._unused(mac, fits) or next(filter(fits, kept), 0)
 
     def _unused(self, mac: bytes, fits: Callable[[int], bool]) -> int:
@@ -278,7 +233,7 @@ class Leases:
 
     def _is_lost(self, lease: Lease, port: Port) -> bool:
         """Whether another VM has begun to use the address of a kept lease."""
-        is_kept = lease.state is State.KEPT and lease.mac not in self._fixed
+        is_kept = lease.state is LeaseState.KEPT and lease.mac not in self._fixed
         return is_kept and self.is_used(lease.address, port)
 
     def _may_have(self, lease: Lease, port: Port) -> bool:
@@ -305,14 +260,14 @@ class Leases:
         self._queues[lease.state][lease] = None
 
     def _let_go(self, lease: Lease, now: float, why: str) -> None:
-        was_bound = lease.state is State.BOUND
+        was_bound = lease.state is LeaseState.BOUND
         self._to(lease, "let go", now)
         if was_bound:
             self.ended(lease, why)
 
     def _to(self, lease: Lease, event: str, now: float) -> None:
         state = NEXT[lease.state, event]
-        if state is State.BOUND and event == "offer":
+        if state is LeaseState.BOUND and event == "offer":
             return  # an offer renews nothing
         self._leave_state(lease)
         lease.state = state
@@ -321,7 +276,7 @@ class Leases:
         if state in LASTS:
             self._used.setdefault(lease.port, {})[lease] = None
             self._in_use += 1
-        if state in (State.BOUND, State.KEPT):
+        if state in (LeaseState.BOUND, LeaseState.KEPT):
             self.changed(lease)
 
     def _leave_state(self, lease: Lease) -> None:

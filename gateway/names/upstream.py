@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-``Asked`` sends a question to the first resolver. The next one is asked at once if a resolver refuses, fails
+A question goes to the first resolver. The next one is asked at once if a resolver refuses, fails
 or is unreachable, or after ``STEP_S`` without an answer. After the last one the first is asked again,
 ``ROUNDS`` times in all. Every resolver that was asked may still answer; the first answer without a failure
 counts. If all fail, the last failure is passed on. Nothing is remembered between questions, so a slow name
@@ -10,10 +10,10 @@ delays no other.
 
     resolvers .9 (silent) and .1: at 0 s ask .9; at 1.5 s ask .1, which answers. The next begins with .9.
 
-Each question has its own connected socket to each resolver that it asks. So the kernel picks a random port
-and accepts datagrams of that resolver only; the identifier is random as well (RFC 5452). A question that came
-by TCP is asked by TCP, and every question if the host's options say so (``use-vc``). A truncated answer is
-passed on as it is, and the client asks again by TCP.
+Each question has its own connected socket to each resolver that it asks (``resolver_sockets``). So the kernel
+picks a random port and accepts datagrams of that resolver only; the identifier is random as well (RFC 5452).
+A question that came by TCP is asked by TCP, and every question if the host's options say so (``use-vc``). A
+truncated answer is passed on as it is, and the client asks again by TCP.
 
 **Shares.** A port may have ``MOST_EACH`` questions under way, all ports together ``MOST``. A new question
 beyond that ends the oldest one of the same port, or of the port with most questions. So unanswered questions
@@ -22,17 +22,15 @@ make room for new ones.
 
 import heapq
 import os
-import socket
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
-from ipaddress import ip_address
-from typing import Protocol
 
 from forwarder.socket_address import Servers, SocketAddress
 from gateway.names import message
 from gateway.names.message import NOT_IMPLEMENTED, REFUSED, SERVER_FAILURE, Question
-from gateway.relay.poller import READ, WRITE, Poller
+from gateway.names.resolver_sockets import DatagramSocket, ResolverSocket, StreamSocket
+from gateway.relay.poller import Poller
 
 STEP_S = 1.5
 """Three resolvers are asked before a client with a time-out of five seconds asks again."""
@@ -43,84 +41,11 @@ END_S = 10.0
 
 MOST = 1024
 MOST_EACH = 128
-LONGEST = 65535
 FAILURES = frozenset({SERVER_FAILURE, NOT_IMPLEMENTED, REFUSED})
 """Response codes after which the C library asks the next resolver."""
 
 Give = Callable[[bytes | None], None]
 """Called with the answer, with the question's identifier; None if there is no answer."""
-
-
-class _Way(Protocol):
-    """One question at one resolver."""
-
-    sock: socket.socket
-
-    def send(self) -> None:
-        """Ask, perhaps again. Raises OSError."""
-
-    def ready(self) -> bytes | None:
-        """Return a message that has come, or None. Raises OSError: there will be none."""
-
-
-class _Datagrams:
-    def __init__(self, server: SocketAddress, data: bytes) -> None:
-        self._data = data
-        self.sock = _socket(server, socket.SOCK_DGRAM)
-        try:
-            self.sock.connect(server)
-        except OSError:
-            self.sock.close()
-            raise
-
-    def send(self) -> None:
-        self.sock.send(self._data)
-
-    def ready(self) -> bytes | None:
-        try:
-            return self.sock.recv(LONGEST)
-        except BlockingIOError:
-            return None
-
-
-class _Stream:
-    def __init__(self, server: SocketAddress, data: bytes) -> None:
-        self._out = len(data).to_bytes(2, "big") + data
-        self._in = b""
-        self.sock = _socket(server, socket.SOCK_STREAM)
-        try:
-            self.sock.connect(server)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.sock.close()
-            raise
-
-    def send(self) -> None:
-        """Send the bytes that the kernel has not taken yet; at first the socket is not connected."""
-        try:
-            self._out = self._out[self.sock.send(self._out) :] if self._out else b""
-        except BlockingIOError:
-            return
-
-    def ready(self) -> bytes | None:
-        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, "no connection")
-        self.send()
-        try:
-            more = self.sock.recv(LONGEST + 2)
-        except BlockingIOError:
-            return None
-        if not more:
-            raise ConnectionResetError
-        self._in += more
-        length = int.from_bytes(self._in[:2], "big")
-        return self._in[2 : 2 + length] if 2 + length <= len(self._in) else None
-
-    @property
-    def events(self) -> int:
-        return READ | WRITE if self._out else READ
 
 
 class _Asked:
@@ -135,8 +60,8 @@ class _Asked:
         "owner",
         "question",
         "servers",
+        "sockets",
         "tries",
-        "ways",
         "wire",
     )
 
@@ -148,10 +73,10 @@ class _Asked:
         self.wire = message.renamed(data, self.ident)
         self.servers: tuple[SocketAddress, ...] = ()
         self.end = 0.0
-        self.open: Callable[[SocketAddress, bytes], _Way] = _Datagrams
+        self.open: Callable[[SocketAddress, bytes], ResolverSocket] = DatagramSocket
         self.tries = 0
-        self.ways: dict[int, _Way] = {}
-        """Sockets by the number of the resolver."""
+        self.sockets: dict[int, ResolverSocket] = {}
+        """By the number of the resolver."""
         self.failure: bytes | None = None
 
 
@@ -184,7 +109,7 @@ class Upstream:
         asked = _Asked(question, data, owner, give)
         asked.servers, by_tcp = self._servers()
         asked.end = self._clock() + END_S
-        asked.open = _Stream if stream or by_tcp else _Datagrams
+        asked.open = StreamSocket if stream or by_tcp else DatagramSocket
         self._by_owner.setdefault(owner, OrderedDict())[asked] = None
         self._count += 1
         self._next(asked)
@@ -244,38 +169,36 @@ class Upstream:
             if self._ask_one(asked, number):
                 self._wait(asked, self._clock() + STEP_S)
                 return
-        if asked.ways:
+        if asked.sockets:
             self._wait(asked, asked.end)
         else:
             self._counters["names_failed" if asked.failure else "names_unanswered"] += 1
             self._finish(asked, asked.failure or message.answer(asked.question, SERVER_FAILURE))
 
     def _ask_one(self, asked: _Asked, number: int) -> bool:
-        way = asked.ways.get(number)
+        at = asked.sockets.get(number)
         try:
-            if way is None:
-                way = asked.open(asked.servers[number], asked.wire)
-                asked.ways[number] = way
-                self._watch(asked, number, way)
-            way.send()
+            if at is None:
+                at = asked.sockets[number] = asked.open(asked.servers[number], asked.wire)
+                self._watch(asked, number, at)
+            at.send()
         except OSError:
             self._drop(asked, number)
             return False
         return True
 
-    def _watch(self, asked: _Asked, number: int, way: _Way) -> None:
-        events = way.events if isinstance(way, _Stream) else READ
-        self._poller.watch(way.sock.fileno(), partial(self._ready, asked, number), events)
+    def _watch(self, asked: _Asked, number: int, at: ResolverSocket) -> None:
+        self._poller.watch(at.sock.fileno(), partial(self._ready, asked, number), at.events)
 
     def _ready(self, asked: _Asked, number: int, _: int) -> None:
-        way = asked.ways[number]
+        at = asked.sockets[number]
         try:
-            data = way.ready()
+            data = at.ready()
         except OSError:  # refused, or unreachable
             self._failed(asked, number)
             return
-        if isinstance(way, _Stream):
-            self._watch(asked, number, way)
+        if isinstance(at, StreamSocket):
+            self._watch(asked, number, at)
         if data is None or not message.answers(data, asked.ident, asked.question):
             return
         answer = message.renamed(data, asked.question.ident)
@@ -289,7 +212,7 @@ class Upstream:
     def _failed(self, asked: _Asked, number: int) -> None:
         """Go on, if this was the newest resolver asked, or the last one that could answer."""
         self._drop(asked, number)
-        if (asked.tries - 1) % len(asked.servers) == number or not asked.ways:
+        if (asked.tries - 1) % len(asked.servers) == number or not asked.sockets:
             self._next(asked)
 
     def _wait(self, asked: _Asked, due: float) -> None:
@@ -297,13 +220,13 @@ class Upstream:
         heapq.heappush(self._due, (min(due, asked.end), self._number, asked))
 
     def _drop(self, asked: _Asked, number: int) -> None:
-        way = asked.ways.pop(number, None)
-        if way is not None:
-            self._poller.unwatch(way.sock.fileno())
-            way.sock.close()
+        at = asked.sockets.pop(number, None)
+        if at is not None:
+            self._poller.unwatch(at.sock.fileno())
+            at.sock.close()
 
     def _finish(self, asked: _Asked, answer: bytes | None) -> None:
-        for number in list(asked.ways):
+        for number in list(asked.sockets):
             self._drop(asked, number)
         mine = self._by_owner[asked.owner]
         del mine[asked]
@@ -311,8 +234,3 @@ class Upstream:
         if not mine:
             del self._by_owner[asked.owner]
         asked.give(answer)
-
-
-def _socket(server: SocketAddress, kind: int) -> socket.socket:
-    version = ip_address(server[0]).version
-    return socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind | socket.SOCK_NONBLOCK)

@@ -6,7 +6,8 @@ import pytest
 
 from forwarder import _core
 from forwarder.names import Policy
-from gateway.leases.table import GREED, LEASE_S
+from gateway.leases.lease import LEASE_S
+from gateway.leases.table import GREED
 from gateway.names import streams, upstream
 from gateway.provisions import DNS_RATE
 from supervisor.attach.protocol_guard import LONGEST_PAUSE_S
@@ -16,7 +17,7 @@ from supervisor.gateway.questions import REPLACE_S
 from supervisor.web.watch import INTERVAL_S
 from tests.helpers.documents import ROOT
 from workers.stall import STALL_S
-from workers.worker import ORPHAN_S
+from workers.supervisor_channel import ORPHAN_S
 
 FIGURES = (
     ("operating", "frames have waited for the VM for three seconds", STALL_S, 3),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.leases.journal import SLACK, Journal
-from gateway.leases.table import LEASE_S, Leases, State
+from gateway.leases.lease import LEASE_S, LeaseState
+from gateway.leases.table import Leases
 from gateway.ports import Port
 
 MACS = [bytes((2, 0, 0, 0, 0, number)) for number in range(4)]
@@ -33,7 +34,8 @@ def test_saved_leases_are_loaded_and_the_file_stays_short(tmp_path: Path) -> Non
     now = float(SLACK)
     loaded = Journal(str(path)).load(now)
     assert {(entry[0].mac, entry[0].name, entry[1]) for entry in loaded} == {
-        (mac, f"name{number}", State.KEPT if number else State.BOUND) for number, mac in enumerate(MACS)
+        (mac, f"name{number}", LeaseState.KEPT if number else LeaseState.BOUND)
+        for number, mac in enumerate(MACS)
     }
     assert {entry[0].address for entry in loaded} == {each.address for each in leases}
     assert max(entry[2] for entry in loaded) == SLACK - 1 + LEASE_S
@@ -44,7 +46,7 @@ def test_a_malformed_lease_is_left_out(tmp_path: Path) -> None:
     good = "bound 02:00:00:00:00:01 10.0.0.5 3 17 9000000.0 -"
     path.write_text(f"\nnonsense\nbound 1 2 3\n{good}\nbound zz 10.0.0.6 3 17 1.0 -\n{good[:-9]}\né\n")
     ((lease, state, ends),) = Journal(str(path)).load(100.0)
-    assert (lease.port, lease.name, state) == (Port(3, 17), "", State.BOUND)
+    assert (lease.port, lease.name, state) == (Port(3, 17), "", LeaseState.BOUND)
     assert ends == 100.0 + LEASE_S  # a clock of another boot
     assert Journal(str(tmp_path / "absent")).load(0.0) == []
 

@@ -8,9 +8,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from gateway.leases.lease import LEASE_S, LeaseState
 from gateway.leases.news import BURST, News, Record
 from gateway.leases.server import Server
-from gateway.leases.table import LEASE_S, Leases, State
+from gateway.leases.table import Leases
 from gateway.ports import Port
 from gateway.relay.counts import Counts
 from gateway.settings import lease_range, read
@@ -154,7 +155,7 @@ def test_a_guest_cannot_release_decline_or_take_the_lease_of_another() -> None:
     assert stolen.kind == NAK
     lease = world.leases.at(int(IPv4Address(address)))
     assert lease is not None
-    assert (lease.mac, lease.port, lease.state) == (ALICE, AT_ALICE, State.BOUND)
+    assert (lease.mac, lease.port, lease.state) == (ALICE, AT_ALICE, LeaseState.BOUND)
     assert world.counters["dhcp_refused"] == 2
 
 
@@ -186,7 +187,7 @@ def test_a_guest_that_takes_another_servers_offer_gives_ours_back() -> None:
     world = World()
     assert world.say(DISCOVER, ALICE, AT_ALICE) is not None
     assert world.say(REQUEST, ALICE, AT_ALICE, {SERVER_ID: bytes((10, 0, 0, 1))}) is None
-    assert [each.state for each in world.leases] == [State.KEPT]
+    assert [each.state for each in world.leases] == [LeaseState.KEPT]
 
 
 def test_information_and_a_lease_in_two_messages() -> None:
@@ -198,7 +199,7 @@ def test_information_and_a_lease_in_two_messages() -> None:
     quick = world.say(DISCOVER, ALICE, AT_ALICE, {RAPID: b""})
     assert quick is not None
     assert (quick.kind, quick.options[RAPID]) == (ACK, b"")
-    assert [each.state for each in world.leases] == [State.BOUND]
+    assert [each.state for each in world.leases] == [LeaseState.BOUND]
 
 
 def test_a_name_in_use_stays_its_guests() -> None:

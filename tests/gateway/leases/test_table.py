@@ -9,12 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.leases.table import DECLINE_S, GREED, LEASE_S, NEXT, OFFER_S, Lease, Leases, State
+from gateway.leases.lease import DECLINE_S, LEASE_S, NEXT, OFFER_S, Lease, LeaseState
+from gateway.leases.table import GREED, Leases
 from gateway.ports import Port
 
 FIRST, LAST = 3, 253
 FIXED = {b"\x52\x55\0\0\0\xff": 2}
-IN_USE = (State.OFFERED, State.BOUND)
+IN_USE = (LeaseState.OFFERED, LeaseState.BOUND)
 
 
 def mac(number: int) -> bytes:
@@ -75,7 +76,7 @@ def test_clones_of_a_mac_address_behind_two_ports_have_an_address_each() -> None
     assert other is not None
     assert one.address != other.address
     leases.release(mac(1), port(2), one.address, 1.0)
-    assert one.state is State.BOUND
+    assert one.state is LeaseState.BOUND
     assert not leases.decline(mac(1), port(2), one.address, 1.0)
     assert leases.bind(mac(1), port(2), one.address, 1.0) is None
     assert leases.bind(mac(1), port(1), one.address, 1.0) is one
@@ -185,7 +186,7 @@ def test_an_offer_to_a_guest_that_has_the_address_renews_nothing() -> None:
     one = lease(leases, mac(1), port(1))
     assert one is not None
     assert leases.offer(mac(1), port(1), 0, 1000.0) is one
-    assert (one.state, one.ends) == (State.BOUND, LEASE_S)
+    assert (one.state, one.ends) == (LeaseState.BOUND, LEASE_S)
 
 
 def test_a_requested_address_is_given_if_it_is_free() -> None:
@@ -236,20 +237,20 @@ def test_a_name_in_use_is_not_given_again() -> None:
 def test_saved_leases_are_restored_if_possible() -> None:
     leases = table()
     for n, (address, state) in enumerate(
-        ((50, State.BOUND), (51, State.KEPT), (50, State.KEPT), (1, State.KEPT))
+        ((50, LeaseState.BOUND), (51, LeaseState.KEPT), (50, LeaseState.KEPT), (1, LeaseState.KEPT))
     ):
         old = Lease(mac(n), port(n), address)
         old.name = f"name{n}"
         leases.restore(old, state, 100.0)
-    assert [(each.address, each.state) for each in leases] == [(51, State.KEPT), (50, State.BOUND)]
+    assert [(each.address, each.state) for each in leases] == [(51, LeaseState.KEPT), (50, LeaseState.BOUND)]
     assert leases.named("name0") is leases.at(50)
     leases.expire(100.0)
-    assert leases.at(50).state is State.KEPT  # type: ignore[union-attr]
+    assert leases.at(50).state is LeaseState.KEPT  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("event", ["offer", "bind", "let go", "decline"])
 def test_a_declined_lease_is_only_forgotten(event: str) -> None:
-    assert (State.DECLINED, event) not in NEXT
+    assert (LeaseState.DECLINED, event) not in NEXT
 
 
 class Machine(RuleBasedStateMachine):

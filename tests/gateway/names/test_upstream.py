@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from forwarder.socket_address import Servers
-from gateway.names import message, upstream
+from gateway.names import message, resolver_sockets, upstream
 from gateway.names.upstream import END_S, MOST, MOST_EACH, STEP_S, Upstream
 from gateway.relay.poller import Poller
 from tests.helpers.descriptors import open_descriptors
@@ -131,7 +131,7 @@ def test_resolvers_without_a_way_are_tried_once_and_the_guest_is_told(
 ) -> None:
     world = World(stack)
     world.servers = (("fe80::1", 53), ("fe80::2", 53))  # no interface is said
-    made = stack.enter_context(mock.patch.object(upstream, "_socket", wraps=upstream._socket))
+    made = stack.enter_context(mock.patch.object(resolver_sockets, "_socket", wraps=resolver_sockets._socket))
     world.ask("one", stream=stream)
     told = world.given["one"]
     assert told is not None
@@ -274,7 +274,7 @@ def test_without_descriptors_a_question_fails_and_nothing_else(
     def none_left(*_: object) -> socket.socket:
         raise OSError(24, "no descriptor")
 
-    monkeypatch.setattr(upstream, "_socket", none_left)
+    monkeypatch.setattr(resolver_sockets, "_socket", none_left)
     world.ask("one")
     (got,) = world.wait("one")
     assert got is not None

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from forwarder.names import TRANSPORT_KIND, Policy
-from gateway.leases.table import State
+from gateway.leases.lease import LeaseState
 from supervisor.base import logs
 from supervisor.cli.main import main
 from supervisor.fleet import misuse
@@ -63,7 +63,7 @@ def test_every_heading_of_a_list_is_explained():
 
 def test_every_transport_setting_and_state_of_a_lease_is_explained():
     assert set(words.TRANSPORTS) == set(TRANSPORT_KIND)
-    assert {state.value for state in State} == set(words.LEASES)
+    assert {state.value for state in LeaseState} == set(words.LEASES)
     assert not [key for key in settings.SETTINGS if not words.meanings(key)]
 
 
