@@ -185,7 +185,7 @@ class Relay:
 
     def refusals(self) -> list[dict[str, object]]:
         """Return the guests' ports whose last connection from the host failed (``Connections``)."""
-        return self._connections.refusals()
+        return self._connections.refused_ports.plain()
 
     def counters(self) -> dict[str, int]:
         """Return the counters since the start, and the present numbers."""

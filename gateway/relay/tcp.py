@@ -42,6 +42,7 @@ from gateway.relay.connection import NEXT, Connection, Make, State, counter_of
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_CONNECTION
 from gateway.relay.policy import Address
+from gateway.relay.refused_ports import RefusedPorts
 from gateway.relay.socket_errors import or_no_way
 
 MOST_DIALS = 4096
@@ -60,9 +61,6 @@ SETTLE_S = 0.02
 
 LINGER_S = 30.0
 """How long a reader may take for the bytes before a reset."""
-
-MOST_REFUSALS = 64
-"""Guests' ports that are remembered for operators: more than one asks about."""
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -95,8 +93,7 @@ class Connections:
         """Each with the time at which it was joined."""
         self._lingering: dict[Connection, float] = {}
         self._settle_at = 0.0
-        self._refusals: OrderedDict[tuple[Address, int], tuple[str, float]] = OrderedDict()
-        """The guests' ports whose last connection from the host failed: its counter and its time."""
+        self.refused_ports = RefusedPorts(clock)
         self._take: dict[int, Callable[[Connection, int], None]] = {
             SPLICE_ANSWERED: self._answer,
             SPLICE_JOINED: self._meet,
@@ -169,13 +166,6 @@ class Connections:
         if self._lingering:
             ends.append(self._settle_at)
         return min(ends, default=None)
-
-    def refusals(self) -> list[dict[str, object]]:
-        """Return the guests' ports whose last connection from the host failed, the newest last."""
-        return [
-            {"address": str(address), "port": port, "way": way, "age_s": self._clock() - at}
-            for (address, port), (way, at) in self._refusals.items()
-        ]
 
     def figures(self) -> dict[str, int]:
         """Return the present numbers."""
@@ -277,7 +267,7 @@ class Connections:
     def _meet(self, connection: Connection, _: int) -> None:
         """Take note that a guest has answered a client, and that the core has joined them."""
         connection.state = NEXT[connection.state, "connected"]
-        self._refusals.pop(connection.target, None)
+        self.refused_ports.answered(connection.target)
         self._joins(connection)
 
     def _joins(self, connection: Connection) -> None:
@@ -296,7 +286,7 @@ class Connections:
         if connection.decided is not None:
             connection.decided(connection, error)
         elif error != errno.ECONNABORTED:  # the client has not left
-            self._refuse(connection.target, counter_of(error))
+            self.refused_ports.failed(connection.target, counter_of(error))
 
     def _forget(self, connection: Connection, event: str) -> None:
         """Take a connection off the dials."""
@@ -304,12 +294,6 @@ class Connections:
         self._answered.pop(connection, None)
         connection.state = NEXT[connection.state, event]
         self._dial_places.give_back(connection.owner)
-
-    def _refuse(self, target: tuple[Address, int], way: str) -> None:
-        self._refusals[target] = way, self._clock()
-        self._refusals.move_to_end(target)
-        if len(self._refusals) > MOST_REFUSALS:
-            self._refusals.popitem(last=False)
 
     def _linger(self, connection: Connection, _: int) -> None:
         """Take note that one end of a joined connection has failed."""
