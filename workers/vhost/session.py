@@ -34,6 +34,7 @@ from forwarder.vhost_session import VhostSession
 from workers.vhost.device import EngineDevice
 from workers.vhost.messages import HEADER, MOST_DESCRIPTORS, payload_bytes, takes_descriptors
 from workers.vhost.protocol import Machine
+from workers.vhost.state import SessionState
 
 AT_ONCE = 64
 """Messages read in one turn, so that a front-end cannot keep the worker from forwarding."""
@@ -53,8 +54,9 @@ class Session:
         self._keep = keep
         self._socket = socket.socket(fileno=os.dup(vm))
         unblock(self._socket)
-        self._machine = Machine(EngineDevice(engine))
-        self._kept = self._machine.kept()
+        self._state = SessionState(EngineDevice(engine))
+        self._machine = Machine(self._state)
+        self._kept = self._state.kept()
         self._number, self._answered = engine.vhost_noted()
         self._begun = b""
         """A partial message and its descriptors."""
@@ -69,8 +71,8 @@ class Session:
         if number < self._number:
             raise PeerError("its last worker was lost before it had saved the session")
         self._number = number
-        self._machine.resume(session, descriptors)
-        self._kept = self._machine.kept()
+        self._state.resume(session, descriptors)
+        self._kept = self._state.kept()
 
     def keep_again(self) -> None:
         """Send the state to a new supervisor."""
@@ -87,7 +89,7 @@ class Session:
 
     def close(self) -> None:
         """Close the session."""
-        close_all((*self._kept[1], *self._machine.released, *self._begun_descriptors))
+        close_all((*self._kept[1], *self._state.released, *self._begun_descriptors))
         self._socket.close()
 
     def _receive_one(self) -> bool:
@@ -137,14 +139,14 @@ class Session:
 
     def _handle(self, data: bytes, descriptors: tuple[int, ...]) -> None:
         reply = self._machine.receive(data[: HEADER.size], data[HEADER.size :], descriptors)
-        kept = self._machine.kept()
+        kept = self._state.kept()
         if kept != self._kept:
             self._kept = kept
             self._number += 1
             self._keep(self._number, *kept)
             self._engine.vhost_note(self._number)
-        close_all(self._machine.released)
-        self._machine.released.clear()
+        close_all(self._state.released)
+        self._state.released.clear()
         if reply:
             self._send(reply, _digest(data))
 

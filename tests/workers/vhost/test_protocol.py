@@ -23,6 +23,7 @@ from workers.vhost.messages import (
     VERSION,
 )
 from workers.vhost.protocol import Machine
+from workers.vhost.state import SessionState
 
 NUMBERS = {request.name: number for number, request in REQUESTS.items()}
 REPLY_ACK = 1 << 3
@@ -71,7 +72,8 @@ class FrontEnd:
 
     def __init__(self) -> None:
         self.device = WrittenDown()
-        self.machine = Machine(self.device)
+        self.state = SessionState(self.device)
+        self.machine = Machine(self.state)
 
     def say(
         self, name: str | int, payload: bytes = b"", *descriptors: int, flags: int = VERSION
@@ -115,7 +117,7 @@ def table(*regions: tuple[int, int, int, int], room: int | None = None) -> bytes
 
 
 def test_every_row_of_the_table_has_its_method_and_its_number() -> None:
-    machine = Machine(WrittenDown())
+    machine = Machine(SessionState(WrittenDown()))
     assert set(machine._handlers) == set(REQUESTS)
     # QEMU, docs/interop/vhost-user.rst: these are the numbers of the messages.
     assert NUMBERS["SET_MEM_TABLE"] == 5
@@ -196,7 +198,7 @@ def test_a_ring_starts_with_its_kick_and_stops_when_its_base_is_asked_for() -> N
     front_end.set_up()
     assert front_end.say("GET_VRING_BASE", RING_STATE.pack(1, 0)) == RING_STATE.pack(1, BASE)
     assert front_end.device.taken() == [("stop", 1)]
-    assert front_end.machine.released == [21]
+    assert front_end.state.released == [21]
     assert front_end.say("GET_VRING_BASE", RING_STATE.pack(1, 0)) == RING_STATE.pack(1, BASE)
     assert front_end.device.taken() == []
     front_end.start(1, base=BASE)
@@ -237,7 +239,7 @@ def test_memory_comes_as_a_table_or_region_by_region() -> None:
     assert front_end.device.taken() == [("add", low, 10), ("add", high, 11)]
     front_end.say("SET_MEM_TABLE", table(HIGH, room=72), 12)  # User-Mode Linux: always room for two
     assert front_end.device.taken() == [("remove", low), ("remove", high), ("add", high, 12)]
-    assert front_end.machine.released == [10, 11]
+    assert front_end.state.released == [10, 11]
     front_end.say("ADD_MEM_REG", ONE_REGION.pack(0, *LOW), 13)
     front_end.say("REM_MEM_REG", ONE_REGION.pack(0, *LOW))
     front_end.say("REM_MEM_REG", ONE_REGION.pack(0, *LOW))
@@ -251,7 +253,7 @@ def test_a_region_that_comes_twice_is_the_same_one() -> None:
     front_end.device.taken()
     front_end.say("ADD_MEM_REG", ONE_REGION.pack(0, *LOW), 11)
     assert front_end.device.taken() == []
-    assert front_end.machine.released == [11]
+    assert front_end.state.released == [11]
 
 
 def test_a_region_without_room_is_reported() -> None:
@@ -260,7 +262,7 @@ def test_a_region_without_room_is_reported() -> None:
     front_end.device.refuses = LocalError("no room")
     data = ONE_REGION.pack(0, *LOW)
     assert front_end.say("ADD_MEM_REG", data, 10, flags=VERSION | NEED_REPLY) == U64.pack(1)
-    assert front_end.machine.released == [10]
+    assert front_end.state.released == [10]
     with pytest.raises(LocalError, match="no room"):
         front_end.say("ADD_MEM_REG", data, 10)
 
@@ -280,8 +282,7 @@ def test_a_request_that_is_not_known_ends_nothing(number: int) -> None:
     assert front_end.say(number, b"", 5) is None
     front_end.say("SET_PROTOCOL_FEATURES", U64.pack(REPLY_ACK))
     assert front_end.say(number, b"1234", flags=VERSION | NEED_REPLY) == U64.pack(1)
-    assert front_end.machine.unknown == {number}
-    assert front_end.machine.released == [5]
+    assert front_end.state.released == [5]
     assert front_end.say("GET_QUEUE_NUM") == U64.pack(1)
 
 
@@ -291,7 +292,7 @@ def test_a_call_may_be_left_out_and_the_err_is_not_kept() -> None:
     front_end.say("SET_VRING_CALL", U64.pack(1 << 8 | 1))
     front_end.say("SET_VRING_ERR", U64.pack(1), 40)
     assert front_end.device.taken() == [("call", 1, -1)]
-    assert front_end.machine.released == [31, 40]
+    assert front_end.state.released == [31, 40]
 
 
 BAD = [
@@ -353,12 +354,12 @@ def test_another_worker_goes_on_with_the_stored_session() -> None:
     front_end = FrontEnd()
     front_end.set_up()
     front_end.say("SET_BACKEND_REQ_FD", b"", 50)
-    session, descriptors = front_end.machine.kept()
+    session, descriptors = front_end.state.kept()
     assert len(descriptors) == session.descriptors()
     assert descriptors == (10, 20, 30, 21, 31, 50)
     heir = FrontEnd()
-    heir.machine.resume(session, descriptors)
-    assert heir.machine.kept() == (session, descriptors)
+    heir.state.resume(session, descriptors)
+    assert heir.state.kept() == (session, descriptors)
     assert heir.device.taken() == [
         ("features", FEATURES),
         ("add", Region(*LOW), 10),
@@ -383,7 +384,7 @@ def test_any_message_may_come_twice() -> None:
 
     twice.say = say.__get__(twice)  # type: ignore[method-assign]
     twice.set_up()
-    one, other = once.machine.kept(), twice.machine.kept()
+    one, other = once.state.kept(), twice.state.kept()
     assert one[1] == other[1]
     assert [ring._replace(base=0) for ring in one[0].rings] == [
         ring._replace(base=0) for ring in other[0].rings
