@@ -96,6 +96,7 @@ LINUX_ONLY = {
     "relay/dials.c",
     "relay/direction.c",
     "relay/pipe_pool.c",
+    "relay/splice_turn.c",
     "relay/splices.c",
     "system/fork.c",
 }
@@ -109,6 +110,7 @@ DEFINITION = re.compile(
 """A function that other files can call, as it begins in a .c file."""
 
 LONGEST = 400
+WIDEST = 128
 MOST_FILES = 24
 SOURCES = sorted(
     path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts
@@ -299,6 +301,17 @@ def test_no_file_is_longer_than_a_reader_can_hold():
     assert files
     long = {name_of(path): count for path in files if (count := len(path.read_text().splitlines())) > LONGEST}
     assert not long, f"split by what changes together: {long}"
+
+
+def test_no_line_of_c_is_longer_than_a_screen():
+    long = [
+        f"{name_of(path)}:{number}"
+        for folder in (*PACKAGES, "tests", "scripts")
+        for path in (ROOT / folder).rglob("*.[ch]")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > WIDEST
+    ]
+    assert not long
 
 
 def test_no_folder_holds_more_than_a_reader_can_survey():

@@ -30,6 +30,13 @@ struct stretch {
    is admitted; the write will find the fault. */
 struct stretch egress_admit(struct engine *e, uint32_t port, const struct run_view *view);
 
+/* Learn the source of a peer's frames. True: the address is pinned to another port; the peer's worker should have
+   refused it, but does not know that yet or is hostile. */
+static inline bool egress_is_foreign(struct engine *e, const uint8_t *src, const struct peer *peer)
+{
+    return fdb_learn(&e->stats->fdb, src, peer->port) == FDB_REFUSED && !mac_is_group(src);
+}
+
 /* May the VM, if it is the gateway, hear this frame from `port`? */
 bool egress_hears(struct engine *e, uint32_t port, const uint8_t *frame, uint32_t bytes);
 

@@ -7,6 +7,7 @@
 #include "egress/egress.h"
 #include "egress/egress_write.h"
 #include "engine/guest_queues.h"
+#include "ingress/inbuf.h"
 #include "ingress/ingress.h"
 #include "ingress/switch.h"
 
@@ -37,7 +38,7 @@ int engine_open(struct engine *e, enum port_kind kind, int vm, int stats, int fl
     e->pulse_ns = NS_PER_S;
     e->busy_poll.most_ns = kind == KIND_VHOST ? GUEST_POLL_NS : BUSY_POLL_NS;
     e->out.staging = malloc(STAGING_BYTES);
-    if (e->stats == NULL || !has_link || e->out.staging == NULL || ingress_open(e) < 0 || waiter_open(&e->waiter) < 0
+    if (e->stats == NULL || !has_link || e->out.staging == NULL || inbuf_open(e) < 0 || waiter_open(&e->waiter) < 0
         || flood_tx_open(&e->flood, flood, e->port, e->epoch) < 0
         || (e->vm.fd >= 0 && waiter_add_vm(&e->waiter, e->vm.fd) < 0)
         || waiter_add_bell(&e->waiter, e->doorbell) < 0 || waiter_add_bell(&e->waiter, e->bells.flood_doorbell) < 0) {
@@ -62,7 +63,7 @@ void engine_close(struct engine *e)
     flood_tx_close(&e->flood);
     vhost_close(e->vhost);
     e->vhost = NULL;
-    ingress_close(e);
+    inbuf_close(e);
     waiter_close(&e->waiter);
     guard_close(&e->guard);
     free(e->sources);

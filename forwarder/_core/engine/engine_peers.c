@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "egress/egress.h"
-#include "ingress/ingress.h"
+#include "ingress/inbuf.h"
 #include "ingress/send.h"
 #include "ingress/switch.h"
 
@@ -62,7 +62,7 @@ static uint64_t pending_frames(const struct peer *peer)
 /* Free everything that belongs to the peer's present epoch. */
 static void disconnect(struct engine *e, struct peer *peer)
 {
-    ingress_stop_direct_rx(e, peer);
+    inbuf_leave_ring(e, peer);
     page_add(&e->stats->loss[peer->port].towards, pending_frames(peer) + ring_untaken_frames(&peer->tx));
     e->count.stale_ring += unread_floods(peer);
     egress_drop_source(e, peer);
@@ -194,7 +194,7 @@ int engine_attach_tx(struct engine *e, uint32_t port, uint64_t epoch, struct rin
     struct ring_tx tx;
     if (peer == NULL || ring_tx_open(&tx, fds, &id) < 0)
         return -1;
-    ingress_stop_direct_rx(e, peer);
+    inbuf_leave_ring(e, peer);
     page_add(&e->stats->loss[port].towards, ring_untaken_frames(&peer->tx));
     ring_tx_close(&peer->tx);
     if (peer->doorbell >= 0)
@@ -252,7 +252,7 @@ bool engine_detach_tx(struct engine *e, uint32_t port)
     struct peer *peer = peers_get(&e->peers, port);
     if (peer == NULL || peer->path != PATH_RING || ring_untaken_frames(&peer->tx) > 0)
         return false;
-    ingress_stop_direct_rx(e, peer);
+    inbuf_leave_ring(e, peer);
     peer_close_path(peer);
     e->verdict.valid = false;
     return true;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "ingress/ingress.h"
+#include "vhost/vhost_features.h"
 
 static struct virtqueue *queue_of(struct engine *e, unsigned which)
 {

@@ -1,24 +1,11 @@
 #include "ingress/ingress.h"
 
-#include <stdlib.h>
-#include <sys/mman.h>
-
+#include "ingress/inbuf.h"
 #include "ingress/switch.h"
 #include "offload/infer.h"
 #include "offload/offload.h"
 #include "offload/vnet.h"
 #include "packet/framing.h"
-
-static bool is_datagram(const struct engine *e)
-{
-    return e->vm.kind == KIND_SEQPACKET || e->vm.kind == KIND_DGRAM;
-}
-
-/* Do the bytes of such a VM come as records? */
-static bool are_records(const struct vm *vm)
-{
-    return vm->kind == KIND_STREAM && vm->infer_mtu == 0;
-}
 
 /* Is its next burst read a frame a call, straight to its destination? For large datagrams the copy is what a call costs
    many times. Small ones, acknowledgements as a rule, are read many a call. */
@@ -32,28 +19,6 @@ static bool is_large(const struct engine *e, uint32_t bytes)
     return bytes > e->vm.infer_mtu + LINK_BYTES;
 }
 
-int ingress_open(struct engine *e)
-{
-    bool is_stream = vm_is_stream(&e->vm);
-    e->in.mapped = is_datagram(e) ? (size_t)SLOTS * SLOT_BYTES : INBUF_BYTES;
-    e->in.mapped += is_stream ? UNPACKED_BYTES(INBUF_BYTES) : 0;
-    void *memory = mmap(NULL, e->in.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return -1;
-    e->in.bytes = memory;
-    e->in.records = is_stream ? e->in.bytes + INBUF_BYTES : NULL;
-    e->in.finished = malloc(RUN_LIMIT);
-    return e->in.finished == NULL ? -1 : 0;
-}
-
-void ingress_close(struct engine *e)
-{
-    if (e->in.bytes != NULL)
-        munmap(e->in.bytes, e->in.mapped);
-    free(e->in.finished);
-    e->in = (struct inbuf){0};
-}
-
 static void read_failed(struct engine *e, enum vm_status status, int error)
 {
     if (status == VM_DOWN)
@@ -65,60 +30,6 @@ static void bad_length(struct engine *e, enum record_status status)
     bool runt = status == RECORD_RUNT;
     *(runt ? &e->count.runt : &e->count.oversize) += 1;
     port_link_down(e, runt ? "the VM sent a length below 14" : "the VM sent a length above the limit", 0);
-}
-
-/* The expected peer of the next burst, by the last one, if its ring accepts records in place. */
-static struct peer *expected(const struct engine *e)
-{
-    struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;
-    if (peer == NULL || peer->path != PATH_RING)
-        return NULL;
-    bool behind_header = !vm_is_stream(&e->vm) && vm_header_bytes(&e->vm) != 0;
-    return are_records(&e->vm) || behind_header ? peer : NULL;
-}
-
-/* Frames that the destination does not accept unfinished are finished in own memory and copied into the ring; that
-   cannot be done while the burst lies at its front. */
-static bool may_go_direct(struct engine *e, struct peer *peer)
-{
-    e->in.direct_intake = flood_intake(&peer->flood);
-    return (vm_header_bytes(&e->vm) == 0 || (e->sends & ~e->in.direct_intake.takes) == 0)
-           && ring_has_room(&peer->tx, (uint64_t)e->in.rest + INGRESS_BUDGET);
-}
-
-/* Receive the next burst there, and move the rest of the last one there. */
-static void direct_to(struct inbuf *in, struct peer *peer)
-{
-    uint8_t *to = peer != NULL ? ring_front(&peer->tx) : in->bytes;
-    if (peer != in->direct_rx && in->rest > 0)
-        memcpy(to, in->burst, in->rest);
-    in->direct_rx = peer;
-    in->direct_at = peer != NULL ? peer->tx.head : 0;
-    in->burst = to;
-}
-
-static void choose_buffer(struct engine *e)
-{
-    struct peer *peer = expected(e);
-    direct_to(&e->in, peer != NULL && may_go_direct(e, peer) ? peer : NULL);
-}
-
-/* The first `used` of the `bytes` in the burst have been switched: the rest is to be the front of the next one. */
-static void keep_rest(struct inbuf *in, uint32_t used, uint32_t bytes)
-{
-    uint32_t kept = in->direct_rx != NULL ? (uint32_t)(in->direct_rx->tx.head - in->direct_at) : 0;
-    in->rest = bytes - used;
-    if (kept != used)
-        memmove(in->burst + kept, in->burst + used, in->rest);
-    in->burst += kept;
-}
-
-void ingress_stop_direct_rx(struct engine *e, const struct peer *peer)
-{
-    if (e->in.direct_rx == peer)
-        direct_to(&e->in, NULL);
-    if (e->verdict.peer == peer)
-        e->verdict = (struct verdict){0};
 }
 
 #define LEAST_BURST_BYTES 4096u
@@ -164,7 +75,7 @@ static bool poll_stream(struct engine *e)
     enum vm_status status = VM_OK;
     enum record_status record;
     int error = 0;
-    choose_buffer(e);
+    inbuf_choose(e);
     port_in_doubt(e);
     long n = vm_read(&e->vm, in->burst + in->rest, burst_bytes(e), &status, &error);
     if (n < 0) {
@@ -176,9 +87,9 @@ static bool poll_stream(struct engine *e)
         return false;
     }
     uint32_t bytes = in->rest + (uint32_t)n;
-    uint32_t used = are_records(&e->vm) ? switch_records(e, in->burst, bytes, &record)
+    uint32_t used = vm_sends_records(&e->vm) ? switch_records(e, in->burst, bytes, &record)
                                         : switch_unpacked(e, in->burst, bytes, &record);
-    keep_rest(in, used, bytes);
+    inbuf_keep_rest(in, used, bytes);
     if (UNLIKELY(record != RECORD_PARTIAL))
         bad_length(e, record);
     return true;
@@ -187,7 +98,8 @@ static bool poll_stream(struct engine *e)
 /* Does the header ask for something that its driver has not negotiated? */
 static bool asks_too_much(const struct engine *e, const uint8_t *vnet, uint32_t bytes)
 {
-    return e->sends != TAKES_ALL && vnet[1] != VNET_GSO_NONE && (offload_needs(vnet, vnet + VNET_BYTES, bytes - VNET_BYTES) & ~e->sends) != 0;
+    return e->sends != TAKES_ALL && vnet[1] != VNET_GSO_NONE
+           && (offload_needs(vnet, vnet + VNET_BYTES, bytes - VNET_BYTES) & ~e->sends) != 0;
 }
 
 /* Check `bytes` at record + LENGTH_BYTES as a frame: the counter to charge, or NULL if it is good. */
@@ -227,7 +139,7 @@ static bool poll_frames(struct engine *e)
     uint32_t used = 0, reads = 0, missing = vm_takes_headers(&e->vm) ? 0 : VNET_BYTES;
     uint32_t at = LENGTH_BYTES + missing;
     bool large = false;
-    choose_buffer(e);
+    inbuf_choose(e);
     while (used + SLOT_BYTES <= INGRESS_BUDGET && reads < MAX_SPANS) {
         long n = vm_read(&e->vm, e->in.burst + used + at, SLOT_BYTES - at, &status, &error);
         if (n < 0)
@@ -258,7 +170,7 @@ static bool poll_queue(struct engine *e)
     enum record_status record;
     uint32_t used = 0, chains = 0, most = burst_bytes(e);
     int64_t n = 0;
-    choose_buffer(e);
+    inbuf_choose(e);
     while (used < most && used + SLOT_BYTES <= INGRESS_BUDGET && chains < MOST_CHAINS
            && (n = vhost_read(e->vhost, e->in.burst + used + LENGTH_BYTES, MAX_FRAME)) >= 0) {
         bool whole = n <= MAX_FRAME;
@@ -279,7 +191,7 @@ static bool poll_datagrams(struct engine *e)
     int error = 0;
     uint32_t header = vm_header_bytes(&e->vm);
     bool large = false;
-    direct_to(&e->in, NULL);
+    inbuf_choose_own(&e->in);
     int n = vm_read_datagrams(&e->vm, e->in.bytes, LENGTH_BYTES + header, read, &status, &error);
     if (n < 0)
         read_failed(e, status, error);

@@ -1,7 +1,7 @@
 /* Send a run of frames: into the ring to its peer, the pending queue, or the flood ring.
 
    Theory of operation. The path to the peer (peer.h) says where a run goes. It is copied into a ring with one memcpy,
-   or stays in place if it was read there (ingress.h) or finished there (switch.h). A frame without room in the ring is
+   or stays in place if it was read there (inbuf.h) or finished there (switch.h). A frame without room in the ring is
    lost here, at the tail, and charged to the destination; the sender never waits.
 
    A frame may be lost earlier, so that streams get equal rates (early_drop.h). A TAP's frame may hold up to 45

@@ -62,7 +62,7 @@ static void drop_large(struct engine *e, const uint8_t *record)
 }
 
 /* Where the next run of finished frames is made: where it is to lie, in its destination's ring, if that has room for a
-   run. No burst lies there: what is read to a ring needs not be finished for it (ingress.c). */
+   run. No burst lies there: what is read to a ring needs not be finished for it (inbuf.c). */
 static uint8_t *place_of_finished(const struct engine *e)
 {
     struct peer *peer = e->verdict.where == TO_PEER ? e->verdict.peer : NULL;

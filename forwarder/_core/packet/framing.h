@@ -7,7 +7,7 @@
    memory.
 
      ingress   bytes as they came ── unpack ──► records, in a buffer of their own, all whole ──► switch
-     egress    runs in the ring ── egress.c ──► the staging, each frame behind a length of its own ──► the VM
+     egress    runs in the ring ── egress_stage.c ──► the staging, each frame behind a length of its own ──► the VM
 
    A partial frame stays where it was read, so unpack handles whole frames only and ignores the rest: one large chunk
    gives the same result as single bytes. A length is checked here, in either direction, and nowhere later. Below

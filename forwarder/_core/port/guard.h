@@ -10,14 +10,23 @@
    STP pass: network labs need them.
 
    One thread, the engine's. The table is this engine's own, and freed by guard_close. The first refusal of each kind is
-   noted for the log (`guard_news`); after that there is the counter. */
+   noted for the log (`news`); after that there is the counter. */
 #ifndef BULKHEAD_GUARD_H
 #define BULKHEAD_GUARD_H
 
 #include "packet/claim.h"
 #include "shared/fdb.h"
 
-enum guard_kind { GUARD_GROUP, GUARD_PAUSE, GUARD_ROUTER, GUARD_SERVER, GUARD_ADDRESS, GUARD_HIDDEN, GUARD_SOURCES, GUARD_KINDS };
+enum guard_kind {
+    GUARD_GROUP,
+    GUARD_PAUSE,
+    GUARD_ROUTER,
+    GUARD_SERVER,
+    GUARD_ADDRESS,
+    GUARD_HIDDEN,
+    GUARD_SOURCES,
+    GUARD_KINDS
+};
 
 extern const char *const guard_kind_names[GUARD_KINDS];
 

@@ -45,7 +45,7 @@ struct inbuf {
     uint8_t *records;     /* streams with another framing: the records made of their frames, for one poll */
     size_t mapped;
     bool large;           /* datagrams: the last burst had frames beyond the VM's MTU */
-    struct peer *direct_rx; /* streams, TAP, large datagrams: the burst goes to the front of the ring towards this one; NULL: to `bytes` */
+    struct peer *direct_rx; /* the burst goes to the front of the ring towards this one (inbuf.h); NULL: to `bytes` */
     uint64_t direct_at;   /* where that is, as that ring's cursor */
     struct intake direct_intake; /* what was taken there when it was read */
     uint8_t *burst;       /* and in memory */

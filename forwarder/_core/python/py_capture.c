@@ -88,7 +88,11 @@ static PyType_Slot reader_slots[] = {{Py_tp_new, reader_new},
                                      {Py_tp_getset, reader_properties},
                                      {0, NULL}};
 static PyType_Spec reader_spec = {
-    .name = "forwarder._core.CaptureReader", .basicsize = sizeof(struct py_capture), .flags = Py_TPFLAGS_DEFAULT, .slots = reader_slots};
+    .name = "forwarder._core.CaptureReader",
+    .basicsize = sizeof(struct py_capture),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = reader_slots,
+};
 
 int py_add_capture_reader(PyObject *module)
 {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "relay/dials.h"
+#include "relay/splice_turn.h"
 
 #define MOST_OPTIONS 16u
 

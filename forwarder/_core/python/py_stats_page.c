@@ -207,7 +207,11 @@ static PyType_Slot slots[] = {
     {Py_tp_new, stats_page_new}, {Py_tp_dealloc, stats_page_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
 
 static PyType_Spec spec = {
-    .name = "forwarder._core.StatsPage", .basicsize = sizeof(struct py_stats_page), .flags = Py_TPFLAGS_DEFAULT, .slots = slots};
+    .name = "forwarder._core.StatsPage",
+    .basicsize = sizeof(struct py_stats_page),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = slots,
+};
 
 int py_add_stats_page(PyObject *module)
 {

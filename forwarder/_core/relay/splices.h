@@ -15,19 +15,11 @@
    asks splices_settle now and then until the other end has acknowledged them. Bytes on their way *to* the failed end
    are lost.
 
-   The set is edge-triggered: a connection is told once when something has become possible, and remembers it, from
-   before the join, too. Short messages are moved with their event. Bulk waits in a queue, of which a turn moves a few
-   connections a fair share each (SPLICE_BULKY), so that one guest's bulk delays short messages, and the caller's
-   descriptors, by a few milliseconds only. Example: of 300 connections with bulk, four move 1 MiB each; an echo that came
-   meanwhile and a SYN at the caller's set are next.
-
-   The caller's own sets of descriptors may be in this one (`splices_watch`), so a process sleeps here, and events of
-   connections wake no Python unless there is something to report.
+   This file has the set of connections; splice_turn.h moves their bytes and reports what has become of them.
 
    A number is used again only in the turn after its connection was over, and an event carries the generation of the
    number's use, so a report or an event never reaches a later connection.
 
-   Example: a request of 100 bytes and its answer on a joined connection: two events, two recv, two send, no report.
    Single-threaded. The sockets belong to the set, which closes them. */
 #ifndef BULKHEAD_SPLICES_H
 #define BULKHEAD_SPLICES_H
@@ -89,19 +81,20 @@ int splices_watch(struct splices *splices, int fd, uint32_t bit);
 /* A new connection with this near end, or with none (-1); its number. -1 with errno: the near end is closed. */
 int64_t splices_begin(struct splices *splices, int near, bool is_unix);
 
-/* Move what can be moved until there is something to tell, a descriptor of the caller's is readable, or it is that
-   late (monotonic, ns). `reports` says what has become of connections. -1 with errno: a signal. */
-int splices_wait(struct splices *splices, uint64_t until);
-
-/* After a failure: end it if the other end has acknowledged all bytes. The errno to end it with; -1: not yet. */
-int splices_settle(struct splices *splices, uint32_t number);
-
 /* End a connection and close its sockets, so that peers see a reset if `is_reset`; one that is over is ignored. */
 void splices_end(struct splices *splices, uint32_t number, bool is_reset);
 
-/* --- for dials.c --- */
+/* --- for dials.c and splice_turn.c --- */
 
 struct splice *splices_find(const struct splices *splices, uint32_t number);
 int splices_watch_end(struct splices *splices, struct splice *splice, uint32_t index);
+/* The connection of an event, and which of its ends; NULL: a descriptor of the caller's, which is noted, or a connection
+   that is over. */
+struct splice *splices_of_event(struct splices *splices, uint64_t which, uint32_t *index);
+/* Let numbers that have rested for a turn be used again. */
+void splices_wake_resting(struct splices *splices);
+/* Queue a connection that has something to move, the longest waiting first; take one out. */
+void splices_add_soon(struct splices *splices, struct splice *splice);
+void splices_remove_soon(struct splices *splices, struct splice *splice);
 
 #endif

@@ -94,7 +94,7 @@ static int write_file(const char *path, const char *text)
     return count < 0 ? -1 : 0;
 }
 
-/* The right to chroot, for who has no such right: a user namespace in which we are who we were. */
+/* The right to chroot, for a process without it: a user namespace in which it keeps its user. */
 static int gain_chroot(void)
 {
     char map[64];

@@ -192,7 +192,7 @@ static void make_socket(struct program *p)
     program_end(p, at);
 }
 
-/* Only to whom the socket is connected. */
+/* Only to the peer that the socket is connected to. */
 static void send_to(struct program *p)
 {
     unsigned short at = program_begin(p, SYS_sendto);

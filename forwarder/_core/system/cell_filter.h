@@ -7,7 +7,8 @@
    of cell has the common rows and some of its own. A page executes programs, which may call what they like, except what
    reaches into other processes or changes the machine: its table is one of refusals.
 
-   Example: connect(2) is in no row of a worker's. The program reaches its end, which answers EPERM, or SIGSYS where calls are counted.
+   Example: connect(2) is in no row of a worker's. The program reaches its end, which answers EPERM, or SIGSYS where calls
+   are counted.
 
    Called from cell.c, by the main thread, twice. */
 #ifndef BULKHEAD_CELL_FILTER_H
@@ -15,8 +16,8 @@
 
 enum cell_kind { CELL_WORKER, CELL_GATEWAY, CELL_NAMESPACE, CELL_WEB, CELL_KINDS };
 
-/* Put the filter of that kind in force. `trap`: refuse by SIGSYS, for the calling thread; or by EPERM, for all threads. 0, or -1 and
-   errno. */
+/* Put the filter of that kind in force. `trap`: refuse by SIGSYS, for the calling thread; or by EPERM, for all threads.
+   0, or -1 and errno. */
 int cell_filter_calls(enum cell_kind kind, int trap);
 
 #endif

@@ -41,6 +41,12 @@ static inline bool vm_is_stream(const struct vm *vm)
     return vm->kind == KIND_STREAM || vm->kind == KIND_STREAM16;
 }
 
+/* Do the bytes that it sends come as records? */
+static inline bool vm_sends_records(const struct vm *vm)
+{
+    return vm->kind == KIND_STREAM && vm->infer_mtu == 0;
+}
+
 /* Do frames to it have a virtio_net_hdr in front? */
 static inline bool vm_takes_headers(const struct vm *vm)
 {

@@ -44,10 +44,6 @@ void vhost_close(struct vhost_port *port);
 /* Set the features that the driver has accepted: VIRTIO_* as bits. */
 void vhost_set_features(struct vhost_port *port, uint64_t features);
 
-/* The offloads that it accepts then, and those that it may leave undone. */
-struct intake vhost_intake(uint64_t features);
-uint32_t vhost_sends(uint64_t features);
-
 /* Regions have changed. */
 void vhost_memory_changed(struct vhost_port *port);
 

@@ -2,8 +2,8 @@
  *
  * A flood is paced, in steps, or as fast as its socket takes frames, after a rush of so many without a pause. Its frames
  * go in turn to `count` addresses that follow each other. They are its own, which can be checked, or have given bytes
- * after the addresses: headers of a protocol that the switch looks at. A sink counts what came from each of so many addresses, and
- * reads at most so many bytes a second.
+ * after the addresses: headers of a protocol that the switch looks at. A sink counts what came from each of so many
+ * addresses, and reads at most so many bytes a second.
  */
 #include "load.h"
 

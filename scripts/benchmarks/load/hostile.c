@@ -1,9 +1,9 @@
 /* A guest that rewrites its queues while the switch uses them, until told to stop.
  *
  * It offers so many frames a second, in steps of 10 ms. Behind each offer it writes random words over the memory of its
- * queues: descriptors, tables, both rings, flags and event words. CONTRADICTIONS times a second it moves its index further than its
- * queue is long, for which the switch ends the link; then it comes again as a new VM. A sound guest offers the same
- * frames and writes nothing over them, so that the two cost the machine the same.
+ * queues: descriptors, tables, both rings, flags and event words. CONTRADICTIONS times a second it moves its index
+ * further than its queue is long, for which the switch ends the link; then it comes again as a new VM. A sound guest
+ * offers the same frames and writes nothing over them, so that the two cost the machine the same.
  */
 #include "guest.h"
 #include "load.h"
