@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-One process, one thread. The supervisor starts it with a channel and says ``serve``; it makes the namespace
-(``holder``), begins to serve (``serving``), enters its cell, passes the TAP on and answers when guests can be
-served. From then on the supervisor asks and it answers, in order. What goes wrong before that is the answer,
-one line that names cause and remedy; what goes wrong later ends the process, and the supervisor starts
+One process, one thread. The supervisor starts it with a channel and says ``serve``; it makes the namespace,
+begins to serve (``serving``), enters its cell, passes the TAP on and answers when guests can be served. From
+then on the supervisor asks and it answers, in order. What goes wrong before that is the answer, one line
+that names cause and remedy; what goes wrong later ends the process, and the supervisor starts
 another one under its restart budget.
 
 Guests' packets are read here, so no guest is near before the process is in its cell (``process.cell``):
@@ -35,7 +35,7 @@ from gateway import answers, commands, overlap
 from gateway.answers import Answers
 from gateway.check import checked
 from gateway.listeners import Listeners
-from gateway.namespace import Holder
+from gateway.namespace import Namespace
 from gateway.namespace_process import NamespaceProcess
 from gateway.ports import Port, Ports
 from gateway.questions import Questions
@@ -52,12 +52,12 @@ LOOK_S = 0.001
 class Gateway:
     """One gateway, from construction to the end of ``run``."""
 
-    def __init__(self, channel: LoopChannel, namespace: NamespaceProcess) -> None:
-        """``namespace``: the process in the namespace, which has just been started."""
+    def __init__(self, channel: LoopChannel, process: NamespaceProcess) -> None:
+        """``process``: the process in the namespace, which has just been started."""
         self._channel = channel
         self._loop = Loop(self._failed)
         refused = partial(self._refused, "namespace")
-        self._holder = Holder(self._loop, namespace, self._lost, self._log, refused)
+        self._namespace = Namespace(self._loop, process, self._lost, self._log, refused)
         self._serving: Serving | None = None
         self._ports = Ports()
         self._ports.catch_up = self._receive
@@ -82,7 +82,7 @@ class Gateway:
         except Exception:
             self._failed()
         finally:
-            self._holder.close()
+            self._namespace.close()
             if self._serving is not None:
                 self._serving.close()
             self._channel.close()
@@ -160,11 +160,11 @@ class Gateway:
                 raise
             self._log("warning", f"guests cannot reach some hosts: {error}")
         forwards = [Forward.parse(text) for text in settings.forwards]
-        self._holder.start(plain)
-        self._channel.send(Handover("namespace", {}, 1), (self._holder.pidfd,))
+        self._namespace.start(plain)
+        self._channel.send(Handover("namespace", {}, 1), (self._namespace.pidfd,))
         serving = self._serving = Serving(
             self._loop,
-            self._holder,
+            self._namespace,
             settings,
             plain,
             ports=self._ports,
@@ -174,16 +174,16 @@ class Gateway:
             ask=self._questions.ask,
             log=self._log,
         )
-        cells = {"gateway": cell.plain(cell.enter("gateway")), "namespace": self._holder.cell}
+        cells = {"gateway": cell.plain(cell.enter("gateway")), "namespace": self._namespace.cell}
         return serving.open(forwards, again=again).map(
             lambda error: answers.refusal(error) if error is not None else self._served(serving, cells)
         )
 
     def _served(self, serving: Serving, cells: Mapping[str, object]) -> Reply:
         """Tell the supervisor that guests can be served."""
-        self._channel.send(Handover("tap", {}, 1), (self._holder.tap,))
-        os.close(self._holder.tap)
-        self._holder.tap = -1
+        self._channel.send(Handover("tap", {}, 1), (self._namespace.tap,))
+        os.close(self._namespace.tap)
+        self._namespace.tap = -1
         serving.tell_owners()
         return Reply(True, serving.described() | {"cells": cells})
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from forwarder.errors import LocalError
 from forwarder.future import Future, known
-from gateway.api.carry_over import OF_THE_START, By, Memory
+from gateway.api.carry_over import OF_THE_START, By, CarryOver
 from gateway.listeners import Listener, Listeners, Outcome
 from gateway.relay.forwards import Forward, canonical
 from gateway.relay.relay import Relay
@@ -34,13 +34,13 @@ class HostForwards:
         self,
         relay: Relay,
         listeners: Listeners,
-        memory: Memory,
+        carried: CarryOver,
         log: Callable[[str, str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._relay = relay
         self._listeners = listeners
-        self._memory = memory
+        self._carried = carried
         self._log = log
         self._clock = clock
         self._awaited: dict[str, Forward] = {}
@@ -78,7 +78,7 @@ class HostForwards:
 
     def add(self, forward: Forward, by: By) -> Future[Added]:
         """Begin to forward, for good. Raises LocalError, like a result that is one: nothing has changed."""
-        self._memory.check("forward", [*self.wanted(), forward._replace(port=65535)])
+        self._carried.check("forward", [*self.wanted(), forward._replace(port=65535)])
         return self.begin(forward).map(lambda added: self._remember(added, by))
 
     def remove(self, forward: Forward, by: By) -> None:
@@ -101,7 +101,7 @@ class HostForwards:
 
     def remember(self, by: By = OF_THE_START) -> None:
         """Have the next gateway begin with the forwards of now."""
-        self._memory.change("forward", self.wanted(), by)
+        self._carried.change("forward", self.wanted(), by)
 
     def deleted(self, listener: int) -> None:
         """Listen anew: the file of that listener was deleted. Its connections go on."""

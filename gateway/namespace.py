@@ -29,7 +29,7 @@ START_S = 15.0
 """The namespace is ready after a tenth of a second, half of it imports; a loaded machine needs seconds."""
 
 
-class Holder:
+class Namespace:
     """The namespace, seen from the host side."""
 
     def __init__(

@@ -2,14 +2,14 @@
 
 Theory of operation. ``Gateway`` makes this when the namespace is made and before its process enters its cell,
 so everything that opens a file or loads a module happens in the constructor. ``open`` asks for the listeners
-on the host; guests can be served when all of them are there. Operators (``Commands``) and clients of the HTTP
+on the host; guests can be served when all of them are there. Operators (``commands``) and clients of the HTTP
 API (``Services``) call the methods below.
 
 A gateway that follows another one (``again``) serves also if the host cannot give a listener any more: its
 address is gone, or its directory. It tries again then, since names and leases of every VM depend on it.
 
 Forwards and zones change while the gateway runs. After each change all of them go to the supervisor
-(``Memory``), so that the next gateway begins with them.
+(``carry_over``), so that the next gateway begins with them.
 """
 
 import socket
@@ -28,12 +28,12 @@ from forwarder.loop import Loop
 from forwarder.messages import Command, Reply
 from forwarder.names import GATEWAY_MAC, format_mac
 from forwarder.socket_address import Servers
-from gateway.api.carry_over import By, Memory
+from gateway.api.carry_over import By, CarryOver
 from gateway.api.names import Zone
 from gateway.api.zones import Zones
 from gateway.host_forwards import RETRY_S, Added, HostForwards
 from gateway.listeners import Listener, Listeners, Outcome
-from gateway.namespace import Holder
+from gateway.namespace import Namespace
 from gateway.ports import Ports
 from gateway.provisions import Provisions, Row
 from gateway.relay.forwards import Forward
@@ -58,7 +58,7 @@ class Serving:
     def __init__(
         self,
         loop: Loop,
-        holder: Holder,
+        namespace: Namespace,
         settings: Settings,
         plain: Mapping[str, object],
         *,
@@ -80,19 +80,19 @@ class Serving:
         self._log = log
         self.ask = ask
         options = {key: value for key, value in plain.items() if key not in ONCE}
-        memory = self._memory = Memory(options, send)
+        carried = self._carried = CarryOver(options, send)
         self._zones = Zones(
-            settings.zones, lambda zones: memory.check("dns-zone", zones), self._zones_changed
+            settings.zones, lambda zones: carried.check("dns-zone", zones), self._zones_changed
         )
-        self._relay = self._begin_to_relay(holder, ports, log)
-        self._forwards = HostForwards(self._relay, listeners, memory, log)
+        self._relay = self._begin_to_relay(namespace, ports, log)
+        self._forwards = HostForwards(self._relay, listeners, carried, log)
         self._make_api = self._prepare_api() if settings.services else None
         self._http: HttpServer | None = None
         self._awaits_clients = False
         """Whether the host cannot give the API's socket now."""
         self._api_at = float("inf")
         """When to ask for it again."""
-        sockets, holder.sockets = holder.sockets, {}
+        sockets, namespace.sockets = namespace.sockets, {}
         self._provisions = Provisions(
             loop,
             sockets,
@@ -100,19 +100,19 @@ class Serving:
             ports,
             log,
             lease_news=lambda record: send(Command("lease", record)),
-            flooded=partial(holder.ask, Command("flooded", {})),
+            flooded=partial(namespace.ask, Command("flooded", {})),
             resolvers=lambda: Servers(settings.resolvers) if settings.resolvers else resolvers(),
         )
         self._told_owners: dict[str, object] = {}
         listeners.when_deleted = self._deleted
 
-    def _begin_to_relay(self, holder: Holder, ports: Ports, log: Callable[[str, str], None]) -> Relay:
+    def _begin_to_relay(self, namespace: Namespace, ports: Ports, log: Callable[[str, str], None]) -> Relay:
         """Begin to relay with the relay's share of the namespace's sockets."""
-        relay = Relay(self._loop, holder.make, self._settings.policy, log=log)
-        sockets, tun, holder.tun = holder.sockets, holder.tun, -1
+        relay = Relay(self._loop, namespace.make, self._settings.policy, log=log)
+        sockets, tun, namespace.tun = namespace.sockets, namespace.tun, -1
         relay.serve([sockets.pop(name) for name in ("tcp4", "tcp6")])
         frames = [sockets.pop(name) for name in list(sockets) if name.startswith("frames")]
-        neighbours = partial(holder.ask, Command("neighbours", {}))
+        neighbours = partial(namespace.ask, Command("neighbours", {}))
         relay.carry(Way(tun, frames, ports.of, neighbours, self._settings.mtu))
         ports.when_joined(relay.joined)
         ports.when_left(relay.left)
@@ -181,7 +181,7 @@ class Serving:
 
     def _zones_changed(self, zones: tuple[Zone, ...], by: By) -> None:
         self._provisions.change_zones(zones)
-        self._memory.change("dns-zone", zones, by)
+        self._carried.change("dns-zone", zones, by)
 
     # For the gateway's loop.
 

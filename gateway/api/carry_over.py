@@ -22,7 +22,7 @@ OF_THE_START: By = {}
 _LONGEST: By = {"client": {"uid": 0xFFFFFFFF, "pid": 0xFFFFFFFF}}
 
 
-class Memory:
+class CarryOver:
     """The options of the next gateway."""
 
     def __init__(self, options: Mapping[str, object], tell: Callable[[Command], None]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from forwarder.loop import Loop
 from forwarder.messages import Command, Reply
-from gateway.namespace import MOST_ASKED, Holder
+from gateway.namespace import MOST_ASKED, Namespace
 
 
 def test_a_process_that_answers_nothing_is_given_up() -> None:
@@ -20,12 +20,12 @@ def test_a_process_that_answers_nothing_is_given_up() -> None:
     lost: list[str] = []
     answers: list[Reply] = []
     with closing(theirs), closing(Loop(pytest.fail)) as loop:
-        holder = Holder(loop, cast(Any, process), lost.append, cast(Any, None), cast(Any, None))
+        namespace = Namespace(loop, cast(Any, process), lost.append, cast(Any, None), cast(Any, None))
         for _ in range(MOST_ASKED):
-            holder.ask(Command("flooded", {})).add_done_callback(answers.append)
+            namespace.ask(Command("flooded", {})).add_done_callback(answers.append)
         assert (lost, answers) == ([], [])
         for _ in range(2):
-            holder.ask(Command("flooded", {})).add_done_callback(answers.append)
+            namespace.ask(Command("flooded", {})).add_done_callback(answers.append)
         assert lost == ["its process does not answer"]
         assert len(answers) == MOST_ASKED + 2
         assert not any(answer.ok for answer in answers)
