@@ -6,13 +6,8 @@ The stats pages of all ports are looked at once a second for the history, and fo
 sampled for a question only (``process_sampler``). No worker has to answer: its page is shared memory. So a
 worker that hangs is as visible as any other.
 
-A page has the time at which its worker published last. A page that has published nothing since the last look
-is not read, and one that has counted nothing is not read further: of 250 idle ports some 50 pulse in a
-second, and each look costs the time of 250 comparisons.
-
-    look at 10.0 s    page of port 3 was published at 9.2: read; counters as before: its reading is kept
-    look at 11.0 s    still 9.2: nothing to do
-    look at 12.0 s    11.7, 5 frames more: another reading, and a row in the history
+A page that has published nothing since the last look is not read (``port_page``): of 250 idle ports some 50
+pulse in a second, and each look costs the time of 250 comparisons.
 
 ``arrive`` maps a port's stats page; ``depart`` reads it for the last time and folds it into ``Departed``. The
 port has readings only between the two. A restarted worker keeps the page.
@@ -26,16 +21,14 @@ from ipaddress import IPv6Address
 from forwarder import _core
 from forwarder.names import Identity, PortId
 from supervisor.console import live, stats
-from supervisor.console.history import FIGURES, MEANT, NAMES, SPANS, History, flood_lost
+from supervisor.console.history import FIGURES, NAMES, SPANS, History, flood_lost
 from supervisor.console.lost_frames import Departed, LostFrames, egress_full
+from supervisor.console.port_page import PortPage
 from supervisor.console.process_sampler import ProcessSampler
 from supervisor.console.readings import Reading, Switch
 from supervisor.console.stats import Json
 from supervisor.ports.view import PortView
 
-FLOODED = slice(8 * NAMES.index("flooded"), 8 * NAMES.index("flooded") + 8)
-"""That counter's place in a snapshot."""
-IPV4_MAPPED = bytes(10) + b"\xff\xff"
 LOOK_S = 1.0
 """Between two looks at all pages for the history."""
 MOST_LEFT = 1024
@@ -48,57 +41,11 @@ def address(packed: bytes) -> str:
     return "" if not any(packed) else str(found.ipv4_mapped or found)
 
 
-class Page:
-    """A port's stats page, and what it said at the last look."""
-
-    __slots__ = ("born", "counters", "full", "has_flooded", "page", "published_at", "reading", "sent")
-
-    def __init__(self, born: int, page: _core.StatsPage) -> None:
-        self.born = born
-        self.page = page
-        self.published_at = -1.0
-        self.counters = b""
-        """As ``snapshot`` gives them."""
-        self.full = 0
-        """Frames for the port that a full ring lost, wherever that was counted."""
-        self.has_flooded = False
-        """Whether its VM may have asked for a neighbour since the last ``in_use``."""
-        self.reading: Reading | None = None
-        self.sent: list[tuple[int, int]] = []
-
-    def look(self, published_at: float) -> bool:
-        """Read the page, published at that time; return whether it has counted anything since then."""
-        self.published_at = published_at
-        counters = self.page.snapshot()
-        moved = counters[:MEANT] != self.counters[:MEANT]
-        self.has_flooded |= counters[FLOODED] != self.counters[FLOODED]
-        self.counters = counters
-        if moved:
-            self.reading = None
-        return moved
-
-    def read(self) -> Reading:
-        """Return the reading, the same object until something is counted; its losses are without meaning."""
-        if self.reading is None:
-            self.reading = Reading(self.born, self.page.counters())
-            self.sent = self.page.sent()
-        return self.reading
-
-    def askers(self) -> tuple[int, ...]:
-        """Return the IPv4 addresses with which the VM has asked for neighbours, outside of VLANs."""
-        found = {
-            int.from_bytes(sender[-4:], "big")
-            for sender, _, _, _, _, vlan in self.page.questions()
-            if not vlan and sender.startswith(IPV4_MAPPED)
-        }
-        return tuple(sorted(found))
-
-
 class Sampler:
     """The operator's view of the switch, sampled for each question."""
 
     def __init__(self, history: History) -> None:
-        self._pages: dict[int, Page] = {}
+        self._pages: dict[int, PortPage] = {}
         self._due_notes: dict[int, float] = {}
         """When to note a port in the history: at once if it has counted something, and for its minute."""
         self._processes = ProcessSampler()
@@ -116,7 +63,7 @@ class Sampler:
 
         Raises OSError if the page cannot be mapped, ValueError if it is of another version.
         """
-        self._pages[port] = Page(born, _core.StatsPage(stats))
+        self._pages[port] = PortPage(born, _core.StatsPage(stats))
         self._history.arrive(port, born)
 
     def depart(self, port: int, *, of_gateway: bool = False) -> None:
