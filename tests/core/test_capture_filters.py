@@ -60,7 +60,6 @@ def wanted_by_libpcap(program: bytes, data: bytes) -> bool:
     return bool(_library().pcap_offline_filter(ctypes.byref(code), ctypes.byref(header), data))
 
 
-ETHERTYPES = (b"\x08\x00", b"\x08\x06", b"\x86\xdd", b"\x81\x00\x00\x07\x08\x00")
 EXPRESSIONS = (
     "arp",
     "tcp port 80",

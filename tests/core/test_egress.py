@@ -20,15 +20,6 @@ def to(dst: int, src: int, number: int, size: int = 1514) -> bytes:
     return frame(mac(dst), mac(src), number.to_bytes(4, "big"), size)
 
 
-def greet(switch: MiniSwitch) -> None:
-    """Let all ports learn all stations."""
-    for port, vm in switch.vms.items():
-        vm.send(frame(BROADCAST, mac(port)))
-        switch.settle()
-        for other in switch.vms.values():
-            other.received()
-
-
 def fill(switch: MiniSwitch, src: int, dst: int, count: int, size: int = 1514, first: int = 0) -> list[bytes]:
     """Send ``count`` frames, whether there is room for them or not."""
     frames = [to(dst, src, number, size) for number in range(first, first + count)]
@@ -46,7 +37,7 @@ def test_stream_stays_whole_for_a_vm_that_sips(kind: str) -> None:
         senders = dict(enumerate(KINDS, 2))
         for port, each in senders.items():
             switch.add(port, each)
-        greet(switch)
+        switch.greet()
         sent = []
         for port in senders:
             sent += fill(switch, port, 1, 3, size=9014) + fill(switch, port, 1, 20, size=60, first=3)
@@ -72,7 +63,7 @@ def test_cut_frame_is_completed_even_if_its_source_leaves(leaver: int, kind: str
         for port in (2, 3, 4):
             switch.add(port, "stream")
         slow = switch.add(1, kind, buffer=4608)
-        greet(switch)
+        switch.greet()
         sent = fill(switch, 3, 1, 6, size=9014)
         assert switch.counters(1)["egress_bytes"] > 0
         for port in (2, 4):
@@ -96,7 +87,7 @@ def test_ring_that_is_tampered_with_inside_of_a_frame_leaves_the_vm_in_step(kind
         for port in (2, 3):
             switch.add(port, "stream")
         slow = switch.add(1, kind, buffer=4608)
-        greet(switch)
+        switch.greet()
         rings: list[RingScribble] = []
         switch.on_ring = lambda *fds: rings.append(RingScribble(*fds, RING_BYTES))
         sent = fill(switch, 3, 1, 6, size=9014)
@@ -121,7 +112,7 @@ def test_ring_with_impossible_lengths_is_given_up_and_counted(kind: str) -> None
         one = switch.add(1, kind)
         for port in (2, 3):
             switch.add(port, "stream")
-        greet(switch)
+        switch.greet()
         switch.vms[2].send(*[to(1, 2, n, 60) for n in range(4)])
         switch.engines[2].run(0)
         switch.connect(2, 1)
@@ -141,7 +132,7 @@ def test_ring_with_headers_for_a_vm_that_knows_none_is_given_up_and_counted(kind
         switch.on_ring = lambda *fds: rings.append(RingScribble(*fds, RING_BYTES))
         one = switch.add(1, kind)
         switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         for number in range(3):
             switch.vms[2].send(to(1, 2, number, 60))
             switch.engines[2].run(0)
@@ -160,7 +151,7 @@ def test_full_ring_drops_at_the_source_towards_the_destination(kind: str) -> Non
         switch.add(1, kind, buffer=8192)
         for port in (2, 3):
             switch.add(port, "stream")
-        greet(switch)
+        switch.greet()
         sent = fill(switch, 2, 1, 1000)
         few = fill(switch, 3, 1, 5)
         losses = _core.StatsPage(switch.stats[2]).losses()
@@ -179,7 +170,7 @@ def test_stuck_vm_costs_no_turns(kind: str) -> None:
     with MiniSwitch() as switch:
         switch.add(1, kind, buffer=8192)
         switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         fill(switch, 2, 1, 300)
         before = switch.counters(1)
         switch.engines[1].run(0.1)
@@ -194,7 +185,7 @@ def test_stuck_vm_costs_its_neighbours_no_bells(kind: str) -> None:
     with MiniSwitch() as switch:
         switch.add(1, kind, buffer=8192)
         switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         fill(switch, 2, 1, 300)
         bells = switch.counters(2)["doorbells"]
         with asleep(switch, 1):
@@ -230,7 +221,7 @@ def test_frame_too_long_for_the_socket_is_refused_alone(kind: str) -> None:
     with MiniSwitch() as switch:
         one = switch.add(1, kind, buffer=8192)
         switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         fill(switch, 2, 1, 1, size=65550)
         few = fill(switch, 2, 1, 3, size=60)
         assert switch.read_out(one) == few
@@ -243,7 +234,7 @@ def test_frame_too_long_for_its_framing_is_refused_alone() -> None:
     with MiniSwitch() as switch:
         one = switch.add(1, "stream16")
         switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         sizes = (65535, 65536, 60, 69632, 65535)
         for dst in (BROADCAST, mac(1)):
             frames = [frame(dst, mac(2), bytes((n,)), size) for n, size in enumerate(sizes)]
@@ -267,7 +258,7 @@ def test_eight_sources_share_a_vm_equally(kind: str) -> None:
         slow = switch.add(1, kind, buffer=200_000 if kind in LENGTHS else 400_000)
         for port in range(2, 10):
             switch.add(port, "stream")
-        greet(switch)
+        switch.greet()
         got: dict[bytes, int] = dict.fromkeys([mac(port) for port in range(2, 10)], 0)
         before = dict(got)
         total = 0
@@ -291,7 +282,7 @@ def test_stuck_vm_does_not_hold_up_the_others() -> None:
         switch.add(1, "stream", buffer=4608)
         two = switch.add(2, "stream")
         switch.add(3, "stream")
-        greet(switch)
+        switch.greet()
         fill(switch, 3, 1, 800)
         for number in range(200):
             switch.vms[3].send(to(1, 3, number), to(2, 3, number))
@@ -305,7 +296,7 @@ def test_nothing_of_an_earlier_life_is_forwarded() -> None:
     with MiniSwitch() as switch:
         slow = switch.add(1, "seqpacket", buffer=8192)
         switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         rings: list[int] = []
         switch.on_ring = lambda *fds: rings.extend(map(os.dup, fds))
         sent = fill(switch, 2, 1, 100)
@@ -326,7 +317,7 @@ def test_sleeping_worker_is_woken_once_by_one_bell() -> None:
     """Port 1's engine sleeps; each frame must wake it at once."""
     with MiniSwitch() as switch:
         one, two = switch.add(1, "stream"), switch.add(2, "stream")
-        greet(switch)
+        switch.greet()
         two.send(to(1, 2, 0))
         switch.settle()
         one.received()

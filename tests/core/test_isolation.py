@@ -17,11 +17,7 @@ def switch(request: pytest.FixtureRequest) -> Iterator[MiniSwitch]:
     with MiniSwitch() as mini:
         for port in (1, 2, 3):
             mini.add(port, request.param)
-        for port in (1, 2, 3):
-            mini.vms[port].send(frame(BROADCAST, mac(port)))
-            mini.settle()
-        for vm in mini.vms.values():
-            vm.received()
+        mini.greet()
         yield mini
 
 

@@ -1,6 +1,6 @@
 """The core and a TAP device in a network namespace of the test's own: the kernel's network stack as a VM.
 
-``test_core_offload`` has what becomes of a large frame; here is that it does, on every way out of a TAP.
+``test_offload`` has what becomes of a large frame; here is that it does, on every way out of a TAP.
 """
 
 from __future__ import annotations

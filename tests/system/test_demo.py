@@ -5,10 +5,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.guests.waiting import wait_for
 
 
 def start(tmp_path, *arguments):
@@ -77,10 +78,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path, number):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
         assert b"Traceback" not in errors
-        deadline = time.monotonic() + 60
-        while left_behind(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.05)  # spare workers end by themselves, at once but not before us
-        assert left_behind(tmp_path) == []
+        wait_for(lambda: not left_behind(tmp_path), "the spare workers to end, by themselves", timeout=60)
     finally:
         process.kill()
         process.wait()

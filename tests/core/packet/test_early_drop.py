@@ -26,7 +26,7 @@ SAMPLED = 3 << 13
 
 
 class Model:
-    """What the theory in ``early.h`` says of frames that are all samples."""
+    """What the theory in ``early_drop.h`` says of frames that are all samples."""
 
     def __init__(self) -> None:
         self.sets: list[dict[int, int]] = [{} for _ in range(SETS)]

@@ -17,15 +17,6 @@ def broadcasts(src: int, first: int, count: int, size: int = 1514) -> list[bytes
     ]
 
 
-def greet(switch: MiniSwitch, *ports: int) -> None:
-    """Let all ports learn where these ports' stations are."""
-    for port in ports:
-        switch.vms[port].send(frame(BROADCAST, mac(port)))
-        switch.settle()
-    for vm in switch.vms.values():
-        vm.received()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_write_reaches_every_reader_once(kind: str) -> None:
     with MiniSwitch() as switch:
@@ -127,7 +118,7 @@ def test_announcement_ends_the_flooding_of_a_station_that_only_listens(kind: str
     with MiniSwitch() as switch:
         for port in (1, 2, 3, 4):
             switch.add(port, kind)
-        greet(switch, 1)
+        switch.greet(1)
         switch.vms[2].send(frame(mac(1), mac(2)))  # only ports 1 and 2 see this
         switch.settle()
         switch.vms[1].received()
@@ -146,7 +137,7 @@ def test_announcements_are_neither_delivered_nor_numbered() -> None:
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
             switch.add(port, "dgram")
-        greet(switch, 1)
+        switch.greet(1)
         for station in range(10, 40):
             switch.vms[2].send(frame(mac(1), mac(station)))
             switch.settle()
@@ -162,7 +153,7 @@ def test_unknown_unicast_can_be_kept_from_a_port() -> None:
     with MiniSwitch() as switch:
         for port in (1, 2, 3):
             switch.add(port, "stream")
-        greet(switch, 1)
+        switch.greet(1)
         switch.engines[2].set_flood_unknown(False)
         switch.vms[2].send(frame(mac(1), mac(2)))
         switch.settle()
@@ -198,7 +189,7 @@ def test_flood_is_not_overtaken_by_later_unicast() -> None:
         for port in (1, 3):
             switch.add(port, "stream")
         slow = switch.add(2, "stream", buffer=4096)
-        greet(switch, 1, 2)
+        switch.greet(1, 2)
         slow.send(frame(mac(1), mac(20)))  # a second station behind port 2, unknown to port 3
         switch.settle()
         sent = [frame(mac(2), mac(3), bytes((number,)), 9014) for number in range(3)]
@@ -249,7 +240,7 @@ class Mover:
         self.switch = switch
         self.vms = [switch.add(port, kind, buffer=buffer) for port in (1, 2, 3)]
         self.sent: list[bytes] = []
-        greet(switch, 1, 2, 3)
+        switch.greet(1, 2, 3)
 
     def flood(self, count: int = 20) -> None:
         burst = broadcasts(1, len(self.sent), count)

@@ -167,7 +167,6 @@ def test_an_idle_engine_asks_for_kicks_and_one_at_work_does_not() -> None:
 
 
 CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4 = 1 << 0, 1 << 1, 1 << 7, 1 << 11
-TCP4 = b"\x02\x00" + bytes(8)
 
 
 def _large(segment: int = 1000, count: int = 4) -> tuple[bytes, bytes]:

@@ -236,6 +236,14 @@ class MiniSwitch:
             quiet = quiet + 1 if after == before else 0
             before = after
 
+    def greet(self, *ports: int) -> None:
+        """Let all ports learn where these ports' stations are, those of all ports if none is named."""
+        for port in ports or self.vms:
+            self.vms[port].send(frame(BROADCAST, mac(port)))
+            self.settle()
+            for vm in self.vms.values():
+                vm.received()
+
     def read_out(self, vm: Vm, most: int = 1 << 18) -> list[bytes]:
         """Everything on its way to the VM, read ``most`` bytes at a time."""
         frames: list[bytes] = []

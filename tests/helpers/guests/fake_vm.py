@@ -147,10 +147,6 @@ class StreamVM(FakeVM):
         """Whether the last frame has begun to arrive and not ended."""
         return bool(self._tail)
 
-    def send_bytes(self, data: bytes, timeout: float = DEADLINE) -> None:
-        """Send bytes as they are: half a frame, a wrong length, garbage."""
-        self._send_raw(data, time.monotonic() + timeout)
-
     def encode(self, frame: bytes) -> bytes:
         """Return the frame as the stream carries it."""
         return self.length.pack(len(frame)) + frame

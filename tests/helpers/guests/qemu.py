@@ -29,11 +29,6 @@ def unix_stream(path: Path) -> str:
     return f"stream,id=n0,server=off,addr.type=unix,addr.path={path}"
 
 
-def tcp_stream(host: str, port: int) -> str:
-    """Return the netdev of a VM that connects to a ``tcp://`` listener."""
-    return f"stream,id=n0,server=off,addr.type=inet,addr.host={host},addr.port={port}"
-
-
 def datagram(switch: Path, local: Path) -> str:
     """Return the netdev of a VM that speaks to a ``unixgram://`` socket from a path of its own."""
     _must_exist(switch)

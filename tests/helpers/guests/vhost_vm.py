@@ -20,7 +20,7 @@ from tests.helpers.guests.virtio_driver import (
     Driver,
     Queue,
 )
-from tests.helpers.guests.waiting import PATIENCE, wait_for
+from tests.helpers.guests.waiting import PATIENCE
 
 HEADER = struct.Struct("<III")
 VERSION, REPLY, NEED_REPLY = 1, 4, 8
@@ -122,17 +122,6 @@ class VhostVM:
         """Offer buffers, and kick."""
         self.driver.post(count, size)
         self.driver.queues[0].kicks()
-
-    def wait_frames(self, count: int = 1) -> list[bytes]:
-        """Wait for so many frames, at least."""
-        frames: list[bytes] = []
-
-        def arrived() -> bool:
-            frames.extend(self.driver.frames())
-            return len(frames) >= count
-
-        wait_for(arrived, f"{count} frames")
-        return frames
 
     def has_ended(self) -> bool:
         """Whether the switch has closed the link."""

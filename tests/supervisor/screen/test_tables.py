@@ -63,11 +63,6 @@ def test_durations_are_as_long_as_they_need_to_be(seconds, text):
     assert duration(seconds) == text
 
 
-def styles_of(renderable, words):
-    console = Console(width=tables.PLAIN_WIDTH)
-    return {str(part.style) for part in console.render(renderable) if words in part.text}
-
-
 def test_macs_show_age_and_pins():
     rows = [
         {"mac": "02:00:00:00:00:01", "port": 1, "name": "qemu-1", "age_s": 3, "pinned": False},

@@ -1,6 +1,6 @@
 """Two thousand connections through a running gateway to a guest, one with a stalled reader; what they leave.
 
-``test_gateway_relay_many`` shows the same of the relay alone. Here all of it takes part: the switch as a user
+``test_relay_many`` shows the same of the relay alone. Here all of it takes part: the switch as a user
 starts it, a forward, the namespace's kernel, both workers and a guest with a kernel of its own. The host is
 a namespace of the test, so that ports and counts of sockets are its own.
 """
