@@ -13,7 +13,7 @@ class Pins:
     def __init__(
         self, engine: Engine, ports: Callable[[], list[PortRecord]], say: Callable[[str], None]
     ) -> None:
-        """``ports`` returns all known ports with our own; ``note`` logs a line."""
+        """``ports`` returns all known ports with our own; ``say`` logs a line."""
         self._engine = engine
         self._ports = ports
         self._say = say

@@ -3,7 +3,7 @@
 The worker binds and the supervisor connects, so a worker need not connect to a new supervisor. Any process of
 our user can connect, but only messages of the process at the other end of the worker's channel count. The
 kernel identifies the sender, and ZeroMQ passes that on with each message (``Peer-Address``). A message that
-cannot be decoded, or comes from another process, is counted and skipped.
+cannot be decoded, or comes from another process, is skipped.
 
 It uses the classes that pyzmq's own are derived from: pyzmq's are Python, and what runs in a fork costs it
 memory, 0.2 MiB here.
@@ -12,6 +12,7 @@ A ZeroMQ descriptor reports changes only, so the loop asks ``pending`` before ea
 """
 
 import socket
+from contextlib import suppress
 from typing import cast
 
 import zmq
@@ -31,7 +32,6 @@ class Subscription:
 
     def __init__(self, listener: socket.socket, file: str) -> None:
         """Use a listening socket, bound to ``file``; starts ZeroMQ's threads."""
-        self.bad_messages = 0
         self._context = backend.Context()
         self._socket = backend.Socket(self._context, zmq.SUB)
         self._socket.set(zmq.LINGER, 0)
@@ -56,12 +56,9 @@ class Subscription:
                 frame = self._socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
-            try:
-                if frame.more or _sender(frame) != supervisor:
-                    raise PeerError("not from the supervisor")
-                messages.append(decode(frame.bytes, PUBLISHED_BYTES))
-            except PeerError:
-                self.bad_messages += 1
+            if not frame.more and _sender(frame) == supervisor:
+                with suppress(PeerError):
+                    messages.append(decode(frame.bytes, PUBLISHED_BYTES))
         return messages
 
     def close(self) -> None:

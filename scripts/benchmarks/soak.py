@@ -1,6 +1,6 @@
 """``soak``: a switch whose VMs, workers and settings do anything at random, for as long as one likes.
 
-Theory of operation. A cycle lets the world (``soak_world``) live for a while and then be quiet; then it is
+Theory of operation. A cycle lets the world (``soaking.world``) live for a while and then be quiet; then it is
 looked at. After the first cycle everything has been used once, so what is there then is what later cycles are
 compared with.
 

@@ -5,9 +5,9 @@ may start after the switch, go, and come again at the same path. So the path is 
 When its port is gone, dialling begins again. One path, one VM. A process at the path that speaks another
 protocol, again and again, is dialled less and less often (``protocol_guard``).
 
-     state       left by                                  then waiting     ``due`` passes
-     dial: connected, or again after REDIAL_S connected   the port is released                     waiting,
-     due REDIAL_S after the last dial: at once, as a rule
+     state       left by                 then
+     waiting     ``due`` passes          dial: connected, or waiting for REDIAL_S
+     connected   the port is released    waiting, due REDIAL_S after the last dial: at once, as a rule
 """
 
 import errno

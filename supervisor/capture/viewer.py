@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 The viewer asks the supervisor for rings (``server``), reads them in turn and writes the frames. It reads one
 ring after the other, so a frame may be older than a frame that was read before from another ring. Therefore
-frames wait for ``SETTLE_S`` and are written in the order of time.
+frames wait for ``SETTLE_NS`` and are written in the order of time.
 
 It never delays a worker. If the viewer is too slow (its disk, or the program that it writes to), its rings
 are full and further frames are not copied; the file's statistics and the summary have their number. It ends
