@@ -1,4 +1,4 @@
-"""The registry: it holds all ports and alone decides about them.
+"""The registry: it holds all ports (``table``) and alone decides about them.
 
 Pure: events go in with ``now`` (monotonic seconds), actions come out, and ``deadline`` says when to call
 ``tick``. The caller carries out the actions in their order. Workers send reports (HELLO, HEARTBEAT, GOODBYE;
@@ -21,7 +21,6 @@ Invariants, each checked by the stateful test:
   log line may follow it.
 """
 
-from collections.abc import Iterator
 from itertools import chain
 
 from forwarder._core import LAYOUT
@@ -48,59 +47,23 @@ from supervisor.ports.lifecycle import HAS_WORKER, PROHIBITED, TRANSITIONS, Port
 from supervisor.ports.numbers import Numbers
 from supervisor.ports.port import Port
 from supervisor.ports.reserve import Reserve
-from supervisor.ports.settings import pin_clash
+from supervisor.ports.table import PortTable
 
 NO_POLICY = Policy()
 DEFAULT_BUDGET = Budget()
 
 
-class Registry:
-    """All ports of one switch."""
+class Registry(PortTable):
+    """All ports of one switch, and what becomes of them."""
 
     def __init__(self, budget: Budget = DEFAULT_BUDGET, first_epoch: int = 1) -> None:
         """``first_epoch`` must be greater than every epoch of an earlier supervisor."""
+        super().__init__()
         self._budget = budget
-        self._ports: dict[int, Port] = {}
-        self._names: set[str] = set()
         self._numbers = Numbers(first_epoch)
         self.reserve = Reserve(self._numbers)
         """The ports that are known before their VM."""
         self._stopping = False
-
-    def __len__(self) -> int:
-        return len(self._ports)
-
-    def __iter__(self) -> Iterator[Port]:
-        """All ports by number."""
-        return iter([self._ports[number] for number in sorted(self._ports)])
-
-    def get(self, number: int) -> Port | None:
-        """Return the port with that number, or None."""
-        return self._ports.get(number)
-
-    def name_of(self, number: int) -> str:
-        """Return the name of the port with that number; "" if there is none."""
-        port = self._ports.get(number)
-        return "" if port is None else port.record.name
-
-    def live(self, number: int, epoch: int) -> bool:
-        """Whether this worker of the port forwards: only then does a ring towards it make sense."""
-        port = self._ports.get(number)
-        return port is not None and port.state is PortState.LIVE and port.record.epoch == epoch
-
-    def pending(self, number: int) -> bool:
-        """Whether the port waits for a worker."""
-        port = self._ports.get(number)
-        return port is not None and port.state is PortState.PENDING
-
-    def forwards(self, number: int) -> bool:
-        """Whether the port has a worker that forwards."""
-        port = self._ports.get(number)
-        return port is not None and port.state is PortState.LIVE
-
-    def older(self, number: int) -> int:
-        """Return the last epoch of the ports that were there before a present port."""
-        return self._ports[number].older
 
     def reserved(self, wanted: Incarnation) -> PortRecord | None:
         """Return the record of a reserved port, until its first worker forwards."""
@@ -109,11 +72,6 @@ class Registry:
         if port is not None and port.reserved and port.record.epoch == port.record.born:
             record = port.record
         return record if record is not None and record.incarnation == wanted else None
-
-    def serves(self, number: int, epoch: int, identity: Identity) -> bool:
-        """Whether this process is the port's worker, with this epoch."""
-        port = self._ports.get(number)
-        return port is not None and port.record.epoch == epoch and port.identity == identity
 
     def attach(
         self, transport: str, now: float, name: str | None = None, policy: Policy = NO_POLICY
@@ -127,7 +85,7 @@ class Registry:
             raise LocalError("the switch is stopping; attach to it when it runs again")
         if name is not None and not valid_name(name):
             raise LocalError(f"{name!r} cannot name a port; use up to 63 letters, digits and ._:@+-")
-        if name in self._names:
+        if name in self.names():
             raise LocalError(f"a port is named {name!r} already; choose another name")
         self.check_pins(policy)
         number = self._free_number(transport, name)
@@ -146,7 +104,6 @@ class Registry:
         port.reserved = reserved is not None and not cancelled
         port.older = max([epoch, *(each.record.epoch for each in self._ports.values())])
         self._ports[number] = port
-        self._names.add(record.name)
         return record, [*cancelled, AssignWorker(record)]
 
     def assigned(self, number: int, epoch: int, identity: Identity) -> list[Action]:
@@ -215,14 +172,14 @@ class Registry:
 
     def detach(self, number: int) -> list[Action]:
         """Disconnect a VM. Raises LocalError if there is no such port."""
-        return self._end(self._known(number), "detached by the operator")
+        return self._end(self.known(number), "detached by the operator")
 
     def set_policy(self, number: int, policy: Policy) -> list[Action]:
         """Change the policy of a port.
 
         Raises LocalError if there is no such port or an address is taken; nothing has changed then.
         """
-        port = self._known(number)
+        port = self.known(number)
         self.check_pins(policy, number)
         if port.record.policy == policy:
             return []
@@ -233,7 +190,7 @@ class Registry:
 
     def check_pins(self, policy: Policy, number: int = 0) -> None:
         """Raise LocalError if a port other than ``number`` has an address that ``policy`` pins."""
-        why = self._pinned_elsewhere(policy, number)
+        why = self.pin_taken(policy, number)
         if why:
             raise LocalError(why)
 
@@ -250,17 +207,16 @@ class Registry:
             why = f"its worker's shared memory has layout {layout}, not {LAYOUT}"
         elif number in self._ports:
             why = f"number {number} belongs to {self._ports[number].record.name}"
-        elif record.name in self._names:
+        elif record.name in self.names():
             why = f"another port is named {record.name}"
         else:
-            why = self._pinned_elsewhere(record.policy)
+            why = self.pin_taken(record.policy)
         if why:
             text = f"port {number} ({record.name}): not taken over, {why}"
             return [Log("warning", text, "refused", record, why)]
         port = Port(record, PortState.LIVE, Losses(self._budget), now)
         port.identity = identity
         self._ports[number] = port
-        self._names.add(record.name)
         self._numbers.adopt(number, epoch)
         text = f"{_label(port)}: taken over with its worker {identity.pid}"
         return [*self._publish(port), Log("info", text, "taken-over", port.record)]
@@ -313,19 +269,11 @@ class Registry:
         )
 
     def _free_number(self, transport: str, name: str | None) -> int:
+        names = self.names()
         for number in chain(self.reserve, self._numbers):
-            if number not in self._ports and (name or f"{transport}-{number}") not in self._names:
+            if number not in self._ports and (name or f"{transport}-{number}") not in names:
                 return number
         raise LocalError(f"all {MAX_PORTS - 1} ports are in use; detach one, or run a second switch")
-
-    def _known(self, number: int) -> Port:
-        port = self._ports.get(number)
-        if port is None:
-            raise LocalError(f"there is no port {number}; `supervisor status` lists the ports")
-        return port
-
-    def _pinned_elsewhere(self, policy: Policy, number: int = 0) -> str:
-        return pin_clash(policy.pinned, [port.record for port in self if port.record.port != number])
 
     def _move(self, port: Port, event: PortEvent) -> None:
         state = TRANSITIONS.get((port.state, event))
@@ -363,7 +311,6 @@ class Registry:
     def _gone(self, port: Port, event: PortEvent, reason: str) -> list[Action]:
         self._move(port, event)
         del self._ports[port.record.port]
-        self._names.discard(port.record.name)
         text = f"{_label(port)}: gone, {reason}"
         return [
             *self._leave(port),
