@@ -35,7 +35,7 @@ from forwarder.messages import Capture, CaptureOver, CaptureRing, Message, Reply
 from forwarder.names import Incarnation, PortRecord, port_called
 from forwarder.rendezvous import CAPTURES, path
 from forwarder.unix_sockets import SocketFile
-from supervisor.base.logs import Throttle, log, say
+from supervisor.base.logs import Throttle, say
 from supervisor.base.mending import mended
 
 MOST = 4

@@ -78,7 +78,7 @@ def test_what_a_worker_brings_with_a_new_channel_hides_no_figure_of_others(
                 "stats = worker._fds.stats\n"
                 "worker._birthright.proc = (stats, stats)\n"
                 "worker._birthright.cell = names.Cell((), 0)\n"
-                "worker._channel._sock.shutdown(2)"
+                "worker._channel._channel._sock.shutdown(2)"
             )
             wait_for(lambda: "its worker's channel is back" in world.switch.log(), "another channel")
         stats = {port["name"]: port for port in ask(world.switch, "stats")["ports"]}
@@ -93,13 +93,14 @@ def test_a_worker_that_ends_its_channel_again_and_again_is_met_with_pauses(
     with world_of(monkeypatch) as world:
         with world.talk.going_on():
             world.run(
-                "old = worker._seek_supervisor\n"
+                "channel, old = worker._channel, worker._channel.seek\n"
                 "def seek(now):\n"
-                "    old(now)\n"
-                "    if worker._channel is not None:\n"
-                "        worker._channel._sock.shutdown(2)\n"
-                "worker._seek_supervisor = seek\n"
-                "worker._channel._sock.shutdown(2)"
+                "    was_lost, why = channel._channel is None, old(now)\n"
+                "    if was_lost and channel._channel is not None:\n"
+                "        channel._channel._sock.shutdown(2)\n"
+                "    return why\n"
+                "channel.seek = seek\n"
+                "worker._channel._channel._sock.shutdown(2)"
             )
             wait_for(lambda: "its worker's channel is back" in world.switch.log(), "another channel")
             wait_for(lambda: world.switch.log().count("its worker's channel is back") >= 2, "and another one")

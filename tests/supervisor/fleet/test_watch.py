@@ -24,7 +24,7 @@ class Sampler:
 
 
 def heartbeat(*, stalled: bool) -> Heartbeat:
-    return Heartbeat(1, 1, 1, 9, stalled, False, 0, 0, -1)
+    return Heartbeat(1, 1, 9, stalled, False, 0, -1)
 
 
 @pytest.fixture
