@@ -30,6 +30,7 @@ than membership's, and it is forgotten here: the next request has the new epoch.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -63,6 +64,8 @@ from workers.pins import Pins
 IDLE_S = 25.0
 """Time between two checks for idle rings; a ring that is idle at two checks is given up, so within a
 minute."""
+GIVE_UPS = 8
+"""How often a ring to one worker is given up: one that is wanted again and again stays."""
 
 
 class Request(NamedTuple):
@@ -98,6 +101,8 @@ class Links:
         self._pins = Pins(engine, self._pinned_ports, self._say)
         self._used: set[int] = set()
         """Ports to which there is a ring."""
+        self._given_up: Counter[int] = Counter()
+        """How often rings were given up, by their ports' present workers."""
         self._idle: frozenset[int] = frozenset()
         """Ports whose ring was idle at the last check."""
         self._idle_at = NEVER
@@ -126,6 +131,7 @@ class Links:
             self.floods.joined(record.port, from_start=is_new and (self._let_in or is_younger))
             self._rings.pop(record.port, None)
             self._used.discard(record.port)
+            self._given_up.pop(record.port, None)
         self._records[record.port] = record
         discard(self._early, record.port, before=record.epoch)
         self.floods.known(record)
@@ -215,7 +221,8 @@ class Links:
         """Give up rings that were idle at two checks, except those that wait to be opened."""
         idle = frozenset(self._engine.idle_rings())
         for port in idle & self._idle - self._rings.keys():
-            if self._engine.detach_tx(port):
+            if self._given_up[port] < GIVE_UPS and self._engine.detach_tx(port):
+                self._given_up[port] += 1
                 self._used.discard(port)
                 self._send(RingIdle(port, self._records[port].epoch))
         self._idle = idle
@@ -249,6 +256,7 @@ class Links:
         self.floods.forget(port)
         self._rings.pop(port, None)
         self._used.discard(port)
+        self._given_up.pop(port, None)
 
     def _set_policy(self, own: PortRecord) -> None:
         self._own = own

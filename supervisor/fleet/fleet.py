@@ -318,6 +318,7 @@ class Fleet:
         self.watch.lost(served)
         self._confirmations.forget(served.port)
         self._channels.read_out(served)
+        self._rings.worker_gone(served.port)
         if self._fd_store.memory_gone(served.port):
             self._owner.do(self._registry.goodbye(*served, "the VM took its memory away"))
         known = self._fd_store.position_known(served.port)

@@ -49,7 +49,7 @@ from forwarder.messages import (
     WantFloods,
     WantRing,
 )
-from forwarder.names import Incarnation, PortRecord, may_talk
+from forwarder.names import MAX_PORTS, Incarnation, PortRecord, may_talk
 from supervisor.base.logs import Throttle
 from supervisor.pool.channels import RingMessage, WorkerChannel, WorkerChannels
 from supervisor.rings.fd_store import FdStore, is_sealed, make_ring
@@ -58,9 +58,13 @@ from supervisor.rings.owner import RingOwner
 
 OFFERS = 256
 """Offered rings that a worker has not sealed yet, at most."""
-AGAIN_S = 0.5
-"""The shortest time between two rings of one pair of workers: each costs its consumer some system calls. The
-next worker of a port gets its rings at once."""
+AGAIN_S, LONGEST_S = 0.5, 16.0
+"""The shortest time between two rings of one pair of workers, which doubles from the first to the second:
+each costs its consumer some system calls. The next worker of a port gets its rings at once. The second is
+shorter than the time in which a worker gives an idle ring up (``workers.links``)."""
+MOST = 64
+"""Rings of one pair of workers. A worker gives a ring up eight times at most, and asks again when none is
+opened; a hostile one may keep the memory of all, which no limit of the process counts, and is replaced."""
 
 
 class Offer(NamedTuple):
@@ -87,7 +91,9 @@ class Rings:
         self._offers: dict[int, dict[int, Offer]] = {}
         """By the producer's port, then by the consumer's."""
         self._made_at: dict[tuple[Incarnation, Incarnation], float] = {}
-        """When the last ring of a pair was made, if that is less than AGAIN_S ago; in order of time."""
+        """When the last ring of a pair was made, if that is less than LONGEST_S ago; in order of time."""
+        self._made: dict[int, bytearray] = {}
+        """How many rings a port's worker has got, by its port, to each other port's worker."""
 
     def asked(self, served: Incarnation, worker: WorkerChannel, message: RingMessage, now: float) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
@@ -124,6 +130,12 @@ class Rings:
             if gone is not None:
                 close_all((gone.reading, gone.tail))
 
+    def worker_gone(self, port: int) -> None:
+        """Count anew for the next worker of a port: this one has ended, and has no ring any more."""
+        self._made.pop(port, None)
+        for made in self._made.values():
+            made[port] = 0
+
     def close(self) -> None:
         """Close everything."""
         for port in list(self._offers):
@@ -150,7 +162,14 @@ class Rings:
             return
         pair = (record.incarnation, Incarnation(port, epoch))
         offers = self._offers.setdefault(record.port, {})
-        if now - self._made_at.get(pair, -AGAIN_S) < AGAIN_S or len(offers) >= OFFERS:
+        made = self._made.setdefault(record.port, bytearray(MAX_PORTS))
+        pause = min(AGAIN_S * 2 ** max(0, made[port] - 1), LONGEST_S)
+        if now - self._made_at.get(pair, now - pause) < pause or len(offers) >= OFFERS:
+            return
+        if made[port] >= MOST:
+            why = f"port {record.port} asks for ring after ring to port {port}: its worker is replaced"
+            self._throttle.warning("rings", why)
+            self._owner.replace(worker)
             return
         try:
             ring = make_ring(record, theirs)
@@ -161,6 +180,7 @@ class Rings:
         if before is not None:
             close_all((before.reading, before.tail))
         self._note_made(pair, now)
+        made[port] += 1
         sent = self._channels.send(worker, RingTx(port, epoch), (ring.writing, ring.tail, held.doorbell))
         close_all((ring.writing,))
         if sent:
@@ -173,7 +193,7 @@ class Rings:
         self._made_at[pair] = now
         while True:
             oldest = next(iter(self._made_at))
-            if now - self._made_at[oldest] < AGAIN_S:
+            if now - self._made_at[oldest] < LONGEST_S:
                 return
             del self._made_at[oldest]
 

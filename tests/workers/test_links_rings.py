@@ -6,7 +6,7 @@ from forwarder.messages import Floods, RingIdle, RingOpen, RingOver, RingTx, Wan
 from forwarder.names import Policy
 from forwarder.replica import Changed, Joined
 from tests.helpers.links_bench import Bench, port
-from workers.links import IDLE_S
+from workers.links import GIVE_UPS, IDLE_S
 
 
 @pytest.fixture
@@ -35,6 +35,18 @@ def test_a_ring_that_is_idle_for_two_looks_is_given_up_and_one_in_use_is_not(ben
     assert bench.sent[0] == RingIdle(2, 10)
     bench.links.want([2], now=300.0)
     assert bench.sent[-1] == WantRing(2, 10), "it is asked for again when it is needed"
+
+
+def test_a_ring_that_is_wanted_again_and_again_stays(bench):
+    bench.links.apply(Joined(port(2)))
+    now = 0.0
+    for _ in range(GIVE_UPS + 3):
+        attached(bench, 2, now)
+        bench.engine.answers["idle_rings"] = [2]
+        for _ in range(2):
+            now += IDLE_S
+            bench.links.tick(now)
+    assert sum(isinstance(message, RingIdle) for message in bench.sent) == GIVE_UPS
 
 
 def test_a_ring_that_has_something_in_it_is_not_given_up(bench):
