@@ -54,6 +54,8 @@ def _token(path: str | None) -> str | None:
         token = Path(path).read_text().strip()
     except OSError as error:
         raise LocalError(f"cannot read the token in {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise LocalError(f"the token in {path} is not UTF-8 text") from None
     if len(token) < LEAST_TOKEN:
         raise LocalError(f"the token in {path} is shorter than {LEAST_TOKEN} characters")
     return token

@@ -24,6 +24,7 @@ from aiohttp.typedefs import Handler
 
 from forwarder.errors import LocalError
 from supervisor.base.paths import absolute
+from supervisor.console.history import SPANS
 from supervisor.explain.explain import explain
 from supervisor.explain.facts import gather
 from supervisor.web import metrics
@@ -122,7 +123,7 @@ async def _answer(request: web.Request) -> web.StreamResponse:
 
 async def _explain(request: web.Request) -> web.StreamResponse:
     said = request.query.get("a", ""), request.query.get("b", "")
-    if not all(said):
+    if not all(map(str.strip, said)):
         raise web.HTTPBadRequest(text="say which two: /api/explain?a=A&b=B\n")
     try:
         facts = await request.app[DESK].do(lambda ask: gather(ask, said))
@@ -134,7 +135,7 @@ async def _explain(request: web.Request) -> web.StreamResponse:
 async def _history(request: web.Request) -> web.StreamResponse:
     """Send what a port did in the last minute or hour."""
     port, span = request.query.get("port", ""), request.query.get("span", "minute")
-    if not (port.isascii() and port.isdigit() and len(port) <= 4):
+    if not (port.isascii() and port.isdigit() and len(port) <= 4 and span in SPANS):
         raise web.HTTPBadRequest(text="say which: /api/history?port=NUMBER&span=minute|hour\n")
     number = int(port)
     try:
@@ -170,9 +171,12 @@ async def _capture(request: web.Request) -> web.StreamResponse:
     """Start a capture of ``ports`` (names; none: all) with ``filter``, and send its file as it grows."""
     try:
         wanted = await request.json()
-        ports, expression = [str(each) for each in wanted["ports"]], str(wanted["filter"])
+        ports, expression = wanted["ports"], wanted["filter"]
     except (ValueError, KeyError, TypeError):
-        raise web.HTTPBadRequest(text='send {"ports": [NAME, …], "filter": EXPRESSION}\n') from None
+        ports, expression = None, None
+    named = isinstance(ports, list) and all(isinstance(each, str) and each for each in ports)
+    if not named or not isinstance(expression, str):
+        raise web.HTTPBadRequest(text='send {"ports": [NAME, …], "filter": EXPRESSION}\n')
     try:
         number, pieces = await request.app[CAPTURES].start(",".join(ports) or "all", expression)
     except LocalError as error:

@@ -122,6 +122,7 @@ def test_behind_a_token_the_page_has_any_name(
             ["--listen", "unix://tmp/x"],
             "'unix://tmp/x' has a relative path; write unix:///tmp/x (three slashes) or the path alone",
         ),
+        (["--token-file", "/bin/sh"], "the token in /bin/sh is not UTF-8 text"),
         (
             ["--token-file", "/nonexistent"],
             "cannot read the token in /nonexistent: No such file or directory",
@@ -270,11 +271,13 @@ def test_a_capture_that_cannot_begin_says_why(
         assert said.startswith(line)
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{}", '{"ports": 1, "filter": ""}'])
-def test_a_capture_that_makes_no_sense_is_refused(
-    switch: StartSwitch, web: Callable[..., Web], body: str
-) -> None:
-    assert web(switch(qemu=True)).request("POST", "/api/capture", body)[0] == 400
+def test_a_request_that_makes_no_sense_is_refused(switch: StartSwitch, web: Callable[..., Web]) -> None:
+    served = web(switch(qemu=True))
+    bodies = ["", "[]", "{}", '{"ports": 1, "filter": ""}', '{"ports": "qemu-1", "filter": ""}']
+    for body in (*bodies, '{"ports": [""], "filter": ""}', '{"ports": [], "filter": null}'):
+        assert served.request("POST", "/api/capture", body)[0] == 400, body
+    for path in ("/api/explain?a=%20&b=web", "/api/history?port=1&span=day", "/api/history?port=%D9%A2"):
+        assert served.get(path)[0] == 400, path
 
 
 def test_a_viewer_that_goes_ends_its_capture(switch: StartSwitch, web: Callable[..., Web]) -> None:
