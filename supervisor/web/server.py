@@ -168,17 +168,17 @@ async def _events(request: web.Request) -> web.StreamResponse:
 
 
 async def _capture(request: web.Request) -> web.StreamResponse:
-    """Start a capture of ``ports`` (names; none: all) with ``filter``, and send its file as it grows."""
+    """Start a capture of ``ports`` (numbers or names; none: all) and send its file as it grows."""
     try:
         wanted = await request.json()
         ports, expression = wanted["ports"], wanted["filter"]
     except (ValueError, KeyError, TypeError):
         ports, expression = None, None
-    named = isinstance(ports, list) and all(isinstance(each, str) and each for each in ports)
+    named = isinstance(ports, list) and all(each and isinstance(each, str | int) for each in ports)
     if not named or not isinstance(expression, str):
-        raise web.HTTPBadRequest(text='send {"ports": [NAME, …], "filter": EXPRESSION}\n')
+        raise web.HTTPBadRequest(text='send {"ports": [NUMBER, …], "filter": EXPRESSION}\n')
     try:
-        number, pieces = await request.app[CAPTURES].start(",".join(ports) or "all", expression)
+        number, pieces = await request.app[CAPTURES].start(",".join(map(str, ports)) or "all", expression)
     except LocalError as error:
         raise web.HTTPConflict(text=f"{error}\n") from None
     headers = {"Content-Type": "application/x-pcapng", "Capture-Id": str(number), **HEADERS}
