@@ -83,7 +83,7 @@ def test_the_last_hour_of_a_port(page: Browser, scene: Scene, served: Web) -> No
     scene.talk({("alice", "bob"): 50_000})
     answer = json.loads(served.get("/api/history?port=1&span=hour")[1])
     assert (answer["port"], answer["seconds"], len(answer["rx_bytes"])) == (1, 60, 60)
-    for path, status in (("port=9", 404), ("port=x", 400), ("port=1&span=year", 503), ("", 400)):
+    for path, status in (("port=9", 404), ("port=x", 400), ("port=1&span=year", 400), ("", 400)):
         assert served.get(f"/api/history?{path}")[0] == status
     page.open(served.url)
     wait_for(lambda: len(page.text("#ports tr")) == 2, "two ports", ANSWERS_S)
