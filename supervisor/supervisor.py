@@ -37,7 +37,7 @@ from supervisor.console.history import History
 from supervisor.console.readings import Switch
 from supervisor.console.server import Console
 from supervisor.first_processes import FirstProcesses
-from supervisor.gateway import kept
+from supervisor.gateway import child, kept
 from supervisor.port_manager import PortManager
 from supervisor.ports.in_force import Missing
 from supervisor.run_options import RunOptions
@@ -252,6 +252,7 @@ class Supervisor:
         self._loop.turn(longest)
 
     def _take_over(self, predecessor: int) -> None:
+        child.end_left_over(self._saved)
         self._ports.fleet.take_over(predecessor, self._wait)
         self._ports.gateway.took_over([port.record for port in self._ports.registry])
         if self._options.gateway is not None and self._saved.get(kept.PART) is None:

@@ -3,7 +3,8 @@
 Its namespace's process ends with it; the gateway itself may not end any process once it is in its cell, so
 it hands over a pidfd, and a namespace that does not end by itself is ended here. The first one starts before
 the supervisor has imported its modules, so that both import at the same time (``cli.run``); its channel
-keeps what it is asked. Runs in the supervisor's loop; nothing here waits but ``close``, for a moment.
+keeps what it is asked. If supervisor and gateway are killed, a namespace that does not end is ended by the
+next supervisor. Runs in the supervisor's loop; nothing here waits but ``close``, for a moment.
 """
 
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
@@ -19,10 +21,30 @@ from forwarder.names import Identity
 from supervisor.base.child_process import ChildProcess
 from supervisor.base.proc import identity_of
 
+if TYPE_CHECKING:
+    from supervisor.base.saved_state import SavedState
+
 NAMES = ("the gateway", "the gateway's namespace")
 """Of its processes, for operators."""
 END_S = 3.0
 """The gateway ends milliseconds after its channel; its namespace's process may take a second."""
+
+
+PART = "namespace"
+"""Of the saved state: process id and start time of the namespace's process."""
+
+
+def end_left_over(saved: "SavedState") -> None:
+    """End the namespace's process of the supervisor before: a stopped one outlives its gateway."""
+    match saved.get(PART):
+        case [int(pid), int(start)]:
+            with suppress(OSError):  # it has ended
+                pidfd = os.pidfd_open(pid)
+                try:
+                    if identity_of(pidfd) == (pid, start):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                finally:
+                    os.close(pidfd)
 
 
 class GatewayChild(ChildProcess):
@@ -57,9 +79,10 @@ class GatewayChild(ChildProcess):
         """Whether the process has not ended yet."""
         return self._process.poll() is None
 
-    def takes_along(self, pidfd: int) -> None:
-        """Take over the pidfd of the process that is to end with it."""
+    def takes_along(self, pidfd: int, saved: "SavedState") -> None:
+        """Take over the pidfd of the process that is to end with it, and save which one it is."""
         self._namespace = pidfd
+        saved.put(PART, identity_of(pidfd))
 
     def reap(self) -> str:
         """Wait for the process, which has ended or is about to; return how it ended."""

@@ -80,6 +80,7 @@ class GatewayProcess:
         self._port = GatewayPort(handler)
         self._announcements = Announcements(self._say, in_use, self._port.present)
         self._facts = facts
+        self._saved = saved
         self._kept = KeptAdditions(saved)
         self._lease_file = os.path.join(runtime_dir, LEASES)
         self.states = GatewayStates()
@@ -245,7 +246,7 @@ class GatewayProcess:
             case Handover("tap") if is_starting and not self._port.exists:
                 self._arrive(descriptors[0])
             case Handover("namespace") if is_starting and self._child is not None:
-                self._child.takes_along(descriptors[0])
+                self._child.takes_along(descriptors[0], self._saved)
             case Reply() if is_starting:
                 self._serves(message)
             case Reply() if self.states.now in SERVING and self.inquiries.answered(message):

@@ -256,7 +256,8 @@ def test_a_stopped_gateway_does_not_outlive_its_supervisor(switch: StartSwitch) 
     running = switch("--gateway")
     added = running.command("forward", "add", "tcp:127.0.0.1:0:192.168.127.2:80").stdout.split()[1]
     old = [process(running, what) for what in ("gateway", "gateway.inside")]
-    os.kill(old[0], signal.SIGSTOP)
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
     kill_supervisor(running)
     running.start("--gateway", "--forward", added)  # its port is free
     assert added in running.command("forward", "list").stdout
