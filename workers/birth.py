@@ -31,7 +31,7 @@ from forwarder import _core
 from forwarder.channel import Channel, ChannelClosedError, credentials_of
 from forwarder.names import Cell
 from forwarder.process.descriptors import grow_descriptor_table
-from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, path, worker_path
+from forwarder.rendezvous import CHANNEL, LOCK, MEMBERSHIP, PORT, path, worker_path
 from workers.subscription import Subscription
 
 KIND = "worker"
@@ -56,6 +56,7 @@ class Birthright:
         """
         self.channel = Channel(socket.socket(fileno=os.dup(0)))
         self.supervisor = self.channel.credentials().pid
+        _make_empty(worker_path(runtime_dir, os.getpid(), PORT))
         self.door = _bind(runtime_dir, CHANNEL, socket.SOCK_SEQPACKET)
         members = _bind(runtime_dir, MEMBERSHIP, socket.SOCK_STREAM)
         self._lock = os.open(path(runtime_dir, LOCK), os.O_RDONLY | os.O_CLOEXEC)
@@ -109,6 +110,15 @@ def _bind(runtime_dir: str, kind: str, socket_type: int) -> socket.socket:
         os.umask(mask)
     sock.listen(DOOR_BACKLOG)
     return sock
+
+
+def _make_empty(file: str) -> None:
+    """Make the file that the supervisor writes when a VM comes, which would wait for a disk otherwise.
+
+    If there is no room now, the supervisor tries again.
+    """
+    with suppress(OSError):
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
 
 def _signals() -> int:

@@ -14,7 +14,7 @@ from forwarder import _core
 from forwarder._core import LAYOUT
 from forwarder.channel import close_all
 from forwarder.messages import MAX_FLOODS, Beat, Change, Claim, Drain, Goodbye, Heartbeat, Hello, Update
-from forwarder.rendezvous import CHANNEL, MEMBERSHIP, worker_path
+from forwarder.rendezvous import CHANNEL, MEMBERSHIP, PORT, worker_path
 from forwarder.wire import encode
 from tests.helpers.core.mini_switch import BROADCAST, frame, mac
 from tests.helpers.fake_supervisor import EPOCH, PATIENCE_S, FakeSupervisor
@@ -54,6 +54,13 @@ def test_a_spare_has_room_for_the_rings_of_all_others(supervisor):
     status = Path(f"/proc/{supervisor.worker.pid}/status").read_text()
     size = next(line.split()[1] for line in status.splitlines() if line.startswith("FDSize:"))
     assert int(size) >= 2 * MAX_FLOODS
+
+
+def test_a_spare_has_made_the_file_for_its_port_so_that_no_vm_waits_for_that(supervisor):
+    supervisor.meet()
+    file = Path(worker_path(supervisor.runtime_dir, supervisor.worker.pid, PORT))
+    assert file.read_bytes() == b""
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_worker_says_hello_syncs_and_answers_beats_with_heartbeats(supervisor):
