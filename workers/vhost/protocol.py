@@ -43,6 +43,7 @@ class Machine:
 
     def __init__(self, state: SessionState) -> None:
         self._state = state
+        self._asked_for_pairs = False
         self._handlers: dict[int, Callable[[Message], bytes]] = {
             number: getattr(self, f"_{request.name.lower()}") for number, request in messages.REQUESTS.items()
         }
@@ -68,6 +69,15 @@ class Machine:
         if message.needs_reply and self._acknowledges():
             return answer(message.request.number, reply or DONE)
         return b""
+
+    def hint(self) -> str:
+        """Return what may be why the front-end closes its link; "" if its driver has set a ring up.
+
+        QEMU with ``queues=2`` hears of one pair, and connects again at once, without an end.
+        """
+        if not self._asked_for_pairs or any(self._state.ring(index).entries for index in range(RINGS)):
+            return ""
+        return " before a driver used it (a port has one pair of queues; did the VM want more, by queues=?)"
 
     def _acknowledges(self) -> bool:
         return bool(self._state.protocol_features & 1 << PROTOCOL_REPLY_ACK)
@@ -103,6 +113,7 @@ class Machine:
         return b""
 
     def _get_queue_num(self, _: Message) -> bytes:
+        self._asked_for_pairs = True
         return U64.pack(PAIRS)
 
     def _get_max_mem_slots(self, _: Message) -> bytes:

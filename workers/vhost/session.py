@@ -169,7 +169,7 @@ class Session:
         except OSError as error:
             raise PeerError(f"the VM's link: {error.strerror}") from None
         if not data:
-            raise PeerError("the VM closed the link")
+            raise PeerError(f"the VM closed the link{self._machine.hint()}")
         return data, tuple(descriptors_in(control))
 
 

@@ -186,6 +186,15 @@ def test_questions_are_answered() -> None:
     assert front_end.say("GET_MAX_MEM_SLOTS") == U64.pack(32)
 
 
+def test_a_link_that_ends_after_the_number_of_queues_was_asked_for_has_a_hint() -> None:
+    front_end = FrontEnd()
+    assert front_end.machine.hint() == ""
+    front_end.say("GET_QUEUE_NUM")
+    assert "one pair of queues" in front_end.machine.hint()
+    front_end.set_up()
+    assert front_end.machine.hint() == ""
+
+
 def test_a_legacy_driver_goes_without_version_1() -> None:
     front_end = FrontEnd()
     front_end.set_up(features=0x7000BB83 & FEATURES)
