@@ -193,18 +193,6 @@ def test_a_start_that_fails_after_the_gateway_serves_leaves_nothing(failing: lis
             failed.kill()
 
 
-def test_a_start_that_fails_leaves_no_tap() -> None:
-    requirements.require(("root",))
-    with short_directory() as directory:
-        failed = Switch(directory)
-        try:
-            refused(failed, "run", "--tap", "bhfails0", "--listen-qemu", "/no/such", status=1)
-            failed.assert_nothing_left(5.0)
-            assert not Path("/sys/class/net/bhfails0").exists()
-        finally:
-            failed.kill()
-
-
 def test_a_tap_is_attached_once(switch: StartSwitch) -> None:
     if os.geteuid() != 0:
         pytest.skip("a TAP needs root")
