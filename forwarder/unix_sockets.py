@@ -114,6 +114,8 @@ def check_free(path: str) -> None:
             _check_stale(path)
         elif not os.access(folder, os.W_OK | os.X_OK):
             wrong = errno.EACCES if os.path.isdir(folder) else errno.ENOENT
+            if wrong == errno.EACCES and os.statvfs(folder).f_flag & os.ST_RDONLY:
+                wrong = errno.EROFS
             raise OSError(wrong, os.strerror(wrong))
     except OSError as error:
         raise LocalError(f"cannot listen on {path}: {_why(error, path)}") from None

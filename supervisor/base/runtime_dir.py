@@ -246,6 +246,9 @@ def check(path: str) -> bool:
     if found.st_mode & 0o077:
         mode = stat.S_IMODE(found.st_mode)
         raise LocalError(f"{path} is open to others (mode {mode:o}); run `chmod 700 {path}`")
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        why = _advice(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        raise LocalError(f"cannot use runtime directory {path}: {why}")
     return True
 
 

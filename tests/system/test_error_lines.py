@@ -74,6 +74,18 @@ def test_a_container_whose_proc_does_not_show_it(wrap: list[str], said: str, che
         assert not contained.runtime_dir.exists()
 
 
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_file_system_that_is_read_only_is_named(check: list[str]) -> None:
+    requirements.require(("root",))
+    mounted = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro,mode=700 none /mnt; exec "$@"', "sh"]
+    with short_directory() as directory:
+        switch = Switch(directory, wrap=lambda words: [*mounted, *words])
+        said = refused(switch, "run", "--listen-qemu", "/mnt/q.sock", *check, status=1)
+        assert "/mnt is on a read-only file system; choose another directory" in said
+        said = refused(switch, "run", "--runtime-dir", "/mnt", *check, status=1)
+        assert "cannot use runtime directory /mnt: read-only file system" in said
+
+
 @pytest.mark.parametrize("words", [("status",), ("events",), ("stats", "--json"), ("help",), ("list",)])
 def test_an_output_that_is_full_or_closed_is_one_line(switch: StartSwitch, words: tuple[str, ...]) -> None:
     running = switch()
