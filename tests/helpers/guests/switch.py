@@ -247,8 +247,9 @@ class Switch:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        if self.process is not None:
-            self.process.communicate()
+        process, self.process = self.process, None
+        if process is not None:
+            process.communicate()
 
     def _command(self, name: str, *arguments: str) -> list[str]:
         return self._wrap(
