@@ -15,6 +15,10 @@ Example: libvirt connects every 0.1 s. The first connection gets a worker and en
 million. The second is refused on probation, the third as well, with a warning and a pause of 1 s; then 2, 4,
 8, 16, 30. A QEMU that connects meanwhile waits in the kernel's queue for the end of the pause.
 
+A VM may speak the right protocol and want what no port has: QEMU with ``queues=2`` connects, hears of one
+pair of queues, and connects again, 30 times a second. Such *vain* ends, within ``VAIN_S``, cause the same
+pauses.
+
 Pure but for ``Probation``, which watches the connections; times are monotonic seconds.
 """
 
@@ -28,6 +32,8 @@ from forwarder import _core
 from forwarder.loop import Loop
 
 WARY_S = 60.0
+VAIN_S = 1.0
+"""A VM that was ended before its driver began is older, as a rule: its firmware has run."""
 PROBATION_S = 1.0
 LONGEST_PAUSE_S = 30.0
 TOLERATED = 2
@@ -80,6 +86,8 @@ class Protocol(NamedTuple):
     """First bytes that ``begins`` needs."""
     bad_ends: tuple[str, ...]
     """How the reason of a port's end begins after another protocol (``ingress.c``, ``workers.vhost``)."""
+    vain_ends: tuple[str, ...] = ()
+    """The same after the right protocol, if the VM will end its next link in the same way."""
 
     def is_not_spoken(self, by: str, start: bytes = b"") -> str:
         """Return the sentence about ``by`` (with its verb); ``start``: the first bytes, if they are known."""
@@ -92,7 +100,13 @@ PROTOCOLS = {
     "qemu": Protocol("QEMU's stream", is_frame, _LENGTH, _BAD_LENGTH),
     "connect": Protocol("frames behind their length in 16 bits", bool, 1, _BAD_LENGTH),
     "bess": Protocol("messages that are frames", bool, 1, ()),
-    "vhost": Protocol("vhost-user", is_vhost_user, _HEAD, ("flags 0x", "the VM's request ")),
+    "vhost": Protocol(
+        "vhost-user",
+        is_vhost_user,
+        _HEAD,
+        ("flags 0x", "the VM's request "),
+        ("the VM closed the link before a driver used it",),
+    ),
 }
 """By transport. ``bool``: everything that comes after a right request, or is a message, can be a frame."""
 
@@ -121,17 +135,25 @@ class ProtocolGuard:
     def __init__(self) -> None:
         self._row = 0
         self._last = float("-inf")
+        self._resumes = float("-inf")
 
     def is_wary(self, now: float) -> bool:
         """Whether to put connections on probation."""
         return now - self._last < WARY_S
 
     def bad(self, now: float) -> float:
-        """Note a bad end; return the pause in seconds, 0 for none."""
+        """Note a bad end; return the pause in seconds, 0 for none.
+
+        During a pause only connections from before it end: they do not make the next one longer.
+        """
+        if now < self._resumes:
+            return 0.0
         self._row = self._row + 1 if self.is_wary(now) else 1
         self._last = now
         excess = self._row - TOLERATED
-        return min(2.0 ** (excess - 1), LONGEST_PAUSE_S) if excess > 0 else 0.0
+        pause = min(2.0 ** (excess - 1), LONGEST_PAUSE_S) if excess > 0 else 0.0
+        self._resumes = now + pause
+        return pause
 
 
 class _Probationer(NamedTuple):

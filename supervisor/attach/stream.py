@@ -25,7 +25,14 @@ from forwarder.names import PortId
 from forwarder.unix_sockets import SocketFile
 from supervisor.attach.addresses import ANY_USER, SOCKET_TYPES, Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, ask_for_buffers, warn_refused
-from supervisor.attach.protocol_guard import PROBATIONERS, PROTOCOLS, Probation, ProtocolGuard, looks_like
+from supervisor.attach.protocol_guard import (
+    PROBATIONERS,
+    PROTOCOLS,
+    VAIN_S,
+    Probation,
+    ProtocolGuard,
+    looks_like,
+)
 from supervisor.base import tcp_peer
 from supervisor.base.logs import Throttle, log
 from supervisor.base.mending import mended
@@ -97,9 +104,12 @@ class StreamListener:
         self._acceptor.resume()
 
     def ended(self, port: PortId, reason: str) -> None:
-        """Note why a port has ended: a young one of this listener may have spoken another protocol."""
-        if self._young.pop(port, 0.0) > time.monotonic() and reason.startswith(self._protocol.bad_ends):
+        """Note why a port has ended: the VM of a young one of this listener may come again in vain."""
+        young_for = self._young.pop(port, 0.0) - time.monotonic()
+        if young_for > 0 and reason.startswith(self._protocol.bad_ends):
             self._on_another_protocol(b"")
+        elif young_for > YOUNG_S - VAIN_S and reason.startswith(self._protocol.vain_ends):
+            self._pauses_after(f"{reason}, again and again")
 
     def tick(self, now: float) -> None:
         """Admit VMs that have sent nothing on probation."""
@@ -139,14 +149,17 @@ class StreamListener:
         return False
 
     def _on_another_protocol(self, start: bytes) -> None:
-        pause = self._guard.bad(time.monotonic())
-        if pause:
-            what = self._protocol.is_not_spoken("clients speak", start)
-            log.warning("%s: %s. No connection is taken for %g s", self.url, what, pause)
-            self._acceptor.pause(pause)
-        elif start:
+        if not self._pauses_after(self._protocol.is_not_spoken("clients speak", start)) and start:
             why = f"it does not speak {self._protocol.name}; it looks like {looks_like(start)}"
             warn_refused(self._throttle, self.url, "a VM", why)
+
+    def _pauses_after(self, what: str) -> bool:
+        """Note one more such end; pause and say ``what`` happens if there were too many."""
+        pause = self._guard.bad(time.monotonic())
+        if pause:
+            log.warning("%s: %s. No connection is taken for %g s", self.url, what, pause)
+            self._acceptor.pause(pause)
+        return pause > 0
 
     def _attach(self, connection: socket.socket) -> None:
         try:

@@ -190,3 +190,24 @@ def test_a_peer_that_left_with_nothing_to_read_has_hung_up() -> None:
             theirs.close()
             assert hung_up(ours.fileno(), word) == (not data)
             ours.close()
+
+
+def test_a_vm_that_comes_again_and_again_in_vain_is_met_with_pauses(
+    loop: Loop, owner: FakeOwner, listen: Open, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As QEMU does that wants several pairs of queues; the listener peeks at what comes after such an end."""
+    vain = "the VM closed the link before a driver used it (a port has one pair of queues)"
+    listener = listen("vhost", f"unix://{directory}/s")
+    for reason in ("the VM closed the link", vain, vain, vain):
+        with unix(directory / "s") as vm:
+            vm.sendall(bytes.fromhex("010000000100000000000000"))
+            arrived = len(owner.arrived)
+            turn_until(loop, lambda before=arrived: len(owner.arrived) > before)  # type: ignore[misc]
+            assert "again and again" not in caplog.text
+            listener.ended(owner.arrived[-1][0].id, reason)
+    assert f"{vain}, again and again. No connection is taken for 1 s" in caplog.text
+    with unix(directory / "s") as vm:
+        vm.sendall(bytes.fromhex("010000000100000000000000"))
+        arrived = len(owner.arrived)
+        turn_a_while(loop)
+        assert len(owner.arrived) == arrived
