@@ -56,7 +56,8 @@ def test_a_program_that_is_not_there_is_a_line_in_the_log(switch: StartSwitch, t
     ("url", "line"),
     [
         ("unix:///run/n", "would send notifications to /run/n"),
-        ("/run/n", "Error: '/run/n' is no address for notifications; write it as unix:///PATH"),
+        ("/run/n", "would send notifications to /run/n"),
+        ("run/n", "Error: 'run/n' is no address for notifications; write it as unix:///PATH"),
     ],
 )
 def test_check_names_the_program_or_the_fault(url: str, line: str, tmp_path: Path) -> None:
