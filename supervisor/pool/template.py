@@ -77,14 +77,14 @@ class Template:
         """Ask for a worker. Raises LocalError: out of processes, memory or descriptors."""
         if self._process is None:
             self._start()
-        assert self._channel is not None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise LocalError(f"cannot make a worker's channel: {shortage(error)}") from None
         self._requests.append(Request(Channel(ours), time.monotonic() + ANSWER_S))
-        with suppress(ChannelClosedError):  # the pidfd reports its end
-            self._channel.send(Fork(), (theirs.fileno(),))
+        if self._channel is not None:  # or this process ends, and the next one is asked
+            with suppress(ChannelClosedError):  # the pidfd reports its end
+                self._channel.send(Fork(), (theirs.fileno(),))
         theirs.close()
 
     def renew(self) -> None:

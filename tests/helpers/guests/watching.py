@@ -99,4 +99,4 @@ def check(talk: Conversation, switch: Switch) -> None:
     """No frame that came was a wrong one, and no stream was read at a wrong place."""
     assert talk.wrong == [], talk.wrong[:5]
     assert "a length" not in switch.log(), "a stream was read at the wrong place"
-    assert "Traceback" not in switch.log()
+    assert "Traceback" not in switch.log(), switch.log()

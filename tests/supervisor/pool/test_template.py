@@ -146,6 +146,16 @@ def test_a_killed_template_harms_no_worker_and_another_takes_its_place(bench: Be
     assert not bench.failures
 
 
+def test_what_is_asked_while_the_template_ends_is_asked_of_the_next(bench: Bench) -> None:
+    """Its channel ends a moment before its process does."""
+    bench.worker()
+    ended = bench.pid
+    bench.template._hang_up()
+    bench.worker()
+    assert bench.pid != ended
+    assert bench.failures == []
+
+
 def test_what_a_killed_template_had_not_answered_is_asked_of_the_next(bench: Bench) -> None:
     bench.worker()
     before = bench.pid
