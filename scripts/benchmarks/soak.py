@@ -22,12 +22,9 @@ import argparse
 import contextlib
 import random
 import re
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.lab.sockets import end_of
@@ -38,6 +35,7 @@ from scripts.benchmarks.report.journal import Benchmark, Journal, Run
 from scripts.benchmarks.soaking.vms import Pair
 from scripts.benchmarks.soaking.world import SLOTS, World
 from supervisor.ports.reserve import TOGETHER
+from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 from tests.helpers.guests.watching import ask
@@ -89,8 +87,7 @@ def measure(options: argparse.Namespace, journal: Journal) -> None:
 @contextlib.contextmanager
 def _world(rng: random.Random) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
-        directory = Path(tempfile.mkdtemp(prefix="bh-"))
-        stack.callback(shutil.rmtree, directory)
+        directory = stack.enter_context(short_directory())
         switch = Switch(directory)
         stack.push(end_of(switch))
         switch.start(*switch.arguments(qemu=True, tcp=True, bess=True, vfkit=SLOTS[-1]))

@@ -98,7 +98,16 @@ def test_an_interrupted_run_is_not_kept() -> None:
     book = journal(forward.BENCHMARK, gvproxy=None)
     with pytest.raises(KeyboardInterrupt), book.run(kind="stream"):
         raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), book.run(kind="stream"):
+        clear_away_in_vain()
     assert book.runs == []
+
+
+def clear_away_in_vain() -> None:
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise OSError("the directory is not empty")
 
 
 def test_ratios_are_within_rounds() -> None:

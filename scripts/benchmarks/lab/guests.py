@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 
 from scripts.benchmarks.lab.sockets import Bulkhead, Contender, Relay
 from scripts.benchmarks.report.journal import MissingError
 from tests.helpers.guests.fake_vm import FakeVM
+from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.vhost_vm import GuestVM
 from tests.helpers.guests.waiting import wait_for
 
@@ -68,8 +67,7 @@ class Testpmd(Contender):
         program = shutil.which("dpdk-testpmd")
         if program is None:
             raise MissingError("no dpdk-testpmd: install dpdk-dev")
-        directory = Path(tempfile.mkdtemp(prefix="bh-"))
-        self.stack.callback(shutil.rmtree, directory)
+        directory = self.stack.enter_context(short_directory())
         paths = [directory / f"{number}.sock" for number in range(2)]
         devices = [f"--vdev=net_vhost{number},iface={path},tso=1" for number, path in enumerate(paths)]
         process = subprocess.Popen(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from scripts.benchmarks.report.journal import MissingError
+from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.netns import Namespace
 
 NEEDED = {"ip": "iproute2", "iperf3": "iperf3", "busybox": "busybox-static"}
@@ -70,8 +70,7 @@ class Lab(ABC):
         if os.geteuid() or not os.access("/dev/net/tun", os.W_OK):
             raise MissingError("network namespaces and TAPs need root and /dev/net/tun")
         with contextlib.ExitStack() as stack:
-            directory = Path(tempfile.mkdtemp(prefix="bh-"))
-            stack.callback(shutil.rmtree, directory)
+            directory = stack.enter_context(short_directory())
             self._build(directory, stack)
             self.stack = stack.pop_all()
         return self

@@ -8,18 +8,16 @@ people's switches are in ``switches``.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from scripts.benchmarks.lab import generator
 from scripts.benchmarks.lab.generator import Pair
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, MessageVM, StreamVM, build_frame, mac
+from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
 
@@ -166,8 +164,7 @@ class Bulkhead(Contender):
     def listen(self, kind: str, count: int) -> None:
         """Start it with room for ``count`` VMs of a kind and none plugged in."""
         self.kind = kind
-        directory = Path(tempfile.mkdtemp(prefix="bh-"))  # a short path: a socket's has 107 bytes
-        self.stack.callback(shutil.rmtree, directory)
+        directory = self.stack.enter_context(short_directory())
         self.switch = Switch(directory)
         self.stack.push(end_of(self.switch))
         self.flags = self.switch.arguments(

@@ -27,6 +27,14 @@ class MissingError(Exception):
     """Something that a measurement needs is not there; says what it is and what to do."""
 
 
+def _is_of_an_interrupt(failure: BaseException) -> bool:
+    """Whether it happened while an interrupted run was cleared away, and hides the interrupt."""
+    cause: BaseException | None = failure
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None
+
+
 class Journal:
     """The runs of one benchmark."""
 
@@ -64,6 +72,8 @@ class Journal:
         except MissingError as missing:
             run = {**what, "missing": str(missing)}
         except FAILURES as failure:
+            if _is_of_an_interrupt(failure):
+                raise KeyboardInterrupt from failure
             run = {**what, "failed": (str(failure) or type(failure).__name__).splitlines()[0]}
             print(f"bench: {run}\n{failure}", file=sys.stderr)
         self.runs.append(run)
