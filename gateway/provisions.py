@@ -36,10 +36,10 @@ from gateway.names.guests import Guests
 from gateway.names.service import NameService
 from gateway.names.streams import Streams
 from gateway.names.upstream import Upstream
+from gateway.poller import Poller
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
 from gateway.relay.counts import Counts
-from gateway.relay.poller import Poller
 from gateway.settings import Settings, lease_range
 
 DHCP_RATE = (200.0, 200, 64)

@@ -22,11 +22,11 @@ from typing import Any
 
 from forwarder.names import GATEWAY_MAC
 from gateway.lan.frames import HEADERS, Datagram, parse, udp
+from gateway.poller import READ, Poller
 from gateway.ports import Port, Ports
 from gateway.rates import Rates
 from gateway.relay.counts import Counts
 from gateway.relay.frame_sockets import lost_since
-from gateway.relay.poller import READ, Poller
 
 LONGEST = 65535 + 14
 BURST = 64

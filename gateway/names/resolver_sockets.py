@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from forwarder.socket_address import SocketAddress
-from gateway.relay.poller import READ, WRITE
+from gateway.poller import READ, WRITE
 
 LONGEST = 65535
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from gateway.poller import READ, WRITE, Poller
 from gateway.ports import Port
 from gateway.rates import Rates
-from gateway.relay.poller import READ, WRITE, Poller
 
 MOST = 256
 MOST_EACH = 16

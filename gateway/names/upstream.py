@@ -30,7 +30,7 @@ from forwarder.socket_address import Servers, SocketAddress
 from gateway.names import message
 from gateway.names.message import NOT_IMPLEMENTED, REFUSED, SERVER_FAILURE, Question
 from gateway.names.resolver_sockets import DatagramSocket, ResolverSocket, StreamSocket
-from gateway.relay.poller import Poller
+from gateway.poller import Poller
 
 STEP_S = 1.5
 """Three resolvers are asked before a client with a time-out of five seconds asks again."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from forwarder._core import Splices
 from forwarder.acceptor import Accepting, Pauses
-from gateway.relay.poller import Poller
+from gateway.poller import Poller
 
 Accepted = Callable[[int, bytes, bytes], None]
 """Takes a non-blocking socket's descriptor, which is its own from then on, and the addresses of both ends as

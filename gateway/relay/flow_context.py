@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from forwarder._core import Datagrams
 from gateway.fair_share import Shares
+from gateway.poller import Poller
 from gateway.relay.counts import Counts
 from gateway.relay.descriptors import OF_A_FLOW
 from gateway.relay.flows import Flows
-from gateway.relay.poller import Poller
 
 BURST = 2
 """Most batches read from one descriptor in one turn."""

@@ -34,10 +34,10 @@ from gateway.ip.packets import (
     parse,
     read,
 )
+from gateway.poller import READ
 from gateway.relay.flow_context import BATCH, Common
 from gateway.relay.frame_sockets import lost_since
 from gateway.relay.policy import OutboundPolicy, is_guest
-from gateway.relay.poller import READ
 from gateway.relay.sources import Sources
 
 SLICE_S = 0.0003

@@ -47,13 +47,13 @@ from gateway.ip.answers import (
     quoted,
 )
 from gateway.ip.packets import ECHO, Datagram, Echo, Packet, Refusal, read
+from gateway.poller import FAILED, READ
 from gateway.rates import Rates
 from gateway.relay import socket_errors
 from gateway.relay.flow_context import BATCH, BURST, Common
 from gateway.relay.frames import Sender
 from gateway.relay.guest_flow import PING, UDP, GuestFlow, GuestKey
 from gateway.relay.policy import Address
-from gateway.relay.poller import FAILED, READ
 from gateway.relay.socket_errors import SocketError
 from gateway.relay.tun import Speaker
 

@@ -31,6 +31,7 @@ from forwarder.loop import Loop
 from forwarder.process.descriptors import raise_descriptor_limit
 from forwarder.tcp_options import forgo_pacing
 from gateway.listeners import Listener
+from gateway.poller import Poller
 from gateway.relay import descriptors
 from gateway.relay.acceptor import Acceptor
 from gateway.relay.connection import Deliver
@@ -42,7 +43,6 @@ from gateway.relay.frames import Way
 from gateway.relay.nat import NO_PINGS, may_ping
 from gateway.relay.outbound import Outbound
 from gateway.relay.policy import Address, OutboundPolicy, Verdict, is_nearby, judge
-from gateway.relay.poller import Poller
 from gateway.relay.tcp import Connections, borrowed
 from gateway.relay.udp import Datagrams, Route
 

@@ -15,10 +15,10 @@ from functools import partial
 from typing import NamedTuple
 
 from forwarder.tcp_options import take_segments
+from gateway.poller import READ
 from gateway.relay.answering_socket import AnsweringSocket, Local
 from gateway.relay.flow_context import BATCH, BURST, Common, FlowKey
 from gateway.relay.nat import pieces
-from gateway.relay.poller import READ
 
 MOST_WAITING = 16
 

@@ -12,9 +12,9 @@ import pytest
 
 from gateway.names import streams
 from gateway.names.streams import MOST_EACH, MOST_QUESTIONS, SILENCE_S, Reply, Streams
+from gateway.poller import Poller
 from gateway.ports import Port
 from gateway.rates import Rates
-from gateway.relay.poller import Poller
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.guests.waiting import PATIENCE
 

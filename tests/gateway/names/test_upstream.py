@@ -14,7 +14,7 @@ import pytest
 from forwarder.socket_address import Servers
 from gateway.names import message, resolver_sockets, upstream
 from gateway.names.upstream import END_S, MOST, MOST_EACH, STEP_S, Upstream
-from gateway.relay.poller import Poller
+from gateway.poller import Poller
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.dns_client import Answer, Resolver, answer, query, read
 from tests.helpers.guests.waiting import PATIENCE

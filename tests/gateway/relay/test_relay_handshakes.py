@@ -11,8 +11,8 @@ from unittest import mock
 
 import pytest
 
+from gateway import poller
 from gateway.inside.nft import STRAYS
-from gateway.relay import poller
 from gateway.relay.handshakes import FAILURES
 from gateway.relay.tcp import ANSWERED_S, DIAL_S
 from tests.helpers.gateway.lan import (
