@@ -33,12 +33,7 @@ def attempt(run: Callable[[], Future[Reply]]) -> Future[Reply]:
     try:
         return run()
     except LocalError as error:
-        return now(refusal(error))
-
-
-def now(reply: Reply) -> Future[Reply]:
-    """Return an answer that is known already."""
-    return known(reply)
+        return known(refusal(error))
 
 
 def refusal(error: LocalError) -> Reply:

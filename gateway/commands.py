@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from forwarder.errors import LocalError
-from forwarder.future import Future
+from forwarder.future import Future, known
 from forwarder.messages import Command, Reply
 from gateway import answers
 from gateway.api.carry_over import By
@@ -53,7 +53,7 @@ def run(served: Served, command: Command) -> Future[Reply]:
                 else Reply(True, {"forward": str(result)})
             )
         )
-    return answers.now(Reply(True, _result(served, name, arguments)))
+    return known(Reply(True, _result(served, name, arguments)))
 
 
 def _result(served: Served, name: str, arguments: Mapping[str, object]) -> object:

@@ -25,7 +25,7 @@ from functools import partial
 
 from forwarder.channel import ChannelClosedError
 from forwarder.errors import LocalError, PeerError
-from forwarder.future import Future
+from forwarder.future import Future, known
 from forwarder.loop import Loop, failure
 from forwarder.loop_channel import LoopChannel
 from forwarder.messages import Command, Handover, Message, Reply
@@ -143,7 +143,7 @@ class Gateway:
     def _run(self, command: Command) -> Future[Reply]:
         """Return the answer to the supervisor, which may be known later. Raises LocalError."""
         if command.name == "check":
-            return answers.now(Reply(True, checked(command.arguments)))
+            return known(Reply(True, checked(command.arguments)))
         if self._serving is not None:
             return commands.run(self._serving, command)
         if command.name == "serve":

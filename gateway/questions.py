@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Callable
 
 from forwarder.errors import PeerError
-from forwarder.future import Future
+from forwarder.future import Future, known
 from forwarder.messages import Command, Reply
-from gateway import answers
 from gateway.api import CONNECTIONS
 
 MOST = CONNECTIONS
@@ -24,9 +23,7 @@ class Questions:
     def ask(self, what: str) -> Future[Reply]:
         """Ask for a fact."""
         if len(self._waiting) >= MOST:
-            return answers.now(
-                Reply(False, "the supervisor has not answered for a while; the log may say why")
-            )
+            return known(Reply(False, "the supervisor has not answered for a while; the log may say why"))
         future: Future[Reply] = Future()
         self._waiting.append(future)
         self._send(Command("ask", {"what": what}))

@@ -37,10 +37,9 @@ class HttpServer:
 
     def move(self, listener: Listener) -> None:
         """Serve at another listener from now on."""
-        self._acceptor.close()
-        self._listener.close()
-        self._listener = listener
-        self._acceptor = Acceptor(self._loop, listener.sock, self._on_connection, self._pauses)
+        self._acceptor.move_to(listener.sock)
+        before, self._listener = self._listener, listener
+        before.close()
 
     def tick(self, now: float) -> None:
         """End slow connections, and accept again after a pause."""

@@ -75,7 +75,9 @@ class Watch:
     def heartbeat(self, record: PortRecord, heartbeat: Heartbeat) -> None:
         """Note a worker's report about its VM and its cell, and read its port's page."""
         now = time.monotonic()
-        looks = self._looks.setdefault(record.incarnation, Allowance(HEARTBEATS, HEARTBEATS_PER_S, now))
+        looks = self._looks.get(record.incarnation)
+        if looks is None:
+            looks = self._looks[record.incarnation] = Allowance(HEARTBEATS, HEARTBEATS_PER_S, now)
         if not looks.take(now):
             return
         looks.spend()

@@ -23,10 +23,6 @@ from scripts.benchmarks.lab.sockets import Bulkhead
 from scripts.benchmarks.lab.switches import Gvproxy
 from scripts.benchmarks.report import figures, proc
 from scripts.benchmarks.report.journal import Benchmark, Journal, MissingError, table
-from tests.helpers.guests.fake_vm import mac
-
-ONE, OTHER = mac(1).hex(":"), mac(2).hex(":")
-
 
 # Answers as gvproxy does on its API socket, and floods every frame; run with gvproxy's flags.
 FAKE_GVPROXY = """#!{python}

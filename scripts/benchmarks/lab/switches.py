@@ -12,13 +12,13 @@ import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.benchmarks.lab.sockets import RECEIVE_BUFFER, SEND_BUFFER, Contender
 from scripts.benchmarks.report.journal import MissingError
 from tests.helpers.guests.fake_vm import MessageVM, StreamVM, build_frame, mac
+from tests.helpers.guests.fixtures import short_directory
 from tests.helpers.guests.waiting import wait_for
 
 START_PATIENCE = 10.0
@@ -53,10 +53,6 @@ class Peer(Contender):
             except TimeoutError:
                 continue
         raise MissingError(f"{self.name} does not deliver frames of {size:,} bytes")
-
-    def _make_directory(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="bh-"))
-        self.stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
 
     def _connect(self, path: Path) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -119,7 +115,7 @@ class VdeSwitch(Peer):
             raise MissingError("vde_switch is not installed: apt-get install vde2")
         if self.kind != "dgram":
             raise MissingError(f"vde_switch has no {self.kind} sockets, only datagrams")
-        self._make_directory()
+        self.directory = self.stack.enter_context(short_directory())
         control = self.directory / "switch"
         self._spawn(
             [program, "--sock", control, "--numports", str(count + 1), "--macaddr", "02:bb:ff:00:00:01"],
@@ -159,7 +155,7 @@ class Gvproxy(Peer):
             raise MissingError(f"{self.binary} is no program")
         if self.kind != "stream":
             raise MissingError(f"gvproxy takes one VM on {self.kind} sockets, more only on streams")
-        self._make_directory()
+        self.directory = self.stack.enter_context(short_directory())
         api = self.directory / "api"
         # A listener for QEMU makes all its links, the API's too, speak QEMU's framing; -1: no port for ssh.
         words = [
