@@ -130,7 +130,7 @@ def _has_hung_up(sock: socket.socket) -> bool:
 
 
 class ProtocolGuard:
-    """Counts how often clients of one listener spoke another protocol, and decides about pauses."""
+    """Counts the bad and vain ends at one listener, and decides about pauses."""
 
     def __init__(self) -> None:
         self._row = 0

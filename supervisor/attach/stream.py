@@ -104,7 +104,7 @@ class StreamListener:
         self._acceptor.resume()
 
     def ended(self, port: PortId, reason: str) -> None:
-        """Note why a port has ended: the VM of a young one of this listener may come again in vain."""
+        """Note why a port has ended. Some reasons mean that the VM's next link will end in the same way."""
         young_for = self._young.pop(port, 0.0) - time.monotonic()
         if young_for > 0 and reason.startswith(self._protocol.bad_ends):
             self._on_another_protocol(b"")

@@ -79,7 +79,7 @@ def test_a_late_answer_makes_it_silent_and_the_next_one_ends_that(gateway: Gatew
     with pytest.raises(LocalError, match="pid 4711"):
         ask(gateway)
     assert gateway.show() == {"state": "silent", "flows": {"tcp": 1}}
-    assert gateway.inquiries.answered(Reply(True, None))  # late, so it is nobody's
+    assert gateway.inquiries.answered(Reply(True, None))  # late: its question was given up
     assert gateway.states.now is GatewayState.UP
 
 
