@@ -97,6 +97,7 @@ LINUX_ONLY = {
     "relay/direction.c",
     "relay/pipe_pool.c",
     "relay/splice_turn.c",
+    "relay/window.c",
     "relay/splices.c",
     "system/fork.c",
 }

@@ -10,6 +10,8 @@ SPLICE_COPIED: Final[int]
 """Most bytes of a message that is copied instead of spliced."""
 SPLICE_BULKY: Final[int]
 """Connections with more that a turn moves with their events, and again from its queue."""
+SPLICE_LEAST_WINDOW: Final[int]
+"""Least bound of a guest's window, in bytes."""
 SPLICE_ANSWERED: Final[int]
 SPLICE_JOINED: Final[int]
 SPLICE_FAILED: Final[int]

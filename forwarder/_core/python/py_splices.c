@@ -236,7 +236,7 @@ static const struct {
                  {"SPLICE_COPIED", DIRECTION_COPIED},        {"SPLICE_BULKY", SPLICE_BULKY},
                  {"SPLICE_ANSWERED", SPLICE_NEWS_ANSWERED},  {"SPLICE_JOINED", SPLICE_NEWS_JOINED},
                  {"SPLICE_FAILED", SPLICE_NEWS_FAILED},      {"SPLICE_OVER", SPLICE_NEWS_OVER},
-                 {"SPLICE_LINGERS", SPLICE_NEWS_LINGERS}};
+                 {"SPLICE_LINGERS", SPLICE_NEWS_LINGERS},    {"SPLICE_LEAST_WINDOW", WINDOW_LEAST}};
 
 int py_add_splices(PyObject *module)
 {

@@ -59,6 +59,7 @@ static enum outcome fill(struct direction *direction, struct pipe_pool *pool, st
     if (count > 0) {
         direction->pipe.held = (uint32_t)count;
         direction->is_bulk = count > DIRECTION_COPIED;
+        source->window.bytes += (uint64_t)count;
     } else if (count < 0 && errno != EAGAIN) {
         return SOURCE_FAILED;
     } else {
@@ -101,6 +102,7 @@ static enum outcome copy(struct direction *direction, struct pipe_pool *pool, st
         direction->half = DIRECTION_DRAINING;
     if (count <= 0)
         return MOVED;
+    source->window.bytes += (uint64_t)count;
     ssize_t sent = send(sink->fd, bytes, (size_t)count, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN)
         return SINK_FAILED;

@@ -20,6 +20,7 @@
 #define BULKHEAD_DIRECTION_H
 
 #include "relay/pipe_pool.h"
+#include "relay/window.h"
 
 #define DIRECTION_COPIED 8192u /* most bytes of a short message; a copy of 8 KiB costs as much as a system call */
 #define DIRECTION_ROUNDS 4u    /* 1 MiB, or 0.5 ms */
@@ -31,6 +32,7 @@ struct splice_end {
     bool readable, writable, urgent;
     bool has_ended; /* its peer sends no more; bytes may still be there */
     int failed;     /* the errno that broke it */
+    struct window window; /* of what is read from it */
 };
 
 enum direction_half { DIRECTION_FLOWING, DIRECTION_DRAINING, DIRECTION_ENDED };

@@ -57,6 +57,9 @@ static void pump(struct splices *splices, struct splice *splice)
     struct splice_end *ends = splice->ends;
     struct direction *directions = splice->directions;
     bool has_more = false;
+    struct splice_end *guest = &ends[splice->guest];
+    if (window_may_be_due(&guest->window))
+        window_bound(&guest->window, guest->fd, monotonic_ns());
     for (uint32_t i = 0; i < 2; i++) {
         bool is_last = directions[!i].half == DIRECTION_ENDED;
         enum outcome outcome = direction_move(&directions[i], &splices->pool, &ends[i], &ends[!i], is_last);

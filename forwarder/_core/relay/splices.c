@@ -98,7 +98,7 @@ int64_t splices_begin(struct splices *splices, int near, bool is_unix)
         return -1;
     }
     uint32_t number = splice->number, generation = (splice->generation + 1) % GENERATIONS;
-    *splice = (struct splice){.number = number, .generation = generation, .stage = SPLICE_BEGUN};
+    *splice = (struct splice){.number = number, .generation = generation, .stage = SPLICE_BEGUN, .guest = near >= 0};
     splice->ends[0] = (struct splice_end){.fd = near, .is_unix = is_unix};
     splice->ends[1] = (struct splice_end){.fd = -1};
     for (uint32_t i = 0; i < 2; i++)

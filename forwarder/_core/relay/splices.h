@@ -38,6 +38,7 @@ struct splice {
     uint32_t number, generation;
     enum splice_stage stage;
     bool is_soon;
+    uint32_t guest; /* which end is the guest's: near if the caller dials for a guest, else far */
     struct splice_end ends[2];     /* near, far */
     struct direction directions[2]; /* from ends[i] to the other one */
     struct splice *next;           /* of those that have something to move, or of the free ones */

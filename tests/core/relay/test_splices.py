@@ -9,11 +9,18 @@ import struct
 import termios
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from forwarder import _core
-from forwarder._core import SPLICE_BULKY, SPLICE_COPIED, SPLICE_KEPT_PIPES, SPLICE_PIPE_BYTES
+from forwarder._core import (
+    SPLICE_BULKY,
+    SPLICE_COPIED,
+    SPLICE_KEPT_PIPES,
+    SPLICE_LEAST_WINDOW,
+    SPLICE_PIPE_BYTES,
+)
 from tests.helpers.core.splicing import (
     LOOPBACK,
     SIOCATMARK,
@@ -57,6 +64,33 @@ def test_bytes_pass_both_ways_and_a_half_close_leaves_the_other_half(core, joine
     assert ended(one)
     assert reports == [(number, "over", 0)]
     assert core.lent() == 0
+
+
+def test_the_window_of_the_guest_alone_is_bounded_by_what_its_stream_carries(core, stack, listener):
+    client, guest, number = join(core, stack, listener)
+    clamps = partial(window_clamps, core, number)
+    before, got = clamps()[1], bytearray()
+
+    def carried(_):
+        with contextlib.suppress(BlockingIOError):
+            guest.send(bytes(1 << 15))  # some 30 MB a second, as a turn takes a millisecond
+            client.send(bytes(1 << 15))
+        get(client, got)
+        get(guest, got)
+        return clamps()[1] == SPLICE_LEAST_WINDOW
+
+    until(core, carried)
+    assert before != SPLICE_LEAST_WINDOW
+    assert clamps()[0] != SPLICE_LEAST_WINDOW, "the host's end is its kernel's affair"
+
+
+def window_clamps(core, number):
+    """Return those of the near and the far end."""
+    clamps = []
+    for descriptor in core.sockets(number):
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            clamps.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP))
+    return clamps
 
 
 def test_a_reader_that_stalls_holds_one_pipe_and_stops_its_source_only(core, joined):
