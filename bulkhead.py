@@ -8,6 +8,7 @@ one. If that is wrong, it names the cause and the remedy in one line.
 """
 
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -57,6 +58,9 @@ def _accept_every_sign() -> None:
 
 def main() -> None:
     """Run one command of the command line."""
+    takes_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if takes_interrupts:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line can say it in one line
     _fill_standard_descriptors()
     _accept_every_sign()
     if why := _clash(Path(__file__).resolve().parent):
@@ -72,6 +76,8 @@ def main() -> None:
             sys.exit(1)
         from supervisor.cli.main import main as command_line  # noqa: PLC0415 - it may be another package's
 
+        if takes_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         command_line(prog_name=Path(sys.argv[0]).name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in PACKAGES:

@@ -3,7 +3,8 @@
 Theory of operation. QEMU with ``server=on`` binds the socket and waits (OVS calls this client mode). The VM
 may start after the switch, go, and come again at the same path. So the path is dialled until a VM accepts.
 When its port is gone, dialling begins again. One path, one VM. A process at the path that speaks another
-protocol, again and again, is dialled less and less often (``protocol_guard``).
+protocol, again and again, or a VM that ends each link in vain, is dialled less and less often
+(``protocol_guard``).
 
      state       left by                 then
      waiting     ``due`` passes          dial: connected, or waiting for REDIAL_S
@@ -18,7 +19,7 @@ from forwarder.errors import LocalError
 from forwarder.names import PortId, PortRecord
 from supervisor.attach.addresses import Listen, PortOptions
 from supervisor.attach.listener_common import VmHandler, warn_refused
-from supervisor.attach.protocol_guard import PROTOCOLS, ProtocolGuard
+from supervisor.attach.protocol_guard import PROTOCOLS, VAIN_S, ProtocolGuard
 from supervisor.base.logs import Throttle, log
 
 REDIAL_S = 0.5
@@ -49,6 +50,7 @@ class VhostDialer:
         self._path = address.path
         self._owner = owner
         self._due = 0.0
+        self._dialled = float("-inf")
         self._throttle = Throttle()
         self._guard = ProtocolGuard()
 
@@ -68,25 +70,30 @@ class VhostDialer:
         self.port = None
 
     def ended(self, port: PortId, reason: str) -> None:
-        """Note why a port has ended: the process at the path may have spoken another protocol."""
-        if port != self.port or not reason.startswith(PROTOCOL.bad_ends):
-            return
+        """Note why a port has ended. Some reasons mean that the next link will end in the same way."""
         now = time.monotonic()
-        pause = self._guard.bad(now)
-        if pause:
-            self._due = now + pause
-            what = PROTOCOL.is_not_spoken("the process there speaks")
-            log.warning("%s: %s. It is dialled again in %g s", self.url, what, pause)
+        if port != self.port:
+            return
+        if reason.startswith(PROTOCOL.bad_ends):
+            self._pauses_after(PROTOCOL.is_not_spoken("the process there speaks"), now)
+        elif now - self._dialled < VAIN_S and reason.startswith(PROTOCOL.vain_ends):
+            self._pauses_after(f"{reason}, again and again", now)
 
     def tick(self, now: float) -> None:
         """Dial, if it is due."""
         if self.port is None and now >= self._due:
-            self._due = now + REDIAL_S
+            self._dialled, self._due = now, now + REDIAL_S
             self._dial()
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
         return self._due if self.port is None else float("inf")
+
+    def _pauses_after(self, what: str, now: float) -> None:
+        pause = self._guard.bad(now)
+        if pause:
+            self._due = now + pause
+            log.warning("%s: %s. It is dialled again in %g s", self.url, what, pause)
 
     def _dial(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -138,7 +138,8 @@ class Fleet:
         """Take over the workers of a dead supervisor; ``turn`` runs the loop for at most that long."""
         self._takeover.begin(self._runtime_dir, time.monotonic())
         left = len(self._takeover.left)
-        text = f"supervisor {predecessor} of this directory did not end cleanly and left {left} workers"
+        workers = "1 worker" if left == 1 else f"{left} workers"
+        text = f"supervisor {predecessor} of this directory did not end cleanly and left {workers}"
         say("takeover", f"{text}; taking over", "warning", predecessor=predecessor, workers=left)
         self.publisher.quiet = True
         while wait := self._takeover.wait(time.monotonic()):

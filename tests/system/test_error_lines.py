@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,3 +229,12 @@ def test_a_missing_interpreter_is_named() -> None:
     )
     assert done.returncode == 1
     assert "no such program: python3.9-absent" in done.stderr
+
+
+def test_an_interrupt_before_the_command_line_is_there_ends_it_without_a_word() -> None:
+    early = "bulkhead.find_spec = lambda name: os.kill(os.getpid(), signal.SIGINT)"
+    code = f"import os, signal, bulkhead; {early}; bulkhead.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -16,6 +16,7 @@ from supervisor.attach.dial_vhost import REDIAL_S, VhostDialer
 from tests.helpers.fakes import FakeOwner
 
 NEVER = float("inf")
+VAIN = "the VM closed the link before a driver used it (a port has one pair of queues)"
 
 
 class Bench:
@@ -105,9 +106,33 @@ def test_it_dials_again_whenever_the_vm_has_gone(bench: Bench) -> None:
         assert len(bench.owner.arrived) == number
 
 
-def test_a_process_that_speaks_another_protocol_is_dialled_less_and_less_often(
-    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("flags 0x5448202f are not those of a request", "speaks another protocol than vhost-user"),
+        (VAIN, VAIN),
+    ],
+)
+def test_a_process_that_ends_each_link_at_once_is_dialled_less_and_less_often(
+    bench: Bench,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    said: str,
 ) -> None:
+    assert dials(bench, monkeypatch, reason, after=0.9)[2:] == [1.0, 2.0]
+    assert f"{said}, again and again. It is dialled again in 1 s" in caplog.text
+
+
+@pytest.mark.parametrize(("reason", "after"), [(VAIN, 1.1), ("the VM closed the link", 0.1)])
+def test_a_vm_that_was_served_is_dialled_again_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, reason: str, after: float
+) -> None:
+    assert max(dials(bench, monkeypatch, reason, after)) <= REDIAL_S
+
+
+def dials(bench: Bench, monkeypatch: pytest.MonkeyPatch, reason: str, after: float) -> list[float]:
+    """End four links for a reason, each after some seconds; return the pauses until the next dials."""
     now = time.monotonic()
     monkeypatch.setattr("supervisor.attach.dial_vhost.time", SimpleNamespace(monotonic=lambda: now))
     vm = bench.listen()
@@ -116,12 +141,12 @@ def test_a_process_that_speaks_another_protocol_is_dialled_less_and_less_often(
         now = max(now, bench.dialer.deadline())
         bench.dialer.tick(now)
         assert is_dialled(vm)
+        now += after
         bench.owner.released.add(bench.owner.arrived[-1][0].id)
-        bench.dialer.ended(bench.owner.arrived[-1][0].id, "flags 0x5448202f are not those of a request")
+        bench.dialer.ended(bench.owner.arrived[-1][0].id, reason)
         bench.dialer.released()
         pauses.append(bench.dialer.deadline() - now)
-    assert pauses[2:] == [1.0, 2.0]
-    assert "another protocol than vhost-user, again and again. It is dialled again in 1 s" in caplog.text
+    return pauses
 
 
 def test_a_vm_that_is_refused_is_hung_up_on_and_dialled_later(
