@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import math
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -171,7 +172,8 @@ def _measure(ends: Ends, case: dict[str, Any], options: argparse.Namespace) -> R
 def _beside(ends: Ends, to: str, seconds: float) -> Run:
     """Measure echoes beside a stream of the same direction."""
     room, server = ends.lab.client("VM" if to == TO_HOST else "host")
-    words = ["iperf3", "-c", *server.split(), "-t", str(seconds + 2 * BEGIN_S), "-J", "-C", "cubic"]
+    lasts = math.ceil(seconds + 2 * BEGIN_S)  # iperf3 takes whole seconds
+    words = ["iperf3", "-c", *server.split(), "-t", str(lasts), "-J", "-C", "cubic"]
     words = ["ip", "netns", "exec", room.netns, *words]
     stream = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     try:
