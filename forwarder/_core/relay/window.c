@@ -8,28 +8,35 @@
 
 uint32_t window_of(uint64_t bytes, uint64_t passed, uint64_t round_trip)
 {
-    uint64_t span = 2 * round_trip > WINDOW_NS ? 2 * round_trip : WINDOW_NS;
+    uint64_t longer = round_trip + round_trip / 4, span = longer > WINDOW_NS ? longer : WINDOW_NS;
     double bound = (double)bytes * (double)span / (double)passed;
     if (bound > WINDOW_MOST)
         return WINDOW_MOST;
     return bound > WINDOW_LEAST ? (uint32_t)bound : WINDOW_LEAST;
 }
 
-static uint64_t shortest_round_trip(int fd)
+/* The shorter of the kernel's two measures; 0 if it has none. That of its own packets may be of a handshake in a busy
+   moment, and that of the guest's data has the wait in the guest's queue in it. */
+static uint64_t round_trip_of(int fd)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
-    bool is_known = getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_min_rtt != UINT32_MAX;
-    return is_known ? (uint64_t)info.tcpi_min_rtt * NS_PER_US : 0;
+    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+    uint32_t sent = info.tcpi_min_rtt, received = info.tcpi_rcv_rtt;
+    uint32_t shorter = received != 0 && received < sent ? received : sent;
+    return shorter == UINT32_MAX ? 0 : (uint64_t)shorter * NS_PER_US;
 }
 
 void window_bound(struct window *window, int fd, uint64_t now)
 {
     uint64_t passed = now - window->since;
-    if (window->since != 0 && passed < WINDOW_SAMPLE_NS)
-        return;
     if (window->since != 0) {
-        uint32_t bound = window_of(window->bytes, passed, shortest_round_trip(fd));
+        if (passed < WINDOW_SAMPLE_NS)
+            return;
+        uint64_t round_trip = round_trip_of(fd);
+        if (passed < WINDOW_SAMPLE_TRIPS * round_trip)
+            return;
+        uint32_t bound = window_of(window->bytes, passed, round_trip);
         setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bound, sizeof bound);
     }
     *window = (struct window){.since = now};
