@@ -14,13 +14,15 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from gateway.fair_share import Shares
-from gateway.ip.packets import Fragment, Packet
+from gateway.ip.packets import IP4, Fragment, Packet
 
 WAIT_S = 15.0
 """Half of Linux's time: on one LAN fragments follow each other within a millisecond."""
 
 MOST_BYTES = 8 << 20
-LONGEST = 65535
+LONGEST = {4: 65535 - IP4.size, 6: 65535}
+"""Bytes of a whole packet behind its header, by IP version: IPv4 counts the header, too (RFC 791 3.1)."""
+
 MOST_PIECES = 256
 """Fragments of one datagram, at most: each is compared with all others. The longest datagram still fits, in
 IPv4 fragments of 256 bytes."""
@@ -49,10 +51,10 @@ class _Partial:
         self.end: int | None = None
         self.pieces: dict[int, bytes] = {}
 
-    def fits(self, fragment: Fragment, size: int) -> bool:
-        """Whether a fragment contradicts none of the others."""
+    def fits(self, fragment: Fragment, size: int, longest: int) -> bool:
+        """Whether a fragment contradicts none of the others, nor lies behind the ``longest`` packet's end."""
         begin, end = fragment.offset, fragment.offset + size
-        if end > LONGEST or not size or (fragment.more and size % 8) or len(self.pieces) >= MOST_PIECES:
+        if end > longest or not size or (fragment.more and size % 8) or len(self.pieces) >= MOST_PIECES:
             return False
         if self.end is not None and (end > self.end or (not fragment.more and end != self.end)):
             return False
@@ -95,7 +97,7 @@ class Reassembly:
         data = bytes(packet.body)
         if partial.pieces.get(fragment.offset) == data:
             return None  # the same fragment again
-        if not partial.fits(fragment, len(data)):
+        if not partial.fits(fragment, len(data), LONGEST[packet.version]):
             self._give_up(key, and_this=True)
             return None
         cost = len(data) + _OF_A_PIECE

@@ -51,6 +51,8 @@ BEHIND_S = 0.001
 """How long a socket that is behind waits while other events happen."""
 
 _PORT = struct.Struct(">H")
+_First = tuple[bytes, bytes, int, bytes]
+"""The first segment of a connection, as the core reads it."""
 _ETHERNET = 14
 _SOURCE = slice(6, 12)
 _NEEDS_CSUM, _CSUM_VALID = 1, 2
@@ -180,14 +182,21 @@ class Frames:
             except OSError:  # nothing more, or the interface is gone: the namespace's process says so
                 return True
             for frame in left:
-                if isinstance(frame, tuple):
-                    self._take_syn(*frame)
-                elif len(frame) >= VNET_HEADER.size + _ETHERNET:
-                    self._take(memoryview(frame), now)
+                try:
+                    self._take_left(frame, now)
+                except Exception:  # a mistake of ours costs this frame, and no other guest its way out
+                    self._poller.failed()
             if count < BATCH:
                 return True
             now = self._clock()
         return False
+
+    def _take_left(self, frame: bytes | _First, now: float) -> None:
+        """Take what the core has left to this process."""
+        if isinstance(frame, tuple):
+            self._take_syn(*frame)
+        elif len(frame) >= VNET_HEADER.size + _ETHERNET:
+            self._take(memoryview(frame), now)
 
     def _watch(self, sock: socket.socket) -> None:
         self._poller.watch(sock.fileno(), partial(self._event, sock), READ)

@@ -103,8 +103,11 @@ class Datagrams:
             except OSError:
                 return
             for data, address, port, scope, local, cut in left:
-                for piece in pieces(data, cut):
-                    self._take(piece, Client(address, port, scope), local, now)
+                try:
+                    for piece in pieces(data, cut):
+                        self._take(piece, Client(address, port, scope), local, now)
+                except Exception:  # a mistake of ours costs this client's datagrams, and no other's
+                    self._poller.failed()
             if count < BATCH:
                 return
 

@@ -3,6 +3,7 @@
 import contextlib
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,6 +158,17 @@ def test_pieces_that_overlap_end_the_whole_datagram():
     assert reassembly.add(piece(0, 800), "mac", "port", 0.0) is None
     assert reassembly.add(piece(792, 800), "mac", "port", 0.0) is None
     assert (len(reassembly), reassembly.dropped) == (0, 2)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(65_515, True), (65_516, False)])
+def test_pieces_never_make_a_packet_that_is_longer_than_ipv4_allows(size, fits):
+    reassembly, found = Reassembly(), None
+    for offset in range(0, size, 1480):
+        body, more = bytes(min(1480, size - offset)), offset + 1480 < size
+        each = piece(offset, 0, more=more)._replace(body=body)
+        found = reassembly.add(each, "mac", "port", 0.0) or found
+    assert (found is not None) == fits
+    assert (len(reassembly), reassembly._shares.taken) == (0, 0)
 
 
 def test_pieces_of_two_guests_with_one_address_are_two_datagrams():

@@ -4,10 +4,12 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 from ipaddress import ip_address
 
 import pytest
 
+from gateway.relay import frames
 from tests.helpers.gateway.lan import Lan, address, echo, in_a_namespace
 from tests.helpers.gateway.world import received
 
@@ -48,6 +50,57 @@ def first_fragment(lan, version, gateway, number):
         + struct.pack(">BBHI", 17, 0, 1, number)
         + bytes(1440)
     )
+
+
+@in_a_namespace
+def test_a_datagram_longer_than_ip_allows_is_dropped_and_the_others_go_on():
+    with contextlib.ExitStack() as stack:
+        lan = Lan(stack)
+        room = lan.guest()
+        forger = lan.inside(room, address(lan, 1, 4), socket.SOCK_RAW, socket.IPPROTO_RAW)
+        refused = "169.254.169.254"
+        for packet in too_long(address(lan, 1, 4), refused):
+            forger.sendto(packet, (refused, 0))
+            lan.world.turn(0)
+        lan.world.until(lambda: lan.world.count("fragments_dropped") > 0, "the drop")
+        guest = lan.inside(room, address(lan, 1, 4))
+        server = lan.outside("127.0.0.1")
+        guest.sendto(b"still", (str(lan.policy.host4), server.getsockname()[1]))
+        assert received(lan.world, server)[0] == b"still"
+
+
+@in_a_namespace
+def test_a_mistake_of_ours_costs_one_frame_and_no_other_guest_its_way_out():
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as monkeypatch:
+        lan = Lan(stack)
+        room = lan.guest()
+        guest, server = lan.inside(room, address(lan, 1, 4)), lan.outside("127.0.0.1")
+        target = (str(lan.policy.host4), server.getsockname()[1])
+        failures = []
+        monkeypatch.setattr(lan.world.relay._poller, "failed", lambda: failures.append(sys.exc_info()[1]))
+        with monkeypatch.context() as patch:
+            patch.setattr(frames, "parse", lambda _: 1 / 0)
+            guest.sendto(b"lost", target)
+            lan.world.until(lambda: failures, "the failure")
+        guest.sendto(b"kept", target)
+        assert received(lan.world, server)[0] == b"kept"
+        assert [type(each) for each in failures] == [ZeroDivisionError]
+
+
+def too_long(source, destination):
+    """Return fragments of a datagram that has 65,535 bytes behind the IP header."""
+    ends = ip_address(source).packed + ip_address(destination).packed
+    body = struct.pack(">HHHH", 4000, 53, 65_535, 0) + bytes(65_527)
+    return [
+        struct.pack(
+            ">BBHHHBBH",
+            *(0x45, 0, 20 + len(body[at : at + 1480]), 7),
+            *((0x2000 if at + 1480 < len(body) else 0) | at // 8, 64, 17, 0),
+        )
+        + ends
+        + body[at : at + 1480]
+        for at in range(0, len(body), 1480)
+    ]
 
 
 @in_a_namespace
