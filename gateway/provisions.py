@@ -259,8 +259,8 @@ class Provisions:
         for question in self._held.left(port):
             self._answer(question, now)
         self._news.forget(port)
+        self._streams.forget(port)  # before its questions: an open connection would ask the next ones
         self._upstream.forget(port)
-        self._streams.forget(port)
 
 
 def _row(lease: Lease, now: float) -> Row:

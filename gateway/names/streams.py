@@ -107,7 +107,8 @@ class Streams:
     def tick(self, now: float) -> None:
         """End connections that are silent too long, and read paused ones again."""
         for connection in [each for each, until in self._resting.items() if until <= now]:
-            del self._resting[connection]
+            if self._resting.pop(connection, None) is None:
+                continue  # another one's question has ended it
             connection.rests = False
             self._take(connection)
             self._update(connection)

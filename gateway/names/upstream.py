@@ -22,7 +22,7 @@ make room for new ones.
 
 import heapq
 import os
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from functools import partial
 
@@ -97,6 +97,8 @@ class Upstream:
         self._clock = clock
         self._by_owner: dict[Hashable, OrderedDict[_Asked, None]] = {}
         self._count = 0
+        self._pushed: deque[_Asked] = deque()
+        """Questions that others have pushed out; ``tick`` tells their askers, who may ask anew."""
         self._due: list[tuple[float, int, _Asked]] = []
         self._number = 0
 
@@ -115,7 +117,9 @@ class Upstream:
         self._next(asked)
 
     def tick(self, now: float) -> None:
-        """Ask the next resolver for questions whose time has come."""
+        """Ask the next resolver for questions whose time has come; end those that were pushed out."""
+        for _ in range(len(self._pushed)):
+            self._pushed.popleft().give(None)
         while self._due and self._due[0][0] <= now:
             _, _, asked = heapq.heappop(self._due)
             if not self._is_under_way(asked):
@@ -128,14 +132,16 @@ class Upstream:
 
     def deadline(self) -> float | None:
         """When to call ``tick``; None while nothing is asked."""
+        if self._pushed:
+            return 0.0
         while self._due and not self._is_under_way(self._due[0][2]):
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
     def forget(self, owner: Hashable) -> None:
-        """End all questions of an owner that has left."""
+        """End all questions of an owner that has left; it asks no more."""
         for asked in list(self._by_owner.get(owner, ())):
-            self._finish(asked, None)
+            self._end(asked)
 
     def close(self) -> None:
         """End all questions."""
@@ -152,7 +158,9 @@ class Upstream:
             else max(self._by_owner, key=lambda each: len(self._by_owner[each]))
         )
         self._counters["names_pushed_out"] += 1
-        self._finish(next(iter(self._by_owner[fullest])), None)
+        oldest = next(iter(self._by_owner[fullest]))
+        self._end(oldest)
+        self._pushed.append(oldest)
 
     def _is_under_way(self, asked: _Asked) -> bool:
         return asked in self._by_owner.get(asked.owner, ())
@@ -225,7 +233,11 @@ class Upstream:
             self._poller.unwatch(at.sock.fileno())
             at.sock.close()
 
-    def _finish(self, asked: _Asked, answer: bytes | None) -> None:
+    def _finish(self, asked: _Asked, answer: bytes) -> None:
+        self._end(asked)
+        asked.give(answer)
+
+    def _end(self, asked: _Asked) -> None:
         for number in list(asked.sockets):
             self._drop(asked, number)
         mine = self._by_owner[asked.owner]
@@ -233,4 +245,3 @@ class Upstream:
         self._count -= 1
         if not mine:
             del self._by_owner[asked.owner]
-        asked.give(answer)

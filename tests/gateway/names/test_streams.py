@@ -210,6 +210,21 @@ def test_a_guest_that_hangs_up_is_forgotten_and_its_answer_too(world: World) -> 
     world.asked[0][2](b"answer")
 
 
+def test_a_paused_connection_that_another_ones_question_ends_is_not_read_again(world: World) -> None:
+    first, second = world.connect(), world.connect()
+    world.streams._ask = lambda _, __, reply: reply(b"")
+    first.send(framed(b"q") * 100)
+    second.send(framed(b"q"))
+    world.until(lambda: len(world.streams._resting) == 2)
+    *_, other = world.streams._resting
+    other.questions += 1
+    world.streams._ask = lambda *_: world.streams._answer(other, b"nobody reads this")
+    second.close()
+    world.now += 1.0
+    world.streams.tick(world.now)
+    assert (len(world.streams), other.closed) == (1, True)
+
+
 def test_a_port_that_asks_too_much_is_read_later_and_loses_nothing(world: World) -> None:
     sock, other = world.connect(), world.connect(OTHER)
     sock.send(framed(b"q") * 300)

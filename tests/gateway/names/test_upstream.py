@@ -6,15 +6,19 @@ import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from unittest import mock
 
 import pytest
 
 from forwarder.socket_address import Servers
 from gateway.names import message, resolver_sockets, upstream
+from gateway.names.streams import MOST_QUESTIONS, Streams
+from gateway.names.streams import Reply as Replied
 from gateway.names.upstream import END_S, MOST, MOST_EACH, STEP_S, Upstream
 from gateway.poller import Poller
+from gateway.ports import Port
+from gateway.rates import Rates
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.gateway.dns_client import Answer, Resolver, answer, query, read
 from tests.helpers.guests.waiting import PATIENCE
@@ -60,7 +64,7 @@ class World:
         stack.callback(self.poller.close)
         stack.callback(self.upstream.close)
 
-    def ask(self, name: str, owner: str = "guest", *, stream: bool = False) -> None:
+    def ask(self, name: str, owner: Hashable = "guest", *, stream: bool = False) -> None:
         data = query(name, 1, ident=len(self.given) + 7)
         question = message.parse(data)
         assert question is not None
@@ -249,7 +253,46 @@ def test_a_guest_with_unanswered_questions_pushes_out_its_own(stack: contextlib.
     assert values(world.wait("one", "two")) == [[FOUND]] * 2
     world.upstream.forget("greedy")
     assert (len(world.upstream), open_descriptors()) == (0, before)
-    assert world.given["hole5"] is None
+    assert world.upstream.deadline() == 0.0
+    world.later(0.0)
+    assert world.given["hole5"] is None, "its asker is told in the next tick"
+    assert world.upstream.deadline() is None
+
+
+def test_a_connection_with_more_questions_than_places_asks_on_and_ends_with_its_port(
+    stack: contextlib.ExitStack,
+) -> None:
+    """Each question that is pushed out makes its connection ask the next one: in a later turn, not within."""
+    world, port = World(stack, silent), Port(2, 20)
+    asked: list[int] = []
+
+    def ask(data: bytes, owner: Port, reply: Replied) -> None:
+        question = message.parse(data)
+        assert question is not None
+        asked.append(question.ident)
+        world.upstream.ask(question, data, owner, lambda got: reply(got or b""), stream=True)
+
+    rates, clock = Rates(10_000, 10_000, 2), lambda: world.now
+    connections = Streams(world.poller, ask, rates, world.counters, clock=clock)
+    stack.callback(connections.close)
+    wire = [query(f"n{number}", 1, ident=number) for number in range(4 * MOST_QUESTIONS)]
+    data = b"".join(len(each).to_bytes(2, "big") + each for each in wire)
+    for _ in range(MOST_EACH // MOST_QUESTIONS):
+        ours, theirs = socket.socketpair()
+        stack.callback(theirs.close)
+        connections.begin(ours, port)
+        theirs.sendall(data)
+    world.settle(lambda: len(world.upstream) == MOST_EACH)
+    for number in range(3):
+        world.ask(f"one{number}", port)
+        assert len(world.upstream) == MOST_EACH
+    before = len(asked)
+    world.later(0.0)
+    assert len(asked) == before + 3, "the connections went on"
+    connections.forget(port)
+    world.upstream.forget(port)
+    world.later(0.0)
+    assert (len(world.upstream), len(connections)) == (0, 0)
 
 
 def test_when_all_places_are_used_the_owner_with_most_questions_loses_one(
@@ -262,6 +305,7 @@ def test_when_all_places_are_used_the_owner_with_most_questions_loses_one(
     for number in range(4):
         world.ask(f"guest{number}", f"guest{number}")
     assert len(world.upstream) == 10
+    world.later(0.0)
     assert world.given == {"greedy0": None, "greedy1": None}
     assert MOST >= 8 * MOST_EACH
 
