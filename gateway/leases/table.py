@@ -7,8 +7,9 @@ cannot renew, release or decline the lease of another port. A second port that c
 gets another address.
 
 ``lease`` has the states. The same MAC address gets a *kept* address again, through any port. New guests get
-addresses without a lease first; if there is none, the address that was kept for longest. An address that a VM
-uses without a lease (``gateway.seen``) is offered to another one only if no other address is left.
+addresses without a lease first; if there is none, a kept one: of the port that has most of them, the one that
+was kept for longest. So a guest that asks with ever new MAC addresses, and lets go, takes only its own. An
+address that a VM uses without a lease (``gateway.seen``) is offered to another one only if no other is left.
 
 The address of a new guest is computed from its MAC address, so it is the same after a restart that has lost
 the table.
@@ -32,6 +33,7 @@ free.
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 from gateway.leases.lease import LASTS, LEASE_S, NEXT, Lease, LeaseState
 from gateway.ports import Port
@@ -66,9 +68,11 @@ class Leases:
         }
         """Leases by state, the first to end first: all leases of a state last equally long."""
         self._by_name: dict[str, Lease] = {}
-        self._used: dict[Port, dict[Lease, None]] = {}
-        """The number of offered, bound and declined leases of each port."""
+        self._used: dict[Port, OrderedDict[Lease, None]] = {}
+        """The offered, bound and declined leases of each port."""
         self._in_use = 0
+        self._kept: dict[Port, OrderedDict[Lease, None]] = {}
+        """The kept leases of each port, the one that was kept for longest first."""
 
     def __len__(self) -> int:
         return len(self._by_address)
@@ -104,8 +108,7 @@ class Leases:
         lease = lease or self._new(mac, port, asked)
         if lease is None or not self._may_have(lease, port):
             return None
-        lease.port = port
-        self._to(lease, "offer", now)
+        self._to(lease, "offer", now, port)
         return lease
 
     def bind(self, mac: bytes, port: Port, address: int, now: float) -> Lease | None:
@@ -118,8 +121,7 @@ class Leases:
             return None
         if self._is_lost(lease, port):
             return None
-        lease.port = port
-        self._to(lease, "bind", now)
+        self._to(lease, "bind", now, port)
         return lease
 
     def release(self, mac: bytes, port: Port, address: int, now: float, why: str = "released") -> None:
@@ -205,9 +207,14 @@ class Leases:
         return self._enter(mac, port, address) if address else None
 
     def _choose(self, mac: bytes, fits: Callable[[int], bool]) -> int:
-        """Return an address without a lease that ``fits``, or else the longest kept one; 0: there is none."""
-        kept = (each.address for each in self._queues[LeaseState.KEPT] if each.mac not in self._fixed)
-        return self._unused(mac, fits) or next(filter(fits, kept), 0)
+        """Return an address that ``fits``: without a lease, or else of a kept one; 0: there is none."""
+        return self._unused(mac, fits) or self._kept_longest(fits)
+
+    def _kept_longest(self, fits: Callable[[int], bool]) -> int:
+        """Return the address kept for longest, of a port that keeps most; 0: there is none that ``fits``."""
+        most = max(self._kept.values(), key=len, default=OrderedDict[Lease, None]())
+        kept = chain(most if len(most) > 1 else (), self._queues[LeaseState.KEPT])
+        return next((each.address for each in kept if each.mac not in self._fixed and fits(each.address)), 0)
 
     def _unused(self, mac: bytes, fits: Callable[[int], bool]) -> int:
         """Return an address that no lease has, and that ``fits``; 0: there is none."""
@@ -258,6 +265,7 @@ class Leases:
         self._by_address[lease.address] = lease
         self._by_mac.setdefault(lease.mac, []).append(lease)
         self._queues[lease.state][lease] = None
+        self._kept.setdefault(lease.port, OrderedDict())[lease] = None
 
     def _let_go(self, lease: Lease, now: float, why: str) -> None:
         was_bound = lease.state is LeaseState.BOUND
@@ -265,27 +273,30 @@ class Leases:
         if was_bound:
             self.ended(lease, why)
 
-    def _to(self, lease: Lease, event: str, now: float) -> None:
+    def _to(self, lease: Lease, event: str, now: float, port: Port | None = None) -> None:
+        """Let an event happen to a lease; ``port`` has it from then on, if one is given."""
         state = NEXT[lease.state, event]
         if state is LeaseState.BOUND and event == "offer":
             return  # an offer renews nothing
         self._leave_state(lease)
+        lease.port = port or lease.port
         lease.state = state
         lease.ends = now + LASTS.get(state, 0.0)
         self._queues[state][lease] = None
         if state in LASTS:
-            self._used.setdefault(lease.port, {})[lease] = None
+            self._used.setdefault(lease.port, OrderedDict())[lease] = None
             self._in_use += 1
+        elif state is LeaseState.KEPT:
+            self._kept.setdefault(lease.port, OrderedDict())[lease] = None
         if state in (LeaseState.BOUND, LeaseState.KEPT):
             self.changed(lease)
 
     def _leave_state(self, lease: Lease) -> None:
         del self._queues[lease.state][lease]
-        if lease.state in LASTS:
-            mine = self._used[lease.port]
-            del mine[lease]
-            if not mine:
-                del self._used[lease.port]
+        if lease.state is LeaseState.KEPT:
+            _remove(self._kept, lease)
+        else:
+            _remove(self._used, lease)
             self._in_use -= 1
 
     def _forget(self, lease: Lease) -> None:
@@ -302,6 +313,14 @@ class Leases:
         if self._by_name.get(lease.name) is lease:
             del self._by_name[lease.name]
         lease.name = ""
+
+
+def _remove(leases: dict[Port, OrderedDict[Lease, None]], lease: Lease) -> None:
+    """Take a lease out of those of its port."""
+    mine = leases[lease.port]
+    del mine[lease]
+    if not mine:
+        del leases[lease.port]
 
 
 def _any(_: int) -> bool:

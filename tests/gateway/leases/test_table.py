@@ -69,6 +69,26 @@ def test_the_address_of_a_vm_that_has_gone_is_its_own_while_there_are_others() -
     assert lease(leases, mac(1), port(500), 3.0) is one
 
 
+@pytest.mark.parametrize("let_go", ["release", "ignore the offer"])
+def test_a_guest_with_ever_new_mac_addresses_takes_no_address_of_a_vm_that_has_gone(let_go: str) -> None:
+    leases = table()
+    one = lease(leases, mac(1), port(1))
+    assert one is not None
+    leases.left(port(1), 1.0)
+    now = 2.0
+    for number in range(2, 1000):
+        got = leases.offer(mac(number), port(2), 0, now)
+        assert got is not None
+        if let_go == "release":
+            leases.bind(mac(number), port(2), got.address, now)
+            leases.release(mac(number), port(2), got.address, now)
+        now += OFFER_S
+    newcomer = lease(leases, mac(2000), port(3), now)
+    assert newcomer is not None
+    assert newcomer.address != one.address
+    assert lease(leases, mac(1), port(500), now) is one
+
+
 def test_clones_of_a_mac_address_behind_two_ports_have_an_address_each() -> None:
     leases = table()
     one, other = lease(leases, mac(1), port(1)), lease(leases, mac(1), port(2))
