@@ -36,6 +36,7 @@ _OPERATION = 0x7800
 _CODE = 0x000F
 _LONGEST_LABEL = 63
 _LONGEST_NAME = 255
+_OUR_OPT = b"\0" + struct.pack(">HHIH", OPT, OUR_BYTES, 0, 0)
 _SOA_TIMES = struct.pack(">IIIII", 1, 3600, 600, 86400, 5)
 """Serial, refresh, retry, expire, and the seconds for which a client may cache a negative answer."""
 
@@ -128,7 +129,7 @@ def answer(question: Question, code: int, records: Sequence[Record] = ()) -> byt
         data = write_name("gateway.containers.internal") + write_name("nobody.invalid") + _SOA_TIMES
         body.append(_RECORD.pack(_NAME_IS_QUESTION, SOA, INTERNET, 5, len(data)) + data)
     if question.has_edns:
-        body.append(b"\0" + struct.pack(">HHIH", OPT, OUR_BYTES, 0, 0))
+        body.append(_OUR_OPT)
     header = HEADER.pack(question.ident, flags, 1, len(records), authorities, int(question.has_edns))
     return header + b"".join(body)
 
@@ -143,9 +144,10 @@ def failure(data: bytes, code: int) -> bytes:
 
 
 def cut(data: bytes, question: Question) -> bytes:
-    """Return a long answer as a truncated one: the client asks again by TCP."""
+    """Return a long answer as a truncated one: the client asks again by TCP (RFC 6891 7: also with EDNS)."""
     _, flags, *_ = HEADER.unpack_from(data)
-    return HEADER.pack(question.ident, flags | _TRUNCATED, 1, 0, 0, 0) + question.wire
+    header = HEADER.pack(question.ident, flags | _TRUNCATED, 1, 0, 0, int(question.has_edns))
+    return header + question.wire + (_OUR_OPT if question.has_edns else b"")
 
 
 def renamed(data: bytes, ident: int) -> bytes:

@@ -116,10 +116,10 @@ class Nat:
         if not flow.hears_errors and not self._errors.is_spent(sender.owner, now):
             flow.hear_errors(hear=True)
         target = address.packed
-        if flow.peers.get(target) != packet.destination:
-            if len(flow.peers) >= MOST_PEERS:
-                del flow.peers[next(iter(flow.peers))]
-            flow.peers[target] = packet.destination
+        flow.peers.pop(target, None)  # the peer that has been asked for the longest time goes first
+        if len(flow.peers) >= MOST_PEERS:
+            del flow.peers[next(iter(flow.peers))]
+        flow.peers[target] = packet.destination
         if flow.way != (way.hops, way.keep):
             flow.go(way.hops, keep=way.keep)
         if known is not None and isinstance(packet, Datagram):

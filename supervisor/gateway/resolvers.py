@@ -32,7 +32,7 @@ def read(lines: Iterable[str]) -> Servers:
     """Return what the ``nameserver`` and ``options`` lines of a ``resolv.conf`` say."""
     found, by_tcp = [], False
     for line in lines:
-        words = line.split()
+        words = line.split() if line[:1].strip() else []  # a keyword begins its line (resolv.conf(5))
         by_tcp |= words[:1] == ["options"] and "use-vc" in words
         if words[:1] == ["nameserver"] and len(words) > 1:
             try:

@@ -103,6 +103,14 @@ def test_a_subnet_that_the_host_has_is_refused_and_a_default_route_is_none() -> 
         overlap.check(IPv4Network("192.168.127.0/24"), ROUTES)
 
 
+def test_the_halves_of_a_default_route_are_no_network_of_the_host() -> None:
+    halves = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n" + "".join(
+        f"tun0 {first} 00000000 0003 0 0 0 00000080 0 0 0\n" for first in ("00000000", "00000080")
+    )
+    overlap.check(IPv4Network("192.168.127.0/24"), halves)
+    overlap.check(IPv4Network("10.0.0.0/8"), halves)
+
+
 def test_a_resolver_may_have_a_port() -> None:
     said = ["10.0.0.1", "10.0.0.1:5353", "fd00::1", "[fd00::1]:5353"]
     resolver = read({"resolver": said}).resolvers

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.names import message
-from gateway.names.message import NAME_ERROR, NO_ERROR, SERVER_FAILURE, A, Question, parse, write_name
+from gateway.names.message import (
+    NAME_ERROR,
+    NO_ERROR,
+    OUR_BYTES,
+    SERVER_FAILURE,
+    A,
+    Question,
+    parse,
+    write_name,
+)
 from tests.helpers.gateway.dns_client import query, read
 
 
@@ -73,6 +82,15 @@ def test_an_answer_that_is_too_long_says_so_with_its_question() -> None:
     long = message.answer(question, NO_ERROR, [message.Record(16, b"x" * 600)])
     cut = read(message.cut(long, question))
     assert (cut.ident, cut.truncated, cut.values, cut.question) == (3, True, [], "x.y")
+
+
+@pytest.mark.parametrize("edns", [0, 1232])
+def test_a_truncated_answer_has_edns_if_its_question_has(edns: int) -> None:
+    question = parsed(query("x.y", A, edns=edns))
+    ours = message.answer(question, NO_ERROR)
+    record = b"\0\0\x29" + OUR_BYTES.to_bytes(2, "big") + bytes(6)
+    for answer in (message.cut(ours, question), ours):
+        assert (read(answer).has_edns, answer.endswith(record)) == (bool(edns), bool(edns))
 
 
 def test_an_answer_answers_its_own_question_alone() -> None:

@@ -15,7 +15,7 @@ import pytest
 from forwarder.names import parse_mac
 from gateway.lan.frames import Datagram, udp
 from gateway.relay import nat
-from tests.helpers.gateway.lan import GROUP_RANGE, SERVER, SERVER6, Lan, address, echo, in_a_namespace
+from tests.helpers.gateway.lan import GROUP_RANGE, SERVER, SERVER6, Lan, address, echo, in_a_namespace, ip
 from tests.helpers.gateway.world import received
 
 pytestmark = pytest.mark.guest
@@ -58,6 +58,22 @@ def test_one_flow_reaches_many_places_from_one_port_and_hears_no_others():
         lan.world.until(lambda: lan.world.count("unasked") == 1, "the stranger's datagram")
         other.sendto(b"welcome", seen[1])
         assert received(lan.world, guest) == (b"welcome", other.getsockname())
+
+
+@in_a_namespace
+def test_a_peer_that_is_asked_again_is_heard_though_many_others_are_asked():
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(nat, "MOST_PEERS", 2)
+        lan = Lan(stack)
+        addresses = [SERVER, "203.0.113.8", "203.0.113.9"]
+        ip(*(f"address add {each}/32 dev lo" for each in addresses[1:]))
+        guest = lan.inside(lan.guest(), address(lan, 1))
+        first, second, third = (lan.outside(each) for each in addresses)
+        for server in (first, second, first, third):
+            guest.sendto(b"hello", server.getsockname())
+            peer = received(lan.world, server)[1]
+        first.sendto(b"welcome", peer)
+        assert received(lan.world, guest) == (b"welcome", first.getsockname())
 
 
 @in_a_namespace

@@ -13,6 +13,7 @@ def test_the_file_is_read_as_the_c_library_does() -> None:
         "# nameserver 10.0.0.9",
         "nameserver 127.0.0.53 # ours",
         "nameserver x",
+        " nameserver 10.0.0.8",
         "search x",
         "nameserver",
     ]
@@ -33,7 +34,7 @@ def test_options_may_ask_for_tcp_anywhere_in_the_file(tmp_path: Path) -> None:
     for said in (
         "options use-vc",
         "options ndots:2 use-vc rotate",
-        "\toptions\tuse-vc",
+        "options\tuse-vc",
         "options edns0\noptions use-vc",
     ):
         assert read([*said.splitlines(), server]) == ((("10.0.0.1", 53),), True)
