@@ -58,8 +58,7 @@ static void pump(struct splices *splices, struct splice *splice)
     struct direction *directions = splice->directions;
     bool has_more = false;
     struct splice_end *guest = &ends[splice->guest];
-    if (window_may_be_due(&guest->window))
-        window_bound(&guest->window, guest->fd, monotonic_ns());
+    uint64_t before = guest->window.bytes;
     for (uint32_t i = 0; i < 2; i++) {
         bool is_last = directions[!i].half == DIRECTION_ENDED;
         enum outcome outcome = direction_move(&directions[i], &splices->pool, &ends[i], &ends[!i], is_last);
@@ -76,6 +75,8 @@ static void pump(struct splices *splices, struct splice *splice)
         }
         has_more |= outcome != MOVED;
     }
+    if (guest->window.bytes != before)
+        window_took(&guest->window, guest->fd, monotonic_ns());
     if (ends[0].failed && ends[1].failed) {
         end_with(splices, splice, ends[0].failed);
     } else if (ends[0].failed || ends[1].failed) {

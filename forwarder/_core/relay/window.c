@@ -27,17 +27,29 @@ static uint64_t round_trip_of(int fd)
     return shorter == UINT32_MAX ? 0 : (uint64_t)shorter * NS_PER_US;
 }
 
-void window_bound(struct window *window, int fd, uint64_t now)
+/* Whether the stream was silent before these bytes. */
+static bool was_silent(const struct window *window, int fd, uint64_t now)
 {
-    uint64_t passed = now - window->since;
-    if (window->since != 0) {
-        if (passed < WINDOW_SAMPLE_NS)
-            return;
-        uint64_t round_trip = round_trip_of(fd);
-        if (passed < WINDOW_SAMPLE_TRIPS * round_trip)
-            return;
-        uint32_t bound = window_of(window->bytes, passed, round_trip);
-        setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &bound, sizeof bound);
-    }
-    *window = (struct window){.since = now};
+    uint64_t silence = now - window->last;
+    return window->last == 0 || (silence > WINDOW_SILENCE_NS && silence > 2 * round_trip_of(fd));
+}
+
+/* Bound the window by the sample; false: it is too short. */
+static bool bound(const struct window *window, int fd, uint64_t passed)
+{
+    if (window->bytes < WINDOW_SAMPLE_BYTES || passed < WINDOW_SAMPLE_NS)
+        return false;
+    uint64_t round_trip = round_trip_of(fd);
+    if (passed < WINDOW_SAMPLE_TRIPS * round_trip)
+        return false;
+    uint32_t most = window_of(window->bytes, passed, round_trip);
+    setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &most, sizeof most);
+    return true;
+}
+
+void window_took(struct window *window, int fd, uint64_t now)
+{
+    if (was_silent(window, fd, now) || bound(window, fd, now - window->since))
+        *window = (struct window){.since = now};
+    window->last = now;
 }

@@ -26,21 +26,19 @@
 #define WINDOW_SAMPLE_NS 10000000u
 #define WINDOW_SAMPLE_BYTES (64u << 10)
 #define WINDOW_SAMPLE_TRIPS 4u
+/* A longer silence, and than two round trips, is no part of a stream: what comes after it begins a sample. */
+#define WINDOW_SILENCE_NS 100000000u
 
 struct window {
-    uint64_t since; /* when the sample began; 0: there was none yet */
-    uint64_t bytes; /* taken from the guest in this sample */
+    uint64_t since, last; /* when the sample began, and when bytes came last; 0: there were none yet */
+    uint64_t bytes;       /* taken from the guest in this sample */
 };
-
-static inline bool window_may_be_due(const struct window *window)
-{
-    return window->bytes >= WINDOW_SAMPLE_BYTES;
-}
 
 /* The bound after so many bytes in so many ns; `round_trip` in ns. */
 uint32_t window_of(uint64_t bytes, uint64_t passed, uint64_t round_trip);
 
-/* Bound the window of this TCP socket, and begin the next sample, if the sample is long enough. */
-void window_bound(struct window *window, int fd, uint64_t now);
+/* Bytes have been taken from this TCP socket, and counted. If the sample is long enough, bound the window and begin the
+   next sample. */
+void window_took(struct window *window, int fd, uint64_t now);
 
 #endif

@@ -34,24 +34,31 @@ int main(void)
     CHECK(fd >= 0, "no socket");
     check_rates();
 
-    struct window window = {.bytes = WINDOW_SAMPLE_BYTES - 1};
-    CHECK(!window_may_be_due(&window), "a burst is no rate");
-    window.bytes++;
-    CHECK(window_may_be_due(&window), "a sample");
+    struct window window = {.bytes = 5000000};
     uint32_t before = clamp_of(fd);
-    window_bound(&window, fd, 1000 * MS);
-    CHECK(clamp_of(fd) == before && window.since == 1000 * MS && window.bytes == 0, "nothing is known of the time before");
+    uint64_t now = 1000 * MS;
+    window_took(&window, fd, now);
+    CHECK(clamp_of(fd) == before && window.since == now && window.bytes == 0, "nothing is known of the time before");
 
     window.bytes = 5000000;
-    window_bound(&window, fd, 1000 * MS + WINDOW_SAMPLE_NS - 1);
+    window_took(&window, fd, now += WINDOW_SAMPLE_NS - 1);
     CHECK(clamp_of(fd) == before && window.bytes == 5000000, "the sample is too short");
-    window_bound(&window, fd, 1000 * MS + WINDOW_SAMPLE_NS);
+    window_took(&window, fd, now += 1);
     CHECK(clamp_of(fd) == 1000000, "the rate's bytes of 2 ms, not %u", clamp_of(fd));
-    CHECK(window.since == 1010 * MS && window.bytes == 0, "the next sample begins");
+    CHECK(window.since == now && window.bytes == 0, "the next sample begins");
 
+    window.bytes = WINDOW_SAMPLE_BYTES - 1;
+    window_took(&window, fd, now += WINDOW_SILENCE_NS);
+    CHECK(clamp_of(fd) == 1000000 && window.bytes == WINDOW_SAMPLE_BYTES - 1, "a burst is no rate");
+    window.bytes++;
+    window_took(&window, fd, now += 1);
+    CHECK(clamp_of(fd) == WINDOW_LEAST && window.bytes == 0, "a slower stream needs less");
+
+    uint32_t fast = 1000000;
+    CHECK(setsockopt(fd, IPPROTO_TCP, TCP_WINDOW_CLAMP, &fast, sizeof fast) == 0, "no clamp");
     window.bytes = WINDOW_SAMPLE_BYTES;
-    window_bound(&window, fd, 2000 * MS);
-    CHECK(clamp_of(fd) == WINDOW_LEAST, "a slower stream needs less");
+    window_took(&window, fd, now += WINDOW_SILENCE_NS + 1);
+    CHECK(clamp_of(fd) == fast && window.since == now && window.bytes == 0, "silence is no rate");
     close(fd);
     return 0;
 }
