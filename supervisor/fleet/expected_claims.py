@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 
 from forwarder.errors import PeerError
 from forwarder.messages import Claim
-from forwarder.names import Identity
+from forwarder.names import Identity, PortRecord
 from forwarder.rendezvous import PORT, worker_path
 from forwarder.wire import decode, encode
 from supervisor.base.logs import Throttle
@@ -52,6 +52,12 @@ class ExpectedClaims:
         except OSError as error:
             what = f"the next supervisor will have to believe worker {pid}: {error.strerror}"
             self._throttle.warning("claim", what)
+
+    def renew(self, record: PortRecord) -> None:
+        """Write the present settings of a port's worker, whether its channel is there or not."""
+        for pid, known in list(self._known.items()):
+            if known.record.incarnation == record.incarnation:
+                self.put(pid, known._replace(record=record))
 
     def forget(self, pid: int) -> None:
         """Forget a worker that has ended; its file goes with its sockets (``processes``)."""

@@ -179,7 +179,7 @@ class Fleet:
             self._rings.changing(self.publisher.log.get(record.port), record, now)
             if change in ("join", "arrive"):
                 self._rings.moves.hurry(record.incarnation, now)
-            self._expect_claim(record)
+            self._expected_claims.renew(record)
         self._join_rollout.publish(change, record)
         log.debug("port %d (%s): published %s", record.port, record.name, change)
 
@@ -309,7 +309,7 @@ class Fleet:
             self._pool.want(wanted)
             return False
         self._connect(worker, wanted)
-        self._expect_claim(record)
+        self._expect_claim(worker, record)
         self._owner.do(self._registry.assigned(*wanted, worker.identity))
         self.watch.expect(wanted)
         return True
@@ -342,11 +342,9 @@ class Fleet:
         if heartbeat.supervisor_epoch == self.publisher.log.epoch:
             self._confirmations.heard(served.port, heartbeat.sequence)
 
-    def _expect_claim(self, record: PortRecord) -> None:
-        """Let the next supervisor know the worker of a port, and the port's present settings."""
-        worker = self.holders.at(record.port)
-        if worker is None or worker.served != record.incarnation or worker.cell is None:
-            return
+    def _expect_claim(self, worker: WorkerChannel, record: PortRecord) -> None:
+        """Let the next supervisor know the worker of a port, and the port's settings."""
+        assert worker.cell is not None
         if self._pool.processes.get(worker.identity) is not None:  # or its file would never be removed
             self._expected_claims.put(worker.pid, Claim(LAYOUT, worker.cell, record))
 

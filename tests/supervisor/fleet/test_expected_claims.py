@@ -76,3 +76,12 @@ def test_a_disk_that_is_full_is_said_and_stops_nothing(caplog: pytest.LogCapture
     assert claims.get(MALLORY.pid) == claim(1)
     claims.forget(MALLORY.pid)
     assert claims.get(MALLORY.pid) is None
+
+
+def test_a_change_of_settings_is_written_of_the_port_s_worker_alone(tmp_path: Path) -> None:
+    claims = ExpectedClaims(str(tmp_path))
+    claims.put(MALLORY.pid, claim(1))
+    claims.put(ALICE.pid, claim(2))
+    claims.renew(claim(1, policy=ISOLATED).record)
+    claims.renew(claim(2, policy=ISOLATED, epoch=9).record)  # of another worker
+    assert read(str(tmp_path), [MALLORY, ALICE]) == {MALLORY: claim(1, policy=ISOLATED), ALICE: claim(2)}

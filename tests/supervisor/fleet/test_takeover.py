@@ -222,3 +222,18 @@ def test_a_worker_that_loses_its_channel_gets_another_and_keeps_its_port(trio: T
             cut_channel(trio.switch, trio.worker_of(address)[1])
             wait_log(trio.switch, "its worker's channel is back", number + 1)
     trio.check()
+
+
+def test_settings_that_change_while_a_channel_is_lost_outlive_the_supervisor(trio: Trio) -> None:
+    """The second loss in a row lasts some seconds (``DIAL_S``)."""
+    name, pid = trio.worker_of(3)
+    kill_supervisor(trio.switch)
+    trio.switch.start(*trio.arguments)
+    cut_channel(trio.switch, pid)
+    wait_log(trio.switch, "its worker's channel is back")
+    cut_channel(trio.switch, pid)
+    trio.switch.command("set", name, "isolated=true", check=False)  # no answer from that worker: status 1
+    kill_supervisor(trio.switch)
+    trio.switch.start(*trio.arguments)
+    assert workers(trio.switch) == trio.before
+    assert trio.switch.json("show", name)["settings"]["isolated"]
