@@ -377,5 +377,6 @@ class Fleet:
         if old is not None:
             self._channels.drop(old)
         self._connect(worker, served)
+        self._rings.returned(served)
         self._pool.returned(worker)
         log.info("port %d: its worker's channel is back", served.port)

@@ -58,8 +58,12 @@ class Holders:
         self._workers.pop(port, None)
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of this epoch of a port, if it forwards."""
+        """Return the worker of this epoch of a port, if it forwards and has a channel."""
         return self._workers.get(port) if self._registry.live(port, epoch) else None
+
+    def is_live(self, served: Incarnation) -> bool:
+        """Whether this epoch of a port forwards, with or without a channel to its worker."""
+        return self._registry.live(*served)
 
     def record(self, incarnation: Incarnation) -> PortRecord | None:
         """Return the present record of this epoch of a port; None if it is over."""
@@ -83,6 +87,8 @@ class Holders:
         worker = self.holder(*served)
         return worker is not None and self._channels.send(worker, message, descriptors)
 
-    def replace(self, worker: WorkerChannel) -> None:
-        """Kill a worker; its port gets another one."""
-        self._kill(worker.identity)
+    def replace(self, served: Incarnation) -> None:
+        """Kill the worker of this epoch of a port, which gets another one."""
+        port = self._registry.get(served.port)
+        if port is not None and port.record.incarnation == served and port.identity is not None:
+            self._kill(port.identity)

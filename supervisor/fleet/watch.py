@@ -125,4 +125,4 @@ class Watch:
             if self._unanswered.seen(record.incarnation, unread=unread, turned_at=turned_at, now=now):
                 text = f"port {record.port} ({record.name}): its worker does not answer its VM"
                 say("unanswered", text, "warning", port=record.port, name=record.name)
-                self._holders.replace(worker)
+                self._holders.replace(record.incarnation)

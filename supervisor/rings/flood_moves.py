@@ -12,8 +12,9 @@ that may hear the port now:
 A reader whose FloodRx is lost (no descriptors, or another supervisor) sees that its ring is over and asks, as
 it asks for every missing ring (``workers.links``). A unicast ring needs no move: it has one reader and one
 writer, and the honest one of both unmaps it. A worker that does not move within ``ANSWER_S`` is replaced, and
-its successor has a new ring anyway. ``moved`` is called for each port whose floods have moved, and are not to
-move again: an operator waits for that (``confirmations``).
+its successor has a new ring anyway. If its channel is lost, the move goes on over the next one, and its time
+counts on: a worker cannot put it off. ``moved`` is called for each port whose floods have moved, and are not
+to move again: an operator waits for that (``confirmations``).
 
 The others have the ring of a port that was reserved (``reserve``) before its worker forwards. It moves as
 soon as the worker forwards (``hurry``), before the VM is read.
@@ -119,6 +120,19 @@ class FloodMoves:
         if served not in self._due:
             self._moved(served.port)
 
+    def returned(self, served: Incarnation) -> None:
+        """Go on with a move whose worker has another channel: FloodTx or FloodMoved may be lost.
+
+        The worker has read all of its last channel. So the seal says whether it has got its ring.
+        """
+        move = self._moves.get(served.port)
+        if move is None:
+            return
+        if is_sealed(move.ring):
+            self.answered(served)
+        else:
+            self._tell(served, move.ring)
+
     def tick(self, now: float) -> bool:
         """Do what is due; return whether there is more to do at once."""
         for port, move in list(self._moves.items()):
@@ -138,7 +152,7 @@ class FloodMoves:
         return min((*due, *(move.deadline for move in self._moves.values())), default=float("inf"))
 
     def forget(self, port: int) -> None:
-        """Forget the move of a port whose worker is gone."""
+        """Forget the move of a port whose worker has ended."""
         move = self._moves.pop(port, None)
         if move is not None:
             close_all((move.ring,))
@@ -149,12 +163,11 @@ class FloodMoves:
             self.forget(port)
 
     def _begin(self, incarnation: Incarnation, now: float) -> None:
-        worker = self._owner.holder(*incarnation)
-        if worker is None and self._owner.reserved(incarnation) is not None:
-            self._due[incarnation] = now + AGAIN_S  # others have its ring already
-            return
-        if worker is None:
-            self._moved(incarnation.port)  # its next worker has another ring
+        if not self._owner.is_live(incarnation):
+            if self._owner.reserved(incarnation) is not None:
+                self._due[incarnation] = now + AGAIN_S  # others have its ring already
+            else:
+                self._moved(incarnation.port)  # its next worker has another ring
             return
         try:
             ring = _core.flood_create(FLOOD_BYTES, *incarnation)
@@ -163,10 +176,13 @@ class FloodMoves:
             self._throttle.warning("ring", why)
             self._due[incarnation] = now + AGAIN_S
             return
-        if self._channels.send(worker, FloodTx(), (ring,)):
-            self._moves[incarnation.port] = Move(incarnation.epoch, ring, now + ANSWER_S)
-        else:
-            close_all((ring,))
+        self._moves[incarnation.port] = Move(incarnation.epoch, ring, now + ANSWER_S)
+        self._tell(incarnation, ring)
+
+    def _tell(self, served: Incarnation, ring: int) -> None:
+        worker = self._owner.holder(*served)
+        if worker is not None:  # or it is told when it has a channel again
+            self._channels.send(worker, FloodTx(), (ring,))
 
     def _give_next(self) -> None:
         worker, moved = self._to_give.popleft()
@@ -186,9 +202,9 @@ class FloodMoves:
 
     def _give_up(self, port: int, move: Move) -> None:
         self.forget(port)
-        worker = self._owner.holder(port, move.epoch)
-        if worker is not None:
+        served = Incarnation(port, move.epoch)
+        if self._owner.is_live(served):
             self._throttle.warning(
                 "late", f"port {port}: its worker does not leave its flood ring; it is replaced"
             )
-            self._owner.replace(worker)
+            self._owner.replace(served)

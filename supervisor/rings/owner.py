@@ -10,7 +10,10 @@ class RingOwner(Protocol):
     """The part that knows the worker and the record of each port, as the rings see it."""
 
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
-        """Return the worker of this epoch of a port, if it forwards."""
+        """Return the worker of this epoch of a port, if it forwards and has a channel."""
+
+    def is_live(self, served: Incarnation) -> bool:
+        """Whether this epoch of a port forwards, with or without a channel to its worker."""
 
     def record(self, incarnation: Incarnation) -> PortRecord | None:
         """Return the present record of this epoch of a port; None if it is over."""
@@ -21,5 +24,5 @@ class RingOwner(Protocol):
     def records(self) -> list[PortRecord]:
         """Return the present records of all ports."""
 
-    def replace(self, worker: WorkerChannel) -> None:
-        """Kill a worker; its port gets another one."""
+    def replace(self, served: Incarnation) -> None:
+        """Kill the worker of this epoch of a port, which gets another one."""

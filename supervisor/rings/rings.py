@@ -121,8 +121,7 @@ class Rings:
             self.moves.reach_changed(before, after, now)
 
     def forget(self, port: int) -> None:
-        """Close the offers from and to a port whose worker is gone."""
-        self.moves.forget(port)
+        """Close the offers from and to a port whose worker, or its channel, is gone."""
         for offer in self._offers.pop(port, {}).values():
             close_all((offer.reading, offer.tail))
         for offers in self._offers.values():
@@ -130,8 +129,13 @@ class Rings:
             if gone is not None:
                 close_all((gone.reading, gone.tail))
 
+    def returned(self, served: Incarnation) -> None:
+        """Go on with a worker that has another channel; what it misses of offers, it asks for again."""
+        self.moves.returned(served)
+
     def worker_gone(self, port: int) -> None:
-        """Count anew for the next worker of a port: this one has ended, and has no ring any more."""
+        """Begin anew for the next worker of a port: this one has ended, and has no ring any more."""
+        self.moves.forget(port)
         self._made.pop(port, None)
         for made in self._made.values():
             made[port] = 0
@@ -169,7 +173,7 @@ class Rings:
         if made[port] >= MOST:
             why = f"port {record.port} asks for ring after ring to port {port}: its worker is replaced"
             self._throttle.warning("rings", why)
-            self._owner.replace(worker)
+            self._owner.replace(record.incarnation)
             return
         try:
             ring = make_ring(record, theirs)

@@ -31,7 +31,7 @@ class FleetBench:
         self.spares: list[WorkerChannel] = []
         self.claims: list[tuple[WorkerChannel, Claim, tuple[int, ...]]] = []
         self.gone: list[WorkerChannel] = []
-        self.replaced: list[WorkerChannel] = []
+        self.replaced: list[Incarnation] = []
         self.reports: list[tuple[int, Report]] = []
         self.workers: dict[int, WorkerChannel] = {}
         self.registry: dict[int, PortRecord] = {}
@@ -68,6 +68,9 @@ class FleetBench:
     def holder(self, port: int, epoch: int) -> WorkerChannel | None:
         return self.workers.get(port) if (port, epoch) in self.live else None
 
+    def is_live(self, served: Incarnation) -> bool:
+        return served in self.live
+
     def record(self, incarnation: Incarnation) -> PortRecord | None:
         record = self.registry.get(incarnation.port)
         return record if record is not None and record.incarnation == incarnation else None
@@ -79,8 +82,8 @@ class FleetBench:
     def records(self) -> list[PortRecord]:
         return list(self.registry.values())
 
-    def replace(self, worker: WorkerChannel) -> None:
-        self.replaced.append(worker)
+    def replace(self, served: Incarnation) -> None:
+        self.replaced.append(served)
 
     # What the test does.
 

@@ -224,6 +224,21 @@ def test_a_worker_that_loses_its_channel_gets_another_and_keeps_its_port(trio: T
     trio.check()
 
 
+def test_floods_move_over_the_next_channel_if_one_is_lost(trio: Trio) -> None:
+    """The second loss in a row lasts some seconds (``DIAL_S``)."""
+    name, pid = trio.worker_of(3)
+    kill_supervisor(trio.switch)
+    trio.switch.start(*trio.arguments)
+    for number in (1, 2):
+        cut_channel(trio.switch, pid)
+        if number == 2:
+            trio.switch.command("set", name, "isolated=true", check=False)  # that worker may not confirm it
+        wait_log(trio.switch, "its worker's channel is back", number)
+    answer = ask(trio.switch, "set", target=name, settings={"reach": [trio.worker_of(1)[0]]})
+    assert answer["unmoved"] == []
+    assert workers(trio.switch) == trio.before
+
+
 def test_settings_that_change_while_a_channel_is_lost_outlive_the_supervisor(trio: Trio) -> None:
     """The second loss in a row lasts some seconds (``DIAL_S``)."""
     name, pid = trio.worker_of(3)
@@ -232,7 +247,7 @@ def test_settings_that_change_while_a_channel_is_lost_outlive_the_supervisor(tri
     cut_channel(trio.switch, pid)
     wait_log(trio.switch, "its worker's channel is back")
     cut_channel(trio.switch, pid)
-    trio.switch.command("set", name, "isolated=true", check=False)  # no answer from that worker: status 1
+    trio.switch.command("set", name, "isolated=true", check=False)  # that worker may not confirm it
     kill_supervisor(trio.switch)
     trio.switch.start(*trio.arguments)
     assert workers(trio.switch) == trio.before

@@ -56,9 +56,22 @@ class Moving:
     def answer(self, port: int) -> int:
         """Do as a worker does; return its ring."""
         ring = self.ring(port)
-        fcntl.fcntl(ring, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
+        seal(ring)
         self.ends[port].send(FloodMoved())
         return ring
+
+    def lose(self, port: int) -> None:
+        """End the channel of a worker that lives."""
+        self.bench.channels.drop(self.bench.workers.pop(port))
+        self.bench.rings.forget(port)
+
+    def come_back(self, port: int) -> None:
+        """Give the same worker another channel."""
+        self.ends[port], worker = self.bench.spare()
+        worker.served = self.bench.registry[port].incarnation
+        self.bench.workers[port] = worker
+        self.bench.rings.returned(worker.served)
+        self.turn()
 
     def given(self, port: int) -> dict[int, int]:
         """Take the rings of other ports that the port's worker is given."""
@@ -73,6 +86,10 @@ class Moving:
 @pytest.fixture
 def moving(bench: FleetBench) -> Moving:
     return Moving(bench)
+
+
+def seal(ring: int) -> None:
+    fcntl.fcntl(ring, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
 
 
 def same(one: int, other: int) -> bool:
@@ -181,7 +198,7 @@ def test_a_worker_that_does_not_move_is_replaced(moving: Moving, caplog: pytest.
     assert moving.moves.deadline() == ANSWER_S
     moving.bench.now = ANSWER_S
     moving.turn()
-    assert moving.bench.replaced == [moving.bench.workers[2]]
+    assert moving.bench.replaced == [Incarnation(2, 2)]
     assert "its worker does not leave its flood ring" in caplog.text
     assert moving.moves.deadline() == float("inf")
     close_all(rings)
@@ -204,7 +221,7 @@ def test_without_descriptors_a_move_is_made_later(moving: Moving, monkeypatch: p
 def test_a_port_with_another_worker_has_another_ring_anyway(moving: Moving) -> None:
     moving.set(2, TO_ONE)
     ring = moving.ring(2)
-    moving.bench.rings.forget(2)
+    moving.bench.rings.worker_gone(2)
     assert moving.moves.deadline() == ANSWER_S, "ports 3 and 4"
     before, moving.bench.registry[2] = moving.bench.registry[2], record(2, epoch=9)
     moving.bench.rings.changing(before, moving.bench.registry[2], 0.0)
@@ -221,6 +238,66 @@ def test_a_port_whose_worker_is_lost_before_it_is_told_to_move_is_not_waited_for
     moving.turn()
     assert moving.bench.moved == [2]
     close_all([moving.ring(port) for port in (3, 4)])
+
+
+def test_a_port_moves_although_its_channel_was_lost_when_it_was_parted(moving: Moving) -> None:
+    moving.lose(2)
+    moving.set(2, TO_ONE)
+    rings = [moving.answer(port) for port in (3, 4)]
+    moving.turn()
+    assert moving.moves.under_way() == {2}
+    moving.come_back(2)
+    rings.append(moving.answer(2))
+    moving.turn()
+    assert 2 in moving.bench.moved
+    given = moving.given(1)
+    assert same(given[2], rings[-1])
+    close_all((*rings, *given.values()))
+
+
+def test_a_move_whose_answer_is_lost_with_the_channel_is_over_when_the_worker_is_back(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    rings = [moving.answer(port) for port in (3, 4)]
+    rings.append(moving.ring(2))
+    seal(rings[-1])
+    moving.lose(2)
+    moving.turn()
+    close_all(tuple(moving.given(1).values()))
+    moving.ends[1].send(WantFloods(((2, 2),)))
+    turn_a_while(moving.bench.loop)
+    assert moving.sent(1) == [(Floods(()), ())], "and not the old ring, which would be read again"
+    moving.come_back(2)
+    assert moving.sent(2) == []
+    given = moving.given(1)
+    assert same(given[2], rings[-1])
+    assert sorted(moving.bench.moved) == [2, 3, 4]
+    close_all((*rings, *given.values()))
+
+
+def test_a_worker_that_was_not_told_to_move_is_told_over_its_next_channel(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    rings = [moving.ring(port) for port in (2, 3, 4)]  # port 2's is lost on its way
+    moving.lose(2)
+    moving.come_back(2)
+    again = moving.answer(2)
+    moving.turn()
+    assert moving.bench.moved == [2]
+    close_all((*rings, again, *moving.given(1).values()))
+
+
+def test_a_worker_cannot_put_its_move_off_by_ending_its_channel(moving: Moving) -> None:
+    moving.set(2, TO_ONE)
+    rings = [moving.ring(2), moving.answer(3), moving.answer(4)]
+    moving.turn()
+    for moving.bench.now in (0.5 * ANSWER_S, 0.9 * ANSWER_S):
+        moving.lose(2)
+        moving.come_back(2)
+        rings.append(moving.ring(2))
+    moving.lose(2)
+    moving.bench.now = ANSWER_S
+    moving.turn()
+    assert moving.bench.replaced == [Incarnation(2, 2)]
+    close_all((*rings, *(each for port in (1, 3, 4) for each in moving.given(port).values())))
 
 
 def reserved(moving: Moving) -> Incarnation:

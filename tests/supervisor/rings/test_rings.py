@@ -217,7 +217,7 @@ def test_a_worker_that_asks_for_ring_after_ring_is_replaced(
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[:6] == [rings.AGAIN_S * 2**number for number in range(6)]
     assert pauses[-1] == rings.LONGEST_S
-    assert bench.replaced == [bench.workers[1]]
+    assert bench.replaced == [Incarnation(1, 1)]
     assert "asks for ring after ring" in caplog.text
     bench.rings.forget(1)
     bench.rings.worker_gone(1)
