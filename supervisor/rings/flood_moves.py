@@ -33,7 +33,7 @@ from forwarder import _core
 from forwarder.channel import close_all
 from forwarder.errors import LocalError, PeerError
 from forwarder.messages import FloodRx, FloodTx
-from forwarder.names import FLOOD_BYTES, Incarnation, PortRecord, may_talk
+from forwarder.names import FLOOD_BYTES, Incarnation, may_talk
 from supervisor.base.logs import Throttle
 from supervisor.pool.channels import WorkerChannel, WorkerChannels
 from supervisor.rings.fd_store import FdStore, is_sealed
@@ -78,14 +78,9 @@ class FloodMoves:
         self._giving: Counter[int] = Counter()
         """How many of them there are, by the port whose ring it is."""
 
-    def reach_changed(self, before: PortRecord, after: PortRecord, now: float) -> None:
-        """Move the floods of all ports that a change has taken out of each other's reach."""
-        parted = [
-            other.incarnation
-            for other in self._owner.records()
-            if other.port != after.port and may_talk(before, other) and not may_talk(after, other)
-        ]
-        for each in [after.incarnation, *parted] if parted else []:
+    def part(self, port: Incarnation, others: list[Incarnation], now: float) -> None:
+        """Move the floods of ports that a change has taken out of each other's reach."""
+        for each in [port, *others] if others else []:
             self._due[each] = now
 
     def hurry(self, incarnation: Incarnation, now: float) -> None:

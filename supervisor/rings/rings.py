@@ -64,7 +64,8 @@ each costs its consumer some system calls. The next worker of a port gets its ri
 shorter than the time in which a worker gives an idle ring up (``workers.links``)."""
 MOST = 64
 """Rings of one pair of workers. A worker gives a ring up eight times at most, and asks again when none is
-opened; a hostile one may keep the memory of all, which no limit of the process counts, and is replaced."""
+opened; a hostile one may keep the memory of all, which no limit of the process counts, and is replaced.
+When an operator parts two ports, one ring less counts, as an honest worker has no other."""
 
 
 class Offer(NamedTuple):
@@ -93,7 +94,7 @@ class Rings:
         self._made_at: dict[tuple[Incarnation, Incarnation], float] = {}
         """When the last ring of a pair was made, if that is less than LONGEST_S ago; in order of time."""
         self._made: dict[int, bytearray] = {}
-        """How many rings a port's worker has got, by its port, to each other port's worker."""
+        """How many rings a port's worker has got and not lost, by its port, to each other port's worker."""
 
     def asked(self, served: Incarnation, worker: WorkerChannel, message: RingMessage, now: float) -> None:
         """Take a worker's message about rings. Raises PeerError for one that our workers never send."""
@@ -116,9 +117,18 @@ class Rings:
 
     def changing(self, before: PortRecord | None, after: PortRecord, now: float) -> None:
         """Take rings back that a change of a port's record forbids; give those that it allows at once."""
-        if before is not None and before.incarnation == after.incarnation:
-            self._made_at = {pair: at for pair, at in self._made_at.items() if after.incarnation not in pair}
-            self.moves.reach_changed(before, after, now)
+        if before is None or before.incarnation != after.incarnation:
+            return
+        self._made_at = {pair: at for pair, at in self._made_at.items() if after.incarnation not in pair}
+        parted = [
+            other.incarnation
+            for other in self._owner.records()
+            if other.port != after.port and may_talk(before, other) and not may_talk(after, other)
+        ]
+        for other in parted:
+            self._take_back(after.port, other.port)
+            self._take_back(other.port, after.port)
+        self.moves.part(after.incarnation, parted, now)
 
     def forget(self, port: int) -> None:
         """Close the offers from and to a port whose worker, or its channel, is gone."""
@@ -145,6 +155,12 @@ class Rings:
         for port in list(self._offers):
             self.forget(port)
         self.moves.close()
+
+    def _take_back(self, source: int, port: int) -> None:
+        """Do not count the ring that a worker has to this port: it is to unmap that."""
+        made = self._made.get(source)
+        if made is not None and made[port]:
+            made[port] -= 1
 
     def _consumer(self, record: PortRecord, port: int, epoch: int) -> WorkerChannel | None:
         """Return the worker of a port, if the port may talk to that of ``record``."""

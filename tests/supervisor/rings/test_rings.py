@@ -187,16 +187,49 @@ def test_the_next_worker_of_either_port_gets_its_rings_at_once(bench: FleetBench
     assert offered(bench, next_two) == RingTx(1, 1)
 
 
+def toggle(bench: FleetBench) -> None:
+    """Take port 2 out of reach and back."""
+    for policy in (ALONE, Policy()):
+        before, bench.registry[2] = bench.registry[2], record(2, policy=policy)
+        bench.rings.changing(before, bench.registry[2], bench.now)
+
+
 def test_ports_that_were_apart_get_their_rings_at_once(bench: FleetBench) -> None:
     one = bench.worker(1)
     bench.worker(2)
     one.send(WantRing(2, 2))
     offered(bench, one)
-    for policy in (ALONE, Policy()):
-        before, bench.registry[2] = bench.registry[2], record(2, policy=policy)
-        bench.rings.changing(before, bench.registry[2], bench.now)
+    toggle(bench)
     one.send(WantRing(2, 2))
     assert offered(bench, one) == RingTx(2, 2)
+
+
+def test_a_ring_that_an_operator_has_taken_back_does_not_count(bench: FleetBench) -> None:
+    one, two = bench.worker(1), bench.worker(2)
+    for _ in range(2 * rings.MOST):
+        for worker, port in ((one, 2), (two, 1)):
+            worker.send(WantRing(port, port))
+            assert offered(bench, worker) == RingTx(port, port)
+        toggle(bench)
+    assert bench.replaced == []
+
+
+def test_a_worker_gains_no_more_than_that_when_it_is_parted_from_another(bench: FleetBench) -> None:
+    one = bench.worker(1)
+    bench.worker(2)
+    got = partings = 0
+    while not bench.replaced and partings < rings.MOST:
+        toggle(bench)
+        partings += 1
+        for _ in range(5):
+            one.send(WantRing(2, 2))
+            turn_a_while(bench.loop)
+            while (received := one.receive()) is not None:
+                got += 1
+                close_all(received[1])
+            bench.now += rings.LONGEST_S
+    assert bench.replaced[0] == Incarnation(1, 1)
+    assert got <= rings.MOST + partings
 
 
 def test_a_worker_that_asks_for_ring_after_ring_is_replaced(
