@@ -141,12 +141,16 @@ class ProtocolGuard:
         """Whether to put connections on probation."""
         return now - self._last < WARY_S
 
+    def pause_left(self, now: float) -> float:
+        """Return how many seconds of the last pause are left, 0 for none."""
+        return max(0.0, self._resumes - now)
+
     def bad(self, now: float) -> float:
         """Note a bad end; return the pause in seconds, 0 for none.
 
         During a pause only connections from before it end: they do not make the next one longer.
         """
-        if now < self._resumes:
+        if self.pause_left(now):
             return 0.0
         self._row = self._row + 1 if self.is_wary(now) else 1
         self._last = now

@@ -99,9 +99,13 @@ class StreamListener:
         self._acceptor.hold()
 
     def released(self) -> None:
-        """Accept the next VM: the last VM's port is gone."""
+        """Accept the next VM, after the pause if there is one: the last VM's port is gone."""
         self.port = None
-        self._acceptor.resume()
+        pause = self._guard.pause_left(time.monotonic())
+        if pause:
+            self._acceptor.pause(pause)
+        else:
+            self._acceptor.resume()
 
     def ended(self, port: PortId, reason: str) -> None:
         """Note why a port has ended. Some reasons mean that the VM's next link will end in the same way."""
@@ -158,7 +162,8 @@ class StreamListener:
         pause = self._guard.bad(time.monotonic())
         if pause:
             log.warning("%s: %s. No connection is taken for %g s", self.url, what, pause)
-            self._acceptor.pause(pause)
+            if self.port is None:  # or it is held, and pauses for the rest when the port is gone
+                self._acceptor.pause(pause)
         return pause > 0
 
     def _attach(self, connection: socket.socket) -> None:

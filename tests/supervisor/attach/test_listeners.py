@@ -32,7 +32,8 @@ class Bench:
         self.directory = directory
         self.loop = Loop(reraise)
         self.owner = FakeOwner()
-        self.listeners = Listeners(self.loop, Pauses(time.monotonic), self.owner)
+        self.pauses = Pauses(time.monotonic)
+        self.listeners = Listeners(self.loop, self.pauses, self.owner)
         self._socks: list[socket.socket] = []
 
     def url(self, transport: str, name: str) -> str:
@@ -63,10 +64,10 @@ class Bench:
         self._socks.append(sock)
         return sock
 
-    def release(self, index: int) -> None:
+    def release(self, index: int, reason: str = "") -> None:
         port = self.owner.arrived[index][0].id
         self.owner.released.add(port)
-        self.listeners.released(port)
+        self.listeners.released(port, reason)
 
     def tick(self, now: float) -> None:
         self.listeners.tick(now)
@@ -222,6 +223,43 @@ def test_a_listener_with_pinned_addresses_goes_on_with_the_port_that_a_worker_br
     assert len(bench.owner.arrived) == 1, "the address belongs to the port that is still there"
     bench.release(0)
     turn_until(bench.loop, lambda: len(bench.owner.arrived) == 2)
+
+
+HELLO = bytes.fromhex("010000000100000000000000")
+BAD = "flags 0x2"
+
+
+def test_a_listener_with_pinned_addresses_pauses_after_clients_of_another_protocol(bench: Bench) -> None:
+    bench.open("vhost", "s", PortOptions(None, PINNED))
+    for number in range(3):
+        bench.connect("s").send(HELLO)
+        turn_until(bench.loop, lambda number=number: len(bench.owner.arrived) > number)  # type: ignore[misc]
+        assert bench.pauses.deadline() is None
+        bench.release(number, BAD)
+    due = bench.pauses.deadline()
+    assert due is not None, "the end of its port is no end of the pause"
+    bench.connect("s").send(HELLO)
+    turn_a_while(bench.loop)
+    assert len(bench.owner.arrived) == 3
+    bench.pauses.tick(due)
+    turn_until(bench.loop, lambda: len(bench.owner.arrived) == 4)
+
+
+def test_a_listener_that_waits_for_the_end_of_a_port_is_not_opened_by_a_pause(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open("vhost", "s", PortOptions(None, PINNED))
+    bench.connect("s").send(HELLO)
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    bench.release(0, BAD)
+    others = [bench.connect("s") for _ in range(2)]  # on probation, while a VM is taken
+    turn_a_while(bench.loop)
+    bench.connect("s").send(HELLO)
+    turn_until(bench.loop, lambda: len(bench.owner.arrived) == 2)
+    for each in others:
+        each.send(b"GET / HTTP/1.1\r\n")
+    turn_until(bench.loop, lambda: "No connection is taken for 1 s" in caplog.text)
+    assert bench.pauses.deadline() is None
 
 
 def test_an_adopted_port_that_has_gone_before_its_listener_is_opened_is_not_waited_for(bench: Bench) -> None:
