@@ -292,6 +292,8 @@ class Worker:
         self._snapshot = SnapshotParts()
         claim = Claim(_core.LAYOUT, self._birthright.cell, self._record)
         self._channel.send(claim, (*self._fds, *self._birthright.proc))
+        if self._introduced:
+            self._channel.send(Hello())  # the first may be lost with the last channel
         if self._session is not None:
             self._session.keep_again()
 

@@ -212,3 +212,15 @@ def test_a_worker_outlives_its_supervisor_and_claims_its_port_from_the_next(supe
         pass
     assert supervisor.worker.poll() is None
     assert _core.StatsPage(supervisor.fds[3]).counters()["rx_frames"] == 1
+
+
+def test_a_worker_says_hello_again_when_it_has_another_channel(supervisor):
+    """Its first one may be lost, and its port would never be live."""
+    supervisor.assign("qemu")
+    supervisor.until(Hello)
+    supervisor.vanish()
+    supervisor.come_back()
+    claim, descriptors = supervisor.next_on_channel()
+    assert isinstance(claim, Claim)
+    close_all(descriptors)
+    assert supervisor.next_on_channel() == (Hello(), ())
