@@ -144,12 +144,14 @@ class PortManager:
         self.do(self.registry.shutdown())
         self.fleet.stop(now)
 
-    def close(self) -> None:
-        """Close everything; workers that still serve a port, and their paths, are left to the next one."""
-        orphans = self.orphans
-        if not orphans:
+    def close(self, *, keep: bool) -> None:
+        """Close everything; workers that still serve a port, and their paths, are left to the next one.
+
+        ``keep`` the gateway's leases, too.
+        """
+        if not self.orphans:
             self.listeners.close_all()
-        self.gateway.close(keep=orphans)
+        self.gateway.close(keep=keep)
         self.fleet.close()
         self._fd_store.close()
 

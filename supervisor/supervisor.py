@@ -69,6 +69,7 @@ class Supervisor:
         inherit = directory.predecessor is not None
         self._loop = Loop(lambda: log.exception("a callback failed and is dropped"))
         self._recorder: Recorder | None = None
+        self._is_ready = False
         self._stop_at: float | None = None
         self._mend_at = 0.0
         self._taken: set[str] = set()
@@ -97,7 +98,7 @@ class Supervisor:
             self._context.destroy(linger=0)
             self._history.end(keep=inherit)
             self.events.end(keep=inherit)
-            self._directory.close()
+            self._directory.close(keep_lock=inherit)
             raise LocalError(f"cannot open the sockets in {self._directory.path}: {error}") from None
         own = Identity(os.getpid(), start_time(os.getpid()))
         self._notifications = Notifications(told, self.events.kept())
@@ -131,6 +132,7 @@ class Supervisor:
 
     def ready(self) -> None:
         """Say that the start is done."""
+        self._is_ready = True
         say("ready", f"{self.name} is ready: VMs can attach")
 
     def run(self) -> bool:
@@ -160,20 +162,24 @@ class Supervisor:
         self._loop.watch(fd, lambda _: self.stop())
 
     def close(self) -> None:
-        """Close everything; workers that still serve a port, and their paths, are left to the next one."""
-        orphans = self._ports.orphans
+        """Close everything; workers that still serve a port, and their paths, are left to the next one.
+
+        What a predecessor has left is there for the next one, too, if this start has failed.
+        """
+        has_failed = not self._is_ready and self._stop_at is None
+        keep = self._ports.orphans or (has_failed and self._directory.predecessor is not None)
         self._console.close()
         self._captures.close()
         self._notifications.end()
         if self._recorder is not None:
             self._recorder.close()
-        self._ports.close()
+        self._ports.close(keep=keep)
         self._context.term()
         self._loop.close()
-        self._saved.close(keep=orphans)
-        self._history.end(keep=orphans)
-        self.events.end(keep=orphans)
-        self._directory.close(keep_lock=orphans)
+        self._saved.close(keep=keep)
+        self._history.end(keep=keep)
+        self.events.end(keep=keep)
+        self._directory.close(keep_lock=keep)
 
     def summary(self) -> Switch:
         """Return the fields that begin every answer to an operator."""

@@ -109,12 +109,12 @@ class RuntimeDir:
         try:
             self._made = _make(self.path)
             self._lock = self._acquire()
+            self.predecessor = self._read()
             if unix_sockets.is_live(self.file(CONSOLE)):
                 raise LocalError(
                     f"a supervisor runs in {self.path} already, and its lock was deleted; "
                     "stop it, or choose another --runtime-dir"
                 )
-            self.predecessor = self._read()
             self._write()
             self._remove_console()
         except LocalError:

@@ -74,6 +74,16 @@ def test_a_live_supervisor_whose_lock_was_deleted_loses_nothing(place: Path) -> 
     held.close()
 
 
+def test_a_failed_start_leaves_the_text_of_a_predecessor(place: Path) -> None:
+    run = place / "run"
+    run.mkdir(0o700)
+    (run / LOCK).write_text("12\n34\n56\n")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(run / CONSOLE))
+        refused(run)
+    assert (run / LOCK).read_text() == "12\n34\n56\n"
+
+
 def test_an_emptied_lock_is_signed_again(place: Path) -> None:
     held = RuntimeDir(str(place / "run"))
     text = Path(held.file(LOCK)).read_text()
