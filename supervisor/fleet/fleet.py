@@ -146,6 +146,7 @@ class Fleet:
             turn(min(0.05, wait))
         self._takeover.close(self._runtime_dir)
         self.publisher.speak(time.monotonic())
+        self._takeover.await_end(turn)
 
     def stop(self, now: float) -> None:
         """End the workers without a port, and start no more."""

@@ -15,13 +15,16 @@ The supervisor dials each survivor (``dialer``) until it answers with a Claim. A
 window is open, and only from a worker that was found at its beginning. It is believed as far as it agrees
 with what the dead supervisor has left (``expected_claims``). A worker without an answer after
 ``CLAIM_S`` is stopped or stuck, and its descriptors are out of reach. It is ended, since two switches must
-not share a VM.
+not share a VM. A refused worker has its TAP device, or its VM's datagram socket, until it has ended, and
+listeners may be opened only then: ``await_end`` waits for it, for ``GONE_S`` at most.
 
 A port without a worker at that moment (it waits for its next one) is lost with the supervisor, since no other
 process has its descriptor. Its VM sees the end of its link and connects again.
 """
 
 import os
+import time
+from collections.abc import Callable
 
 from forwarder.errors import BulkheadError, PeerError
 from forwarder.messages import Claim
@@ -38,6 +41,9 @@ from supervisor.ports.registry import Registry
 from supervisor.rings.fd_store import FdStore
 
 CLAIM_S = 3.0
+GONE_S = processes.KILL_S + 1.0
+"""A stopped worker reacts to SIGKILL alone, and then is gone in milliseconds."""
+TURN_S = 0.05
 
 
 class TakeOver:
@@ -54,6 +60,8 @@ class TakeOver:
         self.left: set[Identity] = set()
         """The workers of the dead supervisor that have neither claimed nor ended."""
         self.adopted = 0
+        self._refused: set[Identity] = set()
+        """The workers that must not serve a port and are ended."""
         self._expected: dict[Identity, Claim] = {}
         """What the dead supervisor knew of its workers."""
         self._registry = registry
@@ -78,6 +86,7 @@ class TakeOver:
             log.warning("worker %d has not brought its port back in %g s and is ended", identity.pid, CLAIM_S)
             self._worker_pool.dialer.forget(identity)
             self._worker_pool.refuse(identity)
+        self._refused |= self.left
         self.left.clear()
         processes.remove_stale_files(runtime_dir)
 
@@ -85,6 +94,15 @@ class TakeOver:
         """Return how long to wait for claims, in seconds; 0 if the window is over."""
         self.left = {each for each in self.left if exists(each)}
         return max(0.0, self._deadline - now) if self.left else 0.0
+
+    def await_end(self, turn: Callable[[float], None]) -> None:
+        """Wait until the refused workers have ended; ``turn`` runs the loop for at most that long."""
+        deadline = time.monotonic() + GONE_S
+        while left := [each for each in self._refused if self._worker_pool.processes.get(each) is not None]:
+            if time.monotonic() >= deadline:
+                log.warning("%d workers of the supervisor before do not end", len(left))
+                return
+            turn(TURN_S)
 
     def adopt(
         self, claim: Claim, identity: Identity, descriptors: tuple[int, ...], now: float
@@ -106,9 +124,11 @@ class TakeOver:
             self._worker_pool.processes.adopt(identity)
         except BulkheadError as error:
             log.warning("port %d (%s): not taken over, %s", record.port, record.name, error)
+            self._refused.add(identity)
             return None, []
         actions = self._registry.adopt(record, identity, claim.layout, now)
         if not self._registry.serves(record.port, record.epoch, identity):
+            self._refused.add(identity)
             return None, actions
         self.adopted += 1
         self._fd_store.adopt(record, descriptors)

@@ -1,0 +1,41 @@
+"""A worker that a supervisor does not take over ends before its VM's device is opened again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.helpers.guests.fake_vm import BROADCAST, build_frame, mac
+from tests.helpers.guests.netns import Namespace
+from tests.helpers.guests.switch import Switch
+from tests.helpers.probes import kill_supervisor, worker_pids
+
+StartSwitch = Callable[..., Switch]
+
+
+@pytest.mark.parametrize("kind", ["tap", "vfkit"])
+def test_a_stopped_worker_does_not_keep_its_device_from_the_next_start(
+    switch: StartSwitch, namespace: Callable[[str], Namespace], kind: str
+) -> None:
+    """It reacts to SIGKILL alone, which it gets a second after the window for claims has closed."""
+    if kind == "tap":
+        listeners: dict[str, object] = {"taps": [f"bh0,netns={namespace('room').netns}"]}
+        running = switch(**listeners)
+    else:
+        listeners = {"vfkit": 1}
+        running = switch(**listeners)
+        before = running.connect("unixgram")
+        before.send(build_frame(BROADCAST, mac(1), 60))
+    running.wait_live(1)
+    (stopped,) = worker_pids(running).values()
+    os.kill(stopped, signal.SIGSTOP)
+    kill_supervisor(running)
+    running.start(*running.arguments(**listeners))  # type: ignore[arg-type]
+    if kind == "vfkit":
+        after = running.connect("unixgram", "another")
+        after.send(build_frame(BROADCAST, mac(2), 60))
+    running.wait_live(1)
+    assert stopped not in worker_pids(running).values()
