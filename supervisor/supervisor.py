@@ -114,18 +114,22 @@ class Supervisor:
         """The operator's name of this switch."""
         return self._options.name
 
-    def start(self) -> list[str]:
-        """Take over a predecessor's ports, then let VMs in; return the URLs. Raises LocalError."""
+    def start(self) -> list[str] | None:
+        """Take over a predecessor's ports, then let VMs in; return the URLs, or None if a stop came first.
+
+        Raises LocalError.
+        """
         if self._directory.predecessor is not None:
             self._take_over(self._directory.predecessor.pid)
-        if self._stop_at is not None:
-            return []
-        self._ports.fleet.wait_for_cell(self._turn)
-        if self._options.gateway is not None:
-            self._ports.gateway.begin(self._turn, lambda: self._stop_at is not None)
+        self._ports.fleet.wait_for_cell(self._turn, self._stops)
+        if self._options.gateway is not None and not self._stops():
+            self._ports.gateway.begin(self._turn, self._stops)
             self._wait_until_heard()
-        if self._options.pcap is not None:
+        if self._options.pcap is not None and not self._stops():
             self._record(self._options.pcap)
+        self._loop.turn(0.0)  # a signal that came meanwhile
+        if self._stops():
+            return None
         urls = self._open_all() + self._ports.kept.restore()
         self._ports.registry.reserve.open = True
         return urls
@@ -166,7 +170,7 @@ class Supervisor:
 
         What a predecessor has left is there for the next one, too, if this start has failed.
         """
-        has_failed = not self._is_ready and self._stop_at is None
+        has_failed = not self._is_ready and not self._stops()
         keep = self._ports.orphans or (has_failed and self._directory.predecessor is not None)
         self._console.close()
         self._captures.close()
@@ -222,15 +226,18 @@ class Supervisor:
         self._taken = taken
         self._ports.fleet.watch.look_for_doors()
 
+    def _stops(self) -> bool:
+        return self._stop_at is not None
+
     def _finished(self) -> bool:
-        return self._stop_at is not None and self._ports.ended
+        return self._stops() and self._ports.ended
 
     def _record(self, file: str) -> None:
         """Begin to write what passes the gateway. Raises LocalError."""
         if self._options.gateway is None:
             raise LocalError(NEEDS_GATEWAY)
         self._recorder = Recorder(self._loop, file, self._directory.path, "gateway")
-        self._recorder.begin(self._wait, lambda: self._captures.copies("gateway"))
+        self._recorder.begin(self._wait, lambda: self._stops() or self._captures.copies("gateway"))
 
     def _open_all(self) -> list[str]:
         try:
@@ -247,7 +254,7 @@ class Supervisor:
         end = time.monotonic() + HEARD_S
         asked: Future[Missing] | None = None
         heard: list[Missing] = []
-        while self._ports.port_count() > 1 and not heard and time.monotonic() < end and self._stop_at is None:
+        while self._ports.port_count() > 1 and not heard and time.monotonic() < end and not self._stops():
             if asked is None and (asked := self._ports.gateway_heard()) is not None:
                 asked.add_done_callback(heard.append)
             self._turn()

@@ -70,9 +70,12 @@ class Recorder:
         self._pidfd = os.pidfd_open(self._process.pid)
         loop.watch(self._pidfd, lambda _: self._ended())
 
-    def begin(self, turn: Callable[[float], None], copies: Callable[[], bool]) -> None:
-        """Run the loop until the port's frames are copied. Raises LocalError if the capture fails."""
-        while not copies():
+    def begin(self, turn: Callable[[float], None], done: Callable[[], bool]) -> None:
+        """Run the loop until the port's frames are copied (``done``).
+
+        Raises LocalError if the capture fails.
+        """
+        while not done():
             if self._process.poll() is not None:
                 raise LocalError(f"cannot capture to {self._path}: {self._reason()}")
             turn(0.05)

@@ -125,13 +125,13 @@ def _serve(options: RunOptions) -> bool:
     try:
         supervisor.watch(woken.fileno())
         urls = supervisor.start()
-        if options.pid_file is not None:
-            pid_file = PidFile(options.pid_file)
-        click.echo(
-            f"ready {options.name} in {supervisor.runtime_dir}: {' '.join(urls) or 'nothing attached yet'}"
-        )
-        supervisor.ready()
-        tell_systemd("READY=1")
+        if urls is not None:
+            if options.pid_file is not None:
+                pid_file = PidFile(options.pid_file)
+            what = " ".join(urls) or "nothing attached yet"
+            click.echo(f"ready {options.name} in {supervisor.runtime_dir}: {what}")
+            supervisor.ready()
+            tell_systemd("READY=1")
         done = supervisor.run()
         tell_systemd("STOPPING=1")
         return done

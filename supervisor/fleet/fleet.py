@@ -124,13 +124,15 @@ class Fleet:
         """When a step has something to do, unless it has returned that it has."""
         return min(part.deadline() for part in self._parts)
 
-    def wait_for_cell(self, turn: Callable[[], None]) -> None:
-        """Wait for a first worker in its cell, if a cell is required.
+    def wait_for_cell(self, turn: Callable[[], None], stopping: Callable[[], bool]) -> None:
+        """Wait for a first worker in its cell, if a cell is required, or until the switch is ``stopping``.
 
         Raises LocalError if that is impossible.
         """
         deadline = time.monotonic() + READY_S
         while self.cells.required and self.cells.seen is None and time.monotonic() < deadline:
+            if stopping():
+                return
             turn()
         self.cells.check()
 

@@ -107,6 +107,8 @@ class GatewayProcess:
         """
         while self._port.exists and not stopping():
             turn()  # the port of the gateway before has to leave first, or this one would get another name
+        if stopping():
+            return
         self._options = self._kept.restored(self._options)
         self._start()
         while self.states.now is GatewayState.STARTING and not stopping():

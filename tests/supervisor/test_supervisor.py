@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from supervisor.attach.addresses import Attachment, parse_listen
 from supervisor.port_manager import PortManager
 from supervisor.run_options import RunOptions
 from supervisor.supervisor import FAILED_S, Supervisor
@@ -23,6 +25,30 @@ def supervisor() -> Iterator[Supervisor]:
         made.stop()
         assert made.run()
         made.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [RunOptions(""), RunOptions("", cell="required"), RunOptions("", gateway={})],
+    ids=["plain", "cell", "gateway"],
+)
+def test_a_signal_during_the_start_ends_it_without_a_failure(options: RunOptions) -> None:
+    """It comes before the first worker, or the gateway, is ready."""
+    with short_directory() as directory:
+        listener = Attachment(parse_listen("qemu", f"unix://{directory}/qemu.sock"))
+        run = options._replace(runtime_dir=str(directory / "run"), attachments=(listener,))
+        made = Supervisor(run)
+        reading, writing = os.pipe()
+        os.write(writing, b"!")
+        try:
+            made.watch(reading)
+            assert made.start() is None
+            assert made.run()
+        finally:
+            made.close()
+            os.close(reading)
+            os.close(writing)
+        assert list(directory.iterdir()) == []
 
 
 def fail(_: float) -> None:

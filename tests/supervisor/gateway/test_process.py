@@ -23,6 +23,7 @@ from supervisor.base.saved_state import SavedState
 from supervisor.gateway import process
 from supervisor.gateway.child import GatewayChild
 from supervisor.gateway.ends import Ends
+from supervisor.gateway.port import GatewayPort
 from supervisor.gateway.process import GatewayProcess
 from supervisor.gateway.states import GatewayState
 
@@ -78,6 +79,18 @@ def test_a_gateway_that_hangs_as_it_starts_is_ended(
 
     with pytest.raises(LocalError, match=r"the gateway did not serve within 0\.05 s"):
         gateway.begin(lambda: turn(gateway), lambda: False)
+    assert gateway.ended
+    assert gateway.states.now is GatewayState.OFF
+
+
+def test_a_stop_while_the_port_of_the_gateway_before_leaves_starts_no_gateway(
+    gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GatewayPort, "exists", True)
+    stops = iter([False, True, True])
+    turns: list[None] = []
+    gateway.begin(lambda: turns.append(None), lambda: next(stops, True))
+    assert len(turns) == 1
     assert gateway.ended
     assert gateway.states.now is GatewayState.OFF
 
