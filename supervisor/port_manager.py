@@ -69,7 +69,7 @@ class PortManager:
         self.registry = Registry(first_epoch=directory.first_epoch)
         self.sampler = Sampler(history)
         self.pauses = Pauses(time.monotonic)
-        self.listeners = Listeners(loop, self.pauses, self)
+        self.listeners = Listeners(loop, self.pauses, self, saved)
         known = facts(self.sampler, self.views)
         self._has_gateway = gateway_options is not None
         cells = CellPolicy(required=cell_required)

@@ -62,7 +62,7 @@ class VfkitListener:
         address: Listen,
         settings: PortOptions,
         owner: VmHandler,
-        adopted: tuple[PortId, socket.socket] | None = None,
+        adopted: tuple[PortId, socket.socket, SocketFile] | None = None,
     ) -> None:
         """Bind; or go on with a socket that a worker has kept since a supervisor died. Raises LocalError."""
         self._loop = loop
@@ -72,6 +72,8 @@ class VfkitListener:
         """The port of its VM, if there is one."""
         self.unclaimed = adopted is not None
         """Whether a worker brought its port and it has not been opened again yet."""
+        self.file: SocketFile
+        """The file of the socket, as it was bound."""
         self._owner = owner
         self._path = address.path
         self._throttle = Throttle()
@@ -83,11 +85,10 @@ class VfkitListener:
         self._replace = False
         self._resume_at = float("inf")
         if adopted is None:
-            self._socket, self._file = self._bind()
+            self._socket, self.file = self._bind()
             self._wait()
         else:
-            self.port, self._socket = adopted
-            self._file = SocketFile.at(self._path)
+            self.port, self._socket, self.file = adopted
             with suppress(OSError):  # otherwise the first probe reports that it is gone
                 self._peer = self._socket.getpeername()
             self._peer_file = _identity(self._peer)
@@ -99,15 +100,15 @@ class VfkitListener:
 
     def mend(self) -> SocketFile:
         """Make a new socket if its file was deleted, with a VM when its port is released; return the file."""
-        if self._replace or not self._file.is_lost():
-            return self._file
+        if self._replace or not self.file.is_lost():
+            return self.file
         self._replace = True
         log.warning(
             "%s was deleted and is made again%s", self.url, " when its VM has gone" if self.port else ""
         )
         if self.port is None:
             self.released()
-        return self._file
+        return self.file
 
     def disconnect(self) -> None:
         """Prepare to disconnect a living VM when its port is released."""
@@ -120,7 +121,7 @@ class VfkitListener:
         try:
             if self._replace:
                 self._close_socket()
-                self._socket, self._file = self._bind()
+                self._socket, self.file = self._bind()
             else:
                 dissolve(self._socket)
         except (LocalError, OSError) as error:
@@ -133,7 +134,7 @@ class VfkitListener:
     def _close_socket(self) -> None:
         if self._socket.fileno() >= 0:
             self._loop.unwatch(self._socket.fileno())
-        self._file.remove()
+        self.file.remove()
         self._socket.close()
 
     def tick(self, now: float) -> None:

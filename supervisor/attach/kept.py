@@ -95,6 +95,7 @@ class KeptAttachments:
             self._change_again(url, settings)
         self._restored = True
         self.save()
+        self._listeners.save()
         return opened
 
     def _change_again(self, url: str, settings: object) -> None:

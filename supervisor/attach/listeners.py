@@ -18,7 +18,6 @@ import os
 import socket
 from collections.abc import Iterator
 
-from forwarder import unix_sockets
 from forwarder.acceptor import Pauses
 from forwarder.errors import LocalError
 from forwarder.loop import Loop
@@ -28,9 +27,11 @@ from supervisor.attach.addresses import Attachment, Listen, PortOptions, Tap, sa
 from supervisor.attach.datagram import PROBE_S, VfkitListener
 from supervisor.attach.dial_vhost import VhostDialer
 from supervisor.attach.listener_common import VHOST_DESCRIPTORS, VmHandler, check_room
+from supervisor.attach.places import Places
 from supervisor.attach.stream import StreamListener
-from supervisor.attach.tap import TapDevice, port_name
+from supervisor.attach.tap import TapDevice
 from supervisor.base.logs import log
+from supervisor.base.saved_state import SavedState
 
 Listener = StreamListener | VfkitListener | VhostDialer | TapDevice
 
@@ -41,10 +42,12 @@ TOGETHER_S = 0.1
 class Listeners:
     """The listeners and TAP devices of one switch."""
 
-    def __init__(self, loop: Loop, pauses: Pauses, owner: VmHandler) -> None:
+    def __init__(self, loop: Loop, pauses: Pauses, owner: VmHandler, saved: SavedState) -> None:
         self._loop = loop
         self._pauses = pauses
         self._owner = owner
+        self._places = Places(saved)
+        self._saves = False
         self._open: list[Listener] = []
         self._unclaimed: set[PortId] = set()
         """Ports of stream VMs that workers brought back and no listener has continued with yet."""
@@ -57,6 +60,11 @@ class Listeners:
 
     def open(self, attachment: Attachment) -> str:
         """Open a listener or TAP device; return its real URL. Raises LocalError."""
+        url = self._opened(attachment)
+        self.save()
+        return url
+
+    def _opened(self, attachment: Attachment) -> str:
         address, settings = attachment
         known = self._find_adopted(attachment)
         self.check_pins(settings.policy.pinned, url=address.url, port=None if known is None else known.port)
@@ -64,6 +72,8 @@ class Listeners:
             known.settings = settings
             known.url = address.url
             known.unclaimed = False
+            if isinstance(known, TapDevice) and isinstance(address, Tap):
+                known.address = address
             return known.url
         for each in self._open:
             if same_place(each.url, address.url):
@@ -111,6 +121,14 @@ class Listeners:
         """Pass on how many ports there are."""
         return self._owner.port_count()
 
+    def save(self) -> None:
+        """Save devices and socket files from now on, for the next supervisor.
+
+        What the one before has saved is needed until all workers have brought their ports.
+        """
+        self._saves = True
+        self._save_changes()
+
     def close(self, url: str) -> PortId | None:
         """Close a listener or TAP device, by URL or path; return the port that ends with it, if any.
 
@@ -121,6 +139,7 @@ class Listeners:
             raise LocalError(f"nothing is attached as {url}; `supervisor status` lists the listeners")
         self._open.remove(each)
         each.close()
+        self._save_changes()
         return None if isinstance(each, StreamListener) else each.port
 
     def find(self, target: str) -> Listener | None:
@@ -140,19 +159,20 @@ class Listeners:
         """Note a port that a worker brought; a vfkit VM's descriptor *is* the listening socket."""
         self._note(record)
         if record.transport == "tap":
-            self._open.append(TapDevice.adopted(record))
+            self._open.append(TapDevice.adopted(record, self._places.tap(record.id)))
         elif record.transport == "vhost":
             self._adopt_vhost(record, vm)
         elif record.transport == "vfkit":
             sock = socket.socket(fileno=os.dup(vm))
             path = sock.getsockname()
-            if not isinstance(path, str) or unix_sockets.SocketFile.at(path).identity is None:
+            if not isinstance(path, str) or SocketFile.at(path).identity is None:
                 log.warning("port %d (%s): its socket %r is gone", record.port, record.name, path)
                 sock.close()
                 return
             address = Listen("vfkit", f"unixgram://{path}", path)
             settings = PortOptions(None, record.policy)
-            self._open.append(VfkitListener(self._loop, address, settings, self, (record.id, sock)))
+            file = self._places.file(path) or SocketFile.at(path)
+            self._open.append(VfkitListener(self._loop, address, settings, self, (record.id, sock, file)))
         elif not record.is_gateway:
             self._unclaimed.add(record.id)
 
@@ -200,10 +220,12 @@ class Listeners:
                 self._open.remove(each)
             else:
                 each.released()
+        self._save_changes()
 
     def mend(self) -> list[SocketFile]:
         """Make the sockets again whose files were deleted; return the files of all."""
         mended = [each.mend() for each in self._open if isinstance(each, (StreamListener, VfkitListener))]
+        self._save_changes()
         return [file for file in mended if file is not None]
 
     def tick(self, now: float) -> None:
@@ -216,6 +238,7 @@ class Listeners:
                 each.tick(now)
             if isinstance(each, VfkitListener) and each.port is not None:
                 self._probe_at = now + PROBE_S
+        self._save_changes()
 
     def deadline(self) -> float:
         """When ``tick`` has something to do."""
@@ -229,13 +252,21 @@ class Listeners:
         """Return the device, socket or path that a worker brought back and this attachment opens again."""
         for each in self._open:
             if isinstance(each, TapDevice):
-                if each.unclaimed and each.settings.name == port_name(attachment):
+                if each.unclaimed and each.is_of(attachment):
                     return each
             elif not isinstance(each, (VfkitListener, VhostDialer)):
                 continue
             elif each.unclaimed and each.url == attachment.address.url:
                 return each
         return None
+
+    def _save_changes(self) -> None:
+        if not self._saves:
+            return
+        devices = [each for each in self._open if isinstance(each, TapDevice)]
+        taps = [(each.port, each.address) for each in devices]
+        files = [each.file for each in self._open if isinstance(each, VfkitListener)]
+        self._places.put([(port, tap) for port, tap in taps if port and tap], files)
 
     def _adopted_port(self, attachment: Attachment) -> PortId | None:
         """Return the port of a stream VM that a worker brought back and that has one of these addresses."""

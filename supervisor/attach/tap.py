@@ -30,6 +30,8 @@ class TapDevice:
     def __init__(self, address: Tap, settings: PortOptions, owner: VmHandler) -> None:
         """Open the device and make a port of it. Raises LocalError."""
         self.url = address.url
+        self.address: Tap | None = address
+        """What was attached; None if that is not known of a port that a worker brought."""
         self.unclaimed = False
         """Whether a worker brought its port and it has not been opened again yet."""
         self.settings = settings if settings.name else settings._replace(name=_port_name(address))
@@ -42,10 +44,11 @@ class TapDevice:
             raise
 
     @classmethod
-    def adopted(cls, record: PortRecord) -> "TapDevice":
+    def adopted(cls, record: PortRecord, address: Tap | None) -> "TapDevice":
         """Go on with a device that a worker has kept since a supervisor died."""
         device = cls.__new__(cls)
-        device.url = f"tap://{record.name}"
+        device.url = f"tap://{record.name}" if address is None else address.url
+        device.address = address
         device.settings = PortOptions(record.name, record.policy)
         device.port = record.id
         device.unclaimed = True
@@ -54,11 +57,14 @@ class TapDevice:
     def close(self) -> None:
         """Do nothing: the descriptor is closed with the port."""
 
-
-def port_name(attachment: Attachment) -> str | None:
-    """Return the port's name for a TAP attachment; None for another attachment."""
-    address, settings = attachment
-    return (settings.name or _port_name(address)) if isinstance(address, Tap) else None
+    def is_of(self, attachment: Attachment) -> bool:
+        """Whether this attachment opens the device again; by the port's name if the device is not known."""
+        address, settings = attachment
+        if not isinstance(address, Tap):
+            return False
+        if self.address is None:
+            return self.settings.name == (settings.name or _port_name(address))
+        return (self.address.name, self.address.netns) == (address.name, address.netns)
 
 
 def _port_name(address: Tap) -> str:

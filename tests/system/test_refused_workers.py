@@ -1,4 +1,4 @@
-"""A worker that a supervisor does not take over ends before its VM's device is opened again, and at a stop."""
+"""A worker that a supervisor does not take over ends before its device is opened again, and at a stop."""
 
 from __future__ import annotations
 

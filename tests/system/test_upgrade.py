@@ -14,9 +14,10 @@ import pytest
 from supervisor.base.saved_state import FILE
 from tests.helpers.guests import requirements
 from tests.helpers.guests.fake_vm import BROADCAST, FakeVM, build_frame, connect, mac
+from tests.helpers.guests.netns import Namespace
 from tests.helpers.guests.switch import Switch
 from tests.helpers.guests.waiting import wait_for
-from tests.helpers.probes import kill_supervisor, talk
+from tests.helpers.probes import kill_supervisor, talk, worker_pids
 
 StartSwitch = Callable[..., Switch]
 ZONE = {"Name": "upgrade.test.", "Records": [{"Name": "db", "IP": "10.0.0.9"}], "DefaultIP": ""}
@@ -63,6 +64,31 @@ def test_the_port_of_the_gateway_before_goes_whatever_its_settings_are(switch: S
     (after,) = running.json("status")["ports"]
     assert (after["name"], after["transport"]) == ("gateway", "gateway")
     assert after["settings"]["pinned"] == before["settings"]["pinned"]
+
+
+def test_taps_are_found_again_by_their_devices(
+    switch: StartSwitch, namespace: Callable[[str], Namespace], tmp_path: Path
+) -> None:
+    """Their ports have other names than were asked for, since those were taken."""
+    room = namespace("room").netns
+    table = '[[tap]]\ndevice = "{}"\nname = "web"\n'
+    config = tmp_path / "switch.toml"
+    config.write_text("".join(table.format(f"bh{number},netns={room}") for number in range(2)))
+    running = switch("--config", str(config))
+    running.command("attach", "--tap", f"bh2,netns={room}", "--name", "web")
+    running.wait_live(3)
+    before, devices = worker_pids(running), listeners(running)
+    assert set(before) == {"web", "web-2", "web-3"}
+    for _ in range(2):  # what was taken over is handed on
+        kill_supervisor(running)
+        running.start("--config", str(config))
+        assert worker_pids(running) == before
+        assert listeners(running) == devices
+
+
+def listeners(running: Switch) -> dict[str, str]:
+    """The URL of each listener and device, and its ports."""
+    return {each["url"]: json.dumps(each) for each in running.json("status")["listeners"]}
 
 
 def test_forwards_zones_and_listeners_survive(switch: StartSwitch) -> None:

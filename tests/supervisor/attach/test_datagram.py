@@ -284,12 +284,9 @@ def test_a_socket_that_a_worker_kept_goes_on_with_its_vm_and_then_with_the_next(
     bench.taken()
     record, kept = bench.owner.arrived[0]
     address = parse_listen("vfkit", f"unixgram://{bench.path}")
-    dead, bench.listener = (
-        bench.listener,
-        VfkitListener(
-            bench.loop, address, PortOptions(), bench.owner, (record.id, socket.socket(fileno=os.dup(kept)))
-        ),
-    )
+    dead = bench.listener
+    adopted = (record.id, socket.socket(fileno=os.dup(kept)), dead.file)
+    bench.listener = VfkitListener(bench.loop, address, PortOptions(), bench.owner, adopted)
     dead._socket.close()  # as the death of a supervisor closes it: the path stays
     bench.listener.tick(time.monotonic())
     assert not bench.owner.reports

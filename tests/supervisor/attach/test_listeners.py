@@ -19,6 +19,7 @@ from supervisor.attach.addresses import SCHEMES, Attachment, PortOptions, parse_
 from supervisor.attach.connect import CALL_S
 from supervisor.attach.listener_common import PER_PORT, RESERVED
 from supervisor.attach.listeners import Listeners
+from supervisor.base.saved_state import SavedState
 from tests.helpers.descriptors import open_descriptors
 from tests.helpers.fakes import FakeOwner, reraise, turn_a_while, turn_until
 from tests.helpers.guests.fixtures import short_directory
@@ -33,7 +34,8 @@ class Bench:
         self.loop = Loop(reraise)
         self.owner = FakeOwner()
         self.pauses = Pauses(time.monotonic)
-        self.listeners = Listeners(self.loop, self.pauses, self.owner)
+        saved = SavedState(str(directory / "state"), inherit=False)
+        self.listeners = Listeners(self.loop, self.pauses, self.owner, saved)
         self._socks: list[socket.socket] = []
 
     def url(self, transport: str, name: str) -> str:
@@ -183,6 +185,30 @@ def test_a_socket_that_a_worker_brought_back_is_not_bound_over(bench: Bench) -> 
     assert listener.settings == settings
     assert bench.listeners.close(listener.url) == record.id
     assert not path.exists()
+
+
+@pytest.mark.parametrize("what", ["text", "socket"])
+def test_another_file_at_the_path_of_a_socket_that_a_worker_brought_back_is_left_alone(
+    bench: Bench, what: str
+) -> None:
+    bench.open("vfkit", "v")
+    bench.datagram("vm", "v")
+    turn_until(bench.loop, lambda: bench.owner.arrived)
+    record, kept = bench.owner.arrived[0]
+    path = bench.directory / "v"
+    bench.listeners.close_all()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs:
+        if what == "text":
+            path.write_text("mine")
+        else:
+            theirs.bind(str(path))
+        before = path.stat()
+        bench.listeners.adopt(record, kept)
+        bench.open("vfkit", "v")
+        (file,) = bench.listeners.mend()
+        assert file.is_taken(), "the log says so"
+        bench.listeners.close(bench.url("vfkit", "v"))
+        assert os.path.samestat(path.stat(), before)
 
 
 def test_a_device_that_a_worker_brought_back_keeps_its_name_and_its_addresses(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 from forwarder.errors import LocalError
 from forwarder.names import Policy, PortId, PortRecord
 from supervisor.attach.addresses import Attachment, PortOptions, parse_listen, parse_tap
-from supervisor.attach.tap import TapDevice, port_name
+from supervisor.attach.tap import TapDevice
 from tests.helpers.fakes import FakeOwner
 from tests.helpers.guests.netns import Namespace
 
@@ -90,11 +90,22 @@ def test_a_missing_privilege_is_named() -> None:
     )
 
 
-def test_a_port_that_was_taken_over_is_known_by_its_name() -> None:
-    plain, named = Attachment(parse_tap("bh0")), Attachment(parse_tap("bh0"), PortOptions("uplink"))
-    assert port_name(plain) == "bh0"
-    assert port_name(named) == "uplink"
-    assert port_name(Attachment(parse_tap("bh0,netns=blue"))) == "bh0@blue"
-    assert port_name(Attachment(parse_listen("qemu", "unix:///bh0"))) is None
-    device = TapDevice.adopted(PortRecord(1, 5, 3, "bh0", "tap", Policy()))
-    assert (device.url, device.port, device.unclaimed) == ("tap://bh0", PortId(1, 3), True)
+def test_a_port_that_was_taken_over_is_known_by_its_device() -> None:
+    device = TapDevice.adopted(PortRecord(1, 5, 3, "web-2", "tap", Policy()), parse_tap("bh0,netns=blue"))
+    assert (device.url, device.port, device.unclaimed) == ("tap://bh0,netns=blue", PortId(1, 3), True)
+    assert device.is_of(Attachment(parse_tap("bh0,netns=/run/netns/blue"), PortOptions("web")))
+    assert not device.is_of(Attachment(parse_tap("bh0"), PortOptions("web-2")))
+    assert not device.is_of(Attachment(parse_listen("qemu", "unix:///bh0")))
+
+
+@pytest.mark.parametrize("name", ["bh0", "uplink", "bh0@blue"])
+def test_a_port_whose_device_is_not_known_is_known_by_its_name(name: str) -> None:
+    device = TapDevice.adopted(PortRecord(1, 5, 3, name, "tap", Policy()), None)
+    assert (device.url, device.port, device.unclaimed) == (f"tap://{name}", PortId(1, 3), True)
+    attachments = {
+        "bh0": Attachment(parse_tap("bh0")),
+        "uplink": Attachment(parse_tap("bh0"), PortOptions("uplink")),
+        "bh0@blue": Attachment(parse_tap("bh0,netns=blue")),
+        "": Attachment(parse_listen("qemu", f"unix:///{name}")),
+    }
+    assert [each for each, attachment in attachments.items() if device.is_of(attachment)] == [name]
