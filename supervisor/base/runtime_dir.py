@@ -69,6 +69,8 @@ def running() -> list[str]:
 
 def unreached(directory: str, error: OSError) -> str:
     """Return the error line of a command that cannot connect; it has the directories of other switches."""
+    if why := _too_long(directory):
+        return why
     if not isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return f"cannot reach a supervisor in {directory}: {error.strerror}"
     others = running()
@@ -99,13 +101,8 @@ class RuntimeDir:
         self._lock = -1
         self._old_locks: list[int] = []
         """Deleted ones, which workers of that time still read."""
-        names = [worker_path(self.path, HIGHEST_PID, kind) for kind in (CHANNEL, MEMBERSHIP)]
-        longest = max(len(os.fsencode(name)) for name in names)
-        if longest > SOCKET_PATH_BYTES:
-            raise LocalError(
-                f"{self.path} is too long by {longest - SOCKET_PATH_BYTES} bytes for the sockets in it; "
-                "choose a shorter --runtime-dir"
-            )
+        if why := _too_long(self.path):
+            raise LocalError(why)
         try:
             self._made = _make(self.path)
             self._lock = self._acquire()
@@ -250,6 +247,14 @@ def check(path: str) -> bool:
         why = _advice(OSError(errno.EROFS, os.strerror(errno.EROFS)))
         raise LocalError(f"cannot use runtime directory {path}: {why}")
     return True
+
+
+def _too_long(path: str) -> str:
+    """Return why no supervisor can have a directory with so long a path; empty if one can."""
+    names = [worker_path(path, HIGHEST_PID, kind) for kind in (CHANNEL, MEMBERSHIP)]
+    excess = max(len(os.fsencode(name)) for name in names) - SOCKET_PATH_BYTES
+    why = f"{path} is too long by {excess} bytes for the sockets in it; choose a shorter --runtime-dir"
+    return why if excess > 0 else ""
 
 
 def _make(path: str) -> bool:

@@ -135,6 +135,15 @@ def test_without_a_supervisor_every_command_says_so(command: str, place: Path) -
     assert done.output.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["status", "stop", "capture -w - x"])
+def test_a_runtime_directory_with_too_long_a_path_is_said_to_be_that(command: str, place: Path) -> None:
+    name, *arguments = command.split()
+    done = invoke(name, "--runtime-dir", place / ("x" * 120), *arguments)
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: {place}/xxx")
+    assert "bytes for the sockets in it; choose a shorter --runtime-dir" in done.output
+
+
 def failed_run(place: Path, *arguments: object) -> str:
     """Start a switch that cannot start; return its one line, having left nothing."""
     before = sorted(place.rglob("*"))
