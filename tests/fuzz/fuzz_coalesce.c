@@ -98,7 +98,7 @@ static void expect_apart(const struct coalesced *whole, const struct iovec *fram
         memcpy(headed + bytes, whole->parts[i].iov_base, whole->parts[i].iov_len);
         bytes += (uint32_t)whole->parts[i].iov_len;
     }
-    must(offload_is_sound(headed) && offload_open(&offload, headed, bytes));
+    must(offload_is_sound(headed, headed + VNET_BYTES, bytes - VNET_BYTES) && offload_open(&offload, headed, bytes));
     for (unsigned i = 0; i < n; i++) {
         must(!offload_is_done(&offload) && offload_next_bytes(&offload) == LENGTH_BYTES + frames[i].iov_len);
         offload_next(&offload, record);

@@ -3,12 +3,14 @@
 
    What the frame becomes must stay within the bytes promised, keep the addresses, and together carry the payload: no
    byte of it lost or twice. A frame that was finished needs nothing more: done again, without its header's wishes, it
-   stays what it is. Shortened, a frame becomes the same but the last. A header that is inferred is always one that
-   makes sense; what was finished by it stays what it is when its header is inferred again. */
+   stays what it is, and it claims what it claimed before. Shortened, a frame becomes the same but the last. A header that
+   is inferred is always one that makes sense; what was finished by it stays what it is when its header is inferred
+   again. */
 #include <stdlib.h>
 
 #include "offload/infer.h"
 #include "offload/offload.h"
+#include "packet/claim.h"
 #include "packet/frame.h"
 
 static void must(bool done)
@@ -66,7 +68,7 @@ static void expect_inferred(const uint8_t *frame, uint32_t bytes, uint32_t mtu)
     must(headed != NULL);
     memcpy(headed + VNET_BYTES, frame, bytes);
     bool unfinished = infer(headed, headed + VNET_BYTES, bytes, mtu) == SUM_BEGUN;
-    must(offload_is_sound(headed) && offload_open(&offload, headed, VNET_BYTES + bytes));
+    must(offload_is_sound(headed, headed + VNET_BYTES, bytes) && offload_open(&offload, headed, VNET_BYTES + bytes));
     must(unfinished == (offload.sum_at != 0));
     bool cut = offload.headers != 0;
     while (!offload_is_done(&offload)) {
@@ -81,10 +83,21 @@ static void expect_inferred(const uint8_t *frame, uint32_t bytes, uint32_t mtu)
     free(headed);
 }
 
+/* What the guard has read is the same in the finished frame. */
+static void expect_same_claim(const uint8_t *before, uint32_t bytes, const uint8_t *record)
+{
+    struct claim claim, after;
+    claim_read(&claim, before, bytes);
+    claim_read(&after, record_frame(record), load_be32(record));
+    must(claim.kind == CLAIM_HIDDEN
+         || (after.kind == claim.kind && after.count == claim.count
+             && memcmp(after.address, claim.address, sizeof after.address) == 0));
+}
+
 static void expect_done(const uint8_t *data, uint32_t size)
 {
     struct offload offload;
-    if (!offload_is_sound(data) || !offload_open(&offload, data, size))
+    if (!offload_is_sound(data, data + VNET_BYTES, size - VNET_BYTES) || !offload_open(&offload, data, size))
         return;
     uint32_t frames = 0, payload = 0, headers = offload.headers;
     while (!offload_is_done(&offload)) {
@@ -93,6 +106,7 @@ static void expect_done(const uint8_t *data, uint32_t size)
         must(record != NULL && bytes <= MAX_RECORD && offload_next(&offload, record) == bytes);
         must(load_be32(record) == bytes - LENGTH_BYTES && bytes >= MIN_RECORD);
         must(memcmp(record_frame(record), data + VNET_BYTES, ADDRESSES_BYTES) == 0);
+        expect_same_claim(data + VNET_BYTES, size - VNET_BYTES, record);
         if (headers != 0)
             must(memcmp(record_frame(record) + headers, data + VNET_BYTES + headers + payload,
                         bytes - LENGTH_BYTES - headers)

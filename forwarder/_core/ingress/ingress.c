@@ -110,8 +110,9 @@ static uint64_t *fault_of(struct engine *e, const uint8_t *record, uint32_t byte
         return &e->count.oversize;
     if (UNLIKELY(bytes < header + MIN_FRAME))
         return &e->count.runt;
+    const uint8_t *vnet = record + LENGTH_BYTES;
     bool unsound = header != 0 && e->vm.infer_mtu == 0
-                   && (!offload_is_sound(record + LENGTH_BYTES) || asks_too_much(e, record + LENGTH_BYTES, bytes));
+                   && (!offload_is_sound(vnet, vnet + VNET_BYTES, bytes - VNET_BYTES) || asks_too_much(e, vnet, bytes));
     return unsound ? &e->count.offload : NULL;
 }
 

@@ -12,10 +12,12 @@
    checksum. The kernel's partial sum covers the pseudo header. Here it is only corrected by the difference in length
    (RFC 1624) and continued, so addresses need not be read.
 
-   The header is the kernel's, but a program behind the TAP can have it written (packet(7), PACKET_VNET_HDR), so it
-   is checked. A checksum must not be stored into the MAC addresses, which were checked already: offload_is_sound
-   checks that for every frame. offload_open checks the rest before the work: everything lies inside the frame and
-   matches the header. Encapsulated packets do not match: no kernel leaves them to us, since we do not offer it. A
+   The header is the kernel's, but a program behind the TAP can have it written (packet(7), PACKET_VNET_HDR), and a guest
+   writes its own, so it is checked. A checksum is stored after the frame was checked, here or by a receiver's kernel. So
+   offload_is_sound checks for every frame that its place is none which a check has read: not an address, an EtherType
+   or ARP, not a port, TCP's flags or ICMPv6's type. Honest kernels leave the fields of TCP and UDP, GRE's, and those of
+   packets inside another (IPIP, GRE, VXLAN, HSR). offload_open checks the rest before the work: everything lies inside
+   the frame and matches the header. Encapsulated packets do not match: no kernel leaves them to us, since we do not offer it. A
    segment carries at least SEGMENT_LEAST bytes, so a frame becomes at most 1 KiB times as many. */
 #ifndef BULKHEAD_OFFLOAD_H
 #define BULKHEAD_OFFLOAD_H
@@ -39,8 +41,8 @@ struct offload {
     uint32_t number;    /* of the next segment */
 };
 
-/* May the header at `vnet` (VNET_BYTES) go on to a TAP? */
-bool offload_is_sound(const uint8_t *vnet);
+/* May a frame go on with the header at `vnet` (VNET_BYTES)? False: its sum would be stored over what others rely on. */
+bool offload_is_sound(const uint8_t *vnet, const uint8_t *frame, uint32_t bytes);
 
 /* The TAKES_* bits that a VM needs for a frame with the header at `vnet`, unchanged; bits that no VM has if the header
    asks for something unknown. */

@@ -163,6 +163,11 @@ static uint32_t extension_bytes(uint32_t type, uint32_t length)
     }
 }
 
+bool claim_reads_behind(uint32_t next)
+{
+    return extension_bytes(next, 0) != 0;
+}
+
 static void read_ipv6(const struct reader *r, uint32_t at)
 {
     const uint8_t *ip = r->frame + at;

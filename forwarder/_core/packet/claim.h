@@ -65,6 +65,9 @@ static inline bool claim_possible(const uint8_t *frame, uint32_t bytes)
     return claim_possible_for(type);
 }
 
+/* Whether more of a packet is read behind an IPv6 header of this type. */
+bool claim_reads_behind(uint32_t next);
+
 void claim_read(struct claim *claim, const uint8_t *frame, uint32_t bytes);
 
 #endif

@@ -115,7 +115,8 @@ static PyObject *core_finish_offload(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "y#", &bytes, &count))
         return NULL;
     const uint8_t *vnet = (const uint8_t *)bytes;
-    if (count < (Py_ssize_t)(VNET_BYTES + MIN_FRAME) || count > (Py_ssize_t)MAX_FRAME || !offload_is_sound(vnet)
+    if (count < (Py_ssize_t)(VNET_BYTES + MIN_FRAME) || count > (Py_ssize_t)MAX_FRAME
+        || !offload_is_sound(vnet, vnet + VNET_BYTES, (uint32_t)count - VNET_BYTES)
         || !offload_open(&offload, vnet, (uint32_t)count))
         return PyErr_Format(PyExc_ValueError, "an offload that makes no sense");
     PyObject *frames = PyList_New(0);
