@@ -14,12 +14,20 @@
 #define ARP_BYTES 28u
 #define ARP_SENDER_MAC 8u
 #define ARP_SENDER 14u
+#define ARP_SENDER_END 18u
 
 #define ND_FIRST 133u
 #define ND_SOLICIT 135u
 #define ND_ADVERTISE 136u
 #define ND_REDIRECT 137u /* the last */
 #define ND_TARGET 8u
+
+/* Is ARP about addresses of IPv4? By their lengths alone: receivers accept more than one type of network (Linux also 6, of
+   IEEE 802), and some another protocol (0x1000, of trailers). */
+static inline bool arp_is_of_ipv4(const uint8_t *arp)
+{
+    return arp[4] == 6 && arp[5] == 4;
+}
 
 /* Write an IPv4 address; false, and none is written, if it is 0.0.0.0. */
 static inline bool address_from_ipv4(uint8_t *address, const uint8_t *ipv4)

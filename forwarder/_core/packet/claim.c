@@ -75,10 +75,9 @@ static void claims(struct claim *claim, const uint8_t *address)
 
 static void read_arp(const struct reader *r, uint32_t at)
 {
-    static const uint8_t ipv4_on_ethernet[] = {0, 1, 8, 0, 6, 4};
     const uint8_t *arp = r->frame + at;
     uint8_t address[ADDRESS_BYTES];
-    if (at + ARP_BYTES > r->bytes || memcmp(arp, ipv4_on_ethernet, sizeof ipv4_on_ethernet) != 0
+    if (at + ARP_SENDER_END > r->bytes || !arp_is_of_ipv4(arp) /* what it lacks a network card may pad */
         || !address_from_ipv4(address, arp + ARP_SENDER))
         return;
     claims(r->claim, address);

@@ -6,7 +6,8 @@
      PAUSE                   IEEE 802.3 annex 31B: for the other end of a cable; a switch must not forward it
      router advertisement    also a redirect: only routers send them (RFC 4861)
      DHCP answer             UDP to port 68 or 546: clients look at the destination only
-     ARP                     its sender has that address, in a request, a reply or unasked (RFC 826, RFC 5227)
+     ARP                     its sender has that address, in a request, a reply or unasked (RFC 826, RFC 5227), of any
+                             type of network, and also if its end is missing, which a network card fills with zeros
      neighbour discovery     the target of an advertisement, the source of everything else (RFC 4861)
 
    A receiver may parse more than a guard does, which must not be a way round it. So up to MOST_TAGS VLAN tags, an

@@ -10,8 +10,7 @@
 
 static bool read_arp(struct question *question, const uint8_t *arp, uint32_t bytes)
 {
-    static const uint8_t ethernet_ipv4[] = {0, 1, 8, 0, MAC_BYTES, 4};
-    if (bytes < ARP_BYTES || memcmp(arp, ethernet_ipv4, sizeof ethernet_ipv4) != 0)
+    if (bytes < ARP_BYTES || !arp_is_of_ipv4(arp))
         return false;
     uint32_t operation = load_be16(arp + ARP_OPERATION);
     if (operation != ARP_REQUEST && operation != ARP_REPLY)

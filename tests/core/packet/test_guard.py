@@ -81,6 +81,9 @@ ADDRESS = {
     "ARP of the host alias": arp(ME, "192.168.127.254", "192.168.127.9", reply=True),
     "ARP of a lease": arp(ME, "192.168.127.3", "192.168.127.3"),
     "ARP with a tag": tagged(arp(ME, "192.168.127.1", "192.168.127.1"), VLAN),
+    "ARP of IEEE 802 networks": arp(ME, "192.168.127.1", "192.168.127.9", reply=True, hardware=6),
+    "ARP of a network that is none": arp(ME, "192.168.127.1", "192.168.127.9", hardware=0xFFFF),
+    "ARP that a network card pads": arp(ME, "192.168.127.1", "192.168.127.9")[:32],
     "ARP in SNAP": snap(arp(ME, "192.168.127.1", "192.168.127.1")),
     "ARP with the gateway's MAC": arp(ME, "192.168.127.77", "192.168.127.9", mac=GATEWAY_MAC),
     "NA": ipv6(ME, icmpv6(NA, "fd00::1", link_option(ME, target=True))),
@@ -115,7 +118,7 @@ HARMLESS = {
     "ARP of its own": arp(ME, "192.168.127.2", "192.168.127.1"),
     "ARP of nobody's address": arp(ME, "192.168.127.77", "192.168.127.1"),
     "an ARP probe": arp(ME, "0.0.0.0", "192.168.127.3"),
-    "ARP that is cut": arp(ME, "192.168.127.1", "192.168.127.9")[:40],
+    "ARP that is cut in its sender": arp(ME, "192.168.127.1", "192.168.127.9")[:31],
     "NS of its own": ipv6(ME, icmpv6(NS, "fd00::1", link_option(ME, target=False)), sender="fd00::7"),
     "duplicate address detection": ipv6(ME, icmpv6(NS, "fd00::77"), sender="::"),
     "NA of its own": ipv6(ME, icmpv6(NA, "fd00::77", link_option(ME, target=True)), sender="fd00::77"),
@@ -255,7 +258,7 @@ def test_frames_around_a_refused_one_arrive_in_order_and_whole(kind: str) -> Non
     with MiniSwitch() as switch:
         lan = Lan(switch, kind)
         lan.says(frame(OTHER, ME, b"first"))  # so that what follows is read to where it will be
-        good = [frame(OTHER, ME, bytes((number,)), 60 + number) for number in range(40)]
+        good = [frame(OTHER, ME, bytes((number,)), 60 + number) for number in range(50)]
         bad = [*ROUTER.values(), *ADDRESS.values(), *SERVER.values()]
         mixed = [each for pair in zip(good, bad, strict=False) for each in pair] + good[len(bad) :]
         assert lan.says(*mixed) == good

@@ -29,10 +29,17 @@ def snap(frame: bytes, organisation: bytes = bytes(3)) -> bytes:
 
 
 def arp(
-    source: bytes, sender: str, target: str, *, reply: bool = False, mac: bytes = b"", to: bytes = BROADCAST
+    source: bytes,
+    sender: str,
+    target: str,
+    *,
+    reply: bool = False,
+    mac: bytes = b"",
+    to: bytes = BROADCAST,
+    hardware: int = 1,
 ) -> bytes:
     """Say that ``sender`` is behind ``mac``, or ``source``."""
-    words = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2 if reply else 1) + (mac or source)
+    words = struct.pack("!HHBBH", hardware, 0x0800, 6, 4, 2 if reply else 1) + (mac or source)
     words += IPv4Address(sender).packed + bytes(6) + IPv4Address(target).packed
     return ethernet(source, ARP, words, to)
 
