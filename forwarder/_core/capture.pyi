@@ -8,6 +8,10 @@ class CaptureReader:
 
     def __init__(self, fd: int, port: int, epoch: int, /) -> None: ...
     @property
+    def broken(self) -> bool:
+        """Whether the ring contradicted itself: its worker is hostile, and its frames are at their end."""
+
+    @property
     def lost(self) -> int:
         """Frames that had no room in the ring, since they came faster than they were read."""
 

@@ -59,6 +59,8 @@ class Summary(NamedTuple):
     frames: int
     lost: int
     ports: int
+    broken: int
+    """Ports whose worker has damaged its ring: later frames of theirs are missing."""
     early: bool
     """Whether the supervisor has gone, and the capture with it."""
 
@@ -248,7 +250,8 @@ class Viewer:
             lost += port.reader.lost
             received = self._of_port[port.interface]
             self._put([self._form.statistics(port.interface, now, received, port.reader.lost)])
-        return Summary(self._frames, lost, len({number for number, _ in self._ports}), early)
+        broken = len({number for (number, _), port in self._ports.items() if port.reader.broken})
+        return Summary(self._frames, lost, len({number for number, _ in self._ports}), broken, early)
 
 
 def open_output(name: str) -> int:

@@ -92,5 +92,7 @@ def capture(
         viewer.close()
     late = f"; {seen.lost} more came faster than they could be written" if seen.lost else ""
     click.echo(f"{seen.frames} frames of {seen.ports} ports{late}", err=True)
+    if seen.broken:
+        click.echo(f"{seen.broken} of them damaged their copies; later frames are missing", err=True)
     if seen.early:
         raise LocalError("the supervisor has ended, and the capture with it; capture again when it is back")

@@ -131,6 +131,26 @@ def test_what_has_no_room_is_counted_and_not_copied(switch: MiniSwitch) -> None:
     assert (memory["head"], reader.lost) == (full + 1544, 401 - full // 1544)
 
 
+def test_a_jumbo_frame_longer_than_the_free_fourth_is_counted_and_not_copied(switch: MiniSwitch) -> None:
+    """The smallest ring's fourth is 65,536 bytes, and a kept frame may take more."""
+    one = switch.add(1, "stream")
+    size = 1 << 18
+    capture = Capture(switch, size=size)
+    reader, memory = capture.readers[1], capture.memories[1]
+    for _ in range(20):
+        one.send(*(frame(BROADCAST, mac(1), size=1514) for _ in range(20)))
+        switch.settle()
+    full, lost = memory["head"], reader.lost
+    memory["tail"] = full - size + (1 << 16)
+    one.send(frame(BROADCAST, mac(1), size=1 << 16))
+    switch.settle()
+    assert (memory["head"], reader.lost) == (full, lost + 1)
+    memory["tail"] = full - size + (1 << 16) + 24
+    one.send(frame(BROADCAST, mac(1), size=1 << 16))
+    switch.settle()
+    assert (memory["head"], reader.lost) == (full + (1 << 16) + 24, lost + 1)
+
+
 @pytest.mark.parametrize("tail", [1 << 40, 2**64 - 8, 4096])
 def test_a_reader_that_lies_gets_nothing_and_harms_nobody(switch: MiniSwitch, tail: int) -> None:
     one, two = switch.add(1, "stream"), switch.add(2, "stream")
@@ -155,7 +175,9 @@ def test_a_worker_that_lies_gives_only_what_is_there(switch: MiniSwitch, head: i
     memory = capture.memories[1]
     memory.fill(fill)
     memory["head"] = head
+    assert not capture.readers[1].broken
     found = capture.readers[1].read()
+    assert capture.readers[1].broken == ((head, fill) != (24, b"\0")), "a frame of no bytes makes sense"
     assert all(not data for *_, data in found)
     assert len(found) <= head // 24
     assert capture.readers[1].read() == []

@@ -96,7 +96,7 @@ static void read_tail(struct capture_tx *tx)
 
 static bool has_room(struct capture_tx *tx, uint64_t bytes)
 {
-    uint64_t wanted = tx->full ? tx->shm.size / PARTS : bytes;
+    uint64_t part = tx->shm.size / PARTS, wanted = tx->full && part > bytes ? part : bytes;
     if (free_bytes(tx) < wanted)
         read_tail(tx);
     tx->full = tx->broken || free_bytes(tx) < wanted;

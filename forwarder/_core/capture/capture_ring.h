@@ -9,8 +9,9 @@
      reader   tail                      after it has copied records out (release)
 
    Cursors count bytes since the ring was made and never wrap (2^64). The worker reads the tail only when its last view
-   of it leaves no room. A ring that was full is written again when a fourth of it is free: else the worker would copy
-   single frames, one for each that the reader takes, and both would wait for the same cache lines.
+   of it leaves no room. A ring that was full is written again when a fourth of it is free, and room for the frame: else
+   the worker would copy single frames, one for each that the reader takes, and both would wait for the same cache
+   lines.
 
    Distrust. The reader is an operator's own process, and writes to no more than the tail; the worker checks the tail
    against its own cursors and reads nothing else of the ring. The worker may be a guest's: the reader checks the head

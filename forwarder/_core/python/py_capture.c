@@ -80,8 +80,16 @@ static PyObject *reader_lost(PyObject *self, void *unused)
     return PyLong_FromUnsignedLongLong(capture_lost(&((struct py_capture *)self)->rx));
 }
 
+static PyObject *reader_broken(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((struct py_capture *)self)->rx.broken);
+}
+
 static PyMethodDef reader_methods[] = {{"read", reader_read, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
-static PyGetSetDef reader_properties[] = {{"lost", reader_lost, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef reader_properties[] = {{"broken", reader_broken, NULL, NULL, NULL},
+                                          {"lost", reader_lost, NULL, NULL, NULL},
+                                          {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot reader_slots[] = {{Py_tp_new, reader_new},
                                      {Py_tp_dealloc, reader_dealloc},
                                      {Py_tp_methods, reader_methods},
