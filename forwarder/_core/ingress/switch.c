@@ -79,7 +79,8 @@ static void finish_frame(struct engine *e, const uint8_t *record, struct intake 
         port_refused(e, 1);
         return;
     }
-    if ((intake.takes & TAKES_LARGE) != 0 && offload.bytes <= intake.longest) {
+    bool parts_are_datagrams = offload.headers != 0 && !offload.is_tcp;
+    if ((intake.takes & TAKES_LARGE) != 0 && offload.bytes <= intake.longest && !parts_are_datagrams) {
         offload_keep_whole(&offload);
     } else if (UNLIKELY(offload.headers == 0 && is_beyond_mtu(&e->vm, offload.bytes))) {
         drop_large(e, record);

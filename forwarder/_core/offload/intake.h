@@ -11,7 +11,7 @@
      the frame's header asks for    the destination takes     the frame
      anything                       all of that               goes with its header, as it is
      a sum                          no TAKES_SUM              is finished
-     to be cut                      not that kind             is finished and cut, TAKES_LARGE: only finished
+     to be cut                      not that kind             is finished and cut, TAKES_LARGE: TCP only finished
      nothing                        no TAKES_SUM              loses its header
 
    A destination without TAKES_SUM accepts no headers at all. Floods and frames that wait for a ring are always
@@ -44,7 +44,7 @@
 #define TAKES_USO4 16u /* UDP of many segments over IPv4 */
 #define TAKES_USO6 32u /* over IPv6 */
 #define TAKES_ALL 63u
-#define TAKES_LARGE 64u /* finished frames of many segments, without a header */
+#define TAKES_LARGE 64u /* finished frames of many segments of TCP, without a header; datagrams would become one */
 
 /* In front of an IP packet there are an Ethernet header and room for one tag: what Linux's driver of virtio has buffers
    for (GOOD_PACKET_LEN). */

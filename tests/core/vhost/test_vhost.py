@@ -8,8 +8,11 @@ import struct
 
 import pytest
 
+from forwarder import _core
 from tests.helpers.core.guest_world import a_world, start_queues
 from tests.helpers.core.mini_switch import BROADCAST, frame, mac
+from tests.helpers.core.model_segments import TCP, UDP, Flow
+from tests.helpers.core.tap import towards
 from tests.helpers.guests.virtio_driver import (
     EVENT_IDX,
     FROM_GUEST,
@@ -166,7 +169,8 @@ def test_an_idle_engine_asks_for_kicks_and_one_at_work_does_not() -> None:
         assert len(world.peer.received()) == 1
 
 
-CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4 = 1 << 0, 1 << 1, 1 << 7, 1 << 11
+CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, HOST_TSO6 = 1 << 0, 1 << 1, 1 << 7, 1 << 11, 1 << 12
+HOST_USO = 1 << 56
 
 
 def _large(segment: int = 1000, count: int = 4) -> tuple[bytes, bytes]:
@@ -216,6 +220,23 @@ def test_a_header_with_an_offload_that_was_not_negotiated_costs_its_frame() -> N
         world.switch.settle()
         assert world.counters()["offload"] == 1
         assert world.peer.received() == []
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_a_vm_that_accepts_large_frames_gets_no_two_datagrams_as_one(protocol: int, *, ipv6: bool) -> None:
+    with a_world(VERSION_1 | MRG_RXBUF | CSUM | HOST_TSO4 | HOST_TSO6 | HOST_USO) as world:
+        world.introduce()
+        world.switch.engines[2].take(_core.TAKES_LARGE, _core.LARGEST_FRAME)
+        world.driver.send(frame(mac(2), mac(1)))  # asks for the ring
+        world.switch.settle()
+        world.peer.received()
+        flow = towards(2, Flow(b"d" * 4000, 1000, protocol=protocol, ipv6=ipv6))
+        whole = flow.unfinished()
+        world.driver.send(whole[len(PLAIN) :], whole[: len(PLAIN)])
+        world.switch.settle()
+        expected = flow if protocol == UDP else flow._replace(mss=len(flow.payload))
+        assert world.peer.received() == expected.finished()
 
 
 def test_an_mtu_holds_for_a_guest_whatever_its_driver_takes() -> None:
