@@ -151,6 +151,7 @@ struct chains {
     uint16_t head[MOST_SEGMENTS];
     uint32_t bytes[MOST_SEGMENTS];
     uint32_t count;
+    uint32_t buffers; /* those that have any bytes */
 };
 
 enum gathered {
@@ -165,7 +166,7 @@ static enum gathered gather(struct vhost_port *port, uint32_t need, struct chain
 {
     struct virtqueue *queue = &port->queue[QUEUE_TO_GUEST];
     struct segments *segments = &port->segments;
-    segments->count = segments->bytes = chains->count = 0;
+    segments->count = segments->bytes = chains->count = chains->buffers = 0;
     do {
         uint32_t before = segments->bytes;
         enum chain chain = virtqueue_take(queue, &port->memory, true, &chains->head[chains->count], segments);
@@ -174,6 +175,7 @@ static enum gathered gather(struct vhost_port *port, uint32_t need, struct chain
             return GATHERED_TOO_FEW;
         }
         chains->bytes[chains->count++] = segments->bytes - before;
+        chains->buffers += segments->bytes != before;
         if (UNLIKELY(chain == CHAIN_BAD))
             return GATHERED_BAD;
     } while (port->mergeable && segments->bytes < need && chains->count < MOST_SEGMENTS);
@@ -196,8 +198,8 @@ static void fill(struct vhost_port *port, const struct chains *chains, const uin
     uint32_t left = port->header_bytes + frame_bytes;
     struct cursor cursor = cursor_of(&port->segments);
     memcpy(full_header, header, VNET_BYTES);
-    store_le16(full_header + BUFFERS_AT, port->mergeable ? chains->count : 1);
-    if (LIKELY(port->segments.count == 1)) {
+    store_le16(full_header + BUFFERS_AT, port->mergeable ? chains->buffers : 1);
+    if (LIKELY(port->segments.count == 1 && chains->count == 1)) {
         uint8_t *at = port->segments.piece->at;
         memcpy(at, full_header, port->header_bytes);
         memcpy(at + port->header_bytes, frame, frame_bytes);

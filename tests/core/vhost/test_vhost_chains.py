@@ -131,6 +131,25 @@ def test_a_buffer_that_makes_no_sense_is_skipped(descriptor: tuple[int, int, int
         assert sent in world.driver.frames()
 
 
+@pytest.mark.parametrize("size", [100, 3000])
+def test_buffers_of_no_bytes_are_returned_and_hold_nothing(size: int) -> None:
+    with a_world() as world:
+        world.driver.post(1)
+        world.introduce()
+        queue = world.driver.queues[TO_GUEST]
+        before = len(queue.free)
+        world.driver.post(1, size=0)
+        world.driver.post(1, parts=(0, 0))
+        world.driver.post(1)
+        world.driver.post(1, size=0)
+        world.driver.post(2)
+        sent = [frame(mac(1), mac(2), bytes((number,)), size) for number in range(2 if size < 2000 else 1)]
+        world.peer.send(*sent)
+        world.switch.settle()
+        assert world.driver.frames() == sent
+        assert len(queue.free) == before - 1, "all but the last buffer came back"
+
+
 def test_a_frame_that_waits_for_a_second_buffer_is_refused_in_the_end() -> None:
     """Otherwise a driver that never posts enough buffers would get no more frames."""
     with a_world() as world:
