@@ -4,6 +4,7 @@
 
 #define SNAP_BYTES 8u
 #define MOST_HEADERS 16u
+#define MOST_OPTIONS 16u
 #define FRAGMENT_BYTES 8u
 #define IPV6_OFFSET 0xfff8u /* the same, in bytes */
 
@@ -102,9 +103,14 @@ static void read_ipv4(const struct reader *r, uint32_t at)
     read_udp(r, at + ipv4_header_bytes(ip), CLAIM_DHCP_CLIENT);
 }
 
+/* An option of no length is the last: receivers ignore a message with one. */
 static const uint8_t *mac_option(const struct reader *r, uint32_t at, uint32_t wanted)
 {
-    for (uint32_t i = 0; i < MOST_HEADERS && at + OPTION_UNIT <= r->bytes && r->frame[at + 1] != 0; i++) {
+    for (uint32_t i = 0; at + OPTION_UNIT <= r->bytes && r->frame[at + 1] != 0; i++) {
+        if (i == MOST_OPTIONS) {
+            *r->claim = (struct claim){.kind = CLAIM_HIDDEN};
+            return NULL;
+        }
         if (r->frame[at] == wanted)
             return r->frame + at + 2;
         at += r->frame[at + 1] * OPTION_UNIT;

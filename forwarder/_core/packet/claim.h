@@ -12,8 +12,9 @@
 
    A receiver may parse more than a guard does, which must not be a way round it. So up to MOST_TAGS VLAN tags, an
    LLC/SNAP header and IPv6 extension headers are skipped (CVE-2021-27853, -27854, -27861, -27862). A frame with more
-   of them, a first fragment without the whole chain of headers (RFC 7113), and fragmented neighbour discovery (RFC
-   6980) are *hidden*, and treated as the worst case. Later fragments are harmless without the first.
+   of them or of neighbour discovery's options, a first fragment without the whole chain of headers (RFC 7113), and
+   fragmented neighbour discovery (RFC 6980) are *hidden*, and treated as the worst case. Later fragments are harmless
+   without the first.
 
      02:..:07 to all, 8100 0001, 86dd, hop-by-hop, fragment 0, ICMPv6 134    CLAIM_HIDDEN
      02:..:07 to all, 0806, request for .9, sender 192.168.127.1            CLAIM_ADDRESS of ::ffff:192.168.127.1 */

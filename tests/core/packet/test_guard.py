@@ -47,6 +47,7 @@ OWNERS = [
     (owner("192.168.127.3"), NEIGHBOUR),
 ]
 ADVERTISEMENT = icmpv6(RA)
+NONCE = b"\x0e\1" + bytes(6)
 
 ROUTER = {
     "RA": ipv6(ME, ADVERTISEMENT),
@@ -94,6 +95,9 @@ ADDRESS = {
     "RS from the router": ipv6(ME, icmpv6(RS), sender="fe80::1"),
     "NA with the gateway's MAC": ipv6(ME, icmpv6(NA, "fd00::9", link_option(GATEWAY_MAC, target=True))),
     "NS with the gateway's MAC": ipv6(ME, icmpv6(NS, "fd00::9", link_option(GATEWAY_MAC, target=False))),
+    "NA behind fifteen options": ipv6(
+        ME, icmpv6(NA, "fd00::9", NONCE * 15 + link_option(GATEWAY_MAC, target=True))
+    ),
     "NA behind a header": extended(ME, icmpv6(NA, "fd00::1"), OPTIONS),
 }
 HIDDEN = {
@@ -103,6 +107,12 @@ HIDDEN = {
     "a first fragment without the whole chain": extended(ME, b"", FRAGMENT, OPTIONS)[:62],
     "a chain that is longer than the frame": extended(ME, b"", *[OPTIONS] * 3)[:62],
     "RA behind seventeen headers": extended(ME, ADVERTISEMENT, *[OPTIONS] * 17),
+    "NA behind sixteen options": ipv6(
+        ME, icmpv6(NA, "fd00::9", NONCE * 16 + link_option(GATEWAY_MAC, target=True))
+    ),
+    "NS behind sixteen options": ipv6(
+        ME, icmpv6(NS, "fd00::9", NONCE * 16 + link_option(GATEWAY_MAC, target=False))
+    ),
     "UDP that begins behind the frame": extended(ME, b"", HOP_BY_HOP, last=UDP)[:62],
 }
 HARMLESS = {
@@ -122,6 +132,10 @@ HARMLESS = {
     "NS of its own": ipv6(ME, icmpv6(NS, "fd00::1", link_option(ME, target=False)), sender="fd00::7"),
     "duplicate address detection": ipv6(ME, icmpv6(NS, "fd00::77"), sender="::"),
     "NA of its own": ipv6(ME, icmpv6(NA, "fd00::77", link_option(ME, target=True)), sender="fd00::77"),
+    "NA of its own behind fifteen options": ipv6(
+        ME, icmpv6(NA, "fd00::77", NONCE * 15 + link_option(ME, target=True)), sender="fd00::77"
+    ),
+    "NA with sixteen options": ipv6(ME, icmpv6(NA, "fd00::77", NONCE * 16), sender="fd00::77"),
     "RS": ipv6(ME, icmpv6(RS, option=link_option(ME, target=False))),
     "STP": bytes.fromhex("0180c2000000") + ME + b"\0\x26\x42\x42\3" + bytes(46),
     "LACP": bytes.fromhex("0180c2000002") + ME + b"\x88\x09\1" + bytes(46),
