@@ -58,3 +58,22 @@ def test_a_source_that_was_alone_lets_another_one_in_soon() -> None:
             switch.turn()
         waited += 1514 * sources.index(3)
         assert waited < granted + run
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unicast_of_a_lone_source_does_not_overtake_its_earlier_floods(kind: str) -> None:
+    """More floods wait than the staging holds, which ends before the source's share does."""
+    with MiniSwitch() as switch:
+        one, two = switch.add(1, kind), switch.add(2, "stream")
+        switch.greet()
+        two.send(frame(mac(1), mac(2)))  # asks for the ring
+        switch.settle()
+        one.received()
+        floods = [frame(BROADCAST, mac(2), number.to_bytes(4, "big"), 60) for number in range(4300)]
+        for at in range(0, len(floods), 100):
+            two.send(*floods[at : at + 100])
+            switch.engines[2].run(0)
+        last = frame(mac(1), mac(2), b"last")
+        two.send(last)
+        switch.engines[2].run(0)
+        assert switch.read_out(one) == [*floods, last]

@@ -154,10 +154,9 @@ static bool serve(struct engine *e, struct peer *peer, bool alone, uint64_t now)
             return false;
         }
         earn(peer, alone);
-        if (flooded)
-            egress_stage_floods(e, peer);
+        bool more = flooded && egress_stage_floods(e, peer);
         egress_flush(e, now);
-        if (!unicast || e->out.blocked || e->down || peer->deficit <= 0)
+        if (!unicast || more || e->out.blocked || e->down || peer->deficit <= 0)
             return true;
     }
     /* One write takes a number of runs; with short runs, several writes make the source's share. */

@@ -51,16 +51,16 @@ static void refuse(struct engine *e, const uint8_t *frame, uint32_t bytes, uint6
     port_sight_frame(e, frame, bytes, CAPTURE_DROP, counter);
 }
 
-void egress_stage_floods(struct engine *e, struct peer *peer)
+bool egress_stage_floods(struct engine *e, struct peer *peer)
 {
     struct egress *out = &e->out;
     const uint32_t prefix = egress_prefix_bytes(e);
     struct flood_record record;
     uint64_t lost = 0;
+    enum flood_status status = FLOOD_FRAME;
     while (peer->deficit > 0 && out->to + MIN_RECORD <= STAGING_BYTES) {
         uint8_t *at = out->staging + out->to;
-        enum flood_status status =
-            flood_next(&peer->flood, at + prefix, STAGING_BYTES - out->to - prefix, &record, &lost);
+        status = flood_next(&peer->flood, at + prefix, STAGING_BYTES - out->to - prefix, &record, &lost);
         if (status != FLOOD_FRAME)
             break;
         peer->deficit -= record.bytes;
@@ -89,6 +89,7 @@ void egress_stage_floods(struct engine *e, struct peer *peer)
     }
     if (UNLIKELY(peer->flood.broken))
         e->count.stale_ring++;
+    return status == FLOOD_NO_ROOM || out->to + MIN_RECORD > STAGING_BYTES;
 }
 
 /* A visit finds the staging empty and views a deficit of records at the most, or one run. */

@@ -12,8 +12,8 @@
 
 #include "port/port.h"
 
-/* Stage the source's floods, as far as its deficit and the staging allow. */
-void egress_stage_floods(struct engine *e, struct peer *peer);
+/* Stage the source's floods, as far as its deficit and the staging allow. True: the staging is full, and more may wait. */
+bool egress_stage_floods(struct engine *e, struct peer *peer);
 
 /* Stage runs for a stream, frame by frame; returns what was consumed. `garbled`: a record makes no sense. */
 uint64_t egress_stage_runs(struct engine *e, const struct span *spans, unsigned count, bool *garbled);
