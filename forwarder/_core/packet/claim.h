@@ -25,7 +25,7 @@
 #include "packet/packet.h"
 
 #define ETHERTYPE_MAC_CONTROL 0x8808u
-#define LONGEST_LLC 1500u /* up to here the type is a length */
+#define LONGEST_LLC 1535u /* up to here a type is a length: to IEEE 802.3 up to 1,500, to Linux below 1,536 */
 
 enum claim_kind { CLAIM_NOTHING, CLAIM_PAUSE, CLAIM_ROUTER, CLAIM_SERVER, CLAIM_ADDRESS, CLAIM_HIDDEN };
 

@@ -28,6 +28,7 @@ from tests.helpers.core.claims import (
     ipv4,
     ipv6,
     link_option,
+    of_length,
     owner,
     snap,
     tagged,
@@ -86,6 +87,7 @@ ADDRESS = {
     "ARP of a network that is none": arp(ME, "192.168.127.1", "192.168.127.9", hardware=0xFFFF),
     "ARP that a network card pads": arp(ME, "192.168.127.1", "192.168.127.9")[:32],
     "ARP in SNAP": snap(arp(ME, "192.168.127.1", "192.168.127.1")),
+    "ARP in SNAP of an undefined length": of_length(1535, snap(arp(ME, "192.168.127.1", "192.168.127.1"))),
     "ARP with the gateway's MAC": arp(ME, "192.168.127.77", "192.168.127.9", mac=GATEWAY_MAC),
     "NA": ipv6(ME, icmpv6(NA, "fd00::1", link_option(ME, target=True))),
     "NA without an option": ipv6(ME, icmpv6(NA, "fd00::1")),
@@ -141,6 +143,7 @@ HARMLESS = {
     "LACP": bytes.fromhex("0180c2000002") + ME + b"\x88\x09\1" + bytes(46),
     "LLDP": bytes.fromhex("0180c200000e") + ME + b"\x88\xcc" + bytes(46),
     "TCP with two tags": tagged(ipv4(ME, bytes(20), protocol=TCP), SERVICE, VLAN),
+    "SNAP of the least type": of_length(1536, snap(arp(ME, "192.168.127.1", "192.168.127.1"))),
     "another type": frame(BROADCAST, ME, b"anything"),
     "an empty frame": BROADCAST + ME + b"\x08\x06",
 }

@@ -28,6 +28,11 @@ def snap(frame: bytes, organisation: bytes = bytes(3)) -> bytes:
     return frame[:12] + struct.pack("!H", 6 + len(payload)) + b"\xaa\xaa\x03" + organisation + payload
 
 
+def of_length(length: int, frame: bytes) -> bytes:
+    """Say another length in front of an LLC header."""
+    return frame[:12] + struct.pack("!H", length) + frame[14:]
+
+
 def arp(
     source: bytes,
     sender: str,
