@@ -17,8 +17,9 @@ static bool is_place_in_packet(const struct packet *packet, uint32_t place)
         return place == packet->transport + TCP_SUM;
     case IPPROTO_UDP:
         return place == packet->transport + UDP_SUM || place >= packet->transport + UDP_BYTES;
+    case IPPROTO_ICMP:
     case IPPROTO_ICMPV6:
-        return place == packet->transport + ICMPV6_SUM;
+        return place == packet->transport + ICMP_SUM;
     default:
         return place >= packet->transport && (packet->is_ipv4 || !claim_reads_behind(packet->protocol));
     }

@@ -15,7 +15,7 @@
    The header is the kernel's, but a program behind the TAP can have it written (packet(7), PACKET_VNET_HDR), and a guest
    writes its own, so it is checked. A checksum is stored after the frame was checked, here or by a receiver's kernel. So
    offload_is_sound checks for every frame that its place is none which a check has read: not an address, an EtherType
-   or ARP, not a port, TCP's flags or ICMPv6's type. Honest kernels leave the fields of TCP and UDP, GRE's, and those of
+   or ARP, not a port, TCP's flags or ICMP's type. Honest kernels leave the fields of TCP and UDP, GRE's, and those of
    packets inside another (IPIP, GRE, VXLAN, HSR). offload_open checks the rest before the work: everything lies inside
    the frame and matches the header. Encapsulated packets do not match: no kernel leaves them to us, since we do not offer it. A
    segment carries at least SEGMENT_LEAST bytes, so a frame becomes at most 1 KiB times as many. */

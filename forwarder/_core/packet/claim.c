@@ -98,9 +98,13 @@ static void read_ipv4(const struct reader *r, uint32_t at)
 {
     const uint8_t *ip = r->frame + at;
     if (at + IPV4_LEAST > r->bytes || ip[0] >> 4 != 4 || ipv4_header_bytes(ip) < IPV4_LEAST
-        || ip[IPV4_PROTOCOL] != IPPROTO_UDP || (load_be16(ip + IPV4_FRAGMENT) & IPV4_OFFSET) != 0)
+        || (load_be16(ip + IPV4_FRAGMENT) & IPV4_OFFSET) != 0)
         return;
-    read_udp(r, at + ipv4_header_bytes(ip), CLAIM_DHCP_CLIENT);
+    at += ipv4_header_bytes(ip);
+    if (ip[IPV4_PROTOCOL] == IPPROTO_UDP)
+        read_udp(r, at, CLAIM_DHCP_CLIENT);
+    else if (ip[IPV4_PROTOCOL] == IPPROTO_ICMP && at < r->bytes && claim_is_of_router(r->frame[at]))
+        r->claim->kind = CLAIM_ROUTER;
 }
 
 /* An option of no length is the last: receivers ignore a message with one. */

@@ -4,7 +4,7 @@
    type may claim anything; it excludes TCP and nearly all of UDP. `claim_read` reads the others:
 
      PAUSE                   IEEE 802.3 annex 31B: for the other end of a cable; a switch must not forward it
-     router advertisement    also a redirect: only routers send them (RFC 4861)
+     router advertisement    also a redirect: only routers send them (RFC 4861; of IPv4: RFC 1256, RFC 792)
      DHCP answer             UDP to port 68 or 546: clients look at the destination only
      ARP                     its sender has that address, in a request, a reply or unasked (RFC 826, RFC 5227), of any
                              type of network, and also if its end is missing, which a network card fills with zeros
@@ -36,10 +36,17 @@ struct claim {
     const uint8_t *mac; /* the link address that goes with them, in the frame; NULL: none */
 };
 
+#define CLAIM_PROTOCOL_ICMP 1u
 #define CLAIM_PROTOCOL_TCP 6u
 #define CLAIM_PROTOCOL_UDP 17u
 #define CLAIM_DHCP_CLIENT 68u
 #define CLAIM_DHCP6_CLIENT 546u
+
+/* Whether only a router sends ICMP of this type: redirect, router advertisement. */
+static inline bool claim_is_of_router(uint32_t icmp_type)
+{
+    return icmp_type == 5 || icmp_type == 9;
+}
 
 /* Whether a frame of this EtherType may claim anything. It is asked once for a run of frames of one type. */
 static inline bool claim_possible_for(uint32_t type)
@@ -54,8 +61,11 @@ static inline bool claim_possible(const uint8_t *frame, uint32_t bytes)
     uint32_t type = load_be16(frame + ETHERTYPE_AT);
     const uint8_t *ip = frame + ETHERTYPE_AT + 2;
     if (LIKELY(type == ETHERTYPE_IPV4)) {
-        if (bytes < ETHERTYPE_AT + 2 + IPV4_LEAST || ip[IPV4_PROTOCOL] != CLAIM_PROTOCOL_UDP)
+        if (bytes < ETHERTYPE_AT + 2 + IPV4_LEAST)
             return false;
+        if (ip[IPV4_PROTOCOL] != CLAIM_PROTOCOL_UDP)
+            return ip[IPV4_PROTOCOL] == CLAIM_PROTOCOL_ICMP
+                   && (ip[0] != 0x45 || (bytes > ETHERTYPE_AT + 2 + IPV4_LEAST && claim_is_of_router(ip[IPV4_LEAST])));
         return ip[0] != 0x45 || bytes < ETHERTYPE_AT + 2 + IPV4_LEAST + UDP_BYTES
                || load_be16(ip + IPV4_LEAST + 2) == CLAIM_DHCP_CLIENT;
     }

@@ -37,7 +37,7 @@
 #define UDP_BYTES 8u
 #define UDP_LENGTH 4u
 #define UDP_SUM 6u
-#define ICMPV6_SUM 2u
+#define ICMP_SUM 2u /* also of ICMPv6 */
 
 /* Where the network header begins and its type; 0: behind more tags than a frame has. */
 static inline uint32_t network_of(const uint8_t *frame, uint32_t bytes, uint32_t *type)

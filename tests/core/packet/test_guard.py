@@ -11,6 +11,7 @@ from tests.helpers.core.claims import (
     AH,
     FRAGMENT,
     HOP_BY_HOP,
+    ICMP,
     MAC_CONTROL,
     NA,
     NS,
@@ -48,6 +49,7 @@ OWNERS = [
     (owner("192.168.127.3"), NEIGHBOUR),
 ]
 ADVERTISEMENT = icmpv6(RA)
+ICMP_REDIRECT = b"\5\1\0\0\xc0\xa8\x7f\2\x45" + bytes(27)
 NONCE = b"\x0e\1" + bytes(6)
 
 ROUTER = {
@@ -63,6 +65,11 @@ ROUTER = {
     "RA behind hop-by-hop": extended(ME, ADVERTISEMENT, HOP_BY_HOP),
     "RA behind three headers": extended(ME, ADVERTISEMENT, HOP_BY_HOP, ROUTING, OPTIONS),
     "RA behind fifteen headers": extended(ME, ADVERTISEMENT, *[OPTIONS] * 15),
+    "redirect of IPv4": ipv4(ME, ICMP_REDIRECT, protocol=ICMP),
+    "redirect of IPv4 behind options": ipv4(ME, ICMP_REDIRECT, protocol=ICMP, options=b"\1" * 8),
+    "redirect's first fragment": ipv4(ME, ICMP_REDIRECT, protocol=ICMP, fragment=0x2000),
+    "redirect of IPv4 with a tag": tagged(ipv4(ME, ICMP_REDIRECT, protocol=ICMP), VLAN),
+    "RA of IPv4": ipv4(ME, b"\x09" + bytes(15), protocol=ICMP),
     "RA behind AH": extended(ME, ADVERTISEMENT, AH),
 }
 SERVER = {
@@ -120,6 +127,10 @@ HIDDEN = {
 HARMLESS = {
     "TCP": ipv4(ME, udp(68), protocol=TCP),
     "UDP": ipv4(ME, udp(53)),
+    "a ping": ipv4(ME, b"\x08" + bytes(31), protocol=ICMP),
+    "a ping behind options": ipv4(ME, b"\x08" + bytes(31), protocol=ICMP, options=b"\1" * 8),
+    "a later fragment of a ping": ipv4(ME, ICMP_REDIRECT, protocol=ICMP, fragment=0x0001),
+    "ICMP that begins behind the frame": ipv4(ME, b"", protocol=ICMP)[:34],
     "DHCP of a client": ipv4(ME, udp(67, 68)),
     "DHCPv6 of a client": ipv6(ME, udp(547, 546), next_=UDP),
     "a later fragment": ipv4(ME, udp(68), fragment=0x0001),

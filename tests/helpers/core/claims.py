@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 BROADCAST = b"\xff" * 6
 ALL_NODES = bytes.fromhex("333300000001")
 ARP, IPV4, IPV6, MAC_CONTROL = b"\x08\x06", b"\x08\x00", b"\x86\xdd", b"\x88\x08"
-HOP_BY_HOP, TCP, UDP, ROUTING, FRAGMENT, AH, ICMPV6, OPTIONS = 0, 6, 17, 43, 44, 51, 58, 60
+HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT, AH, ICMPV6, OPTIONS = 0, 1, 6, 17, 43, 44, 51, 58, 60
 RS, RA, NS, NA, REDIRECT = 133, 134, 135, 136, 137
 LINK_LOCAL = "fe80::7"
 
