@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.core.captures import DROP, IN, OUT, Capture
-from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, frame, mac
+from tests.helpers.core.mini_switch import BROADCAST, KINDS, MiniSwitch, Vm, frame, mac
 
 ARP = b"".join(
     struct.pack("=HBBI", *each)
@@ -109,15 +109,20 @@ def test_a_slow_reader_loses_captured_frames_and_knows_how_many(switch: MiniSwit
     assert capture.seen[1, IN, ""] + reader.lost == switch.counters(1)["rx_frames"]
 
 
+def overfill(switch: MiniSwitch, vm: Vm) -> None:
+    """Send 400 frames of 1,514 bytes: more than a ring of 256 KiB holds."""
+    for _ in range(20):
+        vm.send(*(frame(BROADCAST, mac(1), size=1514) for _ in range(20)))
+        switch.settle()
+
+
 def test_what_has_no_room_is_counted_and_not_copied(switch: MiniSwitch) -> None:
     """A ring that was full is written again when a fourth of it is free."""
     one = switch.add(1, "stream")
     size = 1 << 18
     capture = Capture(switch, size=size)
     reader, memory = capture.readers[1], capture.memories[1]
-    for _ in range(20):
-        one.send(*(frame(BROADCAST, mac(1), size=1514) for _ in range(20)))
-        switch.settle()
+    overfill(switch, one)
     full = memory["head"]
     assert size - 1600 < full <= size
     assert memory["lost"] == reader.lost == 400 - full // 1544
@@ -137,9 +142,7 @@ def test_a_jumbo_frame_longer_than_the_free_fourth_is_counted_and_not_copied(swi
     size = 1 << 18
     capture = Capture(switch, size=size)
     reader, memory = capture.readers[1], capture.memories[1]
-    for _ in range(20):
-        one.send(*(frame(BROADCAST, mac(1), size=1514) for _ in range(20)))
-        switch.settle()
+    overfill(switch, one)
     full, lost = memory["head"], reader.lost
     memory["tail"] = full - size + (1 << 16)
     one.send(frame(BROADCAST, mac(1), size=1 << 16))
