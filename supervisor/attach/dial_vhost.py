@@ -2,9 +2,8 @@
 
 Theory of operation. QEMU with ``server=on`` binds the socket and waits (OVS calls this client mode). The VM
 may start after the switch, go, and come again at the same path. So the path is dialled until a VM accepts.
-When its port is gone, dialling begins again. One path, one VM. A process at the path that speaks another
-protocol, again and again, or a VM that ends each link in vain, is dialled less and less often
-(``protocol_guard``).
+When its port is gone, dialling begins again. One path, one VM. The pauses between dials grow if the process
+at the path speaks another protocol, or the VM ends each link in vain (``protocol_guard``).
 
      state       left by                 then
      waiting     ``due`` passes          dial: connected, or waiting for REDIAL_S

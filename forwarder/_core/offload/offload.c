@@ -8,8 +8,8 @@
 #include "packet/claim.h"
 #include "packet/packet.h"
 
-/* May a packet have an unfinished sum there? In its transport's own field, or inside a packet that it carries: nobody here
-   reads as far. */
+/* May a packet have an unfinished sum there? Two places are right: the field of its transport, and any place inside a
+   packet that it carries, since the guard reads none of that. */
 static bool is_place_in_packet(const struct packet *packet, uint32_t place)
 {
     switch (packet->protocol) {

@@ -72,7 +72,7 @@ ALLOWED = {
     "GRE": (ipv4(ME, b"\x80\0\x08\0" + SEGMENT, protocol=GRE), 34, 4),
     "TCP in IPv4 in IPv4": (ipv4(ME, ipv4(ME, SEGMENT, protocol=TCP)[14:], protocol=IPIP), 54, 16),
     "TCP in VXLAN": (ipv4(ME, udp(4789) + ipv4(ME, SEGMENT, protocol=TCP)), 96, 16),
-    "TCP behind a type that nobody reads": (
+    "TCP behind a type that the guard does not read": (
         ethernet(ME, b"\x88\xfb", bytes(6) + ipv4(ME, SEGMENT, protocol=TCP)[12:]),
         42,
         16,

@@ -218,7 +218,7 @@ def test_a_paused_connection_that_another_ones_question_ends_is_not_read_again(w
     world.until(lambda: len(world.streams._resting) == 2)
     *_, other = world.streams._resting
     other.questions += 1
-    world.streams._ask = lambda *_: world.streams._answer(other, b"nobody reads this")
+    world.streams._ask = lambda *_: world.streams._answer(other, b"an answer")
     second.close()
     world.now += 1.0
     world.streams.tick(world.now)
